@@ -1,0 +1,199 @@
+package beneath
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is a directory held open. Its methods may be called from any goroutine, except List, of which one may run at a
+// time. Close is the owner's; using a closed Dir gives EBADF.
+type Dir struct {
+	fd    int
+	proc  string // "/proc/self/fd/N": how xattrs are reached without following the entry
+	oneFS bool
+	once  sync.Once
+}
+
+// OpenRoot opens the directory at path, following symbolic links in it. With oneFS nothing below it is reached across
+// a mount point: the attempt gives EXDEV.
+func OpenRoot(path string, oneFS bool) (*Dir, error) {
+	fd, err := retryInt(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, pathError("open directory", path, err)
+	}
+	return newDir(fd, oneFS), nil
+}
+
+// FromFd makes a Dir that owns fd, which must be open on a directory.
+func FromFd(fd int, oneFS bool) *Dir { return newDir(fd, oneFS) }
+
+func newDir(fd int, oneFS bool) *Dir {
+	return &Dir{fd: fd, proc: "/proc/self/fd/" + strconv.Itoa(fd), oneFS: oneFS}
+}
+
+// Fd is the descriptor, the Dir's own.
+func (d *Dir) Fd() int { return d.fd }
+
+// Close releases the descriptor. Further calls do nothing.
+func (d *Dir) Close() error {
+	err := error(nil)
+	d.once.Do(func() { err = unix.Close(d.fd) })
+	return err
+}
+
+// OpenDir opens the directory at path for listing and for everything else.
+func (d *Dir) OpenDir(path string) (*Dir, error) { return d.walk(path, unix.O_RDONLY) }
+
+// OpenPath opens the directory at path for operations on its entries, which needs no permission to list it.
+func (d *Dir) OpenPath(path string) (*Dir, error) { return d.walk(path, unix.O_PATH) }
+
+// walk opens path in as many steps as its length needs.
+func (d *Dir) walk(path string, flags int) (*Dir, error) {
+	if !ValidPath(path) {
+		return nil, pathError("open directory", path, unix.EINVAL)
+	}
+	at, rest := d, path
+	for {
+		step, tail, last := nextStep(rest)
+		mode := flags
+		if !last {
+			mode = unix.O_PATH
+		}
+		fd, err := at.openat2(step, mode|unix.O_DIRECTORY)
+		if at != d {
+			at.Close()
+		}
+		if err != nil {
+			return nil, pathError("open directory", path, err)
+		}
+		at, rest = newDir(fd, d.oneFS), tail
+		if last {
+			return at, nil
+		}
+	}
+}
+
+// nextStep cuts off as many whole names as one system call takes.
+func nextStep(path string) (step, tail string, last bool) {
+	if path == "" {
+		return ".", "", true
+	}
+	if len(path) <= maxStep {
+		return path, "", true
+	}
+	cut := strings.LastIndexByte(path[:maxStep], '/')
+	return path[:cut], path[cut+1:], false
+}
+
+// openat2 opens one short path below d. EAGAIN means that a rename went on meanwhile.
+func (d *Dir) openat2(path string, flags int) (int, error) {
+	how := unix.OpenHow{
+		Flags:   uint64(flags | unix.O_CLOEXEC),
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	if d.oneFS {
+		how.Resolve |= unix.RESOLVE_NO_XDEV
+	}
+	for {
+		fd, err := unix.Openat2(d.fd, path, &how)
+		if err != unix.EAGAIN && err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// OpenFile opens the entry name with flags, never through a symbolic link and never waiting for a FIFO's other end.
+// The caller closes the file. A new file gets mode.
+func (d *Dir) OpenFile(name string, flags int, mode uint32) (*os.File, error) {
+	if !ValidName(name) {
+		return nil, pathError("open", name, unix.EINVAL)
+	}
+	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err := retryInt(func() (int, error) { return unix.Openat(d.fd, name, flags, mode) })
+	if err != nil {
+		return nil, pathError("open", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// Entry is one line of a directory listing.
+type Entry struct {
+	Name string
+	Ino  uint64
+	Type uint8 // DT_* of getdents64; DT_UNKNOWN where the file system does not say
+}
+
+// listBuffer is the size of the getdents64 buffer: about a thousand names a call.
+const listBuffer = 32 << 10
+
+// List calls fn for each entry but "." and "..", in the file system's order, until fn returns an error, which List
+// returns as it is. It starts over at each call.
+func (d *Dir) List(fn func(Entry) error) error {
+	if _, err := unix.Seek(d.fd, 0, 0); err != nil {
+		return pathError("list", d.proc, err)
+	}
+	buf := make([]byte, listBuffer)
+	for {
+		n, err := retryInt(func() (int, error) { return unix.Getdents(d.fd, buf) })
+		if err != nil {
+			return pathError("list", d.proc, err)
+		}
+		if n == 0 {
+			return nil
+		}
+		if err := eachDirent(buf[:n], fn); err != nil {
+			return err
+		}
+	}
+}
+
+// eachDirent reads struct linux_dirent64: ino u64, off s64, reclen u16, type u8, name with a NUL.
+func eachDirent(b []byte, fn func(Entry) error) error {
+	const header = 19
+	for len(b) > header {
+		reclen := int(binary.NativeEndian.Uint16(b[16:]))
+		if reclen <= header || reclen > len(b) {
+			return errors.New("list: malformed directory entry from the kernel")
+		}
+		name := b[header:reclen]
+		for i, c := range name {
+			if c == 0 {
+				name = name[:i]
+				break
+			}
+		}
+		e := Entry{Name: string(name), Ino: binary.NativeEndian.Uint64(b), Type: b[18]}
+		if e.Name != "." && e.Name != ".." {
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+		b = b[reclen:]
+	}
+	return nil
+}
+
+func retryInt(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}

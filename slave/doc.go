@@ -1,0 +1,173 @@
+// Package slave says what a slave is to the crawler: something that can be surveyed and that batches of operations can
+// be applied to. A directory on this host (slave/disk), the agent at the far end of an SSH connection (slave/agent) and
+// later an SFTP account all implement Tree. The calls are coarse, so that distance is cheap.
+//
+// It owns no state and does no I/O.
+//
+// Two kinds of trouble are kept apart. What went wrong with one path is data in a result: a *PathError with the
+// operation, the path and an errno that survives the wire, so errors.Is(err, fs.ErrNotExist) holds on either end. An
+// error returned by a call is the end of the session: after it only Close may follow.
+//
+// Paths are relative to the slave's root, without a leading or trailing slash, "" for the root; any byte but NUL may
+// stand in a name.
+package slave
+
+import (
+	"context"
+	"io"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+)
+
+// Reserved is the one directory at a slave's root that is georep's own: never replicated, never purged.
+const Reserved = ".georep"
+
+// Tree is a slave. All methods may be called from many goroutines at once.
+type Tree interface {
+	// Info tells what was found when the session began. It costs nothing.
+	Info() Info
+	// Survey reads the state of directories: one DirState a query, in order.
+	Survey(ctx context.Context, queries []Query) ([]DirState, error)
+	// Find tells for each GFID where the slave has that inode apart from the names that a survey shows: parked, or
+	// known under other names. One Found a GFID, in order.
+	Find(ctx context.Context, gfids []xtime.GFID) ([]Found, error)
+	// Hash digests files, to adopt what the slave already holds. One HashResult a path, in order.
+	Hash(ctx context.Context, paths []string) ([]HashResult, error)
+	// Apply applies a batch in order and returns one Result an operation, once all of them are published and, for the
+	// stamps among them, durable. Batches take effect in the order of the calls' beginnings as far as their operations
+	// touch the same names; a caller that needs an order waits for the first call's result. An operation that fails
+	// does not stop those after it.
+	Apply(ctx context.Context, batch *Batch) ([]Result, error)
+	// Groups returns up to max inodes of which the slave has fewer names than the master said it has (invariant 14).
+	Groups(ctx context.Context, max int) ([]Group, error)
+	// Count counts the entries at and below each path, to know what a purge would remove; counting stops at limit.
+	Count(ctx context.Context, paths []string, limit int64) ([]int64, error)
+	// Clean deletes what was parked before the given number of seconds ago. It is called only when the slave is in step.
+	Clean(ctx context.Context, olderThan int64) error
+	// Close ends the session and unblocks every call. It is idempotent.
+	Close() error
+}
+
+// Identity lets a worker find out whether two roots are the same place or lie within each other.
+type Identity struct {
+	BootID    string             // of the kernel that the slave runs on
+	Ancestors []beneath.Identity // the slave's root first, then each directory above it up to /
+}
+
+// Info is what a slave tells of itself.
+type Info struct {
+	Version   string // of the georep at the far end
+	Identity  Identity
+	Namespace xtime.Namespace // where records are kept
+	Root      bool            // runs as uid 0: owners, devices and trusted xattrs can be kept
+	Parked    int64           // entries parked when the session began
+	FreeBytes int64
+	Path      string // of the slave's root on its host, for messages
+}
+
+// Record is what the slave keeps on an entry of where its content comes from. On a directory Xtime is its stamp. The
+// zero Record means that there is none.
+type Record struct {
+	GFID  xtime.GFID
+	Xtime xtime.Time
+}
+
+// Query asks for a directory, or for a share of a large one: the entries with PartOf(name, Parts) == Part.
+type Query struct {
+	Path  string
+	Part  uint32
+	Parts uint32 // 0 and 1 mean all
+}
+
+// MaxEntries is how many entries a survey returns of one query. A directory with more comes back with Truncated set,
+// and is asked for again in parts.
+const MaxEntries = 20_000
+
+// PartOf says which of parts shares of a directory the name belongs to (FNV-1a, 32 bits). Both ends use it, so that a
+// large directory is compared in bounded memory although no two file systems list in the same order.
+func PartOf(name string, parts uint32) uint32 {
+	if parts <= 1 {
+		return 0
+	}
+	h := uint32(2166136261)
+	for i := range len(name) {
+		h = (h ^ uint32(name[i])) * 16777619
+	}
+	// The low bits of FNV alone are weak for short names.
+	return (h ^ h>>15) % parts
+}
+
+// DirState is a directory on the slave.
+type DirState struct {
+	Err       error // *PathError: fs.ErrNotExist, unix.ENOTDIR, ...
+	Record    Record
+	Entries   []EntryState // in no order
+	Total     int64        // entries of the whole directory, whatever the part
+	Truncated bool         // Entries is empty; ask again in parts
+}
+
+// EntryState is one entry of a directory on the slave. Entries of kinds that cannot carry a record in the slave's
+// namespace have a zero Record, and are compared by what is here.
+type EntryState struct {
+	Name   string
+	Kind   Kind
+	Record Record
+	Mode   uint32 // 07777
+	UID    uint32
+	GID    uint32
+	Nlink  uint32
+	Size   int64
+	Mtime  beneath.Time
+	Rdev   uint64
+	Target string // of a symbolic link without a record
+}
+
+// Found is the answer of Find.
+type Found struct {
+	Parked bool   // an OpUnpark can put it under a new name
+	Path   string // where Linked: one of its names
+	Linked bool   // an OpLink can give it a further name
+	Record Record
+}
+
+// Group is an inode of which names may be missing on the slave.
+type Group struct {
+	GFID xtime.GFID
+	Ino  uint64 // on the master, as the operation that made it said
+}
+
+// HashSize is the length of a digest: SHA-256 over the content, holes read as zeros.
+const HashSize = 32
+
+// HashResult is a file's digest, or what kept it from being read.
+type HashResult struct {
+	Sum  [HashSize]byte
+	Size int64
+	Err  error
+}
+
+// Content is a file's data on its way: pieces of ascending offset, with holes between them. It has one user at a time.
+type Content interface {
+	// Next returns the next piece, valid until the following call, and io.EOF after the last. Any other error is the
+	// source's: the operation alone fails with it, and what was staged of it is dropped.
+	Next() (Piece, error)
+	// End is valid once Next has returned io.EOF.
+	End() End
+	io.Closer
+}
+
+// Piece is a run of data. Data is never longer than MaxPiece and never empty.
+type Piece struct {
+	Off  int64
+	Data []byte
+}
+
+// MaxPiece bounds the data of a Piece.
+const MaxPiece = 256 << 10
+
+// End tells how a content ended.
+type End struct {
+	Size int64 // of the whole file, a hole at its end included
+	Torn bool  // the file changed while it was read: apply it, but with no xtime on record, so that it comes back
+}

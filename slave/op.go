@@ -1,0 +1,184 @@
+package slave
+
+import (
+	"fmt"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+)
+
+// Kind is the type of an entry. The values are those of DT_* in directory listings.
+type Kind uint8
+
+// The kinds of entries.
+const (
+	Unknown  Kind = 0
+	Fifo     Kind = 1
+	CharDev  Kind = 2
+	Dir      Kind = 4
+	BlockDev Kind = 6
+	File     Kind = 8
+	Symlink  Kind = 10
+	Socket   Kind = 12
+)
+
+// KindOf gives the kind for an st_mode.
+func KindOf(mode uint32) Kind { return Kind(mode >> 12 & 15) }
+
+// TypeBits gives the S_IFMT bits of an st_mode.
+func (k Kind) TypeBits() uint32 { return uint32(k) << 12 }
+
+// Node tells whether entries of this kind are made by mknod.
+func (k Kind) Node() bool { return k == Fifo || k == Socket || k == CharDev || k == BlockDev }
+
+// Device tells whether Rdev means something.
+func (k Kind) Device() bool { return k == CharDev || k == BlockDev }
+
+// String names the kind for people.
+func (k Kind) String() string {
+	switch k {
+	case Fifo:
+		return "fifo"
+	case CharDev:
+		return "character device"
+	case Dir:
+		return "directory"
+	case BlockDev:
+		return "block device"
+	case File:
+		return "file"
+	case Symlink:
+		return "symbolic link"
+	case Socket:
+		return "socket"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// CarriesRecord tells whether entries of this kind can carry xattrs of the namespace.
+func (k Kind) CarriesRecord(ns xtime.Namespace) bool {
+	return ns == xtime.Trusted || k == File || k == Dir
+}
+
+// Meta is everything of an entry but its name and content.
+type Meta struct {
+	Mode   uint32 // 07777
+	UID    uint32
+	GID    uint32
+	Mtime  beneath.Time
+	Size   int64  // of a file
+	Rdev   uint64 // of a device
+	Target string // of a symbolic link
+	Xattrs []Xattr
+}
+
+// Xattr is one replicated extended attribute, ACLs and capabilities included; never one of our own (xtime.Own).
+type Xattr struct {
+	Name  string
+	Value []byte
+}
+
+// OpKind says what an operation does.
+type OpKind uint8
+
+// The operations. Each is idempotent: applied twice, or again after a lost answer, it ends the same.
+const (
+	// OpMkdir makes the directory Path, or takes the one that is there, with Meta's owner and mode, and records GFID
+	// without a stamp where another GFID was on record. Times and xattrs come with OpFinish.
+	OpMkdir OpKind = iota + 1
+	// OpPut makes or replaces the file Path with the content that Open gives, Meta and Record. It is staged, made
+	// durable and renamed; a file of another GFID that stood there is parked in the same moment. If Links > 1 all
+	// names of the inode follow (see Links).
+	OpPut
+	// OpSymlink and OpNode make or replace a symbolic link, FIFO, socket or device the same way.
+	OpSymlink
+	OpNode
+	// OpLink makes Path a further name of the inode on record as GFID, found through From, the slave's own knowledge of
+	// links, or not at all: then the result is ErrNeedContent. What stood at Path is parked if it is another inode.
+	OpLink
+	// OpUnpark puts the parked inode on record as GFID under Path. Its record stays as it was.
+	OpUnpark
+	// OpMeta sets Meta and Record on the entry Path, whose content is already right. Expect says what must be there.
+	OpMeta
+	// OpPark moves the entry Path, on record as Expect, out of the tree. If it is gone already that is success.
+	OpPark
+	// OpFinish sets Meta on the directory Path after all below it is done, and where Stamp is set, records Record.Xtime
+	// as its stamp once everything applied before it in this session is durable. It is refused with ErrHeldBack when an
+	// OpFinish of the same Pass below it failed.
+	OpFinish
+)
+
+// String names the operation as logs and the status do.
+func (k OpKind) String() string {
+	names := [...]string{"", "mkdir", "put", "symlink", "mknod", "link", "unpark", "meta", "park", "finish"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("op %d", uint8(k))
+}
+
+// Op is one operation. Which fields count is said at its kind.
+type Op struct {
+	Kind   OpKind
+	Entry  Kind // of what is made
+	Path   string
+	Record Record
+	Expect xtime.GFID // OpMeta, OpPark: the GFID on record there; zero: an entry without a record
+	Meta   Meta
+	// Links is the number of names the inode has on the master, where that is more than one, and Ino its number there.
+	// The agent keeps the names of such inodes together: new content through one name replaces all of them.
+	Links uint32
+	Ino   uint64
+	From  string // OpLink: a name that should have the inode; "" if not known
+	Stamp bool   // OpFinish
+	Pass  uint32 // OpFinish: the crawl it belongs to
+	// Open gives an OpPut's content. The applier calls it once, in the order of the operations, and closes what it
+	// returns. An error fails the operation alone.
+	Open func() (Content, error)
+}
+
+// Batch is a list of operations applied in order. MaxOps bounds its length.
+type Batch struct {
+	Ops []Op
+}
+
+// MaxOps is the largest number of operations in a batch.
+const MaxOps = 1024
+
+// Result is what became of one operation.
+type Result struct {
+	Err error // nil, or a *PathError
+	// Lost says, in a word each, what the slave cannot keep of this entry and did without (an ordinary user's slave
+	// cannot set owners, or make devices): it is told to the operator once.
+	Lost Lost
+	// Torn is set when the content changed while it was read.
+	Torn bool
+	// Parked is set when the operation parked something.
+	Parked bool
+}
+
+// Lost is a set of things that a slave could not keep.
+type Lost uint8
+
+// What may be lost.
+const (
+	LostOwner Lost = 1 << iota
+	LostXattr
+	LostDevice
+	LostMode
+)
+
+// String lists the set.
+func (l Lost) String() string {
+	s := ""
+	for i, name := range []string{"owners", "some xattrs", "devices", "special mode bits"} {
+		if l&(1<<i) == 0 {
+			continue
+		}
+		if s != "" {
+			s += ", "
+		}
+		s += name
+	}
+	return s
+}
