@@ -1,0 +1,294 @@
+package crawler
+
+import (
+	"errors"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"georep/crawler/plan"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// task is one operation with what follows from its result.
+type task struct {
+	op   slave.Op
+	then func(slave.Result) // called in place of the ordinary treatment where it is set
+}
+
+// carryOut submits what the plan says, in an order in which nothing stands in the way of anything.
+func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
+	if restored, ok := w.bringBack(n, &p); !ok || restored {
+		return
+	}
+	stale := w.stale(d, p.Stale)
+	if err := w.guard.allow(w.ctx, n.path, w.removals(stale, &p)); err != nil {
+		w.cancel(err)
+		return
+	}
+	for _, s := range stale {
+		w.send(n, w.park(n, s))
+	}
+	for i := range p.Children {
+		w.child(n, d, &p.Children[i])
+	}
+	w.items(n, d, p.Items)
+}
+
+// items brings over what is no directory. Each way that needs an answer of the slave first asks once for all.
+func (w *crawl) items(n *node, d *directory, items []plan.Item) {
+	var compare, linked []plan.Item
+	for _, it := range items {
+		switch {
+		case w.c.failures.heldBack(join(n.path, it.Entry.Name), it.Entry.Record.Xtime, w.c.pass):
+			w.hold(n)
+		case it.How == plan.Compare:
+			compare = append(compare, it)
+		case it.How != plan.Adopt && it.Entry.Stat.Nlink > 1:
+			linked = append(linked, it)
+		default:
+			w.item(n, d, it)
+		}
+	}
+	compare = append(compare, w.linkKnown(n, d, linked)...)
+	w.compare(n, d, compare)
+}
+
+// removals is everything of the plan that leaves the tree.
+func (w *crawl) removals(stale []slave.EntryState, p *plan.Plan) []slave.EntryState {
+	out := append([]slave.EntryState(nil), stale...)
+	for _, it := range p.Items {
+		if it.ParkFirst {
+			out = append(out, *it.State)
+		}
+	}
+	return out
+}
+
+// bringBack puts parked inodes that have turned up again under their new names, and has the directory surveyed anew.
+// ok is false when the session ended.
+func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
+	if n.found || w.c.parked.Load() == 0 {
+		return false, true
+	}
+	n.found = true
+	fresh := newcomers(p)
+	if len(fresh) == 0 {
+		return false, true
+	}
+	ops, err := w.unparks(n, fresh)
+	if err == nil && len(ops) > 0 {
+		_, err = w.applyNow(ops)
+	}
+	if err != nil {
+		w.cancel(err)
+		return false, false
+	}
+	if len(ops) > 0 {
+		n.absent = false
+		w.again(n)
+	}
+	return len(ops) > 0, true
+}
+
+// newcomers are the entries that the slave does not have under their names.
+func newcomers(p *plan.Plan) []plan.Entry {
+	var out []plan.Entry
+	for _, it := range p.Items {
+		if it.How == plan.New && !it.ParkFirst {
+			out = append(out, it.Entry)
+		}
+	}
+	for _, c := range p.Children {
+		if c.Absent && c.ParkFirst == nil {
+			out = append(out, c.Entry)
+		}
+	}
+	return out
+}
+
+func (w *crawl) unparks(n *node, fresh []plan.Entry) ([]slave.Op, error) {
+	gfids := make([]xtime.GFID, len(fresh))
+	for i, e := range fresh {
+		gfids[i] = e.Record.GFID
+	}
+	found, err := w.c.opts.Tree.Find(w.ctx, gfids)
+	if err != nil {
+		return nil, err
+	}
+	var ops []slave.Op
+	for i, f := range found {
+		if f.Parked {
+			ops = append(ops, slave.Op{Kind: slave.OpUnpark, Entry: fresh[i].Kind, Path: join(n.path, fresh[i].Name),
+				Record: slave.Record{GFID: fresh[i].Record.GFID, Xtime: f.Record.Xtime}})
+		}
+	}
+	return ops, nil
+}
+
+// applyNow applies operations outside the stream of batches and waits for them.
+func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
+	var all []slave.Result
+	for len(ops) > 0 {
+		k := min(len(ops), batchOps)
+		for i := range ops[:k] {
+			w.c.opts.Counters.begin(&ops[i])
+		}
+		results, err := w.c.opts.Tree.Apply(w.ctx, &slave.Batch{Ops: ops[:k]})
+		if err != nil {
+			return nil, err
+		}
+		for i := range results {
+			w.c.opts.Counters.end(&ops[i], results[i])
+		}
+		all, ops = append(all, results...), ops[k:]
+	}
+	return all, nil
+}
+
+func (w *crawl) park(n *node, s slave.EntryState) task {
+	return task{op: slave.Op{Kind: slave.OpPark, Entry: s.Kind, Path: join(n.path, s.Name), Expect: s.Record.GFID}}
+}
+
+// child makes the directory where the slave lacks it, and goes down into it.
+func (w *crawl) child(n *node, d *directory, c *plan.Child) {
+	next := &node{parent: n, path: join(n.path, c.Entry.Name), entry: c.Entry, absent: c.Absent}
+	if !c.Make {
+		w.adopt(n)
+		w.push(next)
+		return
+	}
+	if w.c.failures.heldBack(next.path, c.Entry.Record.Xtime, w.c.pass) {
+		w.hold(n)
+		return
+	}
+	meta, err := w.m.meta(d.dir, c.Entry.Name, &c.Entry.Stat)
+	if err != nil {
+		w.failEntry(n, c.Entry.Name, slave.OpMkdir, c.Entry.Record.Xtime, err)
+		return
+	}
+	var tasks []task
+	if c.ParkFirst != nil {
+		tasks = append(tasks, w.park(n, *c.ParkFirst))
+	}
+	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: meta, Record: c.Entry.Record}
+	w.adopt(n)
+	tasks = append(tasks, task{mkdir, func(r slave.Result) {
+		if r.Err != nil {
+			w.result(n, &mkdir, r)
+			w.childDone(n, true)
+			return
+		}
+		w.push(next)
+	}})
+	w.send(n, tasks...)
+}
+
+// item brings over one entry that is no directory.
+func (w *crawl) item(n *node, d *directory, it plan.Item) {
+	op, err := w.shipOp(n, d, it)
+	if err != nil {
+		w.failEntry(n, it.Entry.Name, opFor(it.Entry.Kind), it.Entry.Record.Xtime, err)
+		return
+	}
+	var tasks []task
+	if it.ParkFirst {
+		tasks = append(tasks, w.park(n, *it.State))
+	}
+	tasks = append(tasks, task{op: op})
+	if op.Links > 1 && op.Kind != slave.OpMeta {
+		w.inTurn(n, tasks)
+		return
+	}
+	w.send(n, tasks...)
+}
+
+func opFor(k slave.Kind) slave.OpKind {
+	switch {
+	case k == slave.File:
+		return slave.OpPut
+	case k == slave.Symlink:
+		return slave.OpSymlink
+	}
+	return slave.OpNode
+}
+
+// shipOp builds the operation for an item.
+func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
+	e := it.Entry
+	meta, err := w.m.meta(d.dir, e.Name, &e.Stat)
+	if err != nil {
+		return slave.Op{}, err
+	}
+	op := slave.Op{Kind: opFor(e.Kind), Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record, Meta: meta}
+	if e.Stat.Nlink > 1 {
+		op.Links, op.Ino = e.Stat.Nlink, e.Stat.Ino
+	}
+	if it.How == plan.Adopt {
+		op.Kind, op.Expect = slave.OpMeta, it.State.Record.GFID
+	}
+	if op.Kind == slave.OpPut {
+		dir, stat := d.dir, e.Stat
+		op.Open = func() (slave.Content, error) {
+			c, err := openContent(dir, e.Name, &stat)
+			if err != nil && gone(err) {
+				err = unix.ENOENT // what moved is gone from here; the far end only knows errnos
+			}
+			return c, err
+		}
+	}
+	return op, nil
+}
+
+// send submits tasks of one directory that belong into one batch, in order.
+func (w *crawl) send(n *node, tasks ...task) {
+	ops := make([]slave.Op, len(tasks))
+	for i := range tasks {
+		ops[i] = tasks[i].op
+	}
+	w.started(n, len(ops))
+	w.ship.submit(w.ctx, ops, func(results []slave.Result) {
+		for i, r := range results {
+			w.noteParked(r)
+			if tasks[i].then != nil {
+				tasks[i].then(r)
+			} else {
+				w.result(n, &ops[i], r)
+			}
+		}
+		w.ownDone(n, len(ops))
+	})
+}
+
+func (w *crawl) noteParked(r slave.Result) {
+	if r.Parked {
+		w.c.parked.Add(1)
+	}
+}
+
+// result is the ordinary treatment: a success clears an earlier failure, a failure holds back the directory, except
+// that what vanished or moved on the master is no failure: that has marked its directory anew.
+func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
+	switch {
+	case r.Err == nil:
+		w.c.failures.clear(op.Path)
+		if op.Links > 1 {
+			w.c.groups.Store(true)
+		}
+	case errors.Is(r.Err, slave.ErrSource) && errors.Is(r.Err, fs.ErrNotExist):
+	default:
+		w.hold(n)
+		w.c.failures.add(op.Path, op.Kind, op.Record.Xtime, r.Err, w.c.pass)
+	}
+}
+
+// failEntry notes an entry that could not be read on the master; what is gone by now is no failure.
+func (w *crawl) failEntry(n *node, name string, op slave.OpKind, at xtime.Time, err error) {
+	if gone(err) {
+		return
+	}
+	w.hold(n)
+	path := join(n.path, name)
+	w.c.failures.add(path, op, at, &slave.PathError{Op: "read", Path: path, Err: err}, w.c.pass)
+}

@@ -1,0 +1,61 @@
+package crawler
+
+import (
+	"sync/atomic"
+
+	"georep/slave"
+)
+
+// Counters count what a session did since its worker started. They may be read at any time, from any goroutine.
+type Counters struct {
+	Surveyed atomic.Int64 // directories asked of the slave
+	Visited  atomic.Int64 // directories listed on the master
+	Entries  atomic.Int64 // entries looked at on the master
+	Files    atomic.Int64 // files shipped
+	Bytes    atomic.Int64 // of content read for them
+	Adopted  atomic.Int64 // entries whose content was already there
+	Links    atomic.Int64
+	Renames  atomic.Int64 // entries brought back from where they were parked
+	Purges   atomic.Int64
+	// What waits to be applied now.
+	PendingEntries atomic.Int64
+	PendingFiles   atomic.Int64
+	PendingBytes   atomic.Int64
+	// Lost holds a slave.Lost: what the slave could not keep so far.
+	Lost atomic.Uint32
+}
+
+// begin counts an operation that is on its way.
+func (c *Counters) begin(op *slave.Op) {
+	c.PendingEntries.Add(1)
+	if op.Kind == slave.OpPut {
+		c.PendingFiles.Add(1)
+		c.PendingBytes.Add(op.Meta.Size)
+	}
+}
+
+// end counts its result.
+func (c *Counters) end(op *slave.Op, r slave.Result) {
+	c.PendingEntries.Add(-1)
+	if op.Kind == slave.OpPut {
+		c.PendingFiles.Add(-1)
+		c.PendingBytes.Add(-op.Meta.Size)
+	}
+	c.Lost.Or(uint32(r.Lost))
+	if r.Err != nil {
+		return
+	}
+	switch op.Kind {
+	case slave.OpPut:
+		c.Files.Add(1)
+		c.Bytes.Add(op.Meta.Size)
+	case slave.OpLink:
+		c.Links.Add(1)
+	case slave.OpMeta:
+		c.Adopted.Add(1)
+	case slave.OpUnpark:
+		c.Renames.Add(1)
+	case slave.OpPark:
+		c.Purges.Add(1)
+	}
+}

@@ -1,0 +1,164 @@
+package crawler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync/atomic"
+	"time"
+
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// visitors is how many directories, or chunks of them, are surveyed and planned at once.
+const visitors = 8
+
+// Crawler crawls one master for one slave. One Pass runs at a time; everything else may be called meanwhile.
+type Crawler struct {
+	opts     Options
+	failures *failures
+	pass     uint32
+	groups   atomic.Bool // the slave may have inodes that lack names
+	parked   atomic.Int64
+}
+
+// New makes a Crawler. It does nothing yet.
+func New(opts Options) *Crawler {
+	if opts.Counters == nil {
+		opts.Counters = &Counters{}
+	}
+	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax)}
+	c.groups.Store(true)
+	c.parked.Store(opts.Tree.Info().Parked)
+	return c
+}
+
+// State is where a slave stands: the xtime of the master's root and the slave's stime, as read at the same time.
+type State struct {
+	Xtime xtime.Time
+	Stime xtime.Time
+	GFID  xtime.GFID // of the master's root
+	Same  bool       // the slave's root is on record as this master's root
+	Empty bool       // the slave's root holds nothing
+	Dir   slave.DirState
+}
+
+// InStep tells whether the slave durably has everything up to Xtime.
+func (s *State) InStep() bool { return s.Same && s.Stime == s.Xtime }
+
+// Look proves that the master is there, reads its root's xtime and surveys the slave's root: one directory, one round
+// trip. It tells whether a Pass is needed.
+func (c *Crawler) Look(ctx context.Context) (State, error) {
+	s, err := c.Master()
+	if err != nil {
+		return s, err
+	}
+	states, err := c.opts.Tree.Survey(ctx, []slave.Query{{}})
+	if err != nil {
+		return s, err
+	}
+	c.opts.Counters.Surveyed.Add(1)
+	if err := states[0].Err; err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("survey the slave's root: %w", err)
+	}
+	s.Dir = states[0]
+	s.Stime = s.Dir.Record.Xtime
+	s.Same = s.Dir.Record.GFID == s.GFID
+	s.Empty = s.Dir.Total == 0
+	return s, nil
+}
+
+// Master is the half of Look that needs no slave: it proves that the master is there and reads its root's xtime.
+func (c *Crawler) Master() (State, error) {
+	if err := checkIdentity(&c.opts); err != nil {
+		return State{}, err
+	}
+	m, err := newMaster(&c.opts)
+	if err != nil {
+		return State{}, err
+	}
+	d, err := m.describe(c.opts.Root)
+	if err != nil {
+		return State{}, fmt.Errorf("%w: %w", ErrNotMaster, err)
+	}
+	g, err := c.opts.Root.GFID("")
+	if err != nil {
+		return State{}, fmt.Errorf("%w: %w", ErrNotMaster, err)
+	}
+	return State{Xtime: d.xtime, GFID: g}, nil
+}
+
+// Outcome is how a Pass ended.
+type Outcome struct {
+	// Stime is the slave's new stime; 0 where something failed and the root could not be stamped.
+	Stime xtime.Time
+}
+
+// Pass crawls once from the root. An error is the session's: the connection, the master that is not there, or a purge
+// that needs the operator's word. Entries that failed are in Failures; then Outcome.Stime is 0.
+func (c *Crawler) Pass(ctx context.Context) (Outcome, error) {
+	if err := checkIdentity(&c.opts); err != nil {
+		return Outcome{}, err
+	}
+	m, err := newMaster(&c.opts)
+	if err != nil {
+		return Outcome{}, err
+	}
+	c.pass++
+	c.failures.beginPass()
+	w, err := newCrawl(ctx, c, m)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if err := w.run(); err != nil {
+		return Outcome{}, err
+	}
+	c.failures.endPass(c.pass)
+	return Outcome{Stime: w.stime}, nil
+}
+
+// Clean deletes what was parked more than keep ago. The slave must be in step.
+func (c *Crawler) Clean(ctx context.Context, keep time.Duration) error {
+	if c.parked.Load() == 0 {
+		return nil
+	}
+	if err := c.opts.Tree.Clean(ctx, int64(keep/time.Second)); err != nil {
+		return err
+	}
+	if keep == 0 {
+		c.parked.Store(0)
+	}
+	return nil
+}
+
+// Failures lists up to max entries that could not be brought over, and how many there are.
+func (c *Crawler) Failures(max int) ([]Failure, int) { return c.failures.list(max) }
+
+// NextRetry is when something that failed is due again; zero if nothing failed.
+func (c *Crawler) NextRetry() time.Time { return c.failures.nextRetry() }
+
+// Full is a failure that shows that the slave as a whole takes nothing more, or nil.
+func (c *Crawler) Full() error { return c.failures.full() }
+
+// run starts the visitors and the shipper and waits until the root is finished or the session has failed.
+func (w *crawl) run() error {
+	defer w.cancel(nil)
+	w.tasks.Go(func() error { w.ship.run(w.ctx); return nil })
+	for range visitors {
+		w.tasks.Go(func() error { w.visitLoop(); return nil })
+	}
+	select {
+	case <-w.done:
+		w.cancel(errPassOver)
+	case <-w.ctx.Done():
+	}
+	w.stack.close()
+	w.tasks.Wait()
+	w.release()
+	if err := context.Cause(w.ctx); !errors.Is(err, errPassOver) {
+		return err
+	}
+	return nil
+}

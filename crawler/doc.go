@@ -1,0 +1,50 @@
+// Package crawler brings a slave in step with its master by comparing xtimes, directory by directory, and goes down
+// only where the master is newer. It reads the master and never writes to it; it changes the slave only through
+// slave.Tree. Where a crawl stands is stored nowhere: the xtimes are the queue, and after any end the next crawl
+// derives the rest from them.
+//
+// One crawl, from the root (Crawler.Pass):
+//
+//	visit(directory):
+//	    open it beneath the root; it must be the inode that its parent listed     (else it moved: its new mark brings it)
+//	    read its xtime, then list it                                              (invariant 4: this xtime may be stamped)
+//	    survey it on the slave, many directories in one request
+//	    plan: what is stale, what is to be brought over, where to go down         (pure, package plan)
+//	    park what is stale, if the master still lacks it                          (invariants 10, 15)
+//	    make directories, ship files in batches; each answer comes on its own
+//	    visit the children
+//	when all of it has succeeded: finish(directory) sets its times and its stamp  (invariant 5)
+//	when something failed: finish without the stamp, here and in every directory above (invariant 6)
+//
+// What fails is kept by path, with its reason and a time before which it is not tried again, and held back alone.
+package crawler
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// Options say what a Crawler works on. All but the last four must be set.
+type Options struct {
+	Root       *beneath.Dir // of the master, opened with oneFS; the caller's to close, after the Crawler is done
+	Path       string       // of Root, for messages
+	Names      xtime.Names  // of the master's xattrs
+	VolumeMark func() xtime.Time
+	Identity   beneath.Identity // what Root must be; the zero value is not checked
+	Tree       slave.Tree       // the caller's to close
+	Logger     zerolog.Logger
+	Counters   *Counters // what is counted; shared with whoever reports
+
+	// MaxDelete is the share of the tree, in percent, that one crawl may remove without the operator's word. 100 lets it
+	// remove everything.
+	MaxDelete int
+	// MasterEntries tells how many entries the master has, as far as is known; 0 if it is not.
+	MasterEntries func() int64
+	Quick         bool
+	RetryMax      time.Duration // bound of the back-off of one entry; 0 means a minute
+}

@@ -1,0 +1,223 @@
+package crawler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"georep/marker/xtime"
+)
+
+// Events is how Follow tells what goes on. All of them must be set; they are called from one goroutine at a time.
+type Events struct {
+	// Ready is called once, when the slave has been looked at for the first time.
+	Ready func()
+	// Progress is called a few times a second.
+	Progress func(Progress)
+	// Trouble is called when replication as a whole stands still although the connection holds (no master, a full slave,
+	// too much to delete), and with nil when it goes on again.
+	Trouble func(error)
+}
+
+// Progress is how far a session is.
+type Progress struct {
+	Crawling   bool
+	Stime      xtime.Time // 0 while the slave's root has no stamp
+	LastSynced time.Time  // the slave durably has everything the master had then
+	InStep     bool
+	Failures   []Failure // the first of them
+	Failed     int       // how many there are
+}
+
+// FollowOptions say how to follow.
+type FollowOptions struct {
+	Poll        time.Duration // pause between two looks at the master's root; one system call or few each
+	KeepDeleted time.Duration // how long what was purged stays parked on the slave
+	// Heartbeat tells up to when all changes of the master are marked.
+	Heartbeat func() time.Time
+	Events    Events
+}
+
+// Bounds of the pauses in Follow.
+const (
+	progressEvery = 300 * time.Millisecond
+	troublePause  = time.Second
+	listFailures  = 100
+)
+
+// follower is the state of Follow.
+type follower struct {
+	c     *Crawler
+	o     FollowOptions
+	tried xtime.Time // root xtime at the last Pass that left something undone
+	again time.Time  // not before this after trouble
+
+	mu   sync.Mutex // guards what the reporting goroutine reads
+	prog Progress
+	bad  bool
+}
+
+// Follow keeps the slave in step until ctx ends or the session fails: it looks at the xtime of the master's root, and
+// crawls when that differs from the slave's stamp or when something that failed is due again.
+func (c *Crawler) Follow(ctx context.Context, o FollowOptions) error {
+	f := &follower{c: c, o: o}
+	if err := f.first(ctx); err != nil {
+		return err
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { f.report(stop) })
+	defer wg.Wait()
+	defer close(stop)
+	return f.loop(ctx)
+}
+
+// first looks at both roots. It waits for a master that is not there.
+func (f *follower) first(ctx context.Context) error {
+	for {
+		hb := f.o.Heartbeat()
+		s, err := f.c.Look(ctx)
+		if err == nil {
+			f.o.Events.Ready()
+			f.update(func(p *Progress) {
+				p.Stime = s.Stime
+				if p.InStep = s.InStep(); p.InStep {
+					p.LastSynced = hb
+				} else if s.Same {
+					p.LastSynced = s.Stime.Time()
+				}
+			})
+			return nil
+		}
+		if err := f.trouble(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (f *follower) loop(ctx context.Context) error {
+	for {
+		if err := f.step(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(f.o.Poll):
+		}
+	}
+}
+
+// step looks once and crawls if there is need.
+func (f *follower) step(ctx context.Context) error {
+	hb := f.o.Heartbeat()
+	s, err := f.c.Master()
+	if err != nil {
+		return f.trouble(ctx, err)
+	}
+	if now := f.progress(); now.InStep && now.Stime == s.Xtime {
+		f.update(func(p *Progress) { p.LastSynced = later(p.LastSynced, hb) })
+		return f.clean(ctx)
+	}
+	if s.Xtime == f.tried && time.Now().Before(f.c.NextRetry()) || time.Now().Before(f.again) {
+		return nil
+	}
+	f.update(func(p *Progress) { p.InStep, p.Crawling = false, true })
+	out, err := f.c.Pass(ctx)
+	f.update(func(p *Progress) { p.Crawling = false })
+	if err != nil {
+		return f.trouble(ctx, err)
+	}
+	return f.passed(s.Xtime, out, hb)
+}
+
+// passed notes how a crawl ended.
+func (f *follower) passed(tried xtime.Time, out Outcome, hb time.Time) error {
+	f.tried = tried
+	if out.Stime != 0 {
+		f.update(func(p *Progress) {
+			p.Stime, p.InStep, p.LastSynced = out.Stime, true, later(p.LastSynced, hb)
+		})
+	}
+	var full error
+	if err := f.c.Full(); err != nil {
+		full = fmt.Errorf("the slave takes nothing more: %w; make room there, replication then goes on by itself", err)
+	}
+	f.tell(full)
+	return nil
+}
+
+// trouble sorts what ends the session from what is waited out.
+func (f *follower) trouble(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if !errors.Is(err, ErrNotMaster) && !errors.Is(err, ErrMaxDelete) {
+		return err
+	}
+	f.tell(err)
+	f.again = time.Now().Add(troublePause)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(troublePause):
+		return nil
+	}
+}
+
+// tell passes on trouble, and its end.
+func (f *follower) tell(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil || f.bad {
+		f.o.Events.Trouble(err)
+	}
+	f.bad = err != nil
+}
+
+func (f *follower) clean(ctx context.Context) error {
+	if f.c.parked.Load() == 0 {
+		return nil
+	}
+	return f.c.Clean(ctx, f.o.KeepDeleted)
+}
+
+func (f *follower) progress() Progress {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.prog
+}
+
+func (f *follower) update(change func(*Progress)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.prog)
+}
+
+// report calls Progress until stop is closed, and once at the end.
+func (f *follower) report(stop <-chan struct{}) {
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	for open := true; open; {
+		select {
+		case <-stop:
+			open = false
+		case <-tick.C:
+		}
+		list, total := f.c.Failures(listFailures)
+		f.mu.Lock()
+		p := f.prog
+		p.Failures, p.Failed = list, total
+		f.o.Events.Progress(p)
+		f.mu.Unlock()
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,278 @@
+package crawler
+
+import (
+	"errors"
+	"sync"
+
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// links makes names of one inode that are on their way at the same time follow each other, so that its content travels
+// once. The zero value is ready.
+type links struct {
+	mu  sync.Mutex
+	out map[xtime.GFID]*inode
+}
+
+// inode is one that is being shipped now.
+type inode struct {
+	record  slave.Record // what was shipped last, successfully
+	path    string       // under which name; "" if nothing was
+	waiting []func(shipped inode)
+}
+
+// acquire calls turn now, or when those before it are through, with what they shipped.
+func (l *links) acquire(g xtime.GFID, turn func(shipped inode)) {
+	l.mu.Lock()
+	if l.out == nil {
+		l.out = map[xtime.GFID]*inode{}
+	}
+	if i := l.out[g]; i != nil {
+		i.waiting = append(i.waiting, turn)
+		l.mu.Unlock()
+		return
+	}
+	l.out[g] = &inode{}
+	l.mu.Unlock()
+	turn(inode{})
+}
+
+// release ends a turn; ok tells that op put or linked the inode.
+func (l *links) release(op *slave.Op, ok bool) {
+	l.mu.Lock()
+	i := l.out[op.Record.GFID]
+	if ok {
+		i.record, i.path = op.Record, op.Path
+	}
+	if len(i.waiting) == 0 {
+		delete(l.out, op.Record.GFID)
+		l.mu.Unlock()
+		return
+	}
+	next, shipped := i.waiting[0], inode{record: i.record, path: i.path}
+	i.waiting = i.waiting[1:]
+	l.mu.Unlock()
+	next(shipped)
+}
+
+// inTurn sends tasks, of which the last ships an inode with several names: with its content if it is the first, as a
+// link otherwise.
+func (w *crawl) inTurn(n *node, tasks []task) {
+	w.started(n, 1)
+	op := tasks[len(tasks)-1].op
+	w.links.acquire(op.Record.GFID, func(shipped inode) {
+		if shipped.path != "" && shipped.record == op.Record {
+			w.linkTo(n, tasks, shipped.path)
+		} else {
+			w.lastInTurn(n, tasks, op)
+		}
+	})
+}
+
+// linkTo sends the tasks with a link in the place of the content, and the content after all if that cannot be.
+func (w *crawl) linkTo(n *node, tasks []task, from string) {
+	op := tasks[len(tasks)-1].op
+	link := op
+	link.Kind, link.From, link.Open = slave.OpLink, from, nil
+	all := append(append([]task(nil), tasks[:len(tasks)-1]...), task{link, func(r slave.Result) {
+		if errors.Is(r.Err, slave.ErrNeedContent) {
+			w.lastInTurn(n, []task{{op: op}}, op)
+			return
+		}
+		w.endTurn(n, &link, r)
+	}})
+	w.send(n, all...)
+}
+
+func (w *crawl) lastInTurn(n *node, tasks []task, op slave.Op) {
+	all := append(append([]task(nil), tasks[:len(tasks)-1]...), task{op, func(r slave.Result) { w.endTurn(n, &op, r) }})
+	w.send(n, all...)
+}
+
+func (w *crawl) endTurn(n *node, op *slave.Op, r slave.Result) {
+	w.result(n, op, r)
+	w.links.release(op, r.Err == nil && !r.Torn)
+	w.ownDone(n, 1)
+}
+
+// linkKnown links those of the items whose inode the slave has under another name. Those that it has, but not in its
+// newest state, are returned: they are compared like a file that is there. The rest is shipped.
+func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []plan.Item) {
+	if len(items) == 0 {
+		return nil
+	}
+	gfids := make([]xtime.GFID, len(items))
+	for i, it := range items {
+		gfids[i] = it.Entry.Record.GFID
+	}
+	found, err := w.c.opts.Tree.Find(w.ctx, gfids)
+	if err != nil {
+		w.cancel(err)
+		return nil
+	}
+	for i, it := range items {
+		sameInode := it.State != nil && it.State.Record.GFID == it.Entry.Record.GFID
+		if sameInode || !found[i].Linked {
+			w.item(n, d, it)
+			continue
+		}
+		linked, err := w.linkNow(n, d, it, found[i])
+		if err != nil {
+			w.cancel(err)
+			return nil
+		}
+		if !linked {
+			w.item(n, d, it)
+		} else if it.Entry.Record != found[i].Record {
+			compare = append(compare, asFound(it, found[i]))
+		}
+	}
+	return compare
+}
+
+// linkNow makes the link and waits for it, so that the inode can be compared under its new name.
+func (w *crawl) linkNow(n *node, d *directory, it plan.Item, f slave.Found) (bool, error) {
+	op, err := w.shipOp(n, d, it)
+	if err != nil {
+		return false, nil // item meets the same error, and notes it
+	}
+	op.Kind, op.From, op.Open = slave.OpLink, f.Path, nil
+	var ops []slave.Op
+	if it.ParkFirst {
+		ops = append(ops, w.park(n, *it.State).op)
+	}
+	results, err := w.applyNow(append(ops, op))
+	if err != nil {
+		return false, err
+	}
+	r := results[len(results)-1]
+	w.noteParked(r)
+	w.c.groups.Store(true)
+	return r.Err == nil, nil
+}
+
+// asFound is the item as it stands after its link was made: in need of a comparison, if it is a file.
+func asFound(it plan.Item, f slave.Found) plan.Item {
+	it.State = &slave.EntryState{Name: it.Entry.Name, Kind: it.Entry.Kind, Record: f.Record, Size: it.Entry.Stat.Size}
+	it.How, it.ParkFirst = plan.Compare, false
+	if it.Entry.Kind != slave.File {
+		it.How = plan.Replace
+	}
+	return it
+}
+
+// groupsAtOnce bounds the inodes whose names are looked for in one scan of the master.
+const groupsAtOnce = 10_000
+
+// wholeGroups finds the other names of inodes of which the slave has fewer names than the master, and links them: a
+// file that had one name when it was shipped and got another since. It tells whether the root may be stamped.
+func (w *crawl) wholeGroups() bool {
+	if !w.c.groups.Load() {
+		return true
+	}
+	w.c.groups.Store(false)
+	groups, err := w.c.opts.Tree.Groups(w.ctx, groupsAtOnce)
+	whole := len(groups) < groupsAtOnce
+	if err == nil && len(groups) > 0 {
+		var joined bool
+		joined, err = w.joinGroups(groups)
+		whole = whole && joined
+	}
+	if err != nil {
+		w.cancel(err)
+		return false
+	}
+	if !whole {
+		w.c.groups.Store(true)
+	}
+	return whole
+}
+
+func (w *crawl) joinGroups(groups []slave.Group) (joined bool, err error) {
+	wanted := make(map[uint64]xtime.GFID, len(groups))
+	for _, g := range groups {
+		wanted[g.Ino] = g.GFID
+	}
+	names := map[xtime.GFID][]string{}
+	if err := w.scanNames("", wanted, names); err != nil {
+		return false, err
+	}
+	joined = true
+	for g, paths := range names {
+		ok, err := w.joinGroup(g, paths)
+		if err != nil {
+			return false, err
+		}
+		joined = joined && ok
+	}
+	return joined, nil
+}
+
+// scanNames collects the paths of the wanted inodes. It costs a listing of the whole master, without a stat, and only
+// after an inode got a further name.
+func (w *crawl) scanNames(path string, wanted map[uint64]xtime.GFID, names map[xtime.GFID][]string) error {
+	d, err := w.m.root.OpenDir(path)
+	if err != nil {
+		return nil // not there any more, or failed: its directory was visited, and says so
+	}
+	var dirs []string
+	err = d.List(func(e beneath.Entry) error {
+		if path == "" && e.Name == slave.Reserved {
+			return nil
+		}
+		if k := slave.Kind(e.Type); k == slave.Dir || k == slave.Unknown {
+			dirs = append(dirs, e.Name)
+		}
+		if g, ok := wanted[e.Ino]; ok {
+			if now, err := d.GFID(e.Name); err == nil && now == g {
+				names[g] = append(names[g], join(path, e.Name))
+			}
+		}
+		return w.ctx.Err()
+	})
+	d.Close()
+	for _, name := range dirs {
+		if err == nil {
+			err = w.scanNames(join(path, name), wanted, names)
+		}
+	}
+	return err
+}
+
+// joinGroup links all names of an inode that the slave has. What cannot be linked is a failure of that name.
+func (w *crawl) joinGroup(g xtime.GFID, paths []string) (joined bool, err error) {
+	ops := make([]slave.Op, 0, len(paths))
+	for _, p := range paths {
+		m, err := w.entryAt(p)
+		if err != nil || m.Record.GFID != g {
+			continue // gone meanwhile
+		}
+		ops = append(ops, slave.Op{Kind: slave.OpLink, Entry: m.Kind, Path: p, Record: m.Record, Links: uint32(len(paths)),
+			Ino: m.Stat.Ino})
+	}
+	results, err := w.applyNow(ops)
+	if err != nil {
+		return false, err
+	}
+	joined = true
+	for i, r := range results {
+		if r.Err != nil {
+			joined = false
+			w.c.failures.add(ops[i].Path, slave.OpLink, ops[i].Record.Xtime, r.Err, w.c.pass)
+		}
+	}
+	return joined, nil
+}
+
+func (w *crawl) entryAt(path string) (plan.Entry, error) {
+	dir, name := beneath.Split(path)
+	d, err := w.m.root.OpenPath(dir)
+	if err != nil {
+		return plan.Entry{}, err
+	}
+	defer d.Close()
+	return w.m.entry(d, name)
+}

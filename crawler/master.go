@@ -1,0 +1,234 @@
+package crawler
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// ErrNotMaster means that the master's root is not what was recorded as the volume: it was unmounted, replaced or
+// emptied. Nothing is purged on such evidence (invariant 10).
+var ErrNotMaster = errors.New("the master is not there")
+
+// errMoved means that a path does not lead to the inode that was listed. Whatever moved it marked where it went.
+var errMoved = errors.New("moved meanwhile")
+
+// master reads the master's tree. It is safe for concurrent use.
+type master struct {
+	root   *beneath.Dir
+	names  xtime.Names
+	mark   xtime.Time // the volume mark at the beginning of the crawl
+	mount  uint64     // of the root: entries seen through another mount may refuse marks
+	record xtime.Namespace
+}
+
+// directory is one opened directory with what was read of it before it was listed.
+type directory struct {
+	dir   *beneath.Dir
+	xtime xtime.Time // effective; the only value that may become the stamp
+	stat  beneath.Stat
+}
+
+func newMaster(o *Options) (*master, error) {
+	st, err := o.Root.Stat("")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrNotMaster, o.Path, err)
+	}
+	return &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
+		record: o.Tree.Info().Namespace}, nil
+}
+
+// check proves that the path still leads to the tree that the volume was made of.
+func checkIdentity(o *Options) error {
+	if o.Identity.GFID.IsZero() {
+		return nil
+	}
+	now, err := beneath.OpenRoot(o.Path, true)
+	if err != nil {
+		return fmt.Errorf("%w: %w; mount or restore it, replication then goes on by itself", ErrNotMaster, err)
+	}
+	defer now.Close()
+	id, err := now.Identity()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotMaster, err)
+	}
+	if id.GFID != o.Identity.GFID {
+		return fmt.Errorf("%w: %s is another directory than the volume was made of (is its file system mounted?); "+
+			"replication goes on by itself once it is back", ErrNotMaster, o.Path)
+	}
+	if err := carriesXtime(now, o); err != nil {
+		return err
+	}
+	return sameInode(now, o)
+}
+
+// carriesXtime: the root of a volume has always been marked. Roots of two file systems may share inode and generation,
+// but not this.
+func carriesXtime(now *beneath.Dir, o *Options) error {
+	t, err := now.Xtime("", &o.Names)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotMaster, err)
+	}
+	if t == 0 {
+		return fmt.Errorf("%w: %s does not carry this volume's xtime (is its file system mounted?); "+
+			"replication goes on by itself once it is back", ErrNotMaster, o.Path)
+	}
+	return nil
+}
+
+// sameInode: the root that is held open must be the one that the path leads to.
+func sameInode(now *beneath.Dir, o *Options) error {
+	a, err := now.Stat("")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotMaster, err)
+	}
+	b, err := o.Root.Stat("")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotMaster, err)
+	}
+	if a.Ino != b.Ino || a.Dev != b.Dev {
+		return fmt.Errorf("%w: %s was mounted anew", ErrNotMaster, o.Path)
+	}
+	return nil
+}
+
+// open opens the directory at path, which must be the inode gfid, and reads its xtime before anything else.
+func (m *master) open(path string, gfid xtime.GFID) (*directory, error) {
+	dir, err := m.root.OpenDir(path)
+	if err != nil {
+		return nil, err
+	}
+	d, err := m.describe(dir)
+	if err == nil {
+		var g xtime.GFID
+		if g, err = dir.GFID(""); err == nil && g != gfid {
+			err = errMoved
+		}
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (m *master) describe(dir *beneath.Dir) (*directory, error) {
+	t, err := dir.Xtime("", &m.names)
+	if err != nil {
+		return nil, err
+	}
+	st, err := dir.Stat("")
+	if err != nil {
+		return nil, err
+	}
+	return &directory{dir: dir, xtime: m.effective(t, slave.Dir, &st), stat: st}, nil
+}
+
+// effective gives the xtime that counts. An entry that cannot be marked, or was not, is as new as its ctime says; but
+// nothing is older than the volume mark.
+func (m *master) effective(t xtime.Time, kind slave.Kind, st *beneath.Stat) xtime.Time {
+	if t == 0 || m.refusesMarks(kind, st) {
+		t = max(t, xtime.FromTime(unixTime(st.Ctime)))
+	}
+	return max(t, m.mark)
+}
+
+func (m *master) refusesMarks(kind slave.Kind, st *beneath.Stat) bool {
+	return st.Fixed() || !kind.CarriesRecord(m.names.Namespace) || st.MountID != m.mount
+}
+
+// list reads the names of the given part. It reports overflow, and no names, once there are more than limit.
+func (m *master) list(d *beneath.Dir, part, parts uint32, atRoot bool) (names []beneath.Entry, total int, err error) {
+	err = d.List(func(e beneath.Entry) error {
+		if atRoot && e.Name == slave.Reserved {
+			return nil
+		}
+		total++
+		if slave.PartOf(e.Name, parts) == part && len(names) <= slave.MaxEntries {
+			names = append(names, e)
+		}
+		return nil
+	})
+	if len(names) > slave.MaxEntries {
+		names = nil
+	}
+	return names, total, err
+}
+
+// entry reads one entry: the xtime first, so that a change after it has a newer one (invariant 4).
+func (m *master) entry(d *beneath.Dir, name string) (plan.Entry, error) {
+	t, err := d.Xtime(name, &m.names)
+	if err != nil {
+		return plan.Entry{}, err
+	}
+	st, err := d.Stat(name)
+	if err != nil {
+		return plan.Entry{}, err
+	}
+	gfid, err := d.GFID(name)
+	if err != nil {
+		return plan.Entry{}, err
+	}
+	kind := slave.KindOf(st.Mode)
+	out := plan.Entry{Name: name, Kind: kind, Stat: st,
+		Record: slave.Record{GFID: gfid, Xtime: m.effective(t, kind, &st)},
+		Always: kind == slave.Dir && m.refusesMarks(kind, &st)}
+	if kind == slave.Symlink && !kind.CarriesRecord(m.record) {
+		out.Target, err = d.Readlink(name)
+	}
+	return out, err
+}
+
+// meta reads what an operation needs beyond the listing.
+func (m *master) meta(d *beneath.Dir, name string, st *beneath.Stat) (slave.Meta, error) {
+	out := slave.Meta{Mode: st.Mode & 07777, UID: st.UID, GID: st.GID, Mtime: st.Mtime, Size: st.Size, Rdev: st.Rdev}
+	var err error
+	if slave.KindOf(st.Mode) == slave.Symlink {
+		if out.Target, err = d.Readlink(name); err != nil {
+			return out, err
+		}
+	}
+	out.Xattrs, err = replicated(d, name)
+	return out, err
+}
+
+// replicated reads the xattrs that belong to the file and not to us.
+func replicated(d *beneath.Dir, name string) ([]slave.Xattr, error) {
+	attrs, err := d.Listxattr(name)
+	if err != nil {
+		return nil, err
+	}
+	var out []slave.Xattr
+	for _, a := range attrs {
+		if xtime.Own(a) {
+			continue
+		}
+		v, err := d.Getxattr(name, a)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, slave.Xattr{Name: a, Value: v})
+	}
+	return out, nil
+}
+
+func errEmptied(path string, there int64) error {
+	return fmt.Errorf("%w: %s is empty, while the slave has %d entries (is its file system mounted?); if the slave is "+
+		"to be emptied, say so with `georep config MASTER SLAVE max-delete 100`", ErrNotMaster, path, there)
+}
+
+// gone tells that an entry is not where it was listed: its removal has marked the directory anew.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errMoved) || errors.Is(err, unix.ENOTDIR) ||
+		errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ESTALE)
+}

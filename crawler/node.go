@@ -1,0 +1,314 @@
+package crawler
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// errPassOver ends the goroutines of a crawl that is complete.
+var errPassOver = errors.New("the crawl is over")
+
+// maxOpen bounds the directories that are held open for operations on their way.
+const maxOpen = 512
+
+// crawl is one pass. Nodes of directories in progress form a tree towards the root; a node is finished when its own
+// operations and its children are.
+type crawl struct {
+	c      *Crawler
+	m      *master
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	ship   *shipper
+	guard  guard
+	links  links
+	stack  stack
+	open   chan struct{} // a token for each directory held open
+	done   chan struct{} // closed when the root is finished
+	stime  xtime.Time    // written before done is closed
+	tasks  errgroup.Group
+
+	mu   sync.Mutex // guards the counters of all nodes and live
+	live map[*node]struct{}
+}
+
+// node is one directory in progress.
+type node struct {
+	parent *node
+	path   string
+	entry  plan.Entry // as its parent listed it
+	absent bool       // the slave has nothing there: no survey
+	part   uint32     // being worked on
+	parts  uint32     // 0 until it is known to be large
+	found  bool       // what was parked has been brought back: do not look again
+	// requeued is set between again and the visit that follows.
+	requeued bool
+
+	dir    *directory // open while operations need it
+	finish slave.Op   // ready once the directory was read
+	own    int        // operations without a result, and one while it is being visited
+	below  int        // children that are not finished
+	held   bool       // no stamp: something at or below it failed
+	skip   bool       // it is not there any more: nothing to finish
+}
+
+func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
+	gfid, err := c.opts.Root.GFID("")
+	if err != nil {
+		return nil, err
+	}
+	w := &crawl{c: c, m: m, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{}}
+	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	w.ship = newShipper(c.opts.Tree, c.opts.Counters, func(err error) { w.cancel(err) })
+	w.guard.opts = &c.opts
+	w.stack.init()
+	w.push(&node{entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
+	return w, nil
+}
+
+func (w *crawl) push(n *node) { w.stack.push(n) }
+
+// opened registers the directory of n, so that it is closed at the end whatever happens.
+func (w *crawl) opened(n *node, d *directory) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.dir = d
+	w.live[n] = struct{}{}
+}
+
+// closeDir closes n's directory and gives its token back. w.mu is held.
+func (w *crawl) closeDir(n *node) {
+	if n.dir == nil {
+		return
+	}
+	n.dir.dir.Close()
+	n.dir = nil
+	delete(w.live, n)
+	<-w.open
+}
+
+// release closes what a crawl that ended early left open. No goroutine of the crawl runs any more.
+func (w *crawl) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for n := range w.live {
+		w.closeDir(n)
+	}
+}
+
+// started counts ops operations more for the node.
+func (w *crawl) started(n *node, ops int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.own += ops
+}
+
+// adopt counts a child, before it is pushed.
+func (w *crawl) adopt(n *node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.below++
+}
+
+// hold keeps the stamp of the node from being set.
+func (w *crawl) hold(n *node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.held = true
+}
+
+// ownDone counts results. When all have come the directory is closed, and if no child is left, the node goes on.
+func (w *crawl) ownDone(n *node, ops int) {
+	w.mu.Lock()
+	n.own -= ops
+	if n.own == 0 {
+		w.closeDir(n)
+	}
+	complete := n.own == 0 && n.below == 0
+	w.mu.Unlock()
+	if complete {
+		w.complete(n)
+	}
+}
+
+// childDone counts a finished child.
+func (w *crawl) childDone(n *node, held bool) {
+	w.mu.Lock()
+	n.below--
+	n.held = n.held || held
+	complete := n.own == 0 && n.below == 0
+	w.mu.Unlock()
+	if complete {
+		w.complete(n)
+	}
+}
+
+// complete goes on with the next part of a large directory, or finishes the node.
+func (w *crawl) complete(n *node) {
+	if n.parts > 1 && n.part+1 < n.parts && !n.skip {
+		n.part++
+		n.found = false
+		w.push(n)
+		return
+	}
+	if n.parent == nil {
+		// What follows may wait for the slave, and this may be the shipper's own callback.
+		w.tasks.Go(func() error { w.finishRoot(n); return nil })
+		return
+	}
+	w.finishNode(n)
+}
+
+// finishNode sends the operations that end n and those of its ancestors that wait for nothing else: in one batch,
+// deepest first, so that stamps climb in one step. The slave holds back an ancestor whose descendant failed.
+func (w *crawl) finishNode(n *node) {
+	chain := w.chain(n)
+	var ops []slave.Op
+	for _, c := range chain {
+		if !c.skip {
+			ops = append(ops, c.finish)
+		}
+	}
+	if len(ops) == 0 {
+		w.finished(chain)
+		return
+	}
+	w.ship.submit(w.ctx, ops, func(results []slave.Result) {
+		i := 0
+		for _, c := range chain {
+			if !c.skip {
+				w.finishResult(c, results[i])
+				i++
+			}
+		}
+		w.finished(chain)
+	})
+}
+
+// chain is n and each ancestor, below the root, that only waits for the one before it. It settles who is stamped.
+func (w *crawl) chain(n *node) []*node {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	chain := []*node{n}
+	n.finish.Stamp = !n.held
+	for p := n.parent; w.waitsOnly(p) && len(chain) < batchOps; p = p.parent {
+		p.held = p.held || n.held
+		p.finish.Stamp = !p.held
+		chain, n = append(chain, p), p
+	}
+	return chain
+}
+
+// waitsOnly tells whether p can be finished right behind its one unfinished child. w.mu is held.
+func (w *crawl) waitsOnly(p *node) bool {
+	return p.parent != nil && p.own == 0 && p.below == 1 && (p.parts <= 1 || p.part+1 == p.parts)
+}
+
+func (w *crawl) finishResult(n *node, r slave.Result) {
+	if r.Err == nil {
+		w.c.failures.clear(n.path)
+		return
+	}
+	w.hold(n)
+	if !errors.Is(r.Err, slave.ErrHeldBack) {
+		w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, r.Err, w.c.pass)
+	}
+}
+
+// finished tells the parent of the last of a chain.
+func (w *crawl) finished(chain []*node) {
+	last := chain[len(chain)-1]
+	held := false
+	w.mu.Lock()
+	for _, n := range chain {
+		held = held || n.held
+	}
+	w.mu.Unlock()
+	w.childDone(last.parent, held)
+}
+
+// finishRoot makes hard-link groups whole and stamps the root: the slave's stime.
+func (w *crawl) finishRoot(n *node) {
+	if n.skip {
+		w.cancel(ErrNotMaster)
+		return
+	}
+	if !w.wholeGroups() {
+		n.held = true
+	}
+	n.finish.Stamp = !n.held
+	w.ship.submit(w.ctx, []slave.Op{n.finish}, func(results []slave.Result) {
+		w.finishResult(n, results[0])
+		if !n.held {
+			w.stime = n.finish.Record.Xtime
+		}
+		close(w.done)
+	})
+}
+
+// stack holds the nodes to visit, last in first out, which keeps a crawl deep rather than wide and so in bounded
+// memory. It is safe for concurrent use.
+type stack struct {
+	mu     sync.Mutex
+	cond   *sync.Cond
+	nodes  []*node
+	closed bool
+}
+
+func (s *stack) init() { s.cond = sync.NewCond(&s.mu) }
+
+func (s *stack) push(n *node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes = append(s.nodes, n)
+	s.cond.Signal()
+}
+
+func (s *stack) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.cond.Broadcast()
+}
+
+// pop waits for nodes and takes some from the top: as many as fit in one survey, but no more than a fair share.
+func (s *stack) pop() []*node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.nodes) == 0 && !s.closed {
+		s.cond.Wait()
+	}
+	if s.closed {
+		return nil
+	}
+	share := max(1, min(len(s.nodes)/visitors, surveyDirs))
+	first, bytes := len(s.nodes)-1, s.nodes[len(s.nodes)-1].entry.Stat.Size
+	for len(s.nodes)-first < share {
+		bytes += s.nodes[first-1].entry.Stat.Size
+		if bytes > surveyBytes {
+			break
+		}
+		first--
+	}
+	out := append([]*node(nil), s.nodes[first:]...)
+	clear(s.nodes[first:])
+	s.nodes = s.nodes[:first]
+	return out
+}
+
+// Bounds of one survey request: directories, and the size of them on the master, which tells roughly how many entries
+// will come back.
+const (
+	surveyDirs  = 64
+	surveyBytes = 1 << 20
+)
+
+// join and the like are here so that nobody builds paths by hand.
+func join(dir, name string) string { return beneath.Join(dir, name) }

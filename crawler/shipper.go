@@ -1,0 +1,135 @@
+package crawler
+
+import (
+	"context"
+	"sync"
+
+	"georep/slave"
+)
+
+// Bounds of what is on its way to the slave.
+const (
+	batchOps        = 256
+	batchBytes      = 4 << 20
+	batchesInFlight = 8
+)
+
+// job is a run of operations that stay together in one batch, in order. done is called once, with a result each,
+// unless the session ends.
+type job struct {
+	ops  []slave.Op
+	done func([]slave.Result)
+}
+
+// shipper gathers jobs into batches and keeps several batches on their way. What is submitted while the link is busy
+// travels together; what comes alone leaves at once.
+type shipper struct {
+	tree     slave.Tree
+	counters *Counters
+	jobs     chan job
+	slots    chan struct{}
+	fail     func(error)
+	wg       sync.WaitGroup
+}
+
+func newShipper(tree slave.Tree, counters *Counters, fail func(error)) *shipper {
+	return &shipper{tree: tree, counters: counters, jobs: make(chan job, batchOps),
+		slots: make(chan struct{}, batchesInFlight), fail: fail}
+}
+
+// submit hands over a job, or drops it when ctx has ended.
+func (s *shipper) submit(ctx context.Context, ops []slave.Op, done func([]slave.Result)) {
+	for i := range ops {
+		s.counters.begin(&ops[i])
+	}
+	select {
+	case s.jobs <- job{ops, done}:
+	case <-ctx.Done():
+		for i := range ops {
+			s.counters.end(&ops[i], slave.Result{Err: ctx.Err()})
+		}
+	}
+}
+
+// run sends batches until ctx ends, and returns when all calls have.
+func (s *shipper) run(ctx context.Context) {
+	defer s.wg.Wait()
+	var held *job // did not fit into the last batch
+	for {
+		var first job
+		if held != nil {
+			first, held = *held, nil
+		} else {
+			select {
+			case first = <-s.jobs:
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		var batch []job
+		batch, held = s.gather(first)
+		s.wg.Add(1)
+		go s.apply(ctx, batch)
+	}
+}
+
+// gather takes what is waiting, up to the bounds of a batch.
+func (s *shipper) gather(first job) (batch []job, held *job) {
+	batch = []job{first}
+	ops, bytes := len(first.ops), jobBytes(first)
+	for ops < batchOps && bytes < batchBytes {
+		select {
+		case j := <-s.jobs:
+			ops, bytes = ops+len(j.ops), bytes+jobBytes(j)
+			if ops > slave.MaxOps {
+				return batch, &j
+			}
+			batch = append(batch, j)
+		default:
+			return batch, nil
+		}
+	}
+	return batch, nil
+}
+
+func jobBytes(j job) int64 {
+	var n int64
+	for i := range j.ops {
+		if j.ops[i].Kind == slave.OpPut {
+			n += j.ops[i].Meta.Size
+		}
+	}
+	return n
+}
+
+func (s *shipper) apply(ctx context.Context, jobs []job) {
+	defer s.wg.Done()
+	var b slave.Batch
+	for _, j := range jobs {
+		b.Ops = append(b.Ops, j.ops...)
+	}
+	results, err := s.tree.Apply(ctx, &b)
+	// The place is free before the callbacks, which may submit more and would otherwise wait for themselves.
+	<-s.slots
+	for i := range b.Ops {
+		r := slave.Result{Err: err}
+		if err == nil {
+			r = results[i]
+		}
+		s.counters.end(&b.Ops[i], r)
+	}
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	for _, j := range jobs {
+		n := len(j.ops)
+		j.done(results[:n:n])
+		results = results[n:]
+	}
+}

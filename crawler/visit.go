@@ -1,0 +1,212 @@
+package crawler
+
+import (
+	"errors"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// partEntries is how many entries of a large directory are worked on at once.
+const partEntries = slave.MaxEntries / 2
+
+// visitLoop surveys and visits directories until the crawl is over.
+func (w *crawl) visitLoop() {
+	for {
+		nodes := w.stack.pop()
+		if nodes == nil {
+			return
+		}
+		states, err := w.survey(nodes)
+		if err != nil {
+			w.cancel(err)
+			return
+		}
+		for i, n := range nodes {
+			if w.ctx.Err() != nil {
+				return
+			}
+			w.visit(n, &states[i])
+		}
+	}
+}
+
+// survey asks for the state of the nodes' directories in one request, but not of those that the slave lacks.
+func (w *crawl) survey(nodes []*node) ([]slave.DirState, error) {
+	var queries []slave.Query
+	for _, n := range nodes {
+		if !n.absent {
+			queries = append(queries, slave.Query{Path: n.path, Part: n.part, Parts: n.parts})
+		}
+	}
+	var got []slave.DirState
+	if len(queries) > 0 {
+		var err error
+		if got, err = w.c.opts.Tree.Survey(w.ctx, queries); err != nil {
+			return nil, err
+		}
+		w.c.opts.Counters.Surveyed.Add(int64(len(queries)))
+	}
+	states := make([]slave.DirState, len(nodes))
+	for i, n := range nodes {
+		if !n.absent {
+			states[i], got = got[0], got[1:]
+		}
+	}
+	return states, nil
+}
+
+// visit reads one directory of the master, or the next part of it, and submits what the plan says.
+func (w *crawl) visit(n *node, state *slave.DirState) {
+	w.beginVisit(n)
+	defer w.ownDone(n, 1)
+	d := w.enter(n)
+	if d == nil {
+		return
+	}
+	w.c.opts.Counters.Visited.Add(1)
+	if state.Err != nil && !errors.Is(state.Err, fs.ErrNotExist) {
+		w.failNode(n, "survey", state.Err)
+		return
+	}
+	names, total, err := w.m.list(d.dir, n.part, n.parts, n.path == "")
+	if err != nil {
+		w.failNode(n, "list", err)
+		return
+	}
+	if n.parts == 0 && (state.Truncated || names == nil && total > 0) {
+		n.parts = uint32(max(state.Total, int64(total))/partEntries + 1)
+		w.again(n)
+		return
+	}
+	if state.Truncated || names == nil && total > 0 && n.parts <= 1 {
+		w.failNode(n, "list", unix.E2BIG)
+		return
+	}
+	if err := w.notEmptied(n, total, state); err != nil {
+		w.cancel(err)
+		return
+	}
+	w.carryOut(n, d, plan.Compute(w.entries(n, d, names), state.Entries, w.planOptions()))
+}
+
+// beginVisit counts the visit as one of the node's own operations, unless again has done so.
+func (w *crawl) beginVisit(n *node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !n.requeued {
+		n.own++
+	}
+	n.requeued = false
+}
+
+// again puts the node back, to be surveyed anew. It must be the last thing that a visit does with it.
+func (w *crawl) again(n *node) {
+	w.mu.Lock()
+	n.own++ // for the coming visit, so that the node does not seem complete meanwhile
+	n.requeued = true
+	w.closeDir(n)
+	w.mu.Unlock()
+	w.push(n)
+}
+
+func (w *crawl) planOptions() plan.Options {
+	return plan.Options{Namespace: w.c.opts.Tree.Info().Namespace, Quick: w.c.opts.Quick}
+}
+
+// enter opens the node's directory and prepares what finishes it: from the first part on it stays as it was read then,
+// since only an xtime from before the listing may be stamped. nil means that there is nothing to visit.
+func (w *crawl) enter(n *node) *directory {
+	select {
+	case w.open <- struct{}{}:
+	case <-w.ctx.Done():
+		return nil
+	}
+	d, err := w.m.open(n.path, n.entry.Record.GFID)
+	if err != nil {
+		<-w.open
+		w.cannotEnter(n, err)
+		return nil
+	}
+	w.opened(n, d)
+	if n.finish.Kind != 0 {
+		return d
+	}
+	meta, err := w.m.meta(d.dir, "", &d.stat)
+	if err != nil {
+		w.failNode(n, "read", err)
+		return nil
+	}
+	n.finish = slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: n.path, Meta: meta, Pass: w.c.pass,
+		Record: slave.Record{GFID: n.entry.Record.GFID, Xtime: d.xtime}}
+	return d
+}
+
+// cannotEnter tells a directory that moved away, which its new mark brings back, from one that cannot be read.
+func (w *crawl) cannotEnter(n *node, err error) {
+	switch {
+	case n.parent != nil && gone(err):
+		w.skipNode(n)
+	case errors.Is(err, unix.EXDEV):
+		w.c.opts.Logger.Warn().Str("path", n.path).Msg("not replicated: another file system is mounted there")
+		w.skipNode(n)
+	default:
+		w.skipNode(n)
+		w.failNode(n, "open", err)
+	}
+}
+
+func (w *crawl) skipNode(n *node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.skip = true
+}
+
+// failNode notes that the directory itself could not be worked on.
+func (w *crawl) failNode(n *node, what string, err error) {
+	if w.ctx.Err() != nil {
+		return
+	}
+	w.hold(n)
+	w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, &slave.PathError{Op: what, Path: n.path, Err: err}, w.c.pass)
+}
+
+// notEmptied refuses to take an empty master for the wish to delete everything (invariant 10).
+func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
+	if n.parent != nil || total > 0 || state.Total == 0 || w.c.opts.MaxDelete >= 100 {
+		return nil
+	}
+	return errEmptied(w.c.opts.Path, state.Total)
+}
+
+// entries reads the listed names. What vanished since is left out: its removal marks the directory anew. But then it
+// must not count as stale either, so the directory's purge checks again (see stale).
+func (w *crawl) entries(n *node, d *directory, names []beneath.Entry) []plan.Entry {
+	out := make([]plan.Entry, 0, len(names))
+	for _, e := range names {
+		m, err := w.m.entry(d.dir, e.Name)
+		switch {
+		case err == nil:
+			out = append(out, m)
+		case !gone(err):
+			w.failEntry(n, e.Name, slave.OpMeta, 0, err)
+		}
+	}
+	w.c.opts.Counters.Entries.Add(int64(len(out)))
+	return out
+}
+
+// stale leaves only what the master still lacks at this moment: a listing may miss what is renamed while it is read.
+func (w *crawl) stale(d *directory, entries []slave.EntryState) []slave.EntryState {
+	out := entries[:0]
+	for _, s := range entries {
+		if _, err := d.dir.Stat(s.Name); errors.Is(err, fs.ErrNotExist) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
