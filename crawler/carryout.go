@@ -113,7 +113,7 @@ func (w *crawl) unparks(n *node, fresh []plan.Entry) ([]slave.Op, error) {
 	for i, e := range fresh {
 		gfids[i] = e.Record.GFID
 	}
-	found, err := w.c.opts.Tree.Find(w.ctx, gfids)
+	found, err := w.find(gfids)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +125,19 @@ func (w *crawl) unparks(n *node, fresh []plan.Entry) ([]slave.Op, error) {
 		}
 	}
 	return ops, nil
+}
+
+// find is Tree.Find for any number of GFIDs.
+func (w *crawl) find(gfids []xtime.GFID) (out []slave.Found, err error) {
+	for len(gfids) > 0 {
+		k := min(len(gfids), slave.MaxItems)
+		found, err := w.c.opts.Tree.Find(w.ctx, gfids[:k])
+		if err != nil {
+			return nil, err
+		}
+		out, gfids = append(out, found...), gfids[k:]
+	}
+	return out, nil
 }
 
 // applyNow applies operations outside the stream of batches and waits for them.

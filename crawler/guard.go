@@ -23,7 +23,7 @@ type guard struct {
 
 // allow asks whether the entries may be parked, and counts them. A directory counts with all that lies in it.
 func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState) error {
-	if g.opts.MaxDelete >= 100 {
+	if g.opts.MaxDelete >= 100 || len(stale) == 0 {
 		return nil
 	}
 	var dirs []string
@@ -33,14 +33,16 @@ func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState)
 		}
 	}
 	n := int64(len(stale) - len(dirs))
-	if len(dirs) > 0 {
-		counts, err := g.opts.Tree.Count(ctx, dirs, g.limit()+1)
+	for len(dirs) > 0 {
+		k := min(len(dirs), slave.MaxItems)
+		counts, err := g.opts.Tree.Count(ctx, dirs[:k], g.limit()+1)
 		if err != nil {
 			return err
 		}
 		for _, c := range counts {
 			n += c
 		}
+		dirs = dirs[k:]
 	}
 	if removed := g.removed.Add(n); removed > g.limit() {
 		return fmt.Errorf("%w: %d entries or more, over %d %% of the volume; if that is right, say so with "+

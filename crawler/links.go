@@ -108,7 +108,7 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 	for i, it := range items {
 		gfids[i] = it.Entry.Record.GFID
 	}
-	found, err := w.c.opts.Tree.Find(w.ctx, gfids)
+	found, err := w.find(gfids)
 	if err != nil {
 		w.cancel(err)
 		return nil
@@ -253,18 +253,55 @@ func (w *crawl) joinGroup(g xtime.GFID, paths []string) (joined bool, err error)
 		ops = append(ops, slave.Op{Kind: slave.OpLink, Entry: m.Kind, Path: p, Record: m.Record, Links: uint32(len(paths)),
 			Ino: m.Stat.Ino})
 	}
-	results, err := w.applyNow(ops)
+	results, err := w.applyNow(append(ops, w.finishAgain(ops)...))
 	if err != nil {
 		return false, err
 	}
 	joined = true
-	for i, r := range results {
+	for i, r := range results[:len(ops)] {
 		if r.Err != nil {
 			joined = false
 			w.c.failures.add(ops[i].Path, slave.OpLink, ops[i].Record.Xtime, r.Err, w.c.pass)
 		}
 	}
 	return joined, nil
+}
+
+// finishAgain gives the directories that ops touch their times back: most of them are finished already. What fails here
+// is found by the next crawl of the directory, which its link then marks.
+func (w *crawl) finishAgain(ops []slave.Op) []slave.Op {
+	var out []slave.Op
+	done := map[string]bool{}
+	for i := range ops {
+		dir, _ := beneath.Split(ops[i].Path)
+		if done[dir] || dir == "" {
+			continue // the root is yet to be finished
+		}
+		done[dir] = true
+		if op, err := w.finishOf(dir); err == nil {
+			out = append(out, op)
+		}
+	}
+	return out
+}
+
+func (w *crawl) finishOf(path string) (slave.Op, error) {
+	dir, err := w.m.root.OpenDir(path)
+	if err != nil {
+		return slave.Op{}, err
+	}
+	defer dir.Close()
+	d, err := w.m.describe(dir)
+	if err != nil {
+		return slave.Op{}, err
+	}
+	gfid, err := dir.GFID("")
+	if err != nil {
+		return slave.Op{}, err
+	}
+	meta, err := w.m.meta(dir, "", &d.stat)
+	return slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: path, Meta: meta, Pass: w.c.pass,
+		Record: slave.Record{GFID: gfid}}, err
 }
 
 func (w *crawl) entryAt(path string) (plan.Entry, error) {

@@ -23,6 +23,9 @@ import (
 // Reserved is the one directory at a slave's root that is georep's own: never replicated, never purged.
 const Reserved = ".georep"
 
+// MaxItems bounds the lists given to one call of a Tree: queries, GFIDs, paths.
+const MaxItems = 4096
+
 // Tree is a slave. All methods may be called from many goroutines at once.
 type Tree interface {
 	// Info tells what was found when the session began. It costs nothing.

@@ -1,0 +1,36 @@
+# The two commands that matter need no make: see README.md. This is the rest.
+
+.PHONY: build test race lint demo bench soak fuzz
+
+build:
+	go build -o bin/georep ./cmd/georep
+
+demo:
+	go run ./cmd/georep demo
+
+test:
+	sh integration/test.sh
+
+race:
+	sh integration/test.sh --race
+
+lint:
+	go vet ./...
+	go tool staticcheck ./...
+	go test ./internal/lint
+
+# Compared with rsync over the same sshd in the same run; see docs/measurements.md.
+bench: build
+	go test -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x ./integration/...
+
+# The random-operation suite over all seeds, and 100 kills: longer than CI has time for.
+soak:
+	GEOREP_SEEDS=20 GEOREP_OPERATIONS=20000 GEOREP_KILLS=100 go test -count=1 -timeout 180m -v -run 'TestRandom|TestKills' ./integration
+
+# Each fuzz target for a minute.
+fuzz:
+	@set -e; for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime 60s $$pkg; \
+	  done; \
+	done

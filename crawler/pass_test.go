@@ -1,0 +1,603 @@
+package crawler_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"georep/crawler"
+	"georep/integration/harness/compare"
+	"georep/integration/harness/tree"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/disk"
+)
+
+// world is a master, marked by hand, and a slave on this host.
+type world struct {
+	t              *testing.T
+	master, slave  string
+	root           *beneath.Dir
+	names          xtime.Names
+	uuid, session  xtime.UUID
+	now, volume    xtime.Time
+	tree           slave.Tree
+	wrap           func(slave.Tree) slave.Tree
+	counters       crawler.Counters
+	crawler        *crawler.Crawler
+	maxDelete      int
+	entries        int64
+	identityByRoot bool
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, master: t.TempDir(), slave: t.TempDir(), uuid: xtime.NewUUID(), session: xtime.NewUUID(),
+		maxDelete: 50, entries: 1 << 20, identityByRoot: true}
+	w.now = xtime.FromTime(time.Now().Add(time.Hour)) // later than every ctime of this test
+	w.volume = w.now
+	w.names = xtime.NamesFor(xtime.Trusted, w.uuid)
+	root, err := beneath.OpenRoot(w.master, true)
+	w.ok(err)
+	w.root = root
+	t.Cleanup(func() { root.Close() })
+	w.mark("")
+	w.connect()
+	return w
+}
+
+// connect opens the slave anew, with a new crawler, as a new worker would.
+func (w *world) connect() {
+	if w.tree != nil {
+		w.ok(w.tree.Close())
+	}
+	d, err := disk.Open(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Force: true, Version: "test"})
+	w.ok(err)
+	w.tree = d
+	w.t.Cleanup(func() { d.Close() })
+	if w.wrap != nil {
+		w.tree = w.wrap(d)
+	}
+	id, err := w.root.Identity()
+	w.ok(err)
+	w.counters = crawler.Counters{}
+	w.crawler = crawler.New(crawler.Options{Root: w.root, Path: w.master, Names: w.names,
+		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
+		Counters: &w.counters, MaxDelete: w.maxDelete, MasterEntries: func() int64 { return w.entries },
+		RetryMax: 2 * time.Millisecond})
+}
+
+func (w *world) ok(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) at(parts ...string) string {
+	return filepath.Join(append([]string{w.master}, parts...)...)
+}
+
+func (w *world) there(parts ...string) string {
+	return filepath.Join(append([]string{w.slave}, parts...)...)
+}
+
+// mark does what the marker does after changes to the named entries: one xtime, entries first, the root last.
+func (w *world) mark(paths ...string) {
+	w.t.Helper()
+	w.now = w.now.Next()
+	for _, p := range paths {
+		for {
+			dir, name := beneath.Split(p)
+			if p == "" {
+				break
+			}
+			d, err := w.root.OpenPath(dir)
+			if err == nil {
+				if err := d.SetXtime(name, &w.names, w.now); err != nil && !errors.Is(err, os.ErrNotExist) {
+					w.t.Fatal(err)
+				}
+				d.Close()
+			}
+			p = dir
+		}
+	}
+	w.ok(w.root.SetXtime("", &w.names, w.now))
+}
+
+func (w *world) pass() crawler.Outcome {
+	w.t.Helper()
+	out, err := w.crawler.Pass(w.t.Context())
+	w.ok(err)
+	return out
+}
+
+// inStep does a pass that must succeed, and compares.
+func (w *world) inStep() {
+	w.t.Helper()
+	if out := w.pass(); out.Stime == 0 {
+		list, total := w.crawler.Failures(10)
+		w.t.Fatalf("not stamped; %d failures: %v", total, list)
+	}
+	compare.MustEqual(w.t, w.master, w.slave, compare.Replica())
+	s, err := w.crawler.Look(w.t.Context())
+	w.ok(err)
+	if !s.InStep() {
+		w.t.Fatalf("not in step after a complete pass: %+v", s)
+	}
+}
+
+func (w *world) write(path, content string) {
+	w.t.Helper()
+	w.ok(os.MkdirAll(filepath.Dir(w.at(path)), 0o755))
+	w.ok(os.WriteFile(w.at(path), []byte(content), 0o644))
+}
+
+func TestOneOfEverythingThenNothing(t *testing.T) {
+	w := newWorld(t)
+	_, err := tree.OneOfEverything(w.master)
+	w.ok(err)
+	w.mark("")
+	w.inStep()
+	w.connect()
+	s, err := w.crawler.Look(t.Context())
+	w.ok(err)
+	if !s.InStep() || w.counters.Surveyed.Load() != 1 {
+		t.Fatalf("a restart with nothing changed surveyed %d directories, in step: %v", w.counters.Surveyed.Load(), s.InStep())
+	}
+}
+
+func TestOnlyMarkedDirectoriesAreVisited(t *testing.T) {
+	w := newWorld(t)
+	for i := range 20 {
+		for j := range 5 {
+			w.write(fmt.Sprintf("d%d/e%d/f", i, j), "x")
+		}
+	}
+	w.mark("")
+	w.inStep()
+	w.write("d3/e2/f", "changed")
+	w.mark("d3/e2/f")
+	w.counters.Visited.Store(0)
+	w.counters.Surveyed.Store(0)
+	w.inStep()
+	if n := w.counters.Visited.Load(); n != 3 {
+		t.Errorf("visited %d directories, want root, d3 and e2", n)
+	}
+	if n := w.counters.Surveyed.Load(); n != 3+1 { // and the root once more, by Look
+		t.Errorf("surveyed %d directories", n)
+	}
+	if n := w.counters.Files.Load(); n != 101 {
+		t.Errorf("shipped %d files, want 101", n)
+	}
+}
+
+// failing makes chosen operations fail.
+type failing struct {
+	slave.Tree
+	fail func(op *slave.Op) error
+	call func(name string) error
+}
+
+func (f *failing) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
+	if err := f.called("apply"); err != nil {
+		return nil, err
+	}
+	var pass slave.Batch
+	results := make([]slave.Result, len(b.Ops))
+	var index []int
+	for i := range b.Ops {
+		if f.fail != nil {
+			if err := f.fail(&b.Ops[i]); err != nil {
+				results[i].Err = &slave.PathError{Op: b.Ops[i].Kind.String(), Path: b.Ops[i].Path, Err: err}
+				continue
+			}
+		}
+		pass.Ops, index = append(pass.Ops, b.Ops[i]), append(index, i)
+	}
+	got, err := f.Tree.Apply(ctx, &pass)
+	for i, r := range got {
+		results[index[i]] = r
+	}
+	return results, err
+}
+
+func (f *failing) Survey(ctx context.Context, q []slave.Query) ([]slave.DirState, error) {
+	if err := f.called("survey"); err != nil {
+		return nil, err
+	}
+	return f.Tree.Survey(ctx, q)
+}
+
+func (f *failing) Find(ctx context.Context, g []xtime.GFID) ([]slave.Found, error) {
+	if err := f.called("find"); err != nil {
+		return nil, err
+	}
+	return f.Tree.Find(ctx, g)
+}
+
+func (f *failing) Hash(ctx context.Context, p []string) ([]slave.HashResult, error) {
+	if err := f.called("hash"); err != nil {
+		return nil, err
+	}
+	return f.Tree.Hash(ctx, p)
+}
+
+func (f *failing) Groups(ctx context.Context, max int) ([]slave.Group, error) {
+	if err := f.called("groups"); err != nil {
+		return nil, err
+	}
+	return f.Tree.Groups(ctx, max)
+}
+
+func (f *failing) called(name string) error {
+	if f.call == nil {
+		return nil
+	}
+	return f.call(name)
+}
+
+func TestOneFailureHoldsBackOnlyItsAncestors(t *testing.T) {
+	w := newWorld(t)
+	f := &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.connect()
+	for _, p := range []string{"a/b/bad", "a/b/good", "a/c/good", "d/good"} {
+		w.write(p, p)
+	}
+	w.mark("")
+	f.fail = func(op *slave.Op) error {
+		if op.Path == "a/b/bad" {
+			return unix.EIO
+		}
+		return nil
+	}
+	if out := w.pass(); out.Stime != 0 {
+		t.Fatal("the root was stamped over a failure")
+	}
+	for _, p := range []string{"a/b/good", "a/c/good", "d/good"} {
+		if _, err := os.Stat(w.there(p)); err != nil {
+			t.Errorf("a sibling was held back: %v", err)
+		}
+	}
+	for path, stamped := range map[string]bool{"": false, "a": false, "a/b": false, "a/c": true, "d": true} {
+		if got := w.stamp(path) != 0; got != stamped {
+			t.Errorf("%q stamped: %v, want %v", path, got, stamped)
+		}
+	}
+	list, total := w.crawler.Failures(10)
+	if total != 1 || list[0].Path != "a/b/bad" || !errors.Is(list[0].Err, unix.EIO) || list[0].Op != "put" {
+		t.Fatalf("failures: %d %+v", total, list)
+	}
+	files := w.counters.Files.Load()
+	f.fail = nil
+	waitFor(t, w.crawler.NextRetry())
+	w.inStep()
+	if n := w.counters.Files.Load() - files; n != 1 {
+		t.Errorf("%d files were shipped to mend one", n)
+	}
+	if _, total := w.crawler.Failures(10); total != 0 {
+		t.Errorf("%d failures are left after success", total)
+	}
+}
+
+func waitFor(t *testing.T, at time.Time) {
+	select {
+	case <-time.After(time.Until(at)):
+	case <-t.Context().Done():
+	}
+}
+
+func (w *world) stamp(path string) xtime.Time {
+	w.t.Helper()
+	d, err := beneath.OpenRoot(w.there(path), false)
+	w.ok(err)
+	defer d.Close()
+	t, err := d.Xtime("", &w.names)
+	w.ok(err)
+	return t
+}
+
+// TestCallsFail ends the session at the first, second, third ... call of the slave, each time with a new worker that has
+// to carry on.
+func TestCallsFail(t *testing.T) {
+	for n := 0; ; n++ {
+		w := newWorld(t)
+		f := &failing{}
+		w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+		w.connect()
+		w.hardScenario()
+		count := 0
+		f.call = func(string) error {
+			if count++; count > n {
+				return errCut
+			}
+			return nil
+		}
+		_, err := w.crawler.Pass(t.Context())
+		if err != nil && !errors.Is(err, errCut) {
+			t.Fatalf("call %d: %v", n, err)
+		}
+		f.call = nil
+		w.connect()
+		w.inStep()
+		if err == nil {
+			if n < 3 {
+				t.Fatalf("only %d calls", n)
+			}
+			return
+		}
+	}
+}
+
+var errCut = errors.New("the connection is cut")
+
+// hardScenario brings the slave in step with one tree, and then changes it in every way that needs a special answer.
+func (w *world) hardScenario() {
+	w.write("keep/f", "kept")
+	w.write("gone/f", "will go")
+	w.write("moved/f", "moves")
+	w.write("one", "one name")
+	w.write("big", strings.Repeat("0123456789abcdef", 8192))
+	w.mark("")
+	w.pass()
+	w.ok(os.RemoveAll(w.at("gone")))
+	w.ok(os.Rename(w.at("moved"), w.at("keep/moved")))
+	w.ok(os.Link(w.at("one"), w.at("keep/two")))
+	w.ok(os.Chmod(w.at("big"), 0o600))
+	w.ok(os.Symlink("nowhere", w.at("moved")))
+	w.write("new/f", "new")
+	w.mark("gone", "moved", "keep/moved", "keep/two", "big", "new/f")
+}
+
+func TestHardScenario(t *testing.T) {
+	w := newWorld(t)
+	w.hardScenario()
+	w.inStep()
+}
+
+func TestMovedWhileTheCrawlPassedIsNotSentAgain(t *testing.T) {
+	w := newWorld(t)
+	w.write("z/f", strings.Repeat("x", 1<<20))
+	w.write("z/d/g", "inside")
+	w.write("a/h", "stays")
+	w.mark("")
+	w.inStep()
+	// What a crawl sees that lists a before the move and z after it.
+	w.ok(os.Rename(w.at("z/f"), w.at("a/f")))
+	w.ok(os.Rename(w.at("z/d"), w.at("a/d")))
+	w.mark("z")
+	w.pass()
+	if _, err := os.Stat(w.there("z/f")); err == nil {
+		t.Fatal("what the listing lacked is still there")
+	}
+	bytes := w.counters.Bytes.Load()
+	w.mark("a/f", "a/d")
+	w.inStep()
+	if n := w.counters.Bytes.Load() - bytes; n != 0 {
+		t.Errorf("%d bytes were sent for a move", n)
+	}
+	w.ok(w.crawler.Clean(t.Context(), 0))
+}
+
+func TestReplacedDirectoryIsComparedFromScratch(t *testing.T) {
+	w := newWorld(t)
+	w.write("d/sub/f", "old")
+	w.write("outside/sub/f", "new")
+	w.ok(os.RemoveAll(w.at("outside")))
+	other := t.TempDir()
+	w.ok(os.MkdirAll(filepath.Join(other, "sub"), 0o755))
+	w.ok(os.WriteFile(filepath.Join(other, "sub/f"), []byte("other"), 0o644))
+	w.mark("")
+	w.inStep()
+	w.ok(os.Rename(w.at("d"), filepath.Join(other, "was")))
+	w.ok(os.Rename(filepath.Join(other, "sub"), w.at("d")))
+	w.ok(os.Mkdir(w.at("d/sub"), 0o755))
+	w.mark("d") // but nothing below it: it was never written here
+	w.inStep()
+}
+
+func TestFurtherNamesBecomeLinks(t *testing.T) {
+	w := newWorld(t)
+	w.write("a/f", strings.Repeat("content ", 40<<10))
+	w.mark("")
+	w.inStep()
+	bytes := w.counters.Bytes.Load()
+	w.ok(os.Link(w.at("a/f"), w.at("g")))
+	w.mark("g")
+	w.inStep() // compares link groups too
+	w.ok(os.Link(w.at("g"), w.at("h")))
+	w.mark("h")
+	w.inStep()
+	if n := w.counters.Bytes.Load() - bytes; n > 320<<10 {
+		t.Errorf("%d bytes sent for two links, more than the content once", n)
+	}
+	// Written through one name, marked under that name alone.
+	w.write("g", "other content, through one name")
+	w.mark("g")
+	w.inStep()
+	// One name breaks away, as an atomic save does.
+	w.write("tmp", "saved")
+	w.ok(os.Rename(w.at("tmp"), w.at("h")))
+	w.mark("h")
+	w.inStep()
+}
+
+func TestAdoption(t *testing.T) {
+	w := newWorld(t)
+	for i := range 30 {
+		w.write(fmt.Sprintf("d%d/f%d", i%3, i), strings.Repeat(fmt.Sprint(i), 1000))
+	}
+	w.ok(os.Link(w.at("d0/f0"), w.at("d1/link")))
+	w.mark("")
+	rsync(t, w.master+"/", w.slave+"/")
+	// One file differs although size and time agree.
+	wrong := w.there("d1/f1")
+	st, err := os.Stat(wrong)
+	w.ok(err)
+	w.ok(os.WriteFile(wrong, []byte(strings.Repeat("2", 1000)), 0o644))
+	w.ok(os.Chtimes(wrong, time.Time{}, st.ModTime()))
+	w.inStep()
+	if n := w.counters.Files.Load(); n != 1 {
+		t.Errorf("%d files were sent to a slave that lacked one", n)
+	}
+}
+
+func TestVolumeMarkRaisedComparesEverything(t *testing.T) {
+	w := newWorld(t)
+	w.write("d/f", "abc")
+	w.mark("")
+	w.inStep()
+	// Somebody changed the slave behind our back.
+	w.ok(os.WriteFile(w.there("d/f"), []byte("xyz"), 0o644))
+	w.now = w.now.Next()
+	w.volume = w.now
+	w.inStep()
+}
+
+func TestMasterThatWentBackInTime(t *testing.T) {
+	w := newWorld(t)
+	w.write("d/f", "old")
+	w.mark("d/f")
+	old := w.now
+	w.mark("d")
+	w.write("d/f", "newer")
+	w.mark("d/f")
+	w.inStep()
+	w.write("d/f", "old")
+	w.volume, w.now = 1, old-1
+	w.mark("d/f")
+	w.inStep()
+}
+
+func TestEmptiedOrReplacedMasterDeletesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.write("d/f", "precious")
+	w.mark("")
+	w.inStep()
+	w.ok(os.RemoveAll(w.at("d")))
+	w.mark("")
+	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrNotMaster) {
+		t.Fatalf("an emptied master: %v", err)
+	}
+	w.ok(os.Rename(w.master, w.master+".away"))
+	defer os.Rename(w.master+".away", w.master)
+	if _, err := w.crawler.Look(t.Context()); !errors.Is(err, crawler.ErrNotMaster) {
+		t.Fatalf("a master that is gone: %v", err)
+	}
+	w.ok(os.Mkdir(w.master, 0o755))
+	defer os.Remove(w.master)
+	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrNotMaster) {
+		t.Fatalf("another directory in its place: %v", err)
+	}
+	if _, err := os.Stat(w.there("d/f")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMaxDelete(t *testing.T) {
+	w := newWorld(t)
+	w.write("keep", "x")
+	w.ok(os.Mkdir(w.at("d"), 0o755))
+	w.ok(tree.Many(w.at("d"), 1500, 100, 1))
+	w.mark("")
+	w.inStep()
+	w.ok(os.RemoveAll(w.at("d")))
+	w.mark("d")
+	w.entries = 1
+	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+		t.Fatalf("1,500 of 1,501 files: %v", err)
+	}
+	if _, err := os.Stat(w.there("d/d000000")); err != nil {
+		t.Fatal(err)
+	}
+	w.maxDelete = 100
+	w.connect()
+	w.inStep()
+}
+
+func TestLargeDirectoryInParts(t *testing.T) {
+	w := newWorld(t)
+	w.ok(os.Mkdir(w.at("d"), 0o755))
+	n := slave.MaxEntries + 500
+	for i := range n {
+		w.ok(syscall.Mknod(w.at("d", fmt.Sprint("fifo", i)), syscall.S_IFIFO|0o600, 0))
+	}
+	w.ok(os.Mkdir(w.at("d/sub"), 0o755))
+	w.write("d/sub/f", "x")
+	w.mark("")
+	w.inStep()
+	for i := range 300 {
+		w.ok(os.Remove(w.at("d", fmt.Sprint("fifo", i*7))))
+	}
+	w.write("d/new", "y")
+	w.mark("d/new")
+	w.inStep()
+}
+
+func TestImmutableEntriesGoByTheirCtime(t *testing.T) {
+	w := newWorld(t)
+	w.now = xtime.FromTime(time.Now().Add(-time.Hour)) // so that ctimes are newer
+	w.volume = w.now
+	w.write("d/log", "one\n")
+	w.mark("d/log")
+	w.inStep()
+	chattr(t, w.at("d/log"), appendOnly)
+	f, err := os.OpenFile(w.at("d/log"), os.O_APPEND|os.O_WRONLY, 0)
+	w.ok(err)
+	defer f.Close()
+	_, err = f.WriteString("two\n")
+	w.ok(err)
+	w.markAround("d/log")
+	w.inStep()
+	// The same below a directory that takes no marks either.
+	chattr(t, w.at("d/log"), 0)
+	chattr(t, w.at("d"), immutable)
+	w.write("d/log", "three\n")
+	w.now = w.now.Next()
+	d, err := w.root.OpenPath("d")
+	w.ok(err)
+	w.ok(d.SetXtime("log", &w.names, w.now))
+	d.Close()
+	w.ok(w.root.SetXtime("", &w.names, w.now))
+	w.inStep()
+}
+
+// markAround marks the directories above an entry that refuses its own mark.
+func (w *world) markAround(path string) {
+	dir, _ := beneath.Split(path)
+	w.mark(dir)
+}
+
+// FS_APPEND_FL and FS_IMMUTABLE_FL of linux/fs.h.
+const (
+	appendOnly = 0x20
+	immutable  = 0x10
+)
+
+func chattr(t *testing.T, path string, flags int) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if f, err := os.Open(path); err == nil {
+			unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, 0)
+			f.Close()
+		}
+	})
+}

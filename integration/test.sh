@@ -1,0 +1,34 @@
+#!/bin/sh
+# Sets up what the tests need, then checks and tests everything. As root on Debian or Ubuntu:
+#
+#   sh integration/test.sh            all tests
+#   sh integration/test.sh --race     with the race detector, as CI does
+#
+# Fails on a failing, and on a skipped, test. The whole output is kept in a file that is named at the end.
+set -eu
+cd "$(dirname "$0")/.."
+race=
+[ "${1:-}" = --race ] && race=-race
+
+sh integration/setup.sh
+go vet ./...
+go tool staticcheck ./...
+
+log=$(mktemp "${TMPDIR:-/tmp}/georep-test.XXXXXX")
+status=0
+# shellcheck disable=SC2086 # $race is one flag or none
+go test $race -count=1 -timeout 20m -v ./... >"$log" 2>&1 || status=$?
+grep -E '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
+if [ "$status" -ne 0 ]; then
+	echo "--- the failures, with what was printed before them:"
+	grep -B 60 -E '^[[:space:]]*--- FAIL|^panic:|DATA RACE' "$log" | tail -n 400
+fi
+if grep -qE '^[[:space:]]*--- SKIP' "$log"; then
+	echo "some tests were skipped: see above"
+	status=1
+fi
+passed=$(grep -cE '^[[:space:]]*--- PASS' "$log" || true)
+failed=$(grep -cE '^[[:space:]]*--- FAIL' "$log" || true)
+echo "the whole output: $log"
+echo "$passed passed, $failed failed"
+exit "$status"

@@ -1,0 +1,208 @@
+// Package connect opens the slave of a session: a directory of this host, or the agent at the far end of an SSH
+// connection. It makes sure that master and slave are two places. It owns what it opens until the caller closes the
+// slave.Tree; it never retries.
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/agent"
+	"georep/slave/disk"
+	"georep/slave/sshconn"
+	"georep/volume"
+)
+
+// ErrNoAgent means that no georep answered at the far end.
+var ErrNoAgent = errors.New("no georep there")
+
+// Config says what to connect to, and for whom.
+type Config struct {
+	Session volume.Session
+	Volume  volume.Volume // the master
+	Force   bool          // take a slave that is not empty or belongs to another master
+	Version string
+	Logger  zerolog.Logger
+	// Wire counts the bytes that cross the connection, both ways.
+	Wire *atomic.Int64
+}
+
+// Slave opens the session's slave. Its errors are one line for the operator; Final tells whether trying again can help.
+func Slave(ctx context.Context, c Config) (slave.Tree, error) {
+	options, err := c.Session.Options()
+	if err != nil {
+		return nil, err
+	}
+	ids, err := c.uuids()
+	if err != nil {
+		return nil, err
+	}
+	var tree slave.Tree
+	if c.Session.Slave.Local() {
+		tree, err = disk.Open(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
+			Force: c.Force, Create: true, Logger: c.Logger, Version: c.Version})
+	} else {
+		tree, err = c.remote(ctx, options, ids)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := apart(c.Volume.Path, tree.Info()); err != nil {
+		tree.Close()
+		return nil, err
+	}
+	return tree, nil
+}
+
+// Final tells whether the error stays until somebody changes something.
+func Final(err error) bool {
+	if sshconn.Final(err) {
+		return true
+	}
+	for _, final := range []error{ErrNoAgent, ErrOverlap, slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty,
+		slave.ErrForeign, slave.ErrUnfit} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
+type uuids struct{ master, session xtime.UUID }
+
+func (c *Config) uuids() (ids uuids, err error) {
+	if ids.master, err = xtime.ParseUUID(c.Volume.UUID); err != nil {
+		return ids, fmt.Errorf("volume %s: %w", c.Volume.Name, err)
+	}
+	if ids.session, err = xtime.ParseUUID(c.Session.UUID); err != nil {
+		return ids, fmt.Errorf("session %s %s: %w", c.Session.Master, c.Session.Slave, err)
+	}
+	return ids, nil
+}
+
+// remote connects, starts the agent and talks to it.
+func (c *Config) remote(ctx context.Context, o volume.Options, ids uuids) (slave.Tree, error) {
+	s := c.Session.Slave
+	target := sshconn.Target{User: s.User, Host: s.Host, Port: o.SSHPort, ConfigFile: os.Getenv("GEOREP_SSH_CONFIG")}
+	if o.Identity != "" {
+		target.Identities = []string{o.Identity}
+	}
+	if o.KnownHosts != "" {
+		target.KnownHosts = []string{o.KnownHosts}
+	}
+	conn, err := sshconn.Dial(ctx, target, sshconn.Options{Logger: c.Logger})
+	if err != nil {
+		return nil, err
+	}
+	tree, err := c.talk(ctx, conn, agentCommand(o), ids)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return tree, nil
+}
+
+// agentCommand is what the far end's shell is to run.
+func agentCommand(o volume.Options) string {
+	words := []string{quote(o.RemoteGeorep)}
+	if o.RemoteStateDir != "" {
+		words = append(words, "--state-dir", quote(o.RemoteStateDir))
+	}
+	return strings.Join(append(words, "agent"), " ")
+}
+
+// quote makes s one word of a POSIX shell.
+func quote(s string) string {
+	plain := strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@%") == ""
+	if plain && s != "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, command string, ids uuids) (slave.Tree, error) {
+	stream, err := conn.Exec(ctx, command)
+	if err != nil {
+		return nil, err
+	}
+	s := c.Session.Slave
+	hello := agent.Hello{Version: c.Version, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
+		Force: c.Force, Create: true}
+	client, err := agent.Dial(ctx, counted{stream, c.Wire}, hello)
+	if err != nil {
+		err = explain(err, stream, command, s.Host)
+		stream.Close()
+		return nil, err
+	}
+	return &remote{Tree: client, conn: conn, stream: stream}, nil
+}
+
+// explainTime is how long to wait for the exit status of a command that did not turn out to be an agent.
+const explainTime = 2 * time.Second
+
+// explain adds what the far end's shell said to an error of the handshake. What the agent itself answered, or a dead
+// connection, needs no more words.
+func explain(err error, stream *sshconn.Stream, command, host string) error {
+	for _, told := range []error{slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrBusy,
+		slave.ErrUnfit, sshconn.ErrPeerDead, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, told) {
+			return fmt.Errorf("%s: %w", host, err)
+		}
+	}
+	exit := make(chan error, 1)
+	go func() { exit <- stream.Wait() }()
+	said := ""
+	select {
+	case e := <-exit:
+		var ee *sshconn.ExitError
+		if errors.As(e, &ee) {
+			said = " (" + ee.Error() + ")"
+		}
+	case <-time.After(explainTime):
+	}
+	return fmt.Errorf("%w: %q on %s: %w%s; install georep there, or name it with --remote-georep PATH", ErrNoAgent,
+		command, host, err, said)
+}
+
+// remote is an agent with the connection it came by.
+type remote struct {
+	slave.Tree
+	conn   *sshconn.Conn
+	stream *sshconn.Stream
+}
+
+// Close ends the session, then the connection.
+func (r *remote) Close() error {
+	err := r.Tree.Close()
+	r.stream.Close()
+	r.conn.Close()
+	return err
+}
+
+// counted counts what crosses a stream.
+type counted struct {
+	io.ReadWriteCloser
+	bytes *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.ReadWriteCloser.Read(p)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	n, err := c.ReadWriteCloser.Write(p)
+	c.bytes.Add(int64(n))
+	return n, err
+}

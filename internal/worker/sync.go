@@ -1,0 +1,195 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"georep/crawler"
+	"georep/internal/beneath"
+	"georep/internal/connect"
+	"georep/marker"
+	"georep/marker/xtime"
+	"georep/monitor/report"
+	"georep/status"
+	"georep/volume"
+)
+
+// ErrIncomplete means that a sync ended with entries that could not be brought over.
+var ErrIncomplete = errors.New("not everything could be brought over")
+
+// SyncConfig is Config with what the one shot needs.
+type SyncConfig struct {
+	Config
+	// Progress is called a few times a second, with the number of entries the master has as far as is known, and the
+	// number looked at so far.
+	Progress func(p report.Progress, entries, seen int64)
+}
+
+// syncTries is how often a sync crawls while something fails or changes under it.
+const syncTries = 5
+
+// Sync brings the slave in step with what the master is when it begins, and returns what it did. Entries that could not
+// be brought over make it end with ErrIncomplete; they are in the report.
+func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
+	if err := mark(ctx, c.Config); err != nil {
+		return report.Progress{}, err
+	}
+	m, err := openMaster(ctx, c.Config)
+	if err != nil {
+		return report.Progress{}, err
+	}
+	defer m.Close()
+	wire := new(atomic.Int64)
+	tree, err := connect.Slave(ctx, connect.Config{Session: c.Session, Volume: c.Volume, Force: c.Force,
+		Version: c.Version, Logger: c.Logger, Wire: wire})
+	if err != nil {
+		return report.Progress{}, err
+	}
+	defer tree.Close()
+	counters := &crawler.Counters{}
+	cr, o, err := m.crawler(c.Config, tree, counters)
+	if err != nil {
+		return report.Progress{}, err
+	}
+	s := &oneShot{cr: cr, counters: counters, wire: wire, master: m, show: c.Progress}
+	err = s.run(ctx)
+	if err == nil {
+		err = cr.Clean(ctx, o.KeepDeleted)
+	}
+	return s.report(), err
+}
+
+// mark makes sure that everything that has changed up to now is marked: by the marker that runs, or by a scan.
+func mark(ctx context.Context, c Config) error {
+	runtime, err := c.Store.MakeRuntime(c.Volume.Name)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if marker.Alive(runtime.Dir) {
+		err := marker.WaitMark(ctx, runtime.Dir, now)
+		if !errors.Is(err, marker.ErrNotRunning) {
+			return err
+		}
+	}
+	o, err := MarkerOptions(c.Store, c.Volume, c.Logger)
+	if err != nil {
+		return err
+	}
+	_, err = marker.Once(ctx, o)
+	if errors.Is(err, marker.ErrRunning) {
+		return marker.WaitMark(ctx, runtime.Dir, now)
+	}
+	return err
+}
+
+// MarkerOptions are those of a volume's marker, for its process and for a sync without one.
+func MarkerOptions(store *volume.Store, v volume.Volume, log zerolog.Logger) (marker.Options, error) {
+	uuid, err := xtime.ParseUUID(v.UUID)
+	if err != nil {
+		return marker.Options{}, err
+	}
+	ns, err := xtime.ParseNamespace(v.Namespace)
+	if err != nil {
+		return marker.Options{}, fmt.Errorf("volume %s: %w", v.Name, err)
+	}
+	id := beneath.Identity{FSID: v.FSID}
+	if id.GFID, err = xtime.ParseGFID(v.RootGFID); err != nil {
+		return marker.Options{}, fmt.Errorf("volume %s: %w", v.Name, err)
+	}
+	save := func(t xtime.Time) error {
+		_, err := store.UpdateVolume(v.Name, func(v *volume.Volume) error {
+			v.VolumeMark = uint64(t)
+			return nil
+		})
+		return err
+	}
+	return marker.Options{Root: v.Path, UUID: uuid, Namespace: ns, Dir: store.Runtime(v.Name).Dir, Identity: id,
+		VolumeMark: xtime.Time(v.VolumeMark), SaveVolumeMark: save, Logger: log}, nil
+}
+
+// oneShot is one sync.
+type oneShot struct {
+	cr       *crawler.Crawler
+	counters *crawler.Counters
+	wire     *atomic.Int64
+	master   *master
+	show     func(p report.Progress, entries, seen int64)
+	began    time.Time
+	inStep   atomic.Bool
+}
+
+func (s *oneShot) run(ctx context.Context) error {
+	s.began = time.Now()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { s.showLoop(stop) })
+	defer wg.Wait()
+	defer close(stop)
+	look, err := s.cr.Look(ctx)
+	if err != nil {
+		return err
+	}
+	if look.InStep() {
+		s.inStep.Store(true)
+		return nil
+	}
+	for range syncTries {
+		out, err := s.cr.Pass(ctx)
+		if err != nil {
+			return err
+		}
+		if out.Stime != 0 {
+			s.inStep.Store(true)
+			return nil
+		}
+		if err := waitUntil(ctx, s.cr.NextRetry()); err != nil {
+			return err
+		}
+	}
+	list, total := s.cr.Failures(1)
+	if total == 0 {
+		return fmt.Errorf("%w: the master changed faster than it could be read", ErrIncomplete)
+	}
+	return fmt.Errorf("%w: %d entries failed, the first of them: %w; run sync again once that is mended", ErrIncomplete,
+		total, list[0].Err)
+}
+
+func waitUntil(ctx context.Context, t time.Time) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(time.Until(t)):
+		return nil
+	}
+}
+
+func (s *oneShot) showLoop(stop <-chan struct{}) {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+			if s.show != nil {
+				s.show(s.report(), s.master.entries(), s.counters.Entries.Load())
+			}
+		}
+	}
+}
+
+func (s *oneShot) report() report.Progress {
+	list, total := s.cr.Failures(status.MaxFailures)
+	p := crawler.Progress{InStep: s.inStep.Load(), Failures: list, Failed: total}
+	if p.InStep {
+		p.LastSynced = s.began
+	}
+	return Progress(p, s.counters, s.wire)
+}

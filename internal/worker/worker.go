@@ -1,0 +1,240 @@
+// Package worker is the process that replicates one session: it puts together what marker, crawler and slave each do,
+// reports to its monitor and obeys it. The same parts, without a monitor, are the one-shot sync.
+//
+// It owns the connection to the slave and the master's root for as long as it runs. It does not retry: when the session
+// fails it says why and ends, and the monitor starts it again.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"georep/crawler"
+	"georep/internal/beneath"
+	"georep/internal/connect"
+	"georep/marker"
+	"georep/marker/xtime"
+	"georep/monitor/report"
+	"georep/slave"
+	"georep/status"
+	"georep/volume"
+)
+
+// poll is how often the xtime of the master's root is looked at: a handful of system calls.
+const poll = 20 * time.Millisecond
+
+// Config says which session to work on.
+type Config struct {
+	Store   *volume.Store
+	Session volume.Session
+	Volume  volume.Volume
+	Version string
+	Logger  zerolog.Logger
+	Force   bool
+}
+
+// Run replicates until ctx ends, the monitor closes commands, or the session fails. What ends it is reported as well as
+// returned.
+func Run(ctx context.Context, c Config, commands io.Reader, reports *report.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		reports.Run(ctx)
+		cancel() // nobody listens any more
+	})
+	gate := newGate(c.Session.Paused)
+	go func() { // ends with the process: a read of standard input cannot be interrupted
+		report.ReadCommands(commands, gate.obey(cancel))
+		cancel()
+	}()
+	for {
+		err := gate.run(ctx, func(ctx context.Context) error { return replicate(ctx, c, reports) })
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil || errors.Is(err, errPaused):
+			continue
+		}
+		reports.Faulty(report.Fault{Reason: err.Error(), Final: connect.Final(err)})
+		return err
+	}
+}
+
+// replicate connects and follows the master until ctx ends or the session fails.
+func replicate(ctx context.Context, c Config, reports *report.Writer) error {
+	m, err := openMaster(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	wire := new(atomic.Int64)
+	tree, err := connect.Slave(ctx, connect.Config{Session: c.Session, Volume: c.Volume, Force: c.Force,
+		Version: c.Version, Logger: c.Logger, Wire: wire})
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	counters := &crawler.Counters{}
+	cr, o, err := m.crawler(c, tree, counters)
+	if err != nil {
+		return err
+	}
+	told := &teller{reports: reports, counters: counters, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
+		log: c.Logger}
+	return cr.Follow(ctx, crawler.FollowOptions{Poll: poll, KeepDeleted: o.KeepDeleted, Heartbeat: m.heartbeat,
+		Events: crawler.Events{Ready: told.ready, Progress: told.progress, Trouble: told.trouble}})
+}
+
+// master is the volume as the worker sees it: its root, and what its marker says.
+type master struct {
+	*beneath.Dir
+	volume  volume.Volume
+	uuid    xtime.UUID
+	ns      xtime.Namespace
+	runtime string
+	log     zerolog.Logger
+}
+
+// openMaster opens the volume once its marker has marked it.
+func openMaster(ctx context.Context, c Config) (*master, error) {
+	m := &master{volume: c.Volume, runtime: c.Store.Runtime(c.Volume.Name).Dir, log: c.Logger}
+	var err error
+	if m.uuid, err = xtime.ParseUUID(c.Volume.UUID); err != nil {
+		return nil, err
+	}
+	if m.ns, err = xtime.ParseNamespace(c.Volume.Namespace); err != nil {
+		return nil, fmt.Errorf("volume %s: %w", c.Volume.Name, err)
+	}
+	if err := m.waitMarked(ctx); err != nil {
+		return nil, err
+	}
+	if m.Dir, err = beneath.OpenRoot(c.Volume.Path, true); err != nil {
+		return nil, fmt.Errorf("%w: %w; mount or restore it", crawler.ErrNotMaster, err)
+	}
+	return m, nil
+}
+
+// waitMarked waits for the volume mark: before it there is nothing to compare.
+func (m *master) waitMarked(ctx context.Context) error {
+	for m.mark() == 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(poll):
+		}
+	}
+	return nil
+}
+
+// mark is the volume mark as the marker knows it; 0 before it has said so.
+func (m *master) mark() xtime.Time {
+	s, err := marker.ReadStatus(m.runtime)
+	if err != nil {
+		return 0
+	}
+	return s.VolumeMark
+}
+
+func (m *master) heartbeat() time.Time {
+	s, err := marker.ReadStatus(m.runtime)
+	if err != nil {
+		return time.Time{}
+	}
+	return s.Heartbeat
+}
+
+func (m *master) entries() int64 {
+	s, err := marker.ReadStatus(m.runtime)
+	if err != nil {
+		return 0
+	}
+	return max(s.Entries, 0)
+}
+
+// crawler makes the crawler for this master and the given slave.
+func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters) (*crawler.Crawler, volume.Options, error) {
+	o, err := c.Session.Options()
+	if err != nil {
+		return nil, o, err
+	}
+	id := beneath.Identity{FSID: m.volume.FSID}
+	if id.GFID, err = xtime.ParseGFID(m.volume.RootGFID); err != nil {
+		return nil, o, fmt.Errorf("volume %s: %w", m.volume.Name, err)
+	}
+	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
+		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
+		MasterEntries: m.entries, Quick: o.Quick, RetryMax: o.RetryMax}), o, nil
+}
+
+// teller turns what the crawler says into reports.
+type teller struct {
+	reports  *report.Writer
+	counters *crawler.Counters
+	wire     *atomic.Int64
+	runtime  string
+	log      zerolog.Logger
+	lost     slave.Lost
+}
+
+func (t *teller) ready() {
+	t.log.Info().Msg("the slave is connected")
+	t.reports.Ready()
+}
+
+func (t *teller) trouble(err error) {
+	if err == nil {
+		t.log.Info().Msg("replication goes on")
+		t.reports.Ready()
+		return
+	}
+	t.log.Warn().Err(err).Msg("replication stands still")
+	t.reports.Faulty(report.Fault{Reason: err.Error()})
+}
+
+func (t *teller) progress(p crawler.Progress) {
+	t.tellLost()
+	out := Progress(p, t.counters, t.wire)
+	if s, err := marker.ReadStatus(t.runtime); err == nil {
+		out.Marker = s.Source
+	}
+	t.reports.Progress(out)
+}
+
+// tellLost says once what the slave cannot keep.
+func (t *teller) tellLost() {
+	lost := slave.Lost(t.counters.Lost.Load())
+	if fresh := lost &^ t.lost; fresh != 0 {
+		t.log.Warn().Stringer("lost", fresh).Msg("the slave cannot keep everything: its agent does not run as root")
+	}
+	t.lost = lost
+}
+
+// Progress is the report of p.
+func Progress(p crawler.Progress, c *crawler.Counters, wire *atomic.Int64) report.Progress {
+	out := report.Progress{
+		Stime: uint64(p.Stime), LastSynced: status.Time{Time: p.LastSynced}, Total: p.Failed, Crawl: status.NoCrawl,
+		Pending: status.Pending{Entries: c.PendingEntries.Load(), Files: c.PendingFiles.Load(), Bytes: c.PendingBytes.Load()},
+		Synced: status.Synced{Files: c.Files.Load(), BytesWire: wire.Load(), BytesContent: c.Bytes.Load(),
+			Renames: c.Renames.Load(), Purges: c.Purges.Load()},
+	}
+	if p.Crawling || !p.InStep {
+		out.Crawl = status.HybridCrawl
+	}
+	if !p.InStep && !p.LastSynced.IsZero() {
+		out.LagSeconds = max(0, time.Since(p.LastSynced).Seconds())
+	}
+	for _, f := range p.Failures {
+		out.Failures = append(out.Failures, status.Failure{Path: f.Path, Op: f.Op, Error: f.Err.Error(),
+			Since: status.Time{Time: f.Since}})
+	}
+	return out
+}

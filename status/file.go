@@ -1,0 +1,44 @@
+package status
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+const fileMode = 0o600
+
+// Write replaces the status file as a whole. It is not durable: after a power cut the monitor writes a new one anyway.
+// One writer at a time; any number of readers.
+func Write(path string, s Status) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode status: %w", err)
+	}
+	// Always the same name, so that a monitor that is killed again and again leaves one file behind at most.
+	tmp := filepath.Join(filepath.Dir(path), ".status.new")
+	err = os.WriteFile(tmp, append(data, '\n'), fileMode)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("write status: %w", err)
+	}
+	return nil
+}
+
+// Read reads a status file. The error is fs.ErrNotExist where there is none. After a power cut the file may be empty or
+// damaged; that too is an error.
+func Read(path string) (Status, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Status{}, fmt.Errorf("read status: %w", err)
+	}
+	var s Status
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Status{}, fmt.Errorf("read status %s: %w", path, err)
+	}
+	return s, nil
+}

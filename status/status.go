@@ -1,0 +1,165 @@
+package status
+
+import (
+	"encoding/json"
+	"time"
+	"unicode/utf8"
+)
+
+// State is a session's state, in GlusterFS's words.
+type State string
+
+// The states.
+const (
+	Created      State = "Created"         // never started
+	Initializing State = "Initializing..." // started, the worker is not in order yet
+	Active       State = "Active"          // replicating
+	Passive      State = "Passive"         // another worker of the same session replicates
+	Faulty       State = "Faulty"          // not replicating; Reason says why; tried again unless it says otherwise
+	Paused       State = "Paused"          // on the operator's word
+	Stopped      State = "Stopped"         // on the operator's word
+	Inconsistent State = "inconsistent"    // parts of the session are in different states
+)
+
+// Crawl says how the worker finds changes.
+type Crawl string
+
+// The ways.
+const (
+	NoCrawl        Crawl = "N/A"
+	HybridCrawl    Crawl = "Hybrid Crawl"    // comparing xtimes from the root
+	ChangelogCrawl Crawl = "Changelog Crawl" // following hints
+)
+
+// Time is a time.Time that is null in JSON while it is zero.
+type Time struct{ time.Time }
+
+// MarshalJSON writes RFC 3339 in UTC, or null.
+func (t Time) MarshalJSON() ([]byte, error) {
+	if t.IsZero() {
+		return []byte("null"), nil
+	}
+	return json.Marshal(t.UTC())
+}
+
+// UnmarshalJSON reads RFC 3339, null or "".
+func (t *Time) UnmarshalJSON(b []byte) error {
+	if s := string(b); s == "null" || s == `""` {
+		*t = Time{}
+		return nil
+	}
+	return json.Unmarshal(b, &t.Time)
+}
+
+// Pending counts what the slave lacks, as far as the crawl has seen.
+type Pending struct {
+	Entries int64 `json:"entries"` // names to make, rename or remove
+	Files   int64 `json:"files"`   // whose content is to be sent
+	Bytes   int64 `json:"bytes"`   // of that content
+	Meta    int64 `json:"meta"`    // whose attributes alone are to be set
+}
+
+// Synced counts what was applied since the monitor began.
+type Synced struct {
+	Files        int64 `json:"files"`
+	BytesWire    int64 `json:"bytes_wire"`    // sent and received
+	BytesContent int64 `json:"bytes_content"` // of the files' content
+	Renames      int64 `json:"renames"`
+	Purges       int64 `json:"purges"`
+}
+
+// Plus adds two counts.
+func (s Synced) Plus(o Synced) Synced {
+	return Synced{
+		Files: s.Files + o.Files, BytesWire: s.BytesWire + o.BytesWire, BytesContent: s.BytesContent + o.BytesContent,
+		Renames: s.Renames + o.Renames, Purges: s.Purges + o.Purges,
+	}
+}
+
+// Failure is a path that is held back until the operation succeeds.
+type Failure struct {
+	Path  string // below the volume's root; any bytes
+	Op    string
+	Error string
+	Since Time
+}
+
+// failureJSON keeps a path that is not UTF-8 a second time, as bytes, since JSON cannot carry it.
+type failureJSON struct {
+	Path  string `json:"path"`
+	Op    string `json:"op"`
+	Error string `json:"error"`
+	Since Time   `json:"since"`
+	Bytes []byte `json:"path_bytes,omitempty"`
+}
+
+// MarshalJSON adds path_bytes, in base64, only where the path is not UTF-8.
+func (f Failure) MarshalJSON() ([]byte, error) {
+	j := failureJSON{Path: f.Path, Op: f.Op, Error: f.Error, Since: f.Since}
+	if !utf8.ValidString(f.Path) {
+		j.Bytes = []byte(f.Path)
+	}
+	return json.Marshal(j)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote; the path comes back byte for byte.
+func (f *Failure) UnmarshalJSON(b []byte) error {
+	var j failureJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	*f = Failure{Path: j.Path, Op: j.Op, Error: j.Error, Since: j.Since}
+	if len(j.Bytes) > 0 {
+		f.Path = string(j.Bytes)
+	}
+	return nil
+}
+
+// MaxFailures is how many failures a status lists; FailuresTotal counts them all.
+const MaxFailures = 100
+
+// Rates is how fast the worker goes, averaged over the last seconds.
+type Rates struct {
+	Files        float64 `json:"files_per_second"`
+	BytesContent float64 `json:"bytes_content_per_second"`
+	BytesWire    float64 `json:"bytes_wire_per_second"`
+}
+
+// Status is a session's state at one moment. The value is a copy; Failures is shared and not to be written to.
+type Status struct {
+	Master        string    `json:"master"` // the volume's name
+	Slave         string    `json:"slave"`
+	State         State     `json:"status"`
+	Crawl         Crawl     `json:"crawl_status"`
+	LastSynced    Time      `json:"last_synced"` // the slave durably has all that the master had then; zero: never
+	LagSeconds    float64   `json:"lag_seconds"` // age of the oldest change not on the slave; 0 in step
+	Pending       Pending   `json:"pending"`
+	Synced        Synced    `json:"synced"`
+	Failures      []Failure `json:"failures"`
+	Reason        string    `json:"reason"` // one line, when Faulty
+	WorkerPid     int       `json:"worker_pid"`
+	Marker        string    `json:"marker"` // where changes are learnt from: fanotify, inotify or scan
+	FailuresTotal int       `json:"failures_total"`
+	Checkpoint    string    `json:"checkpoint"` // "N/A" or what the worker says of it
+	Stime         uint64    `json:"stime"`      // an xtime.Time: the slave root's stamp; 0: none
+	Rates         Rates     `json:"progress"`
+	Restarts      int       `json:"worker_restarts"` // since the monitor began
+	StateSince    Time      `json:"state_since"`
+	Updated       Time      `json:"updated"` // when this was written
+	MonitorPid    int       `json:"monitor_pid"`
+	FinalReason   bool      `json:"reason_final"` // the reason needs the operator; it is retried at the slowest pace only
+}
+
+// New returns the status of a session that was never started.
+func New(master, slave string) Status {
+	return Status{Master: master, Slave: slave, State: Created, Crawl: NoCrawl, Checkpoint: "N/A"}
+}
+
+// MarshalJSON writes failures as [] where there are none.
+func (s Status) MarshalJSON() ([]byte, error) {
+	type plain Status
+	if s.Failures == nil {
+		s.Failures = []Failure{}
+	}
+	return json.Marshal(plain(s))
+}

@@ -1,0 +1,263 @@
+package status
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+func at(sec int64) Time { return Time{time.Unix(sec, 0).UTC()} }
+
+func full() Status {
+	return Status{
+		Master: "data", Slave: "backup::copy", State: Active, Crawl: HybridCrawl, LastSynced: at(1000), LagSeconds: 2.5,
+		Pending: Pending{Entries: 1, Files: 2, Bytes: 3 << 20, Meta: 4}, Synced: Synced{5, 6, 7, 8, 9},
+		Failures: []Failure{{Path: "a\xff\n\x1b[2J", Op: "write", Error: "no space left\x07", Since: at(900)}},
+		Reason:   "because", WorkerPid: 11, Marker: "fanotify", FailuresTotal: 3, Checkpoint: "N/A", Stime: 1<<64 - 1,
+		StateSince: at(800), Updated: at(1001), MonitorPid: 10,
+	}
+}
+
+func TestWriteRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "status")
+	if _, err := Read(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read of nothing: %v", err)
+	}
+	for _, want := range []Status{full(), New("data", "s")} {
+		if err := Write(path, want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Read(path)
+		if len(want.Failures) == 0 {
+			want.Failures = []Failure{}
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v; want %+v", got, err, want)
+		}
+	}
+	if list, err := os.ReadDir(filepath.Dir(path)); err != nil || len(list) != 1 {
+		t.Errorf("left behind: %v, %v", list, err)
+	}
+	if err := Write(filepath.Join(path, "below"), full()); err == nil {
+		t.Error("written below a file")
+	}
+	for _, damaged := range []string{"", "{", `{"last_synced":5}`} {
+		if err := os.WriteFile(path, []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(path); err == nil {
+			t.Errorf("read of %q: no error", damaged)
+		}
+	}
+}
+
+func TestReadIsNeverTorn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "status")
+	one, two := full(), New("data", "s")
+	one.Failures = make([]Failure, MaxFailures)
+	for i := range one.Failures {
+		one.Failures[i].Path = strings.Repeat("x", 200)
+	}
+	if err := Write(path, one); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 200 {
+			if err := errors.Join(Write(path, two), Write(path, one)); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for n := 0; ; n++ {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		st, err := Read(path)
+		if err != nil || st.FailuresTotal != one.FailuresTotal && st.FailuresTotal != two.FailuresTotal || len(st.Failures) != 0 && len(st.Failures) != 100 {
+			t.Fatalf("read %d: %d failures, %v", n, len(st.Failures), err)
+		}
+	}
+}
+
+// TestPublicJSON holds the keys that others rely on.
+func TestPublicJSON(t *testing.T) {
+	var buf bytes.Buffer
+	if err := WriteJSON(&buf, nil); err != nil || buf.String() != "[]\n" {
+		t.Errorf("no sessions: %q, %v", buf.String(), err)
+	}
+	buf.Reset()
+	never := New("data", "s")
+	if err := WriteJSON(&buf, []Status{full(), never}); err != nil {
+		t.Fatal(err)
+	}
+	var list []map[string]any
+	if err := json.Unmarshal(buf.Bytes(), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range strings.Fields("master slave status crawl_status last_synced lag_seconds pending synced failures " +
+		"reason worker_pid marker") {
+		if _, ok := list[0][key]; !ok {
+			t.Errorf("%s is missing", key)
+		}
+	}
+	nested := map[string]string{"pending": "entries files bytes", "synced": "files bytes_wire bytes_content renames purges"}
+	for key, inner := range nested {
+		for _, k := range strings.Fields(inner) {
+			if _, ok := list[0][key].(map[string]any)[k]; !ok {
+				t.Errorf("%s.%s is missing", key, k)
+			}
+		}
+	}
+	failure := list[0]["failures"].([]any)[0].(map[string]any)
+	for _, k := range strings.Fields("path op error since") {
+		if _, ok := failure[k]; !ok {
+			t.Errorf("failures[].%s is missing", k)
+		}
+	}
+	if list[0]["last_synced"] != "1970-01-01T00:16:40Z" || list[1]["last_synced"] != nil {
+		t.Errorf("last_synced: %v, %v", list[0]["last_synced"], list[1]["last_synced"])
+	}
+	if f, ok := list[1]["failures"].([]any); !ok || len(f) != 0 {
+		t.Errorf("no failures: %v", list[1]["failures"])
+	}
+}
+
+func TestNow(t *testing.T) {
+	now := time.Unix(1010, 0)
+	base := full()
+	with := func(f func(*Status)) Status { s := base; f(&s); return s }
+	for name, c := range map[string]struct {
+		st     Status
+		view   View
+		state  State
+		reason string
+		lag    float64
+	}{
+		"running":                       {base, View{now, 10, true, true}, Active, "because", 2.5},
+		"running, the pid not readable": {base, View{now, 0, true, true}, Active, "because", 2.5},
+		"crashed":                       {base, View{now, 0, false, true}, Faulty, "run georep start data backup::copy", 10},
+		"crashed when it was to stop":   {base, View{now, 0, false, false}, Stopped, "", 10},
+		"stopped":                       {with(func(s *Status) { s.State = Stopped }), View{now, 0, false, false}, Stopped, "", 10},
+		"stopped by a reboot": {with(func(s *Status) { s.State = Stopped }), View{now, 0, false, true}, Faulty,
+			"the monitor is not running", 10},
+		"never started":         {New("data", "s"), View{now, 0, false, false}, Created, "", 0},
+		"never came up":         {New("data", "s"), View{now, 0, false, true}, Faulty, "run georep start data s", 0},
+		"coming up":             {New("data", "s"), View{now, 5, true, true}, Initializing, "", 0},
+		"coming up again":       {with(func(s *Status) { s.State = Stopped }), View{now, 5, true, true}, Initializing, "", 10},
+		"of an earlier monitor": {base, View{now, 5, true, true}, Initializing, "", 10},
+		"the monitor is stuck":  {base, View{now.Add(time.Hour), 10, true, true}, Faulty, "(pid 10) has said nothing", 3610},
+		"the lag is never less": {with(func(s *Status) { s.State, s.LagSeconds = Faulty, 99 }), View{now, 10, true, true}, Faulty, "because", 99},
+		"paused falls behind":   {with(func(s *Status) { s.State = Paused }), View{now, 10, true, true}, Paused, "because", 10},
+		"never synced, no lag":  {with(func(s *Status) { s.State, s.LastSynced, s.LagSeconds = Faulty, Time{}, 0 }), View{now, 10, true, true}, Faulty, "because", 0},
+	} {
+		got := c.st.Now(c.view)
+		if got.State != c.state || !strings.Contains(got.Reason, c.reason) || c.reason == "" && got.Reason != "" ||
+			got.LagSeconds != c.lag {
+			t.Errorf("%s: %s %q lag %v, want %s %q lag %v", name, got.State, got.Reason, got.LagSeconds, c.state, c.reason, c.lag)
+		}
+		if !c.view.Running && (got.WorkerPid != 0 || got.MonitorPid != 0) {
+			t.Errorf("%s: pids %d and %d", name, got.WorkerPid, got.MonitorPid)
+		}
+		if got.State != Active && got.Crawl != NoCrawl {
+			t.Errorf("%s: crawl %q", name, got.Crawl)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	s := Session{Master: "data", Slave: "s", StatusFile: filepath.Join(dir, "status"), PidFile: filepath.Join(dir, "pid")}
+	if st, err := Load(s); err != nil || st.State != Created || st.Master != "data" {
+		t.Errorf("nothing there: %+v, %v", st, err)
+	}
+	pid, err := AcquirePid(s.PidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pid.Close()
+	mine := full()
+	mine.MonitorPid, mine.Updated = os.Getpid(), Time{time.Now()}
+	if err := Write(s.StatusFile, mine); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := Load(s); err != nil || st.State != Active || st.Slave != "s" {
+		t.Errorf("running: %+v, %v", st, err)
+	}
+	pid.Close()
+	if st, err := Load(s); err != nil || st.State != Stopped {
+		t.Errorf("gone: %+v, %v", st, err)
+	}
+	if err := os.WriteFile(s.StatusFile, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Started = true
+	if st, err := Load(s); err == nil || st.State != Faulty || st.Master != "data" {
+		t.Errorf("damaged: %+v, %v", st, err)
+	}
+}
+
+func TestTable(t *testing.T) {
+	bad := full()
+	bad.State, bad.Slave, bad.Reason = Faulty, "h:/\x1b]0;x\x07\u202e", "line\x1b[31m\r\nbreak"
+	list := []Status{bad, New("other", "file:///donn\u00e9es")}
+	var short, long bytes.Buffer
+	if err := errors.Join(WriteTable(&short, list, false), WriteTable(&long, list, true)); err != nil {
+		t.Fatal(err)
+	}
+	for _, out := range []string{short.String(), long.String()} {
+		for _, r := range out {
+			if r != '\n' && (r < ' ' || r == 0x7f || r == 0x202e || r == utf8.RuneError) {
+				t.Errorf("%q comes out raw:\n%q", r, out)
+			}
+		}
+	}
+	lines := strings.Split(short.String(), "\n")
+	if strings.Join(strings.Fields(lines[0]), " ") != "MASTER SLAVE STATUS CRAWL STATUS LAST_SYNCED" || len(lines) != 5 {
+		t.Errorf("the table is\n%s", short.String())
+	}
+	col := strings.Index(lines[0], "STATUS")
+	if !strings.HasPrefix(lines[2][col:], "Faulty ") || !strings.HasPrefix(string([]rune(lines[3])[col:]), "Created ") {
+		t.Errorf("columns are not aligned:\n%s", short.String())
+	}
+	for _, want := range []string{"LAG", "ENTRY", "DATA", "META", "FAILURES", "CHECKPOINT", "2.5s", "2 (3.0 MiB)",
+		`Faulty since`, `line\x1b[31m\r\nbreak`, `held back: "a\xff\n\x1b[2J"  write: no space left\a  (since `, "... and 2 more"} {
+		if !strings.Contains(long.String(), want) {
+			t.Errorf("the detail lacks %q:\n%s", want, long.String())
+		}
+	}
+	if strings.Contains(short.String(), "held back") || strings.Contains(long.String(), "other ->") {
+		t.Errorf("too much:\n%s%s", short.String(), long.String())
+	}
+}
+
+func TestForPeople(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 1 << 40: "1.0 TiB", 1<<63 - 1: "8.0 EiB"} {
+		if got := Bytes(n); got != want {
+			t.Errorf("Bytes(%d) = %q, want %q", n, got, want)
+		}
+	}
+	for lag, want := range map[float64]string{0: "0s", 0.0123: "12ms", 2.51: "2.5s", 3700.4: "1h1m40s"} {
+		if got := (Status{LagSeconds: lag, LastSynced: at(1)}).lag(); got != want {
+			t.Errorf("lag %v: %q, want %q", lag, got, want)
+		}
+	}
+	if got := (Status{}).lag(); got != "N/A" {
+		t.Errorf("lag of what never synced: %q", got)
+	}
+	if got := OneLine(" a\r\n\nb\xff" + strings.Repeat("\u00e9", 1000)); !utf8.ValidString(got) || len(got) > 1010 ||
+		!strings.HasPrefix(got, "a; b\uFFFD") || strings.ContainsAny(got, "\r\n") {
+		t.Errorf("OneLine: %q", got)
+	}
+}

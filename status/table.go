@@ -1,0 +1,155 @@
+package status
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// WriteJSON writes the list as an indented array, [] where it is empty.
+func WriteJSON(w io.Writer, list []Status) error {
+	if list == nil {
+		list = []Status{}
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(list)
+}
+
+// WriteTable writes the list for people, in GlusterFS's columns. With detail there are more columns and, below the
+// table, the reasons and the failures of each session. Whatever a name or message holds, no control character comes out.
+func WriteTable(w io.Writer, list []Status, detail bool) error {
+	rows := [][]string{{"MASTER", "SLAVE", "STATUS", "CRAWL STATUS", "LAST_SYNCED"}}
+	if detail {
+		rows[0] = append(rows[0], "LAG", "ENTRY", "DATA", "META", "FAILURES", "CHECKPOINT")
+	}
+	for _, s := range list {
+		row := []string{Printable(s.Master), Printable(s.Slave), string(s.State), string(s.Crawl), when(s.LastSynced)}
+		if detail {
+			row = append(row, s.lag(), count(s.Pending.Entries), data(s.Pending), count(s.Pending.Meta),
+				strconv.Itoa(s.FailuresTotal), orNA(Printable(s.Checkpoint)))
+		}
+		rows = append(rows, row)
+	}
+	var b strings.Builder
+	align(&b, rows)
+	if detail {
+		for _, s := range list {
+			s.writeDetail(&b)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// align writes rows in columns two spaces apart, with a rule below the first, as gluster's command line does.
+func align(b *strings.Builder, rows [][]string) {
+	width := make([]int, len(rows[0]))
+	total := -2
+	for i := range width {
+		for _, r := range rows {
+			width[i] = max(width[i], utf8.RuneCountInString(r[i]))
+		}
+		total += width[i] + 2
+	}
+	for n, r := range rows {
+		line := ""
+		for i, cell := range r {
+			line += cell + strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+2)
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+		if n == 0 {
+			b.WriteString(strings.Repeat("-", total) + "\n")
+		}
+	}
+}
+
+func (s Status) writeDetail(b *strings.Builder) {
+	if s.Reason == "" && len(s.Failures) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
+	if s.Reason != "" {
+		fmt.Fprintf(b, "  %s since %s: %s\n", Printable(string(s.State)), when(s.StateSince), Printable(s.Reason))
+	}
+	for _, f := range s.Failures {
+		fmt.Fprintf(b, "  held back: %q  %s: %s  (since %s)\n", f.Path, Printable(f.Op), Printable(f.Error), when(f.Since))
+	}
+	if more := s.FailuresTotal - len(s.Failures); more > 0 {
+		fmt.Fprintf(b, "  ... and %d more\n", more)
+	}
+}
+
+// lag is a duration for people; in step it is 0s, and where nothing is known N/A.
+func (s Status) lag() string {
+	if s.LagSeconds == 0 && s.LastSynced.IsZero() {
+		return "N/A"
+	}
+	d := time.Duration(s.LagSeconds * float64(time.Second))
+	switch {
+	case d >= time.Minute:
+		d = d.Round(time.Second)
+	case d >= time.Second:
+		d = d.Round(100 * time.Millisecond)
+	default:
+		d = d.Round(time.Millisecond)
+	}
+	return d.String()
+}
+
+func data(p Pending) string {
+	if p.Files == 0 {
+		return "0"
+	}
+	return count(p.Files) + " (" + Bytes(p.Bytes) + ")"
+}
+
+func count(n int64) string { return strconv.FormatInt(n, 10) }
+
+// Bytes writes a size for people, such as 1.5 MiB.
+func Bytes(n int64) string {
+	if n < 1024 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, unit := float64(n), 0
+	for f >= 1024 && unit < 6 {
+		f, unit = f/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", f, "?KMGTPE"[unit])
+}
+
+func when(t Time) string {
+	if t.IsZero() {
+		return "N/A"
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+func orNA(s string) string {
+	if s == "" {
+		return "N/A"
+	}
+	return s
+}
+
+// Printable returns s with everything that a terminal could take for a command, and what is not UTF-8, escaped as in a
+// Go string.
+func Printable(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && n == 1 || !strconv.IsPrint(r) {
+			q := strconv.Quote(s[:n])
+			b.WriteString(q[1 : len(q)-1])
+		} else {
+			b.WriteString(s[:n])
+		}
+		s = s[n:]
+	}
+	return b.String()
+}

@@ -1,0 +1,94 @@
+package status
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+)
+
+// silence is how long a monitor may leave its status alone; it writes every 5 seconds.
+const silence = time.Minute
+
+// Session is what Load needs to know of a session.
+type Session struct {
+	Master, Slave string
+	StatusFile    string
+	PidFile       string
+	Started       bool // the operator wants it to run
+}
+
+// Load reads a session's status and returns what is true of it now. A session without a status file is Created. An
+// error means that a file is there and cannot be read; the Status then still names the session.
+func Load(s Session) (Status, error) {
+	pid, running := Running(s.PidFile)
+	st, err := Read(s.StatusFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		st, err = New(s.Master, s.Slave), nil
+	}
+	// The registry knows the names; a status file that was copied does not.
+	st.Master, st.Slave = s.Master, s.Slave
+	return st.Now(View{Time: time.Now(), Pid: pid, Running: running, Started: s.Started}), err
+}
+
+// View is what a reader knows beside the status file.
+type View struct {
+	Time    time.Time
+	Pid     int  // of the monitor, 0 where unknown
+	Running bool // the monitor's lock is held
+	Started bool // the operator wants the session to run
+}
+
+// Now turns what the monitor wrote last into what is true now: a file that says Active is not believed when no monitor
+// runs, and the lag goes on growing while nobody replicates.
+func (s Status) Now(v View) Status {
+	switch {
+	case !v.Running:
+		s = s.without(v.Started)
+	case s.State == Created || s.State == Stopped || v.Pid != 0 && s.MonitorPid != v.Pid:
+		s.State, s.Reason, s.MonitorPid, s.WorkerPid = Initializing, "", v.Pid, 0 // it has not written yet
+	case v.Time.Sub(s.Updated.Time) > silence:
+		s.Reason = fmt.Sprintf("the monitor (pid %d) has said nothing since %s: if it does not come back run georep "+
+			"stop and georep start", v.Pid, s.Updated.Local().Format(time.DateTime))
+		s.State = Faulty
+	}
+	if s.State == Active || s.State == Passive {
+		return s
+	}
+	s.Crawl, s.Rates = NoCrawl, Rates{}
+	if !s.LastSynced.IsZero() {
+		s.LagSeconds = max(s.LagSeconds, v.Time.Sub(s.LastSynced.Time).Seconds())
+	}
+	return s
+}
+
+// without is the status of a session whose monitor does not run.
+func (s Status) without(started bool) Status {
+	before := s.State
+	s.WorkerPid, s.MonitorPid, s.FinalReason = 0, 0, false
+	switch {
+	case started:
+		s.State = Faulty
+		s.Reason = fmt.Sprintf("the monitor is not running (crash or reboot): run georep start %s %s", s.Master, s.Slave)
+	case before == Created:
+		s.Reason = ""
+	default:
+		s.State, s.Reason = Stopped, ""
+	}
+	if s.State != before {
+		s.StateSince = s.Updated
+	}
+	return s
+}
+
+// OneLine makes text that came from elsewhere one trimmed line of bounded length.
+func OneLine(text string) string {
+	const most = 1000
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	text = strings.ToValidUTF8(strings.TrimSpace(text), "\uFFFD")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
+}

@@ -1,0 +1,155 @@
+package volume
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Options are a session's settings with the defaults filled in.
+type Options struct {
+	LogLevel       string        // trace, debug, info, warn or error
+	MaxDelete      int           // percent of the tree that a crawl may purge without the operator's word
+	KeepDeleted    time.Duration // how long the slave keeps what was parked; 0 until it is in step
+	MarkerSource   string        // auto, fanotify or scan
+	ScanInterval   time.Duration // between the slow scans for what events never tell
+	RetryMax       time.Duration // longest pause between two tries
+	SSHPort        int           // 0: the ssh configuration's
+	Identity       string        // private key file; "": the ssh configuration's, and the ssh-agent's keys
+	KnownHosts     string        // "": the ssh configuration's
+	RemoteGeorep   string        // the program on the slave's host
+	RemoteStateDir string        // "": its default there
+	Quick          bool          // trust type, size and mtime when a slave is adopted
+}
+
+// ConfigKey is one row of the table of settings.
+type ConfigKey struct {
+	Name    string `json:"name"`
+	Default string `json:"default"`
+	Doc     string `json:"doc"` // one line; says the unit and the accepted values
+	apply   func(*Options, string) error
+}
+
+// ConfigKeys returns the table, in the order in which it is shown. The slice is the caller's.
+func ConfigKeys() []ConfigKey {
+	return []ConfigKey{
+		{"log-level", "info", "least level that is logged: trace, debug, info, warn or error",
+			func(o *Options, v string) error {
+				return oneOf(&o.LogLevel, v, "trace", "debug", "info", "warn", "error")
+			}},
+		{"max-delete", "50", "percent of the tree (0 to 100) that one crawl may purge without your word",
+			func(o *Options, v string) error { return integer(&o.MaxDelete, v, 0, 100) }},
+		{"keep-deleted", "0s", "how long the slave keeps what was deleted, such as 36h or 7d; 0s: until it is in step",
+			func(o *Options, v string) error { return duration(&o.KeepDeleted, v, 0) }},
+		{"marker-source", "auto", "where changes are learnt from: auto, fanotify or scan",
+			func(o *Options, v string) error { return oneOf(&o.MarkerSource, v, "auto", "fanotify", "scan") }},
+		{"scan-interval", "24h", "time between slow scans for what events never tell, at least 1m; 0s: none",
+			func(o *Options, v string) error { return optionalDuration(&o.ScanInterval, v, time.Minute) }},
+		{"retry-max", "60s", "longest pause between two tries, at least 1s",
+			func(o *Options, v string) error { return duration(&o.RetryMax, v, time.Second) }},
+		{"ssh-port", "0", "port of sshd on the slave's host; 0: as the ssh configuration says, or 22",
+			func(o *Options, v string) error { return integer(&o.SSHPort, v, 0, 65535) }},
+		{"identity", "", "private key file; empty: as the ssh configuration says, and the ssh-agent's keys",
+			func(o *Options, v string) error { return text(&o.Identity, v) }},
+		{"known-hosts", "", "known_hosts file; empty: as the ssh configuration says",
+			func(o *Options, v string) error { return text(&o.KnownHosts, v) }},
+		{"remote-georep", "georep", "the program on the slave's host: a path, or a name found in PATH there",
+			func(o *Options, v string) error { return filled(&o.RemoteGeorep, v) }},
+		{"remote-state-dir", "", "state directory on the slave's host; empty: the default there",
+			func(o *Options, v string) error { return text(&o.RemoteStateDir, v) }},
+		{"quick", "false", "adopt what the slave already has by type, size and mtime instead of contents: true or false",
+			func(o *Options, v string) error { return boolean(&o.Quick, v) }},
+	}
+}
+
+func findKey(name string) (ConfigKey, error) {
+	keys := ConfigKeys()
+	i := slices.IndexFunc(keys, func(k ConfigKey) bool { return k.Name == name })
+	if i >= 0 {
+		return keys[i], nil
+	}
+	var names []string
+	for _, k := range keys {
+		names = append(names, k.Name)
+	}
+	return ConfigKey{}, kindf(ErrSyntax, "no configuration key %q: the keys are %s", name, strings.Join(names, ", "))
+}
+
+func (k ConfigKey) check(o *Options, value string) error {
+	if err := k.apply(o, value); err != nil {
+		return kindf(ErrSyntax, "%s cannot be %q: %v (%s)", k.Name, value, err, k.Doc)
+	}
+	return nil
+}
+
+func oneOf(to *string, v string, allowed ...string) error {
+	if !slices.Contains(allowed, v) {
+		return fmt.Errorf("not one of its values")
+	}
+	*to = v
+	return nil
+}
+
+func integer(to *int, v string, low, high int) error {
+	n, err := strconv.Atoi(strings.TrimSuffix(v, "%"))
+	if err != nil || n < low || n > high {
+		return fmt.Errorf("not a number from %d to %d", low, high)
+	}
+	*to = n
+	return nil
+}
+
+func boolean(to *bool, v string) (err error) {
+	if *to, err = strconv.ParseBool(v); err != nil {
+		return fmt.Errorf("neither true nor false")
+	}
+	return nil
+}
+
+func text(to *string, v string) error {
+	if strings.ContainsRune(v, 0) {
+		return fmt.Errorf("a NUL byte is in it")
+	}
+	*to = v
+	return nil
+}
+
+func filled(to *string, v string) error {
+	if v == "" {
+		return fmt.Errorf("it is empty")
+	}
+	return text(to, v)
+}
+
+// duration also knows days, as 7d, and a bare number of seconds.
+func duration(to *time.Duration, v string, least time.Duration) error {
+	d, err := time.ParseDuration(v)
+	if n, ok := strings.CutSuffix(v, "d"); ok && err != nil {
+		var days uint64
+		days, err = strconv.ParseUint(n, 10, 16)
+		d = time.Duration(days) * 24 * time.Hour
+	} else if secs, numErr := strconv.ParseUint(v, 10, 31); numErr == nil {
+		d, err = time.Duration(secs)*time.Second, nil
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("not a duration such as 90s, 5m, 36h or 7d")
+	case d < least:
+		return fmt.Errorf("less than %s", least)
+	}
+	*to = d
+	return nil
+}
+
+// optionalDuration lets 0 stand for "never" beside durations of at least least.
+func optionalDuration(to *time.Duration, v string, least time.Duration) error {
+	if err := duration(to, v, 0); err != nil {
+		return err
+	}
+	if *to == 0 {
+		return nil
+	}
+	return duration(to, v, least)
+}

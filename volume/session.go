@@ -1,0 +1,105 @@
+package volume
+
+import (
+	"maps"
+	"path/filepath"
+	"time"
+)
+
+// Session is one master volume replicated to one slave. It is a value with one map: use Clone for a copy that is
+// changed on its own, and UpdateSession to make a change last.
+type Session struct {
+	Master  string            `json:"master"` // the volume's name
+	Slave   Slave             `json:"slave"`
+	UUID    string            `json:"uuid"`    // of the session, as xtime.UUID prints it
+	Created time.Time         `json:"created"` // UTC
+	Started bool              `json:"started"` // wanted: georep start was said last, not georep stop
+	Paused  bool              `json:"paused"`  // wanted: georep pause was said last, not georep resume
+	Config  map[string]string `json:"config"`  // what was set; the keys are ConfigKeys'
+}
+
+// Clone returns a copy that shares nothing with s.
+func (s Session) Clone() Session {
+	s.Config = maps.Clone(s.Config)
+	return s
+}
+
+// Set sets a configuration key after checking it; errors are ErrSyntax. It changes the value in memory only.
+func (s *Session) Set(key, value string) error {
+	k, err := findKey(key)
+	if err != nil {
+		return err
+	}
+	if err := k.check(&Options{}, value); err != nil {
+		return err
+	}
+	if key == "ssh-port" && s.Slave.Port != 0 {
+		return kindf(ErrSyntax, "ssh-port cannot be set: the slave %s names its port itself", s.Slave)
+	}
+	if s.Config == nil {
+		s.Config = map[string]string{}
+	}
+	s.Config[key] = value
+	return nil
+}
+
+// Get returns a key's value, the default where it was never set, and whether it was.
+func (s Session) Get(key string) (value string, set bool, err error) {
+	k, err := findKey(key)
+	if err != nil {
+		return "", false, err
+	}
+	if v, ok := s.Config[key]; ok {
+		return v, true, nil
+	}
+	return k.Default, false, nil
+}
+
+// Reset gives a key its default again.
+func (s *Session) Reset(key string) error {
+	if _, err := findKey(key); err != nil {
+		return err
+	}
+	delete(s.Config, key)
+	return nil
+}
+
+// Options returns the settings as values. The port of an ssh:// slave is among them. An error means that the session's
+// file was edited by hand; it names the key.
+func (s Session) Options() (Options, error) {
+	var o Options
+	for _, k := range ConfigKeys() {
+		value, _, err := s.Get(k.Name)
+		if err != nil {
+			return Options{}, err
+		}
+		if err := k.check(&o, value); err != nil {
+			return Options{}, err
+		}
+	}
+	if s.Slave.Port != 0 {
+		o.SSHPort = s.Slave.Port
+	}
+	return o, nil
+}
+
+// Files names what belongs to a session.
+type Files struct {
+	Dir     string
+	Session string // the session itself
+	Status  string // written by its monitor, read by anyone (package status)
+	Pid     string // locked by its monitor as long as it lives
+	Log     string // of monitor and worker; older ones beside it
+}
+
+// Files returns the names of the session of this master and slave; it makes nothing.
+func (s *Store) Files(master string, slave Slave) Files {
+	dir := filepath.Join(s.sessionsDir(), master+"_"+Escape(slave))
+	return Files{
+		Dir:     dir,
+		Session: filepath.Join(dir, "session.toml"),
+		Status:  filepath.Join(dir, "status"),
+		Pid:     filepath.Join(dir, "pid"),
+		Log:     filepath.Join(dir, "log"),
+	}
+}
