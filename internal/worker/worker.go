@@ -88,6 +88,10 @@ func replicate(ctx context.Context, c Config, reports *report.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		c.Logger.Info().Int64("surveyed", counters.Surveyed.Load()).Int64("visited", counters.Visited.Load()).
+			Int64("files", counters.Files.Load()).Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
+	}()
 	told := &teller{reports: reports, counters: counters, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
 		log: c.Logger}
 	return cr.Follow(ctx, crawler.FollowOptions{Poll: poll, KeepDeleted: o.KeepDeleted, Heartbeat: m.heartbeat,
@@ -221,7 +225,7 @@ func (t *teller) tellLost() {
 // Progress is the report of p.
 func Progress(p crawler.Progress, c *crawler.Counters, wire *atomic.Int64) report.Progress {
 	out := report.Progress{
-		Stime: uint64(p.Stime), LastSynced: status.Time{Time: p.LastSynced}, Total: p.Failed, Crawl: status.NoCrawl,
+		Stime: uint64(p.Stime), LastSynced: status.Time{Time: p.LastSynced}, FailuresTotal: p.Failed, Crawl: status.NoCrawl,
 		Pending: status.Pending{Entries: c.PendingEntries.Load(), Files: c.PendingFiles.Load(), Bytes: c.PendingBytes.Load()},
 		Synced: status.Synced{Files: c.Files.Load(), BytesWire: wire.Load(), BytesContent: c.Bytes.Load(),
 			Renames: c.Renames.Load(), Purges: c.Purges.Load()},

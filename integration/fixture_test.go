@@ -1,0 +1,234 @@
+// Package integration has the tests that run the real thing: the georep binary, a real sshd, real file systems, and rsync
+// as the judge. It has no code of its own; the parts are in harness.
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"georep/integration/harness/compare"
+	"georep/integration/harness/tree"
+	"georep/internal/sshdtest"
+	"georep/status"
+)
+
+// binary is the georep under test; race-built when the tests are.
+var binary string
+
+func TestMain(m *testing.M) {
+	code, err := withBinary(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+func withBinary(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "georep-integration-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 1, err
+	}
+	binary = filepath.Join(dir, "georep")
+	args := []string{"build", "-o", binary}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	build := exec.Command("go", append(args, "../cmd/georep")...)
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("build georep: %w\n%s", err, out)
+	}
+	return m.Run(), nil
+}
+
+// patience bounds every wait for something that must happen. It is no measure of anything.
+const patience = 2 * time.Minute
+
+// session is a master and a slave, each with a state directory of its own as on two hosts, and a real sshd between.
+type session struct {
+	t              testing.TB
+	master, slave  string
+	state, far     string // state directories of the two hosts
+	sshd           *sshdtest.Server
+	spec           string // the SLAVE argument
+	port           int    // where the master connects; the sshd's, or a proxy's
+	races          string // where race reports of the processes go
+	extra          []string
+	masterArg      string
+	deletesAllowed bool
+}
+
+// newSession prepares a session between two empty directories. Nothing is started.
+func newSession(t testing.TB, master, slave string) *session {
+	t.Helper()
+	s := &session{t: t, master: master, slave: slave, state: t.TempDir(), far: t.TempDir(), races: t.TempDir(),
+		masterArg: "data"}
+	s.sshd = sshdtest.Start(t, sshdtest.Env("PATH", filepath.Dir(binary)+":"+os.Getenv("PATH")),
+		sshdtest.Env("GEOREP_STATE_DIR", s.far), sshdtest.Env("GORACE", "log_path="+filepath.Join(s.races, "agent")))
+	s.port = s.sshd.Port
+	s.spec = s.sshd.Host + "::copy"
+	s.must(s.farRun("volume", "create", "copy", slave))
+	s.must(s.run("volume", "create", "data", master))
+	t.Cleanup(s.end)
+	return s
+}
+
+// end stops the session and checks that nothing is left and nothing raced.
+func (s *session) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := s.command(ctx, "stop", s.masterArg, s.spec).CombinedOutput()
+	if err != nil && !strings.Contains(string(out), "not running") && !strings.Contains(string(out), "no such session") {
+		s.t.Errorf("stop: %v\n%s", err, out)
+	}
+	if s.t.Failed() {
+		s.dump()
+	}
+	reports, _ := filepath.Glob(filepath.Join(s.races, "*"))
+	for _, r := range reports {
+		text, _ := os.ReadFile(r)
+		s.t.Errorf("a data race:\n%s", text)
+	}
+}
+
+// dump shows what the processes said.
+func (s *session) dump() {
+	logs, _ := filepath.Glob(filepath.Join(s.state, "sessions", "*", "log"))
+	more, _ := filepath.Glob(filepath.Join(s.state, "volumes", "*.d", "marker.*"))
+	for _, path := range append(logs, more...) {
+		text, _ := os.ReadFile(path)
+		if len(text) > 8<<10 {
+			text = text[len(text)-8<<10:]
+		}
+		s.t.Logf("%s:\n%s", filepath.Base(path), text)
+	}
+}
+
+// command is georep on the master's host.
+func (s *session) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = append(os.Environ(), "GEOREP_STATE_DIR="+s.state, "GORACE=log_path="+filepath.Join(s.races, "master"),
+		"GEOREP_SSH_CONFIG=none", "SSH_AUTH_SOCK=")
+	return cmd
+}
+
+// result is what a command said and how it ended.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func (s *session) run(args ...string) result { return s.finish(s.command(s.t.Context(), args...)) }
+
+// farRun is georep on the slave's host.
+func (s *session) farRun(args ...string) result {
+	cmd := s.command(s.t.Context(), args...)
+	cmd.Env = append(cmd.Env, "GEOREP_STATE_DIR="+s.far)
+	return s.finish(cmd)
+}
+
+func (s *session) finish(cmd *exec.Cmd) result {
+	s.t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		s.t.Fatalf("%s: %v", cmd, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+func (s *session) must(r result) result {
+	s.t.Helper()
+	if r.code != 0 {
+		s.t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	return r
+}
+
+// flags are how the master reaches the sshd.
+func (s *session) flags() []string {
+	return append([]string{"--ssh-port", strconv.Itoa(s.port), "--identity", s.sshd.IdentityFile, "--known-hosts",
+		s.sshd.KnownHostsFile}, s.extra...)
+}
+
+func (s *session) sync(more ...string) result {
+	return s.run(append(append([]string{"sync", s.masterArg, s.spec}, s.flags()...), more...)...)
+}
+
+func (s *session) start(more ...string) result {
+	return s.run(append(append([]string{"start", s.masterArg, s.spec}, s.flags()...), more...)...)
+}
+
+// status is what `georep status --json` says of the session.
+func (s *session) status() status.Status {
+	s.t.Helper()
+	var list []status.Status
+	r := s.must(s.run("status", s.masterArg, s.spec, "--json"))
+	if err := json.Unmarshal([]byte(r.stdout), &list); err != nil || len(list) != 1 {
+		s.t.Fatalf("status --json: %v\n%s", err, r.stdout)
+	}
+	return list[0]
+}
+
+// waitStatus waits for a status.
+func (s *session) waitStatus(what string, ok func(status.Status) bool) status.Status {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		st := s.status()
+		if ok(st) {
+			return st
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s: the status stays %+v", what, st)
+		}
+		pause(s.t, 20*time.Millisecond)
+	}
+}
+
+func pause(t testing.TB, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+	}
+}
+
+// waitSynced waits until the status says that the slave has everything that the master has now, and judges.
+func (s *session) waitSynced() {
+	s.t.Helper()
+	now := time.Now()
+	s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
+	s.equal()
+}
+
+// equal asks both judges.
+func (s *session) equal() {
+	s.t.Helper()
+	opts := compare.Replica()
+	opts.Holes = false
+	found, err := compare.Trees(s.master, s.slave, opts)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if len(found) > 0 {
+		s.t.Fatalf("%d differences:\n%s", len(found), compare.List(found))
+	}
+	if lines := compare.Rsync(s.t, s.master, s.slave, "/"+tree.LongTop); len(lines) > 0 {
+		s.t.Fatalf("rsync would change:\n%s", strings.Join(lines, "\n"))
+	}
+}

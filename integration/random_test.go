@@ -1,0 +1,164 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"georep/integration/harness/compare"
+	"georep/integration/harness/fstest"
+	"georep/integration/harness/mutate"
+	"georep/marker"
+)
+
+// number reads a size of these tests from the environment: the soak target makes them larger than CI has time for.
+func number(t *testing.T, name string, otherwise int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// TestRandom does random operations of every kind on the master while a session runs. A failing seed replays with
+// GEOREP_SEED.
+func TestRandom(t *testing.T) {
+	seeds, operations := number(t, "GEOREP_SEEDS", 4), number(t, "GEOREP_OPERATIONS", 3000)
+	first := number(t, "GEOREP_SEED", 1)
+	kinds := fstest.All()
+	for seed := first; seed < first+seeds; seed++ {
+		kind := kinds[seed%len(kinds)]
+		profile := []string{"default", "links", "renames"}[seed%3]
+		t.Run(fmt.Sprintf("seed %d %s %s", seed, kind, profile), func(t *testing.T) {
+			master, slave := twoSides(t, fstest.Mount(t, kind, fstest.Options{Size: 1 << 30}))
+			s := newSession(t, master, slave)
+			s.must(s.start("--max-delete", "100"))
+			m, err := mutate.New(master, uint64(seed), mutate.Options{Profile: profile})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Run(t.Context(), operations, 0); err != nil {
+				t.Fatalf("%v\n%s", err, m)
+			}
+			s.converge(m)
+		})
+	}
+}
+
+// converge waits until the slave is equal and says so, and judges once more by rsync.
+func (s *session) converge(m *mutate.Mutator) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	if err := compare.Wait(ctx, s.master, s.slave, compare.Replica()); err != nil {
+		s.t.Fatalf("%v\nstatus: %+v\n%s", err, s.status(), m)
+	}
+	s.waitSynced()
+}
+
+// TestKills ends a random process of the session with SIGKILL, again and again, under load.
+func TestKills(t *testing.T) {
+	kills := number(t, "GEOREP_KILLS", 12)
+	seed := uint64(number(t, "GEOREP_SEED", 1))
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: 1 << 30}))
+	s := newSession(t, master, slave)
+	s.must(s.start("--max-delete", "100", "--retry-max", "1s"))
+	m, err := mutate.New(master, seed, mutate.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := m.Run(ctx, 0, 2*time.Millisecond); err != nil {
+			t.Error(err)
+		}
+	})
+	rnd := rand.New(rand.NewPCG(seed, 7))
+	for range kills {
+		pause(t, time.Duration(rnd.IntN(600))*time.Millisecond)
+		s.killOne(rnd)
+	}
+	stop()
+	wg.Wait()
+	s.ensureStarted()
+	s.converge(m)
+}
+
+// killOne kills the worker, the agent, the marker or the monitor; a monitor that is gone is started again, as an
+// operator would.
+func (s *session) killOne(rnd *rand.Rand) {
+	s.t.Helper()
+	st := s.status()
+	which, pid := "worker", st.WorkerPid
+	switch rnd.IntN(4) {
+	case 0:
+		which, pid = "agent", s.agentPid()
+	case 1:
+		which, pid = "monitor", st.MonitorPid
+	case 2:
+		which = "marker"
+		if ms, err := marker.ReadStatus(filepath.Join(s.state, "volumes", "data.d")); err == nil {
+			pid = ms.PID
+		}
+	}
+	if pid <= 1 || !isGeorep(pid) {
+		return
+	}
+	s.t.Logf("kill the %s", which)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+		s.t.Fatal(err)
+	}
+	if which == "monitor" {
+		s.ensureStarted()
+	}
+}
+
+// ensureStarted starts the session if its monitor is gone.
+func (s *session) ensureStarted() {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		r := s.run("start", s.masterArg, s.spec)
+		if r.code == 0 || strings.Contains(r.stderr, "already running") || strings.Contains(r.stderr, "keeps trying") {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("start: %+v", r)
+		}
+		pause(s.t, 100*time.Millisecond)
+	}
+}
+
+// agentPid reads the pid that the agent left in the lock of the slave.
+func (s *session) agentPid() int {
+	text, err := os.ReadFile(filepath.Join(s.slave, ".georep", "lock"))
+	if err != nil {
+		return 0
+	}
+	for _, word := range strings.Fields(string(text)) {
+		if pid, err := strconv.Atoi(word); err == nil {
+			return pid
+		}
+	}
+	return 0
+}
+
+// isGeorep guards against a pid that has become somebody else's.
+func isGeorep(pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && strings.HasPrefix(exe, binary)
+}
