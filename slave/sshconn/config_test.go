@@ -2,14 +2,13 @@ package sshconn
 
 import (
 	"errors"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"net"
 
 	"github.com/kevinburke/ssh_config"
 )

@@ -90,6 +90,23 @@ func TestCloseStreamInABlackHole(t *testing.T) {
 	}
 }
 
+func TestCloseStreamFreesAWriterInABlackHole(t *testing.T) {
+	noLeaks(t)
+	c, hole := dialHole(t, time.Hour)
+	s := execute(t, c, "sleep 1000")
+	hole.open()
+	failed := make(chan error, 1)
+	go func() { _, err := s.Write(make([]byte, megabytes)); failed <- err }()
+	writing(t)
+	_ = s.Close()
+	if err := <-failed; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a blocked write ended with: %v", err)
+	}
+	if err := c.Wait(); !errors.Is(err, ErrPeerDead) {
+		t.Errorf("connection: %v", err)
+	}
+}
+
 // silent is a host that takes connections and says nothing.
 func silent(t *testing.T) Target {
 	t.Helper()

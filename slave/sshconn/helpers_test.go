@@ -135,6 +135,20 @@ func noLeaks(t *testing.T) {
 	})
 }
 
+// writing waits until a write to a channel is blocked by the peer's window.
+func writing(t *testing.T) {
+	t.Helper()
+	buf := make([]byte, 1<<20)
+	eventually(t, "a write is blocked", func() bool {
+		for _, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(stack, "(*window).reserve") && strings.Contains(stack, "(*Cond).Wait") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 // blackHole is a TCP proxy that can stop forwarding while every connection stays open.
 type blackHole struct {
 	listener net.Listener

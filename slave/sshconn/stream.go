@@ -261,7 +261,8 @@ func (s *Stream) Close() error {
 	s.mu.Unlock()
 	if first {
 		close(s.closing)
-		s.output.CloseWithError(s.closedError("read from"))
+		// Closed from this side, the pipe tells the reader this error.
+		s.filler.CloseWithError(s.closedError("read from"))
 		// The goodbye itself may block behind a full send buffer.
 		s.conn.start(func() { _ = s.ch.Close() })
 	}
