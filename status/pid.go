@@ -52,6 +52,7 @@ func AcquirePid(path string) (*PidFile, error) {
 	}
 }
 
+// tryPid is one attempt.
 func tryPid(path string) (*PidFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
@@ -71,6 +72,7 @@ func tryPid(path string) (*PidFile, error) {
 	return &PidFile{file: f}, nil
 }
 
+// lockPid makes sure that the locked file is the one that others find under this name.
 func lockPid(f *os.File, path string) error {
 	err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -122,6 +124,7 @@ func Running(path string) (pid int, ok bool) {
 	return 0, false
 }
 
+// readPid reads the first line only: a longer pid of the past may still stand behind it.
 func readPid(f *os.File) int {
 	buf := make([]byte, 32)
 	n, _ := f.ReadAt(buf, 0)

@@ -69,6 +69,7 @@ func align(b *strings.Builder, rows [][]string) {
 	}
 }
 
+// writeDetail says why the session does not go on, and what is held back.
 func (s Status) writeDetail(b *strings.Builder) {
 	if s.Reason == "" && len(s.Failures) == 0 {
 		return
@@ -123,6 +124,7 @@ func Bytes(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", f, "?KMGTPE"[unit])
 }
 
+// when shows a time in the reader's zone, as gluster does.
 func when(t Time) string {
 	if t.IsZero() {
 		return "N/A"

@@ -64,6 +64,7 @@ func ConfigKeys() []ConfigKey {
 	}
 }
 
+// findKey names all keys where the one asked for is none of them.
 func findKey(name string) (ConfigKey, error) {
 	keys := ConfigKeys()
 	i := slices.IndexFunc(keys, func(k ConfigKey) bool { return k.Name == name })
@@ -77,6 +78,7 @@ func findKey(name string) (ConfigKey, error) {
 	return ConfigKey{}, kindf(ErrSyntax, "no configuration key %q: the keys are %s", name, strings.Join(names, ", "))
 }
 
+// check parses value into o; its error tells the operator what would be right.
 func (k ConfigKey) check(o *Options, value string) error {
 	if err := k.apply(o, value); err != nil {
 		return kindf(ErrSyntax, "%s cannot be %q: %v (%s)", k.Name, value, err, k.Doc)
@@ -92,6 +94,7 @@ func oneOf(to *string, v string, allowed ...string) error {
 	return nil
 }
 
+// integer lets a percent sign pass, as people write 50%.
 func integer(to *int, v string, low, high int) error {
 	n, err := strconv.Atoi(strings.TrimSuffix(v, "%"))
 	if err != nil || n < low || n > high {
@@ -116,6 +119,7 @@ func text(to *string, v string) error {
 	return nil
 }
 
+// filled is text that must not be empty.
 func filled(to *string, v string) error {
 	if v == "" {
 		return fmt.Errorf("it is empty")

@@ -33,6 +33,7 @@ func writeDurable(path string, data []byte) error {
 	return syncDir(dir)
 }
 
+// fill writes and syncs: the name must never come to stand for content that a power cut takes away.
 func fill(f *os.File, data []byte) error {
 	if _, err := f.Write(data); err != nil {
 		return err
@@ -71,6 +72,7 @@ func makeDir(dir string) error {
 	return syncDir(parent)
 }
 
+// syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if errors.Is(err, fs.ErrPermission) {

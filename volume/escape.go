@@ -17,7 +17,8 @@ const (
 )
 
 // Escape makes a slave's canonical form a directory name of at most 190 bytes: letters, digits and .@- as they are,
-// other bytes as %XX, also the underscore, which divides it from the master's name. What would be longer ends in ~ and a digest, and only then Unescape cannot reverse it.
+// other bytes as %XX, also the underscore, which divides it from the master's name. What would be longer ends in ~ and a
+// digest, and only then Unescape cannot reverse it.
 func Escape(s Slave) string {
 	esc := escape(s.String(), func(c byte) bool { return c != '_' && strings.IndexByte(nameChars+"@", c) >= 0 })
 	if len(esc) <= maxEscaped {
@@ -71,10 +72,12 @@ func urlEscape(p string) string {
 	return b.String()
 }
 
+// printable tells whether a terminal shows s as it is.
 func printable(s string) bool {
 	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) < 0
 }
 
+// escape writes each byte that keep refuses as %XX.
 func escape(s string, keep func(byte) bool) string {
 	const digits = "0123456789ABCDEF"
 	var b strings.Builder
@@ -88,6 +91,7 @@ func escape(s string, keep func(byte) bool) string {
 	return b.String()
 }
 
+// unescape reverses escape; ok is false where a % is not followed by two hexadecimal digits.
 func unescape(s string) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

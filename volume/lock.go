@@ -98,6 +98,7 @@ func (l *Lock) Close() error {
 	return err
 }
 
+// flock is flock(2), which a signal may interrupt.
 func flock(f *os.File, how int) error {
 	for {
 		err := unix.Flock(int(f.Fd()), how)

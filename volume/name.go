@@ -39,6 +39,7 @@ func (s *Store) NameForPath(path string) (string, error) {
 	}
 }
 
+// nameFrom gives a valid name, whatever base is.
 func nameFrom(base string) string {
 	safe := strings.Map(func(r rune) rune {
 		if r < 0x80 && strings.ContainsRune(nameChars, r) {

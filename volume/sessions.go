@@ -39,6 +39,7 @@ func (s *Store) CreateSession(want Session) (Session, error) {
 	return sess, nil
 }
 
+// addSession runs under the lock, so that neither the volume nor a session of the same name comes or goes meanwhile.
 func (s *Store) addSession(sess Session) error {
 	master, err := s.Volume(sess.Master)
 	if err != nil {
@@ -181,6 +182,7 @@ func (s *Store) saveSession(sess Session) error {
 	return s.save(s.Files(sess.Master, sess.Slave).Session, f)
 }
 
+// loadSession checks what it reads, since names in it become paths and command lines.
 func (s *Store) loadSession(path string) (Session, error) {
 	var f sessionFile
 	if err := s.load(path, &f); err != nil {

@@ -36,6 +36,7 @@ func ParseSlave(arg string) (Slave, error) {
 	return Slave{}, kindf(ErrSyntax, "slave %q: %s: %s", arg, why, forms)
 }
 
+// parseSlave returns why arg is no slave, or "".
 func parseSlave(arg string) (s Slave, why string) {
 	if strings.ContainsRune(arg, 0) {
 		return s, "a NUL byte is in it"
@@ -130,6 +131,7 @@ func parseLogin(arg string) (s Slave, rest, why string) {
 	return s, arg[end:], ""
 }
 
+// parseBracketed reads an IPv6 address in brackets, with its zone, and returns what follows it.
 func parseBracketed(s Slave, arg string) (Slave, string, string) {
 	host, rest, ok := strings.Cut(arg[1:], "]")
 	addr, err := netip.ParseAddr(host)
@@ -143,7 +145,7 @@ func parseBracketed(s Slave, arg string) (Slave, string, string) {
 // userChars has what occurs in user names, the DOMAIN\user and user+tag of directory services included.
 const userChars = nameChars + `\+$~`
 
-// validLogin refuses a leading dash: what an ssh program could take for an option does not become a host.
+// validLogin refuses a leading dash: an ssh program could take such a host for an option.
 func validLogin(s, chars string) bool {
 	return s != "" && len(s) <= 255 && s[0] != '-' && strings.Trim(s, chars) == ""
 }
@@ -164,6 +166,7 @@ func (s Slave) String() string {
 	return s.login() + ":" + s.Path
 }
 
+// login is [user@]host as it stands before the volume or path.
 func (s Slave) login() string {
 	host := s.Host
 	if strings.Contains(host, ":") {

@@ -81,6 +81,7 @@ func (s *Store) load(path string, into any) error {
 	return nil
 }
 
+// save encodes and writes a TOML file. The caller holds the lock.
 func (s *Store) save(path string, from any) error {
 	data, err := toml.Marshal(from)
 	if err != nil {

@@ -66,6 +66,7 @@ func (s *Store) CreateVolume(n NewVolume) (Volume, error) {
 	return v, nil
 }
 
+// addVolume runs under the lock, so that no overlapping volume is made at the same moment.
 func (s *Store) addVolume(v Volume) error {
 	if _, err := os.Lstat(s.volumeFile(v.Name)); err == nil {
 		return kindf(ErrVolumeExists, "volume %s exists already: choose another name, or see georep volume info %s",
@@ -200,6 +201,7 @@ func (s *Store) DeleteVolume(name string) error {
 	})
 }
 
+// unused refuses where a session, a marker or a one-shot sync uses the volume.
 func (s *Store) unused(name string) error {
 	sessions, err := s.Sessions()
 	if err != nil {

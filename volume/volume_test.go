@@ -4,9 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func openStore(t *testing.T) *Store {
@@ -245,5 +248,41 @@ func TestOpenStore(t *testing.T) {
 	if msg := s.stateError("open", os.ErrPermission).Error(); !strings.Contains(msg, "--state-dir") ||
 		!strings.Contains(msg, "GEOREP_STATE_DIR") {
 		t.Errorf("permission: %q", msg)
+	}
+}
+
+// TestNotPermitted looks at the state directory of another user, as any user but root would.
+func TestNotPermitted(t *testing.T) {
+	s := openStore(t)
+	create(t, s, "data", t.TempDir())
+	if err := os.Chmod(s.Dir(), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(s.Dir(), dirMode) })
+	fresh, err := OpenStore(filepath.Join(s.Dir(), "below"))
+	if err != nil && os.Getuid() == 0 {
+		t.Fatal(err)
+	}
+	errs := map[string]error{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine, and its identity with it
+		unix.Setfsuid(65534)
+		_, errs["list"] = s.Volumes()
+		_, errs["sessions"] = s.Sessions()
+		_, errs["read"] = s.Volume("data")
+		_, errs["create"] = s.CreateSession(Session{Master: "data", Slave: Slave{Host: "h", Volume: "v"}})
+		_, errs["open"] = OpenStore(filepath.Join(s.Dir(), "below"))
+		if fresh != nil {
+			_, errs["make"] = fresh.CreateSession(Session{Master: "data", Slave: Slave{Host: "h", Volume: "v"}})
+		}
+	}()
+	<-done
+	for what, err := range errs {
+		if !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "--state-dir") ||
+			!strings.Contains(err.Error(), "GEOREP_STATE_DIR") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

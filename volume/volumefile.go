@@ -42,7 +42,6 @@ type Runtime struct {
 	Dir          string
 	MarkerLock   string // held exclusively by the marker process
 	UsersLock    string // held shared by everyone who needs the marker; it ends when it can take it exclusively
-	Heartbeat    string // the marker's clock floor and sign of life
 	MarkerStatus string // what the marker says of itself, JSON
 	MarkerLog    string
 	MarkerStderr string // of the marker process that was started last
@@ -55,7 +54,6 @@ func (s *Store) Runtime(name string) Runtime {
 		Dir:          dir,
 		MarkerLock:   filepath.Join(dir, "marker.lock"),
 		UsersLock:    filepath.Join(dir, "users.lock"),
-		Heartbeat:    filepath.Join(dir, "heartbeat"),
 		MarkerStatus: filepath.Join(dir, "marker.status"),
 		MarkerLog:    filepath.Join(dir, "marker.log"),
 		MarkerStderr: filepath.Join(dir, "marker.stderr"),

@@ -1,0 +1,67 @@
+// Package report is what a worker and its monitor say to each other over two pipes, one JSON object a line: reports from
+// the worker on descriptor 3, commands from the monitor on the worker's standard input. The end of the input means that
+// the monitor is gone and that the worker must end. A worker runs Writer.Run from its first moment on, before it connects:
+// one that is silent for a minute is taken for hung.
+//
+// It owns the format and its bounds. It starts no process, decides nothing, and keeps no descriptor it did not get.
+package report
+
+import (
+	"georep/status"
+)
+
+// FD is the descriptor on which a worker reports.
+const FD = 3
+
+// Kind says what a report is.
+type Kind string
+
+// The kinds.
+const (
+	Ready        Kind = "ready"    // connected and surveyed, in order (again); clears a fault
+	KindProgress Kind = "progress" // how far it is
+	KindFaulty   Kind = "faulty"   // trouble that it lives through, or ends by
+	Alive        Kind = "alive"    // nothing to say, but not hung
+)
+
+// Progress is how far a worker is.
+type Progress struct {
+	Crawl         status.Crawl     `json:"crawl_status,omitempty"`
+	Stime         uint64           `json:"stime,omitempty"` // an xtime.Time
+	LastSynced    status.Time      `json:"last_synced"`
+	LagSeconds    float64          `json:"lag_seconds"`
+	Pending       status.Pending   `json:"pending"`
+	Synced        status.Synced    `json:"synced"` // since this worker began
+	Failures      []status.Failure `json:"failures,omitempty"`
+	FailuresTotal int              `json:"failures_total"` // Failures may list fewer
+	Marker        string           `json:"marker,omitempty"`
+	Checkpoint    string           `json:"checkpoint,omitempty"`
+}
+
+// Fault is trouble that keeps the session from replicating.
+type Fault struct {
+	Reason string `json:"reason"` // one line for the operator: what, why, what to do
+	Final  bool   `json:"final"`  // needs the operator (host key, unknown volume, ...): tried at the slowest pace only
+}
+
+// Report is one line from the worker. Progress is set for KindProgress, Fault for KindFaulty.
+type Report struct {
+	Kind     Kind      `json:"kind"`
+	Progress *Progress `json:"progress,omitempty"`
+	Fault    *Fault    `json:"fault,omitempty"`
+}
+
+// Verb is what the monitor asks of a worker.
+type Verb string
+
+// The verbs. Unknown ones are to be ignored.
+const (
+	Pause  Verb = "pause"  // ship and purge nothing until Resume, keep the connection if it costs nothing
+	Resume Verb = "resume" // go on
+	Stop   Verb = "stop"   // end soon, as SIGTERM asks too
+)
+
+// Command is one line to the worker.
+type Command struct {
+	Verb Verb `json:"cmd"`
+}

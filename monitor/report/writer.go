@@ -1,0 +1,133 @@
+package report
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/status"
+)
+
+const (
+	maxFailures = status.MaxFailures
+	// progressEvery bounds how often progress is written.
+	progressEvery = 250 * time.Millisecond
+	// aliveEvery is the heartbeat; the monitor loses patience after a minute.
+	aliveEvery = time.Second
+)
+
+// Writer is the worker's side. Its methods may be called from many goroutines; each line goes out whole. Progress never
+// blocks; the others block while the monitor does not read. After the first failed write all of them return its error.
+type Writer struct {
+	mu     sync.Mutex // held while a line is written
+	w      io.Writer
+	err    error
+	heldMu sync.Mutex
+	held   *Progress // the newest that is not written yet
+}
+
+// NewWriter writes to w, which stays the caller's.
+func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+
+// Inherited opens the descriptor that the monitor gave this process. The caller closes it.
+func Inherited() (*os.File, error) {
+	// Looked at before it becomes a File: in a process of another parent it may be the runtime's own.
+	var st unix.Stat_t
+	if err := unix.Fstat(FD, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil, fmt.Errorf("descriptor %d is no pipe to report on: a worker is started by its monitor", FD)
+	}
+	unix.CloseOnExec(FD)
+	return os.NewFile(FD, "reports"), nil
+}
+
+// Run writes the held progress and the heartbeat until ctx ends, then the last progress. It returns nil, or the error of
+// a write: the monitor is gone.
+func (w *Writer) Run(ctx context.Context) error {
+	ticker := time.NewTicker(progressEvery)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			_, err := w.flush()
+			return err
+		case now := <-ticker.C:
+			wrote, err := w.flush()
+			if !wrote && err == nil && now.Sub(last) >= aliveEvery {
+				wrote, err = true, w.write(Report{Kind: Alive})
+			}
+			if err != nil {
+				return err
+			}
+			if wrote {
+				last = now
+			}
+		}
+	}
+}
+
+// Progress notes how far the worker is. Only the newest is kept until Run writes it. The Failures are copied as far as
+// they are sent.
+func (w *Writer) Progress(p Progress) {
+	p.FailuresTotal = max(p.FailuresTotal, len(p.Failures))
+	p.Failures = append([]status.Failure(nil), p.Failures[:min(len(p.Failures), maxFailures)]...)
+	w.heldMu.Lock()
+	defer w.heldMu.Unlock()
+	w.held = &p
+}
+
+// Ready says that the worker is connected and has surveyed the root, or that the last fault is over.
+func (w *Writer) Ready() error {
+	if _, err := w.flush(); err != nil {
+		return err
+	}
+	return w.write(Report{Kind: Ready})
+}
+
+// Faulty says that replication is held up, and why. Call it too before ending with an error.
+func (w *Writer) Faulty(f Fault) error {
+	if _, err := w.flush(); err != nil {
+		return err
+	}
+	f.Reason = status.OneLine(f.Reason)
+	return w.write(Report{Kind: KindFaulty, Fault: &f})
+}
+
+// flush writes the held progress, so that it never follows what was said after it.
+func (w *Writer) flush() (wrote bool, err error) {
+	w.heldMu.Lock()
+	p := w.held
+	w.held = nil
+	w.heldMu.Unlock()
+	if p == nil {
+		return false, nil
+	}
+	return true, w.write(Report{Kind: KindProgress, Progress: p})
+}
+
+// write keeps lines below maxLine by halving the list of failures, whose paths may be of any length.
+func (w *Writer) write(r Report) error {
+	line, err := json.Marshal(r)
+	for err == nil && len(line) >= maxLine && r.Progress != nil && len(r.Progress.Failures) > 0 {
+		r.Progress.Failures = r.Progress.Failures[:len(r.Progress.Failures)/2]
+		line, err = json.Marshal(r)
+	}
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return w.err
+	}
+	if _, err := w.w.Write(append(line, '\n')); err != nil {
+		w.err = fmt.Errorf("report to the monitor: %w", err)
+	}
+	return w.err
+}

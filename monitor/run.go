@@ -1,0 +1,289 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"georep/status"
+	"georep/volume"
+)
+
+const (
+	writeAtMost  = 250 * time.Millisecond // the status file's shortest life
+	writeAtLeast = 5 * time.Second        // and its longest
+	usersWait    = 15 * time.Second       // for a marker that is ending, and keeps newcomers waiting meanwhile
+	reloadSignal = unix.SIGUSR1
+)
+
+// Config says what to supervise.
+type Config struct {
+	Store  *volume.Store
+	Master string // the volume's name
+	Slave  volume.Slave
+	// WorkerCommand makes the worker's command line. Run sets its files and process group. It is called for every
+	// worker, so that each one reads the session's configuration anew.
+	WorkerCommand func() *exec.Cmd
+	// MarkerCommand makes the volume's marker's; nil for a session that needs none.
+	MarkerCommand func() *exec.Cmd
+	// Console, where not nil, gets each line of the session's log too (start --foreground).
+	Console io.Writer
+
+	pace pace // zero but in tests
+}
+
+// Run supervises the session until ctx ends or the process gets SIGTERM, SIGINT or SIGHUP, and returns nil then: the
+// worker has ended, and the status file says Stopped. On SIGUSR1 it reads the session again (see Reload). It returns a
+// *status.RunningError when the session has a monitor, and other errors only before it has begun.
+func Run(ctx context.Context, cfg Config) error {
+	// Before the pid file says that this process may be signalled.
+	ctx, cancel := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer cancel()
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, reloadSignal)
+	defer signal.Stop(again)
+
+	files := cfg.Store.Files(cfg.Master, cfg.Slave)
+	pid, err := status.AcquirePid(files.Pid)
+	if err != nil {
+		return fmt.Errorf("monitor of %s to %q: %w", cfg.Master, cfg.Slave, err)
+	}
+	defer pid.Close()
+	r, err := newRunner(ctx, cfg, files)
+	if err != nil {
+		return fmt.Errorf("monitor of %s to %q: %w", cfg.Master, cfg.Slave, err)
+	}
+	defer r.logFile.Close()
+	r.run(ctx, again)
+	return nil
+}
+
+// runner carries the machine's actions out. It lives as long as Run.
+type runner struct {
+	cfg     Config
+	files   volume.Files
+	sink    io.Writer
+	logFile io.Closer
+	log     zerolog.Logger
+	session volume.Session
+	machine *machine
+	keeper  *keeper // nil without a marker
+	worker  *worker // nil without one
+	events  chan event
+	tasks   sync.WaitGroup // the worker's and the keeper's listeners
+	written time.Time
+}
+
+// newRunner reads the session and takes what it needs; the pid file is held by then.
+func newRunner(ctx context.Context, cfg Config, files volume.Files) (*runner, error) {
+	session, err := cfg.Store.Session(cfg.Master, cfg.Slave)
+	if err != nil {
+		return nil, err
+	}
+	opts, err := session.Options()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.pace == (pace{}) {
+		cfg.pace = defaultPace()
+	}
+	r := &runner{cfg: cfg, files: files, session: session, events: make(chan event)}
+	r.sink, r.logFile = newLog(files.Log, cfg.Console)
+	level, _ := zerolog.ParseLevel(opts.LogLevel) // checked by Options
+	r.log = zerolog.New(r.sink).Level(level).With().Timestamp().Str("from", "monitor").Logger()
+	r.machine = newMachine(firstStatus(session, files), cfg.pace, opts.RetryMax, rand.Float64)
+	if err := r.useMarker(ctx, opts); err != nil {
+		r.logFile.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// firstStatus keeps of an earlier monitor's what stays true.
+func firstStatus(s volume.Session, files volume.Files) status.Status {
+	st := status.New(s.Master, s.Slave.String())
+	st.MonitorPid, st.StateSince = os.Getpid(), status.Time{Time: time.Now().Round(0)}
+	if old, err := status.Read(files.Status); err == nil {
+		st.LastSynced, st.Stime, st.Marker = old.LastSynced, old.Stime, old.Marker
+		if old.Checkpoint != "" {
+			st.Checkpoint = old.Checkpoint
+		}
+	}
+	return st
+}
+
+// useMarker takes the users' lock first of all: a marker that is about to end for want of users stays.
+func (r *runner) useMarker(ctx context.Context, opts volume.Options) error {
+	if r.cfg.MarkerCommand == nil {
+		return nil
+	}
+	files, err := r.cfg.Store.MakeRuntime(r.cfg.Master)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, usersWait)
+	defer cancel()
+	users, err := volume.WaitLock(ctx, files.UsersLock, volume.Shared)
+	if err != nil {
+		return err
+	}
+	r.keeper = &keeper{
+		files: files, command: r.cfg.MarkerCommand, retryMax: opts.RetryMax, random: rand.Float64, log: r.log, users: users,
+	}
+	return nil
+}
+
+// run is the monitor's life.
+func (r *runner) run(ctx context.Context, again <-chan os.Signal) {
+	keeping, stopKeeping := context.WithCancel(context.Background())
+	defer stopKeeping()
+	if r.keeper != nil {
+		r.tasks.Go(func() { r.keeper.run(keeping, r.emitUntil(keeping)) })
+	}
+	r.log.Info().Int("pid", os.Getpid()).Msg("monitor started")
+	r.feed(begin{paused: r.session.Paused})
+	r.loop(ctx, again)
+	stopKeeping()
+	r.tasks.Wait()
+	if r.keeper != nil {
+		r.keeper.release()
+	}
+	r.log.Info().Msg("monitor ended")
+}
+
+// emitUntil returns a function that hands an event to the loop, or drops it when ctx has ended.
+func (r *runner) emitUntil(ctx context.Context) func(event) {
+	return func(ev event) {
+		select {
+		case r.events <- ev:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// loop ends when the worker has, after a stop.
+func (r *runner) loop(ctx context.Context, again <-chan os.Signal) {
+	done := ctx.Done()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		r.write(now)
+		if r.machine.phase == over {
+			return
+		}
+		timer.Reset(r.wait(now))
+		select {
+		case <-done:
+			done = nil
+			r.feed(stop{})
+		case <-again:
+			r.reload()
+		case ev := <-r.events:
+			r.feed(ev)
+		case <-timer.C:
+			r.feed(wake{})
+		}
+	}
+}
+
+// wait is how long the loop may sleep: until the machine's next time or the status file is due.
+func (r *runner) wait(now time.Time) time.Duration {
+	due := r.written.Add(writeAtLeast)
+	if r.machine.dirty {
+		due = r.written.Add(writeAtMost)
+	}
+	if next := r.machine.next(); !next.IsZero() && next.Before(due) {
+		due = next
+	}
+	return max(0, due.Sub(now))
+}
+
+// write writes the status file when it is due, and always as the last thing.
+func (r *runner) write(now time.Time) {
+	age := now.Sub(r.written)
+	if r.machine.phase != over && age < writeAtLeast && (!r.machine.dirty || age < writeAtMost) {
+		return
+	}
+	r.written, r.machine.dirty = now, false
+	if err := status.Write(r.files.Status, r.machine.status(now)); err != nil {
+		r.log.Error().Err(err).Msg("the status is not written")
+	}
+}
+
+// feed gives an event to the machine and does what it says; what comes of that is fed in turn.
+func (r *runner) feed(ev event) {
+	for ev != nil {
+		state, reason := r.machine.st.State, r.machine.st.Reason
+		actions := r.machine.handle(time.Now(), ev)
+		if st := r.machine.st; st.State != state || st.Reason != reason {
+			r.log.Info().Str("status", string(st.State)).Str("reason", st.Reason).Msg("status changed")
+		}
+		ev = nil
+		for _, a := range actions {
+			if next := r.do(a); next != nil {
+				ev = next
+			}
+		}
+	}
+}
+
+// do carries one action out and returns the event that comes of it, if any.
+func (r *runner) do(a action) event {
+	if a.do == spawn {
+		return r.spawn()
+	}
+	if r.worker == nil {
+		return nil
+	}
+	r.log.Debug().Str("do", string(a.do)).Str("verb", string(a.verb)).Msg("worker")
+	switch a.do {
+	case tell:
+		r.worker.tell(a.verb)
+	case term:
+		r.worker.term()
+	case kill:
+		r.worker.kill()
+	}
+	return nil
+}
+
+// spawn starts a worker and the task that listens to it.
+func (r *runner) spawn() event {
+	w, err := startWorker(r.cfg.WorkerCommand(), &stderrLog{log: r.log, sink: r.sink, path: r.files.Log})
+	if err != nil {
+		r.worker = nil
+		return spawnFailed{err: err}
+	}
+	r.worker = w
+	// The loop goes on until the worker has ended, so its events always find a taker.
+	r.tasks.Go(func() { w.listen(func(ev event) { r.events <- ev }) })
+	r.log.Info().Int("pid", w.cmd.Process.Pid).Msg("worker started")
+	return spawned{pid: w.cmd.Process.Pid}
+}
+
+// reload reads the session again: the operator paused, resumed or configured it.
+func (r *runner) reload() {
+	session, err := r.cfg.Store.Session(r.cfg.Master, r.cfg.Slave)
+	var opts volume.Options
+	if err == nil {
+		opts, err = session.Options()
+	}
+	if err != nil {
+		r.log.Error().Err(err).Msg("the session is not read again")
+		return
+	}
+	restart := !maps.Equal(session.Config, r.session.Config)
+	r.session = session
+	r.feed(reload{paused: session.Paused, retryMax: opts.RetryMax, restart: restart})
+}
