@@ -29,7 +29,7 @@ import (
 	"georep/slave"
 )
 
-// Options say what a Crawler works on. All but the last four must be set.
+// Options say what a Crawler works on. All but the last three must be set.
 type Options struct {
 	Root       *beneath.Dir // of the master, opened with oneFS; the caller's to close, after the Crawler is done
 	Path       string       // of Root, for messages
@@ -43,8 +43,6 @@ type Options struct {
 	// MaxDelete is the share of the tree, in percent, that one crawl may remove without the operator's word. 100 lets it
 	// remove everything.
 	MaxDelete int
-	// MasterEntries tells how many entries the master has, as far as is known; 0 if it is not.
-	MasterEntries func() int64
-	Quick         bool
-	RetryMax      time.Duration // bound of the back-off of one entry; 0 means a minute
+	Quick     bool
+	RetryMax  time.Duration // bound of the back-off of one entry; 0 means a minute
 }

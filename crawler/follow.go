@@ -45,6 +45,7 @@ const (
 	progressEvery = 300 * time.Millisecond
 	troublePause  = time.Second
 	listFailures  = 100
+	cleanEvery    = time.Minute
 )
 
 // follower is the state of Follow.
@@ -53,6 +54,8 @@ type follower struct {
 	o     FollowOptions
 	tried xtime.Time // root xtime at the last Pass that left something undone
 	again time.Time  // not before this after trouble
+
+	cleaned time.Time // when parked entries were last looked at
 
 	mu   sync.Mutex // guards what the reporting goroutine reads
 	prog Progress
@@ -177,10 +180,12 @@ func (f *follower) tell(err error) {
 	f.bad = err != nil
 }
 
+// clean deletes what has been parked long enough. Where it has to stay for a while, that is looked at now and then.
 func (f *follower) clean(ctx context.Context) error {
-	if f.c.parked.Load() == 0 {
+	if f.c.parked.Load() == 0 || time.Now().Before(f.cleaned.Add(min(f.o.KeepDeleted, cleanEvery))) {
 		return nil
 	}
+	f.cleaned = time.Now()
 	return f.c.Clean(ctx, f.o.KeepDeleted)
 }
 

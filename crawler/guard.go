@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"sync"
 
 	"georep/slave"
 )
@@ -15,17 +15,43 @@ var ErrMaxDelete = errors.New("too much would be deleted on the slave")
 // freeDeletes is how many entries a crawl may always remove, however small the tree is.
 const freeDeletes = 1000
 
-// guard counts what a crawl removes (invariant 10).
+// guard counts what a crawl removes, and stops it beyond a share of what the slave had (invariant 10). How much that is
+// gets counted only when much is removed, and only as far as needed to know that the share is not reached: the cost
+// follows the removals, not the tree.
 type guard struct {
-	opts    *Options
-	removed atomic.Int64
+	opts *Options
+
+	mu      sync.Mutex
+	removed int64
+	had     int64 // what the slave had at least, when the crawl began
 }
 
-// allow asks whether the entries may be parked, and counts them. A directory counts with all that lies in it.
+// allow asks whether the entries of dir may be parked, and counts them. A directory counts with all that lies in it.
 func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState) error {
 	if g.opts.MaxDelete >= 100 || len(stale) == 0 {
 		return nil
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n, err := g.size(ctx, dir, stale)
+	if err != nil {
+		return err
+	}
+	removed := g.removed + n
+	if err := g.count(ctx, removed); err != nil {
+		return err
+	}
+	if removed > freeDeletes && removed > g.had/100*int64(g.opts.MaxDelete) {
+		return fmt.Errorf("%w: %d entries of about %d, over %d %%; if that is right, say so with "+
+			"`georep config MASTER SLAVE max-delete 100`, and set it back afterwards", ErrMaxDelete, removed, g.had,
+			g.opts.MaxDelete)
+	}
+	g.removed = removed
+	return nil
+}
+
+// size is how many entries the stale ones are.
+func (g *guard) size(ctx context.Context, dir string, stale []slave.EntryState) (int64, error) {
 	var dirs []string
 	for _, s := range stale {
 		if s.Kind == slave.Dir {
@@ -35,29 +61,33 @@ func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState)
 	n := int64(len(stale) - len(dirs))
 	for len(dirs) > 0 {
 		k := min(len(dirs), slave.MaxItems)
-		counts, err := g.opts.Tree.Count(ctx, dirs[:k], g.limit()+1)
+		counts, err := g.opts.Tree.Count(ctx, dirs[:k], countAll)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		for _, c := range counts {
 			n += c
 		}
 		dirs = dirs[k:]
 	}
-	if removed := g.removed.Add(n); removed > g.limit() {
-		return fmt.Errorf("%w: %d entries or more, over %d %% of the volume; if that is right, say so with "+
-			"`georep config MASTER SLAVE max-delete 100`, and set it back afterwards", ErrMaxDelete, removed, g.opts.MaxDelete)
-	}
-	return nil
+	return n, nil
 }
 
-// limit is how many entries may go: a share of what there was, of which the part that is still there is known.
-func (g *guard) limit() int64 {
-	var left int64
-	if g.opts.MasterEntries != nil {
-		left = g.opts.MasterEntries()
+// countAll is no limit.
+const countAll = 1 << 62
+
+// count makes had large enough to allow removed entries, if the slave is. What this crawl has removed before may or may
+// not be gone by now; it is counted as gone.
+func (g *guard) count(ctx context.Context, removed int64) error {
+	need := (removed/int64(max(g.opts.MaxDelete, 1)) + 1) * 100
+	if removed <= freeDeletes || g.had >= need {
+		return nil
 	}
-	share := int64(g.opts.MaxDelete)
-	// removed <= share % of (left + removed), solved for removed.
-	return max(freeDeletes, left*share/(100-share))
+	// Twice as much, so that the next removals need no count of their own.
+	counts, err := g.opts.Tree.Count(ctx, []string{""}, 2*need)
+	if err != nil {
+		return err
+	}
+	g.had = max(g.had, counts[0]+g.removed)
+	return nil
 }

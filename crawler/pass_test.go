@@ -25,24 +25,22 @@ import (
 
 // world is a master, marked by hand, and a slave on this host.
 type world struct {
-	t              *testing.T
-	master, slave  string
-	root           *beneath.Dir
-	names          xtime.Names
-	uuid, session  xtime.UUID
-	now, volume    xtime.Time
-	tree           slave.Tree
-	wrap           func(slave.Tree) slave.Tree
-	counters       crawler.Counters
-	crawler        *crawler.Crawler
-	maxDelete      int
-	entries        int64
-	identityByRoot bool
+	t             *testing.T
+	master, slave string
+	root          *beneath.Dir
+	names         xtime.Names
+	uuid, session xtime.UUID
+	now, volume   xtime.Time
+	tree          slave.Tree
+	wrap          func(slave.Tree) slave.Tree
+	counters      crawler.Counters
+	crawler       *crawler.Crawler
+	maxDelete     int
 }
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, master: t.TempDir(), slave: t.TempDir(), uuid: xtime.NewUUID(), session: xtime.NewUUID(),
-		maxDelete: 50, entries: 1 << 20, identityByRoot: true}
+		maxDelete: 50}
 	w.now = xtime.FromTime(time.Now().Add(time.Hour)) // later than every ctime of this test
 	w.volume = w.now
 	w.names = xtime.NamesFor(xtime.Trusted, w.uuid)
@@ -72,8 +70,7 @@ func (w *world) connect() {
 	w.counters = crawler.Counters{}
 	w.crawler = crawler.New(crawler.Options{Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
-		Counters: &w.counters, MaxDelete: w.maxDelete, MasterEntries: func() int64 { return w.entries },
-		RetryMax: 2 * time.Millisecond})
+		Counters: &w.counters, MaxDelete: w.maxDelete, RetryMax: 2 * time.Millisecond})
 }
 
 func (w *world) ok(err error) {
@@ -513,7 +510,6 @@ func TestMaxDelete(t *testing.T) {
 	w.inStep()
 	w.ok(os.RemoveAll(w.at("d")))
 	w.mark("d")
-	w.entries = 1
 	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
 		t.Fatalf("1,500 of 1,501 files: %v", err)
 	}

@@ -176,7 +176,7 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters) 
 	}
 	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
-		MasterEntries: m.entries, Quick: o.Quick, RetryMax: o.RetryMax}), o, nil
+		Quick: o.Quick, RetryMax: o.RetryMax}), o, nil
 }
 
 // teller turns what the crawler says into reports.
@@ -187,6 +187,7 @@ type teller struct {
 	runtime  string
 	log      zerolog.Logger
 	lost     slave.Lost
+	said     string // the trouble that was logged last
 }
 
 func (t *teller) ready() {
@@ -196,11 +197,15 @@ func (t *teller) ready() {
 
 func (t *teller) trouble(err error) {
 	if err == nil {
+		t.said = ""
 		t.log.Info().Msg("replication goes on")
 		t.reports.Ready()
 		return
 	}
-	t.log.Warn().Err(err).Msg("replication stands still")
+	if msg := err.Error(); msg != t.said { // once, not at every try
+		t.said = msg
+		t.log.Warn().Err(err).Msg("replication stands still")
+	}
 	t.reports.Faulty(report.Fault{Reason: err.Error()})
 }
 

@@ -1,0 +1,207 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"georep/slave"
+)
+
+// Apply sends a batch and the contents of its files, and waits for the results. Batches are sent in the order of the
+// calls, one after the other, while the results of earlier ones are awaited.
+//
+// An operation that the wire cannot carry fails alone with slave.ErrInvalid. When ctx is cancelled while contents are
+// being sent, those not sent yet are aborted; what the slave applied of the batch is not known then.
+func (c *Client) Apply(ctx context.Context, batch *slave.Batch) ([]slave.Result, error) {
+	results := make([]slave.Result, len(batch.Ops))
+	parts, err := c.sendBatch(ctx, batch, results)
+	defer func() {
+		for _, p := range parts {
+			c.forget(p.call)
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range parts {
+		if err := c.wait(ctx, p.call); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.errIfIdle(len(parts)); err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// part is as much of a batch as goes into one frame.
+type part struct {
+	*call
+	body []byte
+	ops  []int // places in the batch
+}
+
+// sendBatch sends all of a batch. The results of what is not sent are filled in.
+func (c *Client) sendBatch(ctx context.Context, batch *slave.Batch, results []slave.Result) ([]*part, error) {
+	turn, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	if err := c.bulk.Acquire(turn, 1); err != nil {
+		return nil, c.reason(err)
+	}
+	defer c.bulk.Release(1)
+	parts := split(batch, results)
+	for i, p := range parts {
+		p.call = c.begin(frameResults, takeResults(p.ops, results))
+		if err := c.sendPart(turn, p, batch); err != nil {
+			c.abandon(p.call)
+			return parts[:i], c.reason(err)
+		}
+	}
+	return parts, nil
+}
+
+// split encodes the operations, in as few parts as they go into.
+func split(batch *slave.Batch, results []slave.Result) []*part {
+	var parts []*part
+	var last *part
+	for i := range batch.Ops {
+		op := &batch.Ops[i]
+		body, err := encodeOp(op, len(batch.Ops))
+		if err != nil {
+			results[i].Err = &slave.PathError{Op: op.Kind.String(), Path: op.Path, Err: err}
+			continue
+		}
+		if last == nil || len(last.body)+len(body) > maxOp {
+			last = &part{}
+			parts = append(parts, last)
+		}
+		last.body = append(last.body, body...)
+		last.ops = append(last.ops, i)
+	}
+	return parts
+}
+
+// encodeOp encodes one operation of a batch of ops, or tells why it cannot be sent. A server would end the session over
+// such an operation, so it is sorted out here.
+func encodeOp(op *slave.Op, ops int) ([]byte, error) {
+	if ops > slave.MaxOps {
+		return nil, fmt.Errorf("%w: a batch of %d operations", slave.ErrInvalid, ops)
+	}
+	if err := checkOp(op); err != nil {
+		return nil, err
+	}
+	if op.Kind == slave.OpPut && op.Open == nil {
+		return nil, fmt.Errorf("%w: no content", slave.ErrInvalid)
+	}
+	body := appendOp(nil, op)
+	if len(body) > maxOp {
+		return nil, fmt.Errorf("%w: %d bytes of attributes", slave.ErrInvalid, len(body))
+	}
+	return body, nil
+}
+
+// takeResults puts the answers where they belong. The slice is the caller's: it must not look at it before the call is
+// done, and not at all when it abandons the call.
+func takeResults(ops []int, results []slave.Result) func(*decoder, bool) error {
+	return func(d *decoder, last bool) error {
+		for d.more() && len(ops) > 0 {
+			results[ops[0]] = d.result()
+			ops = ops[1:]
+		}
+		return complete(d, last, len(ops) == 0)
+	}
+}
+
+// sendPart sends operations and contents. After an error nothing of the part is left to be sent: the contents that are
+// missing were aborted.
+func (c *Client) sendPart(ctx context.Context, p *part, batch *slave.Batch) error {
+	err := c.out.put(ctx, outgoing{head: head{kind: frameBatch, id: p.id},
+		body: func(b []byte) []byte { return append(b, p.body...) }})
+	if err != nil {
+		return err
+	}
+	p.body = nil
+	for _, i := range p.ops {
+		op := &batch.Ops[i]
+		if op.Kind != slave.OpPut {
+			continue
+		}
+		if err == nil {
+			err = c.sendContent(ctx, p.id, op)
+		}
+		if err != nil {
+			c.out.now(outgoing{head: head{kind: frameAbort, id: p.id}, body: errorBody(err)})
+		}
+	}
+	c.out.flush()
+	return err
+}
+
+// errorBody is the body of frames that carry nothing but an error.
+func errorBody(err error) func([]byte) []byte {
+	return func(b []byte) []byte { return appendError(b, err) }
+}
+
+// sendContent sends the content of one file to its end, or to where the source fails. It returns an error only where it
+// could send neither.
+func (c *Client) sendContent(ctx context.Context, id uint64, op *slave.Op) error {
+	end, cause, err := c.sendPieces(ctx, id, op)
+	if err != nil {
+		return err
+	}
+	last := outgoing{head: head{kind: frameEnd, id: id}, body: func(b []byte) []byte { return appendEnd(b, end) }}
+	if cause != nil {
+		last.kind, last.body = frameAbort, errorBody(cause)
+	}
+	return c.out.put(ctx, last)
+}
+
+// sendPieces returns how the content ended, or the source's error, or that of sending.
+func (c *Client) sendPieces(ctx context.Context, id uint64, op *slave.Op) (end slave.End, cause, err error) {
+	content, cause := op.Open()
+	if cause != nil {
+		return end, cause, nil
+	}
+	defer func() { _ = content.Close() }() // it was only read
+	for at := int64(0); ; {
+		piece, cause := content.Next()
+		if errors.Is(cause, io.EOF) {
+			end = content.End()
+			return end, checkEnd(end), nil
+		}
+		if cause == nil {
+			cause = checkOrder(piece, at)
+		}
+		if cause != nil {
+			return end, cause, nil
+		}
+		err := c.out.put(ctx, outgoing{head: head{kind: frameData, id: id},
+			body: func(b []byte) []byte { return appendPiece(b, piece) }})
+		if err != nil {
+			return end, nil, err
+		}
+		at = piece.Off + int64(len(piece.Data))
+	}
+}
+
+// checkOrder tells whether a piece may follow one that ended at at.
+func checkOrder(p slave.Piece, at int64) error {
+	if err := checkPiece(p); err != nil {
+		return err
+	}
+	if p.Off < at {
+		return malformed("a piece at %d after one that ended at %d", p.Off, at)
+	}
+	return nil
+}
+
+// checkEnd tells whether an end can be said. A file that was cut while it was read may end before its last piece.
+func checkEnd(e slave.End) error {
+	if e.Size < 0 {
+		return malformed("a content of %d bytes", e.Size)
+	}
+	return nil
+}

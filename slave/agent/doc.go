@@ -1,0 +1,64 @@
+// Package agent carries a slave.Tree over one byte stream: Dial gives the master's worker a Client that implements
+// slave.Tree, Serve answers it at the far end of an SSH connection with a tree of the slave's host. PROTOCOL.md has the
+// messages and the reasons for them.
+//
+// It owns the stream and the wire format, which nobody else knows. It never touches the file system, never prints, and
+// trusts nothing that arrives: every length is checked against what is really there before anything is allocated, a
+// message that does not decode or validate ends the session with an error, and text from the far end is made printable.
+//
+// The content of a batch follows its operations in the same stream, and the goroutine that reads the stream stages it:
+// what the slave's disk does not take is not read, so the sender waits and memory stays bounded at both ends.
+package agent
+
+import (
+	"time"
+
+	"georep/slave"
+)
+
+// Protocol is the number of the wire protocol. Two ends work together only if it is the same.
+const Protocol = 1
+
+const (
+	// keepAlive is how long an end writes nothing before it says that it lives.
+	keepAlive = 10 * time.Second
+	// clientSilence and serverSilence are how long an end waits for any byte before it takes the other for dead. The
+	// server's is longer, so that it is the worker who reports a link that is down.
+	clientSilence = 30 * time.Second
+	serverSilence = 60 * time.Second
+	// handshakeTime bounds Dial, opening the tree included.
+	handshakeTime = 60 * time.Second
+	// parting is how long the last words of a server may take.
+	parting = 5 * time.Second
+	// afterWriteError is how long a client waits for the server's last words when it cannot write any more.
+	afterWriteError = 2 * time.Second
+)
+
+// Limits of the wire. They are part of the protocol.
+const (
+	maxFrame   = 4 << 20
+	maxPath    = 1 << 20
+	maxName    = 255
+	maxTarget  = 4096
+	maxText    = 4096
+	maxVersion = 255
+	maxXattrs  = 1024
+	maxValue   = 64 << 10
+	maxItems   = 4096 // of a request that is a list
+	maxGroups  = 65536
+	maxOp      = maxFrame - 64
+	maxData    = slave.MaxPiece
+	maxNoise   = 64 << 10
+)
+
+// What one end allows itself; the other end need not know.
+const (
+	chunk          = 256 << 10 // lists are cut into frames of about this size
+	gather         = 256 << 10 // of frames that may wait to be written together
+	maxBatches     = 64        // that a server holds unanswered
+	requestBudget  = 64 << 20  // bytes of requests that a server holds unanswered
+	requestCost    = 32 << 10  // that each request counts beyond its own bytes
+	surveysAtOnce  = 4
+	surveyedAtOnce = 64 // queries of one survey given to the tree together
+	manyEntries    = 2000
+)

@@ -1,0 +1,207 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// Hello says who wants to replicate to what. It is the first thing that a client says.
+type Hello struct {
+	Version string // of the client's georep, for messages
+	Master  xtime.UUID
+	Session xtime.UUID
+	Volume  string // a name in the registry of the slave's host, or
+	Path    string // a directory there; one of the two is ""
+	Force   bool   // use a slave that is not empty, or belongs to another master
+	Create  bool   // make the directory if it is missing
+}
+
+const (
+	helloForce  = 1
+	helloCreate = 2
+)
+
+// mainStream is the only stream there is yet; further ones for bulk data will name themselves here.
+const mainStream = 0
+
+// appendHello encodes a Hello that has passed its check.
+func appendHello(b []byte, h *Hello) []byte {
+	b = appendStr(b, h.Version)
+	b = append(append(b, h.Master[:]...), h.Session[:]...)
+	b = appendStr(appendStr(b, h.Volume), h.Path)
+	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate))
+	// Capabilities asked for, and which stream of the session this is: none and the main one, so far.
+	return binary.AppendUvarint(append(b, 0), mainStream)
+}
+
+// hello decodes and checks a Hello.
+func (d *decoder) hello() (h Hello) {
+	h.Version = printable(d.str(maxVersion))
+	h.Master, h.Session = d.id16(), d.id16()
+	h.Volume, h.Path = d.str(maxName), d.str(maxPath)
+	bits := d.bits(helloForce | helloCreate)
+	h.Force, h.Create = bits&helloForce != 0, bits&helloCreate != 0
+	d.uvarint(math.MaxUint64) // capabilities that this end does not know are not granted, which is no error
+	d.uvarint(mainStream)
+	if d.err == nil {
+		d.err = h.check()
+	}
+	return h
+}
+
+// check tells what keeps a Hello from being sent, or accepted.
+func (h *Hello) check() error {
+	if (h.Volume == "") == (h.Path == "") || len(h.Volume) > maxName || len(h.Path) > maxPath {
+		return malformed("the hello names volume %.64q and path %.64q; want one of them", h.Volume, h.Path)
+	}
+	if h.Master.IsZero() || h.Session.IsZero() {
+		return malformed("the hello lacks the uuid of the master or of the session")
+	}
+	return nil
+}
+
+const infoRoot = 1
+
+// maxAncestors bounds the directories above a slave's root.
+const maxAncestors = 4096
+
+// appendInfo encodes a Welcome. What the tree says beyond the limits is cut, since it is for messages, or for comparing
+// places that nobody has.
+func appendInfo(b []byte, i *slave.Info) []byte {
+	b = appendStr(b, clip(i.Version, maxVersion))
+	b = appendStr(b, clip(i.Identity.BootID, maxName))
+	b = appendStr(b, clip(string(i.Namespace), maxName))
+	b = append(b, bit(i.Root, infoRoot))
+	b = binary.AppendUvarint(b, uint64(max(i.Parked, 0)))
+	b = binary.AppendUvarint(b, uint64(max(i.FreeBytes, 0)))
+	b = appendStr(b, clip(i.Path, maxPath))
+	above := i.Identity.Ancestors[:min(len(i.Identity.Ancestors), maxAncestors)]
+	b = binary.AppendUvarint(b, uint64(len(above)))
+	for _, a := range above {
+		b = appendStr(append(b, a.GFID[:]...), clip(a.FSID, maxName))
+	}
+	return append(b, 0) // capabilities granted
+}
+
+// info decodes and checks a Welcome. The path stays as it is and must be quoted where it is shown.
+func (d *decoder) info() (i slave.Info) {
+	i.Version, i.Identity.BootID = printable(d.str(maxVersion)), printable(d.str(maxName))
+	ns := d.str(maxName)
+	i.Root = d.bits(infoRoot) != 0
+	i.Parked, i.FreeBytes = d.size(), d.size()
+	i.Path = d.str(maxPath)
+	for n := d.uvarint(maxAncestors); n > 0 && d.err == nil; n-- {
+		gfid := d.id16()
+		i.Identity.Ancestors = append(i.Identity.Ancestors, beneath.Identity{GFID: gfid, FSID: d.str(maxName)})
+	}
+	d.uvarint(math.MaxUint64)
+	if d.err != nil {
+		return i
+	}
+	var err error
+	if i.Namespace, err = xtime.ParseNamespace(ns); err != nil {
+		d.fail("%w", err)
+	}
+	return i
+}
+
+// magic begins what either end says. It holds bytes that no login banner has, and line ends that a terminal in
+// between would have changed.
+const magic = "\x00\xffgeorep-agent\r\n\x1a\n\xfe\x01"
+
+// preface is said before any frame, in a form that no later protocol may change.
+type preface struct {
+	protocol uint32
+	version  string
+}
+
+// append encodes the preface, its magic included.
+func (p preface) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(append(b, magic...), p.protocol)
+	v := clip(p.version, maxVersion)
+	return append(append(b, byte(len(v))), v...)
+}
+
+// readPreface reads what follows the magic.
+func readPreface(r *bufio.Reader) (p preface, err error) {
+	var fixed [5]byte
+	if _, err := io.ReadFull(r, fixed[:]); err != nil {
+		return p, cutShort(err)
+	}
+	version := make([]byte, fixed[4])
+	if _, err := io.ReadFull(r, version); err != nil {
+		return p, cutShort(err)
+	}
+	return preface{protocol: binary.BigEndian.Uint32(fixed[:]), version: printable(string(version))}, nil
+}
+
+// findMagic reads up to the end of the magic, whatever a login shell said before it.
+func findMagic(r *bufio.Reader) error {
+	var seen []byte
+	for !bytes.HasSuffix(seen, []byte(magic)) {
+		c, err := r.ReadByte()
+		if errors.Is(err, io.EOF) || err == nil && len(seen) == maxNoise+len(magic) {
+			return noAgent(seen)
+		}
+		if err != nil {
+			return fmt.Errorf("wait for the agent: %w", err)
+		}
+		seen = append(seen, c)
+	}
+	return nil
+}
+
+// maxQuoted is how much of a wrong answer an error message repeats.
+const maxQuoted = 200
+
+// noAgent says what answered in place of the agent, as far as it is fit to be shown.
+func noAgent(said []byte) error {
+	const remedy = "install georep on the slave's host or give its place with --remote-georep"
+	line, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
+	if line == "" {
+		return fmt.Errorf("%w: the remote command ended without an answer; %s", ErrNoAgent, remedy)
+	}
+	return fmt.Errorf("%w: the remote command answered %q; %s", ErrNoAgent, clip(line, maxQuoted), remedy)
+}
+
+// expectMagic is findMagic where nothing may come before.
+func expectMagic(r *bufio.Reader) error {
+	got := make([]byte, len(magic))
+	if _, err := io.ReadFull(r, got); err != nil {
+		return cutShort(err)
+	}
+	if string(got) != magic {
+		return malformed("the client began with %.40q; this command is run by georep itself, over ssh", got)
+	}
+	return nil
+}
+
+// versionError says that the ends do not fit, and which one is behind. The words name the hosts as the reader of the
+// message at either end sees them.
+func versionError(master, slaveEnd preface) error {
+	behind := "slave"
+	if master.protocol < slaveEnd.protocol {
+		behind = "master"
+	}
+	return fmt.Errorf("%w: the master's host has georep %s (protocol %d), the slave's host georep %s (protocol %d); "+
+		"upgrade georep on the %s's host", slave.ErrVersion, printable(master.version), master.protocol,
+		printable(slaveEnd.version), slaveEnd.protocol, behind)
+}
+
+// cutShort makes of an end of file in the middle of something what it is.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stdio takes the process's standard input and output for Serve, and puts standard error in the place of standard
+// output, so that nothing that prints can get into the protocol. Closing it unblocks reading and writing, which closing
+// os.Stdin does not. It is called once, by the agent's command; where it fails the streams are as they were.
+func Stdio() (io.ReadWriteCloser, error) {
+	in, err := pollable(unix.Stdin, "stdin")
+	if err != nil {
+		return nil, err
+	}
+	out, err := pollable(unix.Stdout, "stdout")
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	if err := unix.Dup3(unix.Stderr, unix.Stdout, 0); err != nil {
+		return nil, errors.Join(fmt.Errorf("redirect stdout: %w", err), in.Close(), out.Close())
+	}
+	return &duplex{Reader: in, Writer: out, closers: []io.Closer{out, in}}, nil
+}
+
+// pollable opens a descriptor a second time for the runtime's poller.
+func pollable(fd int, name string) (*os.File, error) {
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("dup %s: %w", name, err)
+	}
+	if err := unix.SetNonblock(own, true); err != nil {
+		return nil, errors.Join(fmt.Errorf("make %s non-blocking: %w", name, err), unix.Close(own))
+	}
+	return os.NewFile(uintptr(own), name), nil
+}
+
+// duplex is two one-way streams as one.
+type duplex struct {
+	io.Reader
+	io.Writer
+	closers []io.Closer
+}
+
+// Close closes both ways.
+func (d *duplex) Close() error {
+	var errs []error
+	for _, c := range d.closers {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
