@@ -1,0 +1,60 @@
+package beneath
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+// HandleKey is a file handle as a comparable value: its type (4 bytes in the machine's order), then its bytes. It
+// identifies an inode within one file system. The empty key is none.
+type HandleKey string
+
+// MakeHandleKey builds the key of a handle.
+func MakeHandleKey(kind int32, handle []byte) HandleKey {
+	b := binary.NativeEndian.AppendUint32(make([]byte, 0, 4+len(handle)), uint32(kind))
+	return HandleKey(append(b, handle...))
+}
+
+// Key is the HandleKey of the entry name, or of d itself where name is "". Errors are those of Handle.
+func (d *Dir) Key(name string) (HandleKey, error) {
+	h, err := d.Handle(name)
+	if err != nil {
+		return "", err
+	}
+	return MakeHandleKey(h.Type(), h.Bytes()), nil
+}
+
+// OpenKey opens the directory with that handle, wherever it lies on d's file system: it is NOT confined beneath d, so
+// the caller has to prove where it lies. It needs CAP_DAC_READ_SEARCH, and d must come from OpenRoot or OpenDir. A
+// directory that is gone gives ESTALE; an inode of another type ENOTDIR. The caller closes the result, which serves for
+// operations on entries, not for listing.
+func (d *Dir) OpenKey(k HandleKey) (*Dir, error) {
+	if len(k) < 4 {
+		return nil, pathError("open handle", "", unix.EINVAL)
+	}
+	h := unix.NewFileHandle(int32(binary.NativeEndian.Uint32([]byte(k[:4]))), []byte(k[4:]))
+	fd, err := retryInt(func() (int, error) {
+		return unix.OpenByHandleAt(d.fd, h, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	})
+	if err != nil {
+		return nil, pathError("open handle", "", err)
+	}
+	return newDir(fd, d.oneFS), nil
+}
+
+// Parent opens the directory that d lies in, which may lie outside any root: the caller decides where to stop. The
+// root of a mount gives EXDEV; the root of all is its own parent. The caller closes the result, which serves for
+// operations on entries, not for listing.
+func (d *Dir) Parent() (*Dir, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV}
+	for {
+		fd, err := unix.Openat2(d.fd, "..", &how)
+		if err == nil {
+			return newDir(fd, d.oneFS), nil
+		}
+		if err != unix.EAGAIN && err != unix.EINTR {
+			return nil, pathError("open parent", "", err)
+		}
+	}
+}

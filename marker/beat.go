@@ -1,0 +1,167 @@
+package marker
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/marker/xtime"
+)
+
+const (
+	// slack covers what lies between a change's ctime and its event: the tick of the kernel's clock, and a write that
+	// was under way.
+	slack = 2 * time.Second
+	// rebootSlack covers marks that a power cut took from the file system's journal though the heartbeat survived.
+	rebootSlack = 10 * time.Minute
+)
+
+// heartbeat is the durable record of how far everything is marked.
+type heartbeat struct {
+	Time       time.Time  `json:"time"`        // every change before it is marked
+	Xtime      xtime.Time `json:"xtime"`       // with at most this
+	BootID     string     `json:"boot_id"`     // of the machine's run
+	BootOffset int64      `json:"boot_offset"` // ns from the machine's start clock to the wall clock, at Time
+	SlowScan   time.Time  `json:"slow_scan"`   // start of the last complete scan for what events never tell
+	Entries    int64      `json:"entries"`     // at the last full scan; -1 unknown
+}
+
+// beats keeps the heartbeat: it advances when the source is drained, and stands still while something before it is
+// known or feared to be unmarked. It may be used from any goroutine.
+type beats struct {
+	path   string
+	bootID string
+	owing  func() int64 // marks to be tried again
+
+	mu      sync.Mutex
+	now     heartbeat // as of now
+	lost    int       // how often events were lost; the start counts
+	found   int       // the value of lost up to which a scan has found what was lost
+	written heartbeat
+}
+
+// openBeats reads the last heartbeat; ok tells whether there is one.
+func openBeats(dir string, owing func() int64) (b *beats, ok bool, err error) {
+	b = &beats{path: filepath.Join(dir, heartbeatFile), owing: owing, now: heartbeat{Entries: -1}}
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, false, fmt.Errorf("tell one run of the machine from another: %w", err)
+	}
+	b.bootID = strings.TrimSpace(string(id))
+	content, err := os.ReadFile(b.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read the heartbeat: %w", err)
+	}
+	// A damaged record is as good as none: everything is compared then.
+	if json.Unmarshal(content, &b.now) != nil || b.now.Time.IsZero() {
+		b.now = heartbeat{Entries: -1}
+		return b, false, nil
+	}
+	b.written = b.now
+	return b, true, nil
+}
+
+// since tells from which ctime on a scan has to look for what the heartbeat does not cover. ok is false when the clock
+// moved so that no ctime can tell.
+func (b *beats) since(m moment) (from time.Time, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	from = b.now.Time.Add(-slack)
+	if b.now.BootID != b.bootID {
+		return from.Add(-rebootSlack), !m.wall.Before(b.now.Time)
+	}
+	// Within one run of the machine a step back of the wall clock is known exactly.
+	if step := m.offset - b.now.BootOffset; step < 0 {
+		from = from.Add(time.Duration(step))
+	}
+	return from, true
+}
+
+// drained says that everything that happened before m is marked, with xtimes up to x, unless it was lost.
+func (b *beats) drained(m moment, x xtime.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lost > b.found || b.owing() > 0 {
+		return
+	}
+	b.now.Time, b.now.Xtime, b.now.BootID, b.now.BootOffset = m.wall, x, b.bootID, m.offset
+}
+
+// lose says that changes after the heartbeat went unseen.
+func (b *beats) lose() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lost++
+}
+
+// losses counts the losses so far, for a scan that is about to begin; missing tells whether one is needed.
+func (b *beats) losses() (count int, missing bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lost, b.lost > b.found
+}
+
+// reset starts anew at m: everything before counts as changed, whatever was lost.
+func (b *beats) reset(m moment, x xtime.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.found = b.lost
+	b.now = heartbeat{Time: m.wall, Xtime: x, BootID: b.bootID, BootOffset: m.offset, Entries: -1}
+}
+
+// scanned says that a complete scan, begun at t after so many losses, found what they had lost.
+func (b *beats) scanned(losses int, t time.Time, entries int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.found, b.now.SlowScan, b.now.Entries = max(b.found, losses), t, entries
+}
+
+func (b *beats) get() heartbeat {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
+}
+
+// save makes the heartbeat durable.
+func (b *beats) save() error {
+	now := b.get()
+	if now.Time.IsZero() || now == b.written {
+		return nil
+	}
+	content, err := json.Marshal(now)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(b.path, content, true); err != nil {
+		return fmt.Errorf("write the heartbeat: %w", err)
+	}
+	b.written = now
+	return nil
+}
+
+// moment is a time on the wall clock, and what to add then to the time since the machine started to get it: between two
+// moments of one run of the machine, the difference of the offsets is how far the wall clock was set.
+type moment struct {
+	wall   time.Time
+	offset int64 // ns
+}
+
+func now() moment {
+	wall := time.Now().Round(0)
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return moment{wall: wall}
+	}
+	return moment{wall, wall.UnixNano() - ts.Nano()}
+}

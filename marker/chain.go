@@ -1,0 +1,128 @@
+package marker
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+)
+
+// found is an entry that a scan wants marked.
+type found struct {
+	name string
+	stat beneath.Stat
+}
+
+// markChain marks entries of d that are no directories, then d and every directory above it, with an xtime of their
+// own: an older one would hide them where an ancestor was marked since. It holds two descriptors whatever the depth.
+// incomplete tells that something has to be marked again and cannot be remembered.
+func (c *core) markChain(d *beneath.Dir, entries []found) (incomplete bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	inside, err := c.inside(d)
+	if err != nil {
+		return judge(err, func() bool { return true }) == again, nil
+	}
+	if !inside {
+		return false, nil
+	}
+	t, err := c.clock.Next()
+	if err != nil {
+		return true, err
+	}
+	for i := range entries {
+		if c.stampOwn(d, entries[i].name, &entries[i].stat, t) {
+			incomplete = true
+		}
+	}
+	incomplete = c.markUp(d, t) || incomplete
+	if incomplete {
+		c.forget(d, entries)
+	}
+	return incomplete, nil
+}
+
+// forget makes the next scan find again what this chain marked: something above it may lack the mark.
+func (c *core) forget(d *beneath.Dir, entries []found) {
+	if st, err := d.Stat(""); err == nil {
+		c.own.forget(&st)
+	}
+	for i := range entries {
+		c.own.forget(&entries[i].stat)
+	}
+}
+
+// inside tells whether d lies below the root, or is it, now.
+func (c *core) inside(d *beneath.Dir) (bool, error) {
+	inside := false
+	err := c.climb(d, func(_ *beneath.Dir, st *beneath.Stat) { inside = inside || c.isRoot(st) })
+	return inside, err
+}
+
+// markUp marks d and every directory above it up to the root.
+func (c *core) markUp(d *beneath.Dir, t xtime.Time) (incomplete bool) {
+	err := c.climb(d, func(at *beneath.Dir, st *beneath.Stat) {
+		if c.stampOwn(at, "", st, t) {
+			incomplete = true
+		}
+	})
+	return incomplete || err != nil && judge(err, func() bool { return true }) == again
+}
+
+// climb calls fn for d and each directory above it, up to the volume's root or, when d lies elsewhere, to the top of
+// the mount.
+func (c *core) climb(d *beneath.Dir, fn func(*beneath.Dir, *beneath.Stat)) error {
+	at, last := d, inode{}
+	defer func() {
+		if at != d {
+			at.Close()
+		}
+	}()
+	for {
+		st, err := at.Stat("")
+		if err != nil {
+			return err
+		}
+		// The root of all is its own parent.
+		if last == (inode{st.Dev, st.Ino}) {
+			return nil
+		}
+		fn(at, &st)
+		if c.isRoot(&st) {
+			return nil
+		}
+		last = inode{st.Dev, st.Ino}
+		up, err := at.Parent()
+		if errors.Is(err, unix.EXDEV) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if at != d {
+			at.Close()
+		}
+		at = up
+	}
+}
+
+func (c *core) isRoot(st *beneath.Stat) bool {
+	return st.Dev == c.rootStat.Dev && st.Ino == c.rootStat.Ino
+}
+
+// stampOwn marks an entry and remembers the ctime that this gives it. It tells whether the mark failed in a way that
+// only another scan can make good.
+func (c *core) stampOwn(d *beneath.Dir, name string, before *beneath.Stat, t xtime.Time) (lost bool) {
+	switch c.stamp(d, name, t) {
+	case again:
+		return !c.owe(d, name)
+	case done:
+		if after, err := d.Stat(name); err == nil {
+			c.own.add(before, &after, time.Now())
+		}
+	}
+	return false
+}

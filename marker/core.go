@@ -1,0 +1,121 @@
+package marker
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+
+	"georep/internal/beneath"
+	"georep/marker/fanotify"
+	"georep/marker/xtime"
+)
+
+// core is what stamps: one per running marker. It serialises all marks, so that each gets a newer xtime than the one
+// before it on every directory they share.
+type core struct {
+	root     *beneath.Dir
+	rootStat beneath.Stat
+	names    xtime.Names
+	clock    *Clock
+	log      zerolog.Logger
+	refusals refusals
+	own      *ownMarks
+	tree     *tree // nil where directories cannot be opened by handle
+
+	// set writes one xtime. Tests make it fail.
+	set func(d *beneath.Dir, name string, t xtime.Time) error
+
+	mu    sync.Mutex // held during a mark
+	retry *batch     // what failed and has to be marked again; under mu
+	owing atomic.Int64
+}
+
+func newCore(o *Options) (*core, error) {
+	root, err := openMaster(o)
+	if err != nil {
+		return nil, err
+	}
+	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{}, retry: newBatch()}
+	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }
+	if err := c.start(o.Dir); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *core) start(dir string) (err error) {
+	if c.rootStat, err = c.root.Stat(""); err != nil {
+		return err
+	}
+	floor, err := c.root.Xtime("", &c.names)
+	if err != nil {
+		return fmt.Errorf("read the root's xtime: %w", err)
+	}
+	c.clock, err = OpenClock(filepath.Join(dir, clockFile), floor)
+	return err
+}
+
+// close gives back every descriptor, and writes down where the clock stands.
+func (c *core) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tree != nil {
+		c.tree.close()
+	}
+	return errors.Join(c.clock.Close(), c.root.Close())
+}
+
+// stamp marks one entry of d ("" is d itself) and decides about a failure. It is called with mu held.
+func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) verdict {
+	err := c.set(d, name, t)
+	v := judge(err, func() bool {
+		x, err := d.Xtime(name, &c.names)
+		return err == nil && x != 0
+	})
+	switch v {
+	case refused:
+		c.refusals.add(d, name, err)
+	case again:
+		c.log.Warn().Err(err).Msg("a mark failed and will be tried again")
+	}
+	return v
+}
+
+// owe records a mark that has to be tried again, and tells whether it could: without handles there is no way to come
+// back to an entry, and the whole scan has to be repeated. It is called with mu held.
+func (c *core) owe(d *beneath.Dir, name string) bool {
+	if c.tree == nil || c.retry.size() >= maxOwed {
+		return false
+	}
+	key, err := d.Key("")
+	if err != nil {
+		return false
+	}
+	c.retry.add(fanotify.Place{Dir: key, Name: name})
+	c.owing.Store(int64(c.retry.size()))
+	return true
+}
+
+// openMaster opens the root and proves that it is the volume's.
+func openMaster(o *Options) (*beneath.Dir, error) {
+	root, err := beneath.OpenRoot(o.Root, true)
+	if err != nil {
+		return nil, fmt.Errorf("open volume %s: %w: %w", o.Root, ErrNotMaster, err)
+	}
+	id, err := root.Identity()
+	if err == nil && !o.Identity.GFID.IsZero() && id.GFID != o.Identity.GFID {
+		err = fmt.Errorf("volume %s: %w: it is another directory than the one recorded (is the file system mounted?)",
+			o.Root, ErrNotMaster)
+	}
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	o.Identity = id
+	return root, nil
+}

@@ -1,0 +1,103 @@
+package marker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The files of a runtime directory.
+const (
+	lockFile      = "marker.lock"
+	clockFile     = "marker.clock"
+	heartbeatFile = "marker.heartbeat"
+	statusFile    = "marker.status"
+	ownFile       = "marker.own"
+	usersFile     = "users.lock"
+)
+
+// lockTries and lockPause let a lock outlast the moment for which Alive holds it.
+const (
+	lockTries = 10
+	lockPause = 20 * time.Millisecond
+)
+
+// lock takes the flock that says "this volume's marker lives". Closing the file gives it back.
+func lock(ctx context.Context, dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the volume's runtime directory: %w", err)
+	}
+	for try := 1; ; try++ {
+		f, err := tryLock(filepath.Join(dir, lockFile), unix.LOCK_EX)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
+			return f, err
+		}
+		if try == lockTries {
+			return nil, fmt.Errorf("lock %s: %w", filepath.Join(dir, lockFile), ErrRunning)
+		}
+		if err := pause(ctx, lockPause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// tryLock opens path, making it where needed, and takes a flock on it without waiting.
+func tryLock(path string, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// replaceFile gives path new content, atomically; with durable it is on the device when it returns.
+func replaceFile(path string, content []byte, durable bool) error {
+	next := path + ".new"
+	if err := writeFile(next, content, durable); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return err
+	}
+	if !durable {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func writeFile(path string, content []byte, durable bool) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// pause waits for d, or until ctx ends, which is then the error.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,108 @@
+package marker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+)
+
+const (
+	keepEach      = time.Second
+	heartbeatEach = 5 // times keepEach, between two durable heartbeats
+	unusedGrace   = 5 // times keepEach, before anybody has to use the marker
+)
+
+// keep does, each second, what does not depend on events: it proves that the root is still the master, writes the
+// status and the heartbeat, and sees whether anybody still uses the marker.
+func (m *marker) keep(ctx context.Context) error {
+	ticker := time.NewTicker(keepEach)
+	defer ticker.Stop()
+	for n := 0; ; n++ {
+		if err := m.keepOnce(n); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+func (m *marker) keepOnce(n int) error {
+	if err := m.checkRoot(); err != nil {
+		return err
+	}
+	if n%heartbeatEach == 0 {
+		if err := m.beats.save(); err != nil {
+			return err
+		}
+	}
+	if err := m.writeStatus(); err != nil {
+		return fmt.Errorf("write the marker's status: %w", err)
+	}
+	if m.o.ExitWhenUnused && n >= unusedGrace {
+		return m.checkUsers()
+	}
+	return nil
+}
+
+// checkRoot fails once the root's path leads to another directory than the volume's.
+func (m *marker) checkRoot() error {
+	root, err := beneath.OpenRoot(m.o.Root, true)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return fmt.Errorf("volume %s is gone: %w: %w", m.o.Root, ErrNotMaster, err)
+	}
+	if err != nil {
+		m.log.Warn().Err(err).Msg("could not look at the volume's root")
+		return nil
+	}
+	defer root.Close()
+	id, err := root.Identity()
+	if err == nil && id != m.o.Identity {
+		return fmt.Errorf("volume %s: %w any more: the path leads to another directory (was a file system unmounted?)",
+			m.o.Root, ErrNotMaster)
+	}
+	return nil
+}
+
+// checkUsers returns errUnused when nobody holds users.lock; it keeps the lock then, so that whoever comes now waits
+// until this marker is gone.
+func (m *marker) checkUsers() error {
+	f, err := tryLock(filepath.Join(m.o.Dir, usersFile), unix.LOCK_EX)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m.users = f
+	return errUnused
+}
+
+func (m *marker) writeStatus() error {
+	hb := m.beats.get()
+	s := Status{
+		PID: os.Getpid(), Source: SourceFanotify, Reason: m.reason, VolumeMark: m.o.VolumeMark,
+		Heartbeat: hb.Time, HeartbeatXtime: hb.Xtime, Entries: hb.Entries,
+		Scanning: m.scanning.Load(), Retrying: int(m.owing.Load()),
+	}
+	if m.live == nil {
+		s.Source = SourceScan
+	}
+	if _, missing := m.beats.losses(); missing && m.live != nil {
+		s.Reason = "finding what changed unseen since " + hb.Time.Format(time.RFC3339)
+	} else if s.Retrying > 0 {
+		s.Reason = fmt.Sprintf("%d marks failed and are tried again; the log names the cause", s.Retrying)
+	}
+	m.refusals.fill(&s)
+	return writeStatus(m.o.Dir, &s)
+}

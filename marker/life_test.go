@@ -1,0 +1,271 @@
+package marker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/integration/harness/fstest"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+)
+
+func TestFirstStartTakesTheVolumeMark(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	v.sh("mkdir a; touch a/f")
+	before := xtime.FromTime(time.Now())
+	v.start().quiet()
+	if v.o.VolumeMark < before || v.xtime("") != v.o.VolumeMark || v.xtime("a/f") != 0 {
+		t.Errorf("volume mark %v, root %v, file %v", v.o.VolumeMark, v.xtime(""), v.xtime("a/f"))
+	}
+	if hb := v.m.beats.get(); hb.Entries != 2 {
+		t.Errorf("counted %d entries", hb.Entries)
+	}
+	v.halt()
+	taken := v.o.VolumeMark
+	v.start().settle()
+	v.halt()
+	if v.o.VolumeMark != taken {
+		t.Error("a further start took another volume mark")
+	}
+	v.o.RaiseMark = true
+	v.start().settle()
+	if v.o.VolumeMark <= taken || v.xtime("") != v.o.VolumeMark {
+		t.Errorf("raised from %v to %v, root %v", taken, v.o.VolumeMark, v.xtime(""))
+	}
+}
+
+func TestChangesWhileStoppedAreFound(t *testing.T) {
+	fstest.Each(t, func(t *testing.T, dir string) {
+		v := newVol(t, dir)
+		v.sh("mkdir -p a/b c d; touch a/b/f a/b/g c/h d/i")
+		v.aged()
+		v.start().quiet()
+		v.halt()
+		before := v.all()
+		v.sh("echo x > a/b/f; rm c/h; mkdir -p c/n; touch c/n/o")
+		v.start().quiet()
+		v.checkMarked(before, "", "a", "a/b", "a/b/f", "c", "c/n", "c/n/o")
+	})
+}
+
+// aged waits until the files are so old that the slack does not bring them back.
+func (v *vol) aged() {
+	v.t.Helper()
+	born := time.Now()
+	v.until("the files are older than the slack", func() bool { return time.Since(born) > slack+100*time.Millisecond })
+}
+
+// checkMarked fails unless exactly these paths got another xtime.
+func (v *vol) checkMarked(before map[string]xtime.Time, want ...string) {
+	v.t.Helper()
+	var got []string
+	for path, x := range v.all() {
+		if x != before[path] {
+			got = append(got, path)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		v.t.Errorf("marked %q, want %q", got, want)
+	}
+}
+
+func TestOnce(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+	v.sh("mkdir -p a/b c; touch a/b/f c/g")
+	v.aged()
+	first, err := Once(t.Context(), v.o)
+	if err != nil || first.Marked != 0 || first.Entries != 5 || first.VolumeMark == 0 {
+		t.Fatalf("first: %+v, %v", first, err)
+	}
+	before := v.all()
+	v.sh("echo x > a/b/f; touch -d 2001-01-01 a/b/f")
+	second, err := Once(t.Context(), v.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.checkMarked(before, "", "a", "a/b", "a/b/f")
+	if x := v.xtime(""); second.Xtime < x || !second.Heartbeat.After(first.Heartbeat) {
+		t.Errorf("root %v; %+v after %+v", x, second, first)
+	}
+	third, err := Once(t.Context(), v.o)
+	if err != nil || third.Marked != 0 {
+		t.Errorf("nothing changed, but %+v, %v", third, err)
+	}
+}
+
+func TestOneMarkerAVolume(t *testing.T) {
+	v := newVol(t, t.TempDir())
+	if Alive(v.o.Dir) {
+		t.Error("alive before the start")
+	}
+	v.start().settle()
+	if !Alive(v.o.Dir) {
+		t.Error("not alive")
+	}
+	if err := Run(t.Context(), v.o); !errors.Is(err, ErrRunning) {
+		t.Errorf("a second Run: %v", err)
+	}
+	if _, err := Once(t.Context(), v.o); !errors.Is(err, ErrRunning) {
+		t.Errorf("Once beside Run: %v", err)
+	}
+	v.sh("touch f")
+	if err := WaitMark(t.Context(), v.o.Dir, time.Now()); err != nil || v.xtime("f") == 0 {
+		t.Errorf("waited for a mark: %v, %v", v.xtime("f"), err)
+	}
+	v.halt()
+	if err := WaitMark(t.Context(), v.o.Dir, time.Now()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("waited for a dead marker: %v", err)
+	}
+}
+
+func TestAnotherRootIsNeverMarked(t *testing.T) {
+	dir := fstest.Mount(t, fstest.Tmpfs, fstest.Options{})
+	shIn(t, dir, "mkdir master other; touch other/f")
+	v := newVol(t, filepath.Join(dir, "master"))
+	v.o.Identity = beneath.Identity{GFID: xtime.GFID{1}}
+	if err := Run(t.Context(), v.o); !errors.Is(err, ErrNotMaster) {
+		t.Fatalf("started on another directory: %v", err)
+	}
+	v.o.Identity = beneath.Identity{}
+	v.start().settle()
+	shIn(t, dir, "mv master elsewhere; mv other master; touch master/g")
+	stop := v.stop
+	v.stop = nil
+	ended := make(chan error, 1)
+	v.until("the marker sees it", func() bool {
+		err := v.m.checkRoot()
+		return errors.Is(err, ErrNotMaster)
+	})
+	go func() { ended <- stop() }()
+	if err := <-ended; err != nil && !errors.Is(err, ErrNotMaster) {
+		t.Errorf("ended with %v", err)
+	}
+	for path, x := range v.all() {
+		if x != 0 {
+			t.Errorf("%q of another tree was marked", path)
+		}
+	}
+}
+
+func TestUnusedMarkerEnds(t *testing.T) {
+	t.Parallel()
+	v := newVol(t, t.TempDir())
+	v.o.ExitWhenUnused = true
+	if err := os.MkdirAll(v.o.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	user, err := tryLock(filepath.Join(v.o.Dir, usersFile), unix.LOCK_SH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := open(t.Context(), v.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	if err := m.keepOnce(unusedGrace); err != nil {
+		t.Errorf("used, but %v", err)
+	}
+	user.Close()
+	if err := m.keepOnce(unusedGrace - 1); err != nil {
+		t.Errorf("within the grace, but %v", err)
+	}
+	if err := m.keepOnce(unusedGrace); !errors.Is(err, errUnused) {
+		t.Errorf("unused, but %v", err)
+	}
+	m.users.Close()
+	if err := m.run(t.Context()); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("an unused marker ended with %v", err)
+	}
+}
+
+// TestSteppedClock edits the heartbeat as if the wall clock had been set since.
+func TestSteppedClock(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	v.sh("mkdir a; touch a/f")
+	v.start().quiet()
+	v.halt()
+	v.sh("echo x > a/f")
+	mark := v.o.VolumeMark
+	v.editHeartbeat(func(h *heartbeat) {
+		h.Time, h.BootOffset = h.Time.Add(time.Hour), h.BootOffset+int64(time.Hour)
+	})
+	v.start().quiet()
+	if v.xtime("a/f") == 0 || v.o.VolumeMark != mark {
+		t.Errorf("set back in one run of the machine: file %v, volume mark %v, was %v", v.xtime("a/f"), v.o.VolumeMark, mark)
+	}
+	v.halt()
+	v.editHeartbeat(func(h *heartbeat) { h.Time, h.BootID = h.Time.Add(time.Hour), "another" })
+	v.start().settle()
+	if v.o.VolumeMark <= mark {
+		t.Error("set back across a boot, but not everything is compared")
+	}
+	v.halt()
+	mark = v.o.VolumeMark
+	if err := os.Remove(filepath.Join(v.o.Dir, heartbeatFile)); err != nil {
+		t.Fatal(err)
+	}
+	v.start().settle()
+	if v.o.VolumeMark <= mark {
+		t.Error("the heartbeat was lost, but not everything is compared")
+	}
+}
+
+func (v *vol) editHeartbeat(edit func(*heartbeat)) {
+	v.t.Helper()
+	path := filepath.Join(v.o.Dir, heartbeatFile)
+	var h heartbeat
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(b, &h)
+	}
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	edit(&h)
+	if b, err = json.Marshal(h); err == nil {
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// TestHeartbeatWaitsForTheScan: what was lost holds the heartbeat until a scan that began after the loss is complete.
+func TestHeartbeatWaitsForTheScan(t *testing.T) {
+	owing := int64(0)
+	b, known, err := openBeats(t.TempDir(), func() int64 { return owing })
+	if err != nil || known {
+		t.Fatal(known, err)
+	}
+	step := func(what string, moves bool) {
+		t.Helper()
+		before, m := b.get().Time, now()
+		b.drained(m, 1)
+		if moved := b.get().Time != before; moved != moves {
+			t.Errorf("%s: the heartbeat moved: %v", what, moved)
+		}
+	}
+	step("nothing lost", true)
+	b.lose()
+	step("lost", false)
+	losses, _ := b.losses()
+	b.lose()
+	b.scanned(losses, time.Now(), 1)
+	step("lost again during the scan", false)
+	losses, _ = b.losses()
+	b.scanned(losses, time.Now(), 1)
+	step("found", true)
+	owing = 1
+	step("a mark failed", false)
+}

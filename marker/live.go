@@ -1,0 +1,223 @@
+package marker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/marker/fanotify"
+)
+
+const (
+	coalesce     = 4 * time.Millisecond   // from the first event of a batch to its mark
+	idleWake     = 200 * time.Millisecond // how often an idle source moves the heartbeat on
+	busyWake     = 5 * time.Millisecond   // the same once after events: a burst is over as soon as it is marked
+	retryFirst   = 100 * time.Millisecond
+	retryLongest = 30 * time.Second
+)
+
+// live marks what the kernel reports.
+type live struct {
+	*core
+	src   *fanotify.Source
+	beats *beats
+	// lost and blind wake the scanner: events were lost, or came without a place.
+	lost, blind func()
+
+	pid   int32
+	idle  time.Duration
+	busy  bool // the last step read events
+	batch *batch
+
+	// t0 is a moment at which the queue held need events more than have been read since.
+	t0   moment
+	need int
+
+	retryAt time.Time
+	backoff time.Duration
+}
+
+// run marks until ctx ends, and then once more what is in the queue.
+func (l *live) run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, l.src.Interrupt)()
+	for ctx.Err() == nil {
+		if err := l.step(ctx); err != nil {
+			return err
+		}
+	}
+	return l.last()
+}
+
+func newLive(c *core, src *fanotify.Source, b *beats) *live {
+	return &live{core: c, src: src, beats: b, pid: int32(os.Getpid()), idle: idleWake, batch: newBatch(), backoff: retryFirst}
+}
+
+// probeWait is how long an event that must come may take.
+const probeWait = 2 * time.Second
+
+// probe proves that events arrive, by an xattr that comes and goes on the root. Other events it meets are kept.
+func (l *live) probe(attr string) error {
+	if err := errors.Join(l.root.Setxattr("", attr, []byte("georep")), l.root.Removexattr("", attr)); err != nil {
+		return err
+	}
+	seen := false
+	l.src.WaitUntil(time.Now().Add(probeWait))
+	for !seen {
+		if err := l.src.Wait(); err != nil {
+			return fmt.Errorf("the kernel reports no changes of this file system: %w", err)
+		}
+		_, err := l.src.Read(func(ev *fanotify.Event) {
+			seen = seen || ev.PID == l.pid && ev.At.Dir == l.tree.rootKey
+			l.take(ev)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step waits for events, lets a few milliseconds of them come together, and marks them.
+func (l *live) step(ctx context.Context) error {
+	wake := l.idle
+	if l.busy {
+		wake = min(wake, busyWake)
+	}
+	l.src.WaitUntil(time.Now().Add(wake))
+	if err := l.src.Wait(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	if n, err := l.src.Pending(); err == nil && n > 0 && n < maxBatch/4 {
+		// The end of ctx is for run to see.
+		_ = pause(ctx, coalesce)
+	}
+	return l.markQueue()
+}
+
+// last drains the queue as it is when the marker is told to end, so that the next start has nothing to look for.
+func (l *live) last() error {
+	l.need = 0
+	if err := l.markQueue(); err != nil {
+		return err
+	}
+	for l.need > 0 {
+		if err := l.markQueue(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markQueue reads one batch from the queue and marks it. Once as many events were read as the queue held at t0,
+// everything that happened before t0 is marked: also under a load that never lets the queue run empty.
+func (l *live) markQueue() error {
+	if l.need <= 0 {
+		l.t0 = now()
+		n, err := l.src.Pending()
+		if err != nil {
+			return err
+		}
+		l.need = n
+	}
+	if err := l.readBatch(); err != nil {
+		return err
+	}
+	l.addRetries()
+	if l.batch.size() > 0 {
+		if err := l.mark(l.batch); err != nil {
+			return err
+		}
+		l.batch = newBatch()
+	}
+	l.nextRetry()
+	if l.need <= 0 {
+		l.beats.drained(l.t0, l.clock.Last())
+	}
+	return nil
+}
+
+func (l *live) readBatch() error {
+	l.busy = false
+	for l.batch.size() < maxBatch {
+		n, err := l.src.Read(l.take)
+		l.need -= n
+		l.busy = l.busy || n > 0
+		if errors.Is(err, fanotify.ErrMalformed) {
+			l.log.Error().Err(err).Msg("events were lost")
+			l.lost()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			// An empty queue has nothing from before t0 either.
+			l.need = 0
+			return nil
+		}
+	}
+	return nil
+}
+
+// take turns one event into places to mark.
+func (l *live) take(ev *fanotify.Event) {
+	const gone = unix.FAN_DELETE | unix.FAN_ONDIR
+	switch {
+	case ev.Overflow():
+		l.log.Warn().Msg("the kernel's event queue overflowed; scanning for what it lost")
+		l.lost()
+		return
+	case ev.PID == l.pid:
+		return // Our own mark.
+	case ev.Mask&unix.FAN_RENAME != 0 && ev.IsDir():
+		l.core.mu.Lock()
+		l.tree.flush()
+		l.core.mu.Unlock()
+	}
+	if ev.From.Dir != "" {
+		l.batch.add(fanotify.Place{Dir: ev.From.Dir})
+	}
+	switch {
+	case ev.At.Dir == "":
+		// A change of content without a name comes from a file opened by handle, as NFS servers do. A change of the link
+		// count alone, the other reason, concerns no entry that still exists.
+		if ev.From.Dir == "" && ev.Mask&(unix.FAN_MODIFY|unix.FAN_CLOSE_WRITE) != 0 {
+			l.blind()
+		}
+	case ev.Mask&^gone == 0, ev.At.Name == ".", ev.At.Name == "":
+		l.batch.add(fanotify.Place{Dir: ev.At.Dir})
+	case ev.IsDir() && ev.Target != "":
+		// A directory is marked in its turn, after what lies in it, not among the entries.
+		l.batch.add(fanotify.Place{Dir: ev.At.Dir})
+		l.batch.add(fanotify.Place{Dir: ev.Target})
+	default:
+		l.batch.add(ev.At)
+	}
+}
+
+// addRetries puts into the batch what is due to be tried again.
+func (l *live) addRetries() {
+	if l.owing.Load() == 0 || time.Now().Before(l.retryAt) {
+		return
+	}
+	l.batch.addAll(l.takeRetry())
+}
+
+// nextRetry sets the time for what failed: sooner at first, and at once given up for a scan where it is too much.
+func (l *live) nextRetry() {
+	switch n := l.owing.Load(); {
+	case n == 0:
+		l.backoff, l.retryAt = retryFirst, time.Time{}
+	case n > maxOwed:
+		l.takeRetry()
+		l.owing.Store(0)
+		l.lost()
+	case !time.Now().Before(l.retryAt):
+		l.retryAt = time.Now().Add(l.backoff)
+		l.backoff = min(2*l.backoff, retryLongest)
+	}
+}

@@ -1,0 +1,144 @@
+package marker
+
+import (
+	"cmp"
+	"slices"
+
+	"georep/internal/beneath"
+	"georep/marker/fanotify"
+	"georep/marker/xtime"
+)
+
+const (
+	maxBatch = 4096    // places marked with one xtime
+	maxOwed  = 1 << 16 // places remembered for another try
+)
+
+// batch is what is marked with one xtime: places, by directory. The name "" is the directory itself; a directory that
+// is in the batch is marked in any case.
+type batch struct {
+	dirs  map[beneath.HandleKey]map[string]struct{}
+	count int
+}
+
+func newBatch() *batch { return &batch{dirs: map[beneath.HandleKey]map[string]struct{}{}} }
+
+func (b *batch) size() int { return b.count }
+
+func (b *batch) add(p fanotify.Place) {
+	names, ok := b.dirs[p.Dir]
+	if !ok {
+		b.dirs[p.Dir] = nil
+		b.count++
+	}
+	if p.Name == "" {
+		return
+	}
+	if names == nil {
+		names = map[string]struct{}{}
+		b.dirs[p.Dir] = names
+	}
+	if _, have := names[p.Name]; !have {
+		names[p.Name] = struct{}{}
+		b.count++
+	}
+}
+
+func (b *batch) addAll(more *batch) {
+	for dir, names := range more.dirs {
+		b.add(fanotify.Place{Dir: dir})
+		for name := range names {
+			b.add(fanotify.Place{Dir: dir, Name: name})
+		}
+	}
+}
+
+// mark marks a batch (invariant 1). What could not be marked now is in c.retry afterwards. The error is the clock's.
+func (c *core) mark(b *batch) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() { c.owing.Store(int64(c.retry.size())) }()
+	depth := c.locateAll(b)
+	if len(depth) == 0 {
+		return nil
+	}
+	t, err := c.clock.Next()
+	if err != nil {
+		c.retry.addAll(b)
+		return err
+	}
+	for dir, names := range b.dirs {
+		if _, inside := depth[dir]; inside && len(names) > 0 {
+			c.markEntries(dir, names, t)
+		}
+	}
+	c.markDirs(depth, t)
+	return nil
+}
+
+// locateAll returns the directories of the batch that lie below the root and all those above them, each with its depth.
+func (c *core) locateAll(b *batch) map[beneath.HandleKey]int {
+	depth := map[beneath.HandleKey]int{}
+	for dir, names := range b.dirs {
+		chain, err := c.tree.chain(dir)
+		switch judge(err, func() bool { return true }) {
+		case done:
+		case again:
+			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]map[string]struct{}{dir: names}})
+			continue
+		default:
+			// It is gone, and what removed it is an event of its own.
+			continue
+		}
+		for i, k := range chain {
+			if _, have := depth[k]; have {
+				break
+			}
+			depth[k] = len(chain) - i
+		}
+	}
+	return depth
+}
+
+func (c *core) markEntries(dir beneath.HandleKey, names map[string]struct{}, t xtime.Time) {
+	d, err := c.tree.dir(dir)
+	if err != nil {
+		if judge(err, func() bool { return true }) == again {
+			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]map[string]struct{}{dir: names}})
+		}
+		return
+	}
+	for name := range names {
+		if c.stamp(d, name, t) == again {
+			c.retry.add(fanotify.Place{Dir: dir, Name: name})
+		}
+	}
+}
+
+// markDirs marks the deepest first. A directory that refuses does not keep those above it from being marked.
+func (c *core) markDirs(depth map[beneath.HandleKey]int, t xtime.Time) {
+	keys := make([]beneath.HandleKey, 0, len(depth))
+	for k := range depth {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b beneath.HandleKey) int { return cmp.Compare(depth[b], depth[a]) })
+	for _, k := range keys {
+		d, err := c.tree.dir(k)
+		v := judge(err, func() bool { return true })
+		if v == done {
+			v = c.stamp(d, "", t)
+		}
+		if v == again {
+			c.retry.add(fanotify.Place{Dir: k})
+		}
+	}
+}
+
+// takeRetry hands over what has to be tried again.
+func (c *core) takeRetry() *batch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.retry
+	c.retry = newBatch()
+	return b
+}

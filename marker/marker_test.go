@@ -1,0 +1,145 @@
+package marker
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"georep/integration/harness/fstest"
+	"georep/marker/xtime"
+)
+
+// script is what happens to a volume that a marker watches, and what must be marked by it: exactly these paths, besides
+// the root. "" marks nothing, not even the root.
+type script struct {
+	name, before, do, marks string
+}
+
+func scripts() []script {
+	return []script{
+		{"create", "mkdir -p a/b", "echo x > a/b/f", "a a/b a/b/f"},
+		{"write", "mkdir -p a/b; echo x > a/b/f; echo y > a/b/g", "echo z >> a/b/f", "a a/b a/b/f"},
+		{"overwrite same size, mtime put back", "echo x > f; touch -d 2020-01-01 f",
+			"echo y > f; touch -d 2020-01-01 f", "f"},
+		{"chmod", "mkdir a; touch a/f", "chmod 600 a/f", "a a/f"},
+		{"chown", "mkdir a; touch a/f", "chown 7:8 a/f", "a a/f"},
+		{"xattr", "mkdir a; touch a/f", "setfattr -n user.x -v 1 a/f", "a a/f"},
+		{"chmod of a directory", "mkdir -p a/b; touch a/b/f", "chmod 700 a/b", "a a/b"},
+		{"chmod of the root", "mkdir a", "chmod 711 .", "."},
+		{"delete", "mkdir -p a/b; touch a/b/f a/b/g", "rm a/b/f", "a a/b"},
+		{"rmdir", "mkdir -p a/b; touch a/g", "rmdir a/b", "a"},
+		{"remove a tree", "mkdir -p a/b/c; touch a/b/c/f a/g", "rm -r a/b", "a"},
+		{"mkdir", "mkdir a", "mkdir a/n", "a a/n"},
+		{"mkdir deep", "", "mkdir -p a/b/c", "a a/b a/b/c"},
+		{"rename in a directory", "mkdir a; touch a/f a/g", "mv a/f a/h", "a a/h"},
+		{"rename between directories", "mkdir a b c; touch a/f", "mv a/f b/f", "a b b/f"},
+		{"rename over", "mkdir a b; touch a/f b/f", "mv a/f b/f", "a b b/f"},
+		{"rename of a directory", "mkdir -p a/b/c d; touch a/b/c/f", "mv a/b d/e", "a d d/e"},
+		{"hard link", "mkdir a b; touch a/f", "ln a/f b/g", "b b/g a/f"},
+		{"unlink one of two names", "mkdir a b; touch a/f; ln a/f b/g", "rm a/f", "a"},
+		{"symlink", "mkdir a", "ln -s nowhere a/l", "a a/l"},
+		{"fifo", "mkdir a", "mkfifo a/p", "a a/p"},
+		{"device", "mkdir a", "mknod a/d c 1 3", "a a/d"},
+		{"truncate", "mkdir a; echo x > a/f", "truncate -s 0 a/f", "a a/f"},
+		{"punch a hole", "mkdir a; head -c 100000 /dev/urandom > a/f", "fallocate -p -o 0 -l 65536 a/f", "a a/f"},
+		{"odd names", "mkdir a", "touch \"$(printf 'a/x\\nb\\377')\"", "a a/x\nb\xff"},
+		{"read", "mkdir a; echo x > a/f", "cat a/f; ls a", ""},
+	}
+}
+
+func TestScripts(t *testing.T) {
+	fstest.Each(t, func(t *testing.T, dir string) {
+		for _, s := range scripts() {
+			t.Run(s.name, func(t *testing.T) { testScript(t, newVolIn(t, dir), s) })
+		}
+	})
+}
+
+// TestScriptsByScanning has the same on a file system without events.
+func TestScriptsByScanning(t *testing.T) {
+	dir := fstest.Mount(t, fstest.Overlay, fstest.Options{})
+	for _, s := range scripts() {
+		t.Run(s.name, func(t *testing.T) {
+			v := newVolIn(t, dir)
+			testScript(t, v, s)
+			if s, err := ReadStatus(v.o.Dir); err != nil || s.Source != SourceScan || s.Reason == "" {
+				t.Errorf("status %+v, %v: want a scan and the reason", s, err)
+			}
+		})
+	}
+}
+
+// newVolIn makes a new directory of the file system a volume.
+func newVolIn(t *testing.T, dir string) *vol {
+	t.Helper()
+	return newVol(t, strings.TrimSpace(read(t, dir, `mktemp -d -p "$PWD"`)))
+}
+
+func testScript(t *testing.T, v *vol, s script) {
+	v.sh(s.before)
+	// Two scans must be able to tell before from after.
+	v.start()
+	v.quiet()
+	before := v.all()
+	if v.m.live == nil && !strings.Contains(t.Name(), "Scanning") {
+		t.Fatalf("no events: %s", v.m.reason)
+	}
+	v.sh(s.do)
+	v.settle()
+	v.quiet()
+	want := []string{}
+	if s.marks != "" {
+		want = strings.Split("|"+strings.ReplaceAll(s.marks, " ", "|"), "|")
+	}
+	if s.marks == "." {
+		want = []string{""}
+	}
+	var got []string
+	for path, x := range v.all() {
+		if x != before[path] {
+			got = append(got, path)
+		}
+		if x < before[path] {
+			t.Errorf("%q went back from %v to %v", path, before[path], x)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if v.m.live == nil {
+		checkScanMarks(t, got, want)
+		return
+	}
+	if s.name == "hard link" {
+		// That the other name shows the mark too is the inode's doing; its directory has no change.
+		got = slices.DeleteFunc(got, func(p string) bool { return p == "a" })
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("marked %q, want %q", got, want)
+	}
+}
+
+// checkScanMarks is for scans, which also mark what a rename moved along or a link changed: never less.
+func checkScanMarks(t *testing.T, got, want []string) {
+	t.Helper()
+	for _, path := range want {
+		if !slices.Contains(got, path) {
+			t.Errorf("%q is not marked; these are: %q", path, got)
+		}
+	}
+	if len(want) == 0 && len(got) > 0 {
+		t.Errorf("marked %q for nothing", got)
+	}
+}
+
+// quiet waits until the marker marks no more: a state that its own marks must let it reach.
+func (v *vol) quiet() {
+	v.t.Helper()
+	var last xtime.Time
+	v.until("no more marks", func() bool {
+		v.settle()
+		x := v.m.clock.Last()
+		same := x == last
+		last = x
+		return same
+	})
+}

@@ -1,0 +1,113 @@
+package marker
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"georep/internal/beneath"
+)
+
+// ownMax bounds each of the two generations of ownMarks.
+const ownMax = 128 << 10
+
+// settled is how old an mtime must be so that a further write would give another one, even where the kernel's file
+// times go by ticks.
+const settled = 20 * time.Millisecond
+
+type inode struct{ dev, ino uint64 }
+
+// ownMarks remembers which ctimes our own marks made, so that the next scan does not take them for changes. Forgetting
+// one costs a further mark, never a change: it is remembered only when nothing else can have happened meanwhile. What
+// remains is an xattr, and only an xattr, that somebody sets in the microseconds between a mark and our look at its
+// ctime. It may be used from any goroutine.
+type ownMarks struct {
+	mu         sync.Mutex
+	young, old map[inode]beneath.Time
+}
+
+// has tells whether the entry's ctime is one of ours.
+func (o *ownMarks) has(st *beneath.Stat) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k := inode{st.Dev, st.Ino}
+	t, ok := o.young[k]
+	if !ok {
+		t, ok = o.old[k]
+	}
+	return ok && t == st.Ctime
+}
+
+// add remembers a mark, given what the entry was before and after it.
+func (o *ownMarks) add(before, after *beneath.Stat, now time.Time) {
+	if !sameButCtime(before, after) || now.Sub(time.Unix(after.Mtime.Sec, int64(after.Mtime.Nsec))).Abs() < settled {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.young == nil || len(o.young) >= ownMax {
+		o.young, o.old = map[inode]beneath.Time{}, o.young
+	}
+	o.young[inode{after.Dev, after.Ino}] = after.Ctime
+}
+
+// forget makes has answer no for an inode.
+func (o *ownMarks) forget(st *beneath.Stat) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.young, inode{st.Dev, st.Ino})
+	delete(o.old, inode{st.Dev, st.Ino})
+}
+
+func sameButCtime(a, b *beneath.Stat) bool {
+	return a.Dev == b.Dev && a.Ino == b.Ino && a.Mtime == b.Mtime && a.Mode == b.Mode && a.UID == b.UID &&
+		a.GID == b.GID && a.Nlink == b.Nlink && a.Size == b.Size
+}
+
+// ownRecord is the size of one mark in the file: device, inode, seconds, nanoseconds.
+const ownRecord = 28
+
+// save writes those whose ctime is not before since, which are the ones that the next scan can meet.
+func (o *ownMarks) save(path string, since time.Time) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var b []byte
+	for _, generation := range []map[inode]beneath.Time{o.old, o.young} {
+		for k, t := range generation {
+			if time.Unix(t.Sec, int64(t.Nsec)).Before(since) {
+				continue
+			}
+			b = binary.BigEndian.AppendUint64(b, k.dev)
+			b = binary.BigEndian.AppendUint64(b, k.ino)
+			b = binary.BigEndian.AppendUint64(b, uint64(t.Sec))
+			b = binary.BigEndian.AppendUint32(b, t.Nsec)
+		}
+	}
+	if err := replaceFile(path, b, false); err != nil {
+		return fmt.Errorf("save own marks: %w", err)
+	}
+	return nil
+}
+
+// load reads what save wrote. No file is no marks; the tail of a cut file is ignored.
+func (o *ownMarks) load(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("load own marks: %w", err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.old = map[inode]beneath.Time{}
+	for ; len(b) >= ownRecord; b = b[ownRecord:] {
+		k := inode{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
+		o.old[k] = beneath.Time{Sec: int64(binary.BigEndian.Uint64(b[16:])), Nsec: binary.BigEndian.Uint32(b[24:])}
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package marker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"georep/marker/fanotify"
+	"georep/marker/xtime"
+)
+
+// Run is the marker of one volume: it marks what changes until ctx ends, which is a clean end and no error, or until
+// nobody uses it (Options.ExitWhenUnused). It returns ErrRunning, wrapped, when another one lives, ErrNotMaster when the
+// root is not, or is no longer, the volume's, and any other error when it cannot mark any more.
+func Run(ctx context.Context, o Options) error {
+	m, err := open(ctx, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.run(ctx), m.close())
+}
+
+// Summary is what Once did.
+type Summary struct {
+	Entries    int64 // below the root
+	Marked     int64 // entries that had changed unmarked
+	VolumeMark xtime.Time
+	Heartbeat  time.Time  // everything that changed before is marked
+	Xtime      xtime.Time // with at most this
+}
+
+// Once finds and marks what changed while no marker ran, and leaves. It returns ErrRunning, wrapped, when one lives:
+// then WaitMark does what Once would.
+func Once(ctx context.Context, o Options) (Summary, error) {
+	o.Source = SourceScan
+	m, err := open(ctx, o)
+	if err != nil {
+		return Summary{}, err
+	}
+	s, err := m.pass(ctx)
+	if err == nil && s.incomplete.Load() {
+		err = fmt.Errorf("mark the changes of volume %s: some entries could not be read or marked; the log names them: try again",
+			o.Root)
+	}
+	err = errors.Join(err, m.end())
+	hb := m.beats.get()
+	sum := Summary{VolumeMark: m.o.VolumeMark, Heartbeat: hb.Time, Xtime: hb.Xtime}
+	if s != nil {
+		sum.Entries, sum.Marked = s.entries.Load(), s.marked.Load()
+	}
+	return sum, errors.Join(err, m.close())
+}
+
+// marker is one running marker.
+type marker struct {
+	*core
+	o      Options
+	lock   *os.File
+	users  *os.File // held once nobody uses the marker
+	beats  *beats
+	live   *live // nil where it scans
+	src    *fanotify.Source
+	reason string // why it scans
+
+	wake     chan struct{} // to the scanner; capacity 1
+	blind    atomic.Bool
+	scanning atomic.Bool
+}
+
+// open takes the lock, arms the source and sees to the volume mark, in this order (invariant 3).
+func open(ctx context.Context, o Options) (*marker, error) {
+	o, err := o.checked()
+	if err != nil {
+		return nil, err
+	}
+	held, err := lock(ctx, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	m := &marker{o: o, lock: held, wake: make(chan struct{}, 1)}
+	if m.core, err = newCore(&m.o); err != nil {
+		return nil, errors.Join(err, held.Close())
+	}
+	if err := m.prepare(); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+func (m *marker) prepare() error {
+	known := false
+	var err error
+	if m.beats, known, err = openBeats(m.o.Dir, m.owing.Load); err != nil {
+		return err
+	}
+	if err := m.own.load(filepath.Join(m.o.Dir, ownFile)); err != nil {
+		return err
+	}
+	if err := m.arm(); err != nil {
+		return err
+	}
+	armed := now()
+	if _, ok := m.beats.since(armed); !ok || !known || m.o.VolumeMark == 0 || m.o.RaiseMark {
+		return m.takeVolumeMark(armed)
+	}
+	m.beats.lose()
+	return m.checkMarked()
+}
+
+// checkMarked proves that the root was marked by this volume before. Roots of two file systems of one kind may well
+// have the same handle, and so the same GFID.
+func (m *marker) checkMarked() error {
+	x, err := m.root.Xtime("", &m.names)
+	if err == nil && x == 0 {
+		err = fmt.Errorf("%w: it carries no mark of the volume (is the right file system mounted? If the tree was "+
+			"restored without its xattrs, the volume mark has to be raised)", ErrNotMaster)
+	}
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", m.o.Root, err)
+	}
+	return nil
+}
+
+// takeVolumeMark makes now the xtime of everything that has an older one or none. The mark is saved before the
+// heartbeat: a crash in between only takes another one.
+func (m *marker) takeVolumeMark(armed moment) error {
+	t, err := m.clock.Next()
+	if err != nil {
+		return err
+	}
+	if err := m.o.SaveVolumeMark(t); err != nil {
+		return fmt.Errorf("save the volume mark: %w", err)
+	}
+	before, err := m.root.Stat("")
+	if err == nil {
+		err = m.set(m.root, "", t)
+	}
+	if err == nil {
+		// The next start looks for it, also after a power cut.
+		err = m.root.Fsync()
+	}
+	if err != nil {
+		return fmt.Errorf("mark the root of volume %s: %w", m.o.Root, err)
+	}
+	if after, err := m.root.Stat(""); err == nil {
+		m.own.add(&before, &after, time.Now())
+	}
+	m.o.VolumeMark = t
+	m.beats.reset(armed, t)
+	return m.beats.save()
+}
+
+// arm opens the event source, or notes why there is none.
+func (m *marker) arm() error {
+	if m.o.Source == SourceScan {
+		m.reason = "asked to scan"
+		return nil
+	}
+	err := m.listen()
+	if err != nil && m.o.Source == SourceFanotify {
+		return fmt.Errorf("listen to the changes of %s: %w", m.o.Root, err)
+	}
+	if err != nil {
+		m.reason = err.Error()
+		m.log.Warn().Err(err).Str("root", m.o.Root).Msg("no events here; scanning instead")
+	}
+	return nil
+}
+
+func (m *marker) listen() (err error) {
+	if m.src, err = fanotify.Open(m.root.Fd()); err != nil {
+		return err
+	}
+	if m.tree, err = newTree(m.root); err == nil {
+		m.live = newLive(m.core, m.src, m.beats)
+		m.live.lost = func() { m.beats.lose(); m.wakeScanner() }
+		m.live.blind = func() { m.blind.Store(true); m.wakeScanner() }
+		err = m.live.probe(string(m.o.Namespace) + ".georep.probe")
+	}
+	if err != nil {
+		m.live = nil
+		err = errors.Join(err, m.src.Close())
+		m.src = nil
+		if m.tree != nil {
+			m.tree.close()
+			m.tree = nil
+		}
+	}
+	return err
+}
+
+func (m *marker) wakeScanner() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// errUnused ends a marker that nobody uses.
+var errUnused = errors.New("unused")
+
+func (m *marker) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	if m.live != nil {
+		g.Go(func() error { return m.live.run(ctx) })
+		g.Go(func() error { return m.scanNow(ctx) })
+	} else {
+		g.Go(func() error { return m.scanAlways(ctx) })
+	}
+	g.Go(func() error { return m.keep(ctx) })
+	err := g.Wait()
+	if errors.Is(err, errUnused) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	return errors.Join(err, m.end())
+}
+
+// end writes the last heartbeat and status.
+func (m *marker) end() error {
+	return errors.Join(m.saveOwn(), m.beats.save(), m.writeStatus())
+}
+
+// saveOwn saves our own marks for the next scan; not while one failed, since the way up from those that did not may lack
+// the mark too, and only their ctimes would tell.
+func (m *marker) saveOwn() error {
+	path := filepath.Join(m.o.Dir, ownFile)
+	if _, missing := m.beats.losses(); missing || m.owing.Load() > 0 {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return m.own.save(path, m.beats.get().Time.Add(-slack))
+}
+
+// close gives everything back, the locks last: the marker's before the users', who may then start another.
+func (m *marker) close() error {
+	err := error(nil)
+	if m.src != nil {
+		err = m.src.Close()
+	}
+	err = errors.Join(err, m.core.close(), m.lock.Close())
+	if m.users != nil {
+		err = errors.Join(err, m.users.Close())
+	}
+	return err
+}

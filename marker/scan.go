@@ -1,0 +1,204 @@
+package marker
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+)
+
+const (
+	scanChunk = 1024 // entries of one directory held at a time
+	// markLag is how much later than its xtime an entry's ctime may be by the mark itself.
+	markLag = 2 * time.Second
+)
+
+// scan is one pass over the tree that finds, and marks, what changed by its ctime (invariant 11). Directories are
+// shared among as many goroutines as there are processors, and nothing is queued, so memory does not grow with the
+// tree. Whoever changes a directory behind the scan's back is somebody else's to see: live events, or the next scan.
+type scan struct {
+	*core
+	since time.Time // mark what changed since then; zero: nothing
+	// slow marks what changed since then and carries no xtime as new as that. Unlike since it spares what was marked by
+	// an event, but may miss a change in the very moment of a mark. Zero: nothing.
+	slow       time.Time
+	volumeMark xtime.Time
+
+	entries    atomic.Int64
+	marked     atomic.Int64
+	incomplete atomic.Bool
+	started    time.Time
+	group      *errgroup.Group
+}
+
+// run makes the pass. An error is ctx's or the clock's; what could not be read or marked, but may be later, makes the
+// scan incomplete instead.
+func (s *scan) run(ctx context.Context) error {
+	s.started = time.Now()
+	root, err := s.root.OpenDir("")
+	if err != nil {
+		return err
+	}
+	s.group, ctx = errgroup.WithContext(ctx)
+	s.group.SetLimit(runtime.GOMAXPROCS(0))
+	s.group.Go(func() error { return s.visit(ctx, root) })
+	return s.group.Wait()
+}
+
+// visit scans one directory and all below it, and closes it.
+func (s *scan) visit(ctx context.Context, d *beneath.Dir) error {
+	defer d.Close()
+	v := visit{scan: s, d: d}
+	err := d.List(func(e beneath.Entry) error { return v.entry(ctx, e) })
+	var fatal *fatalError
+	if errors.As(err, &fatal) {
+		return err
+	}
+	if err != nil {
+		s.trouble(d, "", err)
+	}
+	if err := v.finish(); err != nil {
+		return err
+	}
+	return v.descend(ctx)
+}
+
+// fatalError is one that ends the scan: ctx's or the clock's. Any other is trouble with one directory.
+type fatalError struct{ error }
+
+func (e *fatalError) Unwrap() error { return e.error }
+
+// trouble notes that an entry could not be read. Unreadable by right is final; anything else asks for another scan.
+func (s *scan) trouble(d *beneath.Dir, name string, err error) {
+	switch judge(err, func() bool { return true }) {
+	case refused:
+		s.refusals.add(d, name, err)
+	case again:
+		s.log.Warn().Err(err).Msg("a scan could not read an entry and will be repeated")
+		s.incomplete.Store(true)
+	}
+}
+
+// visit is the state of one directory's scan.
+type visit struct {
+	*scan
+	d       *beneath.Dir
+	changed []found
+	dirs    []string
+	marked  bool
+}
+
+func (v *visit) entry(ctx context.Context, e beneath.Entry) error {
+	if err := ctx.Err(); err != nil {
+		return &fatalError{err}
+	}
+	v.entries.Add(1)
+	if e.Type == unix.DT_DIR {
+		v.dirs = append(v.dirs, e.Name)
+	} else if err := v.look(e); err != nil {
+		return err
+	}
+	if len(v.dirs) >= scanChunk {
+		return v.descend(ctx)
+	}
+	return nil
+}
+
+// look checks an entry that is no directory, as far as the listing knows.
+func (v *visit) look(e beneath.Entry) error {
+	if v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
+		return nil
+	}
+	st, err := v.d.Stat(e.Name)
+	switch {
+	case err != nil:
+		v.trouble(v.d, e.Name, err)
+	case st.IsDir():
+		v.dirs = append(v.dirs, e.Name)
+	case v.isNew(v.d, e.Name, &st):
+		v.changed = append(v.changed, found{e.Name, st})
+	}
+	if len(v.changed) >= scanChunk {
+		return v.flush()
+	}
+	return nil
+}
+
+// finish marks what is left, and the directory itself where it changed.
+func (v *visit) finish() error {
+	if len(v.changed) > 0 {
+		return v.flush()
+	}
+	st, err := v.d.Stat("")
+	if err != nil {
+		v.trouble(v.d, "", err)
+		return nil
+	}
+	if !v.marked && v.isNew(v.d, "", &st) {
+		return v.flush()
+	}
+	return nil
+}
+
+func (v *visit) flush() error {
+	incomplete, err := v.markChain(v.d, v.changed)
+	if err != nil {
+		return &fatalError{err}
+	}
+	if incomplete {
+		v.incomplete.Store(true)
+	}
+	v.scan.marked.Add(int64(len(v.changed)) + 1)
+	v.changed, v.marked = v.changed[:0], true
+	return nil
+}
+
+// descend scans the directories collected so far: elsewhere where a goroutine is free, else here.
+func (v *visit) descend(ctx context.Context) error {
+	dirs := v.dirs
+	v.dirs = nil
+	for _, name := range dirs {
+		child, err := v.d.OpenDir(name)
+		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.ELOOP) {
+			continue
+		}
+		if err != nil {
+			v.trouble(v.d, name, err)
+			continue
+		}
+		if v.group.TryGo(func() error { return v.scan.visit(ctx, child) }) {
+			continue
+		}
+		if err := v.scan.visit(ctx, child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isNew decides by the ctime.
+func (s *scan) isNew(d *beneath.Dir, name string, st *beneath.Stat) bool {
+	c := time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec))
+	since := !s.since.IsZero() && !c.Before(s.since)
+	slow := !s.slow.IsZero() && !c.Before(s.slow)
+	if !since && !slow || s.own.has(st) {
+		return false
+	}
+	if since {
+		return true
+	}
+	x, err := d.Xtime(name, &s.names)
+	if err != nil {
+		return true
+	}
+	// An xtime in the future, after a step of the clock, proves nothing.
+	x = max(x, s.volumeMark)
+	return x.Time().After(s.started) || c.After(x.Time().Add(markLag))
+}

@@ -1,0 +1,101 @@
+package marker
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	scanRetryFirst   = time.Second
+	scanRetryLongest = time.Minute
+	// blindPause is how long events without a place may wait for the scan that they ask for.
+	blindPause = time.Minute
+)
+
+// pass scans the tree once for all that is due, and says so to the heartbeat.
+func (m *marker) pass(ctx context.Context) (*scan, error) {
+	m.scanning.Store(true)
+	defer m.scanning.Store(false)
+	m.blind.Store(false)
+	start := now()
+	s := &scan{core: m.core, volumeMark: m.o.VolumeMark}
+	losses, missing := m.beats.losses()
+	if missing || m.live == nil {
+		// In one run of the machine ctimes always tell.
+		s.since, _ = m.beats.since(start)
+	}
+	if slow := m.beats.get().SlowScan; !slow.IsZero() && slow.After(start.wall) {
+		s.slow = time.Unix(1, 0) // The clock was set back: any entry may be younger than its xtime.
+	} else if !slow.IsZero() {
+		s.slow = slow.Add(-slack)
+	}
+	if err := s.run(ctx); err != nil {
+		return s, err
+	}
+	m.log.Debug().Int64("entries", s.entries.Load()).Int64("marked", s.marked.Load()).
+		Dur("took", time.Since(s.started)).Msg("scanned")
+	if s.incomplete.Load() {
+		return s, nil
+	}
+	m.beats.scanned(losses, start.wall, s.entries.Load())
+	if m.live == nil {
+		m.beats.drained(start, m.clock.Last())
+	}
+	return s, nil
+}
+
+// scanNow scans at the start, after a loss of events, and slowly for what events never tell.
+func (m *marker) scanNow(ctx context.Context) error {
+	retry := scanRetryFirst
+	for {
+		s, err := m.pass(ctx)
+		if err != nil {
+			return err
+		}
+		wait := m.o.ScanInterval
+		if s.incomplete.Load() {
+			wait, retry = retry, min(2*retry, scanRetryLongest)
+		} else {
+			retry = scanRetryFirst
+		}
+		if err := m.untilDue(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// untilDue waits for the next scan: at most d, and not at all once events were lost.
+func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		case <-m.wake:
+		}
+		if _, missing := m.beats.losses(); missing {
+			return nil
+		}
+		if m.blind.Load() {
+			timer.Reset(min(d, blindPause))
+		}
+	}
+}
+
+// scanAlways is what a marker does where there are no events.
+func (m *marker) scanAlways(ctx context.Context) error {
+	for {
+		s, err := m.pass(ctx)
+		if err != nil {
+			return err
+		}
+		// A large tree is not scanned more than half of the time.
+		wait := max(m.o.ScanPoll, time.Since(s.started))
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+	}
+}

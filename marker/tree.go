@@ -1,0 +1,146 @@
+package marker
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+)
+
+const (
+	cachedParents = 32 << 10 // twice so many at most
+	cachedDirs    = 512      // descriptors
+)
+
+// tree knows where directories lie, by handle, and keeps the latest of them open, so that a busy directory, in the
+// volume or outside it, costs a look into a map. It is used by one goroutine at a time.
+type tree struct {
+	root    *beneath.Dir
+	rootKey beneath.HandleKey
+	// young and old are two generations of one cache: directory -> its parent, or "" for one that is not below the root.
+	young, old map[beneath.HandleKey]beneath.HandleKey
+	open       map[beneath.HandleKey]*beneath.Dir
+	order      []beneath.HandleKey // of open, oldest first
+}
+
+// newTree fails where directories cannot be opened by handle.
+func newTree(root *beneath.Dir) (*tree, error) {
+	key, err := root.Key("")
+	if err != nil {
+		return nil, err
+	}
+	probe, err := root.OpenKey(key)
+	if err != nil {
+		return nil, err
+	}
+	probe.Close()
+	t := &tree{root: root, rootKey: key, open: map[beneath.HandleKey]*beneath.Dir{}}
+	t.flush()
+	return t, nil
+}
+
+// flush forgets where directories lie: one of them moved.
+func (t *tree) flush() { t.young, t.old = map[beneath.HandleKey]beneath.HandleKey{}, nil }
+
+func (t *tree) close() {
+	for _, d := range t.open {
+		d.Close()
+	}
+	t.open, t.order = nil, nil
+}
+
+// dir opens a directory, or finds it open. The result is the tree's, and good until the next call.
+func (t *tree) dir(k beneath.HandleKey) (*beneath.Dir, error) {
+	if d := t.open[k]; d != nil {
+		return d, nil
+	}
+	d, err := t.root.OpenKey(k)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.order) >= cachedDirs {
+		t.open[t.order[0]].Close()
+		delete(t.open, t.order[0])
+		t.order = t.order[1:]
+	}
+	t.open[k], t.order = d, append(t.order, k)
+	return d, nil
+}
+
+// chain returns the directory k and those above it, the root last; nil when k does not lie below the root.
+func (t *tree) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
+	var chain []beneath.HandleKey
+	for {
+		chain = append(chain, k)
+		if k == t.rootKey {
+			return chain, nil
+		}
+		up, ok := t.parent(k)
+		if !ok {
+			if err := t.locate(k); err != nil {
+				return nil, err
+			}
+			// What locate found may have left the cache again only if the chain is longer than the cache.
+			if up, ok = t.parent(k); !ok {
+				return nil, unix.ELOOP
+			}
+		}
+		if up == "" {
+			return nil, nil
+		}
+		k = up
+	}
+}
+
+// locate walks up from k until it meets what is known, and remembers the way.
+func (t *tree) locate(k beneath.HandleKey) error {
+	d, err := t.root.OpenKey(k)
+	if err != nil {
+		return err
+	}
+	defer func() { d.Close() }()
+	for {
+		up, err := d.Parent()
+		if errors.Is(err, unix.EXDEV) {
+			t.remember(k, "")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		d.Close()
+		d = up
+		key, err := d.Key("")
+		if err != nil {
+			return err
+		}
+		if key == k {
+			t.remember(k, "")
+			return nil
+		}
+		t.remember(k, key)
+		if _, known := t.parent(key); known || key == t.rootKey {
+			return nil
+		}
+		k = key
+	}
+}
+
+func (t *tree) parent(k beneath.HandleKey) (beneath.HandleKey, bool) {
+	if up, ok := t.young[k]; ok {
+		return up, true
+	}
+	up, ok := t.old[k]
+	if ok {
+		t.remember(k, up)
+	}
+	return up, ok
+}
+
+func (t *tree) remember(k, parent beneath.HandleKey) {
+	if len(t.young) >= cachedParents {
+		t.young, t.old = map[beneath.HandleKey]beneath.HandleKey{}, t.young
+	}
+	t.young[k] = parent
+}

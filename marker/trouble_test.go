@@ -1,0 +1,392 @@
+package marker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/integration/harness/fstest"
+	"georep/internal/beneath"
+	"georep/marker/fanotify"
+	"georep/marker/xtime"
+)
+
+func TestEntriesThatRefuseAMark(t *testing.T) {
+	for _, source := range []string{SourceFanotify, SourceScan} {
+		t.Run(source, func(t *testing.T) {
+			v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+			v.o.Source = source
+			v.sh("mkdir a; touch a/log a/fixed; chattr +a a/log")
+			t.Cleanup(func() { v.sh("chattr -R -a -i .") })
+			v.start().quiet()
+			before := v.all()
+			v.sh("echo line >> a/log; echo x > a/fixed; chattr +i a/fixed")
+			v.settle()
+			v.settle()
+			if v.xtime("a") <= before["a"] || v.xtime("") <= before[""] || v.xtime("a/log") != 0 {
+				t.Errorf("directory %v, was %v; root %v; file %v", v.xtime("a"), before["a"], v.xtime(""), v.xtime("a/log"))
+			}
+			if err := v.m.writeStatus(); err != nil {
+				t.Fatal(err)
+			}
+			s, err := ReadStatus(v.o.Dir)
+			if err != nil || s.Unmarked == 0 || !strings.Contains(strings.Join(s.UnmarkedSample, " "), "a/log") {
+				t.Errorf("status %+v, %v: want a/log among the unmarked", s, err)
+			}
+		})
+	}
+}
+
+// TestDirectoryThatRefusesAMark has those above it marked all the same.
+func TestDirectoryThatRefusesAMark(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+	v.sh("mkdir -p a/b; touch a/b/f; chattr +i a/b")
+	t.Cleanup(func() { v.sh("chattr -R -i .") })
+	v.start().quiet()
+	before := v.all()
+	v.sh("echo x > a/b/f")
+	v.quiet()
+	v.checkMarked(before, "", "a", "a/b/f")
+}
+
+// TestFailedMarksAreTriedAgain makes the n-th mark, and some after it, fail.
+func TestFailedMarksAreTriedAgain(t *testing.T) {
+	for _, source := range []string{SourceFanotify, SourceScan} {
+		for n := range int64(10) {
+			t.Run(fmt.Sprint(source, n), func(t *testing.T) { testFailAt(t, source, n) })
+		}
+	}
+}
+
+func testFailAt(t *testing.T, source string, n int64) {
+	v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	v.o.Source = source
+	v.sh("mkdir -p a/b c; touch a/b/f a/b/g c/h")
+	v.start().quiet()
+	v.halt()
+	var armed atomic.Bool
+	var calls, failures atomic.Int64
+	v.start(func(m *marker) {
+		set := m.set
+		m.set = func(d *beneath.Dir, name string, x xtime.Time) error {
+			if i := calls.Add(1); armed.Load() && i >= n && i < n+2 {
+				failures.Add(1)
+				return &os.PathError{Op: "setxattr", Path: name, Err: unix.EIO}
+			}
+			return set(d, name, x)
+		}
+	})
+	v.quiet()
+	before := v.all()
+	calls.Store(-1)
+	armed.Store(true)
+	v.sh("echo x > a/b/f; echo y > a/b/g; echo z > c/h; chmod 700 a/b")
+	v.settle()
+	after := v.all()
+	for path, x := range after {
+		if x <= before[path] {
+			t.Errorf("%q is not marked", path)
+		}
+		if dir, _ := beneath.Split(path); x > after[dir] {
+			t.Errorf("%q has %v, the directory above only %v", path, x, after[dir])
+		}
+	}
+	// All in one batch are seven marks.
+	if failures.Load() == 0 && n < 7 {
+		t.Error("nothing failed: the test tests nothing")
+	}
+}
+
+func TestHeartbeatStandsStillWhileAMarkFails(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	v.sh("mkdir a; touch a/f")
+	var broken atomic.Bool
+	var failures atomic.Int64
+	v.start(func(m *marker) {
+		set := m.set
+		m.set = func(d *beneath.Dir, name string, x xtime.Time) error {
+			if name == "f" && broken.Load() {
+				failures.Add(1)
+				return unix.EIO
+			}
+			return set(d, name, x)
+		}
+	})
+	v.quiet()
+	broken.Store(true)
+	changed := time.Now()
+	v.sh("echo x > a/f; touch a/other")
+	v.until("two failures", func() bool { return failures.Load() >= 2 })
+	if hb := v.m.beats.get(); hb.Time.After(changed.Add(time.Second)) || v.xtime("a/other") == 0 {
+		t.Errorf("heartbeat %v after a change at %v that is not marked; the other file has %v", hb.Time, changed, v.xtime("a/other"))
+	}
+	held := v.m.beats.get().Time
+	v.until("more failures", func() bool { return failures.Load() >= 3 })
+	if v.m.beats.get().Time != held {
+		t.Error("the heartbeat went on")
+	}
+	broken.Store(false)
+	v.settle()
+	if v.xtime("a/f") == 0 || v.xtime("") < v.xtime("a/f") {
+		t.Errorf("file %v, root %v", v.xtime("a/f"), v.xtime(""))
+	}
+}
+
+func TestTwoVolumesOnOneFileSystem(t *testing.T) {
+	dir := fstest.Mount(t, fstest.XFS, fstest.Options{})
+	shIn(t, dir, "mkdir one two; touch one/f two/f")
+	one, two := newVol(t, filepath.Join(dir, "one")).start(), newVol(t, filepath.Join(dir, "two")).start()
+	one.quiet()
+	two.quiet()
+	before := two.all()
+	one.sh("echo x > f")
+	one.quiet()
+	two.quiet()
+	two.checkMarked(before)
+	if one.xtime("f") == 0 {
+		t.Error("the changed volume is not marked")
+	}
+}
+
+// TestMovedIn has a directory that was busy outside, and known as such, moved into the volume, and out again.
+func TestMovedIn(t *testing.T) {
+	fstest.Each(t, func(t *testing.T, dir string) {
+		shIn(t, dir, "mkdir -p vol/a out/x/y; touch out/x/y/f")
+		v := newVol(t, filepath.Join(dir, "vol")).start()
+		shIn(t, dir, "echo 1 > out/x/y/f")
+		v.quiet()
+		before := v.all()
+		v.sh("mv ../out/x a/x; echo 2 > a/x/y/f")
+		v.quiet()
+		v.checkMarked(before, "", "a", "a/x", "a/x/y", "a/x/y/f")
+		v.sh("mv a/x ../out/x")
+		v.quiet()
+		before = v.all()
+		shIn(t, dir, "echo 3 > out/x/y/f")
+		v.quiet()
+		v.checkMarked(before)
+	})
+}
+
+// TestMappedWrites changes a file through a mapping that stays: no event tells.
+func TestMappedWrites(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+	v.sh("mkdir a; head -c 4096 /dev/zero > a/f; head -c 4096 /dev/zero > a/g")
+	v.aged()
+	v.start().quiet()
+	f, err := os.OpenFile(filepath.Join(v.o.Root, "a/f"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	page, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(page)
+	v.aged() // Older than a mark may be later than its xtime.
+	page[0] = 1
+	if err := unix.Msync(page, unix.MS_SYNC); err != nil {
+		t.Fatal(err)
+	}
+	v.settle()
+	before := v.all()
+	if before["a/f"] != 0 {
+		t.Fatal("there was an event: the test tests nothing")
+	}
+	if _, err := v.m.pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.checkMarked(before, "", "a", "a/f")
+	before = v.all()
+	if _, err := v.m.pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.checkMarked(before)
+}
+
+// TestDeepAndMounted scans paths longer than PATH_MAX, and stays out of other file systems.
+func TestDeepAndMounted(t *testing.T) {
+	for _, source := range []string{SourceFanotify, SourceScan} {
+		t.Run(source, func(t *testing.T) {
+			v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+			v.o.Source = source
+			v.sh("mkdir other; mount -t tmpfs tmpfs other; touch other/f")
+			t.Cleanup(func() { v.sh("umount other") })
+			v.start().quiet()
+			_, end := startSelf(t, "deep", v.o.Root, "")
+			end()
+			v.sh("echo x > other/f")
+			v.quiet()
+			deep := strings.TrimSuffix(strings.Repeat(deepName+"/", deepLevels), "/")
+			if x := v.xtime(deep + "/end"); x == 0 || x > v.xtime(deep) || v.xtime(deep) > v.xtime("") {
+				t.Errorf("file %v, directory %v, root %v", x, v.xtime(deep), v.xtime(""))
+			}
+			if x := v.xtime("other/f"); x != 0 {
+				t.Error("marked across a mount point")
+			}
+		})
+	}
+}
+
+// TestOrdinaryUser has neither fanotify nor trusted xattrs.
+func TestOrdinaryUser(t *testing.T) {
+	dir := fstest.Mount(t, fstest.Ext4, fstest.Options{})
+	shIn(t, dir, "mkdir vol run; echo x > vol/f; ln -s f vol/l; chown -hR 65534:65534 vol run; chmod 755 .")
+	v := newVol(t, filepath.Join(dir, "vol"))
+	v.o.Namespace, v.o.Dir = xtime.User, filepath.Join(dir, "run")
+	params := fmt.Sprintf(`{"Root":%q,"Dir":%q,"UUID":%q,"Namespace":"user"}`, v.o.Root, v.o.Dir, v.o.UUID)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleVar+"=marker", paramsVar+"="+params)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 65534, HostID: 65534, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 65534, HostID: 65534, Size: 1}},
+		Credential:  &syscall.Credential{Uid: 65534, Gid: 65534, NoSetGroups: true},
+	}
+	openPath(t, dir)
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a status", func() bool { _, err := ReadStatus(v.o.Dir); return err == nil })
+	v.sh("echo y > f; mkdir n; touch n/g; chown -R 65534:65534 n")
+	if err := WaitMark(t.Context(), v.o.Dir, time.Now()); err != nil {
+		t.Error(err)
+	}
+	s, err := ReadStatus(v.o.Dir)
+	if err != nil || s.Source != SourceScan || s.Reason == "" {
+		t.Errorf("status %+v, %v: want a scan and the reason", s, err)
+	}
+	for _, path := range []string{"", "f", "n", "n/g"} {
+		if v.xtime(path) == 0 {
+			t.Errorf("%q is not marked", path)
+		}
+	}
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the marker ended with %v", err)
+	}
+}
+
+// openPath lets every user reach dir, which lies in a private temporary directory.
+func openPath(t *testing.T, dir string) {
+	t.Helper()
+	for p := filepath.Dir(dir); p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	yes, no := func() bool { return true }, func() bool { return false }
+	for _, c := range []struct {
+		err  error
+		had  func() bool
+		want verdict
+	}{
+		{nil, yes, done}, {unix.ENOENT, yes, gone}, {unix.ESTALE, yes, gone}, {unix.EPERM, yes, refused},
+		{unix.EROFS, no, refused}, {unix.EOPNOTSUPP, no, refused}, {unix.ENOSPC, no, refused}, {unix.ENOSPC, yes, again},
+		{unix.EIO, no, again}, {unix.EDQUOT, yes, again}, {unix.ENOMEM, no, again}, {errors.New("anything else"), no, again},
+	} {
+		if got := judge(c.err, c.had); got != c.want {
+			t.Errorf("%v: %v, want %v", c.err, got, c.want)
+		}
+	}
+}
+
+func TestOwnMarksSurviveAStop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "own")
+	old := time.Now().Add(-time.Hour)
+	st := beneath.Stat{Dev: 1, Ino: 2, Ctime: beneath.Time{Sec: 100, Nsec: 7}, Mtime: beneath.Time{Sec: 50}}
+	written := st
+	written.Mtime.Sec++
+	a, b := &ownMarks{}, &ownMarks{}
+	a.add(&st, &st, old)
+	other := st
+	other.Ino = 3
+	a.add(&other, &written, old) // Somebody wrote meanwhile.
+	recent := st
+	recent.Ino, recent.Mtime = 4, beneath.Time{Sec: old.Unix(), Nsec: uint32(old.Nanosecond())}
+	a.add(&recent, &recent, old) // Somebody may write within the same tick.
+	if err := errors.Join(a.save(path, time.Unix(99, 0)), b.load(path)); err != nil {
+		t.Fatal(err)
+	}
+	if !b.has(&st) || b.has(&other) || b.has(&recent) {
+		t.Errorf("own %v, written %v, recent %v", b.has(&st), b.has(&other), b.has(&recent))
+	}
+	st.Ctime.Nsec++
+	if b.has(&st) {
+		t.Error("a later change counts as our mark")
+	}
+}
+
+// TestEventsWithoutAPlace ask for a scan when content changed, and for nothing when a link count did.
+func TestEventsWithoutAPlace(t *testing.T) {
+	for _, c := range []struct {
+		mask  uint64
+		blind bool
+	}{{unix.FAN_MODIFY, true}, {unix.FAN_CLOSE_WRITE | unix.FAN_ATTRIB, true}, {unix.FAN_ATTRIB, false}} {
+		blind := false
+		l := newLive(&core{}, nil, nil)
+		l.blind = func() { blind = true }
+		l.take(&fanotify.Event{Mask: c.mask, PID: 1, Target: "handle"})
+		if blind != c.blind || l.batch.size() != 0 {
+			t.Errorf("event %x: scan %v, %d marks", c.mask, blind, l.batch.size())
+		}
+	}
+}
+
+// TestAnotherFileSystemIsNoMaster mounts another file system of the same kind, whose root has the same handle.
+func TestAnotherFileSystemIsNoMaster(t *testing.T) {
+	right, wrong := fstest.Mount(t, fstest.Ext4, fstest.Options{}), fstest.Mount(t, fstest.Ext4, fstest.Options{})
+	v := newVol(t, right).start()
+	v.settle()
+	v.o.Identity = beneath.Identity{GFID: v.m.o.Identity.GFID}
+	shIn(t, "/", fmt.Sprintf("mount --bind %q %q", wrong, right))
+	if err := v.m.checkRoot(); !errors.Is(err, ErrNotMaster) {
+		t.Errorf("seen while running: %v", err)
+	}
+	// Ends by itself, with this error, or by us.
+	if err := v.stop(); err != nil && !errors.Is(err, ErrNotMaster) {
+		t.Error(err)
+	}
+	v.stop = nil
+	if err := Run(t.Context(), v.o); !errors.Is(err, ErrNotMaster) {
+		t.Errorf("started on it: %v", err)
+	}
+	shIn(t, "/", fmt.Sprintf("umount %q", right))
+	v.start().settle()
+}
+
+// TestSubvolumes has subvolumes in the volume, and the volume in one, where the kernel may refuse events.
+func TestSubvolumes(t *testing.T) {
+	dir := fstest.Mount(t, fstest.Btrfs, fstest.Options{})
+	shIn(t, dir, "btrfs subvolume create sub; mkdir sub/a; touch sub/a/f; btrfs subvolume create sub/in; touch sub/in/f")
+	for root, sub := range map[string]string{dir: "sub/", filepath.Join(dir, "sub"): ""} {
+		v := newVol(t, root).start()
+		v.quiet()
+		v.sh("echo x > " + sub + "a/f; echo x > " + sub + "in/f")
+		v.quiet()
+		for _, path := range []string{"a/f", "a", "in/f", "in"} {
+			if x := v.xtime(sub + path); x == 0 || x > v.xtime("") {
+				t.Errorf("%s: %q has %v, the root %v", root, path, x, v.xtime(""))
+			}
+		}
+		v.halt()
+	}
+}
