@@ -76,8 +76,7 @@ func newSession(t testing.TB, master, slave string) *session {
 	t.Helper()
 	s := &session{t: t, master: master, slave: slave, state: t.TempDir(), far: t.TempDir(), races: t.TempDir(),
 		masterArg: "data"}
-	s.sshd = sshdtest.Start(t, sshdtest.Env("PATH", filepath.Dir(binary)+":"+os.Getenv("PATH")),
-		sshdtest.Env("GEOREP_STATE_DIR", s.far), sshdtest.Env("GORACE", "log_path="+filepath.Join(s.races, "agent")))
+	s.sshd = sshdtest.Start(t, sshdtest.Env("GEOREP_STATE_DIR", s.far), sshdtest.Env("GORACE", "log_path="+filepath.Join(s.races, "agent")))
 	s.port = s.sshd.Port
 	s.spec = s.sshd.Host + "::copy"
 	s.must(s.farRun("volume", "create", "copy", slave))
@@ -163,7 +162,7 @@ func (s *session) must(r result) result {
 // flags are how the master reaches the sshd.
 func (s *session) flags() []string {
 	return append([]string{"--ssh-port", strconv.Itoa(s.port), "--identity", s.sshd.IdentityFile, "--known-hosts",
-		s.sshd.KnownHostsFile}, s.extra...)
+		s.sshd.KnownHostsFile, "--remote-georep", binary}, s.extra...)
 }
 
 func (s *session) sync(more ...string) result {
@@ -228,7 +227,7 @@ func (s *session) equal() {
 	if len(found) > 0 {
 		s.t.Fatalf("%d differences:\n%s", len(found), compare.List(found))
 	}
-	if lines := compare.Rsync(s.t, s.master, s.slave, "/"+tree.LongTop); len(lines) > 0 {
+	if lines := compare.Rsync(s.t, s.master, s.slave, tree.LongTop); len(lines) > 0 {
 		s.t.Fatalf("rsync would change:\n%s", strings.Join(lines, "\n"))
 	}
 }

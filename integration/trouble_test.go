@@ -81,7 +81,7 @@ func TestTrouble(t *testing.T) {
 		},
 		"a login banner": func(t *testing.T, s *session) {
 			noisy := filepath.Join(s.state, "noisy")
-			writeFile(t, noisy, "#!/bin/sh\necho 'Welcome to the slave'\necho\nexec georep \"$@\"\n")
+			writeFile(t, noisy, "#!/bin/sh\necho 'Welcome to the slave'\necho\nexec "+binary+" \"$@\"\n")
 			if err := os.Chmod(noisy, 0o755); err != nil {
 				t.Fatal(err)
 			}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// reorder puts a command line into the order that urfave/cli understands: the global flags, the command, its flags, and
+// then the arguments behind "--". Flags may stand anywhere before a "--". Where a command has a flag of the same name as
+// a global one, what stands behind the command is the command's. It refuses unknown commands and flags, and flags
+// without their value.
+func reorder(app *cli.App, argv []string) ([]string, error) {
+	p := &parser{commands: app.Commands, global: append(slices.Clone(app.Flags), cli.HelpFlag, cli.VersionFlag)}
+	if err := p.parse(argv[1:]); err != nil {
+		return nil, err
+	}
+	out := slices.Concat(argv[:1], p.globals, p.path, p.locals)
+	if p.leaf != nil && len(p.args) > 0 {
+		out = append(append(out, "--"), p.args...)
+	}
+	return out, nil
+}
+
+// parser sorts the words of one command line.
+type parser struct {
+	commands []*cli.Command // that the next word may name
+	global   []cli.Flag
+	leaf     *cli.Command // the command so far
+
+	globals, path, locals, args []string
+}
+
+func (p *parser) parse(words []string) error {
+	for len(words) > 0 {
+		word := words[0]
+		words = words[1:]
+		switch {
+		case word == "--":
+			for _, w := range words {
+				if err := p.word(w); err != nil {
+					return err
+				}
+			}
+			return nil
+		case len(word) > 1 && word[0] == '-':
+			rest, err := p.flag(word, words)
+			if err != nil {
+				return err
+			}
+			words = rest
+		default:
+			if err := p.word(word); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// word takes the name of a command, or an argument.
+func (p *parser) word(word string) error {
+	if len(p.commands) == 0 {
+		p.args = append(p.args, word)
+		return nil
+	}
+	i := slices.IndexFunc(p.commands, func(c *cli.Command) bool { return c.HasName(word) })
+	if i < 0 && word == "help" {
+		p.globals = append(p.globals, "--help")
+		return nil
+	}
+	if i < 0 {
+		return usagef("unknown command %q", strings.Join(append(slices.Clone(p.path), word), " "))
+	}
+	p.leaf, p.path = p.commands[i], append(p.path, word)
+	p.commands = p.leaf.Subcommands
+	return nil
+}
+
+// flag takes a flag and, from what follows, its value. It returns the words that are left.
+func (p *parser) flag(word string, words []string) ([]string, error) {
+	name, _, hasValue := strings.Cut(strings.TrimLeft(word, "-"), "=")
+	to := &p.locals
+	f := p.local(name)
+	if f == nil {
+		f, to = find(p.global, name), &p.globals
+	}
+	if f == nil {
+		return nil, usagef("unknown flag %q", word)
+	}
+	*to = append(*to, word)
+	if doc, ok := f.(cli.DocGenerationFlag); hasValue || !ok || !doc.TakesValue() {
+		return words, nil
+	}
+	if len(words) == 0 {
+		return nil, usagef("flag %s needs a value", word)
+	}
+	*to = append(*to, words[0])
+	return words[1:], nil
+}
+
+// local finds a flag of the command so far; each has --help.
+func (p *parser) local(name string) cli.Flag {
+	if p.leaf == nil {
+		return nil
+	}
+	return find(append(slices.Clone(p.leaf.Flags), cli.HelpFlag), name)
+}
+
+func find(flags []cli.Flag, name string) cli.Flag {
+	i := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	if i < 0 {
+		return nil
+	}
+	return flags[i]
+}

@@ -1,0 +1,88 @@
+// Command georep replicates directory trees over SSH. This package is the command line alone: each file turns the flags
+// and arguments of one command into options and makes one call. It owns the exit codes and what is printed, and it is
+// the only place that ends the process. It decides nothing about replication.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"georep/status"
+)
+
+// The exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// errUsage marks errors of the command line itself.
+var errUsage = errors.New("wrong usage")
+
+// errTold ends a command that has already said what is wrong, where its monitor listens.
+var errTold = errors.New("told already")
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	code := run(ctx, os.Args, os.Stdout, os.Stderr)
+	cancel()
+	os.Exit(code)
+}
+
+// run is the whole program but for the end of the process.
+func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
+	app := newApp(&env{out: stdout, err: stderr})
+	args, err := reorder(app, argv)
+	if err == nil {
+		err = app.RunContext(ctx, args)
+	}
+	return exitCode(ctx, err, stderr)
+}
+
+// exitCode says in one line what went wrong.
+func exitCode(ctx context.Context, err error, stderr io.Writer) int {
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errTold):
+		return exitFailed
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(stderr, "georep: %s (see georep --help)\n", line(err))
+		return exitUsage
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintln(stderr, "georep: interrupted")
+		return exitInterrupted
+	}
+	fmt.Fprintf(stderr, "georep: %s\n", line(err))
+	return exitFailed
+}
+
+// line makes an error one line that a terminal can be trusted with.
+func line(err error) string {
+	return status.Printable(status.OneLine(strings.TrimSuffix(err.Error(), "\n")))
+}
+
+// usageError is an error of the command line: it reads as its text alone and is errUsage.
+type usageError struct{ cause error }
+
+func (e *usageError) Error() string   { return e.cause.Error() }
+func (e *usageError) Unwrap() []error { return []error{errUsage, e.cause} }
+
+// asUsage makes err one of the command line; nil stays nil.
+func asUsage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &usageError{cause: err}
+}
+
+func usagef(format string, args ...any) error { return asUsage(fmt.Errorf(format, args...)) }

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v2"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"georep/internal/worker"
+	"georep/marker"
+)
+
+// The marker's log: 10 MB and three older ones.
+const (
+	logMegabytes = 10
+	logBackups   = 3
+)
+
+// never stands for a slow scan that is switched off.
+const never = 10 * 365 * 24 * time.Hour
+
+func (e *env) markerCommand() *cli.Command {
+	return &cli.Command{Name: "marker", Hidden: true, Usage: "mark what changes in a volume", ArgsUsage: "VOLUME",
+		Action: e.marker, Flags: []cli.Flag{
+			&cli.StringFlag{Name: "source", Value: marker.SourceAuto, Usage: "auto, fanotify or scan"},
+			&cli.DurationFlag{Name: "scan-interval", Usage: "time between slow scans; 0: none"},
+		}}
+}
+
+func (e *env) marker(c *cli.Context) error {
+	s, v, err := volumeArg(c)
+	if err != nil {
+		return err
+	}
+	files, err := s.MakeRuntime(v.Name)
+	if err != nil {
+		return err
+	}
+	file := &lumberjack.Logger{Filename: files.MarkerLog, MaxSize: logMegabytes, MaxBackups: logBackups}
+	defer file.Close()
+	log := zerolog.New(file).Level(levelOr(globals(c).String("log-level"), "info")).With().Timestamp().Logger()
+	o, err := worker.MarkerOptions(s, v, log)
+	if err != nil {
+		return err
+	}
+	o.Source, o.ScanInterval, o.ExitWhenUnused = c.String("source"), c.Duration("scan-interval"), true
+	if o.ScanInterval == 0 {
+		o.ScanInterval = never
+	}
+	err = marker.Run(c.Context, o)
+	if errors.Is(err, marker.ErrRunning) {
+		return nil // of two that were started together one is enough
+	}
+	if err != nil {
+		log.Error().Err(err).Msg("the marker ends")
+	}
+	return err
+}

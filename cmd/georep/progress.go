@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"georep/monitor/report"
+	"georep/status"
+)
+
+// clearLine goes to the line's begin and empties it.
+const clearLine = "\r\x1b[K"
+
+// progress is one line on a terminal that is written over and over; elsewhere it is nothing. For one goroutine at a
+// time.
+type progress struct {
+	w     io.Writer // nil: nobody looks
+	began time.Time
+}
+
+func newProgress(w io.Writer) *progress {
+	p := &progress{began: time.Now()}
+	if terminal(w) {
+		p.w = w
+	}
+	return p
+}
+
+// update shows a sync of this process.
+func (p *progress) update(r report.Progress, entries, seen int64) {
+	if p.w == nil {
+		return
+	}
+	io.WriteString(p.w, clearLine+syncLine(r, counts{entries: entries, seen: seen, elapsed: time.Since(p.began)}))
+}
+
+// status shows a session's.
+func (p *progress) status(st status.Status) {
+	if p.w == nil {
+		return
+	}
+	fmt.Fprintf(p.w, "%s%s, %s: %d files, %s to go; %s/s", clearLine, st.State, st.Crawl, st.Pending.Files,
+		status.Bytes(st.Pending.Bytes), status.Bytes(int64(st.Rates.BytesContent)))
+}
+
+func (p *progress) clear() {
+	if p.w != nil {
+		io.WriteString(p.w, clearLine)
+	}
+}
+
+// counts is how far a sync is.
+type counts struct {
+	entries, seen int64 // that the master has, as far as is known, and that were looked at
+	elapsed       time.Duration
+}
+
+// syncLine has files, bytes, rate and, where the number of entries is known, the time that is left.
+func syncLine(r report.Progress, n counts) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d", n.seen)
+	if n.entries > 0 {
+		fmt.Fprintf(&b, " of %d", max(n.entries, n.seen))
+	}
+	rate := 0.0
+	if s := n.elapsed.Seconds(); s > 0 {
+		rate = float64(r.Synced.BytesContent) / s
+	}
+	fmt.Fprintf(&b, " entries, %d files, %s, %s/s", r.Synced.Files, status.Bytes(r.Synced.BytesContent), status.Bytes(int64(rate)))
+	if left, ok := n.left(); ok {
+		fmt.Fprintf(&b, ", ETA %s", left)
+	}
+	return b.String()
+}
+
+// left guesses from the entries seen so far.
+func (n counts) left() (time.Duration, bool) {
+	if n.seen <= 0 || n.entries <= n.seen || n.elapsed < time.Second {
+		return 0, false
+	}
+	perEntry := float64(n.elapsed) / float64(n.seen)
+	return time.Duration(perEntry * float64(n.entries-n.seen)).Round(time.Second), true
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"georep/monitor"
+	"georep/status"
+	"georep/volume"
+)
+
+// home clears the screen.
+const home = "\x1b[H\x1b[2J"
+
+const watchEvery = time.Second
+
+func (e *env) statusCommand() *cli.Command {
+	return &cli.Command{Name: "status", Usage: "how the sessions stand", ArgsUsage: "[MASTER [SLAVE]]", Action: e.status,
+		Flags: []cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "detail", Usage: "more columns, reasons and failures"},
+			&cli.BoolFlag{Name: "watch", Usage: "again each second, until Ctrl-C"}}}
+}
+
+func (e *env) status(c *cli.Context) error {
+	sel, err := parseSelection(c)
+	if err != nil {
+		return err
+	}
+	if !c.Bool("watch") {
+		return e.showStatus(c, sel)
+	}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		if err := e.showStatus(c, sel); err != nil {
+			return err
+		}
+		select {
+		case <-c.Context.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// selection says which sessions to show.
+type selection struct {
+	store  *volume.Store
+	master *volume.Master // nil: all
+	slave  *volume.Slave
+}
+
+func parseSelection(c *cli.Context) (sel selection, err error) {
+	if err := wants(c, 0, 2); err != nil {
+		return sel, err
+	}
+	if c.Args().Len() > 0 {
+		m, err := volume.ParseMaster(c.Args().Get(0))
+		if err != nil {
+			return sel, asUsage(err)
+		}
+		sel.master = &m
+	}
+	if c.Args().Len() > 1 {
+		s, err := volume.ParseSlave(c.Args().Get(1))
+		if err != nil {
+			return sel, asUsage(err)
+		}
+		sel.slave = &s
+	}
+	sel.store, err = store(c)
+	return sel, err
+}
+
+// sessions are those that were asked for; a master or slave that is named must have one.
+func (sel selection) sessions() ([]volume.Session, error) {
+	all, err := sel.store.Sessions()
+	if sel.master == nil {
+		return all, err
+	}
+	v, verr := sel.store.Master(*sel.master)
+	if verr != nil {
+		return nil, verr
+	}
+	var out []volume.Session
+	for _, s := range all {
+		if s.Master == v.Name && (sel.slave == nil || s.Slave == *sel.slave) {
+			out = append(out, s)
+		}
+	}
+	if len(out) == 0 && err == nil {
+		err = sel.missing(v)
+	}
+	return out, err
+}
+
+// missing says what is not there.
+func (sel selection) missing(v volume.Volume) error {
+	if sel.slave != nil {
+		return fmt.Errorf("%w: volume %s is not replicated to %q", volume.ErrNoSession, v.Name, *sel.slave)
+	}
+	return fmt.Errorf("%w: volume %s is not replicated", volume.ErrNoSession, v.Name)
+}
+
+// showStatus prints what can be read, and returns what cannot.
+func (e *env) showStatus(c *cli.Context, sel selection) error {
+	sessions, err := sel.sessions()
+	if err != nil && len(sessions) == 0 {
+		return err
+	}
+	errs := []error{err}
+	list := []status.Status{}
+	for _, s := range sessions {
+		st, err := monitor.Status(sel.store, s)
+		if err != nil {
+			err = fmt.Errorf("status of %s to %q: %w", s.Master, s.Slave, err)
+		}
+		errs, list = append(errs, err), append(list, st)
+	}
+	var b bytes.Buffer
+	switch {
+	case c.Bool("json"):
+		err = status.WriteJSON(&b, list)
+	case len(list) == 0:
+		b.WriteString("no sessions\n")
+		err = nil
+	default:
+		err = status.WriteTable(&b, list, c.Bool("detail"))
+	}
+	errs = append(errs, err)
+	if c.Bool("watch") && terminal(e.out) {
+		fmt.Fprint(e.out, home)
+	}
+	_, err = e.out.Write(b.Bytes())
+	return errors.Join(append(errs, err)...)
+}

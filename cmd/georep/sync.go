@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"georep/internal/connect"
+	"georep/internal/worker"
+	"georep/marker"
+	"georep/monitor"
+	"georep/monitor/report"
+	"georep/status"
+	"georep/volume"
+)
+
+// maxListed is how many failing paths a sync names.
+const maxListed = 20
+
+// markerWait bounds the wait for a marker that is ending and keeps newcomers out meanwhile.
+const markerWait = 15 * time.Second
+
+func (e *env) syncCommand() *cli.Command {
+	return &cli.Command{Name: "sync", ArgsUsage: "MASTER SLAVE", Flags: sessionFlags(), Action: e.sync,
+		Usage: "one shot: until the slave has all that was there at the start"}
+}
+
+func (e *env) sync(c *cli.Context) error {
+	began := time.Now()
+	t, err := parseTarget(c, 2)
+	if err != nil {
+		return err
+	}
+	r, err := register(c, t)
+	if err != nil {
+		return err
+	}
+	pid, err := status.AcquirePid(r.files().Pid)
+	if errors.Is(err, status.ErrRunning) {
+		return e.syncRunning(c, r, began)
+	}
+	if err != nil {
+		return r.undo(err)
+	}
+	p, err := e.syncOnce(c, r)
+	if closed := pid.Close(); err == nil {
+		err = closed
+	}
+	if err != nil && connect.Final(err) {
+		return r.undo(err)
+	}
+	if err != nil {
+		e.listFailures(p)
+		return err
+	}
+	return e.summary(p.Synced, began)
+}
+
+// syncOnce is the whole sync, in this process. The pid file is held, so no monitor starts meanwhile.
+func (e *env) syncOnce(c *cli.Context, r *registration) (report.Progress, error) {
+	files, err := r.store.MakeRuntime(r.volume.Name)
+	if err != nil {
+		return report.Progress{}, err
+	}
+	wait, cancel := context.WithTimeout(c.Context, markerWait)
+	defer cancel()
+	users, err := volume.WaitLock(wait, files.UsersLock, volume.Shared)
+	if err != nil {
+		return report.Progress{}, err
+	}
+	defer users.Close()
+	show := newProgress(e.err)
+	p, err := worker.Sync(c.Context, worker.SyncConfig{Progress: show.update, Config: worker.Config{
+		Store: r.store, Session: r.session, Volume: r.volume, Version: version(), Logger: e.logger(c), Force: c.Bool("force")}})
+	show.clear()
+	if p.Stime != 0 || !p.LastSynced.IsZero() {
+		if werr := recordSync(r, p); err == nil {
+			err = werr
+		}
+	}
+	return p, err
+}
+
+// recordSync writes what the sync achieved where status looks for it, as a monitor would.
+func recordSync(r *registration, p report.Progress) error {
+	st, err := status.Read(r.files().Status)
+	if err != nil {
+		st = status.New(r.session.Master, r.session.Slave.String())
+	}
+	st.State, st.Reason, st.WorkerPid, st.MonitorPid = status.Stopped, "", 0, os.Getpid()
+	st.Synced, st.Pending, st.LagSeconds = p.Synced, p.Pending, p.LagSeconds
+	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
+	if p.LastSynced.After(st.LastSynced.Time) {
+		st.LastSynced = p.LastSynced
+	}
+	st.Stime = max(st.Stime, p.Stime)
+	st.Updated = status.Time{Time: time.Now().Round(0)}
+	return status.Write(r.files().Status, st)
+}
+
+// syncRunning leaves the work to the session's own worker and waits for it.
+func (e *env) syncRunning(c *cli.Context, r *registration, began time.Time) error {
+	if c.NumFlags() > 0 {
+		if _, err := reload(r.store, r.session); err != nil {
+			return err
+		}
+	}
+	runtime := r.store.Runtime(r.session.Master).Dir
+	if err := marker.WaitMark(c.Context, runtime, began); err != nil && !errors.Is(err, marker.ErrNotRunning) {
+		return err
+	}
+	show := newProgress(e.err)
+	st, err := monitor.WaitStatus(c.Context, r.store, r.session, func(st status.Status) bool {
+		show.status(st)
+		return st.State == status.Faulty || st.State == status.Paused || st.LastSynced.After(began)
+	})
+	show.clear()
+	switch {
+	case errors.Is(err, monitor.ErrNotRunning):
+		return fmt.Errorf("the session ended before the slave was in step: %w", err)
+	case err != nil:
+		return err
+	case st.LastSynced.After(began):
+		return e.summary(st.Synced, began)
+	case st.State == status.Paused:
+		return fmt.Errorf("the session is paused: go on with georep resume %s %s", r.session.Master, r.session.Slave)
+	}
+	return errors.New(st.Reason)
+}
+
+// summary is the one line that a sync leaves on standard output.
+func (e *env) summary(s status.Synced, began time.Time) error {
+	_, err := fmt.Fprintf(e.out, "in step: %d files, %s (%s on the wire), %d renames, %d purges in %s\n", s.Files,
+		status.Bytes(s.BytesContent), status.Bytes(s.BytesWire), s.Renames, s.Purges,
+		time.Since(began).Round(10*time.Millisecond))
+	return err
+}
+
+// listFailures names what could not be brought over.
+func (e *env) listFailures(p report.Progress) {
+	for i, f := range p.Failures {
+		if i == maxListed {
+			fmt.Fprintf(e.err, "... and %d more\n", max(p.FailuresTotal, len(p.Failures))-maxListed)
+			return
+		}
+		fmt.Fprintf(e.err, "%s %q: %s\n", status.Printable(f.Op), f.Path, status.Printable(status.OneLine(f.Error)))
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"georep/status"
+	"georep/volume"
+)
+
+func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
+
+func (e *env) volumeCommand() *cli.Command {
+	return &cli.Command{
+		Name: "volume", Usage: "register directory trees",
+		Action: func(c *cli.Context) error { return usagef("volume needs create, list, info or delete") },
+		Subcommands: []*cli.Command{
+			{Name: "create", Usage: "make a directory a volume", ArgsUsage: "NAME PATH", Action: e.volumeCreate},
+			{Name: "list", Usage: "list the volumes", Flags: []cli.Flag{jsonFlag()}, Action: e.volumeList},
+			{Name: "info", Usage: "show one volume", ArgsUsage: "NAME", Flags: []cli.Flag{jsonFlag()}, Action: e.volumeInfo},
+			{Name: "delete", Usage: "forget a volume; its directory stays", ArgsUsage: "NAME", Action: e.volumeDelete},
+		},
+	}
+}
+
+func (e *env) volumeCreate(c *cli.Context) error {
+	if err := wants(c, 2, 2); err != nil {
+		return err
+	}
+	name, path := c.Args().Get(0), c.Args().Get(1)
+	if err := volume.CheckName(name); err != nil {
+		return asUsage(err)
+	}
+	if !filepath.IsAbs(path) {
+		return usagef("the path %q is not absolute", path)
+	}
+	s, err := store(c)
+	if err != nil {
+		return err
+	}
+	_, err = createVolume(s, name, path)
+	return err
+}
+
+// volumeArg finds the volume that the one argument names.
+func volumeArg(c *cli.Context) (s *volume.Store, v volume.Volume, err error) {
+	if err := wants(c, 1, 1); err != nil {
+		return nil, v, err
+	}
+	if err := volume.CheckName(c.Args().First()); err != nil {
+		return nil, v, asUsage(err)
+	}
+	if s, err = store(c); err != nil {
+		return nil, v, err
+	}
+	v, err = s.Volume(c.Args().First())
+	return s, v, err
+}
+
+func (e *env) volumeList(c *cli.Context) error {
+	if err := wants(c, 0, 0); err != nil {
+		return err
+	}
+	s, err := store(c)
+	if err != nil {
+		return err
+	}
+	list, err := s.Volumes()
+	if c.Bool("json") {
+		if list == nil {
+			list = []volume.Volume{}
+		}
+		return firstError(printJSON(e.out, list), err)
+	}
+	w := tabwriter.NewWriter(e.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tPATH")
+	for _, v := range list {
+		fmt.Fprintf(w, "%s\t%s\n", status.Printable(v.Name), status.Printable(v.Path))
+	}
+	return firstError(w.Flush(), err)
+}
+
+func (e *env) volumeInfo(c *cli.Context) error {
+	_, v, err := volumeArg(c)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(e.out, v)
+	}
+	w := tabwriter.NewWriter(e.out, 0, 8, 2, ' ', 0)
+	for _, row := range [][2]string{{"name", v.Name}, {"path", v.Path}, {"uuid", v.UUID},
+		{"created", v.Created.Local().Format(time.DateTime)}, {"root gfid", v.RootGFID}, {"file system", v.FSID},
+		{"xattr namespace", v.Namespace}} {
+		fmt.Fprintf(w, "%s\t%s\n", row[0], status.Printable(row[1]))
+	}
+	return w.Flush()
+}
+
+func (e *env) volumeDelete(c *cli.Context) error {
+	s, v, err := volumeArg(c)
+	if err != nil {
+		return err
+	}
+	return s.DeleteVolume(v.Name)
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// firstError is the first of the errors that is one.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

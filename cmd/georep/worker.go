@@ -1,0 +1,47 @@
+package main
+
+import (
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v2"
+
+	"os"
+
+	"georep/internal/worker"
+	"georep/monitor/report"
+)
+
+func (e *env) workerCommand() *cli.Command {
+	return &cli.Command{Name: "worker", Hidden: true, Usage: "replicate one session, under its monitor",
+		ArgsUsage: "MASTER SLAVE", Action: e.worker}
+}
+
+func (e *env) worker(c *cli.Context) error {
+	t, err := parseTarget(c, 2)
+	if err != nil {
+		return err
+	}
+	s, err := t.session()
+	if err != nil {
+		return err
+	}
+	o, err := s.Options()
+	if err != nil {
+		return err
+	}
+	v, err := t.store.Volume(s.Master)
+	if err != nil {
+		return err
+	}
+	fd, err := report.Inherited()
+	if err != nil {
+		return err
+	}
+	defer fd.Close()
+	log := zerolog.New(e.err).Level(levelOr(o.LogLevel, "info")).With().Timestamp().Str("from", "worker").Logger()
+	cfg := worker.Config{Store: t.store, Session: s, Volume: v, Version: version(), Logger: log}
+	if err := worker.Run(c.Context, cfg, os.Stdin, report.NewWriter(fd)); err != nil {
+		log.Error().Err(err).Msg("the worker ends")
+		return errTold
+	}
+	return nil
+}
