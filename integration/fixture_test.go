@@ -33,7 +33,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// binaryVariable hands the binary on to a test that runs again as an ordinary user.
+const binaryVariable = "GEOREP_TEST_BINARY"
+
 func withBinary(m *testing.M) (int, error) {
+	if binary = os.Getenv(binaryVariable); binary != "" {
+		return m.Run(), nil
+	}
 	dir, err := os.MkdirTemp("", "georep-integration-")
 	if err != nil {
 		return 1, err
@@ -50,6 +56,9 @@ func withBinary(m *testing.M) (int, error) {
 	build := exec.Command("go", append(args, "../cmd/georep")...)
 	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build georep: %w\n%s", err, out)
+	}
+	if err := os.Setenv(binaryVariable, binary); err != nil {
+		return 1, err
 	}
 	return m.Run(), nil
 }

@@ -182,7 +182,7 @@ func (m *marker) listen() (err error) {
 		m.live = newLive(m.core, m.src, m.beats)
 		m.live.lost = func() { m.beats.lose(); m.wakeScanner() }
 		m.live.blind = func() { m.blind.Store(true); m.wakeScanner() }
-		err = m.live.probe(string(m.o.Namespace) + ".georep.probe")
+		err = m.probe()
 	}
 	if err != nil {
 		m.live = nil
@@ -194,6 +194,24 @@ func (m *marker) listen() (err error) {
 		}
 	}
 	return err
+}
+
+// probe proves that events arrive, and remembers the ctime that this gives the root, so that a start with nothing
+// changed marks nothing; but not where the root itself may have changed while no marker ran.
+func (m *marker) probe() error {
+	before, err := m.root.Stat("")
+	if err != nil {
+		return err
+	}
+	since, known := m.beats.since(now())
+	unchanged := known && (m.own.has(&before) || time.Unix(before.Ctime.Sec, int64(before.Ctime.Nsec)).Before(since))
+	if err := m.live.probe(string(m.o.Namespace) + ".georep.probe"); err != nil {
+		return err
+	}
+	if after, err := m.root.Stat(""); err == nil && unchanged {
+		m.own.add(&before, &after, time.Now())
+	}
+	return nil
 }
 
 func (m *marker) wakeScanner() {

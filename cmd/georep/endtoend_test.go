@@ -58,7 +58,7 @@ func build(t *testing.T, user uint32) *program {
 }
 
 func (p *program) command(args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(p.t.Context(), p.path, args...)
+	cmd := exec.Command(p.path, args...) // also in clean-ups, when the test's context has ended
 	cmd.Dir, cmd.Env = p.dir, p.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: p.user, Gid: p.user}}
 	return cmd
@@ -242,10 +242,11 @@ func TestStartRefused(t *testing.T) {
 	p := build(t, 0)
 	master, slave := p.mkdir("master"), p.mkdir("slave")
 	p.write(filepath.Join(slave, "mine"), "precious")
+	p.write(filepath.Join(master, "a"), "one")
 	p.run("start", master, "file://"+slave).check(t, exitFailed, "not empty", "--force")
 	p.noneLeft()
 	p.run("status").check(t, exitDone, "no sessions")
-	p.run("start", master, "file://"+slave, "--force").check(t, exitDone)
+	p.run("start", master, "file://"+slave, "--force", "--max-delete", "100").check(t, exitDone)
 	p.ok("stop", master, "file://"+slave)
 }
 

@@ -210,10 +210,14 @@ func createVolume(s *volume.Store, name, path string) (volume.Volume, error) {
 	if _, err := s.CreateVolume(volume.NewVolume{Name: name, Path: path, RootGFID: id.GFID.String(), FSID: id.FSID}); err != nil {
 		return volume.Volume{}, err
 	}
-	return s.UpdateVolume(name, func(v *volume.Volume) error {
+	v, err := s.UpdateVolume(name, func(v *volume.Volume) error {
 		v.Namespace = string(ns)
 		return nil
 	})
+	if err != nil {
+		return v, errors.Join(err, s.DeleteVolume(name))
+	}
+	return v, nil
 }
 
 // reload makes a running monitor take up what was saved. It tells whether one runs.

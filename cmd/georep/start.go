@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
 
-	"georep/internal/connect"
 	"georep/monitor"
 	"georep/status"
 	"georep/volume"
@@ -45,8 +44,8 @@ func (e *env) start(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("force") { // only now; once the slave is ours nobody has to force it any more
-		if err := r.check(c.Context, c, e); err != nil && connect.Final(err) {
+	if c.Bool("force") { // only now: once the slave is ours nobody has to force it any more
+		if err := r.check(c.Context, c, e); err != nil {
 			return r.undo(err)
 		}
 	}

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"os"
+
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
-
-	"os"
 
 	"georep/internal/worker"
 	"georep/monitor/report"

@@ -1,0 +1,159 @@
+package beneath
+
+import (
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inode is an entry to be changed: through its descriptor where Create opened it, else by its name in a directory,
+// never following it. It has one user at a time. The Dir it came from must stay open as long as it is used.
+type Inode struct {
+	dir  *Dir
+	name string
+	fd   int // -1 where it is not open
+}
+
+// At is the entry name of d, or d itself where name is "". Nothing is opened, and there is nothing to close.
+func (d *Dir) At(name string) *Inode { return &Inode{dir: d, name: name, fd: -1} }
+
+// Create makes the regular file name, which must not be there, and opens it for writing. The caller closes it.
+func (d *Dir) Create(name string, mode uint32) (*Inode, error) {
+	return d.openInode(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
+}
+
+// OpenInode opens the existing entry name for reading, never through a symbolic link and never waiting for a FIFO's
+// other end. The caller closes it.
+func (d *Dir) OpenInode(name string) (*Inode, error) { return d.openInode(name, unix.O_RDONLY, 0) }
+
+func (d *Dir) openInode(name string, flags int, mode uint32) (*Inode, error) {
+	if !ValidName(name) {
+		return nil, pathError("open", name, unix.EINVAL)
+	}
+	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err := retryInt(func() (int, error) { return unix.Openat(d.fd, name, flags, mode) })
+	if err != nil {
+		return nil, pathError("open", name, err)
+	}
+	return &Inode{dir: d, name: name, fd: fd}, nil
+}
+
+// Name is the name the Inode was made with.
+func (i *Inode) Name() string { return i.name }
+
+// Close closes what Create or OpenInode opened. Afterwards the Inode is reached by its name.
+func (i *Inode) Close() error {
+	if i.fd < 0 {
+		return nil
+	}
+	fd := i.fd
+	i.fd = -1
+	return pathError("close", i.name, unix.Close(fd))
+}
+
+// WriteAt writes all of b at off.
+func (i *Inode) WriteAt(b []byte, off int64) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := retryInt(func() (int, error) { return unix.Pwrite(i.fd, b[done:], off+int64(done)) })
+		if err == nil && n == 0 {
+			err = unix.EIO
+		}
+		if err != nil {
+			return done, pathError("write", i.name, err)
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// Read reads from where the last Read ended; 0 without an error is the end.
+func (i *Inode) Read(b []byte) (int, error) {
+	n, err := retryInt(func() (int, error) { return unix.Read(i.fd, b) })
+	return max(n, 0), pathError("read", i.name, err)
+}
+
+// Truncate sets the length of an open file.
+func (i *Inode) Truncate(size int64) error {
+	return i.do("truncate", func() error { return unix.Ftruncate(i.fd, size) })
+}
+
+// Fsync writes an open file to its device.
+func (i *Inode) Fsync() error { return i.do("fsync", func() error { return unix.Fsync(i.fd) }) }
+
+// Stat describes the entry.
+func (i *Inode) Stat() (Stat, error) {
+	if i.fd < 0 {
+		return i.dir.Stat(i.name)
+	}
+	return StatFd(i.fd)
+}
+
+// Chown sets the owner. 1<<32-1 leaves one of the two as it is.
+func (i *Inode) Chown(uid, gid uint32) error {
+	if i.fd < 0 {
+		return i.dir.Chown(i.name, uid, gid)
+	}
+	return i.do("chown", func() error { return unix.Fchown(i.fd, int(uid), int(gid)) })
+}
+
+// Chmod sets the permission bits (07777).
+func (i *Inode) Chmod(mode uint32) error {
+	if i.fd < 0 {
+		return i.dir.Chmod(i.name, mode)
+	}
+	return i.do("chmod", func() error { return unix.Fchmod(i.fd, mode) })
+}
+
+// SetMtime sets the modification time; the access time stays.
+func (i *Inode) SetMtime(t Time) error {
+	if i.fd < 0 {
+		return i.dir.SetMtime(i.name, t)
+	}
+	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Sec, Nsec: int64(t.Nsec)}}
+	err := i.do("utimens", func() error { return unix.UtimesNanoAt(i.fd, "", ts, unix.AT_EMPTY_PATH) })
+	if errors.Is(err, unix.EINVAL) { // kernels before 5.8
+		return i.dir.SetMtime(i.name, t)
+	}
+	return err
+}
+
+// Setxattr sets an xattr.
+func (i *Inode) Setxattr(attr string, value []byte) error {
+	if i.fd < 0 {
+		return i.dir.Setxattr(i.name, attr, value)
+	}
+	return i.do("setxattr "+attr, func() error { return unix.Fsetxattr(i.fd, attr, value, 0) })
+}
+
+// Removexattr removes an xattr; ENODATA where there is none.
+func (i *Inode) Removexattr(attr string) error {
+	if i.fd < 0 {
+		return i.dir.Removexattr(i.name, attr)
+	}
+	return i.do("removexattr "+attr, func() error { return unix.Fremovexattr(i.fd, attr) })
+}
+
+// Listxattr lists the xattr names. A file system without xattrs gives none.
+func (i *Inode) Listxattr() ([]string, error) {
+	if i.fd < 0 {
+		return i.dir.Listxattr(i.name)
+	}
+	buf := make([]byte, 64<<10) // XATTR_LIST_MAX
+	n, err := retryInt(func() (int, error) { return unix.Flistxattr(i.fd, buf) })
+	if err == unix.EOPNOTSUPP || err == nil && n == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, pathError("listxattr", i.name, err)
+	}
+	return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
+}
+
+func (i *Inode) do(op string, call func() error) error { return pathError(op, i.name, retry(call)) }
+
+// StartFlush begins to write a range of an open file to its device, without waiting. It promises nothing.
+func (i *Inode) StartFlush(off, n int64) {
+	_ = unix.SyncFileRange(i.fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+}

@@ -1,0 +1,344 @@
+package disk
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// fewFiles is how many staged files are cheaper to sync one by one than with their whole file system.
+const fewFiles = 4
+
+// committer is the state of the goroutine that changes the tree.
+type committer struct {
+	dirs   map[string]*beneath.Dir // parents that this group opened
+	stamps []stamp                 // published, and waiting for the next sync
+	holds  holds
+}
+
+// stamp is the xtime of a finished directory.
+type stamp struct {
+	it *item
+	tk *ticket
+}
+
+// runCommitter takes group after group until the Tree is closed. Stamps that wait when nothing else does get a sync of
+// their own.
+func (t *Tree) runCommitter() {
+	t.work.dirs = map[string]*beneath.Dir{}
+	defer t.forgetDirs()
+	for {
+		if t.live(context.Background()) != nil {
+			return
+		}
+		group := t.queue.take()
+		switch {
+		case len(group) > 0:
+			t.runGroup(group)
+		case len(t.work.stamps) > 0:
+			t.settle(t.sys.syncfs(t.dir))
+		default:
+			select {
+			case <-t.queue.wake:
+			case <-t.closing:
+			}
+		}
+	}
+}
+
+// runGroup makes durable what the group staged, lets the stamps of the group before follow, and publishes.
+func (t *Tree) runGroup(group []*ticket) {
+	staged := stagedIn(group)
+	err := t.syncStaged(staged)
+	t.settle(err)
+	if err != nil {
+		for _, it := range staged {
+			t.fail(it, err)
+		}
+	}
+	for _, tk := range group {
+		tk.left = len(tk.items)
+		if tk.left == 0 {
+			close(tk.done)
+		}
+		for i := range tk.items {
+			t.run(tk, &tk.items[i])
+		}
+	}
+	t.forgetDirs()
+}
+
+// stagedIn collects what the group has in staging: the operations that failed there already, and those that stage
+// nothing, need no sync.
+func stagedIn(group []*ticket) []*item {
+	var all []*item
+	for _, tk := range group {
+		for i := range tk.items {
+			if tk.items[i].staged != "" {
+				all = append(all, &tk.items[i])
+			}
+		}
+	}
+	return all
+}
+
+// syncStaged makes the staged files durable, and everything published before if stamps wait for that.
+func (t *Tree) syncStaged(staged []*item) error {
+	few := len(staged) <= fewFiles
+	for _, it := range staged {
+		few = few && it.file
+	}
+	switch {
+	case len(t.work.stamps) > 0 || !few:
+		return t.sys.syncfs(t.dir)
+	}
+	for _, it := range staged {
+		if err := t.syncOne(it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncOne makes one staged file durable. Its name in staging need not be: after a crash staging is cleared anyway.
+func (t *Tree) syncOne(it *item) error {
+	f, err := t.staging.OpenInode(it.staged)
+	if errors.Is(err, unix.EACCES) {
+		// An ordinary user's file that its owner may not read.
+		return t.sys.syncfs(t.dir)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return t.sys.fsync(f)
+}
+
+// settle writes the stamps that waited for a sync, whose outcome is err. After a failed sync nobody knows what of the
+// pass is durable, so none of its stamps follows.
+func (t *Tree) settle(err error) {
+	stamps := t.work.stamps
+	t.work.stamps = nil
+	if err != nil {
+		t.log.Error().Err(err).Str("slave", t.info.Path).Msg("sync")
+		t.work.holds.unsynced(stamps)
+	}
+	for _, s := range stamps {
+		op := s.it.op
+		switch {
+		case err != nil:
+			t.fail(s.it, err)
+		case t.work.holds.held(op.Pass, op.Path):
+			t.fail(s.it, slave.ErrHeldBack)
+		default:
+			if err := t.writeStamp(op); err != nil {
+				t.fail(s.it, err)
+				t.work.holds.failed(op.Pass, op.Path)
+			}
+		}
+		s.it.done = true
+		s.tk.finish()
+	}
+	t.forgetDirs()
+}
+
+// finish counts a final result; the last one ends the wait for the batch.
+func (tk *ticket) finish() {
+	if tk.left--; tk.left == 0 {
+		close(tk.done)
+	}
+}
+
+// writeStamp puts the xtime on a directory, if it still is the one that was finished.
+func (t *Tree) writeStamp(op *slave.Op) error {
+	d, err := t.openDir(op.Path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	err = t.stampDir(d, op)
+	if t.root || !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	return t.lifted(d.At(""), func() error { return t.stampDir(d, op) })
+}
+
+// stampDir is writeStamp for the directory itself. The GFID is checked at the last moment, because whoever has access
+// to the slave may have put another directory there since its finish.
+func (t *Tree) stampDir(d *beneath.Dir, op *slave.Op) error {
+	had, err := d.RecordedGFID("", &t.names)
+	if err != nil {
+		return err
+	}
+	if !op.Record.GFID.IsZero() && had != op.Record.GFID {
+		return slave.ErrConflict
+	}
+	b := op.Record.Xtime.Bytes()
+	return t.sys.setxattr(d.At(""), t.names.Xtime, b[:])
+}
+
+// lifted runs call while the owner may do everything with an entry, and restores its mode.
+func (t *Tree) lifted(i *beneath.Inode, call func() error) error {
+	t.permMu.Lock()
+	defer t.permMu.Unlock()
+	st, err := i.Stat()
+	if err != nil {
+		return err
+	}
+	mode := st.Mode & 0o7777
+	if err := t.sys.chmod(i, mode|0o700); err != nil {
+		return err
+	}
+	return errors.Join(call(), t.sys.chmod(i, mode))
+}
+
+// run publishes one operation and books its result.
+func (t *Tree) run(tk *ticket, it *item) {
+	op := it.op
+	if len(t.work.dirs) >= maxDirs {
+		t.forgetDirs()
+	}
+	if !it.done {
+		if err := t.publish(it); err != nil {
+			t.fail(it, err)
+		}
+	}
+	t.drop(it) // where publishing did without it
+	if op.Kind == slave.OpFinish && t.wantsStamp(it) {
+		t.work.stamps = append(t.work.stamps, stamp{it, tk})
+		return
+	}
+	it.done = true
+	tk.finish()
+}
+
+// wantsStamp tells whether a finished directory waits for its stamp, and remembers it if its finish failed.
+func (t *Tree) wantsStamp(it *item) bool {
+	op := it.op
+	if it.res.Err != nil {
+		if !errors.Is(it.res.Err, slave.ErrHeldBack) {
+			t.work.holds.failed(op.Pass, op.Path)
+		}
+		return false
+	}
+	if !op.Stamp || op.Record.Xtime == 0 {
+		return false
+	}
+	if t.work.holds.held(op.Pass, op.Path) {
+		t.fail(it, slave.ErrHeldBack)
+		return false
+	}
+	return true
+}
+
+// publish does one operation that is still to be done.
+func (t *Tree) publish(it *item) error {
+	// Clean must not delete a parked name that the operation relies on.
+	t.parkMu.Lock()
+	defer t.parkMu.Unlock()
+	switch it.op.Kind {
+	case slave.OpMkdir:
+		return t.mkdirOp(it)
+	case slave.OpPut, slave.OpSymlink, slave.OpNode:
+		return t.putOp(it)
+	case slave.OpLink:
+		return t.linkOp(it)
+	case slave.OpUnpark:
+		return t.unparkOp(it)
+	case slave.OpMeta:
+		return t.metaOp(it)
+	case slave.OpPark:
+		return t.parkOp(it)
+	case slave.OpFinish:
+		return t.finishOp(it)
+	}
+	return slave.ErrInvalid
+}
+
+// parent opens the directory that path lies in, and keeps it open for the rest of the group.
+func (t *Tree) parent(path string) (place, error) {
+	dir, name := beneath.Split(path)
+	if d := t.work.dirs[dir]; d != nil {
+		return place{d, name}, nil
+	}
+	d, err := t.dir.OpenPath(dir)
+	if err != nil {
+		return place{}, err
+	}
+	t.work.dirs[dir] = d
+	return place{d, name}, nil
+}
+
+// maxDirs bounds the parents that are kept open from one operation to the next.
+const maxDirs = 64
+
+// forgetDirs closes the parents: the group has ended, or a directory was moved.
+func (t *Tree) forgetDirs() {
+	for path, d := range t.work.dirs {
+		d.Close()
+		delete(t.work.dirs, path)
+	}
+}
+
+// openDir opens a directory of the tree without the right to list it.
+func (t *Tree) openDir(path string) (*beneath.Dir, error) { return t.dir.OpenPath(path) }
+
+// writable runs call, which changes names in d. An ordinary user's directory that refuses that is opened up: the
+// OpFinish that follows sets its mode.
+func (t *Tree) writable(d *beneath.Dir, call func() error) error {
+	err := call()
+	if t.root || !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	if t.openUp(d) != nil {
+		return err
+	}
+	return call()
+}
+
+// holds knows which directories may not be stamped in a pass.
+type holds struct {
+	pass  uint32
+	above map[string]struct{} // all directories above a failed one
+	every bool                // none may: a sync failed
+	next  bool                // every is for the next pass that is seen too
+}
+
+// enter begins a pass: what failed in the one before says nothing of this one.
+func (h *holds) enter(pass uint32) {
+	if h.pass != pass || h.above == nil {
+		*h = holds{pass: pass, above: map[string]struct{}{}, every: h.next}
+	}
+}
+
+// failed notes that the finish of path failed.
+func (h *holds) failed(pass uint32, path string) {
+	h.enter(pass)
+	for path != "" {
+		path, _ = beneath.Split(path)
+		if _, known := h.above[path]; known {
+			return
+		}
+		h.above[path] = struct{}{}
+	}
+}
+
+// unsynced holds back every stamp of the pass that the waiting stamps are of. Where none waits it cannot be known
+// which pass it struck, so the next one seen is held back as well.
+func (h *holds) unsynced(waiting []stamp) {
+	if len(waiting) > 0 {
+		h.enter(waiting[len(waiting)-1].it.op.Pass)
+	}
+	h.every, h.next = true, len(waiting) == 0
+}
+
+// held tells whether a failure lies below path.
+func (h *holds) held(pass uint32, path string) bool {
+	h.enter(pass)
+	_, above := h.above[path]
+	return above || h.every
+}

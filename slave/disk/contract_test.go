@@ -1,0 +1,90 @@
+package disk
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/slavetest"
+)
+
+// nobodyDir tells a re-executed test that it is the ordinary user's run, and where it may write.
+const nobodyDir = "GEOREP_TEST_NOBODY_DIR"
+
+// opener opens slaves on new directories below base.
+func opener(base string) slavetest.Opener {
+	return func(t *testing.T) (slave.Tree, string) {
+		root, err := os.MkdirTemp(base, "slave")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(root) })
+		tree, err := Open(testOptions(t, root))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { tree.Close() })
+		return tree, root
+	}
+}
+
+func testOptions(t *testing.T, root string) Options {
+	return Options{
+		Path: root, Master: xtime.UUID{1}, Session: xtime.UUID{2}, Version: "test",
+		Logger: zerolog.New(zerolog.NewTestWriter(t)),
+	}
+}
+
+func TestContract(t *testing.T) {
+	t.Run("default", func(t *testing.T) { slavetest.Run(t, opener(t.TempDir())) })
+	t.Run("tmpfs", func(t *testing.T) {
+		base, err := os.MkdirTemp("/dev/shm", "georep")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(base)
+		slavetest.Run(t, opener(base))
+	})
+}
+
+// TestContractAsNobody runs the suite again as an ordinary user.
+func TestContractAsNobody(t *testing.T) {
+	if base := os.Getenv(nobodyDir); base != "" {
+		slavetest.Run(t, opener(base))
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("TestContract ran as an ordinary user already")
+	}
+	// t.TempDir lies below directories that others may not enter.
+	base, err := os.MkdirTemp("", "georep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(base)
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(base, "disk.test")
+	mine := filepath.Join(base, "mine")
+	for _, err := range []error{
+		os.Chmod(base, 0o755), os.WriteFile(program, self, 0o755), os.Mkdir(mine, 0o700), os.Chown(mine, 65534, 65534),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(program, "-test.run=^TestContractAsNobody$", "-test.v")
+	cmd.Dir, cmd.Env = mine, append(os.Environ(), nobodyDir+"="+mine, "TMPDIR="+mine)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}

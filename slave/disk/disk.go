@@ -1,0 +1,226 @@
+package disk
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// ErrClosed is what calls give once Close was called.
+var ErrClosed = errors.New("the slave is closed")
+
+// Options says which slave to open, and for whom.
+type Options struct {
+	Path    string     // the slave's root
+	Master  xtime.UUID // whose records are kept there
+	Session xtime.UUID
+	Force   bool // take a root that is not empty, or another master's
+	Create  bool // make the root where it is missing; its parent must be there
+	Logger  zerolog.Logger
+	Version string // for Info
+}
+
+// Tree is an open slave. It implements slave.Tree.
+type Tree struct {
+	dir     *beneath.Dir // the root
+	base    *beneath.Dir // .georep
+	staging *beneath.Dir
+	parked  *beneath.Dir
+	trash   *beneath.Dir
+	links   *beneath.Dir
+	pending *beneath.Dir
+	lock    *os.File
+
+	names  xtime.Names
+	info   slave.Info
+	root   bool
+	fresh  shape // what a new file in staging has, created with mode 0777
+	log    zerolog.Logger
+	sys    sys
+	prefix string        // makes this session's names in staging its own
+	serial atomic.Uint64 // and each of them one of its kind
+
+	queue    queue
+	work     committer
+	booksMu  sync.Mutex    // links/ and pending/
+	permMu   sync.Mutex    // modes that are lifted for a moment
+	parkMu   sync.Mutex    // an operation at work, or Clean taking one entry out of the park
+	cleanMu  sync.Mutex    // Clean, which runs once at a time
+	hashing  chan struct{} // a slot each for files being hashed
+	closing  chan struct{}
+	finished chan struct{} // the committer has ended
+
+	closeMu sync.Mutex
+	closed  bool
+	users   int // calls that use the descriptors
+	once    sync.Once
+}
+
+// Compile-time proof of the contract.
+var _ slave.Tree = (*Tree)(nil)
+
+// Open takes the slave at o.Path. The errors say in one line what is wrong and wrap slave.ErrNoVolume, ErrNotEmpty,
+// ErrForeign, ErrBusy or ErrUnfit. The caller closes the Tree.
+func Open(o Options) (*Tree, error) { return open(o, nil) }
+
+// open is Open with a hook before each change to the file system.
+func open(o Options, hook func(op, name string) error) (*Tree, error) {
+	t := &Tree{
+		log: o.Logger, root: os.Geteuid() == 0, prefix: rand.Text()[:8], sys: sys{hook: hook},
+		hashing: make(chan struct{}, 2), closing: make(chan struct{}), finished: make(chan struct{}),
+	}
+	t.queue.init()
+	if err := t.setup(o); err != nil {
+		t.release()
+		return nil, err
+	}
+	go func() {
+		defer close(t.finished)
+		t.runCommitter()
+	}()
+	return t, nil
+}
+
+// setup does all of Open but start the committer. What can be refused without a trace is refused before anything is
+// made in the root; the lock comes before all that another holder would mind. The caller releases what was opened
+// when it fails.
+func (t *Tree) setup(o Options) error {
+	if err := t.openRoot(o); err != nil {
+		return err
+	}
+	if err := t.checkOwner(o); err != nil {
+		return err
+	}
+	if err := t.openBase(o); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	if err := t.takeLock(o); err != nil {
+		return err
+	}
+	// Somebody else may have taken the root before the lock was ours.
+	if err := t.checkOwner(o); err != nil {
+		return err
+	}
+	if err := t.writeOwner(o); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	if err := t.openAreas(); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	ns, err := t.base.ProbeNamespace()
+	if err != nil {
+		return fmt.Errorf("slave %s: its file system takes no extended attributes: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	t.names = xtime.NamesFor(ns, o.Master)
+	if err := t.lookAround(o); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	return nil
+}
+
+// Info tells what was found when the slave was opened.
+func (t *Tree) Info() slave.Info { return t.info }
+
+// Close ends the session: the group that is being committed is finished, what waits gets ErrClosed, and staged files
+// that were not committed are dropped.
+func (t *Tree) Close() error {
+	t.once.Do(func() {
+		t.closeMu.Lock()
+		t.closed = true
+		t.users++ // until the end of this
+		t.closeMu.Unlock()
+		close(t.closing)
+		<-t.finished
+		for _, tk := range t.queue.abandon() {
+			t.dropAll(tk)
+		}
+		t.lock.Close()
+		t.leave()
+	})
+	return nil
+}
+
+// enter is called by whatever uses the descriptors outside the committer; leave must follow when it gives nil.
+func (t *Tree) enter() error {
+	t.closeMu.Lock()
+	defer t.closeMu.Unlock()
+	if t.closed {
+		return ErrClosed
+	}
+	t.users++
+	return nil
+}
+
+// leave closes the descriptors when Close could not, because this call was still at work.
+func (t *Tree) leave() {
+	t.closeMu.Lock()
+	t.users--
+	last := t.closed && t.users == 0
+	t.closeMu.Unlock()
+	if last {
+		<-t.finished
+		t.release()
+	}
+}
+
+// release closes every descriptor. It may run twice.
+func (t *Tree) release() {
+	for _, d := range []*beneath.Dir{t.pending, t.links, t.trash, t.parked, t.staging, t.base, t.dir} {
+		if d != nil {
+			d.Close()
+		}
+	}
+	if t.lock != nil {
+		t.lock.Close()
+	}
+}
+
+// live gives the error that ends a long call: ctx's, or ErrClosed.
+func (t *Tree) live(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.closing:
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
+// allowed checks a path that the master sent.
+func allowed(path string) bool {
+	if path == slave.Reserved || strings.HasPrefix(path, slave.Reserved+"/") {
+		return false
+	}
+	return beneath.ValidPath(path)
+}
+
+// trouble makes a *slave.PathError of err; what it already knows of the operation is kept.
+func trouble(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var se *slave.PathError
+	if errors.As(err, &se) {
+		return err
+	}
+	var pe *os.PathError
+	if errors.As(err, &pe) && err == error(pe) {
+		op, err = pe.Op, pe.Err
+	}
+	return &slave.PathError{Op: op, Path: path, Err: err}
+}
+
+// unclosed tells whether the Tree is still open.
+func (t *Tree) unclosed() bool { return t.live(context.Background()) == nil }

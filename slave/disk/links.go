@@ -1,0 +1,297 @@
+package disk
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// named is an inode as one of its names was found to lead to it.
+type named struct {
+	path string
+	entry
+}
+
+// verify tells whether path is a name of the inode on record as g.
+func (t *Tree) verify(g xtime.GFID, path string) (named, bool) {
+	dir, name := beneath.Split(path)
+	d, err := t.openDir(dir)
+	if err != nil {
+		return named{}, false
+	}
+	defer d.Close()
+	e, err := t.look(place{d, name})
+	ok := err == nil && e.there && e.kind != slave.Dir && e.rec.GFID == g
+	return named{path, e}, ok
+}
+
+// verified gives those of the names, but path, that lead to the inode on record as g.
+func (t *Tree) verified(g xtime.GFID, names []string, path string) []named {
+	var all []named
+	for _, name := range names {
+		if name == path {
+			continue
+		}
+		if n, ok := t.verify(g, name); ok {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// parkedNames counts the names that an inode on record as g has among the parked.
+func (t *Tree) parkedNames(g xtime.GFID, st beneath.Stat) uint32 {
+	pk, err := t.parked.Stat(g.String())
+	if err == nil && sameInode(pk, st) {
+		return 1
+	}
+	if err != nil {
+		return 0
+	}
+	_, same, err := t.parkPlace(entry{rec: slave.Record{GFID: g}, st: st})
+	if err == nil && same {
+		return 1
+	}
+	return 0
+}
+
+// replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's
+// own name last, so that a crash in between leaves the old record there and all of this is done again.
+func (t *Tree) replaceGroup(it *item, p place, old entry) error {
+	op := it.op
+	g := op.Record.GFID
+	others := t.verified(g, t.readIndex(g).names, op.Path)
+	if op.Links > 1 {
+		others = append(others, t.hiddenNames(op, old, others)...)
+	}
+	if err := t.takeLive(it, old, others); err != nil {
+		return err
+	}
+	staged, err := t.staging.Stat(it.staged)
+	if err != nil {
+		return err
+	}
+	names := []string{op.Path}
+	for _, n := range others {
+		if !sameInode(n.st, staged) {
+			if err := t.replaceName(it, n.path); err != nil {
+				return err
+			}
+		}
+		names = append(names, n.path)
+	}
+	if err := t.replace(it, p, old); err != nil {
+		return err
+	}
+	st, err := p.dir.Stat(p.name)
+	if err == nil {
+		t.noteGroup(op, st, names)
+	}
+	return err
+}
+
+// takeLive stages an inode of the group that is already in the tree with just this content, in place of the copy that
+// was shipped.
+func (t *Tree) takeLive(it *item, old entry, others []named) error {
+	want := it.op.Record.Xtime
+	if want == 0 || it.res.Torn {
+		return nil
+	}
+	for _, n := range others {
+		if n.rec.Xtime != want || old.there && sameInode(n.st, old.st) || n.kind != kindOf(it.op) {
+			continue
+		}
+		return t.stageName(it, n.path)
+	}
+	return nil
+}
+
+// kindOf is the kind of what an operation makes.
+func kindOf(op *slave.Op) slave.Kind {
+	switch op.Kind {
+	case slave.OpPut:
+		return slave.File
+	case slave.OpSymlink:
+		return slave.Symlink
+	}
+	return op.Entry
+}
+
+// stageName stages a further name of the inode at path.
+func (t *Tree) stageName(it *item, path string) error {
+	dir, name := beneath.Split(path)
+	d, err := t.openDir(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	temp := t.stagingName()
+	if err := t.sys.link(place{d, name}, place{t.staging, temp}); err != nil {
+		return err
+	}
+	t.drop(it)
+	it.staged = temp
+	return nil
+}
+
+// replaceName makes another name of the group lead to the staged inode. Its directory is none that this batch is
+// about, so its times and mode stay.
+func (t *Tree) replaceName(it *item, path string) error {
+	dir, name := beneath.Split(path)
+	d, err := t.openDir(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	st, err := d.Stat("")
+	if err != nil {
+		return err
+	}
+	temp := place{t.staging, t.stagingName()}
+	if err := t.sys.link(place{t.staging, it.staged}, temp); err != nil {
+		return err
+	}
+	err = t.writable(d, func() error { return t.sys.rename(temp, place{d, name}, 0) })
+	if err != nil {
+		return errors.Join(err, t.sys.unlink(temp))
+	}
+	if now, err := d.Stat(""); err == nil && now.Mode != st.Mode {
+		if err := t.sys.chmod(d.At(""), st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	return t.sys.setMtime(d.At(""), st.Mtime)
+}
+
+// hiddenNames finds the names of the group that the index does not know: where an inode has more names than are known,
+// the tree is searched for its number.
+func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
+	g := op.Record.GFID
+	count := map[uint64]uint32{} // known names by inode number
+	links := map[uint64]beneath.Stat{}
+	note := func(e entry) { count[e.st.Ino]++; links[e.st.Ino] = e.st }
+	paths := []string{op.Path}
+	if old.there && old.rec.GFID == g {
+		note(old)
+	}
+	for _, n := range known {
+		note(n.entry)
+		paths = append(paths, n.path)
+	}
+	wanted := map[uint64]bool{}
+	for ino, st := range links {
+		if st.Nlink > count[ino]+t.parkedNames(g, st) {
+			wanted[ino] = true
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	var all []named
+	for _, path := range t.search(wanted) {
+		if slices.Contains(paths, path) {
+			continue
+		}
+		if n, ok := t.verify(g, path); ok {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// search lists every name in the tree of the inodes with these numbers. Memory: the directories still to be listed.
+func (t *Tree) search(inos map[uint64]bool) []string {
+	var found []string
+	todo := []string{""}
+	for len(todo) > 0 && t.unclosed() {
+		dir := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d, err := t.dir.OpenDir(dir)
+		if err != nil {
+			t.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
+			continue
+		}
+		err = d.List(func(e beneath.Entry) error {
+			path := beneath.Join(dir, e.Name)
+			switch {
+			case slave.Kind(e.Type) == slave.Dir && path != slave.Reserved:
+				todo = append(todo, path)
+			case inos[e.Ino]:
+				found = append(found, path)
+			case slave.Kind(e.Type) == slave.Unknown && path != slave.Reserved:
+				if st, err := d.Stat(e.Name); err == nil && st.IsDir() {
+					todo = append(todo, path)
+				}
+			}
+			return nil
+		})
+		d.Close()
+		if err != nil {
+			t.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
+		}
+	}
+	return found
+}
+
+// linkOp makes Path a further name of an inode that the slave has.
+func (t *Tree) linkOp(it *item) error {
+	op := it.op
+	p, err := t.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	if err != nil {
+		return err
+	}
+	if old.kind == slave.Dir {
+		return slave.ErrConflict
+	}
+	src, ok := t.source(op)
+	switch {
+	case !ok && old.there && old.rec.GFID == op.Record.GFID:
+		t.noteGroup(op, old.st, []string{op.Path})
+		return nil
+	case !ok:
+		return slave.ErrNeedContent
+	case old.there && sameInode(old.st, src.st):
+		t.noteGroup(op, old.st, []string{op.Path, src.path})
+		return nil
+	}
+	if err := t.stageName(it, src.path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return slave.ErrNeedContent
+		}
+		return err
+	}
+	if err := t.replace(it, p, old); err != nil {
+		return err
+	}
+	st, err := p.dir.Stat(p.name)
+	if err == nil {
+		t.noteGroup(op, st, []string{op.Path, src.path})
+	}
+	return err
+}
+
+// source finds the inode that an OpLink means: through From, or the index, where a name with the wanted xtime is the
+// best.
+func (t *Tree) source(op *slave.Op) (best named, ok bool) {
+	fits := func(n named) bool { return op.Entry == slave.Unknown || n.kind == op.Entry }
+	g := op.Record.GFID
+	if op.From != "" && op.From != op.Path {
+		if n, found := t.verify(g, op.From); found && fits(n) {
+			return n, true
+		}
+	}
+	for _, n := range t.verified(g, t.readIndex(g).names, op.Path) {
+		if fits(n) && (!ok || n.rec.Xtime == op.Record.Xtime) {
+			best, ok = n, true
+		}
+	}
+	return best, ok
+}

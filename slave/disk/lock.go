@@ -1,0 +1,125 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/slave"
+)
+
+// How long an agent that was left over gets to end, and how often that is looked at.
+const (
+	leftOverGrace = 5 * time.Second
+	leftOverPoll  = 20 * time.Millisecond
+)
+
+// takeLock takes the slave for this session. An agent of the same session whose connection died is asked to end.
+func (t *Tree) takeLock(o Options) error {
+	f, err := t.base.OpenFile("lock", unix.O_RDWR|unix.O_CREAT, 0o600)
+	if err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	t.lock = f
+	err = tryLock(f)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = waitLeftOver(f, o)
+	}
+	if err != nil {
+		return fmt.Errorf("lock slave %s: %w", o.Path, err)
+	}
+	text := fmt.Sprintf("%d %s\n", os.Getpid(), o.Session)
+	if err := f.Truncate(0); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	if _, err := f.WriteAt([]byte(text), 0); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	return nil
+}
+
+// tryLock takes the lock if it is free. It belongs to the open file, so it ends with the process, however that ends.
+func tryLock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
+
+// waitLeftOver ends the holder where it is ours, and waits for its lock.
+func waitLeftOver(f *os.File, o Options) error {
+	pid, session := readHolder(f)
+	if session != o.Session.String() || !ours(pid) || !holdsLock(f, pid) {
+		return fmt.Errorf("%w (process %d): stop that one first", slave.ErrBusy, pid)
+	}
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("%w (process %d): %w", slave.ErrBusy, pid, err)
+	}
+	tick := time.NewTicker(leftOverPoll)
+	defer tick.Stop()
+	end := time.NewTimer(leftOverGrace)
+	defer end.Stop()
+	for {
+		if err := tryLock(f); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-end.C:
+			return fmt.Errorf("%w (process %d does not end): stop that one first", slave.ErrBusy, pid)
+		}
+	}
+}
+
+// readHolder gives what the lock file says of its holder; pid 0 if nothing.
+func readHolder(f *os.File) (pid int, session string) {
+	buf := make([]byte, 128)
+	n, _ := f.ReadAt(buf, 0)
+	first, rest, _ := strings.Cut(strings.TrimSpace(string(buf[:n])), " ")
+	pid, err := strconv.Atoi(first)
+	if err != nil || pid <= 1 {
+		return 0, rest
+	}
+	return pid, rest
+}
+
+// ours tells whether pid is another process of this user and this program.
+func ours(pid int) bool {
+	if pid == 0 || pid == os.Getpid() {
+		return false
+	}
+	proc := "/proc/" + strconv.Itoa(pid)
+	var st unix.Stat_t
+	if unix.Stat(proc, &st) != nil || int(st.Uid) != os.Geteuid() {
+		return false
+	}
+	theirs, err := os.ReadFile(proc + "/comm")
+	mine, err2 := os.ReadFile("/proc/self/comm")
+	return err == nil && err2 == nil && string(theirs) == string(mine)
+}
+
+// holdsLock asks the kernel whether pid holds the lock on f: the number in the file may long be somebody else's.
+func holdsLock(f *os.File, pid int) bool {
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return false
+	}
+	inode := ":" + strconv.FormatUint(st.Ino, 10)
+	for line := range strings.Lines(string(locks)) {
+		// "1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF"
+		w := strings.Fields(line)
+		if len(w) >= 6 && w[1] == "FLOCK" && w[4] == strconv.Itoa(pid) && strings.HasSuffix(w[5], inode) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,231 @@
+package disk
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// keep leaves a uid or gid as it is.
+const keep = 1<<32 - 1
+
+// Names of the xattrs that need a place of their own in the order of things.
+const (
+	attrACL        = "system.posix_acl_access"
+	attrDefaultACL = "system.posix_acl_default"
+	attrCapability = "security.capability"
+)
+
+// shape is what is known of an entry before it is changed.
+type shape struct {
+	mode   uint32 // 07777
+	uid    uint32
+	gid    uint32
+	xattrs []string
+}
+
+// change sets everything but the content of one entry.
+type change struct {
+	t      *Tree
+	inode  *beneath.Inode
+	kind   slave.Kind
+	meta   *slave.Meta
+	now    shape
+	record slave.Record // what to put on record
+	had    slave.Record // what is on record
+	stamps bool         // the xtime is written too; never for a directory
+	lost   slave.Lost
+}
+
+// apply runs the steps in the one order that works for root and an ordinary user alike: the records first of the
+// xattrs, so that they find room; the mode after owner and ACL, which change it, and after all xattrs, because an
+// ordinary user's read-only file takes none; the time last. The xtime of an entry that is in place comes after all, so
+// that a crash in between leaves it old. An ordinary user must write it before the mode.
+func (c *change) apply() (slave.Lost, error) {
+	steps := []func() error{c.open, c.owner, c.gfid, c.xattrs, c.mode, c.mtime, c.xtime}
+	if !c.t.root {
+		steps = []func() error{c.open, c.owner, c.gfid, c.xattrs, c.xtime, c.mode, c.mtime}
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return c.lost, err
+		}
+	}
+	return c.lost, nil
+}
+
+// open lets an ordinary user write xattrs on what is his.
+func (c *change) open() error {
+	need := uint32(0o600)
+	if c.kind == slave.Dir {
+		need = 0o700
+	}
+	if c.t.root || c.kind == slave.Symlink || c.now.mode&need == need {
+		return nil
+	}
+	c.now.mode |= need
+	return c.t.sys.chmod(c.inode, c.now.mode)
+}
+
+// owner sets uid and gid where they differ. A user who may not give files away keeps them, and at least tries the
+// group, which may be one of his own.
+func (c *change) owner() error {
+	m := c.meta
+	if m.UID == c.now.uid && m.GID == c.now.gid {
+		return nil
+	}
+	err := c.t.sys.chown(c.inode, m.UID, m.GID)
+	if err == nil {
+		// The kernel drops the set-id bits here, so the mode must be set again.
+		c.now.mode = keep
+		return nil
+	}
+	// EINVAL is an owner that the user namespace does not have.
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	c.lost |= slave.LostOwner
+	if m.GID != c.now.gid && m.UID != c.now.uid && c.t.sys.chown(c.inode, keep, m.GID) == nil {
+		c.now.mode = keep
+	}
+	return nil
+}
+
+// gfid puts the GFID on record where another or none is.
+func (c *change) gfid() error {
+	if !c.kind.CarriesRecord(c.t.names.Namespace) || c.record.GFID.IsZero() || c.had.GFID == c.record.GFID {
+		return nil
+	}
+	// An old xtime beside a new GFID would vouch for a content that is not there.
+	if c.had.Xtime != 0 {
+		if err := c.t.removeXtime(c.inode); err != nil {
+			return err
+		}
+		c.had.Xtime = 0
+	}
+	return c.t.sys.setxattr(c.inode, c.t.names.GFID, c.record.GFID[:])
+}
+
+// xtime puts the xtime on record, or takes an old one away where the content has none (it is torn).
+func (c *change) xtime() error {
+	if !c.stamps || !c.kind.CarriesRecord(c.t.names.Namespace) || c.had.Xtime == c.record.Xtime {
+		return nil
+	}
+	if c.record.Xtime == 0 {
+		return c.t.removeXtime(c.inode)
+	}
+	b := c.record.Xtime.Bytes()
+	return c.t.sys.setxattr(c.inode, c.t.names.Xtime, b[:])
+}
+
+// removeXtime makes sure that the entry has no xtime.
+func (t *Tree) removeXtime(i *beneath.Inode) error {
+	err := t.sys.removexattr(i, t.names.Xtime)
+	if errors.Is(err, unix.ENODATA) {
+		return nil
+	}
+	return err
+}
+
+// xattrs makes the set of xattrs that of the master: what is too much goes first, a capability comes last.
+func (c *change) xattrs() error {
+	for _, name := range c.now.xattrs {
+		if xtime.Own(name) || c.wants(name) {
+			continue
+		}
+		err := c.t.sys.removexattr(c.inode, name)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(name, err) {
+			return err
+		}
+	}
+	for _, last := range []bool{false, true} {
+		for i := range c.meta.Xattrs {
+			if x := &c.meta.Xattrs[i]; (x.Name == attrCapability) == last {
+				if err := c.xattr(x); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// wants tells whether the master's entry has this xattr.
+func (c *change) wants(name string) bool {
+	for i := range c.meta.Xattrs {
+		if c.meta.Xattrs[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// xattr sets one xattr, whatever value was there.
+func (c *change) xattr(x *slave.Xattr) error {
+	if x.Name == attrCapability && c.lost&slave.LostOwner != 0 {
+		// Privileges of the wrong owner's file are worse than none.
+		c.lost |= slave.LostXattr
+		return nil
+	}
+	err := c.t.sys.setxattr(c.inode, x.Name, x.Value)
+	if err != nil && !c.forgive(x.Name, err) {
+		return err
+	}
+	if x.Name == attrACL {
+		c.now.mode = keep
+	}
+	return nil
+}
+
+// forgive tells whether the slave does without this xattr: its file system, or its user, cannot have it.
+func (c *change) forgive(name string, err error) bool {
+	switch no := slave.Errno(err); {
+	case no == unix.EOPNOTSUPP || no == unix.E2BIG || no == unix.ERANGE:
+	case no == unix.EPERM || no == unix.EACCES:
+		if c.t.root && name != attrCapability && len(name) > 5 && name[:5] == "user." && c.kind == slave.File {
+			return false
+		}
+	case no == unix.ENOSPC && c.t.hasRoom():
+		// ext4 says so when an inode's xattrs outgrow their one block.
+	default:
+		return false
+	}
+	c.lost |= slave.LostXattr
+	return true
+}
+
+// hasRoom tells whether the file system has blocks left.
+func (t *Tree) hasRoom() bool {
+	fs, err := t.dir.Statfs()
+	return err == nil && fs.Bavail*uint64(fs.Bsize) > 1<<20
+}
+
+// mode sets the permission bits where they differ, or where a step before may have changed them. Set-id bits are for
+// the right owner's file only.
+func (c *change) mode() error {
+	want := c.meta.Mode & 0o7777
+	if c.kind == slave.Symlink {
+		return nil
+	}
+	if c.lost&slave.LostOwner != 0 && want&0o6000 != 0 {
+		want &^= 0o6000
+		c.lost |= slave.LostMode
+	}
+	if want == c.now.mode {
+		return nil
+	}
+	return c.t.sys.chmod(c.inode, want)
+}
+
+// mtime comes after all that might touch it. The records do not: xattrs change the ctime alone.
+func (c *change) mtime() error { return c.t.sys.setMtime(c.inode, c.meta.Mtime) }
+
+// shapeOf reads what an entry in place looks like.
+func shapeOf(i *beneath.Inode, st beneath.Stat) (shape, error) {
+	names, err := i.Listxattr()
+	return shape{mode: st.Mode & 0o7777, uid: st.UID, gid: st.GID, xattrs: names}, err
+}

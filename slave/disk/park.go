@@ -1,0 +1,352 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// parkPlace finds where an entry is parked. same tells that the place already is a name of that inode.
+func (t *Tree) parkPlace(old entry) (p place, same bool, err error) {
+	if old.rec.GFID.IsZero() {
+		return place{t.parked, "u-" + t.stagingName()}, false, nil
+	}
+	name := old.rec.GFID.String()
+	for n := 1; ; n++ {
+		p = place{t.parked, name}
+		st, err := t.parked.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return p, false, nil
+		}
+		if err != nil {
+			return p, false, err
+		}
+		if sameInode(st, old.st) {
+			return p, true, nil
+		}
+		name = old.rec.GFID.String() + "." + strconv.Itoa(n)
+	}
+}
+
+// parkBeside gives a non-directory a name among the parked, so that it can be renamed over without a gap.
+func (t *Tree) parkBeside(p place, old entry) error {
+	to, same, err := t.parkPlace(old)
+	if err != nil || same {
+		return err
+	}
+	err = t.sys.link(p, to)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EOPNOTSUPP) {
+		// No further names here: then there is a gap.
+		return t.move(p, to, old)
+	}
+	return err
+}
+
+// park moves an entry out of the tree.
+func (t *Tree) park(p place, old entry) error {
+	to, same, err := t.parkPlace(old)
+	if err != nil {
+		return err
+	}
+	if same {
+		return t.writable(p.dir, func() error { return t.sys.unlink(p) })
+	}
+	return t.move(p, to, old)
+}
+
+// move renames an entry. An ordinary user must be allowed to write a directory to move it elsewhere.
+func (t *Tree) move(from, to place, old entry) error {
+	rename := func() error {
+		return t.writable(from.dir, func() error {
+			return t.writable(to.dir, func() error { return t.sys.rename(from, to, 0) })
+		})
+	}
+	err := rename()
+	if t.root || old.kind != slave.Dir || !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	d, oerr := from.dir.OpenPath(from.name)
+	if oerr != nil {
+		return err
+	}
+	defer d.Close()
+	return t.lifted(d.At(""), rename)
+}
+
+// parkOp moves what the master no longer has out of the tree.
+func (t *Tree) parkOp(it *item) error {
+	op := it.op
+	p, err := t.parent(op.Path)
+	if absent(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	if err != nil || !old.there {
+		return err
+	}
+	if old.rec.GFID != op.Expect {
+		return slave.ErrConflict
+	}
+	if err := t.park(p, old); err != nil {
+		return err
+	}
+	it.res.Parked = true
+	if old.kind == slave.Dir {
+		t.forgetDirs()
+	}
+	if old.st.Nlink > 1 && old.kind != slave.Dir {
+		t.forgetName(old.rec.GFID, op.Path)
+	}
+	return nil
+}
+
+// unparkOp puts a parked inode back under a name.
+func (t *Tree) unparkOp(it *item) error {
+	op := it.op
+	p, err := t.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	from := place{t.parked, op.Record.GFID.String()}
+	pk, err := t.look(from)
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	switch {
+	case err != nil:
+		return err
+	case old.there && old.rec.GFID == op.Record.GFID:
+		return nil
+	case !pk.there || pk.rec.GFID != op.Record.GFID:
+		return slave.ErrNeedContent
+	case old.kind == slave.Dir:
+		return slave.ErrConflict
+	case old.there:
+		if err := t.makeWay(it, p, old, pk.kind); err != nil {
+			return err
+		}
+	}
+	if err := t.move(from, p, pk); err != nil {
+		return err
+	}
+	if pk.kind == slave.Dir {
+		t.forgetDirs()
+	} else if op.Links > 1 || pk.st.Nlink > 1 {
+		t.noteGroup(op, pk.st, []string{op.Path})
+	}
+	return nil
+}
+
+// makeWay parks a non-directory that an unparked entry takes the place of.
+func (t *Tree) makeWay(it *item, p place, old entry, kind slave.Kind) error {
+	beside := kind != slave.Dir
+	if beside && old.rec.GFID.IsZero() {
+		return nil
+	}
+	park := t.park
+	if beside {
+		park = t.parkBeside
+	}
+	if err := park(p, old); err != nil {
+		return err
+	}
+	it.res.Parked = true
+	t.forgetName(old.rec.GFID, it.op.Path)
+	return nil
+}
+
+// Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged and left. The error
+// is ctx's, or the end of the session.
+func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
+	if err := t.enter(); err != nil {
+		return err
+	}
+	defer t.leave()
+	t.cleanMu.Lock()
+	defer t.cleanMu.Unlock()
+	limit := time.Now().Unix() - olderThan
+	err := eachName(t.parked, func(name string) error {
+		if err := t.live(ctx); err != nil {
+			return err
+		}
+		if err := t.discard(name, limit); err != nil {
+			t.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return t.emptyTrash(ctx)
+}
+
+// discard moves an entry out of the park, if it was parked at limit or before: half of a directory must not be
+// unparked.
+func (t *Tree) discard(name string, limit int64) error {
+	t.parkMu.Lock()
+	defer t.parkMu.Unlock()
+	st, err := t.parked.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Ctime.Sec > limit {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	to := place{t.trash, t.stagingName()}
+	return t.move(place{t.parked, name}, to, entry{kind: slave.KindOf(st.Mode)})
+}
+
+// eachName calls fn for the names in a directory of our own. fn may remove them; names that are added meanwhile may be
+// left out.
+func eachName(d *beneath.Dir, fn func(name string) error) error {
+	again, err := d.OpenDir("") // a listing of its own: d may be listed by others
+	if err != nil {
+		return err
+	}
+	defer again.Close()
+	return again.List(func(e beneath.Entry) error { return fn(e.Name) })
+}
+
+// emptyTrash deletes what is in trash/, level by level: the directories in a directory are moved up into trash/, so
+// that no depth is too deep. It is over when a round removes nothing.
+func (t *Tree) emptyTrash(ctx context.Context) error {
+	for progress := true; progress; {
+		progress = false
+		err := eachName(t.trash, func(name string) error {
+			if err := t.live(ctx); err != nil {
+				return err
+			}
+			did, err := t.scrap(ctx, name)
+			progress = progress || did
+			if err != nil && t.live(ctx) == nil {
+				t.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return t.live(ctx)
+}
+
+// scrap deletes one entry of trash/; a directory's directories are moved up. It tells whether it changed anything.
+func (t *Tree) scrap(ctx context.Context, name string) (progress bool, err error) {
+	p := place{t.trash, name}
+	err = t.sys.unlink(p)
+	if !errors.Is(err, unix.EISDIR) {
+		return err == nil, err
+	}
+	if !t.root {
+		if err := t.sys.chmod(t.trash.At(name), 0o700); err != nil {
+			return false, err
+		}
+	}
+	d, err := t.trash.OpenDir(name)
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	for {
+		did, more, last := t.scrapSome(ctx, d)
+		progress = progress || did
+		if did && more {
+			continue
+		}
+		if last != nil {
+			return progress, last
+		}
+		err := t.sys.rmdir(p)
+		return progress || err == nil, err
+	}
+}
+
+// scrapBatch is how many names of a directory are deleted before it is listed again.
+const scrapBatch = 4096
+
+// scrapSome deletes or moves up the first names in d. more tells that there were others.
+func (t *Tree) scrapSome(ctx context.Context, d *beneath.Dir) (progress, more bool, last error) {
+	full := errors.New("enough")
+	names := make([]string, 0, scrapBatch)
+	err := d.List(func(e beneath.Entry) error {
+		if len(names) == scrapBatch {
+			return full
+		}
+		names = append(names, e.Name)
+		return nil
+	})
+	more = err == full
+	if err != nil && !more {
+		return false, false, err
+	}
+	for _, name := range names {
+		if err := t.live(ctx); err != nil {
+			return progress, false, err
+		}
+		p := place{d, name}
+		err := t.sys.unlink(p)
+		if errors.Is(err, unix.EISDIR) {
+			err = t.moveUp(p)
+		}
+		if err != nil {
+			last = err
+			continue
+		}
+		progress = true
+	}
+	return progress, more, last
+}
+
+// moveUp removes an empty directory, or moves a full one into trash/.
+func (t *Tree) moveUp(p place) error {
+	err := t.sys.rmdir(p)
+	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return t.move(p, place{t.trash, t.stagingName()}, entry{kind: slave.Dir})
+}
+
+// Find tells which inodes the slave has parked, or knows other names of.
+func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]slave.Found, len(gfids))
+	for i, g := range gfids {
+		if err := t.live(ctx); err != nil {
+			return nil, err
+		}
+		all[i] = t.find(g)
+	}
+	return all, nil
+}
+
+// find answers for one inode. What cannot be read counts as not there: then the inode is shipped.
+func (t *Tree) find(g xtime.GFID) slave.Found {
+	if g.IsZero() {
+		return slave.Found{}
+	}
+	pk, err := t.look(place{t.parked, g.String()})
+	if err == nil && pk.there && pk.rec.GFID == g {
+		return slave.Found{Parked: true, Record: pk.rec}
+	}
+	for _, name := range t.readIndex(g).names {
+		if n, ok := t.verify(g, name); ok {
+			return slave.Found{Linked: true, Path: name, Record: n.rec}
+		}
+	}
+	return slave.Found{}
+}

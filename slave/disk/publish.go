@@ -1,0 +1,232 @@
+package disk
+
+import (
+	"errors"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// entry is what stands at a place.
+type entry struct {
+	there bool
+	kind  slave.Kind
+	st    beneath.Stat
+	rec   slave.Record
+}
+
+// look tells what stands at p; nothing is not an error.
+func (t *Tree) look(p place) (entry, error) {
+	st, err := p.dir.Stat(p.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return entry{}, nil
+	}
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{there: true, kind: slave.KindOf(st.Mode), st: st}
+	e.rec, err = t.recordOf(p, e.kind)
+	return e, err
+}
+
+// recordOf reads an entry's record. An ordinary user must be allowed to read what he reads xattrs of.
+func (t *Tree) recordOf(p place, kind slave.Kind) (rec slave.Record, err error) {
+	if !kind.CarriesRecord(t.names.Namespace) {
+		return rec, nil
+	}
+	rec, err = t.readRecord(p)
+	if t.root || !errors.Is(err, unix.EACCES) {
+		return rec, err
+	}
+	err = t.lifted(p.dir.At(p.name), func() error { rec, err = t.readRecord(p); return err })
+	return rec, err
+}
+
+// readRecord reads GFID and xtime in this order; a record without a GFID has no meaning, whatever its xtime.
+func (t *Tree) readRecord(p place) (rec slave.Record, err error) {
+	if rec.GFID, err = p.dir.RecordedGFID(p.name, &t.names); err != nil {
+		return rec, err
+	}
+	rec.Xtime, err = p.dir.Xtime(p.name, &t.names)
+	return rec, err
+}
+
+// absent tells whether err means that there is no such entry, or nothing that could have it.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
+// sameInode tells whether both are names of one inode.
+func sameInode(a, b beneath.Stat) bool { return a.Ino == b.Ino && a.Dev == b.Dev }
+
+// putOp publishes a staged file, link or node. A name that is not there yet costs one system call.
+func (t *Tree) putOp(it *item) error {
+	op := it.op
+	p, err := t.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	if op.Links <= 1 {
+		err := t.moveIn(it, p, unix.RENAME_NOREPLACE)
+		// EINVAL is a file system that does not know the flag.
+		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+	}
+	old, err := t.look(p)
+	if err != nil {
+		return err
+	}
+	if old.kind == slave.Dir {
+		return slave.ErrConflict
+	}
+	same := old.there && !old.rec.GFID.IsZero() && old.rec.GFID == op.Record.GFID
+	if !op.Record.GFID.IsZero() && (op.Links > 1 || same && old.st.Nlink > 1) {
+		return t.replaceGroup(it, p, old)
+	}
+	return t.replace(it, p, old)
+}
+
+// moveIn renames what is staged to p.
+func (t *Tree) moveIn(it *item, p place, flags uint) error {
+	err := t.writable(p.dir, func() error { return t.sys.rename(place{t.staging, it.staged}, p, flags) })
+	if err == nil {
+		it.staged = ""
+	}
+	return err
+}
+
+// replace renames what is staged over old, which is parked without a gap if it is another inode of the master.
+func (t *Tree) replace(it *item, p place, old entry) error {
+	if old.there && !old.rec.GFID.IsZero() && old.rec.GFID != it.op.Record.GFID {
+		if err := t.parkBeside(p, old); err != nil {
+			return err
+		}
+		it.res.Parked = true
+		t.forgetName(old.rec.GFID, it.op.Path)
+	}
+	return t.moveIn(it, p, 0)
+}
+
+// mkdirOp makes a directory, or takes the one that is there.
+func (t *Tree) mkdirOp(it *item) error {
+	op := it.op
+	p := place{t.dir, ""}
+	if op.Path != "" {
+		var err error
+		if p, err = t.parent(op.Path); err != nil {
+			return err
+		}
+		err = t.writable(p.dir, func() error { return t.sys.mkdir(p, op.Meta.Mode&0o777|0o700) })
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	old, err := t.look(p)
+	if err != nil {
+		return err
+	}
+	if old.kind != slave.Dir {
+		return slave.ErrConflict
+	}
+	meta := op.Meta
+	if !t.root {
+		meta.Mode |= 0o700 // until its OpFinish
+	}
+	s := old.st
+	c := &change{
+		t: t, inode: p.dir.At(p.name), kind: slave.Dir, meta: &meta, had: old.rec,
+		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record,
+	}
+	for _, step := range []func() error{c.open, c.owner, c.gfid, c.mode} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	it.res.Lost = c.lost
+	return nil
+}
+
+// finishOp sets a directory's meta. The stamp follows after a sync.
+func (t *Tree) finishOp(it *item) error {
+	op := it.op
+	d, err := t.openDir(op.Path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if !t.root {
+		t.permMu.Lock()
+		defer t.permMu.Unlock()
+		if err := t.openUp(d); err != nil {
+			return err
+		}
+	}
+	old, err := t.look(place{d, ""})
+	if err != nil {
+		return err
+	}
+	c := &change{
+		t: t, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec,
+	}
+	if err := t.applyInPlace(it, c, old); err != nil {
+		return err
+	}
+	if t.work.holds.held(op.Pass, op.Path) {
+		return slave.ErrHeldBack
+	}
+	return nil
+}
+
+// openUp gives an ordinary user all rights to a directory of his, whose mode is set anew afterwards.
+func (t *Tree) openUp(d *beneath.Dir) error {
+	st, err := d.Stat("")
+	if err != nil || st.Mode&0o700 == 0o700 {
+		return err
+	}
+	return t.sys.chmod(d.At(""), st.Mode&0o7777|0o700)
+}
+
+// applyInPlace runs a change of an entry that is in the tree.
+func (t *Tree) applyInPlace(it *item, c *change, old entry) (err error) {
+	if c.now, err = shapeOf(c.inode, old.st); err != nil {
+		return err
+	}
+	it.res.Lost, err = c.apply()
+	return err
+}
+
+// metaOp sets the meta and record of an entry whose content is right.
+func (t *Tree) metaOp(it *item) error {
+	op := it.op
+	p, err := t.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	if err != nil {
+		return err
+	}
+	if !old.there {
+		return unix.ENOENT
+	}
+	if old.kind != op.Entry {
+		return slave.ErrConflict
+	}
+	if g := old.rec.GFID; g != op.Expect && g != op.Record.GFID && old.kind.CarriesRecord(t.names.Namespace) {
+		return slave.ErrConflict
+	}
+	c := &change{
+		t: t, inode: p.dir.At(p.name), kind: old.kind, meta: &op.Meta, record: op.Record, had: old.rec, stamps: true,
+	}
+	if err := t.applyInPlace(it, c, old); err != nil {
+		return err
+	}
+	if op.Links > 1 || old.st.Nlink > 1 {
+		t.noteGroup(op, old.st, []string{op.Path})
+	}
+	return nil
+}

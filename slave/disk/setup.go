@@ -1,0 +1,306 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// owner is what .georep/owner says, in TOML.
+type owner struct {
+	Master  xtime.UUID `toml:"master"`
+	Session xtime.UUID `toml:"session"`
+	Created time.Time  `toml:"created"`
+}
+
+const ownerFile = "owner"
+
+// openRoot opens the root, and makes it first where that was asked for.
+func (t *Tree) openRoot(o Options) error {
+	if o.Create {
+		if err := os.Mkdir(o.Path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make slave %s: %w: %w", o.Path, slave.ErrNoVolume, cause(err))
+		}
+	}
+	d, err := beneath.OpenRoot(o.Path, true)
+	switch {
+	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrNoVolume, cause(err))
+	case err != nil:
+		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrUnfit, cause(err))
+	}
+	t.dir = d
+	return nil
+}
+
+// cause drops the operation and path of a PathError, which the message around it already has.
+func cause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// checkOwner refuses a root that is another master's, or nobody's and in use, before anything is changed in it.
+func (t *Tree) checkOwner(o Options) error {
+	if o.Force {
+		return nil
+	}
+	have, err := t.readOwner()
+	if err != nil {
+		return fmt.Errorf("slave %s: read its owner: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	switch {
+	case have == nil:
+		return t.checkEmpty(o)
+	case have.Master != o.Master:
+		return fmt.Errorf("slave %s: %w (volume %s): use another directory, or --force to take it over",
+			o.Path, slave.ErrForeign, have.Master)
+	}
+	return nil
+}
+
+// readOwner gives nil where there is no owner on record yet.
+func (t *Tree) readOwner() (*owner, error) {
+	base, err := t.dir.OpenPath(slave.Reserved)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	text, err := readSmall(base, ownerFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	have := new(owner)
+	if err := toml.Unmarshal(text, have); err != nil || have.Master.IsZero() {
+		return nil, fmt.Errorf("%s/%s is damaged; remove it, and use --force", slave.Reserved, ownerFile)
+	}
+	return have, nil
+}
+
+// checkEmpty refuses a root with anything in it but what a new file system has.
+func (t *Tree) checkEmpty(o Options) error {
+	err := t.dir.List(func(e beneath.Entry) error {
+		if e.Name == slave.Reserved || e.Name == "lost+found" {
+			return nil
+		}
+		return fmt.Errorf("slave %s: %w (%q is there) and has no owner: use an empty directory, or --force to take it",
+			o.Path, slave.ErrNotEmpty, e.Name)
+	})
+	if err != nil && !errors.Is(err, slave.ErrNotEmpty) {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, cause(err))
+	}
+	return err
+}
+
+// openBase makes and opens .georep.
+func (t *Tree) openBase(o Options) error {
+	d, err := t.area(t.dir, slave.Reserved)
+	if err != nil {
+		return err
+	}
+	t.base = d
+	return nil
+}
+
+// area makes and opens a directory of ours. Nothing of its parent may be inherited: no default ACL, no set-gid bit.
+func (t *Tree) area(in *beneath.Dir, name string) (*beneath.Dir, error) {
+	if err := t.sys.mkdir(place{in, name}, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	d, err := in.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, attr := range []string{attrDefaultACL, attrACL} {
+		err := t.sys.removexattr(d.At(""), attr)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
+			d.Close()
+			return nil, err
+		}
+	}
+	if err := t.sys.chmod(d.At(""), 0o700); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// openAreas opens what lies in .georep and clears what a crash left in staging.
+func (t *Tree) openAreas() error {
+	areas := []struct {
+		name string
+		dir  **beneath.Dir
+	}{{"staging", &t.staging}, {"parked", &t.parked}, {"trash", &t.trash}, {"links", &t.links}, {"pending", &t.pending}}
+	for _, a := range areas {
+		d, err := t.area(t.base, a.name)
+		if err != nil {
+			return err
+		}
+		*a.dir = d
+	}
+	return eachName(t.staging, func(name string) error {
+		err := t.sys.unlink(place{t.staging, name})
+		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
+			t.log.Warn().Str("name", name).Err(err).Msg("left in staging")
+			return nil
+		}
+		return err
+	})
+}
+
+// writeOwner puts the owner on record, whole or not at all.
+func (t *Tree) writeOwner(o Options) error {
+	have, err := t.readOwner()
+	if err == nil && have != nil && have.Master == o.Master && have.Session == o.Session {
+		return nil
+	}
+	text, err := toml.Marshal(owner{Master: o.Master, Session: o.Session, Created: time.Now().UTC().Truncate(time.Second)})
+	if err != nil {
+		return err
+	}
+	const temp = ownerFile + ".new"
+	if err := t.sys.unlink(place{t.base, temp}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := t.writeNew(place{t.base, temp}, text, true); err != nil {
+		return err
+	}
+	if err := t.sys.rename(place{t.base, temp}, place{t.base, ownerFile}, 0); err != nil {
+		return err
+	}
+	return t.base.Fsync()
+}
+
+// writeNew makes a small file.
+func (t *Tree) writeNew(p place, text []byte, durable bool) error {
+	f, err := t.sys.create(p, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := t.sys.write(f, text, 0); err != nil {
+		return err
+	}
+	if durable {
+		return t.sys.fsync(f)
+	}
+	return nil
+}
+
+// maxSmall bounds our own files that are read as a whole: the names of one inode with a great many hard links.
+const maxSmall = 16 << 20
+
+// readSmall reads one of our own files.
+func readSmall(d *beneath.Dir, name string) ([]byte, error) {
+	f, err := d.OpenInode(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if slave.KindOf(st.Mode) != slave.File || st.Size > maxSmall {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: unix.EINVAL}
+	}
+	text := make([]byte, st.Size)
+	for got := 0; got < len(text); {
+		n, err := f.Read(text[got:])
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return text[:got], nil
+		}
+		got += n
+	}
+	return text, nil
+}
+
+// lookAround fills in what Info tells, and learns what a new file in staging is like.
+func (t *Tree) lookAround(o Options) error {
+	probe := t.stagingName()
+	f, err := t.sys.create(place{t.staging, probe}, 0o777)
+	if err != nil {
+		return err
+	}
+	defer t.staging.Unlink(probe)
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if t.fresh, err = shapeOf(f, st); err != nil {
+		return err
+	}
+	t.info = slave.Info{
+		Version: o.Version, Namespace: t.names.Namespace, Root: t.root, Path: o.Path,
+		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()},
+	}
+	if abs, err := filepath.Abs(o.Path); err == nil {
+		t.info.Path = abs
+	}
+	if fs, err := t.dir.Statfs(); err == nil {
+		t.info.FreeBytes = int64(fs.Bavail) * fs.Bsize
+	}
+	return t.parked.List(func(beneath.Entry) error { t.info.Parked++; return nil })
+}
+
+// bootID tells this run of this kernel from every other; "" where /proc does not say.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// ancestors identifies the root and the directories above it, as far up as this process may look.
+func (t *Tree) ancestors() []beneath.Identity {
+	var all []beneath.Identity
+	at, last := t.dir, beneath.Stat{}
+	defer func() {
+		if at != t.dir {
+			at.Close()
+		}
+	}()
+	for {
+		st, err := at.Stat("")
+		if err != nil || st.Ino == last.Ino && st.Dev == last.Dev {
+			return all
+		}
+		id, err := at.Identity()
+		if err != nil {
+			return all
+		}
+		all, last = append(all, id), st
+		fd, err := unix.Openat(at.Fd(), "..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return all
+		}
+		if at != t.dir {
+			at.Close()
+		}
+		at = beneath.FromFd(fd, false)
+	}
+}

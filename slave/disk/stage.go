@@ -1,0 +1,303 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// item is one operation on its way.
+type item struct {
+	op     *slave.Op
+	staged string // name in staging; "" where nothing is staged (any more)
+	file   bool   // what is staged is a regular file, which can be synced by itself
+	bytes  int64
+	done   bool // res is final
+	res    slave.Result
+}
+
+// stagingName gives a name in staging that was never used.
+func (t *Tree) stagingName() string {
+	return t.prefix + "-" + strconv.FormatUint(t.serial.Add(1), 36)
+}
+
+// Apply is Stage and commit.
+func (t *Tree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
+	commit, err := t.Stage(b)
+	if err != nil {
+		return nil, err
+	}
+	return commit(ctx)
+}
+
+// Stage reads the batch's contents, in order, into the staging area and returns what commits it. It may run while
+// other batches are staged or committed. The place of the batch in the order of commits is that of the call of Stage:
+// batches that touch the same names wait for those before, others do not. Results of single operations, failed
+// contents among them, come with the commit; an error is the end of the session.
+//
+// commit queues the batch and waits for its results. It must be called, once: until then later batches of the same
+// names wait. When its ctx ends, the batch is committed all the same, only the wait is over. What is never committed
+// is dropped by Close. The batch is the Tree's until commit returned.
+func (t *Tree) Stage(b *slave.Batch) (commit func(context.Context) ([]slave.Result, error), err error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	tk := t.queue.begin(b)
+	for i := range b.Ops {
+		it := &tk.items[i]
+		t.stage(it)
+		tk.bytes += it.bytes
+		if err := t.live(context.Background()); err != nil {
+			t.queue.remove(tk)
+			t.dropAll(tk)
+			return nil, err
+		}
+	}
+	if !t.queue.staged(tk) {
+		t.dropAll(tk)
+		return nil, ErrClosed
+	}
+	return func(ctx context.Context) ([]slave.Result, error) { return t.await(ctx, tk) }, nil
+}
+
+// await queues a staged batch and waits for the committer.
+func (t *Tree) await(ctx context.Context, tk *ticket) ([]slave.Result, error) {
+	t.queue.ready(tk)
+	select {
+	case <-tk.done:
+		return tk.results(), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-t.finished:
+	}
+	select {
+	case <-tk.done:
+		return tk.results(), nil
+	default:
+		return nil, ErrClosed
+	}
+}
+
+// dropAll removes what is staged for a batch.
+func (t *Tree) dropAll(tk *ticket) {
+	for i := range tk.items {
+		t.drop(&tk.items[i])
+	}
+}
+
+// drop removes what is staged for an operation. A file that stays is cleared at the next Open.
+func (t *Tree) drop(it *item) {
+	if it.staged == "" {
+		return
+	}
+	if err := t.sys.unlink(place{t.staging, it.staged}); err != nil && !errors.Is(err, unix.ENOENT) {
+		t.log.Warn().Str("name", it.staged).Err(err).Msg("left in staging")
+	}
+	it.staged = ""
+}
+
+// fail ends an operation.
+func (t *Tree) fail(it *item, err error) {
+	t.drop(it)
+	it.res.Err = trouble(it.op.Kind.String(), it.op.Path, err)
+	it.done = true
+}
+
+// stage checks an operation and stages what it needs.
+func (t *Tree) stage(it *item) {
+	var err error
+	if !valid(it.op) {
+		err = slave.ErrInvalid
+	}
+	switch {
+	case it.op.Kind == slave.OpPut:
+		err = t.stagePut(it, err)
+	case err != nil:
+	case it.op.Kind == slave.OpSymlink:
+		err = t.stageOther(it, func(p place) error { return t.sys.symlink(it.op.Meta.Target, p) })
+	case it.op.Kind == slave.OpNode:
+		err = t.stageNode(it)
+	}
+	if err != nil {
+		t.fail(it, err)
+	}
+}
+
+// valid tells whether an operation is well formed.
+func valid(op *slave.Op) bool {
+	if !allowed(op.Path) || !allowed(op.From) {
+		return false
+	}
+	for i := range op.Meta.Xattrs {
+		if xtime.Own(op.Meta.Xattrs[i].Name) {
+			return false
+		}
+	}
+	switch op.Kind {
+	case slave.OpMkdir, slave.OpFinish:
+		return true
+	case slave.OpPut:
+		return op.Path != "" && op.Open != nil
+	case slave.OpSymlink:
+		return op.Path != "" && op.Meta.Target != ""
+	case slave.OpNode:
+		return op.Path != "" && op.Entry.Node()
+	case slave.OpLink, slave.OpUnpark:
+		return op.Path != "" && !op.Record.GFID.IsZero()
+	case slave.OpMeta:
+		return op.Path != "" && op.Entry != slave.Dir
+	case slave.OpPark:
+		return op.Path != ""
+	}
+	return false
+}
+
+// stagePut stages a file. The content is opened and closed even when bad is set, since the source counts on it.
+func (t *Tree) stagePut(it *item, bad error) error {
+	if it.op.Open == nil {
+		return slave.ErrInvalid
+	}
+	content, err := it.op.Open()
+	if err != nil {
+		return sourceError(err)
+	}
+	if bad == nil {
+		bad = t.stageFile(it, content)
+	}
+	if err := content.Close(); err != nil && bad == nil {
+		bad = sourceError(err)
+	}
+	return bad
+}
+
+// sourceError marks trouble as the master's: the slave is well, and the operation is worth another try.
+func sourceError(err error) error {
+	if errors.Is(err, slave.ErrSource) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", slave.ErrSource, err)
+}
+
+// stageFile makes the file complete in staging: content, meta and records. Nothing but its name changes later.
+func (t *Tree) stageFile(it *item, content slave.Content) error {
+	name := t.stagingName()
+	mode := t.createMode(&it.op.Meta)
+	f, err := t.sys.create(place{t.staging, name}, mode)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	it.staged, it.file = name, true
+	end, err := t.copyContent(it, f, content)
+	if err != nil {
+		return err
+	}
+	c := &change{
+		t: t, inode: f, kind: slave.File, meta: &it.op.Meta, now: t.fresh, record: it.op.Record, stamps: true,
+	}
+	c.now.mode = mode &^ t.umask()
+	if end.Torn {
+		c.record.Xtime, it.res.Torn = 0, true
+	}
+	it.res.Lost, err = c.apply()
+	return err
+}
+
+// umask is what this process's mask takes from the modes of new files.
+func (t *Tree) umask() uint32 { return 0o777 &^ t.fresh.mode }
+
+// createMode is the mode to create a file with, so that root need not set it afterwards. Nobody else can look into
+// staging meanwhile.
+func (t *Tree) createMode(m *slave.Meta) uint32 {
+	if t.root {
+		return m.Mode & 0o777
+	}
+	return 0o600
+}
+
+// flushStep is how much of a large file is staged before its writing to the device is begun, so that the group's sync
+// finds little left to do.
+const flushStep = 8 << 20
+
+// copyContent writes the pieces; what lies between them stays a hole.
+func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content) (slave.End, error) {
+	size, flushed := int64(0), int64(0)
+	for {
+		piece, err := content.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return slave.End{}, sourceError(err)
+		}
+		if piece.Off < size {
+			return slave.End{}, slave.ErrInvalid
+		}
+		if err := t.sys.write(f, piece.Data, piece.Off); err != nil {
+			return slave.End{}, err
+		}
+		size = piece.Off + int64(len(piece.Data))
+		it.bytes += int64(len(piece.Data))
+		if size-flushed >= flushStep {
+			f.StartFlush(flushed, size-flushed)
+			flushed = size
+		}
+		if err := t.live(context.Background()); err != nil {
+			return slave.End{}, err
+		}
+	}
+	end := content.End()
+	if end.Size < size {
+		return slave.End{}, slave.ErrInvalid
+	}
+	if end.Size > size {
+		return end, t.sys.truncate(f, end.Size)
+	}
+	return end, nil
+}
+
+// stageNode stages a FIFO, socket or device. One that this user cannot make is left out.
+func (t *Tree) stageNode(it *item) error {
+	rdev := uint64(0)
+	if it.op.Entry.Device() {
+		rdev = it.op.Meta.Rdev
+	}
+	mode := t.createMode(&it.op.Meta)
+	err := t.stageOther(it, func(p place) error {
+		return t.sys.mknod(p, it.op.Entry.TypeBits()|mode, rdev)
+	})
+	if errors.Is(err, unix.EPERM) && it.op.Entry.Device() && it.staged == "" {
+		it.res.Lost, it.done = slave.LostDevice, true
+		return nil
+	}
+	return err
+}
+
+// stageOther stages what has no content, made by create.
+func (t *Tree) stageOther(it *item, create func(place) error) error {
+	name := t.stagingName()
+	if err := create(place{t.staging, name}); err != nil {
+		return err
+	}
+	it.staged = name
+	kind := it.op.Entry
+	if it.op.Kind == slave.OpSymlink {
+		kind = slave.Symlink
+	}
+	c := &change{
+		t: t, inode: t.staging.At(name), kind: kind, meta: &it.op.Meta, now: t.fresh, record: it.op.Record, stamps: true,
+	}
+	c.now.mode = t.createMode(&it.op.Meta) &^ t.umask()
+	var err error
+	it.res.Lost, err = c.apply()
+	return err
+}

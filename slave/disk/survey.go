@@ -1,0 +1,289 @@
+package disk
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// Survey reads directories, one after the other.
+func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]slave.DirState, len(queries))
+	for i, q := range queries {
+		if err := t.live(ctx); err != nil {
+			return nil, err
+		}
+		all[i] = t.survey(q)
+	}
+	return all, nil
+}
+
+// survey answers one query; what keeps a directory from being read is in the answer.
+func (t *Tree) survey(q slave.Query) slave.DirState {
+	if !allowed(q.Path) || q.Parts > 1 && q.Part >= q.Parts {
+		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
+	}
+	d, err := t.openList(q.Path)
+	if err != nil {
+		return slave.DirState{Err: trouble("survey", q.Path, err)}
+	}
+	defer d.Close()
+	state, err := t.surveyDir(d, q)
+	if err != nil {
+		return slave.DirState{Err: trouble("survey", q.Path, err)}
+	}
+	return state
+}
+
+// surveyDir reads an open directory. Its own record is read before it is listed, so that it never vouches for entries
+// that came later. Names are counted before any of them is looked at: a directory too large for one answer costs its
+// listing only.
+func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, err error) {
+	if state.Record, err = t.recordOf(place{d, ""}, slave.Dir); err != nil {
+		return state, err
+	}
+	names, total, err := namesOf(d, q)
+	if err != nil {
+		return state, err
+	}
+	state.Total = total
+	if len(names) > slave.MaxEntries {
+		state.Truncated = true
+		return state, nil
+	}
+	state.Entries = make([]slave.EntryState, 0, len(names))
+	for _, name := range names {
+		e, err := t.entryState(place{d, name})
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return state, err
+		}
+		state.Entries = append(state.Entries, e)
+	}
+	return state, nil
+}
+
+// namesOf lists the names that a query asks for, one more than MaxEntries at most, and counts all.
+func namesOf(d *beneath.Dir, q slave.Query) (names []string, total int64, err error) {
+	err = d.List(func(e beneath.Entry) error {
+		if q.Path == "" && e.Name == slave.Reserved {
+			return nil
+		}
+		total++
+		if len(names) <= slave.MaxEntries && slave.PartOf(e.Name, q.Parts) == q.Part {
+			names = append(names, e.Name)
+		}
+		return nil
+	})
+	return names, total, err
+}
+
+// entryState describes one entry; fs.ErrNotExist if it vanished since it was listed.
+func (t *Tree) entryState(p place) (slave.EntryState, error) {
+	e, err := t.look(p)
+	if err == nil && !e.there {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return slave.EntryState{}, err
+	}
+	state := slave.EntryState{
+		Name: p.name, Kind: e.kind, Record: e.rec, Mode: e.st.Mode & 0o7777, UID: e.st.UID, GID: e.st.GID,
+		Nlink: e.st.Nlink, Size: e.st.Size, Mtime: e.st.Mtime,
+	}
+	if e.kind.Device() {
+		state.Rdev = e.st.Rdev
+	}
+	if e.kind == slave.Symlink && e.rec == (slave.Record{}) {
+		state.Target, err = p.dir.Readlink(p.name)
+	}
+	return state, err
+}
+
+// openList opens a directory for listing. An ordinary user may have one that he may not read: then its mode is lifted
+// for a moment.
+func (t *Tree) openList(path string) (*beneath.Dir, error) {
+	d, err := t.dir.OpenDir(path)
+	if t.root || !errors.Is(err, unix.EACCES) {
+		return d, err
+	}
+	at, perr := t.openDir(path)
+	if perr != nil {
+		return nil, err
+	}
+	defer at.Close()
+	err = t.lifted(at.At(""), func() error { d, err = t.dir.OpenDir(path); return err })
+	if err != nil && d != nil {
+		d.Close()
+		d = nil
+	}
+	return d, err
+}
+
+// Hash digests files, two at a time over all calls.
+func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]slave.HashResult, len(paths))
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	for i, path := range paths {
+		select {
+		case t.hashing <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-t.closing:
+			return nil, ErrClosed
+		}
+		wait.Go(func() {
+			defer func() { <-t.hashing }()
+			all[i] = t.hash(ctx, path)
+		})
+	}
+	wait.Wait()
+	return all, t.live(ctx)
+}
+
+// hash digests one file. Only regular files have a content to speak of; opening others might even have effects.
+func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
+	if path == "" || !allowed(path) {
+		return slave.HashResult{Err: trouble("hash", path, slave.ErrInvalid)}
+	}
+	dir, name := beneath.Split(path)
+	d, err := t.openDir(dir)
+	if err != nil {
+		return slave.HashResult{Err: trouble("hash", path, err)}
+	}
+	defer d.Close()
+	st, err := d.Stat(name)
+	if err == nil && slave.KindOf(st.Mode) != slave.File {
+		err = slave.ErrConflict
+	}
+	if err == nil {
+		err = t.digest(ctx, place{d, name}, &res)
+	}
+	if err != nil {
+		return slave.HashResult{Err: trouble("hash", path, err)}
+	}
+	return res
+}
+
+// hashBuffer is what is read at a time: little more than what stays in the processor's caches.
+const hashBuffer = 256 << 10
+
+// digest reads the file to its end. It looks at the kind again once it is open, when it can no longer change.
+func (t *Tree) digest(ctx context.Context, p place, res *slave.HashResult) error {
+	f, err := p.dir.OpenInode(p.name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || slave.KindOf(st.Mode) != slave.File {
+		return errors.Join(err, slave.ErrConflict)
+	}
+	sum, buf := sha256.New(), make([]byte, hashBuffer)
+	for {
+		n, err := f.Read(buf)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			sum.Sum(res.Sum[:0])
+			return nil
+		}
+		sum.Write(buf[:n])
+		res.Size += int64(n)
+		if err := t.live(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Count counts the entries at and below each path. What cannot be listed counts as one.
+func (t *Tree) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]int64, len(paths))
+	for i, path := range paths {
+		if !allowed(path) {
+			continue
+		}
+		n, err := t.count(ctx, path, limit)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = n
+	}
+	return all, nil
+}
+
+// count counts one path and what lies below it, depth first. Errors of single directories do not matter: the number is
+// for a decision about shares of the tree.
+func (t *Tree) count(ctx context.Context, path string, limit int64) (n int64, err error) {
+	if !t.exists(path) || limit <= 0 {
+		return 0, nil
+	}
+	todo, full := []string{path}, errors.New("enough")
+	for n = 1; len(todo) > 0; {
+		if err := t.live(ctx); err != nil {
+			return 0, err
+		}
+		dir := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d, err := t.openList(dir)
+		if err != nil {
+			continue // not a directory, vanished, or not ours to see
+		}
+		err = d.List(func(e beneath.Entry) error {
+			at := beneath.Join(dir, e.Name)
+			if at == slave.Reserved {
+				return nil
+			}
+			if n >= limit {
+				return full
+			}
+			n++
+			if k := slave.Kind(e.Type); k == slave.Dir || k == slave.Unknown {
+				todo = append(todo, at)
+			}
+			return nil
+		})
+		d.Close()
+		if err == full {
+			return limit, nil
+		}
+	}
+	return n, nil
+}
+
+// exists tells whether there is an entry at path, of whatever kind.
+func (t *Tree) exists(path string) bool {
+	if path == "" {
+		return true
+	}
+	dir, name := beneath.Split(path)
+	d, err := t.openDir(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	_, err = d.Stat(name)
+	return err == nil
+}

@@ -1,0 +1,159 @@
+package disk
+
+import (
+	"io/fs"
+
+	"georep/internal/beneath"
+)
+
+// place is one entry of an open directory.
+type place struct {
+	dir  *beneath.Dir
+	name string
+}
+
+// sys makes every change to the slave's file system. hook, where a test set it, is asked before each: with the
+// operation and the name it is about, or for a rename both as "old to new"; its error is the operation's. It is set
+// before the first use and never changed.
+type sys struct {
+	hook func(op, name string) error
+}
+
+// before asks the hook. The error looks like one of the system call, which is then not made.
+func (s *sys) before(op, name string) error {
+	if s.hook == nil {
+		return nil
+	}
+	if err := s.hook(op, name); err != nil {
+		return &fs.PathError{Op: op, Path: name, Err: err}
+	}
+	return nil
+}
+
+// rename is the one call with two names to tell.
+func (s *sys) rename(from, to place, flags uint) error {
+	if s.hook != nil {
+		if err := s.before("rename", from.name+" to "+to.name); err != nil {
+			return err
+		}
+	}
+	return from.dir.Rename(from.name, to.dir, to.name, flags)
+}
+
+// link gives the inode at from the further name to; a symbolic link is linked, not followed.
+func (s *sys) link(from, to place) error {
+	if err := s.before("link", to.name); err != nil {
+		return err
+	}
+	return from.dir.Link(from.name, to.dir, to.name)
+}
+
+func (s *sys) unlink(p place) error {
+	if err := s.before("unlink", p.name); err != nil {
+		return err
+	}
+	return p.dir.Unlink(p.name)
+}
+
+func (s *sys) rmdir(p place) error {
+	if err := s.before("rmdir", p.name); err != nil {
+		return err
+	}
+	return p.dir.Rmdir(p.name)
+}
+
+func (s *sys) mkdir(p place, mode uint32) error {
+	if err := s.before("mkdir", p.name); err != nil {
+		return err
+	}
+	return p.dir.Mkdir(p.name, mode)
+}
+
+func (s *sys) mknod(p place, mode uint32, rdev uint64) error {
+	if err := s.before("mknod", p.name); err != nil {
+		return err
+	}
+	return p.dir.Mknod(p.name, mode, rdev)
+}
+
+func (s *sys) symlink(target string, p place) error {
+	if err := s.before("symlink", p.name); err != nil {
+		return err
+	}
+	return p.dir.Symlink(target, p.name)
+}
+
+// create makes a file that must not be there; the caller closes it.
+func (s *sys) create(p place, mode uint32) (*beneath.Inode, error) {
+	if err := s.before("create", p.name); err != nil {
+		return nil, err
+	}
+	return p.dir.Create(p.name, mode)
+}
+
+// write writes all of b or fails.
+func (s *sys) write(i *beneath.Inode, b []byte, off int64) error {
+	if err := s.before("write", i.Name()); err != nil {
+		return err
+	}
+	_, err := i.WriteAt(b, off)
+	return err
+}
+
+func (s *sys) truncate(i *beneath.Inode, size int64) error {
+	if err := s.before("truncate", i.Name()); err != nil {
+		return err
+	}
+	return i.Truncate(size)
+}
+
+func (s *sys) fsync(i *beneath.Inode) error {
+	if err := s.before("fsync", i.Name()); err != nil {
+		return err
+	}
+	return i.Fsync()
+}
+
+// syncfs makes durable whatever was written to the file system of d before the call. Since Linux 5.8 it also tells of
+// writes that failed in the background since d was opened.
+func (s *sys) syncfs(d *beneath.Dir) error {
+	if err := s.before("syncfs", ""); err != nil {
+		return err
+	}
+	return d.Syncfs()
+}
+
+func (s *sys) chown(i *beneath.Inode, uid, gid uint32) error {
+	if err := s.before("chown", i.Name()); err != nil {
+		return err
+	}
+	return i.Chown(uid, gid)
+}
+
+func (s *sys) chmod(i *beneath.Inode, mode uint32) error {
+	if err := s.before("chmod", i.Name()); err != nil {
+		return err
+	}
+	return i.Chmod(mode)
+}
+
+func (s *sys) setMtime(i *beneath.Inode, t beneath.Time) error {
+	if err := s.before("utimens", i.Name()); err != nil {
+		return err
+	}
+	return i.SetMtime(t)
+}
+
+func (s *sys) setxattr(i *beneath.Inode, attr string, value []byte) error {
+	if err := s.before("setxattr "+attr, i.Name()); err != nil {
+		return err
+	}
+	return i.Setxattr(attr, value)
+}
+
+func (s *sys) removexattr(i *beneath.Inode, attr string) error {
+	if err := s.before("removexattr "+attr, i.Name()); err != nil {
+		return err
+	}
+	return i.Removexattr(attr)
+}

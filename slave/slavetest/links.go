@@ -1,0 +1,215 @@
+package slavetest
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"georep/slave"
+)
+
+func linkCases() []testCase {
+	return []testCase{
+		{"names are linked, not copied", linkNames},
+		{"new content replaces all names", replaceAll},
+		{"new content finds names that nobody told of", replaceHidden},
+		{"a link takes the place of another inode", linkOver},
+		{"two copies of one inode become one", joinCopies},
+		{"an inode with missing names is told of until it has them", groups},
+		{"new meta reaches all names", metaOfGroup},
+		{"other links of special files", linkSpecial},
+	}
+}
+
+func group(f *Fixture) {
+	f.Helper()
+	f.Must(Mkdir("d", Rec(90, 0)), Linked(Put("a", Rec(1, 1), "one"), 3))
+	f.Must(Link("b", "a", Rec(1, 1), 3), Link("d/c", "", Rec(1, 1), 3))
+	f.SameInode("a", "b", "d/c")
+}
+
+func linkNames(f *Fixture) {
+	group(f)
+	if n := f.Stat("a").Nlink; n != 3 {
+		f.Fatalf("%d names", n)
+	}
+	if got := f.found(1); !got.Linked || got.Record != Rec(1, 1) {
+		f.Fatalf("found %+v", got)
+	}
+	// Another name shipped as content while the slave has just this content: it is linked too.
+	before := f.Stat("a").Ino
+	if r := f.Apply(Linked(Put("e", Rec(1, 1), "one"), 4)); r[0].Err != nil || f.Stat("a").Ino != before {
+		f.Fatalf("%v; the inode that was there is another now", r[0].Err)
+	}
+	f.SameInode("a", "e")
+	f.Fails(Link("x", "a", Rec(5, 1), 2), slave.ErrNeedContent)
+	f.StagingEmpty()
+}
+
+func replaceAll(f *Fixture) {
+	group(f)
+	f.Must(Finish("d", Rec(90, 1), 1))
+	before := f.Stat("d")
+	f.Must(Linked(Put("b", Rec(1, 2), "two"), 3))
+	f.SameInode("a", "b", "d/c")
+	f.Content("d/c", "two")
+	if n := f.Stat("a").Nlink; n != 3 {
+		f.Fatalf("%d names", n)
+	}
+	if after := f.Stat("d"); after.Mtim != before.Mtim || after.Mode != before.Mode {
+		f.Fatalf("the directory of another name changed: %v, %v", before.Mtim, after.Mtim)
+	}
+	// The master has one name left, which says nothing of the others yet.
+	f.Must(Put("a", Rec(1, 3), "three"))
+	f.SameInode("a", "b", "d/c")
+	f.Must(Park("b", GFID(1)), Park("d/c", GFID(1)))
+	if parked, err := os.ReadDir(f.Path(".georep/parked")); err != nil || len(parked) != 1 {
+		f.Fatalf("one inode is parked as %v, %v", parked, err)
+	}
+	f.Content("a", "three")
+	f.Must(Put("a", Rec(1, 4), "four"))
+	f.Content("a", "four")
+	f.StagingEmpty()
+}
+
+func replaceHidden(f *Fixture) {
+	group(f)
+	f.loseLinks()
+	f.Must(Linked(Put("b", Rec(1, 2), "two"), 3))
+	f.SameInode("a", "b", "d/c")
+	f.Content("d/c", "two")
+	// A name that moved with its directory is found as well.
+	f.Must(Park("d", GFID(90)))
+	f.Must(Unpark("moved", Rec(90, 0)))
+	f.Must(Linked(Put("a", Rec(1, 3), "three"), 3))
+	f.SameInode("a", "b", "moved/c")
+	f.Content("moved/c", "three")
+}
+
+// loseLinks empties the slave's knowledge of links, as a crash might.
+func (f *Fixture) loseLinks() {
+	f.Helper()
+	dirs, err := os.ReadDir(f.Path(".georep/links"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, d := range dirs {
+		if err := os.RemoveAll(f.Path(".georep/links/" + d.Name())); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
+func linkOver(f *Fixture) {
+	group(f)
+	f.Must(Put("e", Rec(2, 1), "other"))
+	if res := f.Must(Link("e", "a", Rec(1, 1), 4)); !res[0].Parked {
+		f.Fatal("the result does not say that the other was parked")
+	}
+	f.SameInode("a", "e")
+	f.Must(Unpark("f", Rec(2, 1)))
+	f.Content("f", "other")
+	// Parked names of a group are not counted as names, and unparking one brings the inode back.
+	f.Must(Park("e", GFID(1)))
+	f.Must(Unpark("g", Rec(1, 1)))
+	f.SameInode("a", "g")
+	f.StagingEmpty()
+}
+
+func joinCopies(f *Fixture) {
+	f.Must(Put("a", Rec(1, 1), "same"), Put("b", Rec(1, 1), "same"))
+	if f.Stat("a").Ino == f.Stat("b").Ino {
+		f.Fatal("nobody said that they are one")
+	}
+	f.Must(Link("b", "a", Rec(1, 1), 2))
+	f.SameInode("a", "b")
+	f.areaEmpty("parked")
+	f.Must(Put("c", Rec(2, 1), "x"), Put("d", Rec(2, 1), "x"))
+	f.Must(Linked(Put("c", Rec(2, 2), "y"), 2), Linked(Put("d", Rec(2, 2), "y"), 2))
+	f.SameInode("c", "d")
+	f.Content("d", "y")
+}
+
+func (f *Fixture) groups() []slave.Group {
+	f.Helper()
+	all, err := f.Tree.Groups(f.Context(), 10)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return all
+}
+
+func groups(f *Fixture) {
+	f.Must(Linked(Put("a", Rec(1, 1), "one"), 3), Linked(Put("z", Rec(2, 1), "two"), 2))
+	if got := f.groups(); len(got) != 2 || got[0].Ino != 77 {
+		f.Fatalf("groups %v", got)
+	}
+	f.Must(Link("b", "a", Rec(1, 1), 3), Link("y", "z", Rec(2, 1), 2))
+	if got := f.groups(); len(got) != 1 || got[0] != (slave.Group{GFID: GFID(1), Ino: 77}) {
+		f.Fatalf("groups %v", got)
+	}
+	// The master took the third name away.
+	meta := Link("a", "", Rec(1, 2), 2)
+	meta.Kind, meta.Expect = slave.OpMeta, GFID(1)
+	f.Must(meta)
+	if got := f.groups(); len(got) != 0 {
+		f.Fatalf("groups %v", got)
+	}
+	// A parked name is none.
+	f.Must(Park("b", GFID(1)))
+	f.Must(meta)
+	if got := f.groups(); len(got) != 1 {
+		f.Fatalf("groups %v", got)
+	}
+	f.Must(Linked(Put("a", Rec(1, 3), "new"), 2))
+	if got := f.groups(); len(got) != 1 {
+		f.Fatalf("groups %v", got)
+	}
+	// The inode is gone from the tree altogether.
+	f.Must(Park("a", GFID(1)))
+	if got := f.groups(); len(got) != 0 {
+		f.Fatalf("groups %v", got)
+	}
+}
+
+func metaOfGroup(f *Fixture) {
+	group(f)
+	meta := Link("a", "", Rec(1, 2), 3)
+	meta.Kind, meta.Expect, meta.Meta.Mode = slave.OpMeta, GFID(1), 0o600
+	f.Must(meta)
+	f.SameInode("a", "b", "d/c")
+	if f.Record("d/c") != Rec(1, 2) || f.Stat("b").Mode&0o7777 != 0o600 {
+		f.Fatalf("record %v", f.Record("d/c"))
+	}
+}
+
+func linkSpecial(f *Fixture) {
+	if !slave.Symlink.CarriesRecord(f.Tree.Info().Namespace) {
+		f.Fails(linkTo("l2", "l", slave.Symlink), slave.ErrNeedContent)
+		return
+	}
+	l := slave.Op{Kind: slave.OpSymlink, Entry: slave.Symlink, Path: "l", Record: Rec(1, 1), Meta: MetaOf(0o777)}
+	l.Meta.Target = "old"
+	p := slave.Op{Kind: slave.OpNode, Entry: slave.Fifo, Path: "p", Record: Rec(2, 1), Meta: MetaOf(0o600)}
+	f.Must(Linked(l, 2), Linked(p, 2))
+	p2 := linkTo("p2", "p", slave.Fifo)
+	p2.Record = Rec(2, 1)
+	f.Must(linkTo("l2", "l", slave.Symlink), p2)
+	f.SameInode("l", "l2")
+	f.SameInode("p", "p2")
+	l.Meta.Target, l.Record = "new", Rec(1, 2)
+	f.Must(Linked(l, 2))
+	f.SameInode("l", "l2")
+	if target, err := os.Readlink(f.Path("l2")); err != nil || target != "new" {
+		f.Fatalf("link to %q, %v", target, err)
+	}
+	if st := f.Stat("p2"); st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		f.Fatalf("mode %o", st.Mode)
+	}
+}
+
+func linkTo(path, from string, kind slave.Kind) slave.Op {
+	op := Link(path, from, Rec(1, 1), 2)
+	op.Entry = kind
+	return op
+}

@@ -1,0 +1,136 @@
+package slavetest
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"georep/slave"
+)
+
+func readCases() []testCase {
+	return []testCase{
+		{"info tells who and where", info},
+		{"a survey tells all of an entry", surveyEntry},
+		{"surveys in parts", surveyParts},
+		{"what cannot be surveyed is in the answer", surveyErrors},
+		{"hashes", hashes},
+		{"counts", counts},
+	}
+}
+
+func info(f *Fixture) {
+	in := f.Tree.Info()
+	if in.Root != (os.Geteuid() == 0) || in.Identity.BootID == "" || len(in.Identity.Ancestors) < 2 || in.FreeBytes <= 0 {
+		f.Fatalf("%+v", in)
+	}
+	if in.Identity.Ancestors[0] == in.Identity.Ancestors[1] || in.Namespace == "" || in.Path == "" {
+		f.Fatalf("%+v", in)
+	}
+}
+
+func surveyEntry(f *Fixture) {
+	op := Put("a", Rec(1, 7), "12345")
+	op.Meta.Mode = 0o640
+	f.Must(op, Mkdir("d", Rec(2, 0)))
+	state, entries := f.Survey("")
+	e := entries["a"]
+	want := slave.EntryState{
+		Name: "a", Kind: slave.File, Record: op.Record, Mode: 0o640, UID: op.Meta.UID, GID: op.Meta.GID, Nlink: 1,
+		Size: 5, Mtime: op.Meta.Mtime,
+	}
+	if e != want {
+		f.Fatalf("got %+v, want %+v", e, want)
+	}
+	if state.Total != 2 || len(entries) != 2 || entries["d"].Kind != slave.Dir || state.Truncated {
+		f.Fatalf("%+v", state)
+	}
+}
+
+func surveyParts(f *Fixture) {
+	if err := os.Mkdir(f.Path("big"), 0o755); err != nil {
+		f.Fatal(err)
+	}
+	const total = slave.MaxEntries + 100
+	for i := range total {
+		if err := os.WriteFile(f.Path(fmt.Sprint("big/", i)), nil, 0o644); err != nil {
+			f.Fatal(err)
+		}
+	}
+	whole, err := f.Tree.Survey(f.Context(), []slave.Query{{Path: "big"}})
+	if err != nil || !whole[0].Truncated || len(whole[0].Entries) != 0 || whole[0].Total != total {
+		f.Fatalf("%v, truncated %v, %d entries, total %d", err, whole[0].Truncated, len(whole[0].Entries), whole[0].Total)
+	}
+	parts, err := f.Tree.Survey(f.Context(), []slave.Query{
+		{Path: "big", Part: 0, Parts: 3}, {Path: "big", Part: 1, Parts: 3}, {Path: "big", Part: 2, Parts: 3},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for i, p := range parts {
+		for _, e := range p.Entries {
+			if seen[e.Name] || slave.PartOf(e.Name, 3) != uint32(i) {
+				f.Fatalf("%q is in part %d", e.Name, i)
+			}
+			seen[e.Name] = true
+		}
+		if p.Total != total || p.Truncated {
+			f.Fatalf("part %d: total %d", i, p.Total)
+		}
+	}
+	if len(seen) != total {
+		f.Fatalf("%d entries of %d", len(seen), total)
+	}
+}
+
+func surveyErrors(f *Fixture) {
+	f.Must(Put("file", Rec(1, 1), "x"))
+	queries := []slave.Query{{Path: "none"}, {Path: "file"}, {Path: ".georep"}, {Path: "../x"}, {}, {Path: "", Part: 3, Parts: 2}}
+	want := []error{fs.ErrNotExist, unix.ENOTDIR, slave.ErrInvalid, slave.ErrInvalid, nil, slave.ErrInvalid}
+	states, err := f.Tree.Survey(f.Context(), queries)
+	if err != nil || len(states) != len(want) {
+		f.Fatalf("%d answers, %v", len(states), err)
+	}
+	for i, s := range states {
+		if !errors.Is(s.Err, want[i]) {
+			f.Errorf("%q: got %v, want %v", queries[i].Path, s.Err, want[i])
+		}
+	}
+}
+
+func hashes(f *Fixture) {
+	f.Must(Put("a", Rec(1, 1), "hash me"), Put("empty", Rec(2, 1), ""), Mkdir("d", Rec(3, 0)),
+		slave.Op{Kind: slave.OpNode, Entry: slave.Fifo, Path: "p", Record: Rec(4, 1), Meta: MetaOf(0o644)})
+	paths := []string{"a", "empty", "d", "p", "none", ".georep/owner"}
+	got, err := f.Tree.Hash(f.Context(), paths)
+	if err != nil || len(got) != len(paths) {
+		f.Fatalf("%d answers, %v", len(got), err)
+	}
+	if got[0].Sum != sha256.Sum256([]byte("hash me")) || got[0].Size != 7 || got[1].Sum != sha256.Sum256(nil) {
+		f.Fatalf("%+v", got)
+	}
+	for i, want := range []error{nil, nil, slave.ErrConflict, slave.ErrConflict, fs.ErrNotExist, slave.ErrInvalid} {
+		if !errors.Is(got[i].Err, want) {
+			f.Errorf("%s: got %v, want %v", paths[i], got[i].Err, want)
+		}
+	}
+}
+
+func counts(f *Fixture) {
+	f.Must(Mkdir("d", Rec(1, 0)), Mkdir("d/e", Rec(2, 0)), Put("d/e/a", Rec(3, 1), ""), Put("d/b", Rec(4, 1), ""), Put("c", Rec(5, 1), ""))
+	paths := []string{"d", "d/e", "c", "none", ""}
+	for _, c := range []struct {
+		limit int64
+		want  [5]int64
+	}{{100, [5]int64{4, 2, 1, 0, 6}}, {2, [5]int64{2, 2, 1, 0, 2}}} {
+		got, err := f.Tree.Count(f.Context(), paths, c.limit)
+		if err != nil || [5]int64(got) != c.want {
+			f.Errorf("limit %d: got %v, want %v (%v)", c.limit, got, c.want, err)
+		}
+	}
+}
