@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -63,9 +64,34 @@ func (s *session) converge(m *mutate.Mutator) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	if err := compare.Wait(ctx, s.master, s.slave, compare.Replica()); err != nil {
+		s.records()
 		s.t.Fatalf("%v\nstatus: %+v\n%s", err, s.status(), m)
 	}
 	s.waitSynced()
+}
+
+// records shows, for each path that differs, what master and slave have on record, from there up to the root.
+func (s *session) records() {
+	found, err := compare.Trees(s.master, s.slave, compare.Replica())
+	if err != nil {
+		s.t.Log(err)
+	}
+	seen := map[string]bool{}
+	for _, d := range found {
+		for path := d.Path; !seen[path]; path = filepath.Dir(path) {
+			seen[path] = true
+			for _, root := range []string{s.master, s.slave} {
+				out, _ := exec.Command("getfattr", "-hd", "-m", "glusterfs", "-e", "hex", "--absolute-names",
+					filepath.Join(root, path)).CombinedOutput()
+				st, err := os.Lstat(filepath.Join(root, path))
+				if err == nil {
+					sys := st.Sys().(*syscall.Stat_t)
+					out = fmt.Appendf(out, "ino %d nlink %d ctime %x.%d\n", sys.Ino, sys.Nlink, sys.Ctim.Sec, sys.Ctim.Nsec)
+				}
+				s.t.Logf("%s", out)
+			}
+		}
+	}
 }
 
 // TestKills ends a random process of the session with SIGKILL, again and again, under load.

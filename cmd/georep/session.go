@@ -51,16 +51,20 @@ func wants(c *cli.Context, least, most int) error {
 	return nil
 }
 
-// session finds a session that must be there.
+// session finds a session that must be there. Its error says so even where the volume is missing already.
 func (t target) session() (volume.Session, error) {
 	v, err := t.store.Master(t.master)
-	if errors.Is(err, volume.ErrNoVolume) {
-		return volume.Session{}, fmt.Errorf("%w: %w", volume.ErrNoSession, err)
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, volume.ErrNoVolume) {
 		return volume.Session{}, err
 	}
-	return t.store.Session(v.Name, t.slave)
+	var s volume.Session
+	if err == nil {
+		s, err = t.store.Session(v.Name, t.slave)
+	}
+	if errors.Is(err, volume.ErrNoVolume) || errors.Is(err, volume.ErrNoSession) {
+		return s, fmt.Errorf("%w: %w", volume.ErrNoSession, err)
+	}
+	return s, err
 }
 
 // sessionFlags are the settings of a session, each as a flag, and --force.
