@@ -154,6 +154,7 @@ func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
 		}
 		for i := range results {
 			w.c.opts.Counters.end(&ops[i], results[i])
+			w.logResult(&ops[i], results[i])
 		}
 		all, ops = append(all, results...), ops[k:]
 	}
@@ -283,6 +284,7 @@ func (w *crawl) noteParked(r slave.Result) {
 // result is the ordinary treatment: a success clears an earlier failure, a failure holds back the directory, except
 // that what vanished or moved on the master is no failure: that has marked its directory anew.
 func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
+	w.logResult(op, r)
 	switch {
 	case r.Err == nil:
 		w.c.failures.clear(op.Path)
@@ -294,6 +296,12 @@ func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 		w.hold(n)
 		w.c.failures.add(op.Path, op.Kind, op.Record.Xtime, r.Err, w.c.pass)
 	}
+}
+
+func (w *crawl) logResult(op *slave.Op, r slave.Result) {
+	w.c.opts.Logger.Debug().Uint32("pass", w.c.pass).Stringer("op", op.Kind).Str("path", op.Path).
+		Stringer("gfid", op.Record.GFID).Stringer("xtime", op.Record.Xtime).Uint32("links", op.Links).Bool("torn", r.Torn).
+		Err(r.Err).Msg("applied")
 }
 
 // failEntry notes an entry that could not be read on the master; what is gone by now is no failure.

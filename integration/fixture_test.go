@@ -118,8 +118,8 @@ func (s *session) dump() {
 	more, _ := filepath.Glob(filepath.Join(s.state, "volumes", "*.d", "marker.*"))
 	for _, path := range append(logs, more...) {
 		text, _ := os.ReadFile(path)
-		if len(text) > 8<<10 {
-			text = text[len(text)-8<<10:]
+		if keep := number(s.t, "GEOREP_LOG_BYTES", 8<<10); len(text) > keep {
+			text = text[len(text)-keep:]
 		}
 		s.t.Logf("%s:\n%s", filepath.Base(path), text)
 	}

@@ -17,11 +17,12 @@ import (
 	"georep/integration/harness/compare"
 	"georep/integration/harness/fstest"
 	"georep/integration/harness/mutate"
+	"georep/internal/beneath"
 	"georep/marker"
 )
 
 // number reads a size of these tests from the environment: the soak target makes them larger than CI has time for.
-func number(t *testing.T, name string, otherwise int) int {
+func number(t testing.TB, name string, otherwise int) int {
 	text := os.Getenv(name)
 	if text == "" {
 		return otherwise
@@ -45,7 +46,7 @@ func TestRandom(t *testing.T) {
 		t.Run(fmt.Sprintf("seed %d %s %s", seed, kind, profile), func(t *testing.T) {
 			master, slave := twoSides(t, fstest.Mount(t, kind, fstest.Options{Size: 1 << 30}))
 			s := newSession(t, master, slave)
-			s.must(s.start("--max-delete", "100"))
+			s.must(s.start("--max-delete", "100", "--log-level", logLevel()))
 			m, err := mutate.New(master, uint64(seed), mutate.Options{Profile: profile})
 			if err != nil {
 				t.Fatal(err)
@@ -87,6 +88,11 @@ func (s *session) records() {
 				if err == nil {
 					sys := st.Sys().(*syscall.Stat_t)
 					out = fmt.Appendf(out, "ino %d nlink %d ctime %x.%d\n", sys.Ino, sys.Nlink, sys.Ctim.Sec, sys.Ctim.Nsec)
+				}
+				if d, err := beneath.OpenRoot(filepath.Dir(filepath.Join(root, path)), false); err == nil {
+					g, _ := d.GFID(filepath.Base(path))
+					out = fmt.Appendf(out, "gfid %s\n", g)
+					d.Close()
 				}
 				s.t.Logf("%s", out)
 			}
@@ -187,4 +193,12 @@ func (s *session) agentPid() int {
 func isGeorep(pid int) bool {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	return err == nil && strings.HasPrefix(exe, binary)
+}
+
+// logLevel of the sessions: a failure may want to be seen in detail.
+func logLevel() string {
+	if l := os.Getenv("GEOREP_LOG_LEVEL"); l != "" {
+		return l
+	}
+	return "info"
 }

@@ -261,6 +261,10 @@ func (t *Tree) linkOp(it *item) error {
 	case old.there && sameInode(old.st, src.st):
 		t.noteGroup(op, old.st, []string{op.Path, src.path})
 		return nil
+	case old.there && old.rec.GFID == op.Record.GFID && newer(old.rec, src.rec, op.Record):
+		// What stands here is the newer state of the same inode: the other names are to follow it, not the reverse.
+		t.noteGroup(op, old.st, []string{op.Path})
+		return nil
 	}
 	if err := t.stageName(it, src.path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -278,8 +282,15 @@ func (t *Tree) linkOp(it *item) error {
 	return err
 }
 
-// source finds the inode that an OpLink means: through From, or the index, where a name with the wanted xtime is the
-// best.
+// newer tells whether a is a better state of an inode than b: the wanted one, or else the later one.
+func newer(a, b, want slave.Record) bool {
+	if a.Xtime == b.Xtime || b.Xtime == want.Xtime {
+		return false
+	}
+	return a.Xtime == want.Xtime || a.Xtime > b.Xtime
+}
+
+// source finds the inode that an OpLink means: through From, or the index, where the newest state is the best.
 func (t *Tree) source(op *slave.Op) (best named, ok bool) {
 	fits := func(n named) bool { return op.Entry == slave.Unknown || n.kind == op.Entry }
 	g := op.Record.GFID
@@ -289,7 +300,7 @@ func (t *Tree) source(op *slave.Op) (best named, ok bool) {
 		}
 	}
 	for _, n := range t.verified(g, t.readIndex(g).names, op.Path) {
-		if fits(n) && (!ok || n.rec.Xtime == op.Record.Xtime) {
+		if fits(n) && (!ok || newer(n.rec, best.rec, op.Record)) {
 			best, ok = n, true
 		}
 	}

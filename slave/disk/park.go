@@ -36,8 +36,12 @@ func (t *Tree) parkPlace(old entry) (p place, same bool, err error) {
 	}
 }
 
-// parkBeside gives a non-directory a name among the parked, so that it can be renamed over without a gap.
+// parkBeside gives a non-directory a name among the parked, so that it can be renamed over without a gap. An inode that
+// keeps another name is not lost by that, and needs none.
 func (t *Tree) parkBeside(p place, old entry) error {
+	if old.st.Nlink > 1 {
+		return nil
+	}
 	to, same, err := t.parkPlace(old)
 	if err != nil || same {
 		return err
