@@ -275,9 +275,11 @@ func (w *crawl) send(n *node, tasks ...task) {
 	})
 }
 
+// noteParked remembers that there are parked entries, and that the removal of a name may ask for a look at others.
 func (w *crawl) noteParked(r slave.Result) {
 	if r.Parked {
 		w.c.parked.Add(1)
+		w.c.groups.Store(true)
 	}
 }
 

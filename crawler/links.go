@@ -164,51 +164,122 @@ func asFound(it plan.Item, f slave.Found) plan.Item {
 	return it
 }
 
-// groupsAtOnce bounds the inodes whose names are looked for in one scan of the master.
+// groupsAtOnce bounds the inodes whose names are checked at a time.
 const groupsAtOnce = 10_000
 
-// wholeGroups finds the other names of inodes of which the slave has fewer names than the master, and links them: a
-// file that had one name when it was shipped and got another since. It tells whether the root may be stamped.
-func (w *crawl) wholeGroups() bool {
+// checkGroups looks after inodes with several names whose names on the slave may be wrong (invariant 14). The slave keeps
+// a list of them, and so they are met again after any end:
+//
+//   - the slave has fewer names than the master: a file that had one name when it was shipped and got another since. The
+//     others are found by a listing of the whole master, without a stat, once for all of them, and linked;
+//   - a name of the inode was removed on the slave: what was changed through it before shows on the master under the
+//     others too, in directories that no mark leads to.
+//
+// Directories that have to be visited for that are returned. ok tells whether the root may be stamped otherwise.
+func (w *crawl) checkGroups() (visit []*node, ok bool) {
 	if !w.c.groups.Load() {
-		return true
+		return nil, true
 	}
 	w.c.groups.Store(false)
 	groups, err := w.c.opts.Tree.Groups(w.ctx, groupsAtOnce)
-	whole := len(groups) < groupsAtOnce
-	if err == nil && len(groups) > 0 {
-		var joined bool
-		joined, err = w.joinGroups(groups)
-		whole = whole && joined
-	}
 	if err != nil {
 		w.cancel(err)
-		return false
+		return nil, false
 	}
-	if !whole {
-		w.c.groups.Store(true)
+	fresh := groups[:0]
+	for _, g := range groups {
+		if !w.checked[g.GFID] {
+			w.checked[g.GFID] = true
+			fresh = append(fresh, g)
+		}
 	}
-	return whole
+	if len(groups) > 0 {
+		w.c.groups.Store(true) // until the slave says that there are none
+	}
+	visit, ok, err = w.settleGroups(fresh)
+	if err != nil {
+		w.cancel(err)
+		return nil, false
+	}
+	return visit, ok
 }
 
-func (w *crawl) joinGroups(groups []slave.Group) (joined bool, err error) {
-	wanted := make(map[uint64]xtime.GFID, len(groups))
-	for _, g := range groups {
-		wanted[g.Ino] = g.GFID
-	}
+func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err error) {
 	names := map[xtime.GFID][]string{}
-	if err := w.scanNames("", wanted, names); err != nil {
-		return false, err
-	}
-	joined = true
-	for g, paths := range names {
-		ok, err := w.joinGroup(g, paths)
-		if err != nil {
-			return false, err
+	wanted := map[uint64]xtime.GFID{}
+	for _, g := range groups {
+		names[g.GFID] = w.stillNames(g)
+		if g.Short && g.Ino != 0 {
+			wanted[g.Ino], names[g.GFID] = g.GFID, nil
 		}
-		joined = joined && ok
 	}
-	return joined, nil
+	if len(wanted) > 0 {
+		if err := w.scanNames("", wanted, names); err != nil {
+			return nil, false, err
+		}
+	}
+	ok = true
+	seen := map[string]bool{}
+	for _, g := range groups {
+		if len(names[g.GFID]) == 0 {
+			continue // what the slave has under these names is stale, and goes with its directory
+		}
+		stale, joined, err := w.settleGroup(g, names[g.GFID])
+		if err != nil {
+			return nil, false, err
+		}
+		ok = ok && joined
+		if n := w.revisit(stale, seen); n != nil {
+			visit = append(visit, n)
+		}
+	}
+	return visit, ok, nil
+}
+
+// stillNames are those of the slave's names that lead to the inode on the master too.
+func (w *crawl) stillNames(g slave.Group) (out []string) {
+	for _, path := range g.Names {
+		if e, err := w.entryAt(path); err == nil && e.Record.GFID == g.GFID {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// settleGroup links the names of an inode on the slave, and returns one of them if its content is to be compared.
+func (w *crawl) settleGroup(g slave.Group, paths []string) (stale string, joined bool, err error) {
+	var ops []slave.Op
+	for _, p := range paths {
+		e, err := w.entryAt(p)
+		if err != nil || e.Record.GFID != g.GFID {
+			continue // gone meanwhile
+		}
+		if e.Record != g.Record {
+			stale = p
+		}
+		links := uint32(len(paths))
+		if !g.Short {
+			links = e.Stat.Nlink
+		}
+		ops = append(ops, slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: links, Ino: e.Stat.Ino})
+	}
+	joined, err = w.join(ops)
+	return stale, joined, err
+}
+
+// revisit makes a node for the directory of path, as a child of the root, unless it is the root: that one was listed at
+// the beginning of this crawl, and what came later is marked there.
+func (w *crawl) revisit(path string, seen map[string]bool) *node {
+	dir, _ := beneath.Split(path)
+	if dir == "" || seen[dir] {
+		return nil
+	}
+	seen[dir] = true
+	e, err := w.entryAt(dir)
+	if err != nil || e.Kind != slave.Dir {
+		return nil
+	}
+	return &node{path: dir, entry: e}
 }
 
 // scanNames collects the paths of the wanted inodes. It costs a listing of the whole master, without a stat, and only
@@ -242,23 +313,15 @@ func (w *crawl) scanNames(path string, wanted map[uint64]xtime.GFID, names map[x
 	return err
 }
 
-// joinGroup links all names of an inode that the slave has. What cannot be linked is a failure of that name.
-func (w *crawl) joinGroup(g xtime.GFID, paths []string) (joined bool, err error) {
-	ops := make([]slave.Op, 0, len(paths))
-	for _, p := range paths {
-		m, err := w.entryAt(p)
-		if err != nil || m.Record.GFID != g {
-			continue // gone meanwhile
-		}
-		ops = append(ops, slave.Op{Kind: slave.OpLink, Entry: m.Kind, Path: p, Record: m.Record, Links: uint32(len(paths)),
-			Ino: m.Stat.Ino})
-	}
+// join applies links to names that exist on both sides. What cannot be linked is a failure of that name.
+func (w *crawl) join(ops []slave.Op) (joined bool, err error) {
 	results, err := w.applyNow(append(ops, w.finishAgain(ops)...))
 	if err != nil {
 		return false, err
 	}
 	joined = true
 	for i, r := range results[:len(ops)] {
+		w.noteParked(r)
 		if r.Err != nil {
 			joined = false
 			w.c.failures.add(ops[i].Path, slave.OpLink, ops[i].Record.Xtime, r.Err, w.c.pass)

@@ -33,7 +33,9 @@ type crawl struct {
 	open   chan struct{} // a token for each directory held open
 	done   chan struct{} // closed when the root is finished
 	stime  xtime.Time    // written before done is closed
-	tasks  errgroup.Group
+
+	checked map[xtime.GFID]bool // inodes whose names were checked in this pass
+	tasks   errgroup.Group
 
 	mu   sync.Mutex // guards the counters of all nodes and live
 	live map[*node]struct{}
@@ -64,7 +66,8 @@ func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &crawl{c: c, m: m, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{}}
+	w := &crawl{c: c, m: m, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
+		checked: map[xtime.GFID]bool{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.ship = newShipper(c.opts.Tree, c.opts.Counters, func(err error) { w.cancel(err) })
 	w.guard.opts = &c.opts
@@ -234,14 +237,20 @@ func (w *crawl) finished(chain []*node) {
 	w.childDone(last.parent, held)
 }
 
-// finishRoot makes hard-link groups whole and stamps the root: the slave's stime.
+// finishRoot checks the inodes with several names, which may lead to further directories, and stamps the root: the
+// slave's stime.
 func (w *crawl) finishRoot(n *node) {
 	if n.skip {
 		w.cancel(ErrNotMaster)
 		return
 	}
-	if !w.wholeGroups() {
-		n.held = true
+	more, ok := w.checkGroups()
+	if !ok {
+		w.hold(n)
+	}
+	if len(more) > 0 {
+		w.goOn(n, more)
+		return
 	}
 	n.finish.Stamp = !n.held
 	w.ship.submit(w.ctx, []slave.Op{n.finish}, func(results []slave.Result) {
@@ -251,6 +260,17 @@ func (w *crawl) finishRoot(n *node) {
 		}
 		close(w.done)
 	})
+}
+
+// goOn visits further directories before the root is finished.
+func (w *crawl) goOn(root *node, more []*node) {
+	w.mu.Lock()
+	root.below += len(more)
+	w.mu.Unlock()
+	for _, n := range more {
+		n.parent = root
+		w.push(n)
+	}
 }
 
 // stack holds the nodes to visit, last in first out, which keeps a crawl deep rather than wide and so in bounded

@@ -429,6 +429,34 @@ func TestFurtherNamesBecomeLinks(t *testing.T) {
 	w.inStep()
 }
 
+// TestChangeThroughANameThatIsGone: the directory of the name that stays carries no mark.
+func TestChangeThroughANameThatIsGone(t *testing.T) {
+	for name, remove := range map[string]func(w *world){
+		"unlinked": func(w *world) { w.ok(os.Remove(w.at("b/g"))); w.mark("b/g") },
+		"replaced": func(w *world) {
+			w.write("b/new", "other")
+			w.ok(os.Rename(w.at("b/new"), w.at("b/g")))
+			w.mark("b/g")
+		},
+		"with its directory": func(w *world) { w.ok(os.RemoveAll(w.at("b"))); w.mark("b") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.write("a/deep/f", "content")
+			w.ok(os.Mkdir(w.at("b"), 0o755))
+			w.ok(os.Link(w.at("a/deep/f"), w.at("b/g")))
+			w.mark("")
+			w.inStep()
+			w.write("b/g", "changed")
+			w.mark("b/g")
+			remove(w)
+			w.inStep()
+			w.connect()
+			w.inStep()
+		})
+	}
+}
+
 func TestAdoption(t *testing.T) {
 	w := newWorld(t)
 	for i := range 30 {

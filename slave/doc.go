@@ -42,7 +42,8 @@ type Tree interface {
 	// touch the same names; a caller that needs an order waits for the first call's result. An operation that fails
 	// does not stop those after it.
 	Apply(ctx context.Context, batch *Batch) ([]Result, error)
-	// Groups returns up to max inodes of which the slave has fewer names than the master said it has (invariant 14).
+	// Groups returns up to max inodes with several names whose names are not known to be right (invariant 14): the slave
+	// has fewer than the master said, or one was removed, through which the content may have changed before.
 	Groups(ctx context.Context, max int) ([]Group, error)
 	// Count counts the entries at and below each path, to know what a purge would remove; counting stops at limit.
 	Count(ctx context.Context, paths []string, limit int64) ([]int64, error)
@@ -134,11 +135,17 @@ type Found struct {
 	Record Record
 }
 
-// Group is an inode of which names may be missing on the slave.
+// Group is an inode whose names are to be checked. An OpLink, OpPut or OpMeta that finds them right settles it.
 type Group struct {
-	GFID xtime.GFID
-	Ino  uint64 // on the master, as the operation that made it said
+	GFID   xtime.GFID
+	Ino    uint64 // on the master, as the operation that made it said; 0 if it did not
+	Short  bool   // the slave has fewer names than the master said
+	Record Record // the zero Record if the names lead to several inodes
+	Names  []string
 }
+
+// MaxGroupNames bounds the names of a Group.
+const MaxGroupNames = 64
 
 // HashSize is the length of a digest: SHA-256 over the content, holes read as zeros.
 const HashSize = 32

@@ -268,14 +268,27 @@ func (d *decoder) hash() (h slave.HashResult) {
 	return h
 }
 
-// appendGroup encodes an inode that lacks names.
+const groupShort = 1
+
+// appendGroup encodes an inode whose names are to be checked.
 func appendGroup(b []byte, g slave.Group) []byte {
-	return binary.AppendUvarint(append(b, g.GFID[:]...), g.Ino)
+	b = binary.AppendUvarint(append(b, g.GFID[:]...), g.Ino)
+	b = appendRecord(append(b, bit(g.Short, groupShort)), g.Record)
+	b = binary.AppendUvarint(b, uint64(len(g.Names)))
+	for _, name := range g.Names {
+		b = appendStr(b, name)
+	}
+	return b
 }
 
-// group decodes an inode that lacks names.
+// group decodes an inode whose names are to be checked.
 func (d *decoder) group() (g slave.Group) {
 	g.GFID = d.id16()
 	g.Ino = d.uvarint(math.MaxUint64)
+	g.Short = d.bits(groupShort) != 0
+	g.Record = d.record()
+	for n := d.uvarint(slave.MaxGroupNames); n > 0 && d.err == nil; n-- {
+		g.Names = append(g.Names, d.path())
+	}
 	return g
 }

@@ -76,7 +76,8 @@ func TestEveryMessageRoundTrips(t *testing.T) {
 	roundTrip(t, slave.Found{Parked: true, Linked: true, Path: "p", Record: fullRecord}, appendFound, (*decoder).found)
 	roundTrip(t, slave.HashResult{Sum: [32]byte{31: 1}, Size: 3}, appendHash, (*decoder).hash)
 	roundTrip(t, slave.HashResult{Err: &slave.PathError{Op: "hash", Err: slave.ErrInvalid}}, appendHash, (*decoder).hash)
-	roundTrip(t, slave.Group{GFID: xtime.GFID{3}, Ino: math.MaxUint64}, appendGroup, (*decoder).group)
+	roundTrip(t, slave.Group{GFID: xtime.GFID{3}, Ino: math.MaxUint64, Short: true, Names: []string{"a", "b/\n"},
+		Record: slave.Record{GFID: xtime.GFID{3}, Xtime: 7}}, appendGroup, (*decoder).group)
 	roundTrip(t, testHello(), ref(appendHello), (*decoder).hello)
 	roundTrip(t, testInfo(), ref(appendInfo), (*decoder).info)
 }

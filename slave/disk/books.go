@@ -148,7 +148,7 @@ func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	}
 }
 
-// notePending makes or removes the mark that says that names are missing.
+// notePending makes or removes the mark that says that names are to be checked.
 func (t *Tree) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
 	p := place{t.pending, g.String()}
 	_, err := t.pending.Stat(p.name)
@@ -156,81 +156,182 @@ func (t *Tree) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
 	short := st.Nlink-t.parkedNames(g, st) < idx.want
 	switch {
 	case short && !marked:
-		return t.putSmall(p, []byte(strconv.FormatUint(idx.ino, 10)+"\n"))
+		return t.putSmall(p, mark{ino: idx.ino}.text())
 	case !short && marked:
 		return ignoreAbsent(t.sys.unlink(p))
 	}
 	return nil
 }
 
-// forgetName takes a name out of the index.
-func (t *Tree) forgetName(g xtime.GFID, path string) {
+// mark is what pending/ says of an inode.
+type mark struct {
+	ino  uint64 // on the master
+	here uint64 // on the slave, where a name of it was removed: then its others are to be checked; else 0
+}
+
+func (m mark) text() []byte { return fmt.Appendf(nil, "%d %d\n", m.ino, m.here) }
+
+func parseMark(text []byte) (m mark, ok bool) {
+	n, err := fmt.Sscanf(string(text), "%d %d\n", &m.ino, &m.here)
+	return m, err == nil && n == 2
+}
+
+// forgetName takes the name of an inode that leaves the tree out of the index. If the inode keeps other names they are to
+// be checked: what was changed through the one that is gone shows under them, in directories that nothing has marked.
+func (t *Tree) forgetName(old entry, path string) {
+	g := old.rec.GFID
 	if g.IsZero() {
 		return
 	}
 	t.booksMu.Lock()
 	defer t.booksMu.Unlock()
 	idx := t.readIndex(g)
-	i := slices.Index(idx.names, path)
-	if i < 0 {
-		return
+	var err error
+	if i := slices.Index(idx.names, path); i >= 0 {
+		idx.names = slices.Delete(idx.names, i, i+1)
+		err = t.writeIndex(g, idx)
 	}
-	idx.names = slices.Delete(idx.names, i, i+1)
-	if err := t.writeIndex(g, idx); err != nil {
+	if old.st.Nlink > 1 {
+		err = errors.Join(err, t.putSmall(place{t.pending, g.String()}, mark{idx.ino, old.st.Ino}.text()))
+	}
+	if err != nil {
 		t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
 	}
 }
 
-// Groups returns inodes of which names are missing. Marks that turn out to be done are removed on the way.
+// forgetBelow does that for all names in a directory that has left the tree, which lay at path.
+func (t *Tree) forgetBelow(at place, path string) {
+	type level struct{ rel, path string }
+	todo := []level{{at.name, path}}
+	for len(todo) > 0 && t.unclosed() {
+		l := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d, err := at.dir.OpenDir(l.rel)
+		if err != nil {
+			t.log.Debug().Str("dir", l.path).Err(err).Msg("not searched")
+			continue
+		}
+		err = d.List(func(e beneath.Entry) error {
+			if slave.Kind(e.Type) == slave.Dir {
+				todo = append(todo, level{beneath.Join(l.rel, e.Name), beneath.Join(l.path, e.Name)})
+				return nil
+			}
+			old, err := t.look(place{d, e.Name})
+			if err == nil && old.kind != slave.Dir && old.st.Nlink > 1 {
+				t.forgetName(old, beneath.Join(l.path, e.Name))
+			}
+			return nil
+		})
+		d.Close()
+		if err != nil {
+			t.log.Debug().Str("dir", l.path).Err(err).Msg("not searched")
+		}
+	}
+}
+
+// hasGroups tells whether any inode with several names is on the books.
+func (t *Tree) hasGroups() bool {
+	found := errors.New("found")
+	return eachName(t.links, func(string) error { return found }) == found
+}
+
+// pendingGroup is one that Groups looks at.
+type pendingGroup struct {
+	name string // in pending/
+	mark mark
+	slave.Group
+	keep bool
+	size int // of the names, in bytes
+}
+
+// maxNamesBytes bounds what the names of one group weigh in an answer; one that has more is looked for by a search.
+const maxNamesBytes = 256 << 10
+
+// Groups returns inodes whose names are to be checked. Marks that turn out to be done are removed on the way.
 func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 	if err := t.enter(); err != nil {
 		return nil, err
 	}
 	defer t.leave()
-	var all []slave.Group
+	var list []*pendingGroup
 	full := errors.New("enough")
 	err := eachName(t.pending, func(name string) error {
-		if err := t.live(ctx); err != nil {
-			return err
-		}
-		if len(all) >= limit {
+		if len(list) >= limit {
 			return full
 		}
-		if g, short := t.pendingGroup(name); short {
-			all = append(all, g)
-		}
-		return nil
+		list = append(list, t.readPending(name))
+		return t.live(ctx)
 	})
 	if err != nil && err != full {
 		return nil, err
 	}
+	t.searchPending(list)
+	var all []slave.Group
+	for _, p := range list {
+		if p.keep {
+			all = append(all, p.Group)
+		} else if err := ignoreAbsent(t.sys.unlink(place{t.pending, p.name})); err != nil {
+			t.log.Warn().Str("name", p.name).Err(err).Msg("forget an inode with missing names")
+		}
+	}
 	return all, nil
 }
 
-// pendingGroup looks whether a mark still holds.
-func (t *Tree) pendingGroup(name string) (slave.Group, bool) {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
+// readPending reads a mark, and checks it against the names in the index.
+func (t *Tree) readPending(name string) *pendingGroup {
+	p := &pendingGroup{name: name}
 	g, err := xtime.ParseGFID(name)
-	text, err2 := readSmall(t.pending, name)
-	if err != nil || err2 != nil || !t.stillShort(g) {
-		if err := ignoreAbsent(t.sys.unlink(place{t.pending, name})); err != nil {
-			t.log.Warn().Str("name", name).Err(err).Msg("forget an inode with missing names")
-		}
-		return slave.Group{}, false
+	if err != nil {
+		return p
 	}
-	ino, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	return slave.Group{GFID: g, Ino: ino}, err == nil
+	text, err := readSmall(t.pending, name)
+	if err != nil {
+		return p
+	}
+	m, ok := parseMark(text)
+	if !ok {
+		return p
+	}
+	p.mark, p.Group = m, slave.Group{GFID: g, Ino: m.ino}
+	idx := t.readIndex(g)
+	t.addNames(p, t.verified(g, idx.names, ""), idx.want)
+	return p
 }
 
-// stillShort tells whether the slave has the inode, with fewer names than it should have.
-func (t *Tree) stillShort(g xtime.GFID) bool {
-	idx := t.readIndex(g)
-	have := t.verified(g, idx.names, "")
-	for _, n := range have {
-		if n.st.Nlink-t.parkedNames(g, n.st) < idx.want {
-			return true
+// addNames fills in what the names of a group tell.
+func (t *Tree) addNames(p *pendingGroup, names []named, want uint32) {
+	for i, n := range names {
+		if n.st.Nlink-t.parkedNames(p.GFID, n.st) < want {
+			p.Short = true
+		}
+		if p.size += len(n.path); len(p.Names) < slave.MaxGroupNames && p.size <= maxNamesBytes {
+			p.Names = append(p.Names, n.path)
+		}
+		if i == 0 {
+			p.Record = n.rec
+		} else if !sameInode(n.st, names[0].st) {
+			p.Record = slave.Record{}
 		}
 	}
-	return false
+	p.keep = p.keep || p.Short || p.mark.here != 0 && len(names) > 0
+}
+
+// searchPending looks for inodes whose remaining names the index does not know: one search of the tree for all.
+func (t *Tree) searchPending(list []*pendingGroup) {
+	lost := map[uint64]*pendingGroup{}
+	inos := map[uint64]bool{}
+	for _, p := range list {
+		if p.mark.here != 0 && len(p.Names) == 0 {
+			lost[p.mark.here], inos[p.mark.here] = p, true
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	for _, hit := range t.search(inos) {
+		p := lost[hit.ino]
+		if n, ok := t.verify(p.GFID, hit.path); ok && n.st.Ino == p.mark.here {
+			t.addNames(p, []named{n}, 0)
+		}
+	}
 }

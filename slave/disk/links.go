@@ -192,20 +192,26 @@ func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
 		return nil
 	}
 	var all []named
-	for _, path := range t.search(wanted) {
-		if slices.Contains(paths, path) {
+	for _, hit := range t.search(wanted) {
+		if slices.Contains(paths, hit.path) {
 			continue
 		}
-		if n, ok := t.verify(g, path); ok {
+		if n, ok := t.verify(g, hit.path); ok {
 			all = append(all, n)
 		}
 	}
 	return all
 }
 
+// hit is a name that a search found.
+type hit struct {
+	path string
+	ino  uint64
+}
+
 // search lists every name in the tree of the inodes with these numbers. Memory: the directories still to be listed.
-func (t *Tree) search(inos map[uint64]bool) []string {
-	var found []string
+func (t *Tree) search(inos map[uint64]bool) []hit {
+	var found []hit
 	todo := []string{""}
 	for len(todo) > 0 && t.unclosed() {
 		dir := todo[len(todo)-1]
@@ -221,7 +227,7 @@ func (t *Tree) search(inos map[uint64]bool) []string {
 			case slave.Kind(e.Type) == slave.Dir && path != slave.Reserved:
 				todo = append(todo, path)
 			case inos[e.Ino]:
-				found = append(found, path)
+				found = append(found, hit{path, e.Ino})
 			case slave.Kind(e.Type) == slave.Unknown && path != slave.Reserved:
 				if st, err := d.Stat(e.Name); err == nil && st.IsDir() {
 					todo = append(todo, path)

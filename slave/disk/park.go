@@ -55,15 +55,15 @@ func (t *Tree) parkBeside(p place, old entry) error {
 }
 
 // park moves an entry out of the tree.
-func (t *Tree) park(p place, old entry) error {
+func (t *Tree) park(p place, old entry) (to place, err error) {
 	to, same, err := t.parkPlace(old)
 	if err != nil {
-		return err
+		return to, err
 	}
 	if same {
-		return t.writable(p.dir, func() error { return t.sys.unlink(p) })
+		return to, t.writable(p.dir, func() error { return t.sys.unlink(p) })
 	}
-	return t.move(p, to, old)
+	return to, t.move(p, to, old)
 }
 
 // move renames an entry. An ordinary user must be allowed to write a directory to move it elsewhere.
@@ -102,15 +102,20 @@ func (t *Tree) parkOp(it *item) error {
 	if old.rec.GFID != op.Expect {
 		return slave.ErrConflict
 	}
-	if err := t.park(p, old); err != nil {
+	to, err := t.park(p, old)
+	if err != nil {
 		return err
 	}
 	it.res.Parked = true
-	if old.kind == slave.Dir {
-		t.forgetDirs()
+	if old.kind != slave.Dir {
+		if old.st.Nlink > 1 {
+			t.forgetName(old, op.Path)
+		}
+		return nil
 	}
-	if old.st.Nlink > 1 && old.kind != slave.Dir {
-		t.forgetName(old.rec.GFID, op.Path)
+	t.forgetDirs()
+	if t.hasGroups() {
+		t.forgetBelow(to, op.Path)
 	}
 	return nil
 }
@@ -159,15 +164,17 @@ func (t *Tree) makeWay(it *item, p place, old entry, kind slave.Kind) error {
 	if beside && old.rec.GFID.IsZero() {
 		return nil
 	}
-	park := t.park
+	var err error
 	if beside {
-		park = t.parkBeside
+		err = t.parkBeside(p, old)
+	} else {
+		_, err = t.park(p, old)
 	}
-	if err := park(p, old); err != nil {
+	if err != nil {
 		return err
 	}
 	it.res.Parked = true
-	t.forgetName(old.rec.GFID, it.op.Path)
+	t.forgetName(old, it.op.Path)
 	return nil
 }
 

@@ -106,7 +106,7 @@ func (t *Tree) replace(it *item, p place, old entry) error {
 			return err
 		}
 		it.res.Parked = true
-		t.forgetName(old.rec.GFID, it.op.Path)
+		t.forgetName(old, it.op.Path)
 	}
 	return t.moveIn(it, p, 0)
 }

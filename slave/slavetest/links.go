@@ -145,7 +145,7 @@ func groups(f *Fixture) {
 		f.Fatalf("groups %v", got)
 	}
 	f.Must(Link("b", "a", Rec(1, 1), 3), Link("y", "z", Rec(2, 1), 2))
-	if got := f.groups(); len(got) != 1 || got[0] != (slave.Group{GFID: GFID(1), Ino: 77}) {
+	if got := f.groups(); len(got) != 1 || got[0].GFID != GFID(1) || got[0].Ino != 77 || !got[0].Short {
 		f.Fatalf("groups %v", got)
 	}
 	// The master took the third name away.
