@@ -28,6 +28,8 @@ type core struct {
 
 	// set writes one xtime. Tests make it fail.
 	set func(d *beneath.Dir, name string, t xtime.Time) error
+	// setByKey does it for an inode by its handle.
+	setByKey func(k beneath.HandleKey, t xtime.Time) error
 
 	mu    sync.Mutex // held during a mark
 	retry *batch     // what failed and has to be marked again; under mu
@@ -41,6 +43,7 @@ func newCore(o *Options) (*core, error) {
 	}
 	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{}, retry: newBatch()}
 	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }
+	c.setByKey = func(k beneath.HandleKey, t xtime.Time) error { return c.root.SetXtimeOfKey(k, &c.names, t) }
 	if err := c.start(o.Dir); err != nil {
 		root.Close()
 		return nil, err

@@ -195,7 +195,7 @@ func (l *live) take(ev *fanotify.Event) {
 		l.batch.add(fanotify.Place{Dir: ev.At.Dir})
 		l.batch.add(fanotify.Place{Dir: ev.Target})
 	default:
-		l.batch.add(ev.At)
+		l.batch.addInode(ev.At, ev.Target)
 	}
 }
 

@@ -17,16 +17,22 @@ const (
 // batch is what is marked with one xtime: places, by directory. The name "" is the directory itself; a directory that
 // is in the batch is marked in any case.
 type batch struct {
-	dirs  map[beneath.HandleKey]map[string]struct{}
+	dirs  map[beneath.HandleKey]names
 	count int
 }
 
-func newBatch() *batch { return &batch{dirs: map[beneath.HandleKey]map[string]struct{}{}} }
+// names are entries of a directory, each with the inodes that events told of under that name.
+type names map[string][]beneath.HandleKey
+
+func newBatch() *batch { return &batch{dirs: map[beneath.HandleKey]names{}} }
 
 func (b *batch) size() int { return b.count }
 
-func (b *batch) add(p fanotify.Place) {
-	names, ok := b.dirs[p.Dir]
+func (b *batch) add(p fanotify.Place) { b.addInode(p, "") }
+
+// addInode adds a place with the inode that was met there; "" where that is not known.
+func (b *batch) addInode(p fanotify.Place, inode beneath.HandleKey) {
+	in, ok := b.dirs[p.Dir]
 	if !ok {
 		b.dirs[p.Dir] = nil
 		b.count++
@@ -34,21 +40,30 @@ func (b *batch) add(p fanotify.Place) {
 	if p.Name == "" {
 		return
 	}
-	if names == nil {
-		names = map[string]struct{}{}
-		b.dirs[p.Dir] = names
+	if in == nil {
+		in = names{}
+		b.dirs[p.Dir] = in
 	}
-	if _, have := names[p.Name]; !have {
-		names[p.Name] = struct{}{}
+	known, have := in[p.Name]
+	if !have {
 		b.count++
 	}
+	if inode != "" && !slices.Contains(known, inode) {
+		known = append(known, inode)
+		b.count += len(known) - 1
+	}
+	in[p.Name] = known
 }
 
 func (b *batch) addAll(more *batch) {
-	for dir, names := range more.dirs {
+	for dir, in := range more.dirs {
 		b.add(fanotify.Place{Dir: dir})
-		for name := range names {
-			b.add(fanotify.Place{Dir: dir, Name: name})
+		for name, inodes := range in {
+			p := fanotify.Place{Dir: dir, Name: name}
+			b.add(p)
+			for _, k := range inodes {
+				b.addInode(p, k)
+			}
 		}
 	}
 }
@@ -67,9 +82,9 @@ func (c *core) mark(b *batch) error {
 		c.retry.addAll(b)
 		return err
 	}
-	for dir, names := range b.dirs {
-		if _, inside := depth[dir]; inside && len(names) > 0 {
-			c.markEntries(dir, names, t)
+	for dir, in := range b.dirs {
+		if _, inside := depth[dir]; inside && len(in) > 0 {
+			c.markEntries(dir, in, t)
 		}
 	}
 	c.markDirs(depth, t)
@@ -79,12 +94,12 @@ func (c *core) mark(b *batch) error {
 // locateAll returns the directories of the batch that lie below the root and all those above them, each with its depth.
 func (c *core) locateAll(b *batch) map[beneath.HandleKey]int {
 	depth := map[beneath.HandleKey]int{}
-	for dir, names := range b.dirs {
+	for dir, in := range b.dirs {
 		chain, err := c.tree.chain(dir)
 		switch judge(err, func() bool { return true }) {
 		case done:
 		case again:
-			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]map[string]struct{}{dir: names}})
+			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
 			continue
 		default:
 			// It is gone, and what removed it is an event of its own.
@@ -100,19 +115,37 @@ func (c *core) locateAll(b *batch) map[beneath.HandleKey]int {
 	return depth
 }
 
-func (c *core) markEntries(dir beneath.HandleKey, names map[string]struct{}, t xtime.Time) {
+func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time) {
 	d, err := c.tree.dir(dir)
 	if err != nil {
 		if judge(err, func() bool { return true }) == again {
-			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]map[string]struct{}{dir: names}})
+			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
 		}
 		return
 	}
-	for name := range names {
+	for name, inodes := range in {
 		if c.stamp(d, name, t) == again {
 			c.retry.add(fanotify.Place{Dir: dir, Name: name})
 		}
+		for _, k := range inodes {
+			if c.stampInode(d, name, k, t) == again {
+				c.retry.addInode(fanotify.Place{Dir: dir, Name: name}, k)
+			}
+		}
 	}
+}
+
+// stampInode marks an inode that an event named, where its name no longer leads to it: it may have others.
+func (c *core) stampInode(d *beneath.Dir, name string, k beneath.HandleKey, t xtime.Time) verdict {
+	if now, err := d.Key(name); err == nil && now == k {
+		return done
+	}
+	err := c.setByKey(k, t)
+	v := judge(err, func() bool { return true })
+	if v == refused {
+		c.refusals.add(d, name, err)
+	}
+	return v
 }
 
 // markDirs marks the deepest first. A directory that refuses does not keep those above it from being marked.

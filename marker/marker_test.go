@@ -37,6 +37,8 @@ func scripts() []script {
 		{"rename of a directory", "mkdir -p a/b/c d; touch a/b/c/f", "mv a/b d/e", "a d d/e"},
 		{"hard link", "mkdir a b; touch a/f", "ln a/f b/g", "b b/g a/f"},
 		{"unlink one of two names", "mkdir a b; touch a/f; ln a/f b/g", "rm a/f", "a"},
+		{"write through a name that goes at once", "mkdir a b; touch a/f; ln a/f b/g", "echo x >> a/f; rm a/f", "a b/g"},
+		{"write through a name that is replaced", "mkdir a b; touch a/f a/n; ln a/f b/g", "echo x >> a/f; mv a/n a/f", "a a/f b/g"},
 		{"symlink", "mkdir a", "ln -s nowhere a/l", "a a/l"},
 		{"fifo", "mkdir a", "mkfifo a/p", "a a/p"},
 		{"device", "mkdir a", "mknod a/d c 1 3", "a a/d"},

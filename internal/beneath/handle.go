@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"georep/marker/xtime"
 )
 
 // HandleKey is a file handle as a comparable value: its type (4 bytes in the machine's order), then its bytes. It
@@ -57,4 +59,22 @@ func (d *Dir) Parent() (*Dir, error) {
 			return nil, pathError("open parent", "", err)
 		}
 	}
+}
+
+// SetXtimeOfKey writes the xtime of the inode with that handle, under whatever name it is, on d's file system. It is
+// NOT confined beneath d. Needs and errors are those of OpenKey; an inode that is gone gives ESTALE.
+func (d *Dir) SetXtimeOfKey(k HandleKey, names *xtime.Names, t xtime.Time) error {
+	if len(k) < 4 {
+		return pathError("open handle", "", unix.EINVAL)
+	}
+	h := unix.NewFileHandle(int32(binary.NativeEndian.Uint32([]byte(k[:4]))), []byte(k[4:]))
+	fd, err := retryInt(func() (int, error) {
+		return unix.OpenByHandleAt(d.fd, h, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+	})
+	if err != nil {
+		return pathError("open handle", "", err)
+	}
+	inode := newDir(fd, false)
+	defer inode.Close()
+	return inode.SetXtime("", names, t)
 }
