@@ -62,7 +62,7 @@ func TestTrouble(t *testing.T) {
 			wrong := strings.ReplaceAll(string(text), other.sshd.Addr()[strings.LastIndex(other.sshd.Addr(), ":"):],
 				s.sshd.Addr()[strings.LastIndex(s.sshd.Addr(), ":"):])
 			writeFile(t, filepath.Join(s.state, "wrong"), wrong)
-			s.refused(s.start("--known-hosts", filepath.Join(s.state, "wrong")), 1, "SHA256:", "ssh-keygen -R")
+			s.refused(s.start("--known-hosts", filepath.Join(s.state, "wrong")), 1, "SHA256:", "ssh-keygen", "-R")
 		},
 		"refused key": func(t *testing.T, s *session) {
 			writeFile(t, s.sshd.AuthorizedKeys, "")
@@ -157,7 +157,7 @@ func TestFaultyHeals(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			reason: "refused",
+			reason: "127.0.0.1",
 		},
 		"a full disk": {
 			breaks: func(t *testing.T, s *session) { fill(t, s) },

@@ -17,7 +17,7 @@ import (
 const (
 	keepEach      = time.Second
 	heartbeatEach = 5 // times keepEach, between two durable heartbeats
-	unusedGrace   = 5 // times keepEach, before anybody has to use the marker
+	unusedGrace   = 1 // times keepEach, before anybody has to use the marker: whoever starts it holds the lock before
 )
 
 // keep does, each second, what does not depend on events: it proves that the root is still the master, writes the

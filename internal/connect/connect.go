@@ -144,7 +144,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, command string, i
 		stream.Close()
 		return nil, err
 	}
-	return &remote{Tree: client, conn: conn, stream: stream}, nil
+	return &remote{Client: client, conn: conn, stream: stream}, nil
 }
 
 // explainTime is how long to wait for the exit status of a command that did not turn out to be an agent.
@@ -174,16 +174,16 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 		command, host, err, said)
 }
 
-// remote is an agent with the connection it came by.
+// remote is an agent with the connection it came by. Its Done is closed, and its Err set, when the session is lost.
 type remote struct {
-	slave.Tree
+	*agent.Client
 	conn   *sshconn.Conn
 	stream *sshconn.Stream
 }
 
 // Close ends the session, then the connection.
 func (r *remote) Close() error {
-	err := r.Tree.Close()
+	err := r.Client.Close()
 	r.stream.Close()
 	r.conn.Close()
 	return err

@@ -94,8 +94,35 @@ func replicate(ctx context.Context, c Config, reports *report.Writer) error {
 	}()
 	told := &teller{reports: reports, counters: counters, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
 		log: c.Logger}
-	return cr.Follow(ctx, crawler.FollowOptions{Poll: poll, KeepDeleted: o.KeepDeleted, Heartbeat: m.heartbeat,
+	ctx, stop := watch(ctx, tree)
+	defer stop()
+	err = cr.Follow(ctx, crawler.FollowOptions{Poll: poll, KeepDeleted: o.KeepDeleted, Heartbeat: m.heartbeat,
 		Events: crawler.Events{Ready: told.ready, Progress: told.progress, Trouble: told.trouble}})
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// watch ends ctx, with the cause, when the connection to the slave is lost: an idle worker asks nothing of it.
+func watch(ctx context.Context, tree slave.Tree) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	lost, ok := tree.(interface {
+		Done() <-chan struct{}
+		Err() error
+	})
+	if !ok {
+		return ctx, func() { cancel(nil) }
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-lost.Done():
+			cancel(lost.Err())
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() { cancel(nil); wg.Wait() }
 }
 
 // master is the volume as the worker sees it: its root, and what its marker says.

@@ -20,9 +20,17 @@ const (
 	leftOverPoll  = 20 * time.Millisecond
 )
 
-// takeLock takes the slave for this session. An agent of the same session whose connection died is asked to end.
+const lockFile = "lock"
+
+// takeLock takes the slave for this session. An agent of the same session whose connection died is asked to end. The
+// file stays open for reading only, so that an idle agent does not keep the file system from being made read-only.
 func (t *Tree) takeLock(o Options) error {
-	f, err := t.base.OpenFile("lock", unix.O_RDWR|unix.O_CREAT, 0o600)
+	made, err := t.base.OpenFile(lockFile, unix.O_WRONLY|unix.O_CREAT, 0o600)
+	if err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	defer made.Close()
+	f, err := t.base.OpenFile(lockFile, unix.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
@@ -35,10 +43,10 @@ func (t *Tree) takeLock(o Options) error {
 		return fmt.Errorf("lock slave %s: %w", o.Path, err)
 	}
 	text := fmt.Sprintf("%d %s\n", os.Getpid(), o.Session)
-	if err := f.Truncate(0); err != nil {
+	if err := made.Truncate(0); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	if _, err := f.WriteAt([]byte(text), 0); err != nil {
+	if _, err := made.WriteAt([]byte(text), 0); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	return nil
