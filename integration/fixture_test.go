@@ -68,16 +68,15 @@ const patience = 30 * time.Second
 
 // session is a master and a slave, each with a state directory of its own as on two hosts, and a real sshd between.
 type session struct {
-	t              testing.TB
-	master, slave  string
-	state, far     string // state directories of the two hosts
-	sshd           *sshdtest.Server
-	spec           string // the SLAVE argument
-	port           int    // where the master connects; the sshd's, or a proxy's
-	races          string // where race reports of the processes go
-	extra          []string
-	masterArg      string
-	deletesAllowed bool
+	t             testing.TB
+	master, slave string
+	state, far    string // state directories of the two hosts
+	sshd          *sshdtest.Server
+	spec          string // the SLAVE argument
+	port          int    // where the master connects; the sshd's, or a proxy's
+	races         string // where race reports of the processes go
+	extra         []string
+	masterArg     string
 }
 
 // newSession prepares a session between two empty directories. Nothing is started.
