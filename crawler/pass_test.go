@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -313,9 +314,9 @@ func TestCallsFail(t *testing.T) {
 		w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
 		w.connect()
 		w.hardScenario()
-		count := 0
+		var count atomic.Int64
 		f.call = func(string) error {
-			if count++; count > n {
+			if count.Add(1) > int64(n) {
 				return errCut
 			}
 			return nil

@@ -64,7 +64,7 @@ func withBinary(m *testing.M) (int, error) {
 }
 
 // patience bounds every wait for something that must happen. It is no measure of anything.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // session is a master and a slave, each with a state directory of its own as on two hosts, and a real sshd between.
 type session struct {
@@ -77,6 +77,7 @@ type session struct {
 	races         string // where race reports of the processes go
 	extra         []string
 	masterArg     string
+	patience      time.Duration
 }
 
 // newSession prepares a session between two empty directories. Nothing is started.
@@ -195,7 +196,7 @@ func (s *session) status() status.Status {
 // waitStatus waits for a status.
 func (s *session) waitStatus(what string, ok func(status.Status) bool) status.Status {
 	s.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(max(s.patience, patience))
 	for {
 		st := s.status()
 		if ok(st) {

@@ -18,17 +18,17 @@ log=$(mktemp "${TMPDIR:-/tmp}/georep-test.XXXXXX")
 status=0
 # shellcheck disable=SC2086 # $race is one flag or none
 go test $race -count=1 -timeout 20m -v ./... >"$log" 2>&1 || status=$?
-grep -E '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
+grep -aE '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
 if [ "$status" -ne 0 ]; then
 	echo "--- the failures, with what was printed before them:"
-	grep -B 60 -E '^[[:space:]]*--- FAIL|^panic:|DATA RACE' "$log" | tail -n 400
+	grep -a -B 60 -E '^[[:space:]]*--- FAIL|^panic:|DATA RACE' "$log" | tail -n 400
 fi
-if grep -qE '^[[:space:]]*--- SKIP' "$log"; then
+if grep -aqE '^[[:space:]]*--- SKIP' "$log"; then
 	echo "some tests were skipped: see above"
 	status=1
 fi
-passed=$(grep -cE '^[[:space:]]*--- PASS' "$log" || true)
-failed=$(grep -cE '^[[:space:]]*--- FAIL' "$log" || true)
+passed=$(grep -acE '^[[:space:]]*--- PASS' "$log" || true)
+failed=$(grep -acE '^[[:space:]]*--- FAIL' "$log" || true)
 echo "the whole output: $log"
 echo "$passed passed, $failed failed"
 exit "$status"
