@@ -63,6 +63,9 @@ func (f *failures) add(path string, op slave.OpKind, at xtime.Time, err error, p
 		f.byPath[path] = e
 	}
 	e.Op, e.Err, e.xtime, e.pass = op.String(), err, at, pass
+	if now.Before(e.next) {
+		return // another crawl met it before it was due: that is no retry
+	}
 	e.pause = min(2*e.pause, f.max)
 	e.next = now.Add(e.pause)
 }

@@ -46,6 +46,8 @@ const (
 	troublePause  = time.Second
 	listFailures  = 100
 	cleanEvery    = time.Minute
+	restFirst     = 20 * time.Millisecond
+	restLongest   = 10 * time.Second
 )
 
 // follower is the state of Follow.
@@ -55,7 +57,8 @@ type follower struct {
 	tried xtime.Time // root xtime at the last Pass that left something undone
 	again time.Time  // not before this after trouble
 
-	cleaned time.Time // when parked entries were last looked at
+	undone  time.Duration // the last rest
+	cleaned time.Time     // when parked entries were last looked at
 
 	mu   sync.Mutex // guards what the reporting goroutine reads
 	prog Progress
@@ -138,6 +141,7 @@ func (f *follower) step(ctx context.Context) error {
 
 // passed notes how a crawl ended.
 func (f *follower) passed(tried xtime.Time, out Outcome, hb time.Time) error {
+	f.rest(tried, out)
 	f.tried = tried
 	if out.Stime != 0 {
 		f.update(func(p *Progress) {
@@ -150,6 +154,17 @@ func (f *follower) passed(tried xtime.Time, out Outcome, hb time.Time) error {
 	}
 	f.tell(full)
 	return nil
+}
+
+// rest lets a crawl that left something undone, without a failure that would say when to try again, be followed by
+// another one soon, but not at once for ever.
+func (f *follower) rest(tried xtime.Time, out Outcome) {
+	if out.Stime != 0 || tried != f.tried || !f.c.NextRetry().IsZero() {
+		f.undone = 0
+		return
+	}
+	f.undone = min(max(2*f.undone, restFirst), restLongest)
+	f.again = time.Now().Add(f.undone)
 }
 
 // trouble sorts what ends the session from what is waited out.

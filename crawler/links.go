@@ -2,6 +2,7 @@ package crawler
 
 import (
 	"errors"
+	"io/fs"
 	"sync"
 
 	"georep/crawler/plan"
@@ -313,7 +314,8 @@ func (w *crawl) scanNames(path string, wanted map[uint64]xtime.GFID, names map[x
 	return err
 }
 
-// join applies links to names that exist on both sides. What cannot be linked is a failure of that name.
+// join applies links to names that exist on the master. A name whose directory the slave lacks is one that moved while
+// the crawl passed: the next crawl comes to it. What cannot be linked otherwise is a failure of that name.
 func (w *crawl) join(ops []slave.Op) (joined bool, err error) {
 	results, err := w.applyNow(append(ops, w.finishAgain(ops)...))
 	if err != nil {
@@ -322,7 +324,12 @@ func (w *crawl) join(ops []slave.Op) (joined bool, err error) {
 	joined = true
 	for i, r := range results[:len(ops)] {
 		w.noteParked(r)
-		if r.Err != nil {
+		switch {
+		case r.Err == nil:
+			w.c.failures.clear(ops[i].Path)
+		case errors.Is(r.Err, fs.ErrNotExist) || errors.Is(r.Err, slave.ErrNeedContent):
+			joined = false
+		default:
 			joined = false
 			w.c.failures.add(ops[i].Path, slave.OpLink, ops[i].Record.Xtime, r.Err, w.c.pass)
 		}

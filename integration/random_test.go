@@ -66,9 +66,18 @@ func (s *session) converge(m *mutate.Mutator) {
 	defer cancel()
 	if err := compare.Wait(ctx, s.master, s.slave, compare.Replica()); err != nil {
 		s.records()
+		s.stacks()
 		s.t.Fatalf("%v\nstatus: %+v\n%s", err, s.status(), m)
 	}
 	s.waitSynced()
+}
+
+// stacks makes the worker say what it is doing, into the session's log, and end.
+func (s *session) stacks() {
+	if pid := s.status().WorkerPid; pid > 1 && isGeorep(pid) {
+		_ = syscall.Kill(pid, syscall.SIGQUIT)
+		pause(s.t, time.Second)
+	}
 }
 
 // records shows, for each path that differs, what master and slave have on record, from there up to the root.
