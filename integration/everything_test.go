@@ -208,3 +208,21 @@ func TestAdoption(t *testing.T) {
 		t.Errorf("%d files were sent to a slave that has them", st.Synced.Files)
 	}
 }
+
+// TestResetSyncTime finds what somebody changed on the slave behind georep's back, in a session that begins anew.
+func TestResetSyncTime(t *testing.T) {
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	s := newSession(t, master, slave)
+	if err := tree.Many(master, 100, 10, 100_000); err != nil {
+		t.Fatal(err)
+	}
+	s.must(s.sync())
+	s.equal()
+	writeFile(t, filepath.Join(slave, "d000001", "f000003"), "tampered with")
+	s.must(s.run("delete", s.masterArg, s.spec, "--reset-sync-time"))
+	s.must(s.start())
+	s.waitSynced()
+	if st := s.status(); st.Synced.Files != 1 {
+		t.Errorf("%d files were sent to mend one", st.Synced.Files)
+	}
+}

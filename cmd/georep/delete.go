@@ -1,10 +1,17 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"github.com/urfave/cli/v2"
+
+	"georep/volume"
+)
+
+const resetSyncTime = "reset-sync-time"
 
 func (e *env) deleteCommand() *cli.Command {
 	return &cli.Command{Name: "delete", Usage: "forget a session; master and slave keep their data",
-		ArgsUsage: "MASTER SLAVE", Action: e.delete}
+		ArgsUsage: "MASTER SLAVE", Action: e.delete, Flags: []cli.Flag{&cli.BoolFlag{Name: resetSyncTime,
+			Usage: "forget how far the slave is as well: the next session compares everything, and sends only what differs"}}}
 }
 
 func (e *env) delete(c *cli.Context) error {
@@ -16,5 +23,13 @@ func (e *env) delete(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return t.store.DeleteSession(s.Master, s.Slave)
+	if err := t.store.DeleteSession(s.Master, s.Slave); err != nil || !c.Bool(resetSyncTime) {
+		return err
+	}
+	// Without a volume mark the next marker takes a new one, which makes every entry newer than its record on a slave.
+	_, err = t.store.UpdateVolume(s.Master, func(v *volume.Volume) error {
+		v.VolumeMark = 0
+		return nil
+	})
+	return err
 }
