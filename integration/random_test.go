@@ -19,6 +19,7 @@ import (
 	"georep/integration/harness/mutate"
 	"georep/internal/beneath"
 	"georep/marker"
+	"georep/status"
 )
 
 // number reads a size of these tests from the environment: the soak target makes them larger than CI has time for.
@@ -129,10 +130,18 @@ func TestKills(t *testing.T) {
 		}
 	})
 	rnd := rand.New(rand.NewPCG(seed, 7))
-	for range kills {
+	killed := map[string]int{}
+	for deadline := time.Now().Add(10 * patience); len(killed) < 4 || total(killed) < kills; {
+		s.waitStatus("up again", func(st status.Status) bool { return st.State == status.Active })
 		pause(t, time.Duration(rnd.IntN(600))*time.Millisecond)
-		s.killOne(rnd)
+		if which := s.killOne(rnd); which != "" {
+			killed[which]++
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("only %v were up to be killed", killed)
+		}
 	}
+	t.Logf("killed %v", killed)
 	stop()
 	wg.Wait()
 	s.ensureStarted()
@@ -141,7 +150,7 @@ func TestKills(t *testing.T) {
 
 // killOne kills the worker, the agent, the marker or the monitor; a monitor that is gone is started again, as an
 // operator would.
-func (s *session) killOne(rnd *rand.Rand) {
+func (s *session) killOne(rnd *rand.Rand) (killed string) {
 	s.t.Helper()
 	st := s.status()
 	which, pid := "worker", st.WorkerPid
@@ -157,14 +166,39 @@ func (s *session) killOne(rnd *rand.Rand) {
 		}
 	}
 	if pid <= 1 || !isGeorep(pid) {
-		return
+		return "" // down at this moment, and on its way up
 	}
-	s.t.Logf("kill the %s", which)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
 		s.t.Fatal(err)
 	}
 	if which == "monitor" {
+		s.waitGone()
 		s.ensureStarted()
+	}
+	return which
+}
+
+func total(counts map[string]int) (sum int) {
+	for _, n := range counts {
+		sum += n
+	}
+	return sum
+}
+
+// waitGone waits until the killed monitor has given up its lock: until then a start would find it running.
+func (s *session) waitGone() {
+	s.t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.state, "sessions", "*", "pid"))
+	if err != nil || len(files) != 1 {
+		s.t.Fatalf("pid files: %v, %v", files, err)
+	}
+	for deadline := time.Now().Add(patience); ; pause(s.t, time.Millisecond) {
+		if _, up := status.Running(files[0]); !up {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal("the killed monitor does not end")
+		}
 	}
 }
 
