@@ -530,6 +530,22 @@ func TestEmptiedOrReplacedMasterDeletesNothing(t *testing.T) {
 	}
 }
 
+func TestLostAndFoundOfTheSlaveStays(t *testing.T) {
+	w := newWorld(t)
+	w.ok(os.Mkdir(w.there("lost+found"), 0o700))
+	if out := w.pass(); out.Stime == 0 { // with an empty master
+		t.Fatal("not stamped")
+	}
+	w.write("f", "x")
+	w.mark("f")
+	if out := w.pass(); out.Stime == 0 {
+		t.Fatal("not stamped")
+	}
+	if _, err := os.Stat(w.there("lost+found")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestMaxDelete(t *testing.T) {
 	w := newWorld(t)
 	w.write("keep", "x")

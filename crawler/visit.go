@@ -3,6 +3,7 @@ package crawler
 import (
 	"errors"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -86,6 +87,9 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 	if state.Truncated || names == nil && total > 0 && n.parts <= 1 {
 		w.failNode(n, "list", unix.E2BIG)
 		return
+	}
+	if n.parent == nil {
+		keepLostAndFound(names, state)
 	}
 	if err := w.notEmptied(n, total, state); err != nil {
 		w.cancel(err)
@@ -173,6 +177,21 @@ func (w *crawl) failNode(n *node, what string, err error) {
 	}
 	w.hold(n)
 	w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, &slave.PathError{Op: what, Path: n.path, Err: err}, w.c.pass)
+}
+
+// lostAndFound belongs to the file system whose root the slave is, not to the replica.
+const lostAndFound = "lost+found"
+
+// keepLostAndFound takes the slave's out of the comparison, unless the master has one too.
+func keepLostAndFound(master []beneath.Entry, state *slave.DirState) {
+	is := func(e beneath.Entry) bool { return e.Name == lostAndFound }
+	at := slices.IndexFunc(state.Entries, func(s slave.EntryState) bool {
+		return s.Name == lostAndFound && s.Kind == slave.Dir && s.Record.GFID.IsZero()
+	})
+	if at >= 0 && !slices.ContainsFunc(master, is) {
+		state.Entries = slices.Delete(state.Entries, at, at+1)
+		state.Total--
+	}
 }
 
 // notEmptied refuses to take an empty master for the wish to delete everything (invariant 10).

@@ -26,7 +26,8 @@
 //	parked/GFID     what was purged; .1, .2 ... where there are several; u-... without a GFID on record
 //	trash/          what Clean is taking apart
 //	links/xx/GFID   known names of an inode that has several: "ino want\n", then names, each ended by a NUL
-//	pending/GFID    the slave has fewer names of this inode than the master: the master's inode number
+//	pending/GFID    the names of this inode are to be checked: its number on the master, and on the slave where a name
+//	                of it was removed (0 where the slave just has fewer names than the master)
 //
 // All of it but owner is advice: it is checked at use, and may vanish.
 package disk
