@@ -64,7 +64,7 @@ func withBinary(m *testing.M) (int, error) {
 }
 
 // patience bounds every wait for something that must happen. It is no measure of anything.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // session is a master and a slave, each with a state directory of its own as on two hosts, and a real sshd between.
 type session struct {

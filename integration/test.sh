@@ -17,7 +17,7 @@ go tool staticcheck ./...
 log=$(mktemp "${TMPDIR:-/tmp}/georep-test.XXXXXX")
 status=0
 # shellcheck disable=SC2086 # $race is one flag or none
-go test $race -count=1 -timeout 20m -v ./... >"$log" 2>&1 || status=$?
+go test $race -count=1 -timeout 45m -v ./... >"$log" 2>&1 || status=$?
 grep -aE '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
 if [ "$status" -ne 0 ]; then
 	echo "--- the failures, with what was printed before them:"
