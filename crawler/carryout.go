@@ -119,10 +119,17 @@ func (w *crawl) unparks(n *node, fresh []plan.Entry) ([]slave.Op, error) {
 	}
 	var ops []slave.Op
 	for i, f := range found {
-		if f.Parked {
-			ops = append(ops, slave.Op{Kind: slave.OpUnpark, Entry: fresh[i].Kind, Path: join(n.path, fresh[i].Name),
-				Record: slave.Record{GFID: fresh[i].Record.GFID, Xtime: f.Record.Xtime}})
+		if !f.Parked {
+			continue
 		}
+		op := slave.Op{Kind: slave.OpUnpark, Entry: fresh[i].Kind, Path: join(n.path, fresh[i].Name),
+			Record: slave.Record{GFID: fresh[i].Record.GFID, Xtime: f.Record.Xtime}}
+		if st := &fresh[i].Stat; fresh[i].Kind != slave.Dir && st.Nlink > 1 {
+			// Without these the slave would take the inode for one with a single name, and settle its group too early.
+			op.Links, op.Ino = st.Nlink, st.Ino
+			w.c.groups.Store(true)
+		}
+		ops = append(ops, op)
 	}
 	return ops, nil
 }

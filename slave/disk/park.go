@@ -345,19 +345,20 @@ func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, err
 	return all, nil
 }
 
-// find answers for one inode. What cannot be read counts as not there: then the inode is shipped.
+// find answers for one inode. A name in the tree goes before a parked one: bringing back another inode of the same GFID
+// would split the group. What cannot be read counts as not there: then the inode is shipped.
 func (t *Tree) find(g xtime.GFID) slave.Found {
 	if g.IsZero() {
 		return slave.Found{}
-	}
-	pk, err := t.look(place{t.parked, g.String()})
-	if err == nil && pk.there && pk.rec.GFID == g {
-		return slave.Found{Parked: true, Record: pk.rec}
 	}
 	for _, name := range t.readIndex(g).names {
 		if n, ok := t.verify(g, name); ok {
 			return slave.Found{Linked: true, Path: name, Record: n.rec}
 		}
+	}
+	pk, err := t.look(place{t.parked, g.String()})
+	if err == nil && pk.there && pk.rec.GFID == g {
+		return slave.Found{Parked: true, Record: pk.rec}
 	}
 	return slave.Found{}
 }
