@@ -34,6 +34,16 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 		w.child(n, d, &p.Children[i])
 	}
 	w.items(n, d, p.Items)
+	w.short(n, p.Short)
+}
+
+// short tells the slave of inodes that have more names on the master: it links those that it knows to be names of the
+// same inode, and keeps in mind what lacks some, for checkGroups.
+func (w *crawl) short(n *node, entries []plan.Entry) {
+	for _, e := range entries {
+		w.send(n, task{op: slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record,
+			Links: e.Stat.Nlink, Ino: e.Stat.Ino}})
+	}
 }
 
 // items brings over what is no directory. Each way that needs an answer of the slave first asks once for all.
@@ -238,28 +248,29 @@ func opFor(k slave.Kind) slave.OpKind {
 // shipOp builds the operation for an item.
 func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 	e := it.Entry
-	meta, err := w.m.meta(d.dir, e.Name, &e.Stat)
-	if err != nil {
-		return slave.Op{}, err
-	}
-	op := slave.Op{Kind: opFor(e.Kind), Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record, Meta: meta}
+	op := slave.Op{Kind: opFor(e.Kind), Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record}
 	if e.Stat.Nlink > 1 {
 		op.Links, op.Ino = e.Stat.Nlink, e.Stat.Ino
 	}
 	if it.How == plan.Adopt {
 		op.Kind, op.Expect = slave.OpMeta, it.State.Record.GFID
 	}
-	if op.Kind == slave.OpPut {
-		dir, stat := d.dir, e.Stat
-		op.Open = func() (slave.Content, error) {
-			c, err := openContent(dir, e.Name, &stat)
-			if err != nil && gone(err) {
-				err = unix.ENOENT // what moved is gone from here; the far end only knows errnos
-			}
-			return c, err
-		}
+	var err error
+	if op.Kind != slave.OpPut {
+		op.Meta, err = w.m.metaOf(d.dir, &e)
+		return op, err
 	}
-	return op, nil
+	dir, stat := d.dir, e.Stat
+	op.Open = func() (slave.Content, error) {
+		c, err := openContent(dir, e.Name, &stat)
+		if err != nil && gone(err) {
+			err = unix.ENOENT // what moved is gone from here; the far end only knows errnos
+		}
+		return c, err
+	}
+	// Whatever else the name leads to meanwhile, the content that goes with this is that of the inode that was listed.
+	op.Meta, err = w.m.meta(d.dir, e.Name, &stat)
+	return op, err
 }
 
 // send submits tasks of one directory that belong into one batch, in order.

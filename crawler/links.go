@@ -258,11 +258,11 @@ func (w *crawl) settleGroup(g slave.Group, paths []string) (stale string, joined
 		if e.Record != g.Record {
 			stale = p
 		}
-		links := uint32(len(paths))
-		if !g.Short {
-			links = e.Stat.Nlink
+		op := slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: e.Stat.Nlink, Ino: e.Stat.Ino}
+		if g.Short {
+			op.Links, op.Settled = uint32(len(paths)), true
 		}
-		ops = append(ops, slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: links, Ino: e.Stat.Ino})
+		ops = append(ops, op)
 	}
 	joined, err = w.join(ops)
 	return stale, joined, err

@@ -186,6 +186,28 @@ func (m *master) entry(d *beneath.Dir, name string) (plan.Entry, error) {
 	return out, err
 }
 
+// metaOf reads what an operation without content needs beyond the listing, of the very inode that was listed: another
+// that has taken its name must not lend it its target or its attributes.
+func (m *master) metaOf(d *beneath.Dir, e *plan.Entry) (slave.Meta, error) {
+	inode, err := d.Pin(e.Name)
+	if err != nil {
+		return slave.Meta{}, err
+	}
+	defer inode.Close()
+	g, err := inode.GFID("")
+	if err != nil {
+		return slave.Meta{}, err
+	}
+	if g != e.Record.GFID {
+		return slave.Meta{}, errMoved
+	}
+	st, err := inode.Stat("")
+	if err != nil {
+		return slave.Meta{}, err
+	}
+	return m.meta(inode, "", &st)
+}
+
 // meta reads what an operation needs beyond the listing.
 func (m *master) meta(d *beneath.Dir, name string, st *beneath.Stat) (slave.Meta, error) {
 	out := slave.Meta{Mode: st.Mode & 07777, UID: st.UID, GID: st.GID, Mtime: st.Mtime, Size: st.Size, Rdev: st.Rdev}

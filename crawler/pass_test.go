@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -456,6 +457,50 @@ func TestChangeThroughANameThatIsGone(t *testing.T) {
 			w.inStep()
 		})
 	}
+}
+
+// TestSplitGroupIsJoined: whatever made two copies of an inode on the slave, a visit to one of their directories sees it.
+func TestSplitGroupIsJoined(t *testing.T) {
+	w := newWorld(t)
+	w.write("a/f", "content")
+	w.ok(os.Mkdir(w.at("b"), 0o755))
+	w.ok(os.Link(w.at("a/f"), w.at("b/g")))
+	w.mark("")
+	w.inStep()
+	for _, command := range []string{"cp -a b/g b/copy", "mv -f b/copy b/g"} {
+		cmd := exec.Command("sh", "-c", command)
+		cmd.Dir = w.slave
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", command, err, out)
+		}
+	}
+	w.connect()
+	w.write("b/other", "")
+	w.mark("b/other")
+	w.inStep()
+}
+
+// TestReplacedWhileItIsRead: a name that led to one inode when it was listed leads to another when the rest is read. The
+// first has another name, which must not get what belongs to the second.
+func TestReplacedWhileItIsRead(t *testing.T) {
+	w := newWorld(t)
+	w.ok(os.Mkdir(w.at("a"), 0o755))
+	w.ok(os.Symlink("old", w.at("a/n")))
+	w.ok(os.Link(w.at("a/n"), w.at("a/z")))
+	w.ok(os.Symlink("new", w.at("tmp")))
+	w.wrap = func(inner slave.Tree) slave.Tree {
+		return &failing{Tree: inner, call: func(name string) error {
+			if name == "find" {
+				_ = os.Rename(w.at("tmp"), w.at("a/n"))
+			}
+			return nil
+		}}
+	}
+	w.connect()
+	w.mark("a/n")
+	w.pass()
+	w.mark("a/n")
+	w.inStep()
 }
 
 func TestAdoption(t *testing.T) {

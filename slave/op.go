@@ -129,6 +129,8 @@ type Op struct {
 	// The agent keeps the names of such inodes together: new content through one name replaces all of them.
 	Links uint32
 	Ino   uint64
+	// Settled is set when Links is what a search of the whole master found, where an inode may have names elsewhere.
+	Settled bool
 	From  string // OpLink: a name that should have the inode; "" if not known
 	Stamp bool   // OpFinish
 	Pass  uint32 // OpFinish: the crawl it belongs to

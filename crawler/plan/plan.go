@@ -61,6 +61,7 @@ type Plan struct {
 	Stale    []slave.EntryState // on the slave, not on the master
 	Items    []Item
 	Children []Child
+	Short    []Entry // in step, but the slave's inode has fewer names
 }
 
 // Options are the session's.
@@ -118,6 +119,8 @@ func (p *Plan) addOther(m Entry, s *slave.EntryState, opts Options) {
 		p.Items = append(p.Items, Item{Entry: m, How: New, State: s, ParkFirst: true})
 	case !InStep(m, s, opts.Namespace):
 		p.Items = append(p.Items, Item{Entry: m, How: how(m, s, opts), State: s})
+	case m.Stat.Nlink > s.Nlink && m.Kind.CarriesRecord(opts.Namespace):
+		p.Short = append(p.Short, m)
 	}
 }
 

@@ -65,6 +65,19 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+func TestShortOfNames(t *testing.T) {
+	m := file("f", 1, 10, 5)
+	m.Stat.Nlink = 3
+	for slaves, want := range map[uint32]int{2: 1, 3: 0, 4: 0} {
+		s := there(m)
+		s.Nlink = slaves
+		p := Compute([]Entry{m}, []slave.EntryState{s}, Options{Namespace: xtime.Trusted})
+		if len(p.Short) != want || len(p.Items) != 0 {
+			t.Errorf("%d of 3 names: %+v", slaves, p)
+		}
+	}
+}
+
 func TestDirectories(t *testing.T) {
 	dir := Entry{Name: "d", Kind: slave.Dir, Record: slave.Record{GFID: gfid(1), Xtime: 10}}
 	state := there(dir)

@@ -81,6 +81,19 @@ func (d *Dir) walk(path string, flags int) (*Dir, error) {
 	}
 }
 
+// Pin holds on to the inode of the entry name, of any type and without opening it: every method of the Dir that is
+// returned, called with the name "", is about that inode, whatever the name leads to meanwhile. The caller closes it.
+func (d *Dir) Pin(name string) (*Dir, error) {
+	if !ValidName(name) {
+		return nil, pathError("pin", name, unix.EINVAL)
+	}
+	fd, err := d.openat2(name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, pathError("pin", name, err)
+	}
+	return newDir(fd, d.oneFS), nil
+}
+
 // nextStep cuts off as many whole names as one system call takes.
 func nextStep(path string) (step, tail string, last bool) {
 	if path == "" {

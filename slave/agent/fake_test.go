@@ -51,7 +51,8 @@ type fakeTree struct {
 	onStage  func()
 	onCommit func(context.Context)
 	stageErr error
-	keep     bool // the data
+	keep     bool          // the data
+	last     chan struct{} // closed when the batch staged last is committed
 }
 
 func newFake() *fakeTree {
@@ -159,7 +160,18 @@ func (f *fakeTree) Stage(b *slave.Batch) (func(context.Context) ([]slave.Result,
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.staged++
-	return func(ctx context.Context) ([]slave.Result, error) { return f.commit(ctx, b, data, results) }, nil
+	before, done := f.last, make(chan struct{})
+	f.last = done
+	return func(ctx context.Context) ([]slave.Result, error) {
+		defer close(done)
+		if before != nil {
+			select { // batches take effect in the order in which they were staged
+			case <-before:
+			case <-ctx.Done():
+			}
+		}
+		return f.commit(ctx, b, data, results)
+	}, nil
 }
 
 func (f *fakeTree) commit(ctx context.Context, b *slave.Batch, data [][]byte, results []slave.Result) ([]slave.Result, error) {

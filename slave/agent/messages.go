@@ -11,11 +11,14 @@ import (
 
 // Operations.
 
-const opStamp = 1
+const (
+	opStamp   = 1
+	opSettled = 2
+)
 
 // appendOp encodes an operation that has passed checkOp. Its content goes in frames of its own.
 func appendOp(b []byte, op *slave.Op) []byte {
-	b = append(b, byte(op.Kind), byte(op.Entry), bit(op.Stamp, opStamp))
+	b = append(b, byte(op.Kind), byte(op.Entry), bit(op.Stamp, opStamp)|bit(op.Settled, opSettled))
 	b = appendStr(b, op.Path)
 	b = appendRecord(b, op.Record)
 	b = appendOptionalGFID(b, op.Expect)
@@ -43,7 +46,8 @@ func appendMeta(b []byte, m *slave.Meta) []byte {
 // op decodes and checks an operation. Nothing in it aliases the frame.
 func (d *decoder) op() (op slave.Op) {
 	op.Kind, op.Entry = slave.OpKind(d.u8()), slave.Kind(d.u8())
-	op.Stamp = d.bits(opStamp)&opStamp != 0
+	bits := d.bits(opStamp | opSettled)
+	op.Stamp, op.Settled = bits&opStamp != 0, bits&opSettled != 0
 	op.Path = d.str(maxPath)
 	op.Record = d.record()
 	op.Expect = d.optionalGFID()

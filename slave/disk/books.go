@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strconv"
-	"strings"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -20,9 +18,22 @@ const maxNames = 1024
 
 // index is what links/ says of one inode.
 type index struct {
-	ino   uint64 // on the master
-	want  uint32 // names it has there
-	names []string
+	ino     uint64     // on the master
+	want    uint32     // names it has there
+	at      xtime.Time // of the inode when want was read
+	settled bool       // a search of the whole master found want
+	names   []string
+}
+
+// learn takes over what an operation says of the number of names, unless something later is known: operations that read
+// the master at different moments may arrive in any order. Of what was read at the same xtime a search is believed, and
+// else the larger number: too many only cost a search.
+func (idx *index) learn(op *slave.Op) {
+	want, at := max(op.Links, 1), op.Record.Xtime
+	if at < idx.at || at == idx.at && !op.Settled && (idx.settled || want < idx.want) {
+		return
+	}
+	idx.ino, idx.want, idx.at, idx.settled = op.Ino, want, at, op.Settled
 }
 
 // indexPath spreads the indexes over 256 directories.
@@ -49,13 +60,13 @@ func (t *Tree) readIndex(g xtime.GFID) index {
 // parseIndex reads the form of index.text. Nothing in it is believed: wrong paths are left out.
 func parseIndex(text []byte) index {
 	head, rest, ok := bytes.Cut(text, []byte("\n"))
-	first, second, ok2 := strings.Cut(string(head), " ")
-	ino, err := strconv.ParseUint(first, 10, 64)
-	want, err2 := strconv.ParseUint(second, 10, 32)
-	if !ok || !ok2 || err != nil || err2 != nil {
+	var idx index
+	var at uint64
+	n, err := fmt.Sscanf(string(head), "%d %d %d %t", &idx.ino, &idx.want, &at, &idx.settled)
+	if !ok || err != nil || n != 4 {
 		return index{}
 	}
-	idx := index{ino: ino, want: uint32(want)}
+	idx.at = xtime.Time(at)
 	for len(rest) > 0 && len(idx.names) < maxNames {
 		name, tail, whole := bytes.Cut(rest, []byte{0})
 		if whole && len(name) > 0 && allowed(string(name)) {
@@ -69,7 +80,7 @@ func parseIndex(text []byte) index {
 // text is the form that parseIndex reads. Names hold any byte but NUL, which therefore ends them.
 func (idx index) text() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d %d\n", idx.ino, idx.want)
+	fmt.Fprintf(&b, "%d %d %d %t\n", idx.ino, idx.want, uint64(idx.at), idx.settled)
 	for _, name := range idx.names {
 		b.WriteString(name)
 		b.WriteByte(0)
@@ -80,7 +91,7 @@ func (idx index) text() []byte {
 // writeIndex puts an index on record; one that says nothing is removed.
 func (t *Tree) writeIndex(g xtime.GFID, idx index) error {
 	dir, name := indexPath(g)
-	if len(idx.names) == 0 || len(idx.names) == 1 && idx.want <= 1 {
+	if len(idx.names) == 0 || len(idx.names) == 1 && idx.want <= 1 && !idx.settled {
 		d, err := t.links.OpenPath(dir)
 		if absent(err) {
 			return nil
@@ -133,14 +144,16 @@ func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 		return
 	}
 	was := t.readIndex(g)
-	now := index{ino: op.Ino, want: max(op.Links, 1), names: slices.Clone(was.names)}
+	now := was
+	now.names = slices.Clone(was.names)
+	now.learn(op)
 	for _, name := range names {
 		if !slices.Contains(now.names, name) && len(now.names) < maxNames {
 			now.names = append(now.names, name)
 		}
 	}
 	var err error
-	if now.ino != was.ino || now.want != was.want || len(now.names) != len(was.names) {
+	if now.want != was.want || now.at != was.at || now.settled != was.settled || len(now.names) != len(was.names) {
 		err = t.writeIndex(g, now)
 	}
 	if err := errors.Join(err, t.notePending(g, now, st)); err != nil {

@@ -16,6 +16,8 @@ func linkCases() []testCase {
 		{"a link takes the place of another inode", linkOver},
 		{"two copies of one inode become one", joinCopies},
 		{"an inode with missing names is told of until it has them", groups},
+		{"what was read earlier settles no group", staleLinks},
+		{"names outside of the tree are not looked for again", namesElsewhere},
 		{"new meta reaches all names", metaOfGroup},
 		{"other links of special files", linkSpecial},
 	}
@@ -169,6 +171,48 @@ func groups(f *Fixture) {
 	f.Must(Park("a", GFID(1)))
 	if got := f.groups(); len(got) != 0 {
 		f.Fatalf("groups %v", got)
+	}
+}
+
+// staleLinks: a third name came while an operation that knows of two was on its way.
+func staleLinks(f *Fixture) {
+	f.Must(Linked(Put("a", Rec(1, 1), "one"), 2))
+	f.Must(Link("b", "a", Rec(1, 1), 2))
+	f.Must(Linked(Put("a", Rec(1, 2), "two"), 3))
+	for _, links := range []uint32{0, 2} {
+		stale := Link("b", "", Rec(1, 1), links)
+		stale.Kind, stale.Expect = slave.OpMeta, GFID(1)
+		f.Must(stale)
+		if got := f.groups(); len(got) != 1 || !got[0].Short {
+			f.Fatalf("%d names at an earlier xtime: groups %v", links, got)
+		}
+		stale.Record = Rec(1, 2)
+		f.Must(stale)
+		if got := f.groups(); len(got) != 1 || !got[0].Short {
+			f.Fatalf("%d names at the same xtime: groups %v", links, got)
+		}
+	}
+	stale := Link("b", "", Rec(1, 3), 2)
+	stale.Kind, stale.Expect = slave.OpMeta, GFID(1)
+	f.Must(stale)
+	if got := f.groups(); len(got) != 0 {
+		f.Fatalf("two names at a later xtime: groups %v", got)
+	}
+}
+
+// namesElsewhere: the inode has two names on the master, of which a search of the volume found one.
+func namesElsewhere(f *Fixture) {
+	f.Must(Linked(Put("a", Rec(1, 1), "one"), 2))
+	settle := Link("a", "", Rec(1, 1), 1)
+	settle.Settled = true
+	f.Must(settle)
+	f.Must(Link("a", "", Rec(1, 1), 2))
+	if got := f.groups(); len(got) != 0 {
+		f.Fatalf("groups %v", got)
+	}
+	f.Must(Link("a", "", Rec(1, 2), 2))
+	if got := f.groups(); len(got) != 1 {
+		f.Fatalf("after a change of the inode: groups %v", got)
 	}
 }
 
