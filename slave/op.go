@@ -131,9 +131,9 @@ type Op struct {
 	Ino   uint64
 	// Settled is set when Links is what a search of the whole master found, where an inode may have names elsewhere.
 	Settled bool
-	From  string // OpLink: a name that should have the inode; "" if not known
-	Stamp bool   // OpFinish
-	Pass  uint32 // OpFinish: the crawl it belongs to
+	From    string // OpLink: a name that should have the inode; "" if not known
+	Stamp   bool   // OpFinish
+	Pass    uint32 // OpFinish: the crawl it belongs to
 	// Open gives an OpPut's content. The applier calls it once, in the order of the operations, and closes what it
 	// returns. An error fails the operation alone.
 	Open func() (Content, error)
