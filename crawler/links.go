@@ -283,6 +283,35 @@ func (w *crawl) revisit(path string, seen map[string]bool) *node {
 	return &node{path: dir, entry: e}
 }
 
+// apart splits nodes into those that lie in no directory of another of them, and the rest: a visit to a directory may go
+// down to any below it, and two visits to one at the same time would each take the slave for what it was before the
+// other.
+func apart(nodes []*node) (now, later []*node) {
+	dirs := map[string]bool{}
+	for _, n := range nodes {
+		dirs[n.path] = true
+	}
+	for _, n := range nodes {
+		if within(n.path, dirs) {
+			later = append(later, n)
+		} else {
+			now = append(now, n)
+		}
+	}
+	return now, later
+}
+
+// within tells whether path lies below one of dirs.
+func within(path string, dirs map[string]bool) bool {
+	for path != "" {
+		path, _ = beneath.Split(path)
+		if dirs[path] {
+			return true
+		}
+	}
+	return false
+}
+
 // scanNames collects the paths of the wanted inodes. It costs a listing of the whole master, without a stat, and only
 // after an inode got a further name.
 func (w *crawl) scanNames(path string, wanted map[uint64]xtime.GFID, names map[xtime.GFID][]string) error {

@@ -34,8 +34,9 @@ type crawl struct {
 	done   chan struct{} // closed when the root is finished
 	stime  xtime.Time    // written before done is closed
 
-	checked map[xtime.GFID]bool // inodes whose names were checked in this pass
-	tasks   errgroup.Group
+	checked  map[xtime.GFID]bool // inodes whose names were checked in this pass
+	revisits []*node             // to be visited once those on their way are finished; finishRoot's
+	tasks    errgroup.Group
 
 	mu   sync.Mutex // guards the counters of all nodes and live
 	live map[*node]struct{}
@@ -244,12 +245,17 @@ func (w *crawl) finishRoot(n *node) {
 		w.cancel(ErrNotMaster)
 		return
 	}
-	more, ok := w.checkGroups()
-	if !ok {
-		w.hold(n)
+	if len(w.revisits) == 0 {
+		more, ok := w.checkGroups()
+		if !ok {
+			w.hold(n)
+		}
+		w.revisits = more
 	}
-	if len(more) > 0 {
-		w.goOn(n, more)
+	if len(w.revisits) > 0 {
+		var now []*node
+		now, w.revisits = apart(w.revisits)
+		w.goOn(n, now)
 		return
 	}
 	n.finish.Stamp = !n.held
