@@ -280,7 +280,7 @@ func (w *crawl) revisit(path string, seen map[string]bool) *node {
 	if err != nil || e.Kind != slave.Dir {
 		return nil
 	}
-	return &node{path: dir, entry: e}
+	return &node{path: dir, entry: e, again: true}
 }
 
 // apart splits nodes into those that lie in no directory of another of them, and the rest: a visit to a directory may go

@@ -51,6 +51,7 @@ type node struct {
 	part   uint32     // being worked on
 	parts  uint32     // 0 until it is known to be large
 	found  bool       // what was parked has been brought back: do not look again
+	again  bool       // a visit for the sake of hard links, on top of the crawl
 	// requeued is set between again and the visit that follows.
 	requeued bool
 

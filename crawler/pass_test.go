@@ -480,6 +480,36 @@ func TestSplitGroupIsJoined(t *testing.T) {
 	w.inStep()
 }
 
+// TestRevisitOfADirectoryThatMoved: a directory that is to be visited again was moved since its parent was listed. The
+// slave does not have it yet, which is no failure.
+func TestRevisitOfADirectoryThatMoved(t *testing.T) {
+	w := newWorld(t)
+	w.write("a/one/f", "content")
+	w.ok(os.Mkdir(w.at("a/two"), 0o755))
+	w.mark("")
+	w.inStep()
+	moved := false
+	w.wrap = func(inner slave.Tree) slave.Tree {
+		return &failing{Tree: inner, call: func(name string) error {
+			if name == "groups" && !moved {
+				moved = true
+				w.ok(os.Rename(w.at("a"), w.at("c")))
+				w.write("c/one/f", "changed")
+				w.mark("c/one/f")
+			}
+			return nil
+		}}
+	}
+	w.connect()
+	w.ok(os.Link(w.at("a/one/f"), w.at("a/two/g")))
+	w.mark("a/two/g")
+	w.pass()
+	if list, n := w.crawler.Failures(10); n != 0 {
+		t.Fatalf("failures: %v", list)
+	}
+	w.inStep()
+}
+
 // TestReplacedWhileItIsRead: a name that led to one inode when it was listed leads to another when the rest is read. The
 // first has another name, which must not get what belongs to the second.
 func TestReplacedWhileItIsRead(t *testing.T) {

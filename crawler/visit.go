@@ -74,6 +74,12 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		w.failNode(n, "survey", state.Err)
 		return
 	}
+	if n.again && (state.Err != nil || state.Record.GFID != n.entry.Record.GFID) {
+		// The slave has yet to get this directory, which moved while the crawl passed: the next crawl comes to it.
+		w.skipNode(n)
+		w.hold(n)
+		return
+	}
 	names, total, err := w.m.list(d.dir, n.part, n.parts, n.path == "")
 	if err != nil {
 		w.failNode(n, "list", err)
