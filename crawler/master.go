@@ -119,6 +119,17 @@ func (m *master) open(path string, gfid xtime.GFID) (*directory, error) {
 	return d, nil
 }
 
+// leadsTo tells whether path is where the directory gfid is now.
+func (m *master) leadsTo(path string, gfid xtime.GFID) bool {
+	dir, err := m.root.OpenPath(path)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	g, err := dir.GFID("")
+	return err == nil && g == gfid
+}
+
 func (m *master) describe(dir *beneath.Dir) (*directory, error) {
 	t, err := dir.Xtime("", &m.names)
 	if err != nil {

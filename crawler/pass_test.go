@@ -388,6 +388,39 @@ func TestMovedWhileTheCrawlPassedIsNotSentAgain(t *testing.T) {
 	w.ok(w.crawler.Clean(t.Context(), 0))
 }
 
+// TestMovedBeforeAllBelowItWasRead: a directory moves away while what is below it is still to be read. On the slave the
+// ones in between must not be stamped as complete: they move as they are, and no new mark leads into them.
+func TestMovedBeforeAllBelowItWasRead(t *testing.T) {
+	w := newWorld(t)
+	w.maxDelete = 100
+	w.ok(os.Mkdir(w.at("a"), 0o755))
+	w.mark("")
+	w.inStep()
+	outside := t.TempDir()
+	moved := false
+	w.wrap = func(inner slave.Tree) slave.Tree {
+		return &failing{Tree: inner, fail: func(op *slave.Op) error {
+			if op.Kind == slave.OpMkdir && op.Path == "a/b/c" && !moved {
+				moved = true
+				return os.Rename(w.at("a"), filepath.Join(outside, "a"))
+			}
+			return nil
+		}}
+	}
+	w.connect()
+	w.write("a/b/c/f", "content")
+	w.mark("a/b/c/f")
+	w.pass()
+	if !moved {
+		t.Fatal("nothing was moved")
+	}
+	w.mark("a")
+	w.pass()
+	w.ok(os.Rename(filepath.Join(outside, "a"), w.at("z")))
+	w.mark("z")
+	w.inStep()
+}
+
 func TestReplacedDirectoryIsComparedFromScratch(t *testing.T) {
 	w := newWorld(t)
 	w.write("d/sub/f", "old")

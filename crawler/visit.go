@@ -160,13 +160,27 @@ func (w *crawl) enter(n *node) *directory {
 func (w *crawl) cannotEnter(n *node, err error) {
 	switch {
 	case n.parent != nil && gone(err):
-		w.skipNode(n)
+		w.movedAway(n)
 	case errors.Is(err, unix.EXDEV):
 		w.c.opts.Logger.Warn().Str("path", n.path).Msg("not replicated: another file system is mounted there")
 		w.skipNode(n)
 	default:
 		w.skipNode(n)
 		w.failNode(n, "open", err)
+	}
+}
+
+// movedAway gives up a directory that its path does not lead to. If it has left its parent, that one is marked anew. If it
+// is one above it that has left its place, those in between are not: they must not be stamped, since on the slave they
+// may move to where they are now as they are.
+func (w *crawl) movedAway(n *node) {
+	w.skipNode(n)
+	p := n.parent
+	for ; p.parent != nil && !w.m.leadsTo(p.path, p.entry.Record.GFID); p = p.parent {
+		w.skipNode(p)
+	}
+	if p == n.parent && w.m.leadsTo(n.path, n.entry.Record.GFID) {
+		w.hold(n) // it is back
 	}
 }
 
