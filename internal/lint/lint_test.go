@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"slave/disk":       {"slave", "internal/beneath", "marker/xtime"},
 	"slave/agent":      {"slave", "internal/beneath", "marker/xtime"},
 	"slave/sshconn":    {},
+	"slave/delta":      {},
 	"crawler/plan":     {"slave", "internal/beneath", "marker/xtime"},
 	"crawler":          {"crawler/plan", "slave", "internal/beneath", "marker/xtime"},
 	"marker":           {"marker/", "internal/beneath"},
