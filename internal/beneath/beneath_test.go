@@ -344,3 +344,25 @@ func TestCloseIsIdempotent(t *testing.T) {
 	d, err := OpenRoot(t.TempDir(), false)
 	must(t, err, d.Close(), d.Close())
 }
+
+func TestLongXattrList(t *testing.T) {
+	d, path := root(t)
+	must(t, os.WriteFile(filepath.Join(path, "f"), nil, 0o600))
+	for n := range 40 {
+		must(t, d.Setxattr("f", fmt.Sprintf("user.%040d", n), []byte("x")))
+		for _, pinned := range []bool{false, true} {
+			at, name := d, "f"
+			if pinned {
+				p, err := d.Pin("f")
+				must(t, err)
+				defer p.Close()
+				at, name = p, ""
+			}
+			list, err := at.Listxattr(name)
+			must(t, err)
+			if len(list) != n+1 {
+				t.Fatalf("%d of %d names: %q", len(list), n+1, list)
+			}
+		}
+	}
+}

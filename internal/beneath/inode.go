@@ -27,6 +27,18 @@ func (d *Dir) Create(name string, mode uint32) (*Inode, error) {
 // other end. The caller closes it.
 func (d *Dir) OpenInode(name string) (*Inode, error) { return d.openInode(name, unix.O_RDONLY, 0) }
 
+// OpenQuietly is OpenInode that leaves the access time alone where the kernel lets us (owner or root).
+func (d *Dir) OpenQuietly(name string) (*Inode, error) {
+	i, err := d.openInode(name, unix.O_RDONLY|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) {
+		i, err = d.openInode(name, unix.O_RDONLY, 0)
+	}
+	return i, err
+}
+
+// OpenWrite opens the existing regular file name for reading and writing, as OpenInode does.
+func (d *Dir) OpenWrite(name string) (*Inode, error) { return d.openInode(name, unix.O_RDWR, 0) }
+
 func (d *Dir) openInode(name string, flags int, mode uint32) (*Inode, error) {
 	if !ValidName(name) {
 		return nil, pathError("open", name, unix.EINVAL)
@@ -66,6 +78,103 @@ func (i *Inode) WriteAt(b []byte, off int64) (int, error) {
 		done += n
 	}
 	return done, nil
+}
+
+// ReadAt reads up to len(b) bytes at off; fewer, without an error, only at the end of the file.
+func (i *Inode) ReadAt(b []byte, off int64) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := retryInt(func() (int, error) { return unix.Pread(i.fd, b[done:], off+int64(done)) })
+		if err != nil {
+			return done, pathError("read", i.name, err)
+		}
+		if n == 0 {
+			break
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// ReadUpTo is ReadAt in one system call, where a regular file gives less only at its end.
+func (i *Inode) ReadUpTo(b []byte, off int64) (int, error) {
+	n, err := retryInt(func() (int, error) { return unix.Pread(i.fd, b, off) })
+	return max(n, 0), pathError("read", i.name, err)
+}
+
+// Extent finds the next run of data [start, end) of an open file at or behind off. The error is ENXIO where none follows.
+func (i *Inode) Extent(off int64) (start, end int64, err error) {
+	seek := func(off int64, whence int) (at int64, err error) {
+		err = retry(func() error { at, err = unix.Seek(i.fd, off, whence); return err })
+		return at, pathError("seek", i.name, err)
+	}
+	if start, err = seek(off, unix.SEEK_DATA); err != nil {
+		return 0, 0, err
+	}
+	end, err = seek(start, unix.SEEK_HOLE)
+	return start, end, err
+}
+
+// CopyFrom copies n bytes at from in src to off, sharing blocks where the file system can. It is an error (EIO) if src
+// ends before.
+func (i *Inode) CopyFrom(src *Inode, from, off, n int64) error {
+	for n > 0 {
+		done, err := retryInt(func() (int, error) {
+			return unix.CopyFileRange(src.fd, &from, i.fd, &off, int(min(n, 1<<30)), 0)
+		})
+		switch {
+		case err == unix.EXDEV || err == unix.EINVAL || err == unix.EOPNOTSUPP || err == unix.ENOSYS:
+			return i.copyThrough(src, from, off, n)
+		case err != nil:
+			return pathError("copy", i.name, err)
+		case done <= 0:
+			return pathError("copy", i.name, unix.EIO)
+		}
+		n -= int64(done) // from and off were advanced by the call
+	}
+	return nil
+}
+
+// copyThrough is CopyFrom where the kernel does not do it.
+func (i *Inode) copyThrough(src *Inode, from, off, n int64) error {
+	buf := make([]byte, min(n, 256<<10))
+	for n > 0 {
+		k, err := src.ReadAt(buf[:min(n, int64(len(buf)))], from)
+		if err == nil && k == 0 {
+			err = pathError("copy", i.name, unix.EIO)
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := i.WriteAt(buf[:k], off); err != nil {
+			return err
+		}
+		from, off, n = from+int64(k), off+int64(k), n-int64(k)
+	}
+	return nil
+}
+
+// Clear makes [off, off+n) of an open file read as zeros, as a hole where the file system can.
+func (i *Inode) Clear(off, n int64) error {
+	err := retry(func() error {
+		return unix.Fallocate(i.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
+	if err != unix.EOPNOTSUPP && err != unix.ENOSYS {
+		return pathError("punch hole", i.name, err)
+	}
+	st, err := i.Stat()
+	if err != nil {
+		return err
+	}
+	zeros := make([]byte, 64<<10)
+	for end := min(off+n, st.Size); off < end; {
+		k, err := i.WriteAt(zeros[:min(int64(len(zeros)), end-off)], off)
+		if err != nil {
+			return err
+		}
+		off += int64(k)
+	}
+	return nil
 }
 
 // Read reads from where the last Read ended; 0 without an error is the end.
