@@ -42,12 +42,21 @@ type Tree interface {
 	// touch the same names; a caller that needs an order waits for the first call's result. An operation that fails
 	// does not stop those after it.
 	Apply(ctx context.Context, batch *Batch) ([]Result, error)
+	// Begin prepares an upload, or goes on with one.
+	Begin(ctx context.Context, u *Upload) (UploadState, error)
+	// Sums computes the signature of an upload's basis, in the wire form of package delta. emit is given it in pieces, each
+	// with the number of its first block, in ascending order, while it is computed; it must not keep them.
+	Sums(ctx context.Context, q SumsQuery, emit func(first int64, sums []byte) error) (Result, error)
+	// Write puts a segment in its place. Segments of one upload may be written at the same time, in any order, and again.
+	// ErrNeedContent says that there is no such upload (any more): it has to begin again.
+	Write(ctx context.Context, s *Segment) (Result, error)
 	// Groups returns up to max inodes with several names whose names are not known to be right (invariant 14): the slave
 	// has fewer than the master said, or one was removed, through which the content may have changed before.
 	Groups(ctx context.Context, max int) ([]Group, error)
 	// Count counts the entries at and below each path, to know what a purge would remove; counting stops at limit.
 	Count(ctx context.Context, paths []string, limit int64) ([]int64, error)
-	// Clean deletes what was parked before the given number of seconds ago. It is called only when the slave is in step.
+	// Clean deletes what was parked, and what was received of contents that were never published, before the given number
+	// of seconds ago. It is called only when the slave is in step.
 	Clean(ctx context.Context, olderThan int64) error
 	// Close ends the session and unblocks every call. It is idempotent.
 	Close() error
@@ -65,7 +74,7 @@ type Info struct {
 	Identity  Identity
 	Namespace xtime.Namespace // where records are kept
 	Root      bool            // runs as uid 0: owners, devices and trusted xattrs can be kept
-	Parked    int64           // entries parked when the session began
+	Parked    int64           // entries parked, and contents received in part, when the session began
 	FreeBytes int64
 	Path      string // of the slave's root on its host, for messages
 }
@@ -130,7 +139,7 @@ type EntryState struct {
 // Found is the answer of Find.
 type Found struct {
 	Parked bool   // an OpUnpark can put it under a new name
-	Path   string // where Linked: one of its names
+	Path   string // where Linked: one of its names; where Parked within a directory: OpUnpark's From
 	Linked bool   // an OpLink can give it a further name
 	Record Record
 }

@@ -96,7 +96,8 @@ const (
 	// OpLink makes Path a further name of the inode on record as GFID, found through From, the slave's own knowledge of
 	// links, or not at all: then the result is ErrNeedContent. What stood at Path is parked if it is another inode.
 	OpLink
-	// OpUnpark puts the parked inode on record as GFID under Path. Its record stays as it was.
+	// OpUnpark puts the parked inode on record as GFID under Path. From is empty, or says where in a parked directory
+	// it is, as Find told. Its record stays as it was.
 	OpUnpark
 	// OpMeta sets Meta and Record on the entry Path, whose content is already right. Expect says what must be there.
 	OpMeta
@@ -131,13 +132,20 @@ type Op struct {
 	Ino   uint64
 	// Settled is set when Links is what a search of the whole master found, where an inode may have names elsewhere.
 	Settled bool
-	From    string // OpLink: a name that should have the inode; "" if not known
-	Stamp   bool   // OpFinish
-	Pass    uint32 // OpFinish: the crawl it belongs to
+	From    string // OpLink: a name that should have the inode, "" if not known; OpUnpark
+	// Uploaded says that an OpPut's content was sent ahead, complete, as the upload of this Version; ErrNeedContent
+	// answers if it is neither there nor published. Open is not called then.
+	Uploaded bool
+	Version  Version
+	Stamp    bool   // OpFinish
+	Pass     uint32 // OpFinish: the crawl it belongs to
 	// Open gives an OpPut's content. The applier calls it once, in the order of the operations, and closes what it
 	// returns. An error fails the operation alone.
 	Open func() (Content, error)
 }
+
+// Streams tells whether the operation's content travels behind it in its batch.
+func (op *Op) Streams() bool { return op.Kind == OpPut && !op.Uploaded }
 
 // Batch is a list of operations applied in order. MaxOps bounds its length.
 type Batch struct {

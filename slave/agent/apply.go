@@ -93,7 +93,7 @@ func encodeOp(op *slave.Op, ops int) ([]byte, error) {
 	if err := checkOp(op); err != nil {
 		return nil, err
 	}
-	if op.Kind == slave.OpPut && op.Open == nil {
+	if op.Streams() && op.Open == nil {
 		return nil, fmt.Errorf("%w: no content", slave.ErrInvalid)
 	}
 	body := appendOp(nil, op)
@@ -126,7 +126,7 @@ func (c *Client) sendPart(ctx context.Context, p *part, batch *slave.Batch) erro
 	p.body = nil
 	for _, i := range p.ops {
 		op := &batch.Ops[i]
-		if op.Kind != slave.OpPut {
+		if !op.Streams() {
 			continue
 		}
 		if err == nil {

@@ -25,7 +25,7 @@ func (s *server) expect(id uint64, batch *slave.Batch) *incoming {
 	in := &incoming{s: s, id: id, over: make(chan struct{})}
 	for i := range batch.Ops {
 		op := &batch.Ops[i]
-		if op.Kind != slave.OpPut {
+		if !op.Streams() {
 			continue
 		}
 		k := in.total

@@ -51,7 +51,8 @@ type fakeTree struct {
 	onStage  func()
 	onCommit func(context.Context)
 	stageErr error
-	keep     bool          // the data
+	keep     bool // the data
+	segments []slave.Segment
 	last     chan struct{} // closed when the batch staged last is committed
 }
 
@@ -131,6 +132,38 @@ func (f *fakeTree) Close() error {
 	return nil
 }
 
+func (f *fakeTree) Begin(_ context.Context, u *slave.Upload) (slave.UploadState, error) {
+	if strings.HasPrefix(u.Basis, "refuse") {
+		return slave.UploadState{Err: &slave.PathError{Op: "upload", Path: u.Basis, Err: unix.EDQUOT}}, nil
+	}
+	state := slave.UploadState{BasisSize: 7, BlockSize: 2048}
+	for off := int64(0); off+2 <= u.Size; off += 4 {
+		state.Have = append(state.Have, slave.Range{Off: off, End: off + 2})
+	}
+	return state, nil
+}
+
+func (f *fakeTree) Sums(_ context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
+	for i := range 5 {
+		if err := emit(int64(i), bytes.Repeat([]byte{q.Key[0]}, slave.MaxSums-i)); err != nil {
+			return slave.Result{}, err
+		}
+	}
+	return slave.Result{Err: &slave.PathError{Op: "sign", Path: "x", Err: slave.ErrConflict}}, nil
+}
+
+func (f *fakeTree) Write(_ context.Context, s *slave.Segment) (slave.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	parts := make([]slave.Part, len(s.Parts))
+	for i, p := range s.Parts {
+		p.Data = bytes.Clone(p.Data)
+		parts[i] = p
+	}
+	f.segments = append(f.segments, slave.Segment{GFID: s.GFID, Version: s.Version, Range: s.Range, Parts: parts})
+	return slave.Result{}, nil
+}
+
 func (f *fakeTree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
 	commit, err := f.Stage(b)
 	if err != nil {
@@ -153,7 +186,7 @@ func (f *fakeTree) Stage(b *slave.Batch) (func(context.Context) ([]slave.Result,
 		switch {
 		case strings.HasPrefix(op.Path, "refuse"):
 			results[i].Err = &slave.PathError{Op: op.Kind.String(), Path: op.Path, Err: unix.EACCES}
-		case op.Kind == slave.OpPut:
+		case op.Streams():
 			data[i], results[i] = f.stage(op)
 		}
 	}

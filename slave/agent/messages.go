@@ -12,13 +12,14 @@ import (
 // Operations.
 
 const (
-	opStamp   = 1
-	opSettled = 2
+	opStamp    = 1
+	opSettled  = 2
+	opUploaded = 4
 )
 
 // appendOp encodes an operation that has passed checkOp. Its content goes in frames of its own.
 func appendOp(b []byte, op *slave.Op) []byte {
-	b = append(b, byte(op.Kind), byte(op.Entry), bit(op.Stamp, opStamp)|bit(op.Settled, opSettled))
+	b = append(b, byte(op.Kind), byte(op.Entry), bit(op.Stamp, opStamp)|bit(op.Settled, opSettled)|bit(op.Uploaded, opUploaded))
 	b = appendStr(b, op.Path)
 	b = appendRecord(b, op.Record)
 	b = appendOptionalGFID(b, op.Expect)
@@ -26,6 +27,9 @@ func appendOp(b []byte, op *slave.Op) []byte {
 	b = binary.AppendUvarint(b, uint64(op.Links))
 	b = binary.AppendUvarint(b, op.Ino)
 	b = appendStr(b, op.From)
+	if op.Uploaded {
+		b = append(b, op.Version[:]...)
+	}
 	return binary.AppendUvarint(b, uint64(op.Pass))
 }
 
@@ -46,8 +50,8 @@ func appendMeta(b []byte, m *slave.Meta) []byte {
 // op decodes and checks an operation. Nothing in it aliases the frame.
 func (d *decoder) op() (op slave.Op) {
 	op.Kind, op.Entry = slave.OpKind(d.u8()), slave.Kind(d.u8())
-	bits := d.bits(opStamp | opSettled)
-	op.Stamp, op.Settled = bits&opStamp != 0, bits&opSettled != 0
+	bits := d.bits(opStamp | opSettled | opUploaded)
+	op.Stamp, op.Settled, op.Uploaded = bits&opStamp != 0, bits&opSettled != 0, bits&opUploaded != 0
 	op.Path = d.str(maxPath)
 	op.Record = d.record()
 	op.Expect = d.optionalGFID()
@@ -55,6 +59,9 @@ func (d *decoder) op() (op slave.Op) {
 	op.Links = d.u32()
 	op.Ino = d.uvarint(math.MaxUint64)
 	op.From = d.str(maxPath)
+	if op.Uploaded {
+		op.Version = d.id16()
+	}
 	op.Pass = d.u32()
 	if d.err == nil {
 		if err := checkOp(&op); err != nil {

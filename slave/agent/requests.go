@@ -61,6 +61,12 @@ func (s *server) request(f frame) (func(*answer) error, error) {
 		run = s.groups(int(d.uvarint(maxGroups)))
 	case frameClean:
 		run = s.clean(d.varint())
+	case frameBegin:
+		run = s.begin(d.upload())
+	case frameSign:
+		run = s.sums(d.sumsQuery())
+	case frameWrite:
+		run = s.write(d)
 	default:
 		return nil, malformed("a frame of kind %d out of place", f.kind)
 	}

@@ -40,6 +40,9 @@ const (
 	frameData   frameKind = 24
 	frameEnd    frameKind = 25
 	frameAbort  frameKind = 26
+	frameBegin  frameKind = 27
+	frameSign   frameKind = 28
+	frameWrite  frameKind = 29
 
 	frameStates  frameKind = 32
 	frameFound   frameKind = 33
@@ -49,6 +52,9 @@ const (
 	frameCounted frameKind = 37
 	frameCleaned frameKind = 38
 	frameFailure frameKind = 39
+	frameBegun   frameKind = 40
+	frameSigned  frameKind = 41
+	frameWritten frameKind = 42
 )
 
 // head is what stands before a frame's body.

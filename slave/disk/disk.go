@@ -36,6 +36,7 @@ type Tree struct {
 	dir     *beneath.Dir // the root
 	base    *beneath.Dir // .georep
 	staging *beneath.Dir
+	partial *beneath.Dir
 	parked  *beneath.Dir
 	trash   *beneath.Dir
 	links   *beneath.Dir
@@ -51,6 +52,8 @@ type Tree struct {
 	prefix string        // makes this session's names in staging its own
 	serial atomic.Uint64 // and each of them one of its kind
 
+	uploads  uploads
+	within   within
 	queue    queue
 	work     committer
 	booksMu  sync.Mutex    // links/ and pending/
@@ -81,6 +84,7 @@ func open(o Options, hook func(op, name string) error) (*Tree, error) {
 		hashing: make(chan struct{}, 2), closing: make(chan struct{}), finished: make(chan struct{}),
 	}
 	t.queue.init()
+	t.uploads.open = map[xtime.GFID]*upload{}
 	if err := t.setup(o); err != nil {
 		t.release()
 		return nil, err
@@ -176,7 +180,8 @@ func (t *Tree) leave() {
 
 // release closes every descriptor. It may run twice.
 func (t *Tree) release() {
-	for _, d := range []*beneath.Dir{t.pending, t.links, t.trash, t.parked, t.staging, t.base, t.dir} {
+	t.closeUploads()
+	for _, d := range []*beneath.Dir{t.pending, t.links, t.trash, t.parked, t.partial, t.staging, t.base, t.dir} {
 		if d != nil {
 			d.Close()
 		}

@@ -63,7 +63,10 @@ func (t *Tree) park(p place, old entry) (to place, err error) {
 	if same {
 		return to, t.writable(p.dir, func() error { return t.sys.unlink(p) })
 	}
-	return to, t.move(p, to, old)
+	if err = t.move(p, to, old); err == nil && old.kind == slave.Dir {
+		t.parkedDir(to.name)
+	}
+	return to, err
 }
 
 // move renames an entry. An ordinary user must be allowed to write a directory to move it elsewhere.
@@ -128,6 +131,13 @@ func (t *Tree) unparkOp(it *item) error {
 		return err
 	}
 	from := place{t.parked, op.Record.GFID.String()}
+	if op.From != "" {
+		var done func()
+		if from, done, err = t.parkedPlace(op.From); err != nil {
+			return errors.Join(slave.ErrNeedContent, err)
+		}
+		defer done()
+	}
 	pk, err := t.look(from)
 	if err != nil {
 		return err
@@ -198,6 +208,10 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	t.forgetWithin()
+	if err := t.cleanUploads(ctx, limit); err != nil {
 		return err
 	}
 	return t.emptyTrash(ctx)
@@ -359,6 +373,9 @@ func (t *Tree) find(g xtime.GFID) slave.Found {
 	pk, err := t.look(place{t.parked, g.String()})
 	if err == nil && pk.there && pk.rec.GFID == g {
 		return slave.Found{Parked: true, Record: pk.rec}
+	}
+	if path, e, ok := t.findWithin(g); ok {
+		return slave.Found{Parked: true, Path: path, Record: e.rec}
 	}
 	return slave.Found{}
 }

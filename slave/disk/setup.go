@@ -149,7 +149,7 @@ func (t *Tree) openAreas() error {
 	areas := []struct {
 		name string
 		dir  **beneath.Dir
-	}{{"staging", &t.staging}, {"parked", &t.parked}, {"trash", &t.trash}, {"links", &t.links}, {"pending", &t.pending}}
+	}{{"staging", &t.staging}, {"partial", &t.partial}, {"parked", &t.parked}, {"trash", &t.trash}, {"links", &t.links}, {"pending", &t.pending}}
 	for _, a := range areas {
 		d, err := t.area(t.base, a.name)
 		if err != nil {
@@ -263,7 +263,19 @@ func (t *Tree) lookAround(o Options) error {
 	if fs, err := t.dir.Statfs(); err == nil {
 		t.info.FreeBytes = int64(fs.Bavail) * fs.Bsize
 	}
-	return t.parked.List(func(beneath.Entry) error { t.info.Parked++; return nil })
+	for _, d := range []*beneath.Dir{t.parked, t.partial} {
+		err := d.List(func(e beneath.Entry) error {
+			t.info.Parked++
+			if d == t.parked && slave.Kind(e.Type) == slave.Dir {
+				t.parkedDir(e.Name)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bootID tells this run of this kernel from every other; "" where /proc does not say.

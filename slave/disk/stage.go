@@ -119,6 +119,10 @@ func (t *Tree) stage(it *item) {
 		err = slave.ErrInvalid
 	}
 	switch {
+	case it.op.Kind == slave.OpPut && it.op.Uploaded:
+		if err == nil {
+			err = t.stageUploaded(it)
+		}
 	case it.op.Kind == slave.OpPut:
 		err = t.stagePut(it, err)
 	case err != nil:
@@ -146,7 +150,7 @@ func valid(op *slave.Op) bool {
 	case slave.OpMkdir, slave.OpFinish:
 		return true
 	case slave.OpPut:
-		return op.Path != "" && op.Open != nil
+		return op.Path != "" && (op.Open != nil || op.Uploaded && !op.Record.GFID.IsZero())
 	case slave.OpSymlink:
 		return op.Path != "" && op.Meta.Target != ""
 	case slave.OpNode:

@@ -45,6 +45,7 @@ func cases() []testCase {
 	all = append(all, parkCases()...)
 	all = append(all, linkCases()...)
 	all = append(all, stampCases()...)
+	all = append(all, uploadCases()...)
 	return append(all, readCases()...)
 }
 

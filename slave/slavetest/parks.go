@@ -16,6 +16,7 @@ func parkCases() []testCase {
 		{"a replaced file of another GFID is parked", replacedIsParked},
 		{"clean deletes whole trees and leaves what is young", cleanTrees},
 		{"entries without a record are parked too", parkNoRecord},
+		{"what lies in a parked directory is found and brought back", unparkWithin},
 	}
 }
 
@@ -172,5 +173,43 @@ func parkNoRecord(f *Fixture) {
 	f.Gone("y")
 	if names, err := os.ReadDir(f.Path(".georep/parked")); err != nil || len(names) != 2 {
 		f.Fatalf("parked: %v, %v", names, err)
+	}
+}
+
+// unparkWithin: what was moved out of a directory before that was removed is found in the parked directory.
+func unparkWithin(f *Fixture) {
+	f.Must(Mkdir("d", Rec(90, 0)), Mkdir("d/e", Rec(91, 0)), Put("d/e/f", Rec(1, 1), "inside"), Put("d/g", Rec(2, 1), "too"),
+		Mkdir("d/e/h", Rec(92, 0)), Put("d/e/h/i", Rec(3, 1), "deep"))
+	if got := f.found(1); got.Parked || got.Linked {
+		f.Fatalf("found %+v in the tree", got)
+	}
+	f.Must(Park("d", GFID(90)))
+	within := func(n int) slave.Op {
+		got := f.found(n)
+		if !got.Parked || got.Path == "" {
+			f.Fatalf("%d is found as %+v", n, got)
+		}
+		op := Unpark("new"+got.Path[len(got.Path)-1:], slave.Record{GFID: GFID(n), Xtime: got.Record.Xtime})
+		op.From = got.Path
+		return op
+	}
+	f.Must(within(1))
+	f.Content("newf", "inside")
+	f.Must(within(92))
+	f.Content("newh/i", "deep")
+	op := within(2)
+	f.Must(Unpark("back", Rec(90, 0)))
+	f.Fails(op, slave.ErrNeedContent)
+	f.Content("back/g", "too")
+	for _, from := range []string{"../owner", "/etc", "no/such", "x\x00y"} {
+		op := Unpark("stolen", Rec(2, 1))
+		op.From = from
+		if r := f.Apply(op); r[0].Err == nil {
+			f.Errorf("unparked from %q", from)
+		}
+	}
+	f.Gone("stolen")
+	if got := f.found(2); got.Parked {
+		f.Fatalf("found %+v, which is back", got)
 	}
 }

@@ -1,0 +1,473 @@
+package disk
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/delta"
+)
+
+// uploads are the contents that are sent ahead of their operations. Each is a file in partial/ under its GFID, with a
+// journal beside it of what has arrived: a header of its own and then the ranges, each noted after its data was written.
+// The journal counts for as long as the kernel runs that has the data in its memory, so that nothing has to wait for
+// the disk; after a power cut, and when the content is another version, what is there serves as a basis.
+type uploads struct {
+	mu    sync.Mutex
+	open  map[xtime.GFID]*upload
+	turns uint64
+}
+
+// upload is one that is open. Its fields but mu's belong to whoever holds mu.
+type upload struct {
+	spec    slave.Upload
+	turn    uint64 // of its last use; protected by uploads.mu, as is users
+	users   int
+	resumed bool // data may lie where the journal knows of none
+	file    *beneath.Inode
+	journal *beneath.Inode
+	basis   *beneath.Inode // nil where there is none
+	was     beneath.Stat   // of the basis
+
+	mu      sync.Mutex
+	have    []slave.Range
+	noted   int64 // length of the journal
+	flushed int64 // since the last StartFlush
+}
+
+// maxUploads bounds the uploads that are held open; those not used for longest are closed, and open again when asked for.
+const maxUploads = 64
+
+const (
+	journalSuffix = ".got"
+	basisSuffix   = ".old"
+	headerSize    = 16 + 8 + 32
+	rangeSize     = 16
+)
+
+// header is what the journal of an upload begins with: what it is of, and on which run of which kernel.
+func header(u *slave.Upload) []byte {
+	b := binary.BigEndian.AppendUint64(append([]byte(nil), u.Version[:]...), uint64(u.Size))
+	boot := sha256.Sum256([]byte(bootID()))
+	return append(b, boot[:]...)
+}
+
+// Begin prepares an upload, or goes on with one.
+func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
+	if err := t.enter(); err != nil {
+		return slave.UploadState{}, err
+	}
+	defer t.leave()
+	if err := t.live(ctx); err != nil {
+		return slave.UploadState{}, err
+	}
+	if spec.GFID.IsZero() || spec.Size < 0 || !allowed(spec.Basis) {
+		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
+	}
+	t.uploads.mu.Lock()
+	defer t.uploads.mu.Unlock()
+	u, err := t.beginLocked(spec)
+	if err != nil {
+		return slave.UploadState{Err: trouble("upload", spec.Basis, err)}, nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	state := slave.UploadState{Have: slices.Clone(u.have)}
+	if u.basis != nil {
+		state.BasisSize, state.BlockSize = u.was.Size, delta.BlockSize(u.was.Size)
+	}
+	return state, nil
+}
+
+// beginLocked finds the upload, or opens it. Another version's that is in use stays, and is an error.
+func (t *Tree) beginLocked(spec *slave.Upload) (*upload, error) {
+	if u := t.uploads.open[spec.GFID]; u != nil {
+		if u.spec.Version == spec.Version && u.spec.Size == spec.Size {
+			return t.used(u), nil
+		}
+		if u.users > 0 {
+			return nil, unix.EBUSY
+		}
+		t.closeUpload(u)
+	}
+	t.makeRoom()
+	u := &upload{spec: *spec}
+	err := t.openUpload(u)
+	if err == nil {
+		err = t.openBasis(u)
+	}
+	if err != nil {
+		u.close()
+		return nil, err
+	}
+	t.uploads.open[spec.GFID] = u
+	return t.used(u), nil
+}
+
+// used notes that the upload was asked for now. uploads.mu is held.
+func (t *Tree) used(u *upload) *upload {
+	t.uploads.turns++
+	u.turn = t.uploads.turns
+	return u
+}
+
+// makeRoom closes the upload not used for longest, where there are too many.
+func (t *Tree) makeRoom() {
+	if len(t.uploads.open) < maxUploads {
+		return
+	}
+	var oldest *upload
+	for _, u := range t.uploads.open {
+		if u.users == 0 && (oldest == nil || u.turn < oldest.turn) {
+			oldest = u
+		}
+	}
+	if oldest != nil {
+		t.closeUpload(oldest)
+	}
+}
+
+// closeUpload closes an upload that nobody uses; what it has stays on disk.
+func (t *Tree) closeUpload(u *upload) {
+	delete(t.uploads.open, u.spec.GFID)
+	u.close()
+}
+
+func (u *upload) close() {
+	for _, i := range []*beneath.Inode{u.file, u.journal, u.basis} {
+		if i != nil {
+			i.Close()
+		}
+	}
+}
+
+// openUpload opens what was received of this version, or begins anew.
+func (t *Tree) openUpload(u *upload) error {
+	name := u.spec.GFID.String()
+	have, err := t.readJournal(u)
+	if err == nil {
+		u.file, err = t.partial.OpenWrite(name)
+	}
+	if err == nil {
+		u.journal, err = t.partial.OpenWrite(name + journalSuffix)
+	}
+	if err == nil {
+		u.have, u.resumed = have, true
+		u.noted = headerSize + int64(len(have))*rangeSize
+		return t.rewriteJournal(u)
+	}
+	u.close()
+	u.file, u.journal = nil, nil
+	return t.newUpload(u, name)
+}
+
+// errOther means that what lies in partial/ is no part of this upload.
+var errOther = errors.New("another upload")
+
+// readJournal reads which ranges have arrived. What a crash tore at its end does not count.
+func (t *Tree) readJournal(u *upload) ([]slave.Range, error) {
+	st, err := t.partial.Stat(u.spec.GFID.String())
+	if err != nil || slave.KindOf(st.Mode) != slave.File || st.Nlink != 1 {
+		return nil, errors.Join(err, errOther)
+	}
+	text, err := readSmall(t.partial, u.spec.GFID.String()+journalSuffix)
+	if err != nil || len(text) < headerSize || string(text[:headerSize]) != string(header(&u.spec)) {
+		return nil, errors.Join(err, errOther)
+	}
+	var have []slave.Range
+	for text = text[headerSize:]; len(text) >= rangeSize; text = text[rangeSize:] {
+		r := slave.Range{Off: int64(binary.BigEndian.Uint64(text)), End: int64(binary.BigEndian.Uint64(text[8:]))}
+		if r.Off < 0 || r.End < r.Off || r.End > u.spec.Size {
+			return nil, errOther
+		}
+		have = addRange(have, r)
+	}
+	return have, nil
+}
+
+// rewriteJournal makes the journal of an upload that goes on as short as it can be.
+func (t *Tree) rewriteJournal(u *upload) error {
+	text := header(&u.spec)
+	for _, r := range u.have {
+		text = appendRange(text, r)
+	}
+	if err := t.sys.truncate(u.journal, 0); err != nil {
+		return err
+	}
+	return t.sys.write(u.journal, text, 0)
+}
+
+func appendRange(b []byte, r slave.Range) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, uint64(r.Off)), uint64(r.End))
+}
+
+// newUpload begins with an empty file. What was received of another version is kept as a basis.
+func (t *Tree) newUpload(u *upload, name string) error {
+	if err := ignoreAbsent(t.sys.unlink(place{t.partial, name + journalSuffix})); err != nil {
+		return err
+	}
+	st, err := t.partial.Stat(name)
+	switch {
+	case err == nil && slave.KindOf(st.Mode) == slave.File && st.Nlink == 1 && st.Size > 0:
+		err = t.sys.rename(place{t.partial, name}, place{t.partial, name + basisSuffix}, 0)
+	case err == nil:
+		err = t.sys.unlink(place{t.partial, name})
+	}
+	if err := ignoreAbsent(err); err != nil {
+		return err
+	}
+	if u.file, err = t.sys.create(place{t.partial, name}, 0o600); err != nil {
+		return err
+	}
+	if u.journal, err = t.sys.create(place{t.partial, name + journalSuffix}, 0o600); err != nil {
+		return err
+	}
+	u.noted = headerSize
+	return t.sys.write(u.journal, header(&u.spec), 0)
+}
+
+// openBasis opens the file that may have parts of the content: the one that was named, or what was received of an
+// earlier version. That there is none is no error.
+func (t *Tree) openBasis(u *upload) error {
+	candidates := []func() (*beneath.Inode, error){
+		func() (*beneath.Inode, error) { return t.openNamed(u.spec.Basis) },
+		func() (*beneath.Inode, error) { return t.partial.OpenInode(u.spec.GFID.String() + basisSuffix) },
+	}
+	for _, open := range candidates {
+		f, err := open()
+		if err != nil {
+			continue
+		}
+		st, err := f.Stat()
+		if err != nil || slave.KindOf(st.Mode) != slave.File || st.Size == 0 {
+			f.Close()
+			continue
+		}
+		u.basis, u.was = f, st
+		return nil
+	}
+	return nil
+}
+
+func (t *Tree) openNamed(path string) (*beneath.Inode, error) {
+	if path == "" {
+		return nil, fs.ErrNotExist
+	}
+	dir, name := beneath.Split(path)
+	d, err := t.openDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.OpenInode(name)
+}
+
+// using finds an open upload for a call; done must follow.
+func (t *Tree) using(g xtime.GFID, v slave.Version) (u *upload, done func(), err error) {
+	t.uploads.mu.Lock()
+	defer t.uploads.mu.Unlock()
+	u = t.uploads.open[g]
+	if u == nil || u.spec.Version != v {
+		return nil, nil, slave.ErrNeedContent
+	}
+	t.used(u).users++
+	return u, func() {
+		t.uploads.mu.Lock()
+		defer t.uploads.mu.Unlock()
+		u.users--
+	}, nil
+}
+
+// Sums computes the signature of an upload's basis.
+func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
+	if err := t.enter(); err != nil {
+		return slave.Result{}, err
+	}
+	defer t.leave()
+	u, done, err := t.using(q.GFID, q.Version)
+	if err == nil {
+		defer done()
+		err = t.sign(ctx, u, q.Key, emit)
+	}
+	if err := t.live(ctx); err != nil {
+		return slave.Result{}, err
+	}
+	return slave.Result{Err: trouble("sign", t.uploadPath(q.GFID), err)}, nil
+}
+
+// sign reads the basis once. Two at a time, as with hashing, leave the processors to others.
+func (t *Tree) sign(ctx context.Context, u *upload, key delta.Key, emit func(int64, []byte) error) error {
+	if u.basis == nil {
+		return slave.ErrInvalid
+	}
+	select {
+	case t.hashing <- struct{}{}:
+		defer func() { <-t.hashing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.closing:
+		return ErrClosed
+	}
+	var text []byte
+	s := delta.Signer{Key: key, Shape: delta.NewShape(u.was.Size), Basis: readerAt{u.basis},
+		Emit: func(first int64, blocks []delta.Block) error {
+			text = delta.AppendBlocks(text[:0], blocks)
+			return errors.Join(t.live(ctx), emit(first, text))
+		}}
+	return s.Sign(ctx)
+}
+
+// readerAt reads an inode as io.ReaderAt wants it.
+type readerAt struct{ *beneath.Inode }
+
+// ReadAt says io.EOF where the file ends.
+func (r readerAt) ReadAt(b []byte, off int64) (int, error) {
+	n, err := r.Inode.ReadAt(b, off)
+	if err == nil && n < len(b) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Write puts a segment in its place.
+func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
+	if err := t.enter(); err != nil {
+		return slave.Result{}, err
+	}
+	defer t.leave()
+	if err := t.live(ctx); err != nil {
+		return slave.Result{}, err
+	}
+	u, done, err := t.using(s.GFID, s.Version)
+	if err == nil {
+		defer done()
+		err = t.writeSegment(u, s)
+	}
+	return slave.Result{Err: trouble("write", t.uploadPath(s.GFID), err)}, nil
+}
+
+// uploadPath names an upload in messages.
+func (t *Tree) uploadPath(g xtime.GFID) string { return slave.Reserved + "/partial/" + g.String() }
+
+// writeSegment writes the parts, clears what lies between them where something else may be there, and notes the range.
+func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
+	if err := u.check(s); err != nil {
+		return err
+	}
+	at := s.Off
+	for i := range s.Parts {
+		p := &s.Parts[i]
+		if err := t.clearGap(u, at, p.Off); err != nil {
+			return err
+		}
+		if err := t.writePart(u, p); err != nil {
+			return err
+		}
+		at = p.Off + p.Size()
+	}
+	if err := t.clearGap(u, at, s.End); err != nil {
+		return err
+	}
+	return t.noteRange(u, s.Range)
+}
+
+// check refuses a segment that is not within the content, or whose parts are not within it or the basis.
+func (u *upload) check(s *slave.Segment) error {
+	if s.Off < 0 || s.End < s.Off || s.End > u.spec.Size || len(s.Parts) > slave.MaxSegmentParts {
+		return slave.ErrInvalid
+	}
+	at := s.Off
+	for i := range s.Parts {
+		p := &s.Parts[i]
+		n := p.Size()
+		if n <= 0 || p.Off < at || n > s.End-p.Off {
+			return slave.ErrInvalid
+		}
+		if p.Data == nil && (u.basis == nil || p.From < 0 || n > u.was.Size-p.From) {
+			return slave.ErrInvalid
+		}
+		at = p.Off + n
+	}
+	return nil
+}
+
+func (t *Tree) clearGap(u *upload, from, to int64) error {
+	if !u.resumed || from >= to {
+		return nil
+	}
+	if err := t.sys.before("clear", u.file.Name()); err != nil {
+		return err
+	}
+	return u.file.Clear(from, to-from)
+}
+
+func (t *Tree) writePart(u *upload, p *slave.Part) error {
+	if p.Data != nil {
+		return t.sys.write(u.file, p.Data, p.Off)
+	}
+	if err := t.sys.before("copy", u.file.Name()); err != nil {
+		return err
+	}
+	if err := u.basisAsItWas(); err != nil {
+		return err
+	}
+	return u.file.CopyFrom(u.basis, p.From, p.Off, p.Len)
+}
+
+// basisAsItWas refuses a basis that somebody has written to since its signature: its blocks are not what they were.
+func (u *upload) basisAsItWas() error {
+	now, err := u.basis.Stat()
+	if err != nil {
+		return err
+	}
+	if now.Size != u.was.Size || now.Mtime != u.was.Mtime {
+		return fmt.Errorf("%w: the file that it is built from was changed on the slave", slave.ErrConflict)
+	}
+	return nil
+}
+
+// noteRange puts a range that is written on record, and begins to write large contents to the device.
+func (t *Tree) noteRange(u *upload, r slave.Range) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := t.sys.write(u.journal, appendRange(nil, r), u.noted); err != nil {
+		return err
+	}
+	u.noted += rangeSize
+	u.have = addRange(u.have, r)
+	if u.flushed += r.End - r.Off; u.flushed >= flushStep {
+		u.file.StartFlush(0, 0) // to the end: what was begun before costs nothing
+		u.flushed = 0
+	}
+	return nil
+}
+
+// addRange puts r among ascending ranges that do not touch.
+func addRange(have []slave.Range, r slave.Range) []slave.Range {
+	if r.Off == r.End {
+		return have
+	}
+	first, _ := slices.BinarySearchFunc(have, r.Off, func(h slave.Range, off int64) int {
+		if h.End < off {
+			return -1
+		}
+		return 1
+	})
+	last := first
+	for last < len(have) && have[last].Off <= r.End {
+		r.Off, r.End = min(r.Off, have[last].Off), max(r.End, have[last].End)
+		last++
+	}
+	return slices.Replace(have, first, last, r)
+}

@@ -1,0 +1,106 @@
+package disk
+
+import (
+	"errors"
+	"sync"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// within knows what lies in parked directories, so that what was moved out of a directory before that was removed need
+// not be sent again. A parked directory is searched when somebody asks for the first time after it was parked, which
+// costs about what its removal costs. What is remembered is advice: it is looked at again when it is used.
+type within struct {
+	mu   sync.Mutex
+	todo []string // names in parked/ that were not searched yet
+	at   map[xtime.GFID]string
+}
+
+// maxWithin bounds the entries that are remembered. What is beyond it is sent again.
+const maxWithin = 100_000
+
+// parkedDir notes a directory that was parked.
+func (t *Tree) parkedDir(name string) {
+	t.within.mu.Lock()
+	defer t.within.mu.Unlock()
+	t.within.todo = append(t.within.todo, name)
+}
+
+// forgetWithin forgets everything: what was parked is deleted.
+func (t *Tree) forgetWithin() {
+	t.within.mu.Lock()
+	defer t.within.mu.Unlock()
+	t.within.todo, t.within.at = nil, nil
+}
+
+// findWithin finds an inode below a parked directory: its path there.
+func (t *Tree) findWithin(g xtime.GFID) (path string, e entry, ok bool) {
+	t.within.mu.Lock()
+	for len(t.within.todo) > 0 && t.unclosed() {
+		name := t.within.todo[0]
+		t.within.todo = t.within.todo[1:]
+		t.searchParked(name)
+	}
+	path, ok = t.within.at[g]
+	t.within.mu.Unlock()
+	if !ok {
+		return "", entry{}, false
+	}
+	p, done, err := t.parkedPlace(path)
+	if err != nil {
+		return "", entry{}, false
+	}
+	defer done()
+	e, err = t.look(p)
+	return path, e, err == nil && e.there && e.rec.GFID == g
+}
+
+// parkedPlace opens the directory that path, below parked/, lies in. done closes it.
+func (t *Tree) parkedPlace(path string) (p place, done func(), err error) {
+	if !beneath.ValidPath(path) || path == "" {
+		return place{}, nil, slave.ErrInvalid
+	}
+	dir, name := beneath.Split(path)
+	d, err := t.parked.OpenPath(dir)
+	if err != nil {
+		return place{}, nil, err
+	}
+	return place{d, name}, func() { d.Close() }, nil
+}
+
+// searchParked remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is
+// held.
+func (t *Tree) searchParked(name string) {
+	if t.within.at == nil {
+		t.within.at = map[xtime.GFID]string{}
+	}
+	full := errors.New("enough")
+	todo := []string{name}
+	for len(todo) > 0 && len(t.within.at) < maxWithin && t.unclosed() {
+		dir := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d, err := t.parked.OpenDir(dir)
+		if err != nil {
+			continue
+		}
+		err = d.List(func(e beneath.Entry) error {
+			path := beneath.Join(dir, e.Name)
+			if slave.Kind(e.Type) == slave.Dir {
+				todo = append(todo, path)
+			}
+			if g, err := d.RecordedGFID(e.Name, &t.names); err == nil && !g.IsZero() {
+				t.within.at[g] = path
+			}
+			if len(t.within.at) >= maxWithin {
+				return full
+			}
+			return nil
+		})
+		d.Close()
+		if err != nil {
+			t.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
+		}
+	}
+}
