@@ -15,13 +15,17 @@ import (
 type task struct {
 	op   slave.Op
 	then func(slave.Result) // called in place of the ordinary treatment where it is set
+	// ahead is set where the content is to be sent before the operation: on the last of several tasks only.
+	ahead *ahead
 }
 
 // carryOut submits what the plan says, in an order in which nothing stands in the way of anything.
 func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
+	p.Children = n.notGiven(p.Children)
 	if restored, ok := w.bringBack(n, &p); !ok || restored {
 		return
 	}
+	w.putOff(n, &p)
 	stale := w.stale(d, p.Stale)
 	if err := w.guard.allow(w.ctx, n.path, w.removals(stale, &p)); err != nil {
 		w.cancel(err)
@@ -74,74 +78,6 @@ func (w *crawl) removals(stale []slave.EntryState, p *plan.Plan) []slave.EntrySt
 		}
 	}
 	return out
-}
-
-// bringBack puts parked inodes that have turned up again under their new names, and has the directory surveyed anew.
-// ok is false when the session ended.
-func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
-	if n.found || w.c.parked.Load() == 0 {
-		return false, true
-	}
-	n.found = true
-	fresh := newcomers(p)
-	if len(fresh) == 0 {
-		return false, true
-	}
-	ops, err := w.unparks(n, fresh)
-	if err == nil && len(ops) > 0 {
-		_, err = w.applyNow(ops)
-	}
-	if err != nil {
-		w.cancel(err)
-		return false, false
-	}
-	if len(ops) > 0 {
-		n.absent = false
-		w.again(n)
-	}
-	return len(ops) > 0, true
-}
-
-// newcomers are the entries that the slave does not have under their names.
-func newcomers(p *plan.Plan) []plan.Entry {
-	var out []plan.Entry
-	for _, it := range p.Items {
-		if it.How == plan.New && !it.ParkFirst {
-			out = append(out, it.Entry)
-		}
-	}
-	for _, c := range p.Children {
-		if c.Absent && c.ParkFirst == nil {
-			out = append(out, c.Entry)
-		}
-	}
-	return out
-}
-
-func (w *crawl) unparks(n *node, fresh []plan.Entry) ([]slave.Op, error) {
-	gfids := make([]xtime.GFID, len(fresh))
-	for i, e := range fresh {
-		gfids[i] = e.Record.GFID
-	}
-	found, err := w.find(gfids)
-	if err != nil {
-		return nil, err
-	}
-	var ops []slave.Op
-	for i, f := range found {
-		if !f.Parked {
-			continue
-		}
-		op := slave.Op{Kind: slave.OpUnpark, Entry: fresh[i].Kind, Path: join(n.path, fresh[i].Name),
-			Record: slave.Record{GFID: fresh[i].Record.GFID, Xtime: f.Record.Xtime}}
-		if st := &fresh[i].Stat; fresh[i].Kind != slave.Dir && st.Nlink > 1 {
-			// Without these the slave would take the inode for one with a single name, and settle its group too early.
-			op.Links, op.Ino = st.Nlink, st.Ino
-			w.c.groups.Store(true)
-		}
-		ops = append(ops, op)
-	}
-	return ops, nil
 }
 
 // find is Tree.Find for any number of GFIDs.
@@ -205,7 +141,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	}
 	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: meta, Record: c.Entry.Record}
 	w.adopt(n)
-	tasks = append(tasks, task{mkdir, func(r slave.Result) {
+	tasks = append(tasks, task{op: mkdir, then: func(r slave.Result) {
 		if r.Err != nil {
 			w.result(n, &mkdir, r)
 			w.childDone(n, true)
@@ -227,7 +163,7 @@ func (w *crawl) item(n *node, d *directory, it plan.Item) {
 	if it.ParkFirst {
 		tasks = append(tasks, w.park(n, *it.State))
 	}
-	tasks = append(tasks, task{op: op})
+	tasks = append(tasks, task{op: op, ahead: w.sendAhead(d, &it, &op)})
 	if op.Links > 1 && op.Kind != slave.OpMeta {
 		w.inTurn(n, tasks)
 		return
@@ -275,6 +211,10 @@ func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 
 // send submits tasks of one directory that belong into one batch, in order.
 func (w *crawl) send(n *node, tasks ...task) {
+	if tasks[len(tasks)-1].ahead != nil {
+		w.uploadThen(n, tasks)
+		return
+	}
 	ops := make([]slave.Op, len(tasks))
 	for i := range tasks {
 		ops[i] = tasks[i].op
@@ -283,19 +223,16 @@ func (w *crawl) send(n *node, tasks ...task) {
 	w.ship.submit(w.ctx, ops, func(results []slave.Result) {
 		for i, r := range results {
 			w.noteParked(r)
-			if tasks[i].then != nil {
-				tasks[i].then(r)
-			} else {
-				w.result(n, &ops[i], r)
-			}
+			w.outcome(n, &tasks[i], r)
 		}
-		w.ownDone(n, len(ops))
+		w.opsDone(n, len(ops))
 	})
 }
 
 // noteParked remembers that there are parked entries, and that the removal of a name may ask for a look at others.
 func (w *crawl) noteParked(r slave.Result) {
 	if r.Parked {
+		w.moves.found()
 		w.c.parked.Add(1)
 		w.c.groups.Store(true)
 	}

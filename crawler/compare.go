@@ -2,10 +2,8 @@ package crawler
 
 import (
 	"crypto/sha256"
-	"io"
 
 	"georep/crawler/plan"
-	"georep/internal/beneath"
 	"georep/slave"
 )
 
@@ -53,16 +51,24 @@ func sameContent(d *directory, e *plan.Entry, theirs *slave.HashResult) bool {
 	if theirs.Err != nil || theirs.Size != e.Stat.Size {
 		return false
 	}
-	f, err := openQuietly(d.dir, e.Name)
+	f, err := d.dir.OpenQuietly(e.Name)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return false
+	buf := make([]byte, slave.MaxPiece)
+	for {
+		n, err := f.Read(buf)
+		if err != nil {
+			return false
+		}
+		if n == 0 {
+			break
+		}
+		h.Write(buf[:n])
 	}
-	st, err := beneath.StatFd(int(f.Fd()))
+	st, err := f.Stat()
 	if err != nil || st.Ino != e.Stat.Ino || st.Ctime != e.Stat.Ctime {
 		return false
 	}

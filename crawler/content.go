@@ -2,9 +2,7 @@ package crawler
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,45 +20,37 @@ func unixTime(t beneath.Time) time.Time { return time.Unix(t.Sec, int64(t.Nsec))
 // openContent opens the file name below d for sending. It must still be the inode that was listed as listed; if it has
 // changed since, its content ends as torn.
 func openContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error) {
-	f, err := openQuietly(d, name)
+	f, err := d.OpenQuietly(name)
 	if err != nil {
 		return nil, err
 	}
-	c, err := newContent(f, listed)
-	if err != nil {
+	c := &content{file: f, listed: *listed}
+	if err := c.begin(); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// openQuietly leaves the access time alone where the kernel lets us (owner or root).
-func openQuietly(d *beneath.Dir, name string) (*os.File, error) {
-	f, err := d.OpenFile(name, unix.O_RDONLY|unix.O_NOATIME, 0)
-	if errors.Is(err, unix.EPERM) {
-		f, err = d.OpenFile(name, unix.O_RDONLY, 0)
+// begin reads a small file at once; of another it looks at what there is to read.
+func (c *content) begin() error {
+	if size := c.listed.Size; size < slave.MaxPiece && int64(c.listed.Blocks)*512 >= size {
+		whole, err := c.readWhole()
+		if err != nil || whole {
+			return err
+		}
 	}
-	return f, err
-}
-
-func newContent(f *os.File, listed *beneath.Stat) (slave.Content, error) {
-	st, err := beneath.StatFd(int(f.Fd()))
+	st, err := c.look()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if st.Ino != listed.Ino || slave.KindOf(st.Mode) != slave.File {
-		return nil, errMoved
-	}
-	c := &content{file: f, listed: *listed, size: st.Size, sparse: int64(st.Blocks)*512 < st.Size}
-	if st.Size <= slave.MaxPiece && !c.sparse {
-		return c, c.readWhole()
-	}
-	return c, nil
+	c.size, c.sparse = st.Size, int64(st.Blocks)*512 < st.Size
+	return nil
 }
 
 // content reads a file piece by piece and leaves out its holes.
 type content struct {
-	file   *os.File
+	file   *beneath.Inode
 	listed beneath.Stat
 	size   int64
 	sparse bool
@@ -71,35 +61,47 @@ type content struct {
 	end    slave.End
 }
 
-// readWhole reads a small file at once, and again while it changes.
-func (c *content) readWhole() error {
-	c.whole = true
+// readWhole reads a small file at once, and again while it changes; few system calls a file are what that is about. It
+// gives up on one that outgrew its piece.
+func (c *content) readWhole() (bool, error) {
+	size := c.listed.Size
 	for range rereads {
-		buf, err := io.ReadAll(io.NewSectionReader(c.file, 0, slave.MaxPiece+1))
+		buf := make([]byte, size+1)
+		n, err := c.file.ReadUpTo(buf, 0)
 		if err != nil {
-			return err
+			return false, err
 		}
-		torn, err := c.changed()
+		st, err := c.look()
 		if err != nil {
-			return err
+			return false, err
 		}
-		// A file that outgrew one piece meanwhile goes on in the next crawl.
-		c.buf = buf[:min(len(buf), slave.MaxPiece)]
-		c.end = slave.End{Size: int64(len(c.buf)), Torn: torn || len(buf) > slave.MaxPiece}
+		if n == len(buf) || int64(n) != st.Size {
+			if size = st.Size; size >= slave.MaxPiece {
+				break
+			}
+			continue // it grows or shrinks: another try, with what it is now
+		}
+		c.buf, c.whole = buf[:n], true
+		c.end = slave.End{Size: int64(n), Torn: c.differs(&st)}
 		if !c.end.Torn {
 			break
 		}
 	}
-	return nil
+	return c.whole, nil
 }
 
-// changed compares the file with what was listed: a ctime that moved means that content or metadata did.
-func (c *content) changed() (bool, error) {
-	st, err := beneath.StatFd(int(c.file.Fd()))
-	if err != nil {
-		return false, err
+// look describes the file, which must be the inode that was listed.
+func (c *content) look() (beneath.Stat, error) {
+	st, err := c.file.Stat()
+	if err == nil && (st.Ino != c.listed.Ino || slave.KindOf(st.Mode) != slave.File) {
+		err = errMoved
 	}
-	return st.Ctime != c.listed.Ctime || st.Size != c.listed.Size || st.Mtime != c.listed.Mtime, nil
+	return st, err
+}
+
+// differs compares the file with what was listed: a ctime that moved means that content or metadata did.
+func (c *content) differs(st *beneath.Stat) bool {
+	return st.Ctime != c.listed.Ctime || st.Size != c.listed.Size || st.Mtime != c.listed.Mtime
 }
 
 // Next implements slave.Content.
@@ -115,6 +117,9 @@ func (c *content) Next() (slave.Piece, error) {
 	}
 	want := min(int64(len(c.buf)), c.data-c.off)
 	n, err := c.file.ReadAt(c.buf[:want], c.off)
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
 	if n == 0 {
 		return c.finish(err)
 	}
@@ -143,16 +148,12 @@ func (c *content) skipHole() error {
 		c.data = c.size
 		return nil
 	}
-	start, err := unix.Seek(int(c.file.Fd()), c.off, unix.SEEK_DATA)
-	if err == unix.ENXIO {
+	start, end, err := c.file.Extent(c.off)
+	if errors.Is(err, unix.ENXIO) {
 		return io.EOF
 	}
 	if err != nil {
-		return fmt.Errorf("seek data: %w", err)
-	}
-	end, err := unix.Seek(int(c.file.Fd()), start, unix.SEEK_HOLE)
-	if err != nil {
-		return fmt.Errorf("seek hole: %w", err)
+		return err
 	}
 	c.off, c.data = start, min(end, c.size)
 	if c.off >= c.size {
@@ -166,14 +167,11 @@ func (c *content) finish(err error) (slave.Piece, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return slave.Piece{}, err
 	}
-	st, err := beneath.StatFd(int(c.file.Fd()))
+	st, err := c.file.Stat()
 	if err != nil {
 		return slave.Piece{}, err
 	}
-	torn, err := c.changed()
-	if err != nil {
-		return slave.Piece{}, err
-	}
+	torn := c.differs(&st)
 	c.end = slave.End{Size: max(min(st.Size, c.size), c.off), Torn: torn}
 	return slave.Piece{}, io.EOF
 }

@@ -13,6 +13,7 @@ type Counters struct {
 	Entries  atomic.Int64 // entries looked at on the master
 	Files    atomic.Int64 // files shipped
 	Bytes    atomic.Int64 // of content read for them
+	Reused   atomic.Int64 // of those, found in older contents on the slave
 	Adopted  atomic.Int64 // entries whose content was already there
 	Links    atomic.Int64
 	Renames  atomic.Int64 // entries brought back from where they were parked
@@ -25,12 +26,42 @@ type Counters struct {
 	Lost atomic.Uint32
 }
 
+// inBatch is how much content travels with an operation.
+func inBatch(op *slave.Op) int64 {
+	if op.Streams() {
+		return op.Meta.Size
+	}
+	return 0
+}
+
+// sendsAhead counts a file whose content is being sent ahead, and the function it returns that this is over.
+func (c *Counters) sendsAhead(size int64) (over func()) {
+	c.PendingEntries.Add(1)
+	c.PendingFiles.Add(1)
+	c.PendingBytes.Add(size)
+	return func() {
+		c.PendingEntries.Add(-1)
+		c.PendingFiles.Add(-1)
+		c.PendingBytes.Add(-size)
+	}
+}
+
+// uploaded counts a segment that has arrived: what of it was read and sent, or found on the slave.
+func (c *Counters) uploaded(s *slave.Segment) {
+	for i := range s.Parts {
+		c.Bytes.Add(s.Parts[i].Size())
+		if s.Parts[i].Data == nil {
+			c.Reused.Add(s.Parts[i].Len)
+		}
+	}
+}
+
 // begin counts an operation that is on its way.
 func (c *Counters) begin(op *slave.Op) {
 	c.PendingEntries.Add(1)
 	if op.Kind == slave.OpPut {
 		c.PendingFiles.Add(1)
-		c.PendingBytes.Add(op.Meta.Size)
+		c.PendingBytes.Add(inBatch(op))
 	}
 }
 
@@ -39,7 +70,7 @@ func (c *Counters) end(op *slave.Op, r slave.Result) {
 	c.PendingEntries.Add(-1)
 	if op.Kind == slave.OpPut {
 		c.PendingFiles.Add(-1)
-		c.PendingBytes.Add(-op.Meta.Size)
+		c.PendingBytes.Add(-inBatch(op))
 	}
 	c.Lost.Or(uint32(r.Lost))
 	if r.Err != nil {
@@ -48,7 +79,7 @@ func (c *Counters) end(op *slave.Op, r slave.Result) {
 	switch op.Kind {
 	case slave.OpPut:
 		c.Files.Add(1)
-		c.Bytes.Add(op.Meta.Size)
+		c.Bytes.Add(inBatch(op))
 	case slave.OpLink:
 		c.Links.Add(1)
 	case slave.OpMeta:

@@ -68,35 +68,40 @@ func (w *crawl) inTurn(n *node, tasks []task) {
 		if shipped.path != "" && shipped.record == op.Record {
 			w.linkTo(n, tasks, shipped.path)
 		} else {
-			w.lastInTurn(n, tasks, op)
+			w.lastInTurn(n, tasks)
 		}
 	})
 }
 
 // linkTo sends the tasks with a link in the place of the content, and the content after all if that cannot be.
 func (w *crawl) linkTo(n *node, tasks []task, from string) {
-	op := tasks[len(tasks)-1].op
-	link := op
+	last := tasks[len(tasks)-1]
+	link := last.op
 	link.Kind, link.From, link.Open = slave.OpLink, from, nil
-	all := append(append([]task(nil), tasks[:len(tasks)-1]...), task{link, func(r slave.Result) {
+	all := append(append([]task(nil), tasks[:len(tasks)-1]...), task{op: link, then: func(r slave.Result) {
 		if errors.Is(r.Err, slave.ErrNeedContent) {
-			w.lastInTurn(n, []task{{op: op}}, op)
+			w.lastInTurn(n, []task{last})
 			return
+		}
+		if last.ahead != nil {
+			last.ahead.over()
 		}
 		w.endTurn(n, &link, r)
 	}})
 	w.send(n, all...)
 }
 
-func (w *crawl) lastInTurn(n *node, tasks []task, op slave.Op) {
-	all := append(append([]task(nil), tasks[:len(tasks)-1]...), task{op, func(r slave.Result) { w.endTurn(n, &op, r) }})
-	w.send(n, all...)
+func (w *crawl) lastInTurn(n *node, tasks []task) {
+	last := tasks[len(tasks)-1]
+	op := last.op
+	last.then = func(r slave.Result) { w.endTurn(n, &op, r) }
+	w.send(n, append(append([]task(nil), tasks[:len(tasks)-1]...), last)...)
 }
 
 func (w *crawl) endTurn(n *node, op *slave.Op, r slave.Result) {
 	w.result(n, op, r)
 	w.links.release(op, r.Err == nil && !r.Torn)
-	w.ownDone(n, 1)
+	w.opsDone(n, 1)
 }
 
 // linkKnown links those of the items whose inode the slave has under another name. Those that it has, but not in its

@@ -27,12 +27,15 @@ type crawl struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	ship   *shipper
-	guard  guard
-	links  links
-	stack  stack
-	open   chan struct{} // a token for each directory held open
-	done   chan struct{} // closed when the root is finished
-	stime  xtime.Time    // written before done is closed
+
+	uploads uploads
+	moves   moves
+	guard   guard
+	links   links
+	stack   stack
+	open    chan struct{} // a token for each directory held open
+	done    chan struct{} // closed when the root is finished
+	stime   xtime.Time    // written before done is closed
 
 	checked  map[xtime.GFID]bool // inodes whose names were checked in this pass
 	revisits []*node             // to be visited once those on their way are finished; finishRoot's
@@ -46,12 +49,15 @@ type crawl struct {
 type node struct {
 	parent *node
 	path   string
-	entry  plan.Entry // as its parent listed it
-	absent bool       // the slave has nothing there: no survey
-	part   uint32     // being worked on
-	parts  uint32     // 0 until it is known to be large
-	found  bool       // what was parked has been brought back: do not look again
-	again  bool       // a visit for the sake of hard links, on top of the crawl
+	entry  plan.Entry      // as its parent listed it
+	absent bool            // the slave has nothing there: no survey
+	part   uint32          // being worked on
+	parts  uint32          // 0 until it is known to be large
+	found  bool            // what was parked has been brought back: do not look again
+	again  bool            // a visit for the sake of hard links, on top of the crawl
+	second bool            // was put off before
+	given  map[string]bool // children that have nodes of their own since then
+	putOff bool            // waits for its second visit, which one of own stands for
 	// requeued is set between again and the visit that follows.
 	requeued bool
 
@@ -73,12 +79,17 @@ func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.ship = newShipper(c.opts.Tree, c.opts.Counters, func(err error) { w.cancel(err) })
 	w.guard.opts = &c.opts
+	w.uploads.init()
 	w.stack.init()
 	w.push(&node{entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
 	return w, nil
 }
 
-func (w *crawl) push(n *node) { w.stack.push(n) }
+// push has a node visited. It counts until the visit has ended.
+func (w *crawl) push(n *node) {
+	w.moves.began(1)
+	w.stack.push(n)
+}
 
 // opened registers the directory of n, so that it is closed at the end whatever happens.
 func (w *crawl) opened(n *node, d *directory) {
@@ -110,9 +121,16 @@ func (w *crawl) release() {
 
 // started counts ops operations more for the node.
 func (w *crawl) started(n *node, ops int) {
+	w.moves.began(ops)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n.own += ops
+}
+
+// opsDone counts the ends of what was started.
+func (w *crawl) opsDone(n *node, ops int) {
+	w.ownDone(n, ops)
+	w.ended(ops)
 }
 
 // adopt counts a child, before it is pushed.
@@ -133,7 +151,7 @@ func (w *crawl) hold(n *node) {
 func (w *crawl) ownDone(n *node, ops int) {
 	w.mu.Lock()
 	n.own -= ops
-	if n.own == 0 {
+	if n.own == 0 || n.own == 1 && n.putOff {
 		w.closeDir(n)
 	}
 	complete := n.own == 0 && n.below == 0
@@ -159,7 +177,7 @@ func (w *crawl) childDone(n *node, held bool) {
 func (w *crawl) complete(n *node) {
 	if n.parts > 1 && n.part+1 < n.parts && !n.skip {
 		n.part++
-		n.found = false
+		n.found, n.second, n.given = false, false, nil
 		w.push(n)
 		return
 	}

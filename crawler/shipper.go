@@ -100,7 +100,7 @@ func (s *shipper) gather(first job) (batch []job, held *job) {
 func jobBytes(j job) int64 {
 	var n int64
 	for i := range j.ops {
-		if j.ops[i].Kind == slave.OpPut {
+		if j.ops[i].Streams() {
 			n += j.ops[i].Meta.Size
 		}
 	}

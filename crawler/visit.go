@@ -32,6 +32,7 @@ func (w *crawl) visitLoop() {
 				return
 			}
 			w.visit(n, &states[i])
+			w.ended(1)
 		}
 	}
 }
@@ -96,6 +97,7 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 	}
 	if n.parent == nil {
 		keepLostAndFound(names, state)
+		w.knownSince(n, state)
 	}
 	if err := w.notEmptied(n, total, state); err != nil {
 		w.cancel(err)

@@ -54,6 +54,7 @@ type Child struct {
 	Absent bool
 	// ParkFirst is what stands in the way, nil where nothing does.
 	ParkFirst *slave.EntryState
+	State     *slave.EntryState // what the slave has under its name, nil where it has nothing
 }
 
 // Plan is what to do in one directory. Nothing in it means that the directory itself is in step.
@@ -70,9 +71,6 @@ type Options struct {
 	// Quick trusts kind, size and mtime in ns instead of a hash, where there is no record of that inode.
 	Quick bool
 }
-
-// smallFile is the size up to which sending a file again costs less than asking for its hash.
-const smallFile = 32 << 10
 
 // Compute plans one directory, or one part of a large one: both lists must be of the same part.
 func Compute(master []Entry, there []slave.EntryState, opts Options) Plan {
@@ -103,11 +101,11 @@ func (p *Plan) addDir(m Entry, s *slave.EntryState) {
 	case s == nil:
 		p.Children = append(p.Children, Child{Entry: m, Make: true, Absent: true})
 	case s.Kind != slave.Dir:
-		p.Children = append(p.Children, Child{Entry: m, Make: true, Absent: true, ParkFirst: s})
+		p.Children = append(p.Children, Child{Entry: m, Make: true, Absent: true, ParkFirst: s, State: s})
 	case s.Record.GFID != m.Record.GFID:
-		p.Children = append(p.Children, Child{Entry: m, Make: true})
+		p.Children = append(p.Children, Child{Entry: m, Make: true, State: s})
 	case m.Always || s.Record.Xtime != m.Record.Xtime:
-		p.Children = append(p.Children, Child{Entry: m})
+		p.Children = append(p.Children, Child{Entry: m, State: s})
 	}
 }
 
@@ -159,7 +157,7 @@ func how(m Entry, s *slave.EntryState, opts Options) How {
 	sameMtime := m.Stat.Mtime == s.Mtime
 	switch {
 	case sameInode:
-		if sameMtime && m.Stat.Size > smallFile {
+		if sameMtime {
 			return Compare
 		}
 	case opts.Quick && sameMtime:

@@ -1,0 +1,108 @@
+package crawler
+
+import (
+	"errors"
+	"io"
+
+	"georep/slave"
+	"georep/slave/delta"
+)
+
+// index fetches the signature of the basis; nil where there is none, or where nothing is missing.
+func (s *sending) index() (*delta.Index, error) {
+	if s.state.BlockSize == 0 || len(missing(s.state.Have, s.spec.Size)) == 0 {
+		return nil, nil
+	}
+	q := slave.SumsQuery{GFID: s.spec.GFID, Version: s.spec.Version, Key: delta.NewKey()}
+	x, err := delta.NewIndex(q.Key, delta.Shape{Size: s.state.BasisSize, Block: s.state.BlockSize}, delta.MaxBlocks)
+	if err != nil {
+		return nil, err
+	}
+	var blocks []delta.Block
+	r, err := s.w.c.opts.Tree.Sums(s.ctx, q, func(first int64, sums []byte) error {
+		var err error
+		if blocks, err = delta.ParseBlocks(blocks[:0], sums); err != nil {
+			return err
+		}
+		return x.Add(first, blocks)
+	})
+	if err != nil {
+		return nil, &sessionError{err}
+	}
+	return x, r.Err
+}
+
+// sendDelta sends a range of which the basis may have parts.
+func (s *sending) sendDelta(r slave.Range, index *delta.Index) error {
+	e, err := delta.NewEncoder(index, (&runs{src: s.src, at: r.Off, end: r.End}).next)
+	if err != nil {
+		return err
+	}
+	out := &segmenter{s: s, at: r.Off}
+	for {
+		i, err := e.Next()
+		if errors.Is(err, io.EOF) {
+			return out.flush(r.End)
+		}
+		if err != nil {
+			return sourceError(err)
+		}
+		if err := out.instruction(i); err != nil {
+			return err
+		}
+	}
+}
+
+// instruction takes what the encoder says. Its data are copied, in as many parts as they need.
+func (g *segmenter) instruction(i delta.Instruction) error {
+	if err := g.hole(i.Off); err != nil {
+		return err
+	}
+	if i.Data == nil {
+		if _, err := g.room(); err != nil {
+			return err
+		}
+		return g.add(slave.Part{Off: i.Off, Len: i.Len, From: i.From})
+	}
+	for off, data := i.Off, i.Data; len(data) > 0; {
+		b, err := g.room()
+		if err != nil {
+			return err
+		}
+		n := copy(b, data)
+		if err := g.add(slave.Part{Off: off, Data: b[:n]}); err != nil {
+			return err
+		}
+		off, data = off+int64(n), data[n:]
+	}
+	return nil
+}
+
+// runs gives the encoder a range of a file, run by run of data.
+type runs struct {
+	src     *source
+	at, end int64
+	buf     []byte
+}
+
+// next is a delta.Source. A file that has become shorter reads as zeros from there on: it is torn, and comes back.
+func (r *runs) next() (int64, []byte, error) {
+	start, end, err := r.src.data(r.at, r.end)
+	if err != nil {
+		return 0, nil, err
+	}
+	if start >= r.end {
+		return 0, nil, io.EOF
+	}
+	if r.buf == nil {
+		r.buf = make([]byte, slave.MaxPiece)
+	}
+	b := r.buf[:min(int64(len(r.buf)), end-start)]
+	n, err := r.src.file.ReadAt(b, start)
+	if err != nil {
+		return 0, nil, err
+	}
+	clear(b[n:])
+	r.at = start + int64(len(b))
+	return start, b, nil
+}

@@ -1,0 +1,270 @@
+package crawler
+
+import (
+	"slices"
+	"sync"
+
+	"georep/crawler/plan"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// moves lets a crawl find what was moved, wherever it comes first: a directory with entries that may have come from
+// elsewhere is left at that point, and visited again when the rest of the crawl is through. By then everything that has
+// left its place is parked, or known to stand where another inode belongs (swaps and cycles), and is put in its new place
+// without its content. A directory that has got its place may bring more of that to light, so there are rounds, until one
+// finds nothing: what is left is shipped.
+type moves struct {
+	mu        sync.Mutex
+	since     xtime.Time            // the slave's stime at the beginning: older inodes may be on the slave
+	off       bool                  // nothing is put off any more
+	progress  bool                  // something was found since the last round, or may be by what was met for the first time
+	waiting   []*node               // for their second visit
+	displaced map[xtime.GFID]string // inodes that stand where others belong, and where
+	busy      int                   // visits and operations on their way
+}
+
+// maxDisplaced bounds what is remembered for swaps; beyond that contents are sent.
+const maxDisplaced = 100_000
+
+// mayHaveMoved tells whether an inode that the slave does not have in this place may be there in another: it is older
+// than what the slave has. A mistake costs a second visit, or a content that is sent again.
+func (w *crawl) mayHaveMoved(e *plan.Entry) bool {
+	born := e.Stat.Btime
+	return born.Sec != 0 && xtime.FromTime(unixTime(born)) < w.moves.since
+}
+
+// knownSince notes how far the slave was when the crawl began.
+func (w *crawl) knownSince(root *node, state *slave.DirState) {
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
+	if state.Record.GFID == root.entry.Record.GFID {
+		w.moves.since = state.Record.Xtime
+	}
+}
+
+// putOff takes out of the plan what may be elsewhere on the slave, for a second visit.
+func (w *crawl) putOff(n *node, p *plan.Plan) {
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
+	if w.moves.off || w.moves.since == 0 {
+		return
+	}
+	items, children := p.Items[:0:0], p.Children[:0:0]
+	for _, it := range p.Items {
+		if foreign(it.State, &it.Entry) && w.mayHaveMoved(&it.Entry) && !w.isHeldBack(n, &it.Entry) {
+			w.displace(n, it.State)
+		} else {
+			items = append(items, it)
+		}
+	}
+	for _, c := range p.Children {
+		if c.Make && w.mayHaveMoved(&c.Entry) && !w.isHeldBack(n, &c.Entry) {
+			w.displace(n, c.State)
+		} else {
+			children = append(children, c)
+		}
+	}
+	if len(items) == len(p.Items) && len(children) == len(p.Children) {
+		return
+	}
+	p.Items, p.Children = items, children
+	w.moves.waiting = append(w.moves.waiting, n)
+	w.moves.progress = w.moves.progress || !n.second
+	n.second = true
+	n.give(children)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.own++ // until the second visit has ended
+	n.putOff = true
+}
+
+// give remembers children that are visited on their own from now on: the next visit to n must not send anybody to them.
+func (n *node) give(children []plan.Child) {
+	if n.given == nil {
+		n.given = map[string]bool{}
+	}
+	for i := range children {
+		n.given[children[i].Entry.Name] = true
+	}
+}
+
+func (n *node) notGiven(children []plan.Child) []plan.Child {
+	if len(n.given) == 0 {
+		return children
+	}
+	return slices.DeleteFunc(children, func(c plan.Child) bool { return n.given[c.Entry.Name] })
+}
+
+func (w *crawl) isHeldBack(n *node, e *plan.Entry) bool {
+	return w.c.failures.heldBack(join(n.path, e.Name), e.Record.Xtime, w.c.pass)
+}
+
+// foreign tells whether the slave has nothing in the entry's place, or another inode of the master.
+func foreign(s *slave.EntryState, e *plan.Entry) bool {
+	return s == nil || !s.Record.GFID.IsZero() && s.Record.GFID != e.Record.GFID
+}
+
+// displace remembers what stands where another inode belongs. moves.mu is held.
+func (w *crawl) displace(n *node, s *slave.EntryState) {
+	if s == nil || s.Record.GFID.IsZero() || len(w.moves.displaced) >= maxDisplaced {
+		return
+	}
+	if w.moves.displaced == nil {
+		w.moves.displaced = map[xtime.GFID]string{}
+	}
+	w.moves.displaced[s.Record.GFID] = join(n.path, s.Name)
+}
+
+// began counts visits or operations on their way.
+func (m *moves) began(k int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.busy += k
+}
+
+// found notes that another round may find more.
+func (m *moves) found() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.progress = true
+}
+
+// ended counts their ends. The last one gives the directories that were put off.
+func (m *moves) ended(k int) []*node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.busy -= k; m.busy > 0 || len(m.waiting) == 0 {
+		return nil
+	}
+	out := m.waiting
+	m.waiting, m.off, m.progress = nil, !m.progress, false
+	return out
+}
+
+// ended counts, and begins the second visits when there is nothing else to do.
+func (w *crawl) ended(k int) {
+	for _, n := range w.moves.ended(k) {
+		w.mu.Lock()
+		n.putOff, n.requeued, n.found = false, true, false
+		w.closeDir(n)
+		w.mu.Unlock()
+		w.push(n)
+	}
+}
+
+// bringBack puts inodes that have turned up under new names there, and has the directory surveyed anew. ok is false when
+// the session ended.
+func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
+	w.moves.mu.Lock()
+	displaced := len(w.moves.displaced) > 0
+	w.moves.mu.Unlock()
+	if n.found || w.c.parked.Load() == 0 && !displaced {
+		return false, true
+	}
+	n.found = true
+	fresh := newcomers(p)
+	if len(fresh) == 0 {
+		return false, true
+	}
+	ops, err := w.unparks(n, fresh)
+	if err == nil {
+		restored, err = w.tryMoves(ops)
+	}
+	if err != nil {
+		w.cancel(err)
+		return false, false
+	}
+	if restored {
+		w.moves.found()
+		n.absent = false
+		w.again(n)
+	}
+	return restored, true
+}
+
+// tryMoves tells whether any inode was put in its place. Those that could not be are shipped.
+func (w *crawl) tryMoves(ops []slave.Op) (moved bool, err error) {
+	results, err := w.applyNow(ops)
+	for i, r := range results {
+		w.noteParked(r)
+		moved = moved || ops[i].Kind == slave.OpUnpark && r.Err == nil
+	}
+	return moved, err
+}
+
+// newcomer is an entry that the slave does not have under its name, and what it has there.
+type newcomer struct {
+	plan.Entry
+	state *slave.EntryState
+}
+
+func newcomers(p *plan.Plan) []newcomer {
+	var out []newcomer
+	for _, it := range p.Items {
+		if foreign(it.State, &it.Entry) {
+			out = append(out, newcomer{it.Entry, it.State})
+		}
+	}
+	for _, c := range p.Children {
+		if c.Make {
+			out = append(out, newcomer{c.Entry, c.State})
+		}
+	}
+	return out
+}
+
+// unparks are the operations that put the newcomers that the slave has in their places. What stands elsewhere in the place
+// of another inode is parked first, and so is a directory that stands in the way.
+func (w *crawl) unparks(n *node, fresh []newcomer) ([]slave.Op, error) {
+	gfids := make([]xtime.GFID, len(fresh))
+	for i := range fresh {
+		gfids[i] = fresh[i].Record.GFID
+	}
+	found, err := w.find(gfids)
+	if err != nil {
+		return nil, err
+	}
+	var ops []slave.Op
+	for i := range fresh {
+		e := &fresh[i]
+		from, isDisplaced := w.takeDisplaced(e.Record.GFID)
+		isDisplaced = isDisplaced && !found[i].Parked && !found[i].Linked
+		if !found[i].Parked && !isDisplaced {
+			continue
+		}
+		if isDisplaced {
+			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.Kind, Path: from, Expect: e.Record.GFID})
+		}
+		path := join(n.path, e.Name)
+		if e.state != nil && (e.Kind == slave.Dir || e.state.Kind == slave.Dir) {
+			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.state.Kind, Path: path, Expect: e.state.Record.GFID})
+		}
+		op := slave.Op{Kind: slave.OpUnpark, Entry: e.Kind, Path: path, From: parkedAt(&found[i]),
+			Record: slave.Record{GFID: e.Record.GFID, Xtime: found[i].Record.Xtime}}
+		if e.Kind != slave.Dir && e.Stat.Nlink > 1 {
+			// Without these the slave would take the inode for one with a single name, and settle its group too early.
+			op.Links, op.Ino = e.Stat.Nlink, e.Stat.Ino
+			w.c.groups.Store(true)
+		}
+		ops = append(ops, op)
+	}
+	return ops, nil
+}
+
+// takeDisplaced tells where an inode stands that belongs elsewhere, once.
+func (w *crawl) takeDisplaced(g xtime.GFID) (path string, ok bool) {
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
+	path, ok = w.moves.displaced[g]
+	delete(w.moves.displaced, g)
+	return path, ok
+}
+
+// parkedAt is where in a parked directory an inode was found, if it is not parked itself.
+func parkedAt(f *slave.Found) string {
+	if f.Parked {
+		return f.Path
+	}
+	return ""
+}

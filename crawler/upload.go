@@ -1,0 +1,388 @@
+package crawler
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// Which contents are sent ahead of their operations, and how much of them is on its way.
+const (
+	uploadBytes   = 1 << 20   // of any file
+	deltaBytes    = 128 << 10 // of a file of which the slave has an older content
+	uploadsAtOnce = 4
+	uploadsQueued = 64 // beyond which the crawl waits
+	segmentBytes  = 512 << 10
+	segmentSpan   = 64 << 20 // of a content with holes
+	segmentsAway  = 48       // without an answer, of all uploads together
+)
+
+// uploads bounds what is sent ahead.
+type uploads struct {
+	queued   chan struct{}
+	active   chan struct{}
+	segments chan struct{}
+	buffers  sync.Pool
+}
+
+func (u *uploads) init() {
+	u.queued = make(chan struct{}, uploadsQueued)
+	u.active = make(chan struct{}, uploadsAtOnce)
+	u.segments = make(chan struct{}, segmentsAway)
+	u.buffers.New = func() any { b := make([]byte, segmentBytes); return &b }
+}
+
+// ahead is the content of a task that is to be sent ahead of it.
+type ahead struct {
+	dir    *directory
+	listed beneath.Stat
+	basis  string
+	over   func() // frees its place in the queue; may be called more than once
+}
+
+// sendAhead tells whether an item's content is to be uploaded first, and waits for a place in the queue if so. The basis
+// is what stands under its name, whatever inode that is: after an atomic save it is the old content.
+func (w *crawl) sendAhead(d *directory, it *plan.Item, op *slave.Op) *ahead {
+	if op.Kind != slave.OpPut {
+		return nil
+	}
+	a := &ahead{dir: d, listed: it.Entry.Stat}
+	if s := it.State; s != nil && s.Kind == slave.File && s.Size >= deltaBytes {
+		a.basis = op.Path
+	}
+	if size := it.Entry.Stat.Size; size < deltaBytes || size < uploadBytes && a.basis == "" {
+		return nil
+	}
+	select {
+	case w.uploads.queued <- struct{}{}:
+	case <-w.ctx.Done():
+		return nil
+	}
+	a.over = sync.OnceFunc(func() { <-w.uploads.queued })
+	return a
+}
+
+// uploadThen uploads the content of the last of the tasks, and then sends them all. Where it cannot, that task has failed.
+func (w *crawl) uploadThen(n *node, tasks []task) {
+	last := tasks[len(tasks)-1]
+	w.started(n, 1)
+	w.tasks.Go(func() error {
+		defer w.opsDone(n, 1)
+		defer last.ahead.over()
+		select {
+		case w.uploads.active <- struct{}{}:
+			defer func() { <-w.uploads.active }()
+		case <-w.ctx.Done():
+			return nil
+		}
+		op := last.op
+		counted := w.c.opts.Counters.sendsAhead(op.Meta.Size)
+		err := w.upload(last.ahead, &op)
+		counted()
+		var fatal *sessionError
+		switch {
+		case w.ctx.Err() != nil:
+		case errors.As(err, &fatal):
+			w.cancel(fatal.error)
+		case err != nil:
+			w.outcome(n, &last, slave.Result{Err: &slave.PathError{Op: op.Kind.String(), Path: op.Path, Err: err}})
+		default:
+			w.sendUploaded(n, tasks[:len(tasks)-1], last, op)
+		}
+		return nil
+	})
+}
+
+// sendUploaded sends the tasks, of which the last has its content at the slave already. Where the slave says that it has
+// not, the content goes with the operation.
+func (w *crawl) sendUploaded(n *node, before []task, last task, op slave.Op) {
+	plain := last
+	plain.ahead = nil
+	all := append(append([]task(nil), before...), task{op: op, then: func(r slave.Result) {
+		if errors.Is(r.Err, slave.ErrNeedContent) {
+			w.send(n, plain)
+			return
+		}
+		w.outcome(n, &last, r)
+	}})
+	w.send(n, all...)
+}
+
+// outcome treats the result of a task.
+func (w *crawl) outcome(n *node, t *task, r slave.Result) {
+	if t.then != nil {
+		t.then(r)
+		return
+	}
+	w.result(n, &t.op, r)
+}
+
+// sessionError marks an error that ends the session.
+type sessionError struct{ error }
+
+func (e *sessionError) Unwrap() error { return e.error }
+
+// sending is one content on its way.
+type sending struct {
+	w     *crawl
+	src   *source
+	spec  slave.Upload
+	state slave.UploadState
+	group *errgroup.Group
+	ctx   context.Context
+}
+
+// upload sends the content that op needs and makes op say so. Its error is the path's, or a *sessionError.
+func (w *crawl) upload(a *ahead, op *slave.Op) error {
+	src, err := openSource(a.dir.dir, op.Path, &a.listed)
+	if err != nil {
+		return sourceError(err)
+	}
+	defer src.Close()
+	w.c.parked.Add(1) // whatever comes of it, there may be something to clean
+	s := &sending{w: w, src: src, spec: slave.Upload{GFID: op.Record.GFID, Version: src.version(), Size: src.size, Basis: a.basis}}
+	if s.state, err = w.c.opts.Tree.Begin(w.ctx, &s.spec); err != nil {
+		return &sessionError{err}
+	}
+	if s.state.Err != nil {
+		return s.state.Err
+	}
+	s.group, s.ctx = errgroup.WithContext(w.ctx)
+	err = s.send()
+	if waited := s.group.Wait(); waited != nil {
+		err = waited // what stopped the reading
+	}
+	if err != nil {
+		return err
+	}
+	torn, err := src.changed()
+	if err != nil {
+		return sourceError(err)
+	}
+	if torn {
+		op.Record.Xtime = 0 // it comes back
+	}
+	op.Uploaded, op.Version, op.Open = true, s.spec.Version, nil
+	return nil
+}
+
+// sourceError marks trouble as the master's, with an errno that the rest of the crawl knows.
+func sourceError(err error) error {
+	if gone(err) {
+		err = unix.ENOENT
+	}
+	return errors.Join(slave.ErrSource, err)
+}
+
+// send sends what the slave does not have yet.
+func (s *sending) send() error {
+	index, err := s.index()
+	if err != nil {
+		return err
+	}
+	for _, r := range missing(s.state.Have, s.spec.Size) {
+		if index != nil {
+			err = s.sendDelta(r, index)
+		} else {
+			err = s.sendPlain(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missing is what of [0, size) is not in have, which is ascending.
+func missing(have []slave.Range, size int64) (out []slave.Range) {
+	at := int64(0)
+	for _, h := range have {
+		if h.Off > at {
+			out = append(out, slave.Range{Off: at, End: h.Off})
+		}
+		at = max(at, h.End)
+	}
+	if at < size {
+		out = append(out, slave.Range{Off: at, End: size})
+	}
+	return out
+}
+
+// sendPlain sends a range as it is, without its holes.
+func (s *sending) sendPlain(r slave.Range) error {
+	out := &segmenter{s: s, at: r.Off}
+	for off := r.Off; off < r.End; {
+		start, end, err := s.src.data(off, r.End)
+		if err != nil {
+			return sourceError(err)
+		}
+		if start > off {
+			if err := out.hole(start); err != nil {
+				return err
+			}
+			off = start
+			continue
+		}
+		n, err := out.fill(s.src, off, end)
+		if err != nil {
+			return err
+		}
+		off += n
+	}
+	return out.flush(r.End)
+}
+
+// segmenter gathers parts into segments.
+type segmenter struct {
+	s     *sending
+	at    int64 // where the segment begins
+	buf   *[]byte
+	used  int
+	parts []slave.Part
+}
+
+// hole goes on at off.
+func (g *segmenter) hole(off int64) error {
+	if off-g.at >= segmentSpan {
+		return g.flush(off)
+	}
+	return nil
+}
+
+// fill reads data from off on, no more than fits and not beyond end, and tells how much. A file that has become shorter
+// reads as zeros from there on: it is torn, and comes back.
+func (g *segmenter) fill(src *source, off, end int64) (int64, error) {
+	b, err := g.room()
+	if err != nil {
+		return 0, err
+	}
+	b = b[:min(int64(len(b)), end-off)]
+	n, err := src.file.ReadAt(b, off)
+	if err != nil {
+		return 0, sourceError(err)
+	}
+	clear(b[n:])
+	return int64(len(b)), g.add(slave.Part{Off: off, Data: b})
+}
+
+// room gives the free part of the buffer, of which there is always some.
+func (g *segmenter) room() ([]byte, error) {
+	if g.buf == nil {
+		select {
+		case g.s.w.uploads.segments <- struct{}{}:
+		case <-g.s.ctx.Done():
+			return nil, g.s.ctx.Err()
+		}
+		g.buf = g.s.w.uploads.buffers.Get().(*[]byte)
+	}
+	return (*g.buf)[g.used:], nil
+}
+
+// add takes a part, whose data lie in room.
+func (g *segmenter) add(p slave.Part) error {
+	g.used += len(p.Data)
+	end := p.Off + p.Size()
+	if k := len(g.parts) - 1; k >= 0 && p.Data != nil && g.parts[k].Data != nil && g.parts[k].Off+g.parts[k].Size() == p.Off {
+		g.parts[k].Data = (*g.buf)[g.used-len(p.Data)-len(g.parts[k].Data) : g.used]
+	} else {
+		g.parts = append(g.parts, p)
+	}
+	if g.used == segmentBytes || len(g.parts) == slave.MaxSegmentParts || end-g.at >= segmentSpan {
+		return g.flush(end)
+	}
+	return nil
+}
+
+// flush sends what was gathered as the segment that ends at end.
+func (g *segmenter) flush(end int64) error {
+	if end == g.at {
+		return nil
+	}
+	if _, err := g.room(); err != nil {
+		return err
+	}
+	s, buf := g.s, g.buf
+	seg := &slave.Segment{GFID: s.spec.GFID, Version: s.spec.Version, Range: slave.Range{Off: g.at, End: end}, Parts: g.parts}
+	g.at, g.buf, g.used, g.parts = end, nil, 0, nil
+	s.group.Go(func() error {
+		defer func() { s.w.uploads.buffers.Put(buf); <-s.w.uploads.segments }()
+		return s.write(seg)
+	})
+	return s.ctx.Err()
+}
+
+func (s *sending) write(seg *slave.Segment) error {
+	r, err := s.w.c.opts.Tree.Write(s.ctx, seg)
+	if err != nil {
+		return &sessionError{err}
+	}
+	if r.Err == nil {
+		s.w.c.opts.Counters.uploaded(seg)
+	}
+	return r.Err
+}
+
+// source is a file that is read in ranges.
+type source struct {
+	file   *beneath.Inode
+	listed beneath.Stat
+	size   int64
+	sparse bool
+	stat   beneath.Stat // when it was opened
+}
+
+// openSource opens a file for an upload, as openContent does for a batch.
+func openSource(d *beneath.Dir, path string, listed *beneath.Stat) (*source, error) {
+	_, name := beneath.Split(path)
+	f, err := d.OpenQuietly(name)
+	if err != nil {
+		return nil, err
+	}
+	c := content{file: f, listed: *listed}
+	st, err := c.look()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &source{file: f, listed: *listed, size: st.Size, sparse: int64(st.Blocks)*512 < st.Size, stat: st}, nil
+}
+
+func (s *source) Close() error { return s.file.Close() }
+
+// version tells this state of the content from every other of the inode: whatever changes it changes the ctime.
+func (s *source) version() slave.Version {
+	b := binary.BigEndian.AppendUint64(nil, uint64(s.size))
+	for _, t := range []beneath.Time{s.stat.Mtime, s.stat.Ctime} {
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, uint64(t.Sec)), t.Nsec)
+	}
+	sum := sha256.Sum256(b)
+	return slave.Version(sum[:16])
+}
+
+// changed tells whether the file is no longer what was listed.
+func (s *source) changed() (bool, error) {
+	c := content{file: s.file, listed: s.listed}
+	st, err := s.file.Stat()
+	return err == nil && c.differs(&st), err
+}
+
+// data finds the next run of data at or behind off, up to limit; without more there is an empty one at limit.
+func (s *source) data(off, limit int64) (start, end int64, err error) {
+	if !s.sparse {
+		return off, limit, nil
+	}
+	start, end, err = s.file.Extent(off)
+	if errors.Is(err, unix.ENXIO) || err == nil && start >= limit {
+		return limit, limit, nil // nothing more, or cut short meanwhile
+	}
+	return start, min(end, limit), err
+}
