@@ -3,6 +3,8 @@ package crawler
 import (
 	"sync/atomic"
 
+	"georep/crawler/plan"
+	"georep/internal/beneath"
 	"georep/slave"
 )
 
@@ -22,6 +24,12 @@ type Counters struct {
 	PendingEntries atomic.Int64
 	PendingFiles   atomic.Int64
 	PendingBytes   atomic.Int64
+	// What a crawl has dealt with: entries that it found in step or that the slave took over, sent or not, and the content
+	// of the files among them. Less precise than the rest: what is compared again is counted again.
+	Settled      atomic.Int64
+	SettledBytes atomic.Int64
+	// SkippedDirs counts directories that were in step as a whole, so that nobody looked at how much they hold.
+	SkippedDirs atomic.Int64
 	// Lost holds a slave.Lost: what the slave could not keep so far.
 	Lost atomic.Uint32
 }
@@ -77,16 +85,56 @@ func (c *Counters) end(op *slave.Op, r slave.Result) {
 		return
 	}
 	switch op.Kind {
+	case slave.OpMkdir, slave.OpPut, slave.OpSymlink, slave.OpNode, slave.OpLink, slave.OpMeta:
+		c.Settled.Add(1)
+	}
+	switch op.Kind {
 	case slave.OpPut:
+		c.SettledBytes.Add(op.Meta.Size)
 		c.Files.Add(1)
 		c.Bytes.Add(inBatch(op))
 	case slave.OpLink:
 		c.Links.Add(1)
 	case slave.OpMeta:
+		if op.Entry == slave.File {
+			c.SettledBytes.Add(op.Meta.Size)
+		}
 		c.Adopted.Add(1)
 	case slave.OpUnpark:
 		c.Renames.Add(1)
 	case slave.OpPark:
 		c.Purges.Add(1)
 	}
+}
+
+// Share is the content that one name of an inode stands for: the shares of all its names add up to the file's size. It
+// is 0 for what is no file.
+func Share(st *beneath.Stat) int64 {
+	if slave.KindOf(st.Mode) != slave.File {
+		return 0
+	}
+	return st.Size / int64(max(1, st.Nlink))
+}
+
+// planned counts what one directory's plan leaves alone because it is in step: all that was listed but what the plan has
+// an operation for, which counts when that is done.
+func (c *Counters) planned(listed []plan.Entry, p *plan.Plan) {
+	entries, bytes, dirs := len(listed)-len(p.Items)-len(p.Short), int64(0), 0
+	for i := range listed {
+		bytes += Share(&listed[i].Stat)
+		if listed[i].Kind == slave.Dir {
+			dirs++
+		}
+	}
+	for i := range p.Items {
+		bytes -= Share(&p.Items[i].Entry.Stat)
+	}
+	for i := range p.Children {
+		if p.Children[i].Make {
+			entries--
+		}
+	}
+	c.Settled.Add(int64(entries))
+	c.SettledBytes.Add(bytes)
+	c.SkippedDirs.Add(int64(dirs - len(p.Children)))
 }

@@ -103,7 +103,10 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		w.cancel(err)
 		return
 	}
-	w.carryOut(n, d, plan.Compute(w.entries(n, d, names), state.Entries, w.planOptions()))
+	listed := w.entries(n, d, names)
+	p := plan.Compute(listed, state.Entries, w.planOptions())
+	w.c.opts.Counters.planned(listed, &p)
+	w.carryOut(n, d, p)
 }
 
 // beginVisit counts the visit as one of the node's own operations, unless again has done so.

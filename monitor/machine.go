@@ -80,12 +80,11 @@ type machine struct {
 	killAt   time.Time // when ending
 	tries    int       // that went wrong in a row
 
-	fault   *report.Fault // why it is not replicating, until a worker is ready
-	fresh   bool          // fault is from this worker
-	marker  string        // trouble of the marker
-	before  status.Synced // by the workers before this one
-	sampled time.Time     // of the last rates
-	sample  status.Synced // then
+	fault  *report.Fault // why it is not replicating, until a worker is ready
+	fresh  bool          // fault is from this worker
+	marker string        // trouble of the marker
+	before status.Synced // by the workers before this one
+	pulse  pulse         // how fast it goes
 
 	st    status.Status
 	dirty bool // st has news

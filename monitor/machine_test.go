@@ -193,15 +193,27 @@ func TestMachineProgress(t *testing.T) {
 		t.Errorf("a connected worker knows best: %+v", m.st)
 	}
 	feed(2*time.Second, progress(report.Progress{Synced: status.Synced{Files: 50, BytesWire: 100}}))
-	if m.st.Rates.Files != 25 || m.st.Rates.BytesWire != 50 {
-		t.Errorf("rates %+v", m.st.Rates)
+	if got := m.status(now).Rates; got != (status.Rates{Files: 20, BytesWire: 50}) {
+		t.Errorf("rates %+v", got)
 	}
-	if got := m.status(now.Add(6 * time.Second)).Rates; got != (status.Rates{}) {
+	if got := m.status(now.Add(2 * time.Second)).Rates; got != (status.Rates{Files: 10, BytesWire: 25}) {
+		t.Errorf("rates two seconds later: %+v", got)
+	}
+	if got := m.status(now.Add(10 * time.Second)).Rates; got != (status.Rates{}) {
 		t.Errorf("rates when nothing happens: %+v", got)
 	}
+	feed(0, progress(report.Progress{Synced: status.Synced{Files: 50, BytesWire: 100}, ETASeconds: 60}))
+	if got := m.status(now.Add(time.Second)).ETASeconds; got != 60 {
+		t.Errorf("ETA %v, want the worker's", got)
+	}
+	if got := m.status(now.Add(6 * time.Second)).ETASeconds; got != 0 {
+		t.Errorf("ETA %v of a worker that says nothing any more", got)
+	}
+	feed(0, progress(report.Progress{Synced: status.Synced{Files: 50, BytesWire: 100}, ETASeconds: 60}))
 	feed(0, exited{"x"})
-	if m.st.Crawl != status.NoCrawl || m.st.WorkerPid != 0 || m.st.Restarts != 1 {
-		t.Errorf("after the end: %+v", m.st)
+	if got := m.status(now); got.Crawl != status.NoCrawl || got.WorkerPid != 0 || got.Restarts != 1 || got.ETASeconds != 0 ||
+		got.Rates != (status.Rates{}) {
+		t.Errorf("after the end: %+v", got)
 	}
 	feed(time.Second, wake{}, spawned{8}, ready(), progress(report.Progress{Synced: status.Synced{Files: 1}}))
 	if m.st.Synced.Files != 51 || m.st.WorkerPid != 8 {

@@ -7,11 +7,24 @@ import (
 	"georep/status"
 )
 
-// ratesAge is how long rates are shown after the last progress; sampleEvery is what they are averaged over.
-const (
-	ratesAge    = 5 * time.Second
-	sampleEvery = time.Second
-)
+// pulse counts what has been done over the last seconds.
+type pulse struct {
+	files, content, wire status.Window
+}
+
+func (p *pulse) add(now time.Time, s status.Synced) {
+	p.files.Add(now, s.Files)
+	p.content.Add(now, s.BytesContent)
+	p.wire.Add(now, s.BytesWire)
+}
+
+func (p *pulse) rates(now time.Time) status.Rates {
+	return status.Rates{Files: p.files.PerSecond(now), BytesContent: p.content.PerSecond(now),
+		BytesWire: p.wire.PerSecond(now)}
+}
+
+// silent is how long the worker's ETA is shown after its last report: a worker that works reports more often.
+const silent = 5 * time.Second
 
 // report takes what the worker said.
 func (m *machine) report(now time.Time, r report.Report) {
@@ -42,25 +55,9 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	if p.Checkpoint != "" {
 		st.Checkpoint = p.Checkpoint
 	}
-	m.rates(now)
+	st.ETASeconds = p.ETASeconds
+	m.pulse.add(now, st.Synced)
 	m.dirty = true
-}
-
-// rates compares with a sample that is at least a second old; after a longer silence it only takes a new one.
-func (m *machine) rates(now time.Time) {
-	since := now.Sub(m.sampled)
-	if since < sampleEvery {
-		return
-	}
-	if since <= ratesAge {
-		per := 1 / since.Seconds()
-		m.st.Rates = status.Rates{
-			Files:        per * float64(m.st.Synced.Files-m.sample.Files),
-			BytesContent: per * float64(m.st.Synced.BytesContent-m.sample.BytesContent),
-			BytesWire:    per * float64(m.st.Synced.BytesWire-m.sample.BytesWire),
-		}
-	}
-	m.sampled, m.sample = now, m.st.Synced
 }
 
 // settle derives the state from what is known.
@@ -74,7 +71,7 @@ func (m *machine) settle(now time.Time) {
 	}
 	m.st.State, m.st.Reason, m.st.FinalReason = state, reason, final
 	if state != status.Active {
-		m.st.Crawl, m.st.Rates = status.NoCrawl, status.Rates{}
+		m.st.Crawl, m.st.ETASeconds, m.pulse = status.NoCrawl, 0, pulse{}
 	}
 }
 
@@ -97,10 +94,11 @@ func (m *machine) state() (state status.State, reason string, final bool) {
 
 // status is what to write now.
 func (m *machine) status(now time.Time) status.Status {
-	if now.Sub(m.sampled) > ratesAge {
-		m.st.Rates = status.Rates{}
+	if now.Sub(m.heard) > silent {
+		m.st.ETASeconds = 0
 	}
 	st := m.st
+	st.Rates = m.pulse.rates(now)
 	st.Updated = status.Time{Time: now.Round(0)}
 	return st
 }

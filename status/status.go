@@ -118,7 +118,7 @@ func (f *Failure) UnmarshalJSON(b []byte) error {
 // MaxFailures is how many failures a status lists; FailuresTotal counts them all.
 const MaxFailures = 100
 
-// Rates is how fast the worker goes, averaged over the last seconds.
+// Rates is how fast the worker goes, averaged over the last ten seconds (see Window).
 type Rates struct {
 	Files        float64 `json:"files_per_second"`
 	BytesContent float64 `json:"bytes_content_per_second"`
@@ -143,11 +143,14 @@ type Status struct {
 	Checkpoint    string    `json:"checkpoint"` // "N/A" or what the worker says of it
 	Stime         uint64    `json:"stime"`      // an xtime.Time: the slave root's stamp; 0: none
 	Rates         Rates     `json:"progress"`
-	Restarts      int       `json:"worker_restarts"` // since the monitor began
-	StateSince    Time      `json:"state_since"`
-	Updated       Time      `json:"updated"` // when this was written
-	MonitorPid    int       `json:"monitor_pid"`
-	FinalReason   bool      `json:"reason_final"` // the reason needs the operator; it is retried at the slowest pace only
+	// ETASeconds is how long the first sync still takes if it goes on as in the last seconds; 0, and absent from the
+	// JSON, when that is not known or it is over.
+	ETASeconds  float64 `json:"eta_seconds,omitempty"`
+	Restarts    int     `json:"worker_restarts"` // since the monitor began
+	StateSince  Time    `json:"state_since"`
+	Updated     Time    `json:"updated"` // when this was written
+	MonitorPid  int     `json:"monitor_pid"`
+	FinalReason bool    `json:"reason_final"` // the reason needs the operator; it is retried at the slowest pace only
 }
 
 // New returns the status of a session that was never started.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -242,7 +243,45 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestPace: the detail says how fast it goes and how long it takes, where that is known.
+func TestPace(t *testing.T) {
+	s := New("data", "h::v")
+	var idle, busy bytes.Buffer
+	idleErr := WriteTable(&idle, []Status{s}, true)
+	s.Rates, s.ETASeconds = Rates{Files: 12.34, BytesContent: 3 << 20, BytesWire: 1536}, 75
+	if err := errors.Join(idleErr, WriteTable(&busy, []Status{s}, true)); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(idle.String(), "files/s") || strings.Contains(idle.String(), "data ->") {
+		t.Errorf("an idle session has a pace:\n%s", idle.String())
+	}
+	if want := "  12.3 files/s, 3.0 MiB/s of content, 1.5 KiB/s on the wire, ETA 1m15s\n"; !strings.Contains(busy.String(), want) {
+		t.Errorf("the detail lacks %q:\n%s", want, busy.String())
+	}
+	for eta, want := range map[float64]bool{0: false, 75: true} {
+		s.ETASeconds = eta
+		b, err := json.Marshal(s)
+		if err != nil || strings.Contains(string(b), `"eta_seconds":75`) != want || strings.Contains(string(b), "eta_seconds") != want {
+			t.Errorf("ETA %v: %s, %v", eta, b, err)
+		}
+	}
+	s.State = Active
+	view := View{Time: s.Updated.Time, Pid: 1, Running: true, Started: true}
+	if s.MonitorPid = 1; s.Now(view).ETASeconds != 75 {
+		t.Error("the ETA of a session at work is not shown")
+	}
+	if view.Running = false; s.Now(view).ETASeconds != 0 {
+		t.Error("an ETA though nobody replicates")
+	}
+}
+
 func TestForPeople(t *testing.T) {
+	for seconds, want := range map[float64]string{0: "", -1: "", math.NaN(): "", math.Inf(1): "", 1e300: "", 0.2: "ETA 1s",
+		3700.4: "ETA 1h1m40s"} {
+		if got := ETA(seconds); got != want {
+			t.Errorf("ETA(%v) = %q, want %q", seconds, got, want)
+		}
+	}
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 1 << 40: "1.0 TiB", 1<<63 - 1: "8.0 EiB"} {
 		if got := Bytes(n); got != want {
 			t.Errorf("Bytes(%d) = %q, want %q", n, got, want)

@@ -69,12 +69,16 @@ func align(b *strings.Builder, rows [][]string) {
 	}
 }
 
-// writeDetail says why the session does not go on, and what is held back.
+// writeDetail says how fast the session goes, or why it does not go on, and what is held back.
 func (s Status) writeDetail(b *strings.Builder) {
-	if s.Reason == "" && len(s.Failures) == 0 {
+	pace := s.pace()
+	if s.Reason == "" && len(s.Failures) == 0 && pace == "" {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
+	if pace != "" {
+		fmt.Fprintf(b, "  %s\n", pace)
+	}
 	if s.Reason != "" {
 		fmt.Fprintf(b, "  %s since %s: %s\n", Printable(string(s.State)), when(s.StateSince), Printable(s.Reason))
 	}
@@ -84,6 +88,28 @@ func (s Status) writeDetail(b *strings.Builder) {
 	if more := s.FailuresTotal - len(s.Failures); more > 0 {
 		fmt.Fprintf(b, "  ... and %d more\n", more)
 	}
+}
+
+// pace has the rates and, in a first sync, the time that is left; "" where nothing goes on.
+func (s Status) pace() string {
+	var parts []string
+	if s.Rates != (Rates{}) {
+		parts = append(parts, fmt.Sprintf("%.1f files/s, %s/s of content, %s/s on the wire", s.Rates.Files,
+			Bytes(int64(s.Rates.BytesContent)), Bytes(int64(s.Rates.BytesWire))))
+	}
+	if eta := ETA(s.ETASeconds); eta != "" {
+		parts = append(parts, eta)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// ETA writes the time that is left, such as "ETA 1h2m3s", for people; "" where it is not known.
+func ETA(seconds float64) string {
+	const longest = 365 * 24 * 3600 // beyond which it says nothing, and a Duration may not hold it
+	if !(seconds > 0 && seconds < longest) {
+		return ""
+	}
+	return "ETA " + max(time.Second, time.Duration(seconds*float64(time.Second)).Round(time.Second)).String()
 }
 
 // lag is a duration for people; in step it is 0s, and where nothing is known N/A.

@@ -56,7 +56,7 @@ func (s Status) Now(v View) Status {
 	if s.State == Active || s.State == Passive {
 		return s
 	}
-	s.Crawl, s.Rates = NoCrawl, Rates{}
+	s.Crawl, s.Rates, s.ETASeconds = NoCrawl, Rates{}, 0
 	if !s.LastSynced.IsZero() {
 		s.LagSeconds = max(s.LagSeconds, v.Time.Sub(s.LastSynced.Time).Seconds())
 	}

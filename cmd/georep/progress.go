@@ -43,6 +43,9 @@ func (p *progress) status(st status.Status) {
 	}
 	fmt.Fprintf(p.w, "%s%s, %s: %d files, %s to go; %s/s", clearLine, st.State, st.Crawl, st.Pending.Files,
 		status.Bytes(st.Pending.Bytes), status.Bytes(int64(st.Rates.BytesContent)))
+	if eta := status.ETA(st.ETASeconds); eta != "" {
+		fmt.Fprintf(p.w, ", %s", eta)
+	}
 }
 
 func (p *progress) clear() {
@@ -57,7 +60,7 @@ type counts struct {
 	elapsed       time.Duration
 }
 
-// syncLine has files, bytes, rate and, where the number of entries is known, the time that is left.
+// syncLine has files, bytes, rate and, where it is known, the time that is left.
 func syncLine(r report.Progress, n counts) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d", n.seen)
@@ -69,17 +72,8 @@ func syncLine(r report.Progress, n counts) string {
 		rate = float64(r.Synced.BytesContent) / s
 	}
 	fmt.Fprintf(&b, " entries, %d files, %s, %s/s", r.Synced.Files, status.Bytes(r.Synced.BytesContent), status.Bytes(int64(rate)))
-	if left, ok := n.left(); ok {
-		fmt.Fprintf(&b, ", ETA %s", left)
+	if eta := status.ETA(r.ETASeconds); eta != "" {
+		b.WriteString(", " + eta)
 	}
 	return b.String()
-}
-
-// left guesses from the entries seen so far.
-func (n counts) left() (time.Duration, bool) {
-	if n.seen <= 0 || n.entries <= n.seen || n.elapsed < time.Second {
-		return 0, false
-	}
-	perEntry := float64(n.elapsed) / float64(n.seen)
-	return time.Duration(perEntry * float64(n.entries-n.seen)).Round(time.Second), true
 }

@@ -92,7 +92,7 @@ func recordSync(r *registration, p report.Progress) error {
 		st = status.New(r.session.Master, r.session.Slave.String())
 	}
 	st.State, st.Reason, st.WorkerPid, st.MonitorPid = status.Stopped, "", 0, os.Getpid()
-	st.Synced, st.Pending, st.LagSeconds = p.Synced, p.Pending, p.LagSeconds
+	st.Synced, st.Pending, st.LagSeconds, st.ETASeconds = p.Synced, p.Pending, p.LagSeconds, 0
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
 	if p.LastSynced.After(st.LastSynced.Time) {
 		st.LastSynced = p.LastSynced

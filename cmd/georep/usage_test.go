@@ -196,11 +196,12 @@ func TestInterrupted(t *testing.T) {
 }
 
 func TestSyncLine(t *testing.T) {
-	r := report.Progress{Synced: status.Synced{Files: 5, BytesContent: 2 << 20}}
+	r := report.Progress{Synced: status.Synced{Files: 5, BytesContent: 2 << 20}, ETASeconds: 6}
 	got := syncLine(r, counts{entries: 100, seen: 25, elapsed: 2 * time.Second})
 	if want := "25 of 100 entries, 5 files, 2.0 MiB, 1.0 MiB/s, ETA 6s"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	r.ETASeconds = 0
 	if got := syncLine(r, counts{seen: 25}); strings.Contains(got, "ETA") || strings.Contains(got, "of") {
 		t.Errorf("%q guesses", got)
 	}

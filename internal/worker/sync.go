@@ -57,7 +57,9 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 	if err != nil {
 		return report.Progress{}, err
 	}
-	s := &oneShot{cr: cr, counters: counters, wire: wire, master: m, show: c.Progress}
+	s := &oneShot{cr: cr, counters: counters, wire: wire, master: m, show: c.Progress,
+		eta: newEstimator(m.Dir, counters, wire, c.Logger)}
+	defer s.eta.stop()
 	err = s.run(ctx)
 	if err == nil {
 		err = cr.Clean(ctx, o.KeepDeleted)
@@ -121,7 +123,9 @@ type oneShot struct {
 	wire     *atomic.Int64
 	master   *master
 	show     func(p report.Progress, entries, seen int64)
+	eta      *estimator
 	began    time.Time
+	first    atomic.Bool // the slave had no stime when this began
 	inStep   atomic.Bool
 }
 
@@ -140,6 +144,7 @@ func (s *oneShot) run(ctx context.Context) error {
 		s.inStep.Store(true)
 		return nil
 	}
+	s.first.Store(look.Stime == 0)
 	for range syncTries {
 		out, err := s.cr.Pass(ctx)
 		if err != nil {
@@ -179,7 +184,9 @@ func (s *oneShot) showLoop(stop <-chan struct{}) {
 			return
 		case <-tick.C:
 			if s.show != nil {
-				s.show(s.report(), s.master.entries(), s.counters.Entries.Load())
+				p := s.report()
+				p.ETASeconds = s.eta.seconds(time.Now(), s.first.Load())
+				s.show(p, s.master.entries(), s.counters.Entries.Load())
 			}
 		}
 	}

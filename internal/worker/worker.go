@@ -93,7 +93,8 @@ func replicate(ctx context.Context, c Config, reports *report.Writer) error {
 			Int64("files", counters.Files.Load()).Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
 	}()
 	told := &teller{reports: reports, counters: counters, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
-		log: c.Logger}
+		log: c.Logger, eta: newEstimator(m.Dir, counters, wire, c.Logger)}
+	defer told.eta.stop()
 	ctx, stop := watch(ctx, tree)
 	defer stop()
 	err = cr.Follow(ctx, crawler.FollowOptions{Poll: poll, KeepDeleted: o.KeepDeleted, Heartbeat: m.heartbeat,
@@ -213,6 +214,7 @@ type teller struct {
 	wire     *atomic.Int64
 	runtime  string
 	log      zerolog.Logger
+	eta      *estimator
 	lost     slave.Lost
 	said     string // the trouble that was logged last
 }
@@ -242,6 +244,7 @@ func (t *teller) progress(p crawler.Progress) {
 	if s, err := marker.ReadStatus(t.runtime); err == nil {
 		out.Marker = s.Source
 	}
+	out.ETASeconds = t.eta.seconds(time.Now(), p.Stime == 0)
 	t.reports.Progress(out)
 }
 

@@ -36,6 +36,7 @@ type Progress struct {
 	FailuresTotal int              `json:"failures_total"` // Failures may list fewer
 	Marker        string           `json:"marker,omitempty"`
 	Checkpoint    string           `json:"checkpoint,omitempty"`
+	ETASeconds    float64          `json:"eta_seconds,omitempty"` // of a first sync; 0: not known
 }
 
 // Fault is trouble that keeps the session from replicating.

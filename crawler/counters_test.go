@@ -1,0 +1,62 @@
+package crawler_test
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"georep/crawler"
+	"georep/internal/beneath"
+)
+
+// TestSettled: what a first crawl has dealt with is, in the end, what there is; and a later one counts what is in step
+// beside what it brings over.
+func TestSettled(t *testing.T) {
+	w := newWorld(t)
+	w.ok(os.MkdirAll(w.at("a", "b"), 0o755))
+	w.write("a/b/file", "12345")
+	w.write("a/linked", "12345678")
+	w.ok(os.Link(w.at("a", "linked"), w.at("a", "name")))
+	w.ok(os.Symlink("x", w.at("symlink")))
+	w.mark("a/b/file", "a/linked", "a/name", "symlink")
+	w.inStepAfterPass()
+	if got := settled(&w.counters); got != [3]int64{6, 13, 0} {
+		t.Errorf("entries, bytes, skipped directories: %v after the first crawl, want 6, 13, 0", got)
+	}
+	w.write("a/file", "123")
+	w.mark("a/file")
+	w.inStepAfterPass()
+	// The root's two entries, and in a: linked and name, which are in step, the new file, and b, which nobody enters.
+	if got := settled(&w.counters); got != [3]int64{6 + 2 + 4, 13 + 8 + 3, 1} {
+		t.Errorf("entries, bytes, skipped directories: %v after the second crawl, want 12, 24, 1", got)
+	}
+}
+
+func (w *world) inStepAfterPass() {
+	w.t.Helper()
+	if out := w.pass(); out.Stime == 0 {
+		w.t.Fatal("not in step")
+	}
+}
+
+func settled(c *crawler.Counters) [3]int64 {
+	return [3]int64{c.Settled.Load(), c.SettledBytes.Load(), c.SkippedDirs.Load()}
+}
+
+func TestShare(t *testing.T) {
+	for name, c := range map[string]struct {
+		st   beneath.Stat
+		want int64
+	}{
+		"one name":            {beneath.Stat{Mode: unix.S_IFREG, Size: 100, Nlink: 1}, 100},
+		"two names":           {beneath.Stat{Mode: unix.S_IFREG, Size: 100, Nlink: 2}, 50},
+		"no name, being gone": {beneath.Stat{Mode: unix.S_IFREG, Size: 100}, 100},
+		"a directory":         {beneath.Stat{Mode: unix.S_IFDIR, Size: 4096, Nlink: 2}, 0},
+		"a symbolic link":     {beneath.Stat{Mode: unix.S_IFLNK, Size: 5, Nlink: 1}, 0},
+	} {
+		if got := crawler.Share(&c.st); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
