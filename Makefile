@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench soak fuzz
+.PHONY: build test race lint demo bench bench-syscalls soak fuzz
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -19,9 +19,16 @@ lint:
 	go tool staticcheck ./...
 	go test ./internal/lint
 
-# Compared with rsync over the same sshd in the same run; see docs/measurements.md.
-bench: build
-	go test -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x ./integration/...
+# georep beside rsync, lsyncd and tar, as a table and plots in docs/; takes an hour or two. For a try of a few minutes:
+# make bench BENCH='-scale 0.01 -runs 1'. See docs/measurements.md.
+BENCH = -out docs
+bench:
+	sh integration/bench/setup.sh
+	go run ./integration/bench $(BENCH)
+
+bench-syscalls:
+	sh integration/bench/setup.sh
+	go run ./integration/bench -rows syscalls
 
 # The random-operation suite over all seeds, and 100 kills: longer than CI has time for.
 soak:

@@ -255,13 +255,15 @@ func TestPace(t *testing.T) {
 	if strings.Contains(idle.String(), "files/s") || strings.Contains(idle.String(), "data ->") {
 		t.Errorf("an idle session has a pace:\n%s", idle.String())
 	}
-	if want := "  12.3 files/s, 3.0 MiB/s of content, 1.5 KiB/s on the wire, ETA 1m15s\n"; !strings.Contains(busy.String(), want) {
+	want := "  12.3 files/s, 3.0 MiB/s of content, 1.5 KiB/s on the wire, ETA 1m15s\n"
+	if !strings.Contains(busy.String(), want) {
 		t.Errorf("the detail lacks %q:\n%s", want, busy.String())
 	}
 	for eta, want := range map[float64]bool{0: false, 75: true} {
 		s.ETASeconds = eta
 		b, err := json.Marshal(s)
-		if err != nil || strings.Contains(string(b), `"eta_seconds":75`) != want || strings.Contains(string(b), "eta_seconds") != want {
+		text := string(b)
+		if err != nil || strings.Contains(text, `"eta_seconds":75`) != want || strings.Contains(text, "eta_seconds") != want {
 			t.Errorf("ETA %v: %s, %v", eta, b, err)
 		}
 	}
