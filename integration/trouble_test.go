@@ -251,24 +251,63 @@ func remount(t *testing.T, s *session, flags uintptr) {
 	}
 }
 
-// TestDeadConnections cuts and stalls the line; the session goes on by itself.
-func TestDeadConnections(t *testing.T) {
-	master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
-	s := newSession(t, master, slave)
-	p, err := proxy.New(s.sshd.Addr(), proxy.Options{})
+// through puts a line between the session's master and its sshd, for the time of the test.
+func (s *session) through(o proxy.Options) *proxy.Proxy {
+	s.t.Helper()
+	p, err := proxy.New(s.sshd.Addr(), o)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	defer p.Close()
+	s.t.Cleanup(func() { p.Close() })
 	known, err := os.ReadFile(s.sshd.KnownHostsFile)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	port := s.sshd.Addr()[strings.LastIndex(s.sshd.Addr(), ":"):]
 	via := p.Addr()[strings.LastIndex(p.Addr(), ":"):]
 	s.sshd.KnownHostsFile = filepath.Join(s.state, "known")
-	writeFile(t, s.sshd.KnownHostsFile, strings.ReplaceAll(string(known), port, via))
+	if err := os.WriteFile(s.sshd.KnownHostsFile, []byte(strings.ReplaceAll(string(known), port, via)), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
 	s.port = p.Port()
+	return p
+}
+
+// TestProgressOfAFirstSync: over a slow line the status says how fast it goes and how long it takes; when the slave is
+// in step there is no time left to tell.
+func TestProgressOfAFirstSync(t *testing.T) {
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	s := newSession(t, master, slave)
+	known := s.sshd.KnownHostsFile
+	s.through(proxy.Options{Rate: 300 << 10, Window: 1 << 20})
+	if err := tree.Many(master, 2000, 100, 32<<10); err != nil { // minutes of it
+		t.Fatal(err)
+	}
+	s.must(s.start())
+	st := s.waitStatus("rates and an ETA", func(st status.Status) bool {
+		return st.ETASeconds > 0 && st.Rates.BytesWire > 0 && st.Rates.BytesContent > 0 && st.Rates.Files > 0
+	})
+	if left := float64(2000*32<<10) / st.Rates.BytesContent; st.ETASeconds > 10*left {
+		t.Errorf("an ETA of %v s, though all of it would take %v s at %v a second", st.ETASeconds, left, st.Rates.BytesContent)
+	}
+	detail := s.must(s.run("status", "--detail")).stdout
+	if !strings.Contains(detail, "files/s") || !strings.Contains(detail, "on the wire") {
+		t.Errorf("the detail does not say how fast it goes:\n%s", detail)
+	}
+	s.must(s.run("stop", s.masterArg, s.spec))
+	s.sshd.KnownHostsFile, s.port = known, s.sshd.Port // the LAN
+	s.must(s.start())
+	s.waitSynced()
+	if st := s.status(); st.ETASeconds != 0 {
+		t.Errorf("an ETA of %v s when the slave is in step", st.ETASeconds)
+	}
+}
+
+// TestDeadConnections cuts and stalls the line; the session goes on by itself.
+func TestDeadConnections(t *testing.T) {
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	s := newSession(t, master, slave)
+	p := s.through(proxy.Options{})
 	if err := tree.Many(master, 300, 30, 20000); err != nil {
 		t.Fatal(err)
 	}
