@@ -1,0 +1,98 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"georep/integration/harness/fstest"
+	"georep/integration/harness/proxy"
+)
+
+// incompressible makes a file that cannot be sent in fewer bytes.
+func incompressible(t *testing.T, path string, size int, seed byte) {
+	t.Helper()
+	b := make([]byte, size)
+	if _, err := rand.NewChaCha8([32]byte{seed}).Read(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// received is how much of all uploads the slave has on disk.
+func (s *session) received() (n int64) {
+	list, _ := os.ReadDir(filepath.Join(s.slave, ".georep", "partial"))
+	for _, e := range list {
+		if info, err := e.Info(); err == nil {
+			n += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+	}
+	return n
+}
+
+// TestLargeFileGoesOn: a file whose sending was cut by the line, by the end of the agent or of the worker, goes on where it
+// was; and what has changed in it since the slave has it is all that is sent.
+func TestLargeFileGoesOn(t *testing.T) {
+	const size, again = 64 << 20, 12 << 20
+	for _, kind := range []string{fstest.Ext4, fstest.Btrfs} {
+		t.Run(kind, func(t *testing.T) {
+			master, slave := twoSides(t, fstest.Mount(t, kind, fstest.Options{Size: 1 << 30}))
+			s := newSession(t, master, slave)
+			p := s.through(proxy.Options{Rate: 40 << 20})
+			s.must(s.start("--retry-max", "1s"))
+			s.waitSynced()
+			for i, cut := range []func(){
+				func() { p.Cut() },
+				func() { s.kill(s.agentPid()) },
+				func() { s.kill(s.status().WorkerPid) },
+			} {
+				before := p.Stats().BytesUp
+				outside := filepath.Join(filepath.Dir(master), "file")
+				incompressible(t, outside, size, byte(i))
+				if err := os.Rename(outside, filepath.Join(master, fmt.Sprint("large", i))); err != nil {
+					t.Fatal(err)
+				}
+				for deadline := time.Now().Add(patience); s.received() < size*6/10; pause(t, 10*time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("only %d bytes arrived", s.received())
+					}
+				}
+				cut()
+				s.waitSynced()
+				if n := p.Stats().BytesUp - before; n < size || n > size+again {
+					t.Errorf("cut %d: %d bytes were sent for %d", i, n, size)
+				}
+			}
+			before := p.Stats().BytesUp
+			f, err := os.OpenFile(filepath.Join(master, "large2"), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = f.WriteAt(make([]byte, 1<<20), size/2)
+			if cerr := f.Close(); err != nil || cerr != nil {
+				t.Fatal(err, cerr)
+			}
+			s.waitSynced()
+			if n := p.Stats().BytesUp - before; n > 2<<20 {
+				t.Errorf("%d bytes were sent for a change of 1 MiB", n)
+			}
+		})
+	}
+}
+
+// kill ends a process of the session, which must be one of ours.
+func (s *session) kill(pid int) {
+	s.t.Helper()
+	if pid <= 1 || !isGeorep(pid) {
+		s.t.Fatalf("%d is no process of the session", pid)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		s.t.Fatal(err)
+	}
+}
