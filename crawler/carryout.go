@@ -93,7 +93,8 @@ func (w *crawl) find(gfids []xtime.GFID) (out []slave.Found, err error) {
 	return out, nil
 }
 
-// applyNow applies operations outside the stream of batches and waits for them.
+// applyNow applies operations outside the stream of batches and waits for them, also when the crawl is given up
+// meanwhile (see shipper).
 func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
 	var all []slave.Result
 	for len(ops) > 0 {
@@ -101,7 +102,7 @@ func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
 		for i := range ops[:k] {
 			w.c.opts.Counters.begin(&ops[i])
 		}
-		results, err := w.c.opts.Tree.Apply(w.ctx, &slave.Batch{Ops: ops[:k]})
+		results, err := w.c.opts.Tree.Apply(w.session, &slave.Batch{Ops: ops[:k]})
 		if err != nil {
 			return nil, err
 		}
@@ -199,10 +200,13 @@ func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 	dir, stat := d.dir, e.Stat
 	op.Open = func() (slave.Content, error) {
 		c, err := openContent(dir, e.Name, &stat)
-		if err != nil && gone(err) {
-			err = unix.ENOENT // what moved is gone from here; the far end only knows errnos
+		switch {
+		case err == nil:
+			return stopping{c, w.ctx}, nil
+		case gone(err):
+			return nil, unix.ENOENT // what moved is gone from here; the far end only knows errnos
 		}
-		return c, err
+		return nil, err
 	}
 	// Whatever else the name leads to meanwhile, the content that goes with this is that of the inode that was listed.
 	op.Meta, err = w.m.meta(d.dir, e.Name, &stat)

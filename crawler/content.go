@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"context"
 	"errors"
 	"io"
 	"time"
@@ -181,3 +182,18 @@ func (c *content) End() slave.End { return c.end }
 
 // Close implements slave.Content.
 func (c *content) Close() error { return c.file.Close() }
+
+// stopping is a content that ends with an error once its crawl is given up, so that a batch under way, which is awaited,
+// does not take as long as a large file does.
+type stopping struct {
+	slave.Content
+	crawl context.Context
+}
+
+// Next implements slave.Content.
+func (s stopping) Next() (slave.Piece, error) {
+	if err := s.crawl.Err(); err != nil {
+		return slave.Piece{}, err
+	}
+	return s.Content.Next()
+}

@@ -29,7 +29,7 @@ import (
 	"georep/slave"
 )
 
-// Options say what a Crawler works on. All but the last three must be set.
+// Options say what a Crawler works on. All but the last four must be set.
 type Options struct {
 	Root       *beneath.Dir // of the master, opened with oneFS; the caller's to close, after the Crawler is done
 	Path       string       // of Root, for messages
@@ -45,4 +45,5 @@ type Options struct {
 	MaxDelete int
 	Quick     bool
 	RetryMax  time.Duration // bound of the back-off of one entry; 0 means a minute
+	InFlight  int           // batches on their way, sent and not yet answered; 0 means 8
 }

@@ -24,7 +24,7 @@ const maxOpen = 512
 type crawl struct {
 	c      *Crawler
 	m      *master
-	ctx    context.Context
+	ctx    context.Context // of this crawl; what is applied on the slave has the session's
 	cancel context.CancelCauseFunc
 	ship   *shipper
 
@@ -37,6 +37,7 @@ type crawl struct {
 	done    chan struct{} // closed when the root is finished
 	stime   xtime.Time    // written before done is closed
 
+	session  context.Context
 	checked  map[xtime.GFID]bool // inodes whose names were checked in this pass
 	revisits []*node             // to be visited once those on their way are finished; finishRoot's
 	tasks    errgroup.Group
@@ -77,7 +78,8 @@ func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
 	w := &crawl{c: c, m: m, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
 		checked: map[xtime.GFID]bool{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
-	w.ship = newShipper(c.opts.Tree, c.opts.Counters, func(err error) { w.cancel(err) })
+	w.session = ctx
+	w.ship = newShipper(ctx, &c.opts, func(err error) { w.cancel(err) })
 	w.guard.opts = &c.opts
 	w.uploads.init()
 	w.stack.init()

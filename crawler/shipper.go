@@ -7,11 +7,12 @@ import (
 	"georep/slave"
 )
 
-// Bounds of what is on its way to the slave.
+// Bounds of what is on its way to the slave. A file that is larger than batchBytes makes a batch of its own, so that
+// nothing small waits for it.
 const (
 	batchOps        = 256
 	batchBytes      = 4 << 20
-	batchesInFlight = 8
+	batchesInFlight = 8 // where Options.InFlight says nothing
 )
 
 // job is a run of operations that stay together in one batch, in order. done is called once, with a result each,
@@ -23,8 +24,13 @@ type job struct {
 
 // shipper gathers jobs into batches and keeps several batches on their way. What is submitted while the link is busy
 // travels together; what comes alone leaves at once.
+//
+// Batches are sent with the context of the session, not that of the crawl: one that was begun is seen to its end, so that
+// nothing of a crawl is under way when that is over. The next crawl reads the slave, and its batches could overtake those
+// of this one. A crawl that is given up only stops giving content (see stopping).
 type shipper struct {
 	tree     slave.Tree
+	session  context.Context
 	counters *Counters
 	jobs     chan job
 	slots    chan struct{}
@@ -32,9 +38,13 @@ type shipper struct {
 	wg       sync.WaitGroup
 }
 
-func newShipper(tree slave.Tree, counters *Counters, fail func(error)) *shipper {
-	return &shipper{tree: tree, counters: counters, jobs: make(chan job, batchOps),
-		slots: make(chan struct{}, batchesInFlight), fail: fail}
+func newShipper(session context.Context, o *Options, fail func(error)) *shipper {
+	slots := o.InFlight
+	if slots <= 0 {
+		slots = batchesInFlight
+	}
+	return &shipper{tree: o.Tree, session: session, counters: o.Counters, jobs: make(chan job, batchOps),
+		slots: make(chan struct{}, slots), fail: fail}
 }
 
 // submit hands over a job, or drops it when ctx has ended.
@@ -86,7 +96,7 @@ func (s *shipper) gather(first job) (batch []job, held *job) {
 		select {
 		case j := <-s.jobs:
 			ops, bytes = ops+len(j.ops), bytes+jobBytes(j)
-			if ops > slave.MaxOps {
+			if ops > slave.MaxOps || bytes > batchBytes {
 				return batch, &j
 			}
 			batch = append(batch, j)
@@ -107,13 +117,14 @@ func jobBytes(j job) int64 {
 	return n
 }
 
+// apply brings one batch over and hands out its results, unless the crawl, which ctx bounds, has ended meanwhile.
 func (s *shipper) apply(ctx context.Context, jobs []job) {
 	defer s.wg.Done()
 	var b slave.Batch
 	for _, j := range jobs {
 		b.Ops = append(b.Ops, j.ops...)
 	}
-	results, err := s.tree.Apply(ctx, &b)
+	results, err := s.tree.Apply(s.session, &b)
 	// The place is free before the callbacks, which may submit more and would otherwise wait for themselves.
 	<-s.slots
 	for i := range b.Ops {
@@ -125,7 +136,9 @@ func (s *shipper) apply(ctx context.Context, jobs []job) {
 	}
 	if err != nil {
 		s.fail(err)
-		return
+	}
+	if err != nil || ctx.Err() != nil {
+		return // the crawl is over, and asks no more
 	}
 	for _, j := range jobs {
 		n := len(j.ops)
