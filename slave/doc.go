@@ -38,9 +38,11 @@ type Tree interface {
 	// Hash digests files, to adopt what the slave already holds. One HashResult a path, in order.
 	Hash(ctx context.Context, paths []string) ([]HashResult, error)
 	// Apply applies a batch in order and returns one Result an operation, once all of them are published and, for the
-	// stamps among them, durable. Batches take effect in the order of the calls' beginnings as far as their operations
-	// touch the same names; a caller that needs an order waits for the first call's result. An operation that fails
-	// does not stop those after it.
+	// stamps among them, durable. An operation that fails does not stop those after it.
+	//
+	// Batches under way at the same time take effect in any order, since they may travel over several streams: a caller
+	// that needs an order waits for the result of the first. A batch whose call was given up, by its ctx, may take effect
+	// at any later time until the session ends.
 	Apply(ctx context.Context, batch *Batch) ([]Result, error)
 	// Begin prepares an upload, or goes on with one.
 	Begin(ctx context.Context, u *Upload) (UploadState, error)

@@ -21,6 +21,7 @@ type Options struct {
 	KnownHosts     string        // "": the ssh configuration's
 	RemoteGeorep   string        // the program on the slave's host
 	RemoteStateDir string        // "": its default there
+	SyncJobs       int           // most streams of a session over SSH, each a channel of its connection
 	Quick          bool          // trust type, size and mtime when a slave is adopted
 }
 
@@ -59,6 +60,8 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return filled(&o.RemoteGeorep, v) }},
 		{"remote-state-dir", "", "state directory on the slave's host; empty: the default there",
 			func(o *Options, v string) error { return text(&o.RemoteStateDir, v) }},
+		{"sync-jobs", "8", "SSH channels that a session may use (1 to 16), for bulk data; without meaning for file:///",
+			func(o *Options, v string) error { return integer(&o.SyncJobs, v, 1, 16) }},
 		{"quick", "false", "adopt what the slave already has by type, size and mtime instead of contents: true or false",
 			func(o *Options, v string) error { return boolean(&o.Quick, v) }},
 	}

@@ -40,7 +40,8 @@ func (e *env) agent(c *cli.Context) error {
 		return err
 	}
 	o := &opener{store: s, volume: c.String("volume"), path: c.String("path"), log: log}
-	err = agent.Serve(c.Context, rw, version(), o.open)
+	host := &agent.Host{Version: version(), Open: o.open, Join: o.permits}
+	err = host.Serve(c.Context, rw)
 	if c.Context.Err() != nil {
 		return nil // it was told to end
 	}
@@ -54,10 +55,18 @@ type opener struct {
 	log          zerolog.Logger
 }
 
-func (o *opener) open(h agent.Hello) (slave.Tree, error) {
+// permits refuses what this login may not have, to a session and to a stream that joins one.
+func (o *opener) permits(h agent.Hello) error {
 	if o.volume != "" && h.Volume != o.volume || o.path != "" && h.Path != o.path {
-		return nil, fmt.Errorf("%w: this login may use only %q, and asks for %q", slave.ErrNoVolume, o.volume+o.path,
+		return fmt.Errorf("%w: this login may use only %q, and asks for %q", slave.ErrNoVolume, o.volume+o.path,
 			h.Volume+h.Path)
+	}
+	return nil
+}
+
+func (o *opener) open(h agent.Hello) (slave.Tree, error) {
+	if err := o.permits(h); err != nil {
+		return nil, err
 	}
 	options := disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Force: h.Force, Create: h.Create,
 		Logger: o.log, Version: version()}

@@ -104,7 +104,7 @@ func (c *Config) remote(ctx context.Context, o volume.Options, ids uuids) (slave
 	if err != nil {
 		return nil, err
 	}
-	tree, err := c.talk(ctx, conn, agentCommand(o), ids)
+	tree, err := c.talk(ctx, conn, agentCommand(o), o.SyncJobs, ids)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -130,22 +130,45 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, command string, ids uuids) (slave.Tree, error) {
-	stream, err := conn.Exec(ctx, command)
-	if err != nil {
-		return nil, err
-	}
+// talk begins a session of up to so many streams, each a command of its own on a channel of its own.
+func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, command string, streams int, ids uuids) (slave.Tree, error) {
 	s := c.Session.Slave
 	hello := agent.Hello{Version: c.Version, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
 		Force: c.Force, Create: true}
-	client, err := agent.Dial(ctx, counted{stream, c.Wire}, hello)
-	if err != nil {
-		err = explain(err, stream, command, s.Host)
-		stream.Close()
+	var first *sshconn.Stream
+	group, err := agent.DialGroup(ctx, hello, agent.GroupOptions{
+		Streams: streams,
+		Open: func(ctx context.Context, number int) (io.ReadWriteCloser, error) {
+			stream, err := conn.Exec(ctx, command)
+			if err != nil {
+				return nil, err
+			}
+			if number == 0 {
+				first = stream
+			}
+			return c.wrap(stream), nil
+		},
+		Grown: func(have int, err error) {
+			c.Logger.Debug().Int("streams", have).Msg("the session has all of its streams")
+			if have < streams {
+				c.Logger.Warn().Int("streams", have).Int("sync-jobs", streams).Err(err).
+					Msg("the session goes on with fewer streams than sync-jobs says")
+			}
+		},
+	})
+	switch {
+	case err == nil:
+		return &remote{Group: group, conn: conn}, nil
+	case first == nil:
 		return nil, err
 	}
-	return &remote{Client: client, conn: conn, stream: stream}, nil
+	err = explain(err, first, command, s.Host)
+	first.Close()
+	return nil, err
 }
+
+// wrap puts around the bytes of a channel what this end does with them on their way.
+func (c *Config) wrap(stream io.ReadWriteCloser) io.ReadWriteCloser { return counted{stream, c.Wire} }
 
 // explainTime is how long to wait for the exit status of a command that did not turn out to be an agent.
 const explainTime = 2 * time.Second
@@ -176,15 +199,13 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 
 // remote is an agent with the connection it came by. Its Done is closed, and its Err set, when the session is lost.
 type remote struct {
-	*agent.Client
-	conn   *sshconn.Conn
-	stream *sshconn.Stream
+	*agent.Group
+	conn *sshconn.Conn
 }
 
 // Close ends the session, then the connection.
 func (r *remote) Close() error {
-	err := r.Client.Close()
-	r.stream.Close()
+	err := r.Group.Close()
 	r.conn.Close()
 	return err
 }

@@ -204,8 +204,22 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters) 
 	}
 	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
-		Quick: o.Quick, RetryMax: o.RetryMax}), o, nil
+		Quick: o.Quick, RetryMax: o.RetryMax, InFlight: inFlight(c, o)}), o, nil
 }
+
+// inFlight is how many batches are on their way: for each stream one that is being sent and a few whose answers take a
+// round trip and a sync on the slave's disk. Operations alone are in memory, 100 KiB or so for a batch.
+func inFlight(c Config, o volume.Options) int {
+	if c.Session.Slave.Local() {
+		return 0
+	}
+	return max(leastInFlight, inFlightPerStream*o.SyncJobs)
+}
+
+const (
+	leastInFlight     = 8
+	inFlightPerStream = 4
+)
 
 // teller turns what the crawler says into reports.
 type teller struct {

@@ -9,14 +9,20 @@ import (
 	"georep/slave"
 )
 
-// Apply sends a batch and the contents of its files, and waits for the results. Batches are sent in the order of the
-// calls, one after the other, while the results of earlier ones are awaited.
+// Apply sends a batch and the contents of its files, and waits for the results. Batches are sent one after the other,
+// while the results of earlier ones are awaited.
 //
 // An operation that the wire cannot carry fails alone with slave.ErrInvalid. When ctx is cancelled while contents are
 // being sent, those not sent yet are aborted; what the slave applied of the batch is not known then.
 func (c *Client) Apply(ctx context.Context, batch *slave.Batch) ([]slave.Result, error) {
+	return c.apply(ctx, batch, func() {})
+}
+
+// apply is Apply, and calls sent once when nothing of the batch is left to be sent.
+func (c *Client) apply(ctx context.Context, batch *slave.Batch, sent func()) ([]slave.Result, error) {
 	results := make([]slave.Result, len(batch.Ops))
 	parts, err := c.sendBatch(ctx, batch, results)
+	sent()
 	defer func() {
 		for _, p := range parts {
 			c.forget(p.call)
@@ -54,6 +60,12 @@ func (c *Client) sendBatch(ctx context.Context, batch *slave.Batch, results []sl
 	defer c.bulk.Release(1)
 	parts := split(batch, results)
 	for i, p := range parts {
+		if i > 0 {
+			// The operations of a batch take effect in order, which the server keeps within a frame only.
+			if err := c.wait(turn, parts[i-1].call); err != nil {
+				return parts[:i], err
+			}
+		}
 		p.call = c.begin(frameResults, takeResults(p.ops, results))
 		if err := c.sendPart(turn, p, batch); err != nil {
 			c.abandon(p.call)

@@ -20,7 +20,7 @@ import (
 // Any other trouble with the stream or with the far end ends the session: all calls, pending and later, return the same
 // error.
 type Client struct {
-	info  slave.Info
+	said  welcome
 	close func() // of the stream; waits for another caller of it
 	in    *receiver
 	out   *sender
@@ -115,7 +115,7 @@ func (c *Client) welcome() error {
 		case frameRefuse, frameBye:
 			return firstError(d.someError(), d.end())
 		case frameWelcome:
-			c.info = d.info()
+			c.said = d.welcome()
 			return d.end()
 		}
 		return malformed("a frame of kind %d before the welcome", f.kind)
@@ -131,7 +131,7 @@ func firstError(remote, decoding error) error {
 }
 
 // Info tells what the agent found when the session began.
-func (c *Client) Info() slave.Info { return c.info }
+func (c *Client) Info() slave.Info { return c.said.info }
 
 // Done is closed when the session has ended, by Close or by itself.
 func (c *Client) Done() <-chan struct{} { return c.ctx.Done() }

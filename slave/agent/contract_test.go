@@ -2,8 +2,13 @@ package agent_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -40,6 +45,73 @@ func TestContract(t *testing.T) {
 		})
 		return client, root
 	})
+}
+
+// TestContractOverStreams runs the suite over several streams, and sees to it that all of them carry batches.
+func TestContractOverStreams(t *testing.T) {
+	for _, streams := range []int{1, 3, 8} {
+		t.Run(fmt.Sprint(streams), func(t *testing.T) {
+			slavetest.Run(t, func(t *testing.T) (slave.Tree, string) { return openGroup(t, streams) })
+		})
+	}
+}
+
+func openGroup(t *testing.T, streams int) (slave.Tree, string) {
+	root, err := os.MkdirTemp(t.TempDir(), "slave")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := &agent.Host{Version: "test", Open: openDisk(t), Join: func(agent.Hello) error { return nil }}
+	var serving sync.WaitGroup
+	grown := make(chan error, 1)
+	g, err := agent.DialGroup(context.Background(), agent.Hello{Version: "test", Master: xtime.UUID{1},
+		Session: xtime.UUID{2}, Path: root}, agent.GroupOptions{
+		Streams: streams,
+		Open: func(context.Context, int) (io.ReadWriteCloser, error) {
+			here, there := agent.FilePipe(t)
+			serving.Go(func() {
+				if err := host.Serve(context.Background(), there); err != nil {
+					t.Errorf("Serve: %v", err)
+				}
+			})
+			return here, nil
+		},
+		Grown: func(have int, err error) { grown <- errors.Join(err, wants(have, streams)) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+		serving.Wait()
+	})
+	if streams > 1 {
+		g.Grow()
+		if err := <-grown; err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &inTurn{Group: g, streams: streams}, root
+}
+
+func wants(have, want int) error {
+	if have != want {
+		return fmt.Errorf("%d streams, want %d", have, want)
+	}
+	return nil
+}
+
+// inTurn gives each batch to the stream after that of the batch before.
+type inTurn struct {
+	*agent.Group
+	streams int
+	next    atomic.Int64
+}
+
+func (g *inTurn) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
+	return g.ApplyOver(ctx, b, int(g.next.Add(1))%g.streams)
 }
 
 func openDisk(t *testing.T) agent.Opener {

@@ -1,6 +1,6 @@
-// Package agent carries a slave.Tree over one byte stream: Dial gives the master's worker a Client that implements
-// slave.Tree, Serve answers it at the far end of an SSH connection with a tree of the slave's host. PROTOCOL.md has the
-// messages and the reasons for them.
+// Package agent carries a slave.Tree over one byte stream, or several: Dial gives the master's worker a Client that
+// implements slave.Tree, DialGroup a Group of them; Serve answers at the far end of an SSH connection with a tree of the
+// slave's host. PROTOCOL.md has the messages and the reasons for them.
 //
 // It owns the stream and the wire format, which nobody else knows. It never touches the file system, never prints, and
 // trusts nothing that arrives: every length is checked against what is really there before anything is allocated, a
@@ -17,7 +17,10 @@ import (
 )
 
 // Protocol is the number of the wire protocol. Two ends work together only if it is the same.
-const Protocol = 1
+const Protocol = 2
+
+// MaxStreams is how many streams a session may have.
+const MaxStreams = 16
 
 const (
 	// keepAlive is how long an end writes nothing before it says that it lives.
@@ -30,6 +33,9 @@ const (
 	handshakeTime = 60 * time.Second
 	// parting is how long the last words of a server may take.
 	parting = 5 * time.Second
+	// joinTime bounds what the processes of the slave's end say to each other when a stream joins. It is less than
+	// clientSilence, since the client hears nothing meanwhile.
+	joinTime = 15 * time.Second
 	// afterWriteError is how long a client waits for the server's last words when it cannot write any more.
 	afterWriteError = 2 * time.Second
 )
@@ -55,9 +61,11 @@ const (
 const (
 	chunk          = 256 << 10 // lists are cut into frames of about this size
 	gather         = 256 << 10 // of frames that may wait to be written together
-	maxBatches     = 64        // that a server holds unanswered
-	requestBudget  = 64 << 20  // bytes of requests that a server holds unanswered
-	requestCost    = 32 << 10  // that each request counts beyond its own bytes
+	keepBuffer     = 1 << 20   // a buffer that one large frame has blown up beyond this is not kept
+	maxBatches     = 64        // that a server holds unanswered, over all streams of a session
+	batchBudget    = 32 << 20  // bytes of them, without their contents
+	requestBudget  = 16 << 20  // bytes of other requests that it holds unanswered, over all streams
+	requestCost    = 32 << 10  // that each batch and request counts beyond its own bytes
 	surveysAtOnce  = 4
 	surveyedAtOnce = 64 // queries of one survey given to the tree together
 	manyEntries    = 2000

@@ -53,7 +53,6 @@ type fakeTree struct {
 	stageErr error
 	keep     bool // the data
 	segments []slave.Segment
-	last     chan struct{} // closed when the batch staged last is committed
 }
 
 func newFake() *fakeTree {
@@ -193,18 +192,7 @@ func (f *fakeTree) Stage(b *slave.Batch) (func(context.Context) ([]slave.Result,
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.staged++
-	before, done := f.last, make(chan struct{})
-	f.last = done
-	return func(ctx context.Context) ([]slave.Result, error) {
-		defer close(done)
-		if before != nil {
-			select { // batches take effect in the order in which they were staged
-			case <-before:
-			case <-ctx.Done():
-			}
-		}
-		return f.commit(ctx, b, data, results)
-	}, nil
+	return func(ctx context.Context) ([]slave.Result, error) { return f.commit(ctx, b, data, results) }, nil
 }
 
 func (f *fakeTree) commit(ctx context.Context, b *slave.Batch, data [][]byte, results []slave.Result) ([]slave.Result, error) {
@@ -329,8 +317,22 @@ func osPipe(t testing.TB) (io.ReadWriteCloser, io.ReadWriteCloser) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &duplex{Reader: r1, Writer: w2, closers: []io.Closer{r1, w2}},
-		&duplex{Reader: r2, Writer: w1, closers: []io.Closer{r2, w1}}
+	return &pair{in: r1, out: w2}, &pair{in: r2, out: w1}
+}
+
+// duplex is two one-way streams as one.
+type duplex struct {
+	io.Reader
+	io.Writer
+	closers []io.Closer
+}
+
+func (d *duplex) Close() error {
+	var errs []error
+	for _, c := range d.closers {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // begin starts a session between a client and a tree; its end is checked when the test ends.

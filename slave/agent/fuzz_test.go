@@ -70,13 +70,15 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(appendEntry(appendDirState(nil, &slave.DirState{}), &slave.EntryState{Name: "n"}))
 	info := testInfo()
 	f.Add(appendInfo(nil, &info))
+	f.Add(appendWelcome(nil, &welcome{info: info, token: Token{1}, noMore: errOneStream}))
 	hello := testHello()
 	f.Add(appendHello(nil, &hello))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, get := range []func(*decoder){
 			func(d *decoder) { d.result() }, func(d *decoder) { d.found() }, func(d *decoder) { d.hash() },
 			func(d *decoder) { d.group() }, func(d *decoder) { d.info() }, func(d *decoder) { d.hello() },
-			func(d *decoder) { d.piece() }, func(d *decoder) { d.contentEnd() }, func(d *decoder) { d.query() },
+			func(d *decoder) { d.welcome() }, func(d *decoder) { d.piece() },
+			func(d *decoder) { d.contentEnd() }, func(d *decoder) { d.query() },
 			func(d *decoder) {
 				var states []slave.DirState
 				for d.more() {
@@ -116,7 +118,7 @@ func clientOpening() []byte {
 func serverOpening() []byte {
 	info := testInfo()
 	return appendFrame(preface{protocol: Protocol}.append(nil), head{kind: frameWelcome},
-		func(b []byte) []byte { return appendInfo(b, &info) })
+		func(b []byte) []byte { return appendWelcome(b, &welcome{info: info}) })
 }
 
 // batchFrames is a batch of one file, as a client sends it.
@@ -125,6 +127,27 @@ func batchFrames(id uint64) []byte {
 	b := appendFrame(nil, head{kind: frameBatch, id: id}, func(b []byte) []byte { return appendOp(b, &op) })
 	b = appendFrame(b, head{kind: frameData, id: id}, func(b []byte) []byte { return append(b, 0, 'x') })
 	return appendFrame(b, head{kind: frameEnd, id: id}, func(b []byte) []byte { return append(b, 1, 0) })
+}
+
+// FuzzJoin decodes what another process of the slave's host says.
+func FuzzJoin(f *testing.F) {
+	hello := testHello()
+	hello.Stream, hello.Token = 3, Token{1, 2, 3}
+	f.Add(appendJoin(nil, &hello))
+	f.Add(appendJoin(nil, &hello)[:3])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := decodeJoin(b)
+		if err != nil {
+			if !errors.Is(err, errMalformed) && !errors.Is(err, slave.ErrVersion) {
+				t.Fatal(err)
+			}
+			return
+		}
+		again, err := decodeJoin(appendJoin(nil, h))
+		if err != nil || *again != *h || h.Stream == 0 {
+			t.Fatalf("%+v came back as %+v, %v", h, again, err)
+		}
+	})
 }
 
 func FuzzServer(f *testing.F) {

@@ -84,7 +84,7 @@ func TestVersionMismatch(t *testing.T) {
 		a, b := netPipe(t)
 		served := make(chan error, 1)
 		go func() {
-			served <- serve(context.Background(), b, preface{protocol: c.server, version: "s\x1b.1"}, nil)
+			served <- (&Host{}).serve(context.Background(), b, preface{protocol: c.server, version: "s\x1b.1"})
 		}()
 		hello := testHello()
 		_, err := dial(context.Background(), a, &hello, c.client)
@@ -147,7 +147,9 @@ func TestHelloArrivesWhole(t *testing.T) {
 
 func TestDialRejectsABadHello(t *testing.T) {
 	for _, h := range []Hello{{}, {Master: testMaster, Session: testSession},
-		{Master: testMaster, Session: testSession, Volume: "v", Path: "/p"}, {Session: testSession, Path: "/p"}} {
+		{Master: testMaster, Session: testSession, Volume: "v", Path: "/p"}, {Session: testSession, Path: "/p"},
+		{Master: testMaster, Session: testSession, Path: "/p", Stream: 1},
+		{Master: testMaster, Session: testSession, Path: "/p", Stream: MaxStreams, Token: Token{1}}} {
 		a, _ := net.Pipe()
 		if _, err := Dial(context.Background(), a, h); !errors.Is(err, errMalformed) {
 			t.Errorf("%+v: %v", h, err)

@@ -24,15 +24,18 @@ type Hello struct {
 	Path    string // a directory there; one of the two is ""
 	Force   bool   // use a slave that is not empty, or belongs to another master
 	Create  bool   // make the directory if it is missing
+	Stream  uint32 // 0 begins a session; another one below MaxStreams joins it, and says all of the above again
+	Token   Token  // of the session to join
 }
+
+// Token is the secret of a session that lets streams join it: the server makes it and tells it in the Welcome to stream
+// 0. The zero Token is none.
+type Token [16]byte
 
 const (
 	helloForce  = 1
 	helloCreate = 2
 )
-
-// mainStream is the only stream there is yet; further ones for bulk data will name themselves here.
-const mainStream = 0
 
 // appendHello encodes a Hello that has passed its check.
 func appendHello(b []byte, h *Hello) []byte {
@@ -40,8 +43,8 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = append(append(b, h.Master[:]...), h.Session[:]...)
 	b = appendStr(appendStr(b, h.Volume), h.Path)
 	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate))
-	// Capabilities asked for, and which stream of the session this is: none and the main one, so far.
-	return binary.AppendUvarint(append(b, 0), mainStream)
+	b = append(b, 0) // capabilities asked for
+	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
 }
 
 // hello decodes and checks a Hello.
@@ -52,7 +55,7 @@ func (d *decoder) hello() (h Hello) {
 	bits := d.bits(helloForce | helloCreate)
 	h.Force, h.Create = bits&helloForce != 0, bits&helloCreate != 0
 	d.uvarint(math.MaxUint64) // capabilities that this end does not know are not granted, which is no error
-	d.uvarint(mainStream)
+	h.Stream, h.Token = uint32(d.uvarint(MaxStreams-1)), d.id16()
 	if d.err == nil {
 		d.err = h.check()
 	}
@@ -67,7 +70,37 @@ func (h *Hello) check() error {
 	if h.Master.IsZero() || h.Session.IsZero() {
 		return malformed("the hello lacks the uuid of the master or of the session")
 	}
+	if h.Stream >= MaxStreams || h.Stream > 0 && h.Token == (Token{}) {
+		return malformed("the hello of stream %d lacks its token, or there is no such stream", h.Stream)
+	}
 	return nil
+}
+
+// joins tells whether h, of a further stream, says the same as the hello that began the session.
+func (h *Hello) joins(first *Hello) bool {
+	same := *h
+	same.Version, same.Stream, same.Token = first.Version, first.Stream, first.Token
+	return same == *first
+}
+
+// welcome is what a server says when it takes a stream. Only stream 0 needs to know of the last two.
+type welcome struct {
+	info   slave.Info
+	token  Token // lets further streams join
+	noMore error // why none can, in place of the token
+}
+
+// appendWelcome encodes a Welcome.
+func appendWelcome(b []byte, w *welcome) []byte {
+	return appendError(append(appendInfo(b, &w.info), w.token[:]...), w.noMore)
+}
+
+// welcome decodes and checks a Welcome.
+func (d *decoder) welcome() (w welcome) {
+	w.info = d.info()
+	w.token = d.id16()
+	w.noMore = d.error()
+	return w
 }
 
 const infoRoot = 1
@@ -75,7 +108,7 @@ const infoRoot = 1
 // maxAncestors bounds the directories above a slave's root.
 const maxAncestors = 4096
 
-// appendInfo encodes a Welcome. What the tree says beyond the limits is cut, since it is for messages, or for comparing
+// appendInfo encodes what a tree says of itself. What it says beyond the limits is cut, since it is for messages, or for comparing
 // places that nobody has.
 func appendInfo(b []byte, i *slave.Info) []byte {
 	b = appendStr(b, clip(i.Version, maxVersion))
@@ -93,7 +126,7 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	return append(b, 0) // capabilities granted
 }
 
-// info decodes and checks a Welcome. The path stays as it is and must be quoted where it is shown.
+// info decodes and checks what a tree says of itself. The path stays as it is and must be quoted where it is shown.
 func (d *decoder) info() (i slave.Info) {
 	i.Version, i.Identity.BootID = printable(d.str(maxVersion)), printable(d.str(maxName))
 	ns := d.str(maxName)

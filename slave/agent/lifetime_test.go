@@ -81,7 +81,7 @@ func TestSilenceEndsBothEnds(t *testing.T) {
 		go func() {
 			info := testInfo()
 			b.Write(appendFrame(preface{protocol: Protocol}.append(nil), head{kind: frameWelcome},
-				func(b []byte) []byte { return appendInfo(b, &info) }))
+				func(b []byte) []byte { return appendWelcome(b, &welcome{info: info}) }))
 			io.Copy(io.Discard, b)
 			b.Close()
 		}()

@@ -39,6 +39,9 @@ func (r *receiver) next() (frame, error) {
 
 // fill reads n bytes. It allocates no more than twice what has really come.
 func (r *receiver) fill(n int) error {
+	if cap(r.buf) > keepBuffer && n <= keepBuffer {
+		r.buf = nil
+	}
 	buf := r.buf[:0]
 	for len(buf) < n {
 		step := min(n-len(buf), max(firstStep, len(buf)))

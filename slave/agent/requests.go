@@ -240,11 +240,11 @@ func (s *server) batch(f frame) error {
 	if err := s.batches.Acquire(s.reading, 1); err != nil {
 		return err
 	}
-	if err := s.budget.Acquire(s.reading, cost); err != nil {
+	if err := s.given.Acquire(s.reading, cost); err != nil {
 		s.batches.Release(1)
 		return err
 	}
-	release := func() { s.budget.Release(cost); s.batches.Release(1) }
+	release := func() { s.given.Release(cost); s.batches.Release(1) }
 	ctx, done, err := s.register(s.committing, f.id)
 	if err != nil {
 		release()

@@ -153,7 +153,7 @@ func (s *sender) take(spare []byte) []byte {
 
 // reusable drops a buffer that one large frame has blown up.
 func reusable(b []byte) []byte {
-	if cap(b) > 4*gather {
+	if cap(b) > keepBuffer {
 		return nil
 	}
 	return b

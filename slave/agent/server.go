@@ -2,12 +2,9 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
-
-	"golang.org/x/sync/semaphore"
 
 	"georep/slave"
 )
@@ -21,35 +18,57 @@ type Opener func(Hello) (slave.Tree, error)
 type Stager interface {
 	// Stage reads all contents of the batch, in order, and closes them. Its error ends the session.
 	//
-	// The returned function applies the batch and waits, as slave.Tree's Apply. Batches take effect in the order of the
-	// calls of Stage. It is called once, on another goroutine; or never, when the session ends before all contents are
-	// there: then the tree's Close, which follows, drops what was staged.
+	// The returned function applies the batch and waits, as slave.Tree's Apply. It is called once, on another goroutine; or
+	// never, when the session ends before all contents are there: no other batch may wait for that one, and the tree's
+	// Close, which follows, drops what was staged.
 	Stage(b *slave.Batch) (func(context.Context) ([]slave.Result, error), error)
+}
+
+// Host is what a slave's host offers to clients.
+type Host struct {
+	Version string // of its georep, for messages
+	Open    Opener
+	// Join tells whether the client of this process may have a further stream of a session that another process of this
+	// user serves: what a login may not open it may not join. Where it is nil sessions have one stream.
+	Join func(Hello) error
+}
+
+// Serve answers the clients of a host that gives each of them one stream.
+func Serve(ctx context.Context, rw io.ReadWriteCloser, version string, open Opener) error {
+	host := &Host{Version: version, Open: open}
+	return host.Serve(ctx, rw)
 }
 
 // Serve answers one client over a stream until that ends, ctx is cancelled or the client falls silent. It opens the
 // tree that the client asks for and closes it. Trees that implement Stager stage contents as they stream in; for others
 // the contents are read by Apply, and such batches are applied one after the other.
 //
+// A client that asks to join a session gets its stream served by the process of that session; Serve then only waits until
+// that process has done with it. For that rw must come from Stdio.
+//
 // Serve owns rw and closes it; closing must unblock reading and writing. It returns nil when the client has ended the
-// session between two messages, and else why it ended: an error that wraps slave.ErrVersion, what open returned, the
+// session between two messages, and else why it ended: an error that wraps slave.ErrVersion, what Open returned, the
 // stream's error. When it returns nothing that it started is running.
 //
 // A session that ends drops what is staged of batches that did not arrive whole; what arrived is still applied.
-func Serve(ctx context.Context, rw io.ReadWriteCloser, version string, open Opener) error {
-	return serve(ctx, rw, preface{protocol: Protocol, version: version}, open)
+func (o *Host) Serve(ctx context.Context, rw io.ReadWriteCloser) error {
+	return o.serve(ctx, rw, preface{protocol: Protocol, version: o.Version})
 }
 
 // serve is Serve with the preface, for the tests of what happens when the protocols differ.
-func serve(ctx context.Context, rw io.ReadWriteCloser, own preface, open Opener) error {
+func (o *Host) serve(ctx context.Context, rw io.ReadWriteCloser, own preface) error {
 	s := newServer(ctx, rw)
 	defer s.close()
 	defer s.stopReading()
 	release := context.AfterFunc(ctx, s.close)
 	defer release()
 	hello, err := s.greet(rw, own)
-	if err == nil {
-		err = s.session(hello, own, open)
+	switch {
+	case err != nil:
+	case hello.Stream > 0:
+		err = s.handOver(ctx, rw, hello, o)
+	default:
+		err = s.session(hello, o)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("serve a session: %w", context.Cause(ctx))
@@ -60,10 +79,10 @@ func serve(ctx context.Context, rw io.ReadWriteCloser, own preface, open Opener)
 	return nil
 }
 
-// server is one session at the slave's end. The fields without a lock belong to whoever reads the stream: the goroutine
-// of Serve, or an Apply that it waits for.
+// server is one stream of a session at the slave's end. The fields without a lock belong to whoever reads the stream: the
+// goroutine of Serve, or an Apply that it waits for.
 type server struct {
-	tree  slave.Tree
+	*hub         // what the streams of the session share
 	close func() // of the stream
 	in    *receiver
 	out   *sender
@@ -74,24 +93,20 @@ type server struct {
 	stopReading context.CancelFunc
 	committing  context.Context
 
-	budget   *semaphore.Weighted // bytes of requests not yet answered
-	batches  *semaphore.Weighted // batches not yet answered
-	surveys  *semaphore.Weighted
 	requests sync.WaitGroup
 	commits  sync.WaitGroup
 
 	readErr error         // what ended the reading
 	applied chan struct{} // closed when the last Apply of a tree that cannot stage has returned
 
-	mu      sync.Mutex
-	cancels map[uint64]context.CancelFunc // of the requests under way
+	cancelMu sync.Mutex
+	cancels  map[uint64]context.CancelFunc // of the requests under way
 }
 
 // newServer makes a server that nothing runs for yet.
 func newServer(ctx context.Context, rw io.ReadWriteCloser) *server {
 	s := &server{out: newSender(rw), cancels: make(map[uint64]context.CancelFunc), committing: ctx,
-		budget: semaphore.NewWeighted(requestBudget), batches: semaphore.NewWeighted(maxBatches),
-		surveys: semaphore.NewWeighted(surveysAtOnce), applied: make(chan struct{})}
+		applied: make(chan struct{})}
 	close(s.applied)
 	s.close = sync.OnceFunc(func() { _ = rw.Close() })
 	s.in = newReceiver(watch(rw, serverSilence, s.close))
@@ -127,29 +142,35 @@ func (s *server) greet(w io.Writer, own preface) (*Hello, error) {
 }
 
 // session opens the tree and serves it. The sender runs from here on, so that a slow opening is not taken for silence.
-func (s *server) session(hello *Hello, own preface, open Opener) error {
+func (s *server) session(hello *Hello, host *Host) error {
+	defer s.write()()
+	tree, err := host.Open(*hello)
+	if err != nil {
+		s.out.now(outgoing{head: head{kind: frameRefuse}, body: errorBody(err)})
+		return err
+	}
+	s.hub = newHub(s.committing, tree, hello, host)
+	return s.hub.serve(s)
+}
+
+// write runs the sender, and returns what says farewell and ends it.
+func (s *server) write() func() {
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		if s.out.run() != nil {
 			s.close() // which the reader notices
 		}
 	})
-	defer writing.Wait()
-	defer s.farewell()
-	tree, err := open(*hello)
-	if err != nil {
-		s.out.now(outgoing{head: head{kind: frameRefuse}, body: errorBody(err)})
-		return err
+	return func() {
+		s.farewell()
+		writing.Wait()
 	}
-	s.tree = tree
-	info := tree.Info()
-	if info.Version == "" {
-		info.Version = own.version
-	}
-	s.out.now(outgoing{head: head{kind: frameWelcome}, body: func(b []byte) []byte { return appendInfo(b, &info) }})
-	err = s.read()
-	s.finish(err)
-	return err
+}
+
+// welcome tells the client that its stream is served. Whatever changes the form of the stream once both ends agreed on
+// it is to be put around it here, and in the reader, which has read no further than the hello.
+func (s *server) welcome(w *welcome) {
+	s.out.now(outgoing{head: head{kind: frameWelcome}, body: func(b []byte) []byte { return appendWelcome(b, w) }})
 }
 
 // read serves until the stream ends.
@@ -176,20 +197,6 @@ func (s *server) next() (frame, error) {
 	f, err := s.in.next()
 	s.readErr = err
 	return f, err
-}
-
-// finish tells the client why it is over, lets what has begun come to its end and closes the tree.
-func (s *server) finish(err error) {
-	s.stopReading()
-	if err != nil && (s.readErr == nil || errors.Is(err, errMalformed)) {
-		s.out.now(outgoing{head: head{kind: frameBye}, body: errorBody(err)})
-	} else {
-		s.close()
-	}
-	s.commits.Wait()
-	// Closing unblocks the calls that do not heed their context. Its error tells nothing that a result did not.
-	_ = s.tree.Close()
-	s.requests.Wait()
 }
 
 // farewell writes what is left to say, for a while.
@@ -225,16 +232,16 @@ func (s *server) handle(f frame) error {
 // start runs a request on a goroutine of its own. It waits while too much is unanswered.
 func (s *server) start(f frame, run func(*answer) error) error {
 	cost := int64(len(f.body) + requestCost)
-	if err := s.budget.Acquire(s.reading, cost); err != nil {
+	if err := s.asked.Acquire(s.reading, cost); err != nil {
 		return err
 	}
 	ctx, done, err := s.register(s.reading, f.id)
 	if err != nil {
-		s.budget.Release(cost)
+		s.asked.Release(cost)
 		return err
 	}
 	s.requests.Go(func() {
-		defer s.budget.Release(cost)
+		defer s.asked.Release(cost)
 		defer done()
 		a := &answer{out: s.out, ctx: ctx, head: head{id: f.id}}
 		if err := run(a); err != nil && ctx.Err() == nil {
@@ -246,8 +253,8 @@ func (s *server) start(f frame, run func(*answer) error) error {
 
 // register makes a request known, so that it can be cancelled.
 func (s *server) register(parent context.Context, id uint64) (ctx context.Context, done func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.cancelMu.Lock()
+	defer s.cancelMu.Unlock()
 	if id == 0 || s.cancels[id] != nil {
 		return nil, nil, malformed("request %d is not new", id)
 	}
@@ -255,16 +262,16 @@ func (s *server) register(parent context.Context, id uint64) (ctx context.Contex
 	s.cancels[id] = cancel
 	return ctx, func() {
 		cancel()
-		s.mu.Lock()
-		defer s.mu.Unlock()
+		s.cancelMu.Lock()
+		defer s.cancelMu.Unlock()
 		delete(s.cancels, id)
 	}, nil
 }
 
 // cancel cancels a request; it may have been answered already.
 func (s *server) cancel(id uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.cancelMu.Lock()
+	defer s.cancelMu.Unlock()
 	if cancel := s.cancels[id]; cancel != nil {
 		cancel()
 	}

@@ -24,7 +24,7 @@ func Stdio() (io.ReadWriteCloser, error) {
 	if err := unix.Dup3(unix.Stderr, unix.Stdout, 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("redirect stdout: %w", err), in.Close(), out.Close())
 	}
-	return &duplex{Reader: in, Writer: out, closers: []io.Closer{out, in}}, nil
+	return &pair{in: in, out: out}, nil
 }
 
 // pollable opens a descriptor a second time for the runtime's poller.
@@ -39,18 +39,14 @@ func pollable(fd int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(own), name), nil
 }
 
-// duplex is two one-way streams as one.
-type duplex struct {
-	io.Reader
-	io.Writer
-	closers []io.Closer
-}
+// pair is two one-way streams as one. Its descriptors can be handed to another process.
+type pair struct{ in, out *os.File }
+
+// Read reads from the one.
+func (p *pair) Read(b []byte) (int, error) { return p.in.Read(b) }
+
+// Write writes to the other.
+func (p *pair) Write(b []byte) (int, error) { return p.out.Write(b) }
 
 // Close closes both ways.
-func (d *duplex) Close() error {
-	var errs []error
-	for _, c := range d.closers {
-		errs = append(errs, c.Close())
-	}
-	return errors.Join(errs...)
-}
+func (p *pair) Close() error { return errors.Join(p.out.Close(), p.in.Close()) }

@@ -79,7 +79,12 @@ func TestEveryMessageRoundTrips(t *testing.T) {
 	roundTrip(t, slave.Group{GFID: xtime.GFID{3}, Ino: math.MaxUint64, Short: true, Names: []string{"a", "b/\n"},
 		Record: slave.Record{GFID: xtime.GFID{3}, Xtime: 7}}, appendGroup, (*decoder).group)
 	roundTrip(t, testHello(), ref(appendHello), (*decoder).hello)
+	further := testHello()
+	further.Stream, further.Token = MaxStreams-1, Token{15: 9}
+	roundTrip(t, further, ref(appendHello), (*decoder).hello)
 	roundTrip(t, testInfo(), ref(appendInfo), (*decoder).info)
+	roundTrip(t, welcome{info: testInfo(), token: Token{1, 2}}, ref(appendWelcome), (*decoder).welcome)
+	roundTrip(t, welcome{info: testInfo(), noMore: slave.ErrBusy}, ref(appendWelcome), (*decoder).welcome)
 }
 
 func TestPiecesRoundTrip(t *testing.T) {

@@ -39,13 +39,12 @@ func (t *Tree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error
 }
 
 // Stage reads the batch's contents, in order, into the staging area and returns what commits it. It may run while
-// other batches are staged or committed. The place of the batch in the order of commits is that of the call of Stage:
-// batches that touch the same names wait for those before, others do not. Results of single operations, failed
-// contents among them, come with the commit; an error is the end of the session.
+// other batches are staged or committed, and makes none of them wait. Results of single operations, failed contents
+// among them, come with the commit; an error is the end of the session.
 //
-// commit queues the batch and waits for its results. It must be called, once: until then later batches of the same
-// names wait. When its ctx ends, the batch is committed all the same, only the wait is over. What is never committed
-// is dropped by Close. The batch is the Tree's until commit returned.
+// commit queues the batch and waits for its results. It must be called, once. When its ctx ends, the batch is committed
+// all the same, only the wait is over. What is never committed is dropped by Close. The batch is the Tree's until commit
+// returned.
 func (t *Tree) Stage(b *slave.Batch) (commit func(context.Context) ([]slave.Result, error), err error) {
 	if err := t.enter(); err != nil {
 		return nil, err
