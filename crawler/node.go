@@ -48,17 +48,18 @@ type crawl struct {
 
 // node is one directory in progress.
 type node struct {
-	parent *node
-	path   string
-	entry  plan.Entry      // as its parent listed it
-	absent bool            // the slave has nothing there: no survey
-	part   uint32          // being worked on
-	parts  uint32          // 0 until it is known to be large
-	found  bool            // what was parked has been brought back: do not look again
-	again  bool            // a visit for the sake of hard links, on top of the crawl
-	second bool            // was put off before
-	given  map[string]bool // children that have nodes of their own since then
-	putOff bool            // waits for its second visit, which one of own stands for
+	parent  *node
+	path    string
+	entry   plan.Entry      // as its parent listed it
+	absent  bool            // the slave has nothing there: no survey
+	part    uint32          // being worked on
+	parts   uint32          // 0 until it is known to be large
+	found   bool            // what was parked has been brought back: do not look again
+	again   bool            // a visit for the sake of hard links, on top of the crawl
+	second  bool            // was put off before
+	counted bool            // what it has in step
+	given   map[string]bool // children that have nodes of their own since then
+	putOff  bool            // waits for its second visit, which one of own stands for
 	// requeued is set between again and the visit that follows.
 	requeued bool
 
@@ -179,7 +180,7 @@ func (w *crawl) childDone(n *node, held bool) {
 func (w *crawl) complete(n *node) {
 	if n.parts > 1 && n.part+1 < n.parts && !n.skip {
 		n.part++
-		n.found, n.second, n.given = false, false, nil
+		n.found, n.second, n.counted, n.given = false, false, false, nil
 		w.push(n)
 		return
 	}

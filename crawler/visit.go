@@ -105,7 +105,10 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 	}
 	listed := w.entries(n, d, names)
 	p := plan.Compute(listed, state.Entries, w.planOptions())
-	w.c.opts.Counters.planned(listed, &p)
+	if !n.counted {
+		n.counted = true
+		w.c.opts.Counters.planned(listed, &p)
+	}
 	w.carryOut(n, d, p)
 }
 

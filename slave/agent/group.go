@@ -255,7 +255,7 @@ func (g *Group) Apply(ctx context.Context, batch *slave.Batch) ([]slave.Result, 
 // contentOf is how many bytes of content a batch has, as far as is known.
 func contentOf(batch *slave.Batch) (n int64) {
 	for i := range batch.Ops {
-		if op := &batch.Ops[i]; op.Kind == slave.OpPut {
+		if op := &batch.Ops[i]; op.Streams() {
 			n += max(op.Meta.Size, 0)
 		}
 	}

@@ -66,7 +66,7 @@ func (s *server) request(f frame) (func(*answer) error, error) {
 	case frameSign:
 		run = s.sums(d.sumsQuery())
 	case frameWrite:
-		run = s.write(d)
+		run = s.writeSegment(d)
 	default:
 		return nil, malformed("a frame of kind %d out of place", f.kind)
 	}

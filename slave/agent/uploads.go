@@ -197,16 +197,49 @@ func (c *Client) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, [
 
 // Write sends a segment and waits until it is in its place.
 func (c *Client) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
+	return c.writeSegment(ctx, s, func() {})
+}
+
+// writeSegment is Write that calls sent once the segment is on its way, or will never be.
+func (c *Client) writeSegment(ctx context.Context, s *slave.Segment, sent func()) (slave.Result, error) {
+	sent = sync.OnceFunc(sent)
+	defer sent()
 	if err := checkSegment(s); err != nil {
 		return slave.Result{Err: &slave.PathError{Op: "write", Err: err}}, nil
 	}
 	var result slave.Result
-	err := c.once(ctx, frameWrite, frameWritten, func(b []byte) []byte { return appendSegment(b, s) },
-		func(d *decoder, _ bool) error { result = d.result(); return d.err })
-	if err != nil {
+	k := c.begin(frameWritten, func(d *decoder, _ bool) error { result = d.result(); return d.err })
+	body := func(b []byte) []byte { return appendSegment(b, s) }
+	if err := c.ask(ctx, k, outgoing{head: head{kind: frameWrite}, body: body}); err != nil {
+		return slave.Result{}, err
+	}
+	sent()
+	if err := c.wait(ctx, k); err != nil {
 		return slave.Result{}, err
 	}
 	return result, nil
+}
+
+// Begin prepares an upload, or goes on with one.
+func (g *Group) Begin(ctx context.Context, u *slave.Upload) (slave.UploadState, error) {
+	state, err := g.main.Begin(ctx, u)
+	return state, g.reason(g.main, err)
+}
+
+// Sums asks for the signature of an upload's basis.
+func (g *Group) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
+	r, err := g.main.Sums(ctx, q, emit)
+	return r, g.reason(g.main, err)
+}
+
+// Write sends a segment over a stream that sends no batch, and waits until it is in its place.
+func (g *Group) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
+	c, err := g.take(ctx, true)
+	if err != nil {
+		return slave.Result{}, err
+	}
+	r, err := c.writeSegment(ctx, s, func() { g.give(c) })
+	return r, g.reason(c, err)
 }
 
 // begin answers a Begin.
@@ -241,8 +274,8 @@ func (s *server) sums(q slave.SumsQuery) func(*answer) error {
 // segments keeps the buffers of segments that were written.
 var segments = sync.Pool{New: func() any { return new([]byte) }}
 
-// write takes a segment off its frame and answers when it is in its place.
-func (s *server) write(d *decoder) func(*answer) error {
+// writeSegment takes a segment off its frame and answers when it is in its place.
+func (s *server) writeSegment(d *decoder) func(*answer) error {
 	buf := segments.Get().(*[]byte)
 	*buf = append((*buf)[:0], d.b...)
 	own := decoder{b: *buf}
