@@ -88,12 +88,18 @@ type Record struct {
 	Xtime xtime.Time
 }
 
-// Query asks for a directory, or for a share of a large one: the entries with PartOf(name, Parts) == Part.
+// Query asks for a directory, or for a share of a large one: the entries with PartOf(name, Parts) == Part. With ByName it
+// asks for the entries Names, MaxNames at most: those that are there are returned, and the directory is not listed.
 type Query struct {
-	Path  string
-	Part  uint32
-	Parts uint32 // 0 and 1 mean all
+	Path   string
+	Part   uint32
+	Parts  uint32 // 0 and 1 mean all
+	ByName bool
+	Names  []string
 }
+
+// MaxNames is how many names a query may have.
+const MaxNames = 4096
 
 // MaxEntries is how many entries a survey returns of one query. A directory with more comes back with Truncated set,
 // and is asked for again in parts.
@@ -118,7 +124,7 @@ type DirState struct {
 	Err       error // *PathError: fs.ErrNotExist, unix.ENOTDIR, ...
 	Record    Record
 	Entries   []EntryState // in no order
-	Total     int64        // entries of the whole directory, whatever the part
+	Total     int64        // entries of the whole directory, whatever the part; 0 where it was asked ByName
 	Truncated bool         // Entries is empty; ask again in parts
 }
 

@@ -117,7 +117,7 @@ func checkPath(path string) error {
 // Survey reads the state of directories. Large ones come in several frames, so that nothing else has to wait for them.
 func (c *Client) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
 	x := exchange[slave.Query, slave.DirState]{ask: frameSurvey, answer: frameStates, put: appendQuery,
-		take: takeState, check: func(q slave.Query) error { return checkPath(q.Path) }}
+		take: takeState, check: checkQuery}
 	return x.run(ctx, c, queries)
 }
 

@@ -52,6 +52,7 @@ const (
 	maxValue   = 64 << 10
 	maxItems   = 4096 // of a request that is a list
 	maxGroups  = 65536
+	maxNames   = 1 << 18 // of a survey request; a client's is cut long before (see chunk)
 	maxOp      = maxFrame - 64
 	maxData    = slave.MaxPiece
 	maxNoise   = 64 << 10

@@ -155,6 +155,9 @@ func FuzzServer(f *testing.F) {
 	f.Add(append(batchFrames(1), survey...), true)
 	f.Add(append(batchFrames(1)[:60], survey...), false)
 	f.Add(batchFrames(1)[:40], false)
+	f.Add(appendFrame(nil, head{kind: frameSurvey, id: 3}, func(b []byte) []byte {
+		return appendQuery(b, slave.Query{Path: "x", ByName: true, Names: []string{"a", "b\xff"}})
+	}), true)
 	for kind := frameSurvey; kind <= frameAbort; kind++ {
 		f.Add(appendFrame(nil, head{kind: kind, id: 1}, func(b []byte) []byte { return append(b, 1) }), true)
 	}

@@ -173,17 +173,44 @@ func (d *decoder) contentEnd() slave.End {
 
 // Surveys.
 
-// appendQuery encodes a question for a directory.
+// appendQuery encodes a question for a directory. The number of names is one more than there are, 0 where all entries are
+// asked for.
 func appendQuery(b []byte, q slave.Query) []byte {
 	b = appendStr(b, q.Path)
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(q.Part)), uint64(q.Parts))
+	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(q.Part)), uint64(q.Parts))
+	if !q.ByName {
+		return binary.AppendUvarint(b, 0)
+	}
+	b = binary.AppendUvarint(b, uint64(len(q.Names))+1)
+	for _, name := range q.Names {
+		b = appendStr(b, name)
+	}
+	return b
 }
 
-// query decodes a question. Whether the path is one, and the part is one of the parts, is for the tree to say.
+// query decodes a question. Whether the path is one, and the part is one of the parts, is for the tree to say. Each name
+// takes at least a byte of the frame, which bounds what is allocated for them.
 func (d *decoder) query() slave.Query {
-	path := d.str(maxPath)
-	part := d.u32()
-	return slave.Query{Path: path, Part: part, Parts: d.u32()}
+	q := slave.Query{Path: d.str(maxPath), Part: d.u32(), Parts: d.u32()}
+	n := d.uvarint(slave.MaxNames + 1)
+	q.ByName = n > 0
+	for ; n > 1 && d.err == nil; n-- {
+		q.Names = append(q.Names, d.str(maxName))
+	}
+	return q
+}
+
+// checkQuery tells what keeps a question from being sent.
+func checkQuery(q slave.Query) error {
+	if len(q.Names) > slave.MaxNames {
+		return fmt.Errorf("%w: %d names in one query", slave.ErrInvalid, len(q.Names))
+	}
+	for _, name := range q.Names {
+		if len(name) > maxName {
+			return fmt.Errorf("%w: a name of %d bytes", slave.ErrInvalid, len(name))
+		}
+	}
+	return checkPath(q.Path)
 }
 
 // An answer to a survey is a list of items: each directory is one itemDir and after it one itemEntry an entry.

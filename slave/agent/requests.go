@@ -49,7 +49,7 @@ func (s *server) request(f frame) (func(*answer) error, error) {
 	var run func(*answer) error
 	switch f.kind {
 	case frameSurvey:
-		run = s.survey(list(d, (*decoder).query))
+		run = s.survey(queries(d))
 	case frameFind:
 		run = s.find(list(d, func(d *decoder) xtime.GFID { return d.id16() }))
 	case frameHash:
@@ -89,6 +89,19 @@ func list[Q any](d *decoder, get func(*decoder) Q) (all []Q) {
 		all = append(all, get(d))
 	}
 	return all
+}
+
+// queries decodes the questions of a survey, with so many names in all that a frame of short ones does not grow beyond
+// measure in memory.
+func queries(d *decoder) []slave.Query {
+	names := 0
+	return list(d, func(d *decoder) slave.Query {
+		q := d.query()
+		if names += len(q.Names); names > maxNames {
+			d.fail("more than %d names in one request", maxNames)
+		}
+		return q
+	})
 }
 
 // reply sends a list of answers after checking that the tree gave as many as it was asked for.

@@ -31,7 +31,7 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 
 // survey answers one query; what keeps a directory from being read is in the answer.
 func (t *Tree) survey(q slave.Query) slave.DirState {
-	if !allowed(q.Path) || q.Parts > 1 && q.Part >= q.Parts {
+	if !allowed(q.Path) || q.Parts > 1 && q.Part >= q.Parts || !validNames(q.Names) {
 		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
 	}
 	d, err := t.openList(q.Path)
@@ -46,6 +46,19 @@ func (t *Tree) survey(q slave.Query) slave.DirState {
 	return state
 }
 
+// validNames checks the names of a query, which the master sent.
+func validNames(names []string) bool {
+	if len(names) > slave.MaxNames {
+		return false
+	}
+	for _, name := range names {
+		if !beneath.ValidName(name) {
+			return false
+		}
+	}
+	return true
+}
+
 // surveyDir reads an open directory. Its own record is read before it is listed, so that it never vouches for entries
 // that came later. Names are counted before any of them is looked at: a directory too large for one answer costs its
 // listing only.
@@ -53,7 +66,10 @@ func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, e
 	if state.Record, err = t.recordOf(place{d, ""}, slave.Dir); err != nil {
 		return state, err
 	}
-	names, total, err := namesOf(d, q)
+	names, total, err := q.Names, int64(0), error(nil)
+	if !q.ByName {
+		names, total, err = namesOf(d, q)
+	}
 	if err != nil {
 		return state, err
 	}
@@ -64,6 +80,9 @@ func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, e
 	}
 	state.Entries = make([]slave.EntryState, 0, len(names))
 	for _, name := range names {
+		if q.Path == "" && name == slave.Reserved {
+			continue
+		}
 		e, err := t.entryState(place{d, name})
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

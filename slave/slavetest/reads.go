@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,7 @@ func readCases() []testCase {
 		{"info tells who and where", info},
 		{"a survey tells all of an entry", surveyEntry},
 		{"surveys in parts", surveyParts},
+		{"surveys by name", surveyByName},
 		{"what cannot be surveyed is in the answer", surveyErrors},
 		{"hashes", hashes},
 		{"counts", counts},
@@ -85,6 +87,54 @@ func surveyParts(f *Fixture) {
 	}
 	if len(seen) != total {
 		f.Fatalf("%d entries of %d", len(seen), total)
+	}
+}
+
+// surveyByName: only what was asked for and is there, with the directory's own record, as a listing would tell it.
+func surveyByName(f *Fixture) {
+	odd := "odd\n\xff"
+	f.Must(Mkdir("d", Rec(1, 0)), Put("d/a", Rec(2, 7), "12345"), Put("d/b", Rec(3, 7), ""), Mkdir("d/c", Rec(4, 0)),
+		Put("d/"+odd, Rec(5, 7), "x"))
+	record, all := f.Survey("d")
+	states, err := f.Tree.Survey(f.Context(), []slave.Query{
+		{Path: "d", ByName: true, Names: []string{"c", "none", "a", odd}},
+		{Path: "d", ByName: true},
+		{Path: "", ByName: true, Names: []string{slave.Reserved, "d"}},
+		{Path: "none", ByName: true, Names: []string{"x"}},
+		{Path: "d", ByName: true, Names: []string{"../d"}},
+		{Path: "d", ByName: true, Names: []string{"a", ""}},
+		{Path: "d"},
+	})
+	if err != nil || len(states) != 7 {
+		f.Fatalf("%d answers, %v", len(states), err)
+	}
+	var got []string
+	for _, e := range states[0].Entries {
+		got = append(got, e.Name)
+		if e != all[e.Name] {
+			f.Errorf("by name %+v, listed %+v", e, all[e.Name])
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"a", "c", odd}) || states[0].Record != record.Record || states[0].Total != 0 {
+		f.Errorf("asked for four, of which three are there: %q, %+v", got, states[0])
+	}
+	if states[1].Err != nil || len(states[1].Entries) != 0 || states[1].Record != record.Record {
+		f.Errorf("asked for no names: %+v", states[1])
+	}
+	if s := states[2]; s.Err != nil || len(s.Entries) != 1 || s.Entries[0].Name != "d" {
+		f.Errorf("of the root: %+v", s)
+	}
+	if s := states[3]; !errors.Is(s.Err, fs.ErrNotExist) {
+		f.Errorf("of what is not there: %+v", s)
+	}
+	for _, s := range states[4:6] {
+		if !errors.Is(s.Err, slave.ErrInvalid) {
+			f.Errorf("of what is no name: %+v", s)
+		}
+	}
+	if len(states[6].Entries) != 4 {
+		f.Errorf("the listing after them: %+v", states[6])
 	}
 }
 
