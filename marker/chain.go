@@ -39,6 +39,7 @@ func (c *core) markChain(d *beneath.Dir, entries []found) (incomplete bool, err 
 		}
 	}
 	incomplete = c.markUp(d, t) || incomplete
+	c.hints.Gap() // a scan does not know what went, and under which names
 	if incomplete {
 		c.forget(d, entries)
 	}

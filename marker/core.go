@@ -11,6 +11,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
+	"georep/marker/hint"
 	"georep/marker/xtime"
 )
 
@@ -30,6 +31,10 @@ type core struct {
 	set func(d *beneath.Dir, name string, t xtime.Time) error
 	// setByKey does it for an inode by its handle.
 	setByKey func(k beneath.HandleKey, t xtime.Time) error
+
+	hints *hint.Server // nil where nobody is told
+	// certain tells whether all events since the last scan were seen: only then do names say all. nil: yes.
+	certain func() bool
 
 	mu    sync.Mutex // held during a mark
 	retry *batch     // what failed and has to be marked again; under mu

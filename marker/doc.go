@@ -11,6 +11,9 @@
 //  11. Unmarked time is found: by a scan for ctimes since the last heartbeat, after a stop, a kill, a reboot or an
 //     overflow, and slowly all the time for what events never tell (scan.go).
 //
+// After each mark it tells the workers that listen what the mark did (tell.go, package hint). Where it cannot tell all, it
+// says so.
+//
 // It never reads or changes content, never follows a path that others could redirect, never crosses a mount point and
 // never marks anything once the root is not the one it was started on.
 //

@@ -180,6 +180,7 @@ func (l *live) take(ev *fanotify.Event) {
 	}
 	if ev.From.Dir != "" {
 		l.batch.add(fanotify.Place{Dir: ev.From.Dir})
+		l.batch.tell(ev.From)
 	}
 	switch {
 	case ev.At.Dir == "":
@@ -190,10 +191,15 @@ func (l *live) take(ev *fanotify.Event) {
 		}
 	case ev.Mask&^gone == 0, ev.At.Name == ".", ev.At.Name == "":
 		l.batch.add(fanotify.Place{Dir: ev.At.Dir})
+		l.batch.tell(ev.At)
 	case ev.IsDir() && ev.Target != "":
 		// A directory is marked in its turn, after what lies in it, not among the entries.
 		l.batch.add(fanotify.Place{Dir: ev.At.Dir})
 		l.batch.add(fanotify.Place{Dir: ev.Target})
+		l.batch.tell(ev.At)
+		if ev.Mask&unix.FAN_RENAME != 0 {
+			l.batch.moved(ev.Target, ev.From.Dir)
+		}
 	default:
 		l.batch.addInode(ev.At, ev.Target)
 	}

@@ -19,12 +19,13 @@ const (
 type batch struct {
 	dirs  map[beneath.HandleKey]names
 	count int
+	news  news
 }
 
 // names are entries of a directory, each with the inodes that events told of under that name.
 type names map[string][]beneath.HandleKey
 
-func newBatch() *batch { return &batch{dirs: map[beneath.HandleKey]names{}} }
+func newBatch() *batch { return &batch{dirs: map[beneath.HandleKey]names{}, news: newNews()} }
 
 func (b *batch) size() int { return b.count }
 
@@ -55,7 +56,9 @@ func (b *batch) addInode(p fanotify.Place, inode beneath.HandleKey) {
 	in[p.Name] = known
 }
 
+// addAll adds places of which not all that changed there is known any more.
 func (b *batch) addAll(more *batch) {
+	b.news.partial = true
 	for dir, in := range more.dirs {
 		b.add(fanotify.Place{Dir: dir})
 		for name, inodes := range in {
@@ -82,12 +85,14 @@ func (c *core) mark(b *batch) error {
 		c.retry.addAll(b)
 		return err
 	}
+	n := c.note()
 	for dir, in := range b.dirs {
 		if _, inside := depth[dir]; inside && len(in) > 0 {
-			c.markEntries(dir, in, t)
+			c.markEntries(dir, in, t, n)
 		}
 	}
-	c.markDirs(depth, t)
+	c.markDirs(depth, t, n)
+	c.tell(n, b, t)
 	return nil
 }
 
@@ -115,7 +120,7 @@ func (c *core) locateAll(b *batch) map[beneath.HandleKey]int {
 	return depth
 }
 
-func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time) {
+func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, n *note) {
 	d, err := c.tree.dir(dir)
 	if err != nil {
 		if judge(err, func() bool { return true }) == again {
@@ -128,18 +133,22 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time) {
 			c.retry.add(fanotify.Place{Dir: dir, Name: name})
 		}
 		for _, k := range inodes {
-			if c.stampInode(d, name, k, t) == again {
+			if now, err := d.Key(name); err == nil && now == k {
+				n.met(k)
+				continue
+			}
+			switch c.stampInode(d, name, k, t) {
+			case done:
+				n.loose(d, dir, k)
+			case again:
 				c.retry.addInode(fanotify.Place{Dir: dir, Name: name}, k)
 			}
 		}
 	}
 }
 
-// stampInode marks an inode that an event named, where its name no longer leads to it: it may have others.
+// stampInode marks an inode that an event named, whose name no longer leads to it: it may have others.
 func (c *core) stampInode(d *beneath.Dir, name string, k beneath.HandleKey, t xtime.Time) verdict {
-	if now, err := d.Key(name); err == nil && now == k {
-		return done
-	}
 	err := c.setByKey(k, t)
 	v := judge(err, func() bool { return true })
 	if v == refused {
@@ -149,7 +158,7 @@ func (c *core) stampInode(d *beneath.Dir, name string, k beneath.HandleKey, t xt
 }
 
 // markDirs marks the deepest first. A directory that refuses does not keep those above it from being marked.
-func (c *core) markDirs(depth map[beneath.HandleKey]int, t xtime.Time) {
+func (c *core) markDirs(depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
 	keys := make([]beneath.HandleKey, 0, len(depth))
 	for k := range depth {
 		keys = append(keys, k)
@@ -159,11 +168,13 @@ func (c *core) markDirs(depth map[beneath.HandleKey]int, t xtime.Time) {
 		d, err := c.tree.dir(k)
 		v := judge(err, func() bool { return true })
 		if v == done {
+			n.before(c, d, k)
 			v = c.stamp(d, "", t)
 		}
 		if v == again {
 			c.retry.add(fanotify.Place{Dir: k})
 		}
+		n.marked(k, v)
 	}
 }
 

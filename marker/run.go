@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"georep/marker/fanotify"
+	"georep/marker/hint"
 	"georep/marker/xtime"
 )
 
@@ -225,6 +226,7 @@ func (m *marker) wakeScanner() {
 var errUnused = errors.New("unused")
 
 func (m *marker) run(ctx context.Context) error {
+	m.listenForWorkers()
 	g, ctx := errgroup.WithContext(ctx)
 	if m.live != nil {
 		g.Go(func() error { return m.live.run(ctx) })
@@ -238,6 +240,15 @@ func (m *marker) run(ctx context.Context) error {
 		err = nil
 	}
 	return errors.Join(err, m.end())
+}
+
+// listenForWorkers opens the socket for hints. Without it workers crawl.
+func (m *marker) listenForWorkers() {
+	var err error
+	if m.hints, err = hint.Listen(m.o.Dir, m.log); err != nil {
+		m.log.Warn().Err(err).Msg("no hints")
+	}
+	m.certain = func() bool { _, missing := m.beats.losses(); return !missing }
 }
 
 // end writes the last heartbeat and status.
@@ -264,7 +275,7 @@ func (m *marker) close() error {
 	if m.src != nil {
 		err = m.src.Close()
 	}
-	err = errors.Join(err, m.core.close(), m.lock.Close())
+	err = errors.Join(err, m.hints.Close(), m.core.close(), m.lock.Close())
 	if m.users != nil {
 		err = errors.Join(err, m.users.Close())
 	}

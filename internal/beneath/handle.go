@@ -2,6 +2,7 @@ package beneath
 
 import (
 	"encoding/binary"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,14 @@ type HandleKey string
 func MakeHandleKey(kind int32, handle []byte) HandleKey {
 	b := binary.NativeEndian.AppendUint32(make([]byte, 0, 4+len(handle)), uint32(kind))
 	return HandleKey(append(b, handle...))
+}
+
+// GFID is that of the inode with this handle.
+func (k HandleKey) GFID() xtime.GFID {
+	if len(k) < 4 {
+		return xtime.GFID{}
+	}
+	return HandleGFID(int32(binary.NativeEndian.Uint32([]byte(k[:4]))), []byte(k[4:]))
 }
 
 // Key is the HandleKey of the entry name, or of d itself where name is "". Errors are those of Handle.
@@ -61,20 +70,42 @@ func (d *Dir) Parent() (*Dir, error) {
 	}
 }
 
-// SetXtimeOfKey writes the xtime of the inode with that handle, under whatever name it is, on d's file system. It is
-// NOT confined beneath d. Needs and errors are those of OpenKey; an inode that is gone gives ESTALE.
-func (d *Dir) SetXtimeOfKey(k HandleKey, names *xtime.Names, t xtime.Time) error {
+// PinKey holds on to the inode with that handle, of any type and under whatever name it is, as Pin does by name. It is NOT
+// confined beneath d. Needs and errors are those of OpenKey; an inode that is gone gives ESTALE.
+func (d *Dir) PinKey(k HandleKey) (*Dir, error) {
 	if len(k) < 4 {
-		return pathError("open handle", "", unix.EINVAL)
+		return nil, pathError("open handle", "", unix.EINVAL)
 	}
 	h := unix.NewFileHandle(int32(binary.NativeEndian.Uint32([]byte(k[:4]))), []byte(k[4:]))
 	fd, err := retryInt(func() (int, error) {
 		return unix.OpenByHandleAt(d.fd, h, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
 	})
 	if err != nil {
-		return pathError("open handle", "", err)
+		return nil, pathError("open handle", "", err)
 	}
-	inode := newDir(fd, false)
+	return newDir(fd, false), nil
+}
+
+// SetXtimeOfKey writes the xtime of the inode with that handle. It is NOT confined beneath d. Needs and errors are those
+// of PinKey.
+func (d *Dir) SetXtimeOfKey(k HandleKey, names *xtime.Names, t xtime.Time) error {
+	inode, err := d.PinKey(k)
+	if err != nil {
+		return err
+	}
 	defer inode.Close()
 	return inode.SetXtime("", names, t)
+}
+
+// LastName is the name under which the kernel last knew d, or what Pin holds, in the directory that it lies in: advice,
+// since it may have others, or have moved by now. "" if it is not known.
+func (d *Dir) LastName() string {
+	path, err := os.Readlink(d.proc)
+	if err != nil {
+		return ""
+	}
+	if _, name := Split(path); ValidName(name) {
+		return name
+	}
+	return ""
 }

@@ -1,0 +1,222 @@
+package marker
+
+import (
+	"georep/internal/beneath"
+	"georep/marker/fanotify"
+	"georep/marker/hint"
+	"georep/marker/xtime"
+)
+
+// news is what a batch has for hints beyond its places: what is not to be marked, but to be told.
+type news struct {
+	names map[beneath.HandleKey]map[string]struct{} // entries that went, and directories
+	from  map[beneath.HandleKey][]beneath.HandleKey // directories that were moved, and where they were
+	// partial is set where places are tried again whose names were forgotten.
+	partial bool
+}
+
+func newNews() news {
+	return news{names: map[beneath.HandleKey]map[string]struct{}{}, from: map[beneath.HandleKey][]beneath.HandleKey{}}
+}
+
+// tell has the name of p told, whose directory is in the batch.
+func (b *batch) tell(p fanotify.Place) {
+	if p.Name == "" || p.Name == "." {
+		return
+	}
+	in := b.news.names[p.Dir]
+	if in == nil {
+		in = map[string]struct{}{}
+		b.news.names[p.Dir] = in
+	}
+	if _, have := in[p.Name]; !have {
+		in[p.Name] = struct{}{}
+		b.count++
+	}
+}
+
+// moved notes that a directory came from another, or from where nobody knows.
+func (b *batch) moved(dir, from beneath.HandleKey) {
+	b.news.from[dir] = append(b.news.from[dir], from)
+}
+
+// note collects, while a mark is made, what there is to tell about it. A nil note collects nothing.
+type note struct {
+	root *beneath.Dir
+	seen map[beneath.HandleKey]struct{}            // inodes that were found under the name that an event gave them
+	lost map[beneath.HandleKey][]beneath.HandleKey // inodes that were not, by the directory of that name
+	more map[beneath.HandleKey][]string            // names beyond those of the batch
+	dirs []noted                                   // in the order of the mark
+	at   map[beneath.HandleKey]int                 // index into dirs
+}
+
+// noted is one directory of a mark.
+type noted struct {
+	key     beneath.HandleKey
+	before  xtime.Time
+	name    string // "" if it is not known
+	unclear bool   // what changed in it cannot be told
+}
+
+// note begins a note where somebody wants to be told and all can be.
+func (c *core) note() *note {
+	if !c.hints.Wanted() || c.certain != nil && !c.certain() {
+		return nil
+	}
+	return &note{root: c.root, seen: map[beneath.HandleKey]struct{}{}, lost: map[beneath.HandleKey][]beneath.HandleKey{}, more: map[beneath.HandleKey][]string{},
+		at: map[beneath.HandleKey]int{}}
+}
+
+// met says that an inode was found under its name.
+func (n *note) met(k beneath.HandleKey) {
+	if n != nil {
+		n.seen[k] = struct{}{}
+	}
+}
+
+// loose says that an inode lives on that is no longer under its name in d. Where d has it under its only name, as after a
+// rename whose event is yet to come, that one is told.
+func (n *note) loose(d *beneath.Dir, dir, k beneath.HandleKey) {
+	if n == nil {
+		return
+	}
+	n.lost[dir] = append(n.lost[dir], k)
+	inode, err := n.root.PinKey(k)
+	if err != nil {
+		return
+	}
+	defer inode.Close()
+	name := inode.LastName()
+	if now, err := d.Key(name); name == "" || err != nil || now != k {
+		return
+	}
+	if st, err := inode.Stat(""); err == nil && st.Nlink == 1 {
+		n.met(k)
+		n.more[dir] = append(n.more[dir], name)
+	}
+}
+
+// before notes a directory's xtime, just before it gets a new one, and its name.
+func (n *note) before(c *core, d *beneath.Dir, k beneath.HandleKey) {
+	if n == nil {
+		return
+	}
+	x, err := d.Xtime("", &c.names)
+	one := noted{key: k, before: x, unclear: err != nil}
+	// If it is being moved at this moment, name or parent may be those of later: but then there is an event to come, and
+	// a later mark tells both names and both parents.
+	one.name = d.LastName()
+	n.at[k] = len(n.dirs)
+	n.dirs = append(n.dirs, one)
+}
+
+// marked notes how the mark of a directory went. One that is gone is not told of; one that is not marked says nothing of
+// what is in it.
+func (n *note) marked(k beneath.HandleKey, v verdict) {
+	if n == nil || v == done || v == gone {
+		return
+	}
+	i, ok := n.at[k]
+	if !ok {
+		i = len(n.dirs)
+		n.at[k] = i
+		n.dirs = append(n.dirs, noted{key: k})
+	}
+	n.dirs[i].unclear = true
+}
+
+// tell gives the workers the hint of a mark that is complete, or a gap where not all of it can be told. It is called
+// with mu held.
+func (c *core) tell(n *note, b *batch, t xtime.Time) {
+	if n == nil || b.news.partial || len(n.dirs) == 0 {
+		c.hints.Gap()
+		return
+	}
+	root := &n.dirs[len(n.dirs)-1]
+	if root.key != c.tree.rootKey || root.unclear || root.before >= t {
+		c.hints.Gap()
+		return
+	}
+	c.cloud(n, b)
+	names := map[beneath.HandleKey]map[string]xtime.GFID{}
+	for i := range n.dirs {
+		names[n.dirs[i].key] = b.told(n.dirs[i].key, n.more[n.dirs[i].key])
+	}
+	h := &hint.Hint{Xtime: t}
+	for i := range n.dirs { // the deepest first: all below a directory have put their names in by its turn
+		d := &n.dirs[i]
+		out := hint.Dir{GFID: d.key.GFID(), Before: d.before, Whole: d.unclear || d.before >= t}
+		if d.before >= t { // left by somebody else's clock
+			out.Before = 0
+		}
+		if !c.nameIn(n, d, names) {
+			c.hints.Gap()
+			return
+		}
+		if !out.Whole {
+			for name, g := range names[d.key] {
+				out.Names = append(out.Names, hint.Name{Name: name, Dir: g})
+			}
+		}
+		h.Dirs = append(h.Dirs, out)
+	}
+	c.hints.Publish(h)
+}
+
+// cloud marks as unclear the directories of which names do not tell all that changed.
+func (c *core) cloud(n *note, b *batch) {
+	for i := range n.dirs {
+		d := &n.dirs[i]
+		// What failed there earlier was forgotten, but for its directory.
+		if _, owed := c.retry.dirs[d.key]; owed {
+			d.unclear = true
+		}
+		// What went on in a directory while it lay elsewhere, nobody marked.
+		for _, from := range b.news.from[d.key] {
+			if _, inside := n.at[from]; !inside {
+				d.unclear = true
+			}
+		}
+		// An inode that is not under its name, nor under any other of the batch, may be under one in the same directory.
+		for _, k := range n.lost[d.key] {
+			if _, found := n.seen[k]; !found {
+				d.unclear = true
+			}
+		}
+	}
+}
+
+// told are the names of a directory that the batch knows to have changed.
+func (b *batch) told(dir beneath.HandleKey, more []string) map[string]xtime.GFID {
+	out := map[string]xtime.GFID{}
+	for _, name := range more {
+		out[name] = xtime.GFID{}
+	}
+	for name := range b.dirs[dir] {
+		out[name] = xtime.GFID{}
+	}
+	for name := range b.news.names[dir] {
+		out[name] = xtime.GFID{}
+	}
+	return out
+}
+
+// nameIn puts a directory among the names of the one that it lies in, which has its turn later. It tells whether that one
+// is known.
+func (c *core) nameIn(n *note, d *noted, names map[beneath.HandleKey]map[string]xtime.GFID) bool {
+	if d.key == c.tree.rootKey {
+		return true
+	}
+	up, known := c.tree.parent(d.key)
+	i, marked := n.at[up]
+	switch {
+	case !known || !marked:
+		// Gone, and so is this one from there; or forgotten, after more directories than the tree remembers.
+		return known
+	case d.name == "":
+		n.dirs[i].unclear = true
+	default:
+		names[up][d.name] = d.key.GFID()
+	}
+	return true
+}
