@@ -16,7 +16,7 @@ type task struct {
 	op   slave.Op
 	then func(slave.Result) // called in place of the ordinary treatment where it is set
 	// ahead is set where the content is to be sent before the operation: on the last of several tasks only.
-	ahead *ahead
+	ahead *upload
 }
 
 // carryOut submits what the plan says, in an order in which nothing stands in the way of anything.
@@ -124,7 +124,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	next := &node{parent: n, path: join(n.path, c.Entry.Name), entry: c.Entry, absent: c.Absent}
 	if !c.Make {
 		w.adopt(n)
-		w.push(next)
+		w.push(w.hinted(next))
 		return
 	}
 	if w.c.failures.heldBack(next.path, c.Entry.Record.Xtime, w.c.pass) {

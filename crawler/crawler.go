@@ -94,6 +94,9 @@ func (c *Crawler) Master() (State, error) {
 type Outcome struct {
 	// Stime is the slave's new stime; 0 where something failed and the root could not be stamped.
 	Stime xtime.Time
+	// Hinted tells that hints told all that changed in the root. Stime is then the xtime up to which they reach, which may
+	// be older than that of the master's root.
+	Hinted bool
 }
 
 // Pass crawls once from the root. An error is the session's: the connection, the master that is not there, or a purge
@@ -108,15 +111,15 @@ func (c *Crawler) Pass(ctx context.Context) (Outcome, error) {
 	}
 	c.pass++
 	c.failures.beginPass()
-	w, err := newCrawl(ctx, c, m)
+	w, err := newCrawl(ctx, c, m, c.opts.Hints.take())
 	if err != nil {
 		return Outcome{}, err
 	}
-	if err := w.run(); err != nil {
+	if err := w.crawlAll(); err != nil {
 		return Outcome{}, err
 	}
 	c.failures.endPass(c.pass)
-	return Outcome{Stime: w.stime}, nil
+	return Outcome{Stime: w.stime, Hinted: w.root.told != nil}, nil
 }
 
 // Clean deletes what was parked more than keep ago. The slave must be in step.
@@ -142,9 +145,13 @@ func (c *Crawler) NextRetry() time.Time { return c.failures.nextRetry() }
 // Full is a failure that shows that the slave as a whole takes nothing more, or nil.
 func (c *Crawler) Full() error { return c.failures.full() }
 
-// run starts the visitors and the shipper and waits until the root is finished or the session has failed.
-func (w *crawl) run() error {
+// crawlAll starts the visitors and the shipper and waits until the root is finished or the session has failed.
+func (w *crawl) crawlAll() error {
 	defer w.cancel(nil)
+	if err := w.foresee(); err != nil {
+		return err
+	}
+	w.push(w.root)
 	w.tasks.Go(func() error { w.ship.run(w.ctx); return nil })
 	for range visitors {
 		w.tasks.Go(func() error { w.visitLoop(); return nil })

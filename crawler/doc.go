@@ -16,6 +16,10 @@
 //	when all of it has succeeded: finish(directory) sets its times and its stamp  (invariant 5)
 //	when something failed: finish without the stamp, here and in every directory above (invariant 6)
 //
+// Where the marker has told all that changed in a directory since the slave's stamp, only those names are looked at, on
+// either side (hints.go, hinted.go): the cost of a change does not grow with its directory. Hints are never believed beyond
+// what the xtimes prove.
+//
 // What fails is kept by path, with its reason and a time before which it is not tried again, and held back alone.
 package crawler
 
@@ -44,6 +48,8 @@ type Options struct {
 	// remove everything.
 	MaxDelete int
 	Quick     bool
-	RetryMax  time.Duration // bound of the back-off of one entry; 0 means a minute
-	InFlight  int           // batches on their way, sent and not yet answered; 0 means 8
+	// Hints spare listings; nil: there are none.
+	Hints    *Hints
+	RetryMax time.Duration // bound of the back-off of one entry; 0 means a minute
+	InFlight int           // batches on their way, sent and not yet answered; 0 means 8
 }

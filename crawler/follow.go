@@ -27,6 +27,7 @@ type Progress struct {
 	Stime      xtime.Time // 0 while the slave's root has no stamp
 	LastSynced time.Time  // the slave durably has everything the master had then
 	InStep     bool
+	Following  bool      // by hints, rather than by comparing
 	Failures   []Failure // the first of them
 	Failed     int       // how many there are
 }
@@ -34,6 +35,7 @@ type Progress struct {
 // FollowOptions say how to follow.
 type FollowOptions struct {
 	Poll        time.Duration // pause between two looks at the master's root; one system call or few each
+	SlowPoll    time.Duration // the same while the slave is in step and hints would tell; 0: Poll
 	KeepDeleted time.Duration // how long what was purged stays parked on the slave
 	// Heartbeat tells up to when all changes of the master are marked.
 	Heartbeat func() time.Time
@@ -48,6 +50,7 @@ const (
 	cleanEvery    = time.Minute
 	restFirst     = 20 * time.Millisecond
 	restLongest   = 10 * time.Second
+	hintComes     = 60 * time.Millisecond // how long a mark may wait for its hint
 )
 
 // follower is the state of Follow.
@@ -57,12 +60,23 @@ type follower struct {
 	tried xtime.Time // root xtime at the last Pass that left something undone
 	again time.Time  // not before this after trouble
 
+	awaited xtime.Time // the root's xtime of which no hint told yet
+	since   time.Time  // when that was seen first
+	claim   claim
+
 	undone  time.Duration // the last rest
 	cleaned time.Time     // when parked entries were last looked at
 
 	mu   sync.Mutex // guards what the reporting goroutine reads
 	prog Progress
 	bad  bool
+}
+
+// claim is what a stamp will allow to say: once the slave has everything up to xtime, it has all that the master had at
+// time.
+type claim struct {
+	xtime xtime.Time
+	time  time.Time
 }
 
 // Follow keeps the slave in step until ctx ends or the session fails: it looks at the xtime of the master's root, and
@@ -111,9 +125,29 @@ func (f *follower) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(f.o.Poll):
+		case <-f.c.opts.Hints.Wake():
+		case <-time.After(f.pause()):
 		}
 	}
+}
+
+// pause is the time to the next look, unless a hint comes before.
+func (f *follower) pause() time.Duration {
+	if f.o.SlowPoll > f.o.Poll && f.c.opts.Hints.flowing() && f.progress().InStep {
+		return f.o.SlowPoll
+	}
+	return f.o.Poll
+}
+
+// awaits tells whether the hint of the mark that gave the root x is still to be waited for.
+func (f *follower) awaits(x xtime.Time) bool {
+	if !f.c.opts.Hints.comes(x) {
+		return false
+	}
+	if f.awaited != x {
+		f.awaited, f.since = x, time.Now()
+	}
+	return time.Since(f.since) < hintComes
 }
 
 // step looks once and crawls if there is need.
@@ -124,28 +158,45 @@ func (f *follower) step(ctx context.Context) error {
 		return f.trouble(ctx, err)
 	}
 	if now := f.progress(); now.InStep && now.Stime == s.Xtime {
-		f.update(func(p *Progress) { p.LastSynced = later(p.LastSynced, hb) })
+		f.c.opts.Hints.settled()
+		f.update(func(p *Progress) {
+			p.LastSynced, p.Following = later(p.LastSynced, hb), f.c.opts.Hints.following()
+		})
 		return f.clean(ctx)
 	}
 	if s.Xtime == f.tried && time.Now().Before(f.c.NextRetry()) || time.Now().Before(f.again) {
 		return nil
 	}
-	f.update(func(p *Progress) { p.InStep, p.Crawling = false, true })
+	if f.awaits(s.Xtime) {
+		f.update(func(p *Progress) { p.InStep = false })
+		return nil
+	}
+	f.update(func(p *Progress) { p.InStep, p.Crawling, p.Following = false, true, f.c.opts.Hints.following() })
+	if f.claim == (claim{}) {
+		f.claim = claim{s.Xtime, hb}
+	}
 	out, err := f.c.Pass(ctx)
 	f.update(func(p *Progress) { p.Crawling = false })
 	if err != nil {
 		return f.trouble(ctx, err)
 	}
-	return f.passed(s.Xtime, out, hb)
+	if !out.Hinted {
+		f.claim = claim{s.Xtime, hb}
+	}
+	return f.passed(s.Xtime, out)
 }
 
 // passed notes how a crawl ended.
-func (f *follower) passed(tried xtime.Time, out Outcome, hb time.Time) error {
+func (f *follower) passed(tried xtime.Time, out Outcome) error {
 	f.rest(tried, out)
 	f.tried = tried
 	if out.Stime != 0 {
 		f.update(func(p *Progress) {
-			p.Stime, p.InStep, p.LastSynced = out.Stime, true, later(p.LastSynced, hb)
+			// Hints may not reach as far as the root's xtime.
+			p.Stime, p.InStep = out.Stime, !out.Hinted || out.Stime >= tried
+			if !out.Hinted || out.Stime >= f.claim.xtime {
+				p.LastSynced, f.claim = later(p.LastSynced, f.claim.time), claim{}
+			}
 		})
 	}
 	var full error

@@ -235,6 +235,9 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 			return nil, false, err
 		}
 		ok = ok && joined
+		if dir, _ := beneath.Split(stale); stale != "" && dir == "" && w.root.told != nil {
+			ok = false // the root was not listed: the next crawl does
+		}
 		if n := w.revisit(stale, seen); n != nil {
 			visit = append(visit, n)
 		}

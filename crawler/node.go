@@ -38,8 +38,11 @@ type crawl struct {
 	stime   xtime.Time    // written before done is closed
 
 	session  context.Context
-	checked  map[xtime.GFID]bool // inodes whose names were checked in this pass
-	revisits []*node             // to be visited once those on their way are finished; finishRoot's
+	root     *node
+	run      *run                       // what hints tell; nil: nothing
+	ahead    map[string]*slave.DirState // surveyed before their turn, by path; under mu
+	checked  map[xtime.GFID]bool        // inodes whose names were checked in this pass
+	revisits []*node                    // to be visited once those on their way are finished; finishRoot's
 	tasks    errgroup.Group
 
 	mu   sync.Mutex // guards the counters of all nodes and live
@@ -55,6 +58,7 @@ type node struct {
 	part    uint32          // being worked on
 	parts   uint32          // 0 until it is known to be large
 	found   bool            // what was parked has been brought back: do not look again
+	told    *told           // what changed, where hints tell all of it: not listed
 	again   bool            // a visit for the sake of hard links, on top of the crawl
 	second  bool            // was put off before
 	counted bool            // what it has in step
@@ -71,12 +75,12 @@ type node struct {
 	skip   bool       // it is not there any more: nothing to finish
 }
 
-func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
+func newCrawl(ctx context.Context, c *Crawler, m *master, r *run) (*crawl, error) {
 	gfid, err := c.opts.Root.GFID("")
 	if err != nil {
 		return nil, err
 	}
-	w := &crawl{c: c, m: m, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
+	w := &crawl{c: c, m: m, run: r, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
 		checked: map[xtime.GFID]bool{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.session = ctx
@@ -84,7 +88,7 @@ func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
 	w.guard.opts = &c.opts
 	w.uploads.init()
 	w.stack.init()
-	w.push(&node{entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
+	w.root = w.hinted(&node{entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
 	return w, nil
 }
 
@@ -280,6 +284,9 @@ func (w *crawl) finishRoot(n *node) {
 		w.goOn(n, now)
 		return
 	}
+	if w.c.opts.VolumeMark() != w.m.mark {
+		w.hold(n) // raised meanwhile: what was in step by the old one is to be compared
+	}
 	n.finish.Stamp = !n.held
 	w.ship.submit(w.ctx, []slave.Op{n.finish}, func(results []slave.Result) {
 		w.finishResult(n, results[0])
@@ -337,9 +344,9 @@ func (s *stack) pop() []*node {
 		return nil
 	}
 	share := max(1, min(len(s.nodes)/visitors, surveyDirs))
-	first, bytes := len(s.nodes)-1, s.nodes[len(s.nodes)-1].entry.Stat.Size
+	first, bytes := len(s.nodes)-1, s.nodes[len(s.nodes)-1].weight()
 	for len(s.nodes)-first < share {
-		bytes += s.nodes[first-1].entry.Stat.Size
+		bytes += s.nodes[first-1].weight()
 		if bytes > surveyBytes {
 			break
 		}

@@ -38,6 +38,8 @@ type world struct {
 	counters      crawler.Counters
 	crawler       *crawler.Crawler
 	maxDelete     int
+	hints         *crawler.Hints
+	seq           uint64
 }
 
 func newWorld(t *testing.T) *world {
@@ -72,7 +74,7 @@ func (w *world) connect() {
 	w.counters = crawler.Counters{}
 	w.crawler = crawler.New(crawler.Options{Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
-		Counters: &w.counters, MaxDelete: w.maxDelete, RetryMax: 2 * time.Millisecond})
+		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, RetryMax: 2 * time.Millisecond})
 }
 
 func (w *world) ok(err error) {

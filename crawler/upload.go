@@ -41,8 +41,8 @@ func (u *uploads) init() {
 	u.buffers.New = func() any { b := make([]byte, segmentBytes); return &b }
 }
 
-// ahead is the content of a task that is to be sent ahead of it.
-type ahead struct {
+// upload is the content of a task that is to be sent ahead of it.
+type upload struct {
 	dir    *directory
 	listed beneath.Stat
 	basis  string
@@ -51,11 +51,11 @@ type ahead struct {
 
 // sendAhead tells whether an item's content is to be uploaded first, and waits for a place in the queue if so. The basis
 // is what stands under its name, whatever inode that is: after an atomic save it is the old content.
-func (w *crawl) sendAhead(d *directory, it *plan.Item, op *slave.Op) *ahead {
+func (w *crawl) sendAhead(d *directory, it *plan.Item, op *slave.Op) *upload {
 	if op.Kind != slave.OpPut {
 		return nil
 	}
-	a := &ahead{dir: d, listed: it.Entry.Stat}
+	a := &upload{dir: d, listed: it.Entry.Stat}
 	if s := it.State; s != nil && s.Kind == slave.File && s.Size >= deltaBytes {
 		a.basis = op.Path
 	}
@@ -142,7 +142,7 @@ type sending struct {
 }
 
 // upload sends the content that op needs and makes op say so. Its error is the path's, or a *sessionError.
-func (w *crawl) upload(a *ahead, op *slave.Op) error {
+func (w *crawl) upload(a *upload, op *slave.Op) error {
 	src, err := openSource(a.dir.dir, op.Path, &a.listed)
 	if err != nil {
 		return sourceError(err)

@@ -40,9 +40,12 @@ func (w *crawl) visitLoop() {
 // survey asks for the state of the nodes' directories in one request, but not of those that the slave lacks.
 func (w *crawl) survey(nodes []*node) ([]slave.DirState, error) {
 	var queries []slave.Query
-	for _, n := range nodes {
-		if !n.absent {
-			queries = append(queries, slave.Query{Path: n.path, Part: n.part, Parts: n.parts})
+	states, asked := make([]slave.DirState, len(nodes)), make([]int, 0, len(nodes))
+	for i, n := range nodes {
+		if known := w.foreseen(n); known != nil {
+			states[i] = *known
+		} else if !n.absent {
+			queries, asked = append(queries, n.query()), append(asked, i)
 		}
 	}
 	var got []slave.DirState
@@ -53,11 +56,8 @@ func (w *crawl) survey(nodes []*node) ([]slave.DirState, error) {
 		}
 		w.c.opts.Counters.Surveyed.Add(int64(len(queries)))
 	}
-	states := make([]slave.DirState, len(nodes))
-	for i, n := range nodes {
-		if !n.absent {
-			states[i], got = got[0], got[1:]
-		}
+	for i, at := range asked {
+		states[at] = got[i]
 	}
 	return states, nil
 }
@@ -68,6 +68,12 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 	defer w.ownDone(n, 1)
 	d := w.enter(n)
 	if d == nil {
+		return
+	}
+	if n.told != nil {
+		if !w.visitHinted(n, d, state) {
+			w.list(n)
+		}
 		return
 	}
 	w.c.opts.Counters.Visited.Add(1)

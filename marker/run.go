@@ -139,6 +139,14 @@ func (m *marker) takeVolumeMark(armed moment) error {
 	if err := m.o.SaveVolumeMark(t); err != nil {
 		return fmt.Errorf("save the volume mark: %w", err)
 	}
+	raised := m.o.VolumeMark != 0
+	m.o.VolumeMark = t
+	if raised {
+		// Whoever sees it on the root must find it in the status, or would take all else for compared.
+		if err := m.writeStatus(); err != nil {
+			return fmt.Errorf("write the marker's status: %w", err)
+		}
+	}
 	before, err := m.root.Stat("")
 	if err == nil {
 		err = m.set(m.root, "", t)
@@ -153,7 +161,6 @@ func (m *marker) takeVolumeMark(armed moment) error {
 	if after, err := m.root.Stat(""); err == nil {
 		m.own.add(&before, &after, time.Now())
 	}
-	m.o.VolumeMark = t
 	m.beats.reset(armed, t)
 	return m.beats.save()
 }

@@ -1,0 +1,257 @@
+package crawler
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// This file has what hints change about a crawl: a directory of which they tell all is not listed on either side. The
+// names that they give are looked at instead, as a listing would look at them, and everything else, from the plan to the
+// stamp, goes its way.
+//
+// Why the stamp is right (invariant 5). A hint is made by the mark itself, so told says truly: whatever changed in or below
+// the directory with an xtime later than points[0], up to end, did so under names. The slave's stamp S says that it has
+// everything there up to S. If S is one of points, the names cover all that is between S and end, and once they are
+// applied the directory may be stamped with end: not with the xtime it has now, of which a later hint tells. A hint that
+// was lost, late, doubled or out of order leaves an S that is not among the points, and the directory is listed.
+//
+// One thing more: if the directory above is stamped with a value beyond the run's end, as one that was listed may be, then
+// what changed here after the run would count as applied. So there the directory must not have been marked since.
+
+// partNames is how many names of a directory are worked on at once.
+const partNames = slave.MaxNames / 2
+
+// foreseeDirs and foreseeNames bound what is surveyed ahead.
+const (
+	foreseeDirs  = 512
+	foreseeNames = 8192
+)
+
+// proven tells whether the hints say all about the directory of n, given what the slave has.
+func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
+	t, mark := n.told, w.m.mark
+	if state.Err != nil || state.Record.GFID != n.entry.Record.GFID || w.m.refusesMarks(slave.Dir, &d.stat) {
+		return false
+	}
+	if t.end < mark || t.end > d.xtime {
+		return false // compared anew because the operator wants it, or marked by another clock
+	}
+	if n.parent != nil && t.end != d.xtime && n.parent.finish.Record.Xtime > w.run.end {
+		return false
+	}
+	// S may be end itself: then only what has its own mark below is left to do, and nothing is.
+	return state.Record.Xtime == t.end || slices.ContainsFunc(t.points, func(p xtime.Time) bool {
+		return max(p, mark) == state.Record.Xtime
+	})
+}
+
+// visitHinted does for a directory of which hints tell what visit does for one that is listed. It gives false, and has
+// done nothing, where it must be listed after all.
+func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
+	if !w.proven(n, d, state) {
+		return false
+	}
+	names := n.told.part(n.part, n.parts, n.path == "")
+	if n.parent == nil {
+		keepLostAndFound(w.present(d, lostAndFound), state)
+	}
+	p := plan.Compute(w.entries(n, d, names), state.Entries, w.planOptions())
+	if n.parent == nil && len(p.Stale) > 0 && w.emptied(d) {
+		return false // by itself a reason to stop, or not: the listing tells
+	}
+	if !n.found { // not yet counted
+		w.c.opts.Counters.Hinted.Add(1)
+	}
+	n.finish.Record.Xtime = n.told.end
+	w.carryOut(n, d, p)
+	return true
+}
+
+// list gives up the hints for a directory and has it visited anew.
+func (w *crawl) list(n *node) {
+	n.told, n.part, n.parts, n.found, n.finish = nil, 0, 0, false, slave.Op{}
+	w.again(n)
+}
+
+// hinted gives a node what the hints tell of its directory.
+func (w *crawl) hinted(n *node) *node {
+	if n.told = w.run.of(n.entry.Record.GFID); n.told != nil {
+		n.parts = uint32(len(n.told.names)/partNames + 1)
+	}
+	return n
+}
+
+// part is those of the names that are to be worked on together.
+func (t *told) part(part, parts uint32, atRoot bool) (names []beneath.Entry) {
+	for name := range t.names {
+		if slave.PartOf(name, parts) == part && !(atRoot && name == slave.Reserved) {
+			names = append(names, beneath.Entry{Name: name})
+		}
+	}
+	return names
+}
+
+// query asks the slave about a node's directory.
+func (n *node) query() slave.Query {
+	if n.told == nil {
+		return slave.Query{Path: n.path, Part: n.part, Parts: n.parts}
+	}
+	q := slave.Query{Path: n.path, ByName: true}
+	for _, e := range n.told.part(n.part, n.parts, n.path == "") {
+		q.Names = append(q.Names, e.Name)
+	}
+	return q
+}
+
+// weight is about how much the slave will have to say about a node's directory.
+func (n *node) weight() int64 {
+	if n.told != nil {
+		return int64(min(len(n.told.names), partNames)) * nameBytes
+	}
+	return n.entry.Stat.Size
+}
+
+// present lists name where the master has it.
+func (w *crawl) present(d *directory, name string) []beneath.Entry {
+	if _, err := d.dir.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return []beneath.Entry{{Name: name}}
+}
+
+var errOne = errors.New("there is one")
+
+// emptied tells whether the master's root holds nothing. It reads the beginning of the listing only.
+func (w *crawl) emptied(d *directory) bool {
+	err := d.dir.List(func(e beneath.Entry) error {
+		if e.Name == slave.Reserved {
+			return nil
+		}
+		return errOne
+	})
+	return err == nil
+}
+
+// ahead is one directory that was surveyed before its turn.
+type ahead struct {
+	path  string
+	gfid  xtime.GFID
+	told  *told
+	state slave.DirState
+}
+
+// foresee surveys the directories that hints tell of in one request, where the crawl would go down to them one by one,
+// and parks what is gone before anything new is looked for: so what moved is found parked, in whichever order its
+// directories come.
+func (w *crawl) foresee() error {
+	if w.root.told == nil {
+		return nil
+	}
+	all := w.unfold(w.root)
+	queries := make([]slave.Query, len(all))
+	for i, a := range all {
+		queries[i] = (&node{path: a.path, told: a.told, parts: 1}).query()
+	}
+	states, err := w.c.opts.Tree.Survey(w.ctx, queries)
+	if err != nil {
+		return err
+	}
+	w.c.opts.Counters.Surveyed.Add(int64(len(queries)))
+	w.ahead = map[string]*slave.DirState{}
+	for i := range all {
+		all[i].state = states[i]
+		if states[i].Err == nil && states[i].Record.GFID == all[i].gfid {
+			if err := w.parkAhead(&all[i]); err != nil {
+				return err
+			}
+			w.ahead[all[i].path] = &all[i].state
+		}
+	}
+	return nil
+}
+
+// unfold lists the directories that the hints lead to from the root, as long as they are few.
+func (w *crawl) unfold(root *node) []ahead {
+	all := []ahead{{gfid: root.entry.Record.GFID, told: root.told}}
+	names := len(root.told.names)
+	if names > partNames {
+		return all[:0]
+	}
+	for i := 0; i < len(all); i++ {
+		for name, g := range all[i].told.names {
+			t := w.run.of(g)
+			if t == nil || len(t.names) > partNames || len(all) == foreseeDirs || names+len(t.names) > foreseeNames {
+				continue
+			}
+			names += len(t.names)
+			all = append(all, ahead{path: join(all[i].path, name), gfid: g, told: t})
+		}
+	}
+	return all
+}
+
+// foreseen is the survey of a node that was made ahead, once.
+func (w *crawl) foreseen(n *node) *slave.DirState {
+	if n.told == nil || n.parts > 1 {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.ahead[n.path]
+	delete(w.ahead, n.path)
+	if s != nil && s.Record.GFID != n.entry.Record.GFID {
+		return nil
+	}
+	return s
+}
+
+// parkAhead parks those entries of a directory that the master lacks. What cannot be done, or may not be, is left to the
+// visit.
+func (w *crawl) parkAhead(a *ahead) error {
+	d, err := w.m.open(a.path, a.gfid)
+	if err != nil {
+		return nil
+	}
+	defer d.dir.Close()
+	n := &node{path: a.path, entry: plan.Entry{Record: slave.Record{GFID: a.gfid}}, told: a.told}
+	if a.path != "" {
+		n.parent = &node{} // the visit will know better
+	}
+	if !w.proven(n, d, &a.state) || a.path == "" && w.emptied(d) {
+		return nil
+	}
+	if a.path == "" {
+		keepLostAndFound(w.present(d, lostAndFound), &a.state)
+	}
+	stale := w.stale(d, slices.Clone(a.state.Entries))
+	if len(stale) == 0 {
+		return nil
+	}
+	if err := w.guard.allow(w.ctx, a.path, stale); err != nil {
+		return err
+	}
+	ops := make([]slave.Op, len(stale))
+	for i, s := range stale {
+		ops[i] = w.park(n, s).op
+	}
+	results, err := w.applyNow(ops)
+	if err != nil {
+		return err
+	}
+	gone := map[string]bool{}
+	for i, r := range results {
+		w.noteParked(r)
+		if r.Err == nil {
+			w.c.failures.clear(ops[i].Path)
+			gone[stale[i].Name] = true
+		}
+	}
+	a.state.Entries = slices.DeleteFunc(a.state.Entries, func(s slave.EntryState) bool { return gone[s.Name] })
+	return nil
+}

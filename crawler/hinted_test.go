@@ -1,0 +1,673 @@
+package crawler_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"georep/crawler"
+	"georep/integration/harness/compare"
+	"georep/internal/beneath"
+	"georep/marker/hint"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// hintedWorld is a world whose crawler takes hints, in step with what fill made.
+func hintedWorld(t *testing.T, fill func(w *world)) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	fill(w)
+	w.mark("")
+	w.inStep()
+	w.forget()
+	return w
+}
+
+// forget sets the counts to zero.
+func (w *world) forget() {
+	w.counters.Visited.Store(0)
+	w.counters.Hinted.Store(0)
+	w.counters.Entries.Store(0)
+	w.counters.Surveyed.Store(0)
+	w.counters.Bytes.Store(0)
+	w.counters.Files.Store(0)
+}
+
+// hint marks as mark does, and gives the hint that the marker would. A path that is a directory counts as changed
+// itself.
+func (w *world) hint(paths ...string) *hint.Hint {
+	w.t.Helper()
+	names := map[string]map[string]bool{"": {}}
+	for _, p := range paths {
+		if d, err := w.root.OpenPath(p); err == nil {
+			d.Close()
+			if names[p] == nil {
+				names[p] = map[string]bool{}
+			}
+		}
+		for p != "" {
+			dir, name := beneath.Split(p)
+			if names[dir] == nil {
+				names[dir] = map[string]bool{}
+			}
+			names[dir][name] = true
+			p = dir
+		}
+	}
+	var dirs []string
+	for dir := range names {
+		dirs = append(dirs, dir)
+	}
+	slices.SortFunc(dirs, func(a, b string) int { return len(b) - len(a) })
+	h := &hint.Hint{}
+	for _, dir := range dirs {
+		d, err := w.root.OpenPath(dir)
+		if err != nil {
+			continue // gone with its directory
+		}
+		one := hint.Dir{}
+		one.Before, err = d.Xtime("", &w.names)
+		w.ok(err)
+		one.GFID, err = d.GFID("")
+		w.ok(err)
+		for name := range names[dir] {
+			n := hint.Name{Name: name}
+			if names[beneath.Join(dir, name)] != nil {
+				n.Dir, _ = d.GFID(name)
+			}
+			one.Names = append(one.Names, n)
+		}
+		d.Close()
+		h.Dirs = append(h.Dirs, one)
+	}
+	w.mark(paths...)
+	w.seq++
+	h.Seq, h.Xtime = w.seq, w.now
+	return h
+}
+
+// tell marks and hands the hint over.
+func (w *world) tell(paths ...string) { w.t.Helper(); w.hints.Hint(w.hint(paths...)) }
+
+// byHints does a pass that must succeed, without one listing, and compares.
+func (w *world) byHints(dirs int64) {
+	w.t.Helper()
+	w.inStep()
+	if v, h := w.counters.Visited.Load(), w.counters.Hinted.Load(); v != 0 || h != dirs {
+		w.t.Errorf("%d directories were listed and %d visited by hints, want 0 and %d", v, h, dirs)
+	}
+}
+
+// TestHintSparesTheListing: one change in a large directory costs a look at it and at those above, on either side.
+func TestHintSparesTheListing(t *testing.T) {
+	w := hintedWorld(t, func(w *world) {
+		w.ok(os.MkdirAll(w.at("a/d"), 0o755))
+		for i := range slave.MaxEntries + 500 {
+			w.ok(syscall.Mknod(w.at("a/d", fmt.Sprint("fifo", i)), syscall.S_IFIFO|0o600, 0))
+		}
+		w.write("other/f", "x")
+	})
+	for i, change := range []func() []string{
+		func() []string { w.write("a/d/new", "y"); return []string{"a/d/new"} },
+		func() []string { w.write("a/d/new", "changed"); return []string{"a/d/new"} },
+		func() []string { w.ok(os.Remove(w.at("a/d/fifo7"))); return []string{"a/d/fifo7"} },
+		func() []string {
+			w.ok(os.Rename(w.at("a/d/new"), w.at("a/d/newer")))
+			return []string{"a/d/new", "a/d/newer"}
+		},
+		func() []string { w.ok(os.Chmod(w.at("a/d"), 0o700)); return []string{"a/d"} },
+	} {
+		w.forget()
+		w.tell(change()...)
+		w.byHints(3)
+		if n := w.counters.Entries.Load(); n > 4 {
+			t.Errorf("change %d: %d entries were looked at", i, n)
+		}
+		if n := w.counters.Surveyed.Load(); n > 4+1 { // one again for the move, and the root by Look
+			t.Errorf("change %d: %d directories were surveyed", i, n)
+		}
+	}
+	// Several marks are one pass, and what is new is crawled as ever.
+	w.forget()
+	w.tell("other")
+	w.write("a/d/n/m/f", "deep")
+	w.tell("a/d/n/m/f")
+	w.ok(os.Remove(w.at("a/d/fifo8")))
+	w.tell("a/d/fifo8")
+	w.inStep()
+	if v, h := w.counters.Visited.Load(), w.counters.Hinted.Load(); v != 2 || h != 4 {
+		t.Errorf("%d directories were listed and %d visited by hints, want n and m, and root, other, a, d", v, h)
+	}
+	// A new worker goes on where the one before ended.
+	w.connect()
+	w.forget()
+	w.write("a/d/more", "z")
+	w.tell("a/d/more")
+	w.byHints(3)
+}
+
+func TestManyNamesOfOneDirectory(t *testing.T) {
+	w := hintedWorld(t, func(w *world) { w.write("d/f", "x") })
+	var paths []string
+	for i := range 2*slave.MaxNames + 10 {
+		w.ok(syscall.Mknod(w.at("d", fmt.Sprint("fifo", i)), syscall.S_IFIFO|0o600, 0))
+		paths = append(paths, fmt.Sprint("d/fifo", i))
+	}
+	w.tell(paths...)
+	w.inStep()
+	if n := w.counters.Visited.Load(); n != 0 {
+		t.Errorf("%d directories were listed", n)
+	}
+	for _, p := range paths[5:] {
+		w.ok(os.Remove(w.at(p)))
+	}
+	w.maxDelete = 100
+	w.connect()
+	w.tell(paths...)
+	w.inStep()
+}
+
+// TestMovesByHints: whatever moves is moved on the slave, whichever directory comes first.
+func TestMovesByHints(t *testing.T) {
+	w := hintedWorld(t, func(w *world) {
+		for _, d := range []string{"a", "b", "z"} {
+			w.write(d+"/f-"+d, strings.Repeat(d, 1<<16))
+			w.write(d+"/dir-"+d+"/sub/g", strings.Repeat(d, 1<<16))
+		}
+	})
+	w.ok(os.Rename(w.at("z/f-z"), w.at("a/f-z")))
+	w.ok(os.Rename(w.at("a/f-a"), w.at("z/f-a")))
+	w.ok(os.Rename(w.at("b/dir-b"), w.at("dir-b")))
+	w.ok(os.Rename(w.at("a/dir-a"), w.at("dir-b/sub/dir-a")))
+	w.tell("z/f-z", "a/f-z", "a/f-a", "z/f-a", "b/dir-b", "dir-b", "a/dir-a", "dir-b/sub/dir-a")
+	w.inStep()
+	if n := w.counters.Bytes.Load(); n != 0 {
+		t.Errorf("%d bytes were sent for moves", n)
+	}
+	if n := w.counters.Visited.Load(); n != 0 {
+		t.Errorf("%d directories were listed", n)
+	}
+}
+
+// TestHintsThatDoNotJoin: the directory is listed where hints were lost, came twice, or do not fit.
+func TestHintsThatDoNotJoin(t *testing.T) {
+	for name, deliver := range map[string]func(w *world, h []*hint.Hint){
+		"the first is lost":      func(w *world, h []*hint.Hint) { w.hints.Hint(h[1]); w.hints.Hint(h[2]) },
+		"one between is lost":    func(w *world, h []*hint.Hint) { w.hints.Hint(h[0]); w.hints.Hint(h[2]) },
+		"the last is lost":       func(w *world, h []*hint.Hint) { w.hints.Hint(h[0]); w.hints.Hint(h[1]) },
+		"one is late":            func(w *world, h []*hint.Hint) { w.hints.Hint(h[1]); w.hints.Hint(h[0]); w.hints.Hint(h[2]) },
+		"one is doubled":         func(w *world, h []*hint.Hint) { w.hints.Hint(h[0]); w.hints.Hint(h[1]); w.hints.Hint(h[0]) },
+		"a gap":                  func(w *world, h []*hint.Hint) { w.hints.Hint(h[0]); w.hints.Gap(); w.hints.Hint(h[2]) },
+		"the connection is lost": func(w *world, h []*hint.Hint) { w.hints.Hint(h[0]); w.hints.Down(); w.hints.Up() },
+		"names unknown": func(w *world, h []*hint.Hint) {
+			for _, one := range h {
+				for i := range one.Dirs {
+					one.Dirs[i].Names, one.Dirs[i].Whole = nil, true
+				}
+				w.hints.Hint(one)
+			}
+		},
+		"another clock's": func(w *world, h []*hint.Hint) {
+			for _, one := range h {
+				one.Xtime += 1 << 40
+				w.hints.Hint(one)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := hintedWorld(t, func(w *world) { w.write("a/b/f", "x"); w.write("a/c/f", "x"); w.write("d/f", "x") })
+			var all []*hint.Hint
+			for i, p := range []string{"a/b/f", "a/c/f", "a/b/g"} {
+				w.write(p, fmt.Sprint("changed", i))
+				all = append(all, w.hint(p))
+			}
+			deliver(w, all)
+			w.pass()
+			w.checkStamps()
+			w.inStep()
+			if w.counters.Visited.Load() == 0 {
+				t.Error("nothing was listed")
+			}
+		})
+	}
+}
+
+// TestChildOfAListedDirectory: a directory that hints tell of lies in one that is listed, and was marked again since. It
+// must not be taken for complete by the stamp of the listed one.
+func TestChildOfAListedDirectory(t *testing.T) {
+	w := hintedWorld(t, func(w *world) { w.write("a/b/f", "x"); w.write("a/b/g", "x") })
+	w.write("a/b/f", "changed")
+	first := w.hint("a/b/f")
+	w.write("a/b/g", "changed too")
+	w.hint("a/b/g") // lost
+	// Of the root and a nothing is known, of b something.
+	for i := range first.Dirs[1:] {
+		first.Dirs[i+1].Whole = true
+	}
+	w.hints.Hint(first)
+	w.pass()
+	w.checkStamps()
+	w.inStep()
+}
+
+// TestFailureIsNotPassedOver: what failed holds back what is above it, while hints bring the rest; and no hint stamps
+// what was held back.
+func TestFailureIsNotPassedOver(t *testing.T) {
+	w := newWorld(t)
+	f := &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	w.write("a/b/bad", "x")
+	w.write("a/b/good", "x")
+	w.write("c/f", "x")
+	w.mark("")
+	w.inStep()
+	f.fail = func(op *slave.Op) error {
+		if op.Path == "a/b/bad" && op.Kind != slave.OpPark {
+			return unix.EIO
+		}
+		return nil
+	}
+	w.write("a/b/bad", "changed")
+	w.tell("a/b/bad")
+	if out := w.pass(); out.Stime != 0 {
+		t.Fatal("stamped over a failure")
+	}
+	for i := range 5 {
+		w.write("a/b/good", fmt.Sprint("changed", i))
+		w.write("c/f", fmt.Sprint("changed", i))
+		w.tell("a/b/good", "c/f")
+		w.forget()
+		if out := w.pass(); out.Stime != 0 {
+			t.Fatal("stamped over a failure")
+		}
+		w.checkStamps()
+		if w.counters.Hinted.Load() != 1 {
+			t.Errorf("%d directories were visited by hints, want c", w.counters.Hinted.Load())
+		}
+		for _, p := range []string{"a/b/good", "c/f"} {
+			if b, err := os.ReadFile(w.there(p)); err != nil || string(b) != fmt.Sprint("changed", i) {
+				t.Errorf("%s is held back: %q, %v", p, b, err)
+			}
+		}
+		if _, n := w.crawler.Failures(10); n != 1 {
+			t.Errorf("%d failures", n)
+		}
+	}
+	f.fail = nil
+	waitFor(t, w.crawler.NextRetry())
+	w.inStep()
+	w.forget()
+	w.write("a/b/bad", "once more")
+	w.tell("a/b/bad")
+	w.byHints(3)
+}
+
+func TestEmptiedByHints(t *testing.T) {
+	w := hintedWorld(t, func(w *world) { w.write("f", "precious"); w.write("d/g", "precious") })
+	w.ok(os.RemoveAll(w.at("d")))
+	w.ok(os.Remove(w.at("f")))
+	w.tell("d", "f")
+	for range 2 {
+		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrNotMaster) {
+			t.Fatalf("an emptied master: %v", err)
+		}
+	}
+	if _, err := os.Stat(w.there("d/g")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMaxDeleteByHints(t *testing.T) {
+	w := hintedWorld(t, func(w *world) {
+		w.write("keep", "x")
+		for i := range 1500 {
+			w.write(fmt.Sprint("d/", i), "")
+		}
+	})
+	w.ok(os.RemoveAll(w.at("d")))
+	w.tell("d")
+	for range 2 {
+		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+			t.Fatalf("1,500 of 1,501 files: %v", err)
+		}
+	}
+	if _, err := os.Stat(w.there("d/7")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNoHintCrossesTheVolumeMark: when it is raised everything is compared.
+func TestNoHintCrossesTheVolumeMark(t *testing.T) {
+	w := hintedWorld(t, func(w *world) { w.write("d/f", "abc"); w.write("e/f", "x") })
+	w.ok(os.WriteFile(w.there("d/f"), []byte("xyz"), 0o644)) // behind our back
+	w.now = w.now.Next()
+	w.volume = w.now
+	w.write("e/f", "changed")
+	w.tell("e/f")
+	w.inStep()
+}
+
+// TestDirectoryThatRefusesMarks is listed, hints or not.
+func TestDirectoryThatRefusesMarks(t *testing.T) {
+	w := newWorld(t)
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	w.now = xtime.FromTime(w.now.Time().Add(-2 * 3600e9))
+	w.volume = w.now
+	w.write("d/e/log", "one\n")
+	w.mark("d/e/log")
+	w.inStep()
+	chattr(t, w.at("d/e"), immutable)
+	w.write("d/e/log", "two\n")
+	h := w.hintAround("d/e/log")
+	w.hints.Hint(h)
+	w.forget()
+	w.inStep()
+	if w.counters.Visited.Load() == 0 {
+		t.Error("nothing was listed")
+	}
+}
+
+// hintAround is a hint whose mark the directory of path refused.
+func (w *world) hintAround(path string) *hint.Hint {
+	w.t.Helper()
+	dir, name := beneath.Split(path)
+	d, err := w.root.OpenPath(dir)
+	w.ok(err)
+	defer d.Close()
+	g, err := d.GFID("")
+	w.ok(err)
+	up, base := beneath.Split(dir)
+	h := w.hint(up)
+	h.Dirs[0].Names = append(h.Dirs[0].Names, hint.Name{Name: base, Dir: g})
+	h.Dirs = slices.Insert(h.Dirs, 0, hint.Dir{GFID: g, Names: []hint.Name{{Name: name}}})
+	w.ok(d.SetXtime(name, &w.names, w.now))
+	return h
+}
+
+func TestHardLinksByHints(t *testing.T) {
+	w := hintedWorld(t, func(w *world) {
+		w.write("a/f", strings.Repeat("content ", 40<<10))
+		w.write("rootfile", "x")
+		w.ok(os.Mkdir(w.at("b"), 0o755))
+	})
+	w.ok(os.Link(w.at("a/f"), w.at("b/g")))
+	w.tell("b/g")
+	w.inStep()
+	w.ok(os.Link(w.at("b/g"), w.at("h")))
+	w.tell("h")
+	w.inStep()
+	w.write("h", "through one name")
+	w.tell("h")
+	w.inStep()
+	// What was changed through a name that is gone shows under the others, in the root too.
+	w.ok(os.Link(w.at("rootfile"), w.at("b/other")))
+	w.tell("b/other")
+	w.inStep()
+	w.write("b/other", "changed")
+	w.write("b/g", "changed")
+	w.tell("b/other", "b/g")
+	w.ok(os.Remove(w.at("b/other")))
+	w.ok(os.Remove(w.at("b/g")))
+	w.tell("b/other", "b/g")
+	for range 3 {
+		if out := w.pass(); out.Stime != 0 {
+			break
+		}
+	}
+	w.inStep()
+}
+
+// TestCallsFailByHints ends the session at the first, second, third ... call of a pass by hints.
+func TestCallsFailByHints(t *testing.T) {
+	for n := 0; ; n++ {
+		w := newWorld(t)
+		f := &failing{}
+		w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+		w.hints = &crawler.Hints{}
+		w.hints.Up()
+		w.connect()
+		w.write("a/b/f", "x")
+		w.write("a/gone", "x")
+		w.write("c/moves/g", "x")
+		w.mark("")
+		w.inStep()
+		w.write("a/b/f", "changed")
+		w.ok(os.Remove(w.at("a/gone")))
+		w.ok(os.Rename(w.at("c/moves"), w.at("a/b/moved")))
+		w.write("new/f", "new")
+		w.tell("a/b/f", "a/gone", "c/moves", "a/b/moved", "new/f", "new")
+		count := 0
+		f.call = func(string) error {
+			if count++; count > n {
+				return errCut
+			}
+			return nil
+		}
+		_, err := w.crawler.Pass(t.Context())
+		if err != nil && !errors.Is(err, errCut) {
+			t.Fatalf("call %d: %v", n, err)
+		}
+		f.call = nil
+		w.checkStamps()
+		w.write("a/b/f", "changed again")
+		w.tell("a/b/f")
+		w.connect()
+		w.inStep()
+		if err == nil {
+			if n < 4 {
+				t.Fatalf("only %d calls", n)
+			}
+			return
+		}
+	}
+}
+
+// checkStamps proves invariant 5 on the slave as it is: no directory that is in step by its record has a difference at
+// or below it.
+func (w *world) checkStamps() {
+	w.t.Helper()
+	found, err := compare.Trees(w.master, w.slave, compare.Replica())
+	w.ok(err)
+	for _, d := range found {
+		path := strings.TrimPrefix(strings.TrimPrefix(d.Path, "."), "/")
+		if several(w.at(path)) || several(w.there(path)) {
+			continue // no mark leads to what changed through another name
+		}
+		for {
+			if w.saysInStep(path) {
+				w.t.Fatalf("%q is on record as in step, but: %v", path, d)
+			}
+			if path == "" {
+				break
+			}
+			path, _ = beneath.Split(path)
+		}
+	}
+}
+
+func several(path string) bool {
+	st, err := os.Lstat(path)
+	return err == nil && !st.IsDir() && st.Sys().(*syscall.Stat_t).Nlink > 1
+}
+
+// saysInStep tells whether path is a directory on both sides, and the slave's record is that of the master.
+func (w *world) saysInStep(path string) bool {
+	w.t.Helper()
+	m, err := w.root.OpenPath(path)
+	if err != nil {
+		return false
+	}
+	defer m.Close()
+	s, err := beneath.OpenRoot(filepath.Join(w.slave, path), false)
+	if err != nil {
+		return false
+	}
+	defer s.Close()
+	g, err := m.GFID("")
+	w.ok(err)
+	x, err := m.Xtime("", &w.names)
+	w.ok(err)
+	recorded, err := s.RecordedGFID("", &w.names)
+	w.ok(err)
+	stamp, err := s.Xtime("", &w.names)
+	w.ok(err)
+	return g == recorded && stamp == max(x, w.volume)
+}
+
+// TestRandomHints does anything on the master, delivers the hints in every wrong way, and checks after each pass that no
+// directory is taken for complete that is not.
+func TestRandomHints(t *testing.T) {
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := hintedWorld(t, func(w *world) {
+				for _, d := range []string{"a", "a/b", "a/b/c", "d", "d/e"} {
+					w.write(d+"/f", d)
+					w.write(d+"/g", d)
+				}
+			})
+			w.maxDelete = 100
+			w.connect()
+			r := &randomly{w: w, rnd: rand.New(rand.NewPCG(seed, 11))}
+			hinted := int64(0)
+			for range 60 {
+				for range 1 + r.rnd.IntN(4) {
+					if paths := r.change(); len(paths) > 0 {
+						r.deliver(w.hint(paths...))
+					}
+				}
+				w.counters.Hinted.Store(0)
+				if _, err := w.crawler.Pass(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				hinted += w.counters.Hinted.Load()
+				w.checkStamps()
+				if r.rnd.IntN(10) == 0 {
+					w.connect()
+				}
+			}
+			for range 4 {
+				w.pass()
+			}
+			w.ok(w.crawler.Clean(t.Context(), 0)) // what is parked counts as a name of its inode
+			w.inStep()
+			if hinted == 0 {
+				t.Error("no directory was visited by hints")
+			}
+		})
+	}
+}
+
+// randomly changes a world's master.
+type randomly struct {
+	w    *world
+	rnd  *rand.Rand
+	kept []*hint.Hint
+	n    int
+}
+
+// deliver hands a hint over: mostly as it is, but now and then not at all, later, twice, or with a gap.
+func (r *randomly) deliver(h *hint.Hint) {
+	switch r.rnd.IntN(16) {
+	case 0: // lost
+	case 1:
+		r.kept = append(r.kept, h)
+	case 2:
+		r.w.hints.Hint(h)
+		r.w.hints.Hint(h)
+	case 3:
+		r.w.hints.Gap()
+		r.w.hints.Hint(h)
+	case 4:
+		i := r.rnd.IntN(len(h.Dirs))
+		h.Dirs[i].Names, h.Dirs[i].Whole = nil, true
+		r.w.hints.Hint(h)
+	case 5:
+		r.w.hints.Hint(h)
+		for _, k := range r.kept {
+			r.w.hints.Hint(k)
+		}
+		r.kept = nil
+	case 6:
+		r.w.hints.Down()
+		r.w.hints.Up()
+	default:
+		r.w.hints.Hint(h)
+	}
+}
+
+// pick gives the path of any directory or of any other entry.
+func (r *randomly) pick(dir bool) string {
+	var all []string
+	r.w.ok(filepath.WalkDir(r.w.master, func(path string, d os.DirEntry, err error) error {
+		if rel, _ := filepath.Rel(r.w.master, path); err == nil && d.IsDir() == dir {
+			all = append(all, strings.TrimPrefix(rel, "."))
+		}
+		return err
+	}))
+	if len(all) == 0 {
+		return ""
+	}
+	return all[r.rnd.IntN(len(all))]
+}
+
+func (r *randomly) fresh() string {
+	r.n++
+	return beneath.Join(r.pick(true), fmt.Sprint("n", r.n%25))
+}
+
+// change does one thing and returns what the marker would be told of: nothing if it could not be done.
+func (r *randomly) change() []string {
+	w, p, q := r.w, r.pick(false), r.fresh()
+	var err error
+	var paths []string
+	switch r.rnd.IntN(9) {
+	case 0, 1, 2:
+		if p == "" {
+			return nil
+		}
+		err, paths = os.WriteFile(w.at(p), []byte(fmt.Sprint("content ", r.rnd.IntN(1000))), 0o644), []string{p}
+	case 3:
+		err, paths = os.WriteFile(w.at(q), []byte(q), 0o644), []string{q}
+	case 4:
+		err, paths = os.Mkdir(w.at(q), 0o755), []string{q}
+	case 5:
+		if p == "" {
+			return nil
+		}
+		err, paths = os.Rename(w.at(p), w.at(q)), []string{p, q}
+	case 6:
+		p = r.pick(true)
+		err, paths = os.Rename(w.at(p), w.at(q)), []string{p, q}
+	case 7:
+		if p == "" {
+			return nil
+		}
+		err, paths = os.Remove(w.at(p)), []string{p}
+	case 8:
+		if p == "" {
+			return nil
+		}
+		err, paths = os.Link(w.at(p), w.at(q)), []string{q}
+	}
+	if err != nil {
+		return nil
+	}
+	return paths
+}

@@ -1,0 +1,195 @@
+package crawler
+
+import (
+	"sync"
+
+	"georep/marker/hint"
+	"georep/marker/xtime"
+)
+
+// Hints gathers what the marker tells until the next Pass uses it. It is a hint.Sink and safe for concurrent use; the
+// zero value is ready.
+//
+// What it holds is one run: the hints from one mark to another with none left out, which shows in the root's xtimes, each
+// of which has to be the one that the next hint says was there before. Whatever does not join ends the run, and another
+// one begins with what came.
+type Hints struct {
+	mu    sync.Mutex
+	wake  chan struct{}
+	up    bool
+	blind bool // there may be a mark of which no hint tells
+	seq   uint64
+	run   *run
+	cost  int // of run, roughly in bytes
+}
+
+// run is what an unbroken series of hints says, by directory.
+type run struct {
+	end  xtime.Time // of the last mark; 0 where there was none
+	dirs map[xtime.GFID]*told
+}
+
+// told is one directory: all that changed in it from the first of points to end is under names. What changed below it
+// is so below names, which those of its directories that were marked are among.
+type told struct {
+	points []xtime.Time // its xtimes before the first mark, and after each but the last
+	end    xtime.Time   // after the last
+	names  map[string]xtime.GFID
+}
+
+// Bounds of a run. Beyond them a directory is listed, or the run dropped.
+const (
+	runBytes  = 24 << 20
+	nameBytes = 64 // what a name costs beyond its length
+	dirBytes  = 256
+	toldNames = 1 << 16
+)
+
+// Up implements hint.Sink.
+func (h *Hints) Up() { h.change(func() { h.up, h.blind = true, true; h.reset() }) }
+
+// Gap implements hint.Sink.
+func (h *Hints) Gap() { h.change(func() { h.blind = true; h.reset() }) }
+
+// Down implements hint.Sink.
+func (h *Hints) Down() { h.change(func() { h.up, h.blind = false, true; h.reset() }) }
+
+// Hint implements hint.Sink.
+func (h *Hints) Hint(m *hint.Hint) {
+	h.change(func() {
+		root := &m.Dirs[len(m.Dirs)-1]
+		if h.run == nil || m.Seq != h.seq+1 || root.Before != h.run.end {
+			h.reset()
+			h.run = &run{dirs: map[xtime.GFID]*told{}}
+		}
+		h.seq, h.run.end, h.blind = m.Seq, m.Xtime, false
+		for i := range m.Dirs {
+			h.add(&m.Dirs[i], m.Xtime)
+		}
+		if h.cost > runBytes {
+			h.reset()
+			h.blind = true
+		}
+	})
+}
+
+// change does something under the lock and wakes whoever waits.
+func (h *Hints) change(do func()) {
+	h.mu.Lock()
+	do()
+	wake := h.wakes()
+	h.mu.Unlock()
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// wakes is called with mu held.
+func (h *Hints) wakes() chan struct{} {
+	if h.wake == nil {
+		h.wake = make(chan struct{}, 1)
+	}
+	return h.wake
+}
+
+func (h *Hints) reset() { h.run, h.cost = nil, 0 }
+
+// add lets a directory's series go on, or begin.
+func (h *Hints) add(d *hint.Dir, at xtime.Time) {
+	if d.Whole {
+		delete(h.run.dirs, d.GFID)
+		return
+	}
+	t := h.run.dirs[d.GFID]
+	if t == nil || t.end != d.Before {
+		t = &told{names: map[string]xtime.GFID{}, end: d.Before}
+		h.run.dirs[d.GFID] = t
+		h.cost += dirBytes
+	}
+	t.points, t.end = append(t.points, t.end), at
+	h.cost += xtime.Size
+	for _, n := range d.Names {
+		if _, have := t.names[n.Name]; !have {
+			h.cost += len(n.Name) + nameBytes
+		}
+		t.names[n.Name] = n.Dir
+	}
+	if len(t.names) > toldNames {
+		delete(h.run.dirs, d.GFID)
+	}
+}
+
+// take gives the run away to one Pass; nil where there is none. What comes later joins on to it.
+func (h *Hints) take() *run {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.run == nil {
+		return nil
+	}
+	out := h.run
+	h.run, h.cost = &run{end: out.end, dirs: map[xtime.GFID]*told{}}, 0
+	return out
+}
+
+// Wake gives a value when something came.
+func (h *Hints) Wake() <-chan struct{} {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.wakes()
+}
+
+// flowing tells whether the marker is connected: what it marks, it tells.
+func (h *Hints) flowing() bool {
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.up
+}
+
+// comes tells whether it is worth to wait a moment for the hint of a mark that gave the root x: the marker is there, it
+// has not said that it left something out, and nothing is here yet.
+func (h *Hints) comes(x xtime.Time) bool {
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.up && !h.blind && (h.run == nil || h.run.end != x && len(h.run.dirs) == 0)
+}
+
+// following tells whether a Pass now has hints to go by.
+func (h *Hints) following() bool {
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.up && !h.blind
+}
+
+// settled says that the slave is in step: nothing is outstanding of which no hint told.
+func (h *Hints) settled() {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.blind = h.blind && !h.up
+}
+
+// of is what a run says of a directory, or nil.
+func (r *run) of(g xtime.GFID) *told {
+	if r == nil {
+		return nil
+	}
+	return r.dirs[g]
+}
