@@ -22,6 +22,7 @@ type Options struct {
 	RemoteGeorep   string        // the program on the slave's host
 	RemoteStateDir string        // "": its default there
 	SyncJobs       int           // most streams of a session over SSH, each a channel of its connection
+	Hints          bool          // take the marker's hints; off: compare at each change
 	Quick          bool          // trust type, size and mtime when a slave is adopted
 }
 
@@ -48,6 +49,8 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return oneOf(&o.MarkerSource, v, "auto", "fanotify", "scan") }},
 		{"scan-interval", "24h", "time between slow scans for what events never tell, at least 1m; 0s: none",
 			func(o *Options, v string) error { return optionalDuration(&o.ScanInterval, v, time.Minute) }},
+		{"hints", "on", "look only at the names that the marker says have changed, on, or list their directories, off",
+			func(o *Options, v string) error { return onOff(&o.Hints, v) }},
 		{"retry-max", "60s", "longest pause between two tries, at least 1s",
 			func(o *Options, v string) error { return duration(&o.RetryMax, v, time.Second) }},
 		{"ssh-port", "0", "port of sshd on the slave's host; 0: as the ssh configuration says, or 22",
@@ -111,6 +114,14 @@ func boolean(to *bool, v string) (err error) {
 	if *to, err = strconv.ParseBool(v); err != nil {
 		return fmt.Errorf("neither true nor false")
 	}
+	return nil
+}
+
+func onOff(to *bool, v string) error {
+	if v != "on" && v != "off" {
+		return fmt.Errorf("neither on nor off")
+	}
+	*to = v == "on"
 	return nil
 }
 

@@ -43,7 +43,7 @@ func TestSessionRoundTrip(t *testing.T) {
 	}
 	o, err := got.Options()
 	wantO := Options{LogLevel: "info", MaxDelete: 5, KeepDeleted: 7 * 24 * time.Hour, MarkerSource: "auto",
-		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8}
+		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true}
 	if err != nil || o != wantO {
 		t.Errorf("options %+v, %v; want %+v", o, err, wantO)
 	}
@@ -143,7 +143,7 @@ func TestConfigKeys(t *testing.T) {
 	for key, values := range map[string][]string{
 		"log-level": {"", "loud"}, "max-delete": {"-1", "101", "x", ""}, "keep-deleted": {"-1s", "x", "d", "-1d", "1.5d"},
 		"marker-source": {"inotify"}, "scan-interval": {"59s"}, "retry-max": {"0", "0.5s"}, "ssh-port": {"-1", "65536"},
-		"identity": {"\x00"}, "remote-georep": {""}, "sync-jobs": {"0", "17"}, "quick": {"maybe"}, "nonsense": {"1"},
+		"identity": {"\x00"}, "remote-georep": {""}, "sync-jobs": {"0", "17"}, "quick": {"maybe"}, "hints": {"true"}, "nonsense": {"1"},
 	} {
 		for _, v := range values {
 			err := s.Set(key, v)

@@ -53,7 +53,7 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 	}
 	defer tree.Close()
 	counters := &crawler.Counters{}
-	cr, o, err := m.crawler(c.Config, tree, counters)
+	cr, o, err := m.crawler(c.Config, tree, counters, nil)
 	if err != nil {
 		return report.Progress{}, err
 	}

@@ -20,6 +20,7 @@ import (
 	"georep/internal/beneath"
 	"georep/internal/connect"
 	"georep/marker"
+	"georep/marker/hint"
 	"georep/marker/xtime"
 	"georep/monitor/report"
 	"georep/slave"
@@ -29,6 +30,9 @@ import (
 
 // poll is how often the xtime of the master's root is looked at: a handful of system calls.
 const poll = 20 * time.Millisecond
+
+// slowPoll is the same while the marker tells of each mark.
+const slowPoll = 500 * time.Millisecond
 
 // Config says which session to work on.
 type Config struct {
@@ -84,25 +88,37 @@ func replicate(ctx context.Context, c Config, reports *report.Writer) error {
 	}
 	defer tree.Close()
 	counters := &crawler.Counters{}
-	cr, o, err := m.crawler(c, tree, counters)
+	hints := &crawler.Hints{}
+	cr, o, err := m.crawler(c, tree, counters, hints)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		c.Logger.Info().Int64("surveyed", counters.Surveyed.Load()).Int64("visited", counters.Visited.Load()).
-			Int64("files", counters.Files.Load()).Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
+			Int64("hinted", counters.Hinted.Load()).Int64("files", counters.Files.Load()).Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
 	}()
 	told := &teller{reports: reports, counters: counters, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
 		log: c.Logger, eta: newEstimator(m.Dir, counters, wire, c.Logger)}
 	defer told.eta.stop()
 	ctx, stop := watch(ctx, tree)
 	defer stop()
-	err = cr.Follow(ctx, crawler.FollowOptions{Poll: poll, KeepDeleted: o.KeepDeleted, Heartbeat: m.heartbeat,
+	if o.Hints {
+		defer listen(ctx, told.runtime, hints)()
+	}
+	err = cr.Follow(ctx, crawler.FollowOptions{Poll: poll, SlowPoll: slowPoll, KeepDeleted: o.KeepDeleted, Heartbeat: m.heartbeat,
 		Events: crawler.Events{Ready: told.ready, Progress: told.progress, Trouble: told.trouble}})
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
 	return err
+}
+
+// listen takes the marker's hints until the returned function is called.
+func listen(ctx context.Context, runtime string, hints *crawler.Hints) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { hint.Follow(ctx, runtime, hints) })
+	return func() { cancel(); wg.Wait() }
 }
 
 // watch ends ctx, with the cause, when the connection to the slave is lost: an idle worker asks nothing of it.
@@ -192,8 +208,9 @@ func (m *master) entries() int64 {
 	return max(s.Entries, 0)
 }
 
-// crawler makes the crawler for this master and the given slave.
-func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters) (*crawler.Crawler, volume.Options, error) {
+// crawler makes the crawler for this master and the given slave; hints are for one that follows, nil for none.
+func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters, hints *crawler.Hints) (*crawler.Crawler,
+	volume.Options, error) {
 	o, err := c.Session.Options()
 	if err != nil {
 		return nil, o, err
@@ -204,7 +221,7 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters) 
 	}
 	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
-		Quick: o.Quick, RetryMax: o.RetryMax, InFlight: inFlight(c, o)}), o, nil
+		Hints: hints, Quick: o.Quick, RetryMax: o.RetryMax, InFlight: inFlight(c, o)}), o, nil
 }
 
 // inFlight is how many batches are on their way: for each stream one that is being sent and a few whose answers take a
@@ -279,7 +296,10 @@ func Progress(p crawler.Progress, c *crawler.Counters, wire *atomic.Int64) repor
 		Synced: status.Synced{Files: c.Files.Load(), BytesWire: wire.Load(), BytesContent: c.Bytes.Load(),
 			Renames: c.Renames.Load(), Purges: c.Purges.Load()},
 	}
-	if p.Crawling || !p.InStep {
+	switch {
+	case p.Following:
+		out.Crawl = status.ChangelogCrawl
+	case p.Crawling || !p.InStep:
 		out.Crawl = status.HybridCrawl
 	}
 	if !p.InStep && !p.LastSynced.IsZero() {
