@@ -81,11 +81,12 @@ type session struct {
 }
 
 // newSession prepares a session between two empty directories. Nothing is started.
-func newSession(t testing.TB, master, slave string) *session {
+func newSession(t testing.TB, master, slave string, more ...sshdtest.Option) *session {
 	t.Helper()
 	s := &session{t: t, master: master, slave: slave, state: t.TempDir(), far: t.TempDir(), races: t.TempDir(),
 		masterArg: "data"}
-	s.sshd = sshdtest.Start(t, sshdtest.Env("GEOREP_STATE_DIR", s.far), sshdtest.Env("GORACE", "log_path="+filepath.Join(s.races, "agent")))
+	s.sshd = sshdtest.Start(t, append(more, sshdtest.Env("GEOREP_STATE_DIR", s.far),
+		sshdtest.Env("GORACE", "log_path="+filepath.Join(s.races, "agent")))...)
 	s.port = s.sshd.Port
 	s.spec = s.sshd.Host + "::copy"
 	s.must(s.farRun("volume", "create", "copy", slave))
