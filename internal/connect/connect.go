@@ -104,7 +104,7 @@ func (c *Config) remote(ctx context.Context, o volume.Options, ids uuids) (slave
 	if err != nil {
 		return nil, err
 	}
-	tree, err := c.talk(ctx, conn, agentCommand(o), o.SyncJobs, ids)
+	tree, err := c.talk(ctx, conn, o, ids)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -131,8 +131,8 @@ func quote(s string) string {
 }
 
 // talk begins a session of up to so many streams, each a command of its own on a channel of its own.
-func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, command string, streams int, ids uuids) (slave.Tree, error) {
-	s := c.Session.Slave
+func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
+	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
 	hello := agent.Hello{Version: c.Version, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
 		Force: c.Force, Create: true}
 	var first *sshconn.Stream

@@ -108,8 +108,8 @@ const infoRoot = 1
 // maxAncestors bounds the directories above a slave's root.
 const maxAncestors = 4096
 
-// appendInfo encodes what a tree says of itself. What it says beyond the limits is cut, since it is for messages, or for comparing
-// places that nobody has.
+// appendInfo encodes what a tree says of itself. What is beyond the limits is cut, since it is for messages, or for
+// comparing places that nobody has.
 func appendInfo(b []byte, i *slave.Info) []byte {
 	b = appendStr(b, clip(i.Version, maxVersion))
 	b = appendStr(b, clip(i.Identity.BootID, maxName))

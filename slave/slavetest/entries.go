@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,37 @@ func entryCases() []testCase {
 		{"names with any byte, and of 255 bytes", names},
 		{"paths longer than PATH_MAX", longPaths},
 		{"a symbolic link at a parent is not followed", planted},
+		{"batches under way at the same time", together},
 	}
+}
+
+// together applies batches at the same time, small ones and ones with larger files, in rounds: what waited for the round
+// before takes effect after it.
+func together(f *Fixture) {
+	for round := range 3 {
+		var wg sync.WaitGroup
+		text := func(i int) string { return strings.Repeat(fmt.Sprintf("%d of %d ", i, round), 20+i%3*40_000) }
+		for i := range 12 {
+			dir := fmt.Sprintf("d%d", i)
+			batch := &slave.Batch{Ops: []slave.Op{Mkdir(dir, Rec(i, 1)), Put(dir+"/a", Rec(100+i, uint64(round+1)), text(i)),
+				Put(dir+"/b", Rec(200+i, uint64(round+1)), "")}}
+			wg.Go(func() {
+				results, err := f.Tree.Apply(f.Context(), batch)
+				for _, r := range results {
+					err = errors.Join(err, r.Err)
+				}
+				if err != nil || len(results) != len(batch.Ops) {
+					f.Errorf("batch %d: %d results, %v", i, len(results), err)
+				}
+			})
+		}
+		wg.Wait()
+		for i := range 12 {
+			f.Content(fmt.Sprintf("d%d/a", i), text(i))
+			f.Content(fmt.Sprintf("d%d/b", i), "")
+		}
+	}
+	f.StagingEmpty()
 }
 
 func putFile(f *Fixture) {

@@ -1,0 +1,153 @@
+package connect_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"georep/internal/connect"
+	"georep/internal/sshserver"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/agent"
+	"georep/slave/slavetest"
+	"georep/volume"
+)
+
+// patience bounds waits for what must happen. It measures nothing.
+const patience = time.Minute
+
+// config is a session whose slave is behind an embedded server.
+func config(t *testing.T, streams int) connect.Config {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "georep")
+	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/georep").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Setenv("SSH_AUTH_SOCK", "")
+	t.Setenv("GEOREP_SSH_CONFIG", "none")
+	server, err := sshserver.New(sshserver.Config{Handler: sshserver.Shell})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		noneLeft(t, program)
+	})
+	dir := t.TempDir()
+	identity, known := filepath.Join(dir, "id"), filepath.Join(dir, "known_hosts")
+	err = errors.Join(os.WriteFile(identity, server.ClientKey(), 0o600),
+		os.WriteFile(known, []byte(server.KnownHostsLine()+"\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := volume.ParseSlave("127.0.0.1:" + filepath.Join(dir, "slave"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := volume.Session{Master: "data", Slave: to, UUID: xtime.NewUUID().String()}
+	for key, value := range map[string]string{"ssh-port": strconv.Itoa(server.Addr().(*net.TCPAddr).Port),
+		"identity": identity, "known-hosts": known, "remote-georep": program, "remote-state-dir": filepath.Join(dir, "state"),
+		"sync-jobs": strconv.Itoa(streams)} {
+		if err := s.Set(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return connect.Config{Session: s, Volume: volume.Volume{Name: "data", UUID: xtime.NewUUID().String(), Path: t.TempDir()},
+		Version: "test", Logger: zerolog.New(zerolog.NewTestWriter(t)), Wire: new(atomic.Int64)}
+}
+
+// noneLeft checks that no process runs the program.
+func noneLeft(t *testing.T, program string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
+		var left []string
+		links, _ := filepath.Glob("/proc/[0-9]*/exe")
+		for _, link := range links {
+			if to, err := os.Readlink(link); err == nil && strings.HasPrefix(to, program) {
+				left = append(left, link)
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("left: %v", left)
+			return
+		}
+	}
+}
+
+// TestStreams connects with several streams, through the embedded server.
+func TestStreams(t *testing.T) {
+	for _, streams := range []int{1, 8, agent.MaxStreams} {
+		t.Run(fmt.Sprint(streams), func(t *testing.T) {
+			c := config(t, streams)
+			tree, err := connect.Slave(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tree.Close()
+			text := strings.Repeat("content ", 100_000)
+			group := tree.(interface{ Streams() int })
+			for deadline := time.Now().Add(patience); ; {
+				var wg sync.WaitGroup
+				for i := range 2 * streams {
+					wg.Go(func() {
+						b := &slave.Batch{Ops: []slave.Op{slavetest.Put(fmt.Sprint(i), slavetest.Rec(i, 1), text)}}
+						if results, err := tree.Apply(t.Context(), b); err != nil || results[0].Err != nil {
+							t.Errorf("apply: %v, %v", results, err)
+						}
+					})
+				}
+				wg.Wait()
+				if group.Streams() == streams || t.Failed() {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%d streams, want %d", group.Streams(), streams)
+				}
+			}
+			for i := range 2 * streams {
+				got, err := os.ReadFile(filepath.Join(tree.Info().Path, fmt.Sprint(i)))
+				if err != nil || string(got) != text {
+					t.Errorf("file %d: %d bytes, %v", i, len(got), err)
+				}
+			}
+			if n := c.Wire.Load(); n < int64(2*streams*len(text)) {
+				t.Errorf("%d bytes on the wire", n)
+			}
+			if err := tree.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The settings know as many streams as the protocol does.
+func TestSyncJobs(t *testing.T) {
+	for n, ok := range map[int]bool{0: false, 1: true, agent.MaxStreams: true, agent.MaxStreams + 1: false} {
+		s := volume.Session{}
+		if err := s.Set("sync-jobs", strconv.Itoa(n)); (err == nil) != ok {
+			t.Errorf("sync-jobs %d: %v", n, err)
+		}
+	}
+}
