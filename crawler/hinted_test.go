@@ -1,6 +1,7 @@
 package crawler_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -220,8 +222,13 @@ func TestHintsThatDoNotJoin(t *testing.T) {
 			}
 		},
 		"another clock's": func(w *world, h []*hint.Hint) {
-			for _, one := range h {
+			for i, one := range h {
 				one.Xtime += 1 << 40
+				for j := range one.Dirs {
+					if i > 0 && one.Dirs[j].Before >= h[0].Xtime-1<<40 { // of these, so that they join
+						one.Dirs[j].Before += 1 << 40
+					}
+				}
 				w.hints.Hint(one)
 			}
 		},
@@ -434,6 +441,61 @@ func TestHardLinksByHints(t *testing.T) {
 	w.inStep()
 }
 
+// TestFollowIsWokenByHints: no look at the master's root comes by itself in the time of this test.
+func TestFollowIsWokenByHints(t *testing.T) {
+	w := hintedWorld(t, func(w *world) { w.write("a/f", "x") })
+	ctx, cancel := context.WithCancel(t.Context())
+	progress := make(chan crawler.Progress)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- w.crawler.Follow(ctx, crawler.FollowOptions{Poll: time.Hour, SlowPoll: 2 * time.Hour,
+			Heartbeat: time.Now, Events: crawler.Events{Ready: func() {}, Trouble: func(error) {},
+				Progress: func(p crawler.Progress) {
+					select {
+					case progress <- p:
+					case <-ctx.Done():
+					}
+				}}})
+	}()
+	wait := func(what string, ok func(p crawler.Progress) bool) {
+		t.Helper()
+		for end := time.After(time.Minute); ; {
+			select {
+			case p := <-progress:
+				if ok(p) {
+					return
+				}
+			case <-end:
+				t.Fatal("never came: " + what)
+			}
+		}
+	}
+	for i := range 3 {
+		w.write("a/f", fmt.Sprint("changed", i))
+		w.tell("a/f")
+		wait("the change, by hints", func(p crawler.Progress) bool {
+			return p.InStep && p.Stime == w.now && p.Following && w.counters.Hinted.Load() == int64(2*(i+1))
+		})
+	}
+	// A mark of which no hint tells, and a gap instead: it is compared. Then hints are followed again.
+	w.write("a/f", "unhinted")
+	w.mark("a/f")
+	w.hints.Gap()
+	wait("the change, by a crawl", func(p crawler.Progress) bool { return p.InStep && p.Stime == w.now })
+	if w.counters.Visited.Load() != 2 {
+		t.Errorf("%d directories were listed", w.counters.Visited.Load())
+	}
+	w.hints.Down()
+	w.hints.Up()
+	wait("hints are followed", func(p crawler.Progress) bool { return p.Following })
+	w.hints.Down()
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	compare.MustEqual(t, w.master, w.slave, compare.Replica())
+}
+
 // TestCallsFailByHints ends the session at the first, second, third ... call of a pass by hints.
 func TestCallsFailByHints(t *testing.T) {
 	for n := 0; ; n++ {
@@ -483,6 +545,9 @@ func TestCallsFailByHints(t *testing.T) {
 // or below it.
 func (w *world) checkStamps() {
 	w.t.Helper()
+	if stamp := w.stamp(""); stamp > max(w.now, w.volume) {
+		w.t.Fatalf("the slave's root is stamped %v, and the master's is of %v", stamp, w.now)
+	}
 	found, err := compare.Trees(w.master, w.slave, compare.Replica())
 	w.ok(err)
 	for _, d := range found {

@@ -63,8 +63,8 @@ func (c *core) note() *note {
 	if !c.hints.Wanted() || c.certain != nil && !c.certain() {
 		return nil
 	}
-	return &note{root: c.root, seen: map[beneath.HandleKey]struct{}{}, lost: map[beneath.HandleKey][]beneath.HandleKey{}, more: map[beneath.HandleKey][]string{},
-		at: map[beneath.HandleKey]int{}}
+	return &note{root: c.root, seen: map[beneath.HandleKey]struct{}{}, at: map[beneath.HandleKey]int{},
+		lost: map[beneath.HandleKey][]beneath.HandleKey{}, more: map[beneath.HandleKey][]string{}}
 }
 
 // met says that an inode was found under its name.

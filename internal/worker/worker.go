@@ -95,7 +95,8 @@ func replicate(ctx context.Context, c Config, reports *report.Writer) error {
 	}
 	defer func() {
 		c.Logger.Info().Int64("surveyed", counters.Surveyed.Load()).Int64("visited", counters.Visited.Load()).
-			Int64("hinted", counters.Hinted.Load()).Int64("files", counters.Files.Load()).Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
+			Int64("hinted", counters.Hinted.Load()).Int64("files", counters.Files.Load()).
+			Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
 	}()
 	told := &teller{reports: reports, counters: counters, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
 		log: c.Logger, eta: newEstimator(m.Dir, counters, wire, c.Logger)}
@@ -105,8 +106,8 @@ func replicate(ctx context.Context, c Config, reports *report.Writer) error {
 	if o.Hints {
 		defer listen(ctx, told.runtime, hints)()
 	}
-	err = cr.Follow(ctx, crawler.FollowOptions{Poll: poll, SlowPoll: slowPoll, KeepDeleted: o.KeepDeleted, Heartbeat: m.heartbeat,
-		Events: crawler.Events{Ready: told.ready, Progress: told.progress, Trouble: told.trouble}})
+	err = cr.Follow(ctx, crawler.FollowOptions{Poll: poll, SlowPoll: slowPoll, KeepDeleted: o.KeepDeleted,
+		Heartbeat: m.heartbeat, Events: crawler.Events{Ready: told.ready, Progress: told.progress, Trouble: told.trouble}})
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
