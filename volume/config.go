@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"georep/internal/bandwidth"
 )
 
 // Options are a session's settings with the defaults filled in.
@@ -24,6 +26,8 @@ type Options struct {
 	SyncJobs       int           // most streams of a session over SSH, each a channel of its connection
 	Hints          bool          // take the marker's hints; off: compare at each change
 	Quick          bool          // trust type, size and mtime when a slave is adopted
+	BWLimit        int64         // bytes a second that all streams to the slave together may send; 0: no limit
+	Compression    string        // auto, off or always
 }
 
 // ConfigKey is one row of the table of settings.
@@ -67,6 +71,10 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return integer(&o.SyncJobs, v, 1, 16) }},
 		{"quick", "false", "adopt what the slave already has by type, size and mtime instead of contents: true or false",
 			func(o *Options, v string) error { return boolean(&o.Quick, v) }},
+		{"bwlimit", "0", "most bytes a second that are sent, such as 500K, 1.5M (powers of 1024) or 10MB; 0: no limit",
+			func(o *Options, v string) (err error) { o.BWLimit, err = bandwidth.Parse(v); return err }},
+		{"compression", "auto", "auto: where that gets the bytes out sooner; off: never; always: all that is not tiny",
+			func(o *Options, v string) error { return oneOf(&o.Compression, v, "auto", "off", "always") }},
 	}
 }
 

@@ -15,7 +15,8 @@ func TestSessionRoundTrip(t *testing.T) {
 	s, base := openStore(t), t.TempDir()
 	create(t, s, "data", mkdir(t, base, "data"))
 	want := Session{Master: "data", Slave: Slave{User: "bob", Host: "::1", Path: "/a\nb\xff"}}
-	for k, v := range map[string]string{"identity": "/k\xfe", "keep-deleted": "7d", "quick": "true", "max-delete": "5%"} {
+	for k, v := range map[string]string{"identity": "/k\xfe", "keep-deleted": "7d", "quick": "true", "max-delete": "5%",
+		"bwlimit": "1.5M", "compression": "always"} {
 		if err := want.Set(k, v); err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +44,8 @@ func TestSessionRoundTrip(t *testing.T) {
 	}
 	o, err := got.Options()
 	wantO := Options{LogLevel: "info", MaxDelete: 5, KeepDeleted: 7 * 24 * time.Hour, MarkerSource: "auto",
-		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true}
+		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true,
+		BWLimit: 3 << 19, Compression: "always"}
 	if err != nil || o != wantO {
 		t.Errorf("options %+v, %v; want %+v", o, err, wantO)
 	}
@@ -143,7 +145,8 @@ func TestConfigKeys(t *testing.T) {
 	for key, values := range map[string][]string{
 		"log-level": {"", "loud"}, "max-delete": {"-1", "101", "x", ""}, "keep-deleted": {"-1s", "x", "d", "-1d", "1.5d"},
 		"marker-source": {"inotify"}, "scan-interval": {"59s"}, "retry-max": {"0", "0.5s"}, "ssh-port": {"-1", "65536"},
-		"identity": {"\x00"}, "remote-georep": {""}, "sync-jobs": {"0", "17"}, "quick": {"maybe"}, "hints": {"true"}, "nonsense": {"1"},
+		"identity": {"\x00"}, "remote-georep": {""}, "sync-jobs": {"0", "17"}, "quick": {"maybe"}, "hints": {"true"},
+		"bwlimit": {"", "-1", "500", "1.5", "10Mbit"}, "compression": {"", "on", "true"}, "nonsense": {"1"},
 	} {
 		for _, v := range values {
 			err := s.Set(key, v)
