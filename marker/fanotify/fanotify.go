@@ -7,13 +7,11 @@
 package fanotify
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"georep/marker/queue"
 )
 
 // readBuffer holds a few thousand events.
@@ -21,9 +19,8 @@ const readBuffer = 256 << 10
 
 // Source is an open event queue. One goroutine at a time may use it; Close may be called from any.
 type Source struct {
-	file *os.File
-	raw  syscall.RawConn
-	buf  []byte
+	*queue.Queue
+	buf []byte
 }
 
 // mask names what changes a tree. Reads and opens are of no interest.
@@ -43,64 +40,26 @@ func Open(dirFd int) (*Source, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("fanotify_mark: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), "fanotify")
-	raw, err := file.SyscallConn()
+	q, err := queue.New(fd, "fanotify")
 	if err != nil {
-		file.Close()
-		return nil, fmt.Errorf("fanotify: %w", err)
+		return nil, err
 	}
-	return &Source{file: file, raw: raw, buf: make([]byte, readBuffer)}, nil
+	return &Source{Queue: q, buf: make([]byte, readBuffer)}, nil
 }
-
-// Close drops the queue; a Wait that is under way returns os.ErrClosed. Further calls do nothing.
-func (s *Source) Close() error {
-	if err := s.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return fmt.Errorf("close fanotify: %w", err)
-	}
-	return nil
-}
-
-// Interrupt makes a Wait that is under way, and every later one, return at once.
-func (s *Source) Interrupt() { s.file.SetReadDeadline(time.Unix(1, 0)) }
-
-// Wait returns nil when there is something to read, os.ErrDeadlineExceeded once the time set by WaitUntil has come or
-// Interrupt was called.
-func (s *Source) Wait() error {
-	failure := error(nil)
-	err := s.raw.Read(func(uintptr) bool {
-		n, err := s.Pending()
-		failure = err
-		return n > 0 || err != nil
-	})
-	return errors.Join(err, failure)
-}
-
-// WaitUntil sets the time at which Wait gives up.
-func (s *Source) WaitUntil(t time.Time) { s.file.SetReadDeadline(t) }
 
 // Pending tells how many events are in the queue now. Every event of the past is among them or was read before.
 func (s *Source) Pending() (events int, err error) {
-	bytes := 0
-	ctlErr := s.raw.Control(func(fd uintptr) { bytes, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
-	if err := errors.Join(ctlErr, err); err != nil {
-		return 0, fmt.Errorf("count fanotify events: %w", err)
-	}
 	// The kernel counts the fixed part of each event only.
-	return bytes / metaSize, nil
+	bytes, err := s.Bytes()
+	return bytes / metaSize, err
 }
 
 // Read calls fn for the oldest events of the queue, as many as one system call gives, and counts them. It never waits:
 // an empty queue gives 0. The Event is valid during the call; its strings may be kept.
 func (s *Source) Read(fn func(*Event)) (events int, err error) {
-	n := 0
-	ctlErr := s.raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), s.buf) })
-	switch {
-	case ctlErr != nil:
-		return 0, fmt.Errorf("read fanotify events: %w", ctlErr)
-	case err == unix.EAGAIN || err == unix.EINTR:
-		return 0, nil
-	case err != nil:
-		return 0, fmt.Errorf("read fanotify events: %w", err)
+	n, err := s.Queue.Read(s.buf)
+	if err != nil {
+		return 0, err
 	}
 	return Parse(s.buf[:n], fn)
 }
