@@ -1,0 +1,396 @@
+package inotify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/queue"
+)
+
+// Kind is what an event asks for.
+type Kind int
+
+const (
+	// Changed: the entry, or the directory itself where there is no name, is to be marked.
+	Changed Kind = iota
+	// Lost: changes went unseen. Whatever has a ctime since the last time that all was marked is to be marked.
+	Lost
+	// Blind: a change may have gone unseen, which is so unlikely that a scan for it can wait.
+	Blind
+)
+
+// Event is one thing to do.
+type Event struct {
+	Kind Kind
+	Dir  ID
+	Name string
+}
+
+// mask is what changes a tree. IN_MODIFY tells of a write while the file stays open, IN_CLOSE_WRITE of what was written
+// through a mapping; IN_ATTRIB also of xattrs. Deletions and moves of a directory itself are told by the directory above
+// it. IN_EXCL_UNLINK is left out: a file that has lost the name it was opened by may have others.
+const mask = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_MODIFY |
+	unix.IN_CLOSE_WRITE | unix.IN_ATTRIB | unix.IN_ONLYDIR
+
+// readBuffer holds some thousands of events.
+const readBuffer = 64 << 10
+
+// Source is an open event queue and the watches that fill it. One goroutine at a time may wait, read and adopt, and use
+// what Dir returns; Quietly, Key, Forget and Close may be called from any.
+type Source struct {
+	*queue.Queue
+	kernel kernel
+	buf    []byte
+	warn   func(error)
+	warned string // what was said last
+	skip   string // the xattr that Quietly sets
+
+	mu    sync.Mutex
+	tree  *nodes
+	out   []Event // to be given to the caller
+	epoch int64   // how often the queue was seen empty
+	empty time.Time
+	adopt adoption
+	quiet quiet
+	missed
+	failed error // what makes the source useless
+}
+
+// kernel is what tests make fail.
+type kernel struct {
+	read   func(b []byte) (int, error)
+	add    func(d *beneath.Dir, mask uint32) (ID, error)
+	remove func(id ID)
+}
+
+// Open makes a queue and watches root, nothing below it yet: that is for Watch. It proves that events come. skip is the
+// xattr that marks set. warn is called with trouble that will be tried again. The errors are ErrLimit, wrapped, or that
+// the kernel has no inotify. root stays the caller's and must outlive the Source.
+func Open(root *beneath.Dir, skip string, warn func(error)) (*Source, error) {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		return nil, instancesError(err)
+	}
+	q, err := queue.New(fd, "inotify")
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{Queue: q, buf: make([]byte, readBuffer), tree: newNodes(root), empty: time.Now(), skip: skip,
+		adopt: newAdoption(), missed: newMissed()}
+	s.warn = func(err error) { s.warnOnce(err, warn) }
+	s.kernel = kernel{read: q.Read, add: s.addWatch, remove: s.removeWatch}
+	if s.quiet, err = newQuiet(); err != nil {
+		return nil, errors.Join(err, q.Close())
+	}
+	if err := s.start(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// warnOnce does not say the same again and again.
+func (s *Source) warnOnce(err error, warn func(error)) {
+	if text := err.Error(); text != s.warned {
+		s.warned = text
+		warn(err)
+	}
+}
+
+// start watches the root, after an event that changes nothing has proved that events come.
+func (s *Source) start() error {
+	st, err := s.tree.dir.Stat("")
+	if err != nil {
+		return err
+	}
+	id, err := s.kernel.add(s.tree.dir, unix.IN_OPEN|unix.IN_ONLYDIR)
+	if err != nil {
+		return s.limit(fmt.Errorf("watch the root: %w", err))
+	}
+	s.tree.root = &node{id: id, inode: digest(&st)}
+	s.tree.byID[id], s.tree.ids[s.tree.dir] = s.tree.root, id
+	// The kernel queues an event before the system call that made it returns.
+	if d, err := s.tree.dir.OpenDir(""); err != nil || d.Close() != nil {
+		return fmt.Errorf("open the root: %w", err)
+	}
+	if n, err := s.Bytes(); err != nil || n == 0 {
+		return errors.Join(errors.New("the kernel reports nothing of this file system"), err)
+	}
+	if _, err := s.kernel.add(s.tree.dir, mask); err != nil {
+		return fmt.Errorf("watch the root: %w", err)
+	}
+	// Whatever else is in the queue lies before the moment from which changes count.
+	_, err = s.kernel.read(s.buf)
+	return err
+}
+
+// Close drops the queue and every watch.
+func (s *Source) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tree.close()
+	return errors.Join(s.quiet.memfd.Close(), s.Queue.Close())
+}
+
+// Watch watches all of the tree. What changed before it returns is not reported: a scan that begins afterwards finds it.
+// The errors are those of ctx, of reading, and ErrLimit, wrapped.
+func (s *Source) Watch(ctx context.Context) error {
+	s.mu.Lock()
+	s.walkAll()
+	s.mu.Unlock()
+	drop := func(Event) {}
+	for tries := 0; ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// The queue is read meanwhile, or it would overflow.
+		if _, err := s.Read(drop); err != nil {
+			return err
+		}
+		left, err := s.Adopt(drop)
+		if err != nil {
+			return err
+		}
+		if !left && !s.Busy() {
+			return nil
+		}
+		if tries++; !left && tries > watchTries {
+			return fmt.Errorf("some directories cannot be watched; the log names the reason")
+		}
+		if !left {
+			// What is not where it was is told by events that may still be on their way.
+			s.WaitUntil(time.Now().Add(staleWait))
+			if err := s.Wait(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
+		}
+	}
+}
+
+// Watched is how many directories are watched.
+func (s *Source) Watched() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.tree.byID)
+}
+
+// Pending tells how much is in the queue now, in the unit of Read. Every event of the past is in it or was read before.
+func (s *Source) Pending() (units int, err error) {
+	bytes, err := s.Bytes()
+	return bytes / headerSize, err
+}
+
+// Read calls fn for what the oldest events of the queue ask for, as many as one system call gives, and tells how much it
+// read: one event is at least one unit, with a name two or more. It never waits: an empty queue gives 0. An error means
+// that nothing more will come.
+func (s *Source) Read(fn func(Event)) (units int, err error) {
+	before := time.Now()
+	n, err := s.kernel.read(s.buf)
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	if n == 0 {
+		s.epoch++
+		s.empty = before
+		s.endEpoch()
+	}
+	if err := parse(s.buf[:n], s.take); err != nil {
+		s.warn(fmt.Errorf("events were lost: %w", err))
+		s.overflow()
+	}
+	err = s.failed
+	s.give(fn)
+	return n / headerSize, err
+}
+
+// give ends the use of s.mu, and calls fn for what came together meanwhile.
+func (s *Source) give(fn func(Event)) {
+	out := s.out
+	s.out = nil
+	s.mu.Unlock()
+	for _, e := range out {
+		fn(e)
+	}
+}
+
+func (s *Source) report(dir ID, name string) { s.out = append(s.out, Event{Dir: dir, Name: name}) }
+
+func (s *Source) ask(k Kind) { s.out = append(s.out, Event{Kind: k}) }
+
+func (s *Source) now() lostAt { return lostAt{time.Now(), s.epoch} }
+
+// take does what one event asks for. It is called with mu held.
+func (s *Source) take(e *raw) {
+	if e.has(unix.IN_Q_OVERFLOW) {
+		s.warn(errors.New("the kernel's event queue overflowed; looking for what it lost"))
+		s.overflow()
+		return
+	}
+	if s.takeFence(e) {
+		return
+	}
+	n := s.tree.byID[e.watch]
+	switch {
+	case n == nil: // It was watched once.
+	case e.has(unix.IN_IGNORED):
+		s.tree.forget(n, s.now())
+	case e.name == "":
+		if e.has(unix.IN_ATTRIB) && !s.isOwn(n) {
+			s.report(n.id, "")
+		}
+	case e.has(unix.IN_ISDIR):
+		s.takeDir(n, e)
+	default:
+		s.takeFile(n, e)
+	}
+}
+
+// takeDir is about a directory in n. Which one it is now, the kernel has to say.
+func (s *Source) takeDir(n *node, e *raw) {
+	at := place{n.id, e.name}
+	if e.has(unix.IN_ATTRIB) {
+		// One that is watched tells itself, and exactly. One that is not may have become readable.
+		if s.tree.at[at] == nil && !s.isOwnLook(n, e.name) {
+			s.look(at, true)
+		}
+		return
+	}
+	s.report(n.id, "")
+	s.look(at, false)
+}
+
+// takeFile is about an entry of n that is no directory.
+func (s *Source) takeFile(n *node, e *raw) {
+	at := place{n.id, e.name}
+	if e.mask&unix.IN_ALL_EVENTS == unix.IN_ATTRIB && (s.isFenced(at) || s.isOwnLook(n, e.name)) {
+		return
+	}
+	s.follow(at, e)
+	if e.has(unix.IN_DELETE | unix.IN_MOVED_FROM) {
+		s.report(n.id, "")
+		return
+	}
+	s.report(n.id, e.name)
+}
+
+// watchTries bounds how often Watch tries again what cannot be watched.
+const watchTries = 50
+
+// overflow begins anew: what is known of the tree and of our own marks may be wrong.
+func (s *Source) overflow() {
+	s.forgetOwn()
+	s.forgetMissed()
+	s.walkAll()
+}
+
+// limit notes that the kernel gives no more, which makes the source useless.
+func (s *Source) limit(err error) error {
+	if isAny(err, unix.ENOSPC, unix.ENOMEM) {
+		err = watchesError(len(s.tree.byID), max(len(s.tree.byID), count(s.tree.dir)), err)
+		s.failed = err
+	}
+	return err
+}
+
+// Key is the ID of an open directory.
+func (s *Source) Key(d *beneath.Dir) (ID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.identify(d)
+	if err != nil {
+		return 0, err
+	}
+	return n.id, nil
+}
+
+// identify finds out which of the watched directories d is: the kernel gives one watch for one inode.
+func (s *Source) identify(d *beneath.Dir) (*node, error) {
+	if id, ok := s.tree.ids[d]; ok {
+		if n := s.tree.byID[id]; n != nil {
+			return n, nil
+		}
+		return nil, errStale // the root, and it was removed
+	}
+	id, err := s.kernel.add(d, mask)
+	if err != nil {
+		return nil, err
+	}
+	if n := s.tree.byID[id]; n != nil {
+		return n, nil
+	}
+	s.kernel.remove(id)
+	return nil, errStale
+}
+
+// Dir opens a directory, or finds it open. The result is the Source's, and good until the next call of Dir, Read or
+// Adopt. ESTALE means that it is not in the tree any more. Other errors may be over soon, that its place is not known
+// now among them.
+func (s *Source) Dir(id ID) (*beneath.Dir, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.tree.byID[id]
+	if n == nil {
+		return nil, unix.ESTALE
+	}
+	d, err := s.tree.opened(n)
+	if errors.Is(err, errStale) {
+		s.suspect(n)
+	}
+	return d, err
+}
+
+// Chain returns a directory and those above it, the root last; nil when it does not lie in the tree any more. An error
+// means that it moved and its new place is not known yet.
+func (s *Source) Chain(id ID) ([]ID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.tree.byID[id]
+	if n == nil {
+		return nil, nil
+	}
+	if top(n) != s.tree.root {
+		return nil, errStale
+	}
+	var chain []ID
+	for ; n != nil; n = n.parent {
+		chain = append(chain, n.id)
+	}
+	return chain, nil
+}
+
+func (s *Source) addWatch(d *beneath.Dir, mask uint32) (id ID, err error) {
+	// Through the descriptor: no path is walked, and none is too long.
+	path := "/proc/self/fd/" + strconv.Itoa(d.Fd())
+	ctlErr := s.Control(func(fd int) {
+		wd, addErr := unix.InotifyAddWatch(fd, path, mask)
+		id, err = ID(wd), addErr
+	})
+	return id, errors.Join(ctlErr, err)
+}
+
+// removeWatch ends a watch; one that the kernel has ended already needs nothing.
+func (s *Source) removeWatch(id ID) {
+	_ = s.Control(func(fd int) { _, _ = unix.InotifyRmWatch(fd, uint32(id)) })
+}
+
+// notThere tells the errors that mean that no directory of this file system is at a place.
+func notThere(err error) bool {
+	return isAny(err, unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EXDEV, unix.ESTALE)
+}
+
+func isAny(err error, errnos ...unix.Errno) bool {
+	for _, e := range errnos {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
