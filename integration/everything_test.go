@@ -99,22 +99,28 @@ func (s *session) lastLogged(message, field string) any {
 	return last
 }
 
-// TestWithoutFanotify runs a session whose master lies on an overlay: changes are found by scanning, and the status
-// says so.
+// TestWithoutFanotify runs a session whose master lies on an overlay, where inotify tells of changes, or scans find them,
+// and the status says so.
 func TestWithoutFanotify(t *testing.T) {
-	master := fstest.Mount(t, fstest.Overlay, fstest.Options{})
-	s := newSession(t, master, t.TempDir())
-	if err := tree.Many(master, 50, 10, 100); err != nil {
-		t.Fatal(err)
-	}
-	s.must(s.start())
-	s.waitSynced()
-	if err := os.WriteFile(filepath.Join(master, "d000001", "new"), []byte("new"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s.waitSynced()
-	if st := s.status(); st.Marker != "scan" {
-		t.Errorf("the marker's source is %q on an overlay", st.Marker)
+	for source, want := range map[string]string{"auto": "inotify", "inotify": "inotify", "scan": "scan"} {
+		t.Run(source, func(t *testing.T) {
+			master := fstest.Mount(t, fstest.Overlay, fstest.Options{})
+			s := newSession(t, master, t.TempDir())
+			if err := tree.Many(master, 50, 10, 100); err != nil {
+				t.Fatal(err)
+			}
+			s.must(s.run(append([]string{"create", s.masterArg, s.spec}, s.flags()...)...))
+			s.must(s.run("config", s.masterArg, s.spec, "marker-source", source))
+			s.must(s.start())
+			s.waitSynced()
+			if err := os.WriteFile(filepath.Join(master, "d000001", "new"), []byte("new"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s.waitSynced()
+			if st := s.status(); st.Marker != want {
+				t.Errorf("the marker's source is %q on an overlay, want %q", st.Marker, want)
+			}
+		})
 	}
 }
 

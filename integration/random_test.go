@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"georep/integration/harness/asuser"
 	"georep/integration/harness/compare"
 	"georep/integration/harness/fstest"
 	"georep/integration/harness/mutate"
@@ -60,6 +62,59 @@ func TestRandom(t *testing.T) {
 			}
 			s.converge(m)
 		})
+	}
+}
+
+// TestRandomByInotify has the same where an ordinary user's marker watches every directory, and where root's does on an
+// overlay.
+func TestRandomByInotify(t *testing.T) {
+	operations, seed := number(t, "GEOREP_OPERATIONS", 3000), uint64(number(t, "GEOREP_SEED", 1))
+	t.Run("ordinary user", func(t *testing.T) {
+		dir, here := asuser.Again(t)
+		if !here {
+			return
+		}
+		master, slave := twoSides(t, dir)
+		s := &session{t: t, master: master, slave: slave, state: filepath.Join(dir, "state"), races: t.TempDir(),
+			masterArg: master, spec: "file://" + slave}
+		t.Cleanup(s.end)
+		// All but what cannot carry a user xattr: of that, further names are not kept; see the limits in README.md.
+		weights := map[string]int{}
+		for _, op := range mutate.Operations() {
+			if !slices.Contains([]string{"symlink", "resymlink", "fifo", "socket", "device", "chown"}, op) {
+				weights[op] = 3
+			}
+		}
+		s.randomByInotify(seed, operations, mutate.Options{Unprivileged: os.Geteuid() != 0, Weights: weights})
+	})
+	t.Run("root on an overlay", func(t *testing.T) {
+		master := fstest.Mount(t, fstest.Overlay, fstest.Options{Size: 1 << 30})
+		s := newSession(t, master, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: 1 << 30}))
+		s.randomByInotify(seed, operations, mutate.Options{Profile: "renames"})
+	})
+}
+
+func (s *session) randomByInotify(seed uint64, operations int, o mutate.Options) {
+	s.t.Helper()
+	m, err := mutate.New(s.master, seed, o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	start := []string{"--max-delete", "100", "--log-level", logLevel()}
+	create := []string{"create", s.masterArg, s.spec}
+	if s.sshd != nil {
+		start, create = append(s.flags(), start...), append(create, s.flags()...)
+	}
+	s.must(s.run(create...))
+	s.must(s.run("config", s.masterArg, s.spec, "marker-source", "inotify"))
+	s.must(s.run(append([]string{"start", s.masterArg, s.spec}, start...)...))
+	s.waitStatus("inotify", func(st status.Status) bool { return st.Marker == "inotify" })
+	if err := m.Run(s.t.Context(), operations, 0); err != nil {
+		s.t.Fatalf("%v\n%s", err, m)
+	}
+	s.converge(m)
+	if st := s.status(); st.Marker != "inotify" {
+		s.t.Errorf("the marker's source is %q in the end", st.Marker)
 	}
 }
 

@@ -25,7 +25,7 @@ type core struct {
 	log      zerolog.Logger
 	refusals refusals
 	own      *ownMarks
-	tree     *tree // nil where directories cannot be opened by handle
+	tree     directories // nil where there are no events
 
 	// set writes one xtime. Tests make it fail.
 	set func(d *beneath.Dir, name string, t xtime.Time) error
@@ -39,6 +39,20 @@ type core struct {
 	mu    sync.Mutex // held during a mark
 	retry *batch     // what failed and has to be marked again; under mu
 	owing atomic.Int64
+}
+
+// directories finds directories again by the keys that the source of events has for them: file handles, or watches. It is
+// used with core.mu held. What dir returns is good until the next call of dir, and until the source is read.
+type directories interface {
+	key(d *beneath.Dir) (beneath.HandleKey, error)
+	dir(k beneath.HandleKey) (*beneath.Dir, error)
+	// chain is k and the directories above it, the root last; nil where k does not lie below the root.
+	chain(k beneath.HandleKey) ([]beneath.HandleKey, error)
+	// moved says that a directory moved.
+	moved()
+	// expect says that d lies below the root. It needs no lock.
+	expect(d *beneath.Dir)
+	close()
 }
 
 func newCore(o *Options) (*core, error) {
@@ -94,13 +108,13 @@ func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) verdict {
 	return v
 }
 
-// owe records a mark that has to be tried again, and tells whether it could: without handles there is no way to come
-// back to an entry, and the whole scan has to be repeated. It is called with mu held.
+// owe records a mark that has to be tried again, and tells whether it could: without events there is no way to come back
+// to an entry, and the whole scan has to be repeated. It is called with mu held.
 func (c *core) owe(d *beneath.Dir, name string) bool {
 	if c.tree == nil || c.retry.size() >= maxOwed {
 		return false
 	}
-	key, err := d.Key("")
+	key, err := c.tree.key(d)
 	if err != nil {
 		return false
 	}

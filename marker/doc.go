@@ -7,7 +7,7 @@
 //  1. Order of a mark: entries first, then directories deepest first, the root last, all with one xtime (mark.go for
 //     events, chain.go for what a scan found). Marks are serial, so an ancestor only ever gets a newer xtime.
 //  2. The clock never goes back (clock.go).
-//  3. Mark after arming: the volume mark is taken once the source listens (run.go).
+//  3. Mark after arming: the volume mark is taken once the source listens (run.go). Which source that is: arm.go.
 //  11. Unmarked time is found: by a scan for ctimes since the last heartbeat, after a stop, a kill, a reboot or an
 //     overflow, and slowly all the time for what events never tell (scan.go).
 //

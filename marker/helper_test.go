@@ -107,9 +107,13 @@ func (v *vol) sh(script string) {
 	shIn(v.t, v.o.Root, script)
 }
 
+// swap is what not every mv can do: it exchanges two entries.
+const swap = "swap() { " + roleVar + "=swap " + paramsVar + `="$1 $2" /proc/` + "$PPID" + `/exe; }
+`
+
 func shIn(t testing.TB, dir, script string) {
 	t.Helper()
-	cmd := exec.Command("sh", "-ec", script)
+	cmd := exec.Command("sh", "-ec", swap+script)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", script, err, out)

@@ -89,16 +89,13 @@ func (m *marker) checkUsers() error {
 }
 
 func (m *marker) writeStatus() error {
-	hb := m.beats.get()
+	hb, how := m.beats.get(), m.how.Load()
 	s := Status{
-		PID: os.Getpid(), Source: SourceFanotify, Reason: m.reason, VolumeMark: m.o.VolumeMark,
+		PID: os.Getpid(), Source: how.source, Reason: how.reason, VolumeMark: m.o.VolumeMark,
 		Heartbeat: hb.Time, HeartbeatXtime: hb.Xtime, Entries: hb.Entries,
 		Scanning: m.scanning.Load(), Retrying: int(m.owing.Load()),
 	}
-	if m.live == nil {
-		s.Source = SourceScan
-	}
-	if _, missing := m.beats.losses(); missing && m.live != nil {
+	if _, missing := m.beats.losses(); missing && how.source != SourceScan {
 		s.Reason = "finding what changed unseen since " + hb.Time.Format(time.RFC3339)
 	} else if s.Retrying > 0 {
 		s.Reason = fmt.Sprintf("%d marks failed and are tried again; the log names the cause", s.Retrying)

@@ -43,8 +43,9 @@ func TestFirstStartTakesTheVolumeMark(t *testing.T) {
 }
 
 func TestChangesWhileStoppedAreFound(t *testing.T) {
-	fstest.Each(t, func(t *testing.T, dir string) {
+	eachEvents(t, func(t *testing.T, source, dir string) {
 		v := newVol(t, dir)
+		v.o.Source = source
 		v.sh("mkdir -p a/b c d; touch a/b/f a/b/g c/h d/i")
 		v.aged()
 		v.start().quiet()

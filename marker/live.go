@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/internal/beneath"
 	"georep/marker/fanotify"
 )
 
@@ -20,18 +21,36 @@ const (
 	retryLongest = 30 * time.Second
 )
 
+// source is a queue of events.
+type source interface {
+	Wait() error
+	WaitUntil(t time.Time)
+	Interrupt()
+	// Pending tells how much is in the queue, in the unit of live.read.
+	Pending() (int, error)
+	Close() error
+}
+
 // live marks what the kernel reports.
 type live struct {
 	*core
-	src   *fanotify.Source
+	src   source
 	beats *beats
+	// read takes what one system call gives, and tells how much that was; 0: the queue is empty.
+	read func() (int, error)
+	// more takes what the source finds besides events, and tells whether there may be more. Until there is not, what
+	// happened may be unmarked. nil: the source has nothing but events.
+	more func() (bool, error)
+	// unsure tells that the source waits for something without which changes may be unseen. nil: it never does.
+	unsure func() bool
 	// lost and blind wake the scanner: events were lost, or came without a place.
 	lost, blind func()
 
-	pid   int32
-	idle  time.Duration
-	busy  bool // the last step read events
-	batch *batch
+	rootKey beneath.HandleKey
+	pid     int32
+	idle    time.Duration
+	busy    bool // the last step read events
+	batch   *batch
 
 	// t0 is a moment at which the queue held need events more than have been read since.
 	t0   moment
@@ -52,26 +71,39 @@ func (l *live) run(ctx context.Context) error {
 	return l.last()
 }
 
-func newLive(c *core, src *fanotify.Source, b *beats) *live {
+func newLive(c *core, src source, b *beats) *live {
 	return &live{core: c, src: src, beats: b, pid: int32(os.Getpid()), idle: idleWake, batch: newBatch(), backoff: retryFirst}
+}
+
+// listen makes a handler of fanotify's events.
+func listen(c *core, src *fanotify.Source, b *beats) (*live, error) {
+	t, err := newTree(c.root)
+	if err != nil {
+		return nil, err
+	}
+	c.tree = t
+	l := newLive(c, src, b)
+	l.rootKey = t.rootKey
+	l.read = func() (int, error) { return src.Read(l.take) }
+	return l, nil
 }
 
 // probeWait is how long an event that must come may take.
 const probeWait = 2 * time.Second
 
 // probe proves that events arrive, by an xattr that comes and goes on the root. Other events it meets are kept.
-func (l *live) probe(attr string) error {
+func (l *live) probe(src *fanotify.Source, attr string) error {
 	if err := errors.Join(l.root.Setxattr("", attr, []byte("georep")), l.root.Removexattr("", attr)); err != nil {
 		return err
 	}
 	seen := false
-	l.src.WaitUntil(time.Now().Add(probeWait))
+	src.WaitUntil(time.Now().Add(probeWait))
 	for !seen {
-		if err := l.src.Wait(); err != nil {
+		if err := src.Wait(); err != nil {
 			return fmt.Errorf("the kernel reports no changes of this file system: %w", err)
 		}
-		_, err := l.src.Read(func(ev *fanotify.Event) {
-			seen = seen || ev.PID == l.pid && ev.At.Dir == l.tree.rootKey
+		_, err := src.Read(func(ev *fanotify.Event) {
+			seen = seen || ev.PID == l.pid && ev.At.Dir == l.rootKey
 			l.take(ev)
 		})
 		if err != nil {
@@ -126,24 +158,63 @@ func (l *live) markQueue() error {
 	if err := l.readBatch(); err != nil {
 		return err
 	}
+	if err := l.readMore(); err != nil {
+		return err
+	}
 	l.addRetries()
-	if l.batch.size() > 0 {
-		if err := l.mark(l.batch); err != nil {
-			return err
-		}
-		l.batch = newBatch()
+	if err := l.markBatch(); err != nil {
+		return err
 	}
 	l.nextRetry()
-	if l.need <= 0 {
+	if l.need <= 0 && (l.unsure == nil || !l.unsure()) {
 		l.beats.drained(l.t0, l.clock.Last())
 	}
 	return nil
 }
 
+func (l *live) markBatch() error {
+	if l.batch.size() == 0 {
+		return nil
+	}
+	if err := l.mark(l.batch); err != nil {
+		return err
+	}
+	l.batch = newBatch()
+	return nil
+}
+
+// readMore takes all that the source finds besides events. Meanwhile the queue is read, lest it overflow.
+func (l *live) readMore() error {
+	for more := l.more != nil; more; {
+		var err error
+		if more, err = l.more(); err != nil || !more {
+			return err
+		}
+		if err := l.markFull(); err != nil {
+			return err
+		}
+		n, err := l.read()
+		l.need -= n
+		l.busy = l.busy || n > 0
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markFull marks the batch once it is full.
+func (l *live) markFull() error {
+	if l.batch.size() < maxBatch {
+		return nil
+	}
+	return l.markBatch()
+}
+
 func (l *live) readBatch() error {
 	l.busy = false
 	for l.batch.size() < maxBatch {
-		n, err := l.src.Read(l.take)
+		n, err := l.read()
 		l.need -= n
 		l.busy = l.busy || n > 0
 		if errors.Is(err, fanotify.ErrMalformed) {
@@ -175,7 +246,7 @@ func (l *live) take(ev *fanotify.Event) {
 		return // Our own mark.
 	case ev.Mask&unix.FAN_RENAME != 0 && ev.IsDir():
 		l.core.mu.Lock()
-		l.tree.flush()
+		l.tree.moved()
 		l.core.mu.Unlock()
 	}
 	if ev.From.Dir != "" {

@@ -37,6 +37,10 @@ func TestMain(m *testing.M) {
 		markerMain()
 	case "deep":
 		deepMain()
+	case "attrs":
+		attrsMain()
+	case "swap":
+		swapMain()
 	default:
 		os.Exit(m.Run())
 	}
@@ -68,7 +72,7 @@ func randomOp(r *rand.Rand) {
 		return p
 	}
 	file := func() string { return filepath.Join(dir(), "f"+strconv.Itoa(r.IntN(6))) }
-	switch r.IntN(12) {
+	switch r.IntN(13) {
 	case 0, 1:
 		_ = os.MkdirAll(dir(), 0o755)
 	case 2:
@@ -83,6 +87,8 @@ func randomOp(r *rand.Rand) {
 		_ = os.RemoveAll(filepath.Join(dir(), "d3"))
 	case 7:
 		_ = os.Symlink(strconv.Itoa(r.Int()), file())
+	case 8:
+		_ = unix.Renameat2(unix.AT_FDCWD, filepath.Join(dir(), "d1"), unix.AT_FDCWD, filepath.Join(dir(), "d2"), unix.RENAME_EXCHANGE)
 	default:
 		_ = os.WriteFile(file(), []byte(strconv.Itoa(r.Int())), 0o644)
 	}
@@ -99,6 +105,16 @@ func deepMain() {
 		}
 	}
 	if err := os.WriteFile("end", nil, 0o644); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// swapMain exchanges two entries.
+func swapMain() {
+	var a, b string
+	fmt.Sscan(os.Getenv(paramsVar), &a, &b)
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -208,8 +224,10 @@ func (v *vol) checkChanges(before map[string]entryState) {
 }
 
 func TestRandomLoad(t *testing.T) {
-	fstest.Each(t, func(t *testing.T, dir string) {
-		v := newVol(t, dir).start()
+	eachEvents(t, func(t *testing.T, source, dir string) {
+		v := newVol(t, dir)
+		v.o.Source = source
+		v.start()
 		for seed := range 3 {
 			v.settle()
 			before := v.states()
@@ -224,8 +242,15 @@ func TestRandomLoad(t *testing.T) {
 // TestOrderOfAMark (invariant 1): whoever reads T on a directory has every mark up to T below it: any xtime that shows
 // up there afterwards is later than T.
 func TestOrderOfAMark(t *testing.T) {
+	for _, source := range []string{SourceFanotify, SourceInotify} {
+		t.Run(source, func(t *testing.T) { testOrderOfAMark(t, source) })
+	}
+}
+
+func testOrderOfAMark(t *testing.T, source string) {
 	dir := fstest.Mount(t, fstest.Tmpfs, fstest.Options{})
 	v := newVol(t, dir)
+	v.o.Source = source
 	const deep = "d0/d1/d2"
 	v.sh("mkdir -p " + deep + "; for i in 0 1 2 3 4 5; do echo > f$i; echo > d0/f$i; echo > " + deep + "/f$i; done")
 	v.start().settle()
@@ -274,7 +299,8 @@ func (v *vol) watchOrder(dirs []string, deep string) {
 
 // TestKilledMarker kills the marker at random moments under load; the next start finds what it did not mark.
 func TestKilledMarker(t *testing.T) {
-	for _, c := range [][2]string{{fstest.Ext4, SourceFanotify}, {fstest.Tmpfs, SourceFanotify}, {fstest.XFS, SourceScan}} {
+	for _, c := range [][2]string{{fstest.Ext4, SourceFanotify}, {fstest.Tmpfs, SourceFanotify}, {fstest.XFS, SourceScan},
+		{fstest.Ext4, SourceInotify}, {fstest.Overlay, SourceInotify}} {
 		t.Run(c[0]+" "+c[1], func(t *testing.T) {
 			dir := fstest.Mount(t, c[0], fstest.Options{})
 			v := newVol(t, dir)
@@ -311,11 +337,18 @@ func (v *vol) killOne(after time.Duration) {
 
 // TestOverflow lets the kernel's queue overflow.
 func TestOverflow(t *testing.T) {
+	for _, source := range []string{SourceFanotify, SourceInotify} {
+		t.Run(source, func(t *testing.T) { testOverflow(t, source) })
+	}
+}
+
+func testOverflow(t *testing.T, source string) {
 	dir := fstest.Mount(t, fstest.Tmpfs, fstest.Options{})
 	v := newVol(t, dir)
+	v.o.Source = source
 	v.sh("mkdir -p a/b; touch a/b/old")
 	v.start().quiet()
-	limit, err := os.ReadFile("/proc/sys/fs/fanotify/max_queued_events")
+	limit, err := os.ReadFile("/proc/sys/fs/" + source + "/max_queued_events")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,6 +369,14 @@ func TestOverflow(t *testing.T) {
 	}
 	if v.xtime("a/b/last/of/all/f") > v.xtime("") {
 		t.Error("the root is older than what lies below it")
+	}
+	losses, _ := v.m.beats.losses()
+	before := v.all()
+	v.sh("rm a/b/last/of/all/f; echo y > a/b/last/of/g")
+	v.quiet()
+	v.checkMarked(before, "", "a", "a/b", "a/b/last", "a/b/last/of", "a/b/last/of/all", "a/b/last/of/g")
+	if again, _ := v.m.beats.losses(); again != losses {
+		t.Error("a scan was needed for what came after the overflow")
 	}
 }
 

@@ -13,10 +13,12 @@ import (
 // the root. "" marks nothing, not even the root.
 type script struct {
 	name, before, do, marks string
+	// scanned: a source that names what changed by its place cannot know what this changed, and has a scan find it.
+	scanned bool
 }
 
 func scripts() []script {
-	return []script{
+	rows := [][4]string{
 		{"create", "mkdir -p a/b", "echo x > a/b/f", "a a/b a/b/f"},
 		{"write", "mkdir -p a/b; echo x > a/b/f; echo y > a/b/g", "echo z >> a/b/f", "a a/b a/b/f"},
 		{"overwrite same size, mtime put back", "echo x > f; touch -d 2020-01-01 f",
@@ -45,25 +47,54 @@ func scripts() []script {
 		{"truncate", "mkdir a; echo x > a/f", "truncate -s 0 a/f", "a a/f"},
 		{"punch a hole", "mkdir a; head -c 100000 /dev/urandom > a/f", "fallocate -p -o 0 -l 65536 a/f", "a a/f"},
 		{"odd names", "mkdir a", "touch \"$(printf 'a/x\\nb\\377')\"", "a a/x\nb\xff"},
+		{"mkdir and at once in it", "mkdir a", "mkdir -p a/b/c && echo x > a/b/c/f && ln -s x a/b/l", "a a/b a/b/c a/b/c/f a/b/l"},
+		{"rename of a directory, then in it", "mkdir -p a/b d", "mv a/b d/e; touch d/e/f", "a d d/e d/e/f"},
+		{"directories change places", "mkdir -p a/b d/e; touch a/b/1 d/e/2", "swap a/b d/e; touch a/b/3 d/e/4",
+			"a a/b a/b/3 d d/e d/e/4"},
+		{"a directory over an empty one", "mkdir -p a/b d/e; touch a/b/1", "mv -T a/b d/e; touch d/e/3", "a d d/e d/e/3"},
+		{"a directory becomes a file and again one", "mkdir a a/b", "rmdir a/b; touch a/b; rm a/b; mkdir a/b; touch a/b/f",
+			"a a/b a/b/f"},
+		{"unreadable, then readable", "mkdir a", "mkdir a/b; chmod 0 a/b; chmod 755 a/b; touch a/b/f", "a a/b a/b/f"},
 		{"read", "mkdir a; echo x > a/f", "cat a/f; ls a", ""},
+	}
+	var all []script
+	for _, r := range rows {
+		all = append(all, script{r[0], r[1], r[2], r[3], strings.HasPrefix(r[0], "write through a name")})
+	}
+	return all
+}
+
+// eachEvents runs test with each source of events on each file system where it works.
+func eachEvents(t *testing.T, test func(t *testing.T, source, dir string)) {
+	for _, kind := range fstest.All() {
+		t.Run("fanotify "+kind, func(t *testing.T) {
+			test(t, SourceFanotify, fstest.Mount(t, kind, fstest.Options{}))
+		})
+	}
+	for _, kind := range []string{fstest.Ext4, fstest.Tmpfs, fstest.Overlay} {
+		t.Run("inotify "+kind, func(t *testing.T) {
+			test(t, SourceInotify, fstest.Mount(t, kind, fstest.Options{}))
+		})
 	}
 }
 
+// sources are all of them, by their names.
+func sources() []string { return Sources()[1:] }
+
 func TestScripts(t *testing.T) {
-	fstest.Each(t, func(t *testing.T, dir string) {
+	eachEvents(t, func(t *testing.T, source, dir string) {
 		for _, s := range scripts() {
-			t.Run(s.name, func(t *testing.T) { testScript(t, newVolIn(t, dir), s) })
+			t.Run(s.name, func(t *testing.T) { testScript(t, newVolIn(t, dir), source, s) })
 		}
 	})
 }
 
-// TestScriptsByScanning has the same on a file system without events.
 func TestScriptsByScanning(t *testing.T) {
 	dir := fstest.Mount(t, fstest.Overlay, fstest.Options{})
 	for _, s := range scripts() {
 		t.Run(s.name, func(t *testing.T) {
 			v := newVolIn(t, dir)
-			testScript(t, v, s)
+			testScript(t, v, SourceScan, s)
 			if s, err := ReadStatus(v.o.Dir); err != nil || s.Source != SourceScan || s.Reason == "" {
 				t.Errorf("status %+v, %v: want a scan and the reason", s, err)
 			}
@@ -77,14 +108,15 @@ func newVolIn(t *testing.T, dir string) *vol {
 	return newVol(t, strings.TrimSpace(read(t, dir, `mktemp -d -p "$PWD"`)))
 }
 
-func testScript(t *testing.T, v *vol, s script) {
+func testScript(t *testing.T, v *vol, source string, s script) {
+	v.o.Source = source
 	v.sh(s.before)
 	// Two scans must be able to tell before from after.
 	v.start()
 	v.quiet()
 	before := v.all()
-	if v.m.live == nil && !strings.Contains(t.Name(), "Scanning") {
-		t.Fatalf("no events: %s", v.m.reason)
+	if how := v.m.how.Load(); how.source != source {
+		t.Fatalf("the source is %s: %s", how.source, how.reason)
 	}
 	v.sh(s.do)
 	v.settle()
@@ -107,7 +139,7 @@ func testScript(t *testing.T, v *vol, s script) {
 	}
 	slices.Sort(got)
 	slices.Sort(want)
-	if v.m.live == nil {
+	if source == SourceScan || source == SourceInotify && s.scanned {
 		checkScanMarks(t, got, want)
 		return
 	}

@@ -3,6 +3,8 @@ package marker
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -21,12 +23,16 @@ var (
 	ErrNotRunning = errors.New("no marker of this volume is running")
 )
 
-// Values of Options.Source.
+// Values of Options.Source. Auto takes the first that works: fanotify, inotify, scan.
 const (
 	SourceAuto     = "auto"
 	SourceFanotify = "fanotify"
+	SourceInotify  = "inotify"
 	SourceScan     = "scan"
 )
+
+// Sources are the values of Options.Source. The slice is the caller's.
+func Sources() []string { return []string{SourceAuto, SourceFanotify, SourceInotify, SourceScan} }
 
 // Options describe one volume to its marker.
 type Options struct {
@@ -75,8 +81,8 @@ func (o Options) checked() (Options, error) {
 	switch {
 	case o.Root == "" || o.Dir == "" || o.UUID.IsZero():
 		return o, errors.New("marker options: root, runtime directory and uuid are all needed")
-	case o.Source != SourceAuto && o.Source != SourceFanotify && o.Source != SourceScan:
-		return o, fmt.Errorf("marker source %q: want %s, %s or %s", o.Source, SourceAuto, SourceFanotify, SourceScan)
+	case !slices.Contains(Sources(), o.Source):
+		return o, fmt.Errorf("marker source %q: want one of %s", o.Source, strings.Join(Sources(), ", "))
 	}
 	_, err := xtime.ParseNamespace(string(o.Namespace))
 	return o, err

@@ -34,7 +34,8 @@ func judge(err error, hadXtime func() bool) verdict {
 			return again
 		}
 		return refused
-	case isAny(err, unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EROFS, unix.E2BIG, unix.ERANGE, unix.EINVAL, unix.ELOOP):
+	case isAny(err, unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EROFS, unix.E2BIG, unix.ERANGE, unix.EINVAL, unix.ELOOP,
+		unix.EXDEV):
 		return refused
 	}
 	return again

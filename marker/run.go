@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"georep/marker/fanotify"
+	"georep/internal/beneath"
 	"georep/marker/hint"
 	"georep/marker/xtime"
 )
@@ -62,17 +62,18 @@ func Once(ctx context.Context, o Options) (Summary, error) {
 // marker is one running marker.
 type marker struct {
 	*core
-	o      Options
-	lock   *os.File
-	users  *os.File // held once nobody uses the marker
-	beats  *beats
-	live   *live // nil where it scans
-	src    *fanotify.Source
-	reason string // why it scans
+	o     Options
+	lock  *os.File
+	users *os.File // held once nobody uses the marker
+	beats *beats
+	live  *live                 // nil where it scans from the start
+	how   atomic.Pointer[learn] // where changes are learnt from now
+	plain func(d *beneath.Dir, name string, t xtime.Time) error
 
 	wake     chan struct{} // to the scanner; capacity 1
 	blind    atomic.Bool
 	scanning atomic.Bool
+	scanTook atomic.Int64 // ns, of the last scan
 }
 
 // open takes the lock, arms the source and sees to the volume mark, in this order (invariant 3).
@@ -86,16 +87,18 @@ func open(ctx context.Context, o Options) (*marker, error) {
 		return nil, err
 	}
 	m := &marker{o: o, lock: held, wake: make(chan struct{}, 1)}
+	m.how.Store(&learn{source: SourceScan})
 	if m.core, err = newCore(&m.o); err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
-	if err := m.prepare(); err != nil {
+	m.plain = m.set
+	if err := m.prepare(ctx); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
 	return m, nil
 }
 
-func (m *marker) prepare() error {
+func (m *marker) prepare(ctx context.Context) error {
 	known := false
 	var err error
 	if m.beats, known, err = openBeats(m.o.Dir, m.owing.Load); err != nil {
@@ -104,7 +107,7 @@ func (m *marker) prepare() error {
 	if err := m.own.load(filepath.Join(m.o.Dir, ownFile)); err != nil {
 		return err
 	}
-	if err := m.arm(); err != nil {
+	if err := m.arm(ctx); err != nil {
 		return err
 	}
 	armed := now()
@@ -165,63 +168,6 @@ func (m *marker) takeVolumeMark(armed moment) error {
 	return m.beats.save()
 }
 
-// arm opens the event source, or notes why there is none.
-func (m *marker) arm() error {
-	if m.o.Source == SourceScan {
-		m.reason = "asked to scan"
-		return nil
-	}
-	err := m.listen()
-	if err != nil && m.o.Source == SourceFanotify {
-		return fmt.Errorf("listen to the changes of %s: %w", m.o.Root, err)
-	}
-	if err != nil {
-		m.reason = err.Error()
-		m.log.Warn().Err(err).Str("root", m.o.Root).Msg("no events here; scanning instead")
-	}
-	return nil
-}
-
-func (m *marker) listen() (err error) {
-	if m.src, err = fanotify.Open(m.root.Fd()); err != nil {
-		return err
-	}
-	if m.tree, err = newTree(m.root); err == nil {
-		m.live = newLive(m.core, m.src, m.beats)
-		m.live.lost = func() { m.beats.lose(); m.wakeScanner() }
-		m.live.blind = func() { m.blind.Store(true); m.wakeScanner() }
-		err = m.probe()
-	}
-	if err != nil {
-		m.live = nil
-		err = errors.Join(err, m.src.Close())
-		m.src = nil
-		if m.tree != nil {
-			m.tree.close()
-			m.tree = nil
-		}
-	}
-	return err
-}
-
-// probe proves that events arrive, and remembers the ctime that this gives the root, so that a start with nothing
-// changed marks nothing; but not where the root itself may have changed while no marker ran.
-func (m *marker) probe() error {
-	before, err := m.root.Stat("")
-	if err != nil {
-		return err
-	}
-	since, known := m.beats.since(now())
-	unchanged := known && (m.own.has(&before) || time.Unix(before.Ctime.Sec, int64(before.Ctime.Nsec)).Before(since))
-	if err := m.live.probe(string(m.o.Namespace) + ".georep.probe"); err != nil {
-		return err
-	}
-	if after, err := m.root.Stat(""); err == nil && unchanged {
-		m.own.add(&before, &after, time.Now())
-	}
-	return nil
-}
-
 func (m *marker) wakeScanner() {
 	select {
 	case m.wake <- struct{}{}:
@@ -235,12 +181,7 @@ var errUnused = errors.New("unused")
 func (m *marker) run(ctx context.Context) error {
 	m.listenForWorkers()
 	g, ctx := errgroup.WithContext(ctx)
-	if m.live != nil {
-		g.Go(func() error { return m.live.run(ctx) })
-		g.Go(func() error { return m.scanNow(ctx) })
-	} else {
-		g.Go(func() error { return m.scanAlways(ctx) })
-	}
+	g.Go(func() error { return m.learn(ctx) })
 	g.Go(func() error { return m.keep(ctx) })
 	err := g.Wait()
 	if errors.Is(err, errUnused) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -279,8 +220,8 @@ func (m *marker) saveOwn() error {
 // close gives everything back, the locks last: the marker's before the users', who may then start another.
 func (m *marker) close() error {
 	err := error(nil)
-	if m.src != nil {
-		err = m.src.Close()
+	if m.live != nil {
+		err = m.live.src.Close()
 	}
 	err = errors.Join(err, m.hints.Close(), m.core.close(), m.lock.Close())
 	if m.users != nil {

@@ -30,6 +30,7 @@ type scan struct {
 	// an event, but may miss a change in the very moment of a mark. Zero: nothing.
 	slow       time.Time
 	volumeMark xtime.Time
+	expect     func(*beneath.Dir) // is told of every directory, where it is not nil
 
 	entries    atomic.Int64
 	marked     atomic.Int64
@@ -55,6 +56,9 @@ func (s *scan) run(ctx context.Context) error {
 // visit scans one directory and all below it, and closes it.
 func (s *scan) visit(ctx context.Context, d *beneath.Dir) error {
 	defer d.Close()
+	if s.expect != nil {
+		s.expect(d)
+	}
 	v := visit{scan: s, d: d}
 	err := d.List(func(e beneath.Entry) error { return v.entry(ctx, e) })
 	var fatal *fatalError

@@ -8,8 +8,10 @@ import (
 const (
 	scanRetryFirst   = time.Second
 	scanRetryLongest = time.Minute
-	// blindPause is how long events without a place may wait for the scan that they ask for.
+	// blindPause is how long events without a place may wait for the scan that they ask for, or blindRatio times as long
+	// as a scan takes: whoever makes such events all the time must not have the tree scanned all the time.
 	blindPause = time.Minute
+	blindRatio = 100
 )
 
 // pass scans the tree once for all that is due, and says so to the heartbeat.
@@ -20,9 +22,12 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	start := now()
 	s := &scan{core: m.core, volumeMark: m.o.VolumeMark}
 	losses, missing := m.beats.losses()
-	if missing || m.live == nil {
+	if missing || !m.follows() {
 		// In one run of the machine ctimes always tell.
 		s.since, _ = m.beats.since(start)
+	} else if m.live != nil {
+		// Not in a scan for what was lost: new directories may not be watched yet, and each would ask for one more.
+		s.expect = m.tree.expect
 	}
 	if slow := m.beats.get().SlowScan; !slow.IsZero() && slow.After(start.wall) {
 		s.slow = time.Unix(1, 0) // The clock was set back: any entry may be younger than its xtime.
@@ -32,13 +37,14 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	if err := s.run(ctx); err != nil {
 		return s, err
 	}
+	m.scanTook.Store(int64(time.Since(s.started)))
 	m.log.Debug().Int64("entries", s.entries.Load()).Int64("marked", s.marked.Load()).
 		Dur("took", time.Since(s.started)).Msg("scanned")
 	if s.incomplete.Load() {
 		return s, nil
 	}
 	m.beats.scanned(losses, start.wall, s.entries.Load())
-	if m.live == nil {
+	if !m.follows() {
 		m.beats.drained(start, m.clock.Last())
 	}
 	return s, nil
@@ -80,7 +86,7 @@ func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
 			return nil
 		}
 		if m.blind.Load() {
-			timer.Reset(min(d, blindPause))
+			timer.Reset(min(d, max(blindPause, blindRatio*time.Duration(m.scanTook.Load()))))
 		}
 	}
 }

@@ -18,8 +18,8 @@ import (
 // Status is what a marker tells about itself, each second.
 type Status struct {
 	PID    int    `json:"pid"`
-	Source string `json:"source"`           // SourceFanotify or SourceScan
-	Reason string `json:"reason,omitempty"` // why the source is not fanotify, or why the heartbeat stands still
+	Source string `json:"source"`           // SourceFanotify, SourceInotify or SourceScan
+	Reason string `json:"reason,omitempty"` // why it is no better one, or why the heartbeat stands still
 
 	// Every change that happened before Heartbeat is marked, with an xtime of at most HeartbeatXtime; marks to come
 	// get later ones.

@@ -128,12 +128,13 @@ func (n *note) marked(k beneath.HandleKey, v verdict) {
 // tell gives the workers the hint of a mark that is complete, or a gap where not all of it can be told. It is called
 // with mu held.
 func (c *core) tell(n *note, b *batch, t xtime.Time) {
-	if n == nil || b.news.partial || len(n.dirs) == 0 {
-		c.hints.Gap()
+	tree, byHandle := c.tree.(*tree)
+	if n == nil || !byHandle || b.news.partial || len(n.dirs) == 0 {
+		c.hints.Gap() // a watch's number is not an inode that workers know
 		return
 	}
 	root := &n.dirs[len(n.dirs)-1]
-	if root.key != c.tree.rootKey || root.unclear || root.before >= t {
+	if root.key != tree.rootKey || root.unclear || root.before >= t {
 		c.hints.Gap()
 		return
 	}
@@ -149,7 +150,7 @@ func (c *core) tell(n *note, b *batch, t xtime.Time) {
 		if d.before >= t { // left by somebody else's clock
 			out.Before = 0
 		}
-		if !c.nameIn(n, d, names) {
+		if !tree.nameIn(n, d, names) {
 			c.hints.Gap()
 			return
 		}
@@ -203,11 +204,11 @@ func (b *batch) told(dir beneath.HandleKey, more []string) map[string]xtime.GFID
 
 // nameIn puts a directory among the names of the one that it lies in, which has its turn later. It tells whether that one
 // is known.
-func (c *core) nameIn(n *note, d *noted, names map[beneath.HandleKey]map[string]xtime.GFID) bool {
-	if d.key == c.tree.rootKey {
+func (t *tree) nameIn(n *note, d *noted, names map[beneath.HandleKey]map[string]xtime.GFID) bool {
+	if d.key == t.rootKey {
 		return true
 	}
-	up, known := c.tree.parent(d.key)
+	up, known := t.parent(d.key)
 	i, marked := n.at[up]
 	switch {
 	case !known || !marked:

@@ -43,6 +43,12 @@ func newTree(root *beneath.Dir) (*tree, error) {
 // flush forgets where directories lie: one of them moved.
 func (t *tree) flush() { t.young, t.old = map[beneath.HandleKey]beneath.HandleKey{}, nil }
 
+func (t *tree) moved() { t.flush() }
+
+func (*tree) expect(*beneath.Dir) {} // all of the file system is listened to
+
+func (t *tree) key(d *beneath.Dir) (beneath.HandleKey, error) { return d.Key("") }
+
 func (t *tree) close() {
 	for _, d := range t.open {
 		d.Close()

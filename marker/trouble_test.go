@@ -1,6 +1,7 @@
 package marker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +22,7 @@ import (
 )
 
 func TestEntriesThatRefuseAMark(t *testing.T) {
-	for _, source := range []string{SourceFanotify, SourceScan} {
+	for _, source := range sources() {
 		t.Run(source, func(t *testing.T) {
 			v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
 			v.o.Source = source
@@ -48,19 +49,24 @@ func TestEntriesThatRefuseAMark(t *testing.T) {
 
 // TestDirectoryThatRefusesAMark has those above it marked all the same.
 func TestDirectoryThatRefusesAMark(t *testing.T) {
-	v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
-	v.sh("mkdir -p a/b; touch a/b/f; chattr +i a/b")
-	t.Cleanup(func() { v.sh("chattr -R -i .") })
-	v.start().quiet()
-	before := v.all()
-	v.sh("echo x > a/b/f")
-	v.quiet()
-	v.checkMarked(before, "", "a", "a/b/f")
+	for _, source := range []string{SourceFanotify, SourceInotify} {
+		t.Run(source, func(t *testing.T) {
+			v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+			v.o.Source = source
+			v.sh("mkdir -p a/b; touch a/b/f; chattr +i a/b")
+			t.Cleanup(func() { v.sh("chattr -R -i .") })
+			v.start().quiet()
+			before := v.all()
+			v.sh("echo x > a/b/f")
+			v.quiet()
+			v.checkMarked(before, "", "a", "a/b/f")
+		})
+	}
 }
 
 // TestFailedMarksAreTriedAgain makes the n-th mark, and some after it, fail.
 func TestFailedMarksAreTriedAgain(t *testing.T) {
-	for _, source := range []string{SourceFanotify, SourceScan} {
+	for _, source := range sources() {
 		for n := range int64(10) {
 			t.Run(fmt.Sprint(source, n), func(t *testing.T) { testFailAt(t, source, n) })
 		}
@@ -107,7 +113,14 @@ func testFailAt(t *testing.T, source string, n int64) {
 }
 
 func TestHeartbeatStandsStillWhileAMarkFails(t *testing.T) {
+	for _, source := range []string{SourceFanotify, SourceInotify} {
+		t.Run(source, func(t *testing.T) { testHeartbeatStandsStill(t, source) })
+	}
+}
+
+func testHeartbeatStandsStill(t *testing.T, source string) {
 	v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	v.o.Source = source
 	v.sh("mkdir a; touch a/f")
 	var broken atomic.Bool
 	var failures atomic.Int64
@@ -159,9 +172,11 @@ func TestTwoVolumesOnOneFileSystem(t *testing.T) {
 
 // TestMovedIn has a directory that was busy outside, and known as such, moved into the volume, and out again.
 func TestMovedIn(t *testing.T) {
-	fstest.Each(t, func(t *testing.T, dir string) {
+	eachEvents(t, func(t *testing.T, source, dir string) {
 		shIn(t, dir, "mkdir -p vol/a out/x/y; touch out/x/y/f")
-		v := newVol(t, filepath.Join(dir, "vol")).start()
+		v := newVol(t, filepath.Join(dir, "vol"))
+		v.o.Source = source
+		v.start()
 		shIn(t, dir, "echo 1 > out/x/y/f")
 		v.quiet()
 		before := v.all()
@@ -216,7 +231,7 @@ func TestMappedWrites(t *testing.T) {
 
 // TestDeepAndMounted scans paths longer than PATH_MAX, and stays out of other file systems.
 func TestDeepAndMounted(t *testing.T) {
-	for _, source := range []string{SourceFanotify, SourceScan} {
+	for _, source := range sources() {
 		t.Run(source, func(t *testing.T) {
 			v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
 			v.o.Source = source
@@ -240,45 +255,148 @@ func TestDeepAndMounted(t *testing.T) {
 
 // TestOrdinaryUser has neither fanotify nor trusted xattrs.
 func TestOrdinaryUser(t *testing.T) {
+	for _, source := range []string{SourceAuto, SourceInotify, SourceScan} {
+		t.Run(source, func(t *testing.T) { testOrdinaryUser(t, source) })
+	}
+}
+
+func testOrdinaryUser(t *testing.T, source string) {
 	dir := fstest.Mount(t, fstest.Ext4, fstest.Options{})
 	shIn(t, dir, "mkdir vol run; echo x > vol/f; ln -s f vol/l; chown -hR 65534:65534 vol run; chmod 755 .")
 	v := newVol(t, filepath.Join(dir, "vol"))
 	v.o.Namespace, v.o.Dir = xtime.User, filepath.Join(dir, "run")
-	params := fmt.Sprintf(`{"Root":%q,"Dir":%q,"UUID":%q,"Namespace":"user"}`, v.o.Root, v.o.Dir, v.o.UUID)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleVar+"=marker", paramsVar+"="+params)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
+	openPath(t, dir)
+	end := v.startCommand(source, &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 65534, HostID: 65534, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 65534, HostID: 65534, Size: 1}},
 		Credential:  &syscall.Credential{Uid: 65534, Gid: 65534, NoSetGroups: true},
+	}, "/proc/self/exe")
+	asUser(t, v.o.Root, "echo y > f; mkdir n; touch n/g w; chmod 222 w")
+	v.waitMark()
+	want := SourceInotify
+	if source == SourceScan {
+		want = SourceScan
 	}
-	openPath(t, dir)
+	s, err := ReadStatus(v.o.Dir)
+	if err != nil || s.Source != want || s.Reason == "" {
+		t.Errorf("status %+v, %v: want %s and the reason", s, err, want)
+	}
+	if source == SourceAuto && !strings.Contains(s.Reason, "no fanotify: ") {
+		t.Errorf("reason %q: want why fanotify was refused", s.Reason)
+	}
+	for _, path := range []string{"", "f", "n", "n/g", "w"} {
+		if v.xtime(path) == 0 {
+			t.Errorf("%q is not marked", path)
+		}
+	}
+	v.waitQuiet()
+	end()
+}
+
+// startCommand runs a marker in a process of its own.
+func (v *vol) startCommand(source string, attr *syscall.SysProcAttr, argv ...string) (end func()) {
+	v.t.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), roleVar+"=marker", paramsVar+"="+fmt.Sprintf(
+		`{"Root":%q,"Dir":%q,"UUID":%q,"Namespace":%q,"Source":%q}`, v.o.Root, v.o.Dir, v.o.UUID, v.o.Namespace, source))
+	cmd.Stderr, cmd.SysProcAttr = os.Stderr, attr
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
-	eventually(t, "a status", func() bool { _, err := ReadStatus(v.o.Dir); return err == nil })
-	v.sh("echo y > f; mkdir n; touch n/g; chown -R 65534:65534 n")
-	if err := WaitMark(t.Context(), v.o.Dir, time.Now()); err != nil {
-		t.Error(err)
-	}
-	s, err := ReadStatus(v.o.Dir)
-	if err != nil || s.Source != SourceScan || s.Reason == "" {
-		t.Errorf("status %+v, %v: want a scan and the reason", s, err)
-	}
-	for _, path := range []string{"", "f", "n", "n/g"} {
-		if v.xtime(path) == 0 {
-			t.Errorf("%q is not marked", path)
+	ended := false
+	end = func() {
+		if ended {
+			return
+		}
+		ended = true
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			v.t.Errorf("the marker ended with %v", err)
 		}
 	}
-	in.Close()
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the marker ended with %v", err)
+	v.t.Cleanup(end)
+	eventually(v.t, "a status", func() bool { _, err := ReadStatus(v.o.Dir); return err == nil })
+	return end
+}
+
+// asUser runs a script as the ordinary user.
+func asUser(t *testing.T, dir, script string) {
+	t.Helper()
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", script, err, out)
+	}
+}
+
+func (v *vol) waitMark() {
+	v.t.Helper()
+	ctx, cancel := context.WithTimeout(v.t.Context(), time.Minute)
+	defer cancel()
+	if err := WaitMark(ctx, v.o.Dir, time.Now()); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// waitQuiet waits until a marker in another process marks no more, by what it says of the newest xtime.
+func (v *vol) waitQuiet() {
+	v.t.Helper()
+	last := xtime.Time(0)
+	v.until("no more marks", func() bool {
+		v.waitMark()
+		s, err := ReadStatus(v.o.Dir)
+		same := err == nil && s.HeartbeatXtime == last
+		last = s.HeartbeatXtime
+		return same
+	})
+}
+
+// TestWatchesRunOut gives the user fewer watches than there are directories, from the start, or when more are made: the
+// marker scans then, and says what would help.
+func TestWatchesRunOut(t *testing.T) {
+	for name, c := range map[string]struct{ set, reason string }{
+		"queues at the start":  {"echo 0 > /proc/sys/user/max_inotify_instances", "sysctl user.max_inotify_instances=128"},
+		"watches at the start": {"echo 4 > /proc/sys/user/max_inotify_watches", "sysctl user.max_inotify_watches=8192"},
+		"watches later":        {"echo 15 > /proc/sys/user/max_inotify_watches", "sysctl user.max_inotify_watches=8192"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := fstest.Mount(t, fstest.Tmpfs, fstest.Options{})
+			shIn(t, dir, "mkdir -p vol/1/2/3/4/5/6/7/8/9 run; touch vol/1/2/f")
+			v := newVol(t, filepath.Join(dir, "vol"))
+			v.o.Namespace, v.o.Dir = xtime.User, filepath.Join(dir, "run")
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			end := v.startCommand(SourceInotify, nil, "unshare", "--user", "--map-root-user", "--",
+				"sh", "-ec", c.set+`; exec "$0"`, self)
+			if later := strings.Contains(name, "later"); later {
+				v.waitMark()
+				if s, err := ReadStatus(v.o.Dir); err != nil || s.Source != SourceInotify {
+					t.Fatalf("status %+v, %v: want inotify at first", s, err)
+				}
+			}
+			v.sh("mkdir -p a/b/c/d/e/f/g/h; echo x > a/b/c/d/e/f/g/h/i; echo y > 1/2/f; echo z > 1/2/3/4/5/6/7/8/9/j")
+			v.until("it scans", func() bool {
+				s, err := ReadStatus(v.o.Dir)
+				return err == nil && s.Source == SourceScan && strings.Contains(s.Reason, c.reason)
+			})
+			v.waitMark()
+			v.sh("echo x > a/b/c/d/later")
+			v.waitMark()
+			for _, path := range []string{"", "a/b/c/d/e/f/g/h", "a/b/c/d/e/f/g/h/i", "1/2/f", "1/2/3/4/5/6/7/8/9/j", "a/b/c/d/later"} {
+				if x := v.xtime(path); x == 0 || x > v.xtime("") {
+					t.Errorf("%q has %v, the root %v", path, x, v.xtime(""))
+				}
+			}
+			end()
+		})
 	}
 }
 

@@ -15,7 +15,7 @@ type Options struct {
 	LogLevel       string        // trace, debug, info, warn or error
 	MaxDelete      int           // percent of the tree that a crawl may purge without the operator's word
 	KeepDeleted    time.Duration // how long the slave keeps what was parked; 0 until it is in step
-	MarkerSource   string        // auto, fanotify or scan
+	MarkerSource   string        // auto, fanotify, inotify or scan
 	ScanInterval   time.Duration // between the slow scans for what events never tell
 	RetryMax       time.Duration // longest pause between two tries
 	SSHPort        int           // 0: the ssh configuration's
@@ -49,8 +49,10 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return integer(&o.MaxDelete, v, 0, 100) }},
 		{"keep-deleted", "0s", "how long the slave keeps what was deleted, such as 36h or 7d; 0s: until it is in step",
 			func(o *Options, v string) error { return duration(&o.KeepDeleted, v, 0) }},
-		{"marker-source", "auto", "where changes are learnt from: auto, fanotify or scan",
-			func(o *Options, v string) error { return oneOf(&o.MarkerSource, v, "auto", "fanotify", "scan") }},
+		{"marker-source", "auto", "where changes are learnt from: fanotify, inotify, scan, or auto for the first of them that works",
+			func(o *Options, v string) error {
+				return oneOf(&o.MarkerSource, v, "auto", "fanotify", "inotify", "scan")
+			}},
 		{"scan-interval", "24h", "time between slow scans for what events never tell, at least 1m; 0s: none",
 			func(o *Options, v string) error { return optionalDuration(&o.ScanInterval, v, time.Minute) }},
 		{"hints", "on", "look only at the names that the marker says have changed, on, or list their directories, off",

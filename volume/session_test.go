@@ -144,7 +144,7 @@ func TestConfigKeys(t *testing.T) {
 	}
 	for key, values := range map[string][]string{
 		"log-level": {"", "loud"}, "max-delete": {"-1", "101", "x", ""}, "keep-deleted": {"-1s", "x", "d", "-1d", "1.5d"},
-		"marker-source": {"inotify"}, "scan-interval": {"59s"}, "retry-max": {"0", "0.5s"}, "ssh-port": {"-1", "65536"},
+		"marker-source": {"kqueue"}, "scan-interval": {"59s"}, "retry-max": {"0", "0.5s"}, "ssh-port": {"-1", "65536"},
 		"identity": {"\x00"}, "remote-georep": {""}, "sync-jobs": {"0", "17"}, "quick": {"maybe"}, "hints": {"true"},
 		"bwlimit": {"", "-1", "500", "1.5", "10Mbit"}, "compression": {"", "on", "true"}, "nonsense": {"1"},
 	} {

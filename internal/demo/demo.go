@@ -161,7 +161,7 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	if st.Marker == "scan" {
-		d.say("The kernel tells no events here (overlayfs, or no privilege), so the marker scans: each step takes some seconds.")
+		d.say("The kernel tells no events here (a network file system, or a limit), so the marker scans: each step takes some seconds.")
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ const mask = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVE
 const readBuffer = 64 << 10
 
 // Source is an open event queue and the watches that fill it. One goroutine at a time may wait, read and adopt, and use
-// what Dir returns; Quietly, Key, Forget and Close may be called from any.
+// what Dir returns; Quietly, Key, Expect, Busy and Close may be called from any.
 type Source struct {
 	*queue.Queue
 	kernel kernel
@@ -298,6 +298,16 @@ func (s *Source) limit(err error) error {
 		s.failed = err
 	}
 	return err
+}
+
+// Expect is told of an open directory of the tree, and begins a walk if it is not watched: it may have lain under a mount
+// point, whose end no event tells.
+func (s *Source) Expect(d *beneath.Dir) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.identify(d); errors.Is(err, errStale) && !s.adopt.walking {
+		s.walkAll()
+	}
 }
 
 // Key is the ID of an open directory.

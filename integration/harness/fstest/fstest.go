@@ -31,7 +31,7 @@ const (
 	Overlay = "overlay"
 )
 
-// All returns the kinds on which everything must work. Overlay is not among them: there georep scans only.
+// All returns the kinds on which everything must work. Overlay is not among them: it has no fanotify.
 func All() []string { return []string{Ext4, XFS, Btrfs, Tmpfs} }
 
 // Options of a mount. The zero value is good for some 30,000 files.
