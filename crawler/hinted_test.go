@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -515,9 +516,9 @@ func TestCallsFailByHints(t *testing.T) {
 		w.ok(os.Rename(w.at("c/moves"), w.at("a/b/moved")))
 		w.write("new/f", "new")
 		w.tell("a/b/f", "a/gone", "c/moves", "a/b/moved", "new/f", "new")
-		count := 0
+		var count atomic.Int64
 		f.call = func(string) error {
-			if count++; count > n {
+			if count.Add(1) > int64(n) {
 				return errCut
 			}
 			return nil
