@@ -22,6 +22,7 @@ type Crawler struct {
 	pass     uint32
 	groups   atomic.Bool // the slave may have inodes that lack names
 	parked   atomic.Int64
+	distance distance
 }
 
 // New makes a Crawler. It does nothing yet.

@@ -6,8 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
@@ -21,23 +24,47 @@ const (
 	deltaBytes    = 128 << 10 // of a file of which the slave has an older content
 	uploadsAtOnce = 4
 	uploadsQueued = 64 // beyond which the crawl waits
-	segmentBytes  = 512 << 10
+	segmentBytes  = 256 << 10
 	segmentSpan   = 64 << 20 // of a content with holes
-	segmentsAway  = 48       // without an answer, of all uploads together
+	// What is on its way without an answer, of all uploads together: what a link of this rate holds, within bounds. It is
+	// what has to be sent again when the link is cut.
+	segmentsAway = 64
+	leastAway    = 16
+	linkRate     = 150 << 20 // bytes a second
 )
+
+// distance is the shortest time that the slave took to answer. It is safe for concurrent use.
+type distance struct{ shortest atomic.Int64 }
+
+// share is how much of segmentsAway each segment has to take, so that no more is on its way than a link of linkRate holds,
+// after an answer that took so long.
+func (d *distance) share(took time.Duration) int64 {
+	for {
+		was := d.shortest.Load()
+		if was != 0 && was <= int64(took) {
+			took = time.Duration(was)
+			break
+		}
+		if d.shortest.CompareAndSwap(was, int64(took)) {
+			break
+		}
+	}
+	away := int64(took.Seconds() * linkRate / segmentBytes)
+	return segmentsAway / min(max(away, leastAway), segmentsAway)
+}
 
 // uploads bounds what is sent ahead.
 type uploads struct {
 	queued   chan struct{}
 	active   chan struct{}
-	segments chan struct{}
+	segments *semaphore.Weighted
 	buffers  sync.Pool
 }
 
 func (u *uploads) init() {
 	u.queued = make(chan struct{}, uploadsQueued)
 	u.active = make(chan struct{}, uploadsAtOnce)
-	u.segments = make(chan struct{}, segmentsAway)
+	u.segments = semaphore.NewWeighted(segmentsAway)
 	u.buffers.New = func() any { b := make([]byte, segmentBytes); return &b }
 }
 
@@ -137,6 +164,7 @@ type sending struct {
 	src   *source
 	spec  slave.Upload
 	state slave.UploadState
+	share int64 // of segmentsAway that one segment takes
 	group *errgroup.Group
 	ctx   context.Context
 }
@@ -150,9 +178,11 @@ func (w *crawl) upload(a *upload, op *slave.Op) error {
 	defer src.Close()
 	w.c.parked.Add(1) // whatever comes of it, there may be something to clean
 	s := &sending{w: w, src: src, spec: slave.Upload{GFID: op.Record.GFID, Version: src.version(), Size: src.size, Basis: a.basis}}
+	begun := time.Now()
 	if s.state, err = w.c.opts.Tree.Begin(w.ctx, &s.spec); err != nil {
 		return &sessionError{err}
 	}
+	s.share = w.c.distance.share(time.Since(begun))
 	if s.state.Err != nil {
 		return s.state.Err
 	}
@@ -277,10 +307,8 @@ func (g *segmenter) fill(src *source, off, end int64) (int64, error) {
 // room gives the free part of the buffer, of which there is always some.
 func (g *segmenter) room() ([]byte, error) {
 	if g.buf == nil {
-		select {
-		case g.s.w.uploads.segments <- struct{}{}:
-		case <-g.s.ctx.Done():
-			return nil, g.s.ctx.Err()
+		if err := g.s.w.uploads.segments.Acquire(g.s.ctx, g.s.share); err != nil {
+			return nil, err
 		}
 		g.buf = g.s.w.uploads.buffers.Get().(*[]byte)
 	}
@@ -314,7 +342,7 @@ func (g *segmenter) flush(end int64) error {
 	seg := &slave.Segment{GFID: s.spec.GFID, Version: s.spec.Version, Range: slave.Range{Off: g.at, End: end}, Parts: g.parts}
 	g.at, g.buf, g.used, g.parts = end, nil, 0, nil
 	s.group.Go(func() error {
-		defer func() { s.w.uploads.buffers.Put(buf); <-s.w.uploads.segments }()
+		defer func() { s.w.uploads.buffers.Put(buf); s.w.uploads.segments.Release(s.share) }()
 		return s.write(seg)
 	})
 	return s.ctx.Err()

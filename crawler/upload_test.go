@@ -131,7 +131,7 @@ func TestLargeFilesGoAhead(t *testing.T) {
 
 // TestUploadGoesOn cuts the session after n segments, for every n: what has arrived is not sent again.
 func TestUploadGoesOn(t *testing.T) {
-	const size = 4 << 20 // eight segments
+	const size = 2 << 20 // eight segments
 	for _, changed := range []bool{false, true} {
 		for n := range 10 {
 			t.Run(fmt.Sprintf("%d changed %v", n, changed), func(t *testing.T) {

@@ -15,10 +15,12 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"georep/internal/bandwidth"
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/agent"
 	"georep/slave/disk"
+	"georep/slave/squeeze"
 	"georep/slave/sshconn"
 	"georep/volume"
 )
@@ -135,6 +137,9 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
 	hello := agent.Hello{Version: c.Version, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
 		Force: c.Force, Create: true}
+	hello.Mode, hello.Squeezed = modes[o.Compression], o.Compression != "off"
+	live, end := context.WithCancel(context.Background()) // of the whole session
+	limit := bandwidth.NewLimit(live, o.BWLimit)
 	var first *sshconn.Stream
 	group, err := agent.DialGroup(ctx, hello, agent.GroupOptions{
 		Streams: streams,
@@ -146,7 +151,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 			if number == 0 {
 				first = stream
 			}
-			return c.wrap(stream), nil
+			return c.wrap(stream, limit), nil
 		},
 		Grown: func(have int, err error) {
 			c.Logger.Debug().Int("streams", have).Msg("the session has all of its streams")
@@ -158,17 +163,33 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	})
 	switch {
 	case err == nil:
-		return &remote{Group: group, conn: conn}, nil
+		return &remote{Group: group, conn: conn, end: end}, nil
 	case first == nil:
+		end()
 		return nil, err
 	}
+	end()
 	err = explain(err, first, command, s.Host)
 	first.Close()
 	return nil, err
 }
 
-// wrap puts around the bytes of a channel what this end does with them on their way.
-func (c *Config) wrap(stream io.ReadWriteCloser) io.ReadWriteCloser { return counted{stream, c.Wire} }
+// modes are the values of the option compression but off, which has no chunks at all.
+var modes = map[string]squeeze.Mode{"auto": squeeze.Auto, "always": squeeze.Always}
+
+// wrap puts around the bytes of a channel what this end does with them on their way: they are counted as they cross the
+// wire, and held to the limit that all channels share.
+func (c *Config) wrap(stream io.ReadWriteCloser, limit *bandwidth.Limit) io.ReadWriteCloser {
+	return limited{counted{stream, c.Wire}, limit.Writer(counted{stream, c.Wire})}
+}
+
+// limited is a stream whose writing is held to a limit.
+type limited struct {
+	io.ReadWriteCloser
+	w io.Writer
+}
+
+func (l limited) Write(p []byte) (int, error) { return l.w.Write(p) }
 
 // explainTime is how long to wait for the exit status of a command that did not turn out to be an agent.
 const explainTime = 2 * time.Second
@@ -201,10 +222,12 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 type remote struct {
 	*agent.Group
 	conn *sshconn.Conn
+	end  func() // of what waits for the bandwidth limit
 }
 
 // Close ends the session, then the connection.
 func (r *remote) Close() error {
+	r.end()
 	err := r.Group.Close()
 	r.conn.Close()
 	return err

@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 	"slave":              {"internal/beneath", "marker/xtime"},
 	"slave/delta":        {},
 	"slave/disk":         {"slave", "slave/delta", "internal/beneath", "marker/xtime"},
-	"slave/agent":        {"slave", "slave/squeeze", "internal/bandwidth", "internal/beneath", "marker/xtime"},
+	"slave/agent":        {"slave", "slave/squeeze", "internal/beneath", "marker/xtime"},
 	"slave/sshconn":      {},
 	"slave/squeeze":      {},
 	"crawler/plan":       {"slave", "internal/beneath", "marker/xtime"},

@@ -13,6 +13,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/squeeze"
 )
 
 // Hello says who wants to replicate to what. It is the first thing that a client says.
@@ -26,6 +27,10 @@ type Hello struct {
 	Create  bool   // make the directory if it is missing
 	Stream  uint32 // 0 begins a session; another one below MaxStreams joins it, and says all of the above again
 	Token   Token  // of the session to join
+	// Squeezed says that what the client sends from its Welcome on is in the chunks of package squeeze, compressed as Mode
+	// says, which the server need not know.
+	Squeezed bool
+	Mode     squeeze.Mode
 }
 
 // Token is the secret of a session that lets streams join it: the server makes it and tells it in the Welcome to stream
@@ -33,8 +38,9 @@ type Hello struct {
 type Token [16]byte
 
 const (
-	helloForce  = 1
-	helloCreate = 2
+	helloForce    = 1
+	helloCreate   = 2
+	helloSqueezed = 4
 )
 
 // appendHello encodes a Hello that has passed its check.
@@ -42,7 +48,7 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = appendStr(b, h.Version)
 	b = append(append(b, h.Master[:]...), h.Session[:]...)
 	b = appendStr(appendStr(b, h.Volume), h.Path)
-	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate))
+	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed))
 	b = append(b, 0) // capabilities asked for
 	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
 }
@@ -52,8 +58,8 @@ func (d *decoder) hello() (h Hello) {
 	h.Version = printable(d.str(maxVersion))
 	h.Master, h.Session = d.id16(), d.id16()
 	h.Volume, h.Path = d.str(maxName), d.str(maxPath)
-	bits := d.bits(helloForce | helloCreate)
-	h.Force, h.Create = bits&helloForce != 0, bits&helloCreate != 0
+	bits := d.bits(helloForce | helloCreate | helloSqueezed)
+	h.Force, h.Create, h.Squeezed = bits&helloForce != 0, bits&helloCreate != 0, bits&helloSqueezed != 0
 	d.uvarint(math.MaxUint64) // capabilities that this end does not know are not granted, which is no error
 	h.Stream, h.Token = uint32(d.uvarint(MaxStreams-1)), d.id16()
 	if d.err == nil {

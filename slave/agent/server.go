@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"georep/slave"
+	"georep/slave/squeeze"
 )
 
 // Opener gives the tree that a client asks for. Its error reaches the client with its identity if it is, or wraps, one
@@ -167,9 +168,12 @@ func (s *server) write() func() {
 	}
 }
 
-// welcome tells the client that its stream is served. Whatever changes the form of the stream once both ends agreed on
-// it is to be put around it here, and in the reader, which has read no further than the hello.
+// welcome tells the client that its stream is served. What comes from then on may be in chunks; nothing beyond the hello
+// was read yet.
 func (s *server) welcome(w *welcome) {
+	if s.hub.first.Squeezed {
+		s.in = newReceiver(squeeze.NewReader(s.in.r))
+	}
 	s.out.now(outgoing{head: head{kind: frameWelcome}, body: func(b []byte) []byte { return appendWelcome(b, w) }})
 }
 
