@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -95,4 +96,42 @@ func (s *session) kill(pid int) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// TestBandwidthLimit: no channel of the session, nor all of them together, exceeds the limit. A slow machine only makes it
+// take longer.
+func TestBandwidthLimit(t *testing.T) {
+	const size, rate = 8 << 20, 2 << 20
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	s := newSession(t, master, slave)
+	s.must(s.run(append([]string{"create", s.masterArg, s.spec}, s.flags()...)...))
+	s.must(s.run("config", s.masterArg, s.spec, "bwlimit", "2M"))
+	for i := range 4 {
+		incompressible(t, filepath.Join(master, fmt.Sprint(i)), size/4, byte(i))
+	}
+	begun := time.Now()
+	s.must(s.sync())
+	if took := time.Since(begun); took < size/rate*time.Second/2 {
+		t.Errorf("%d bytes at %d a second took %v", size, rate, took)
+	}
+	s.equal()
+}
+
+// TestCompression: what compresses well is sent compressed.
+func TestCompression(t *testing.T) {
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	s := newSession(t, master, slave)
+	p := s.through(proxy.Options{})
+	s.must(s.run(append([]string{"create", s.masterArg, s.spec}, s.flags()...)...))
+	s.must(s.run("config", s.masterArg, s.spec, "compression", "always"))
+	text := strings.Repeat("what compresses well is sent compressed\n", 100_000)
+	writeFile(t, filepath.Join(master, "large"), text)
+	for i := range 200 {
+		writeFile(t, filepath.Join(master, fmt.Sprint("small", i)), text[i:i+5000])
+	}
+	s.must(s.sync())
+	if n := p.Stats().BytesUp; n > int64(len(text))/4 {
+		t.Errorf("%d bytes were sent for %d", n, len(text)+200*5000)
+	}
+	s.equal()
 }

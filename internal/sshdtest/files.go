@@ -136,10 +136,10 @@ func (s *Server) writeConfigs(o *options) error {
 
 func (s *Server) serverConfig(o *options) string {
 	lines := append([]string(nil), o.lines...)
-	if len(o.env) > 0 {
-		// Only the first SetEnv counts, so all go on one line.
-		lines = append(lines, "SetEnv "+strings.Join(o.env, " "))
-	}
+	// A bash that sshd starts reads ~/.bashrc unless it believes to run within another: what the machine's own user has
+	// there is not to be part of a test. Only the first SetEnv counts, so all go on one line.
+	lines = append(lines, "SetEnv "+strings.Join(append([]string{"SHLVL=2"}, o.env...), " "))
+
 	for i := range s.HostKeys {
 		lines = append(lines, "HostKey "+s.hostKeyFile(i))
 	}
