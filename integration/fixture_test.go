@@ -169,10 +169,14 @@ func (s *session) must(r result) result {
 	return r
 }
 
-// flags are how the master reaches the sshd.
+// flags are how the master reaches the sshd. GEOREP_SYNC_JOBS runs the tests with another number of streams.
 func (s *session) flags() []string {
-	return append([]string{"--ssh-port", strconv.Itoa(s.port), "--identity", s.sshd.IdentityFile, "--known-hosts",
+	flags := append([]string{"--ssh-port", strconv.Itoa(s.port), "--identity", s.sshd.IdentityFile, "--known-hosts",
 		s.sshd.KnownHostsFile, "--remote-georep", binary}, s.extra...)
+	if jobs := os.Getenv("GEOREP_SYNC_JOBS"); jobs != "" {
+		flags = append(flags, "--sync-jobs", jobs)
+	}
+	return flags
 }
 
 func (s *session) sync(more ...string) result {
