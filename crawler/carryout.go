@@ -140,6 +140,9 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	if c.ParkFirst != nil {
 		tasks = append(tasks, w.park(n, *c.ParkFirst))
 	}
+	if c.Absent {
+		w.c.losses.add(-1)
+	}
 	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: meta, Record: c.Entry.Record}
 	w.adopt(n)
 	tasks = append(tasks, task{op: mkdir, then: func(r slave.Result) {
@@ -165,6 +168,9 @@ func (w *crawl) item(n *node, d *directory, it plan.Item) {
 		tasks = append(tasks, w.park(n, *it.State))
 	}
 	tasks = append(tasks, task{op: op, ahead: w.sendAhead(d, &it, &op)})
+	if it.State == nil {
+		w.c.losses.add(-1)
+	}
 	if op.Links > 1 && op.Kind != slave.OpMeta {
 		w.inTurn(n, tasks)
 		return

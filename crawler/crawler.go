@@ -23,6 +23,7 @@ type Crawler struct {
 	groups   atomic.Bool // the slave may have inodes that lack names
 	parked   atomic.Int64
 	distance distance
+	losses   losses
 }
 
 // New makes a Crawler. It does nothing yet.
@@ -31,6 +32,7 @@ func New(opts Options) *Crawler {
 		opts.Counters = &Counters{}
 	}
 	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax)}
+	c.losses.now = time.Now
 	c.groups.Store(true)
 	c.parked.Store(opts.Tree.Info().Parked)
 	return c

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"georep/slave"
 )
@@ -15,11 +16,56 @@ var ErrMaxDelete = errors.New("too much would be deleted on the slave")
 // freeDeletes is how many entries a crawl may always remove, however small the tree is.
 const freeDeletes = 1000
 
+// removalWindow is how far back removals count: a tree that is deleted while the slave follows closely goes in many crawls,
+// each of which removes little.
+const removalWindow = time.Minute
+
+// losses is by how much the slave has shrunk lately, whichever crawl it was: what was removed, without what came. It is
+// safe for concurrent use.
+type losses struct {
+	now func() time.Time
+
+	mu   sync.Mutex
+	list []loss // of the window, oldest first, one a second
+}
+
+type loss struct {
+	at time.Time
+	n  int64
+}
+
+// add counts n entries that were removed, or -n that came.
+func (l *losses) add(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if k := len(l.list) - 1; k >= 0 && now.Sub(l.list[k].at) < time.Second {
+		l.list[k].n += n
+		return
+	}
+	l.list = append(l.list, loss{now, n})
+}
+
+// lately is the sum of the window; never below zero.
+func (l *losses) lately() (sum int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.now().Add(-removalWindow)
+	for len(l.list) > 0 && l.list[0].at.Before(old) {
+		l.list = l.list[1:]
+	}
+	for _, one := range l.list {
+		sum += one.n
+	}
+	return max(sum, 0)
+}
+
 // guard counts what a crawl removes, and stops it beyond a share of what the slave had (invariant 10). How much that is
 // gets counted only when much is removed, and only as far as needed to know that the share is not reached: the cost
 // follows the removals, not the tree.
 type guard struct {
-	opts *Options
+	opts   *Options
+	losses *losses
 
 	mu      sync.Mutex
 	removed int64
@@ -37,16 +83,18 @@ func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState)
 	if err != nil {
 		return err
 	}
-	removed := g.removed + n
-	if err := g.count(ctx, removed); err != nil {
+	before := max(g.removed, g.losses.lately())
+	removed := before + n
+	if err := g.count(ctx, before, removed); err != nil {
 		return err
 	}
 	if removed > freeDeletes && removed > g.had/100*int64(g.opts.MaxDelete) {
-		return fmt.Errorf("%w: %d entries of about %d, over %d %%; if that is right, say so with "+
+		return fmt.Errorf("%w: %d entries of about %d lately, over %d %%; if that is right, say so with "+
 			"`georep config MASTER SLAVE max-delete 100`, and set it back afterwards", ErrMaxDelete, removed, g.had,
 			g.opts.MaxDelete)
 	}
-	g.removed = removed
+	g.removed += n
+	g.losses.add(n)
 	return nil
 }
 
@@ -76,9 +124,9 @@ func (g *guard) size(ctx context.Context, dir string, stale []slave.EntryState) 
 // countAll is no limit.
 const countAll = 1 << 62
 
-// count makes had large enough to allow removed entries, if the slave is. What this crawl has removed before may or may
-// not be gone by now; it is counted as gone.
-func (g *guard) count(ctx context.Context, removed int64) error {
+// count makes had large enough to allow removed entries, if the slave is. What was removed before may or may not be gone
+// by now; it is counted as gone.
+func (g *guard) count(ctx context.Context, before, removed int64) error {
 	need := (removed/int64(max(g.opts.MaxDelete, 1)) + 1) * 100
 	if removed <= freeDeletes || g.had >= need {
 		return nil
@@ -88,6 +136,6 @@ func (g *guard) count(ctx context.Context, removed int64) error {
 	if err != nil {
 		return err
 	}
-	g.had = max(g.had, counts[0]+g.removed)
+	g.had = max(g.had, counts[0]+before)
 	return nil
 }

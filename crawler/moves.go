@@ -188,9 +188,32 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, err error) {
 	results, err := w.applyNow(ops)
 	for i, r := range results {
 		w.noteParked(r)
-		moved = moved || ops[i].Kind == slave.OpUnpark && r.Err == nil
+		if ops[i].Kind == slave.OpUnpark && r.Err == nil {
+			moved = true
+			if err := w.cameBack(&ops[i]); err != nil {
+				return moved, err
+			}
+		}
 	}
 	return moved, err
+}
+
+// cameBack takes what was moved out of what counts as removed. No more of a directory is counted than that.
+func (w *crawl) cameBack(op *slave.Op) error {
+	lost := w.c.losses.lately()
+	if lost == 0 || w.c.opts.MaxDelete >= 100 {
+		return nil
+	}
+	n := int64(1)
+	if op.Entry == slave.Dir {
+		counts, err := w.c.opts.Tree.Count(w.ctx, []string{op.Path}, lost)
+		if err != nil {
+			return err
+		}
+		n = counts[0]
+	}
+	w.c.losses.add(-n)
+	return nil
 }
 
 // newcomer is an entry that the slave does not have under its name, and what it has there.

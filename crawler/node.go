@@ -85,7 +85,7 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, r *run) (*crawl, error
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.session = ctx
 	w.ship = newShipper(ctx, &c.opts, func(err error) { w.cancel(err) })
-	w.guard.opts = &c.opts
+	w.guard.opts, w.guard.losses = &c.opts, &c.losses
 	w.uploads.init()
 	w.stack.init()
 	w.root = w.hinted(&node{entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})

@@ -676,6 +676,53 @@ func TestMaxDelete(t *testing.T) {
 	w.inStep()
 }
 
+// TestMaxDeleteOverManyCrawls: what is deleted while the slave follows closely counts together; what comes and goes does
+// not, and neither does what moves.
+func TestMaxDeleteOverManyCrawls(t *testing.T) {
+	w := newWorld(t)
+	w.ok(os.Mkdir(w.at("d"), 0o755))
+	w.ok(tree.Many(w.at("d"), 2400, 400, 1))
+	w.mark("")
+	w.inStep()
+	for range 8 {
+		w.ok(os.Mkdir(w.at("come"), 0o755))
+		w.ok(tree.Many(w.at("come"), 300, 300, 1))
+		w.mark("come")
+		w.inStep()
+		w.ok(os.RemoveAll(w.at("come")))
+		w.mark("come")
+		w.inStep()
+	}
+	for i := range 6 {
+		w.ok(os.Rename(w.at("d"), w.at("moved")))
+		w.mark("d", "moved")
+		if i == 0 {
+			w.maxDelete = 100 // the move itself counts, until its end
+			w.connect()
+		}
+		w.inStep()
+		w.ok(os.Rename(w.at("moved"), w.at("d")))
+		w.mark("d", "moved")
+		w.inStep()
+	}
+	w.maxDelete = 50
+	w.connect()
+	list, err := os.ReadDir(w.at("d"))
+	w.ok(err)
+	for i, e := range list {
+		w.ok(os.RemoveAll(w.at("d", e.Name())))
+		w.mark("d/"+e.Name(), "d")
+		_, err = w.crawler.Pass(t.Context())
+		if err != nil {
+			if !errors.Is(err, crawler.ErrMaxDelete) || i < 2 {
+				t.Fatalf("after %d: %v", i, err)
+			}
+			return
+		}
+	}
+	t.Fatalf("all of %d directories were deleted, one by one", len(list))
+}
+
 func TestLargeDirectoryInParts(t *testing.T) {
 	w := newWorld(t)
 	w.ok(os.Mkdir(w.at("d"), 0o755))

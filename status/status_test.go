@@ -269,6 +269,7 @@ func TestPace(t *testing.T) {
 	}
 	s.State = Active
 	view := View{Time: s.Updated.Time, Pid: 1, Running: true, Started: true}
+	s.ETASeconds = 75
 	if s.MonitorPid = 1; s.Now(view).ETASeconds != 75 {
 		t.Error("the ETA of a session at work is not shown")
 	}

@@ -66,7 +66,7 @@ func config(t *testing.T, streams int) connect.Config {
 	s := volume.Session{Master: "data", Slave: to, UUID: xtime.NewUUID().String()}
 	for key, value := range map[string]string{"ssh-port": strconv.Itoa(server.Addr().(*net.TCPAddr).Port),
 		"identity": identity, "known-hosts": known, "remote-georep": program, "remote-state-dir": filepath.Join(dir, "state"),
-		"sync-jobs": strconv.Itoa(streams)} {
+		"sync-jobs": strconv.Itoa(streams), "compression": "off"} {
 		if err := s.Set(key, value); err != nil {
 			t.Fatal(err)
 		}

@@ -429,7 +429,7 @@ func TestMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-	}); kept > 1200<<10 {
+	}); kept > 1500<<10 {
 		t.Errorf("a Writer keeps %d KiB", kept>>10)
 	} else {
 		t.Logf("a Writer keeps %d KiB", kept>>10)
@@ -439,7 +439,7 @@ func TestMemory(t *testing.T) {
 		if n, err := io.Copy(io.Discard, r); err != nil || n != w.Raw() {
 			t.Fatal(n, err)
 		}
-	}); kept > 800<<10 {
+	}); kept > 1000<<10 {
 		t.Errorf("a Reader keeps %d KiB", kept>>10)
 	} else {
 		t.Logf("a Reader keeps %d KiB", kept>>10)
