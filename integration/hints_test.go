@@ -71,7 +71,12 @@ func TestHintsComeBackWithTheMarker(t *testing.T) {
 		if err := syscall.Kill(ms.PID, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		s.waitStatus("that hints end", func(st status.Status) bool { return st.Crawl != status.ChangelogCrawl })
+		killed := ms.PID
+		for end := time.Now().Add(patience); ms.PID == killed; pause(t, 20*time.Millisecond) {
+			if ms, err = marker.ReadStatus(filepath.Join(s.state, "volumes", "data.d")); err != nil || time.Now().After(end) {
+				t.Fatalf("no other marker came: %+v, %v", ms, err)
+			}
+		}
 		if err := os.Remove(filepath.Join(master, "d000000", firstIn(t, filepath.Join(master, "d000000")))); err != nil {
 			t.Fatal(err)
 		}
@@ -104,6 +109,9 @@ func TestRandomHintsCut(t *testing.T) {
 	for seed := first; seed < first+seeds; seed++ {
 		kind := kinds[(seed+1)%len(kinds)]
 		profile := []string{"renames", "default", "links"}[seed%3]
+		if p := os.Getenv("GEOREP_PROFILE"); p != "" {
+			profile = p
+		}
 		t.Run(fmt.Sprintf("seed %d %s %s", seed, kind, profile), func(t *testing.T) {
 			master, slave := twoSides(t, fstest.Mount(t, kind, fstest.Options{Size: 1 << 30}))
 			s := newSession(t, master, slave)
