@@ -166,7 +166,7 @@ func (t *Tree) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
 	p := place{t.pending, g.String()}
 	_, err := t.pending.Stat(p.name)
 	marked := err == nil
-	short := st.Nlink-t.parkedNames(g, st) < idx.want
+	short := t.liveNames(g, idx.names, st) < idx.want
 	switch {
 	case short && !marked:
 		return t.putSmall(p, mark{ino: idx.ino}.text())
@@ -307,16 +307,18 @@ func (t *Tree) readPending(name string) *pendingGroup {
 	}
 	p.mark, p.Group = m, slave.Group{GFID: g, Ino: m.ino}
 	idx := t.readIndex(g)
-	t.addNames(p, t.verified(g, idx.names, ""), idx.want)
+	names := t.verified(g, idx.names, "")
+	t.addNames(p, names)
+	for _, n := range names {
+		p.Short = p.Short || t.liveNames(g, idx.names, n.st) < idx.want
+	}
+	p.keep = p.keep || p.Short
 	return p
 }
 
 // addNames fills in what the names of a group tell.
-func (t *Tree) addNames(p *pendingGroup, names []named, want uint32) {
+func (t *Tree) addNames(p *pendingGroup, names []named) {
 	for i, n := range names {
-		if n.st.Nlink-t.parkedNames(p.GFID, n.st) < want {
-			p.Short = true
-		}
 		if p.size += len(n.path); len(p.Names) < slave.MaxGroupNames && p.size <= maxNamesBytes {
 			p.Names = append(p.Names, n.path)
 		}
@@ -326,7 +328,7 @@ func (t *Tree) addNames(p *pendingGroup, names []named, want uint32) {
 			p.Record = slave.Record{}
 		}
 	}
-	p.keep = p.keep || p.Short || p.mark.here != 0 && len(names) > 0
+	p.keep = p.keep || p.mark.here != 0 && len(names) > 0
 }
 
 // searchPending looks for inodes whose remaining names the index does not know: one search of the tree for all.
@@ -344,7 +346,7 @@ func (t *Tree) searchPending(list []*pendingGroup) {
 	for _, hit := range t.search(inos) {
 		p := lost[hit.ino]
 		if n, ok := t.verify(p.GFID, hit.path); ok && n.st.Ino == p.mark.here {
-			t.addNames(p, []named{n}, 0)
+			t.addNames(p, []named{n})
 		}
 	}
 }

@@ -52,17 +52,19 @@ type Tree struct {
 	prefix string        // makes this session's names in staging its own
 	serial atomic.Uint64 // and each of them one of its kind
 
-	uploads  uploads
-	within   within
-	queue    queue
-	work     committer
-	booksMu  sync.Mutex    // links/ and pending/
-	permMu   sync.Mutex    // modes that are lifted for a moment
-	parkMu   sync.Mutex    // an operation at work, or Clean taking one entry out of the park
-	cleanMu  sync.Mutex    // Clean, which runs once at a time
-	hashing  chan struct{} // a slot each for files being hashed
-	closing  chan struct{}
-	finished chan struct{} // the committer has ended
+	uploads uploads
+	within  within
+	// dirsParked is set while a directory may lie in parked/.
+	dirsParked atomic.Bool
+	queue      queue
+	work       committer
+	booksMu    sync.Mutex    // links/ and pending/
+	permMu     sync.Mutex    // modes that are lifted for a moment
+	parkMu     sync.Mutex    // an operation at work, or Clean taking one entry out of the park
+	cleanMu    sync.Mutex    // Clean, which runs once at a time
+	hashing    chan struct{} // a slot each for files being hashed
+	closing    chan struct{}
+	finished   chan struct{} // the committer has ended
 
 	closeMu sync.Mutex
 	closed  bool

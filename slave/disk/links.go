@@ -59,6 +59,23 @@ func (t *Tree) parkedNames(g xtime.GFID, st beneath.Stat) uint32 {
 	return 0
 }
 
+// liveNames is how many names in the tree the inode has that st describes and that is on record as g: its link count, less
+// what is parked. Which names went with a parked directory that count does not tell, so as long as there is one, only
+// names that are known, and lead to the inode, are counted. Too few only cost a search of the master.
+func (t *Tree) liveNames(g xtime.GFID, names []string, st beneath.Stat) uint32 {
+	n := st.Nlink - t.parkedNames(g, st)
+	if n <= 1 || !t.dirsParked.Load() || len(names) >= maxNames {
+		return n
+	}
+	known := uint32(0)
+	for _, one := range t.verified(g, names, "") {
+		if sameInode(one.st, st) {
+			known++
+		}
+	}
+	return min(n, known)
+}
+
 // replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's
 // own name last, so that a crash in between leaves the old record there and all of this is done again.
 func (t *Tree) replaceGroup(it *item, p place, old entry) error {

@@ -211,6 +211,7 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 		return err
 	}
 	t.forgetWithin()
+	t.lookForDirs()
 	if err := t.cleanUploads(ctx, limit); err != nil {
 		return err
 	}

@@ -23,9 +23,29 @@ const maxWithin = 100_000
 
 // parkedDir notes a directory that was parked.
 func (t *Tree) parkedDir(name string) {
+	t.dirsParked.Store(true)
 	t.within.mu.Lock()
 	defer t.within.mu.Unlock()
 	t.within.todo = append(t.within.todo, name)
+}
+
+// lookForDirs sees whether directories are parked still. None is parked while it looks.
+func (t *Tree) lookForDirs() {
+	t.parkMu.Lock()
+	defer t.parkMu.Unlock()
+	found := errors.New("found")
+	d, err := t.parked.OpenDir("") // a listing of its own
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	err = d.List(func(e beneath.Entry) error {
+		if k := slave.Kind(e.Type); k == slave.Dir || k == slave.Unknown {
+			return found
+		}
+		return nil
+	})
+	t.dirsParked.Store(err != nil)
 }
 
 // forgetWithin forgets everything: what was parked is deleted.

@@ -16,6 +16,7 @@ func linkCases() []testCase {
 		{"a link takes the place of another inode", linkOver},
 		{"two copies of one inode become one", joinCopies},
 		{"an inode with missing names is told of until it has them", groups},
+		{"a name in a parked directory is none", namesInParked},
 		{"what was read earlier settles no group", staleLinks},
 		{"names outside of the tree are not looked for again", namesElsewhere},
 		{"new meta reaches all names", metaOfGroup},
@@ -171,6 +172,34 @@ func groups(f *Fixture) {
 	f.Must(Park("a", GFID(1)))
 	if got := f.groups(); len(got) != 0 {
 		f.Fatalf("groups %v", got)
+	}
+}
+
+// namesInParked: the link count of the inode that stays still has the name that went with its directory.
+func namesInParked(f *Fixture) {
+	f.Must(Mkdir("d", Rec(90, 0)), Mkdir("d/e", Rec(91, 0)), Linked(Put("d/e/a", Rec(1, 1), "one"), 2))
+	f.Must(Link("b", "d/e/a", Rec(1, 1), 2))
+	if got := f.groups(); len(got) != 0 {
+		f.Fatalf("groups %v", got)
+	}
+	f.Must(Park("d", GFID(90)))
+	for range 2 {
+		if got := f.groups(); len(got) != 1 || !got[0].Short {
+			f.Fatalf("one of two names is parked with its directory: groups %v", got)
+		}
+		f.Must(Link("b", "", Rec(1, 1), 2))
+	}
+	f.Must(Link("c", "b", Rec(1, 1), 2))
+	if got := f.groups(); len(got) != 0 {
+		f.Fatalf("both names are there: groups %v", got)
+	}
+	if err := f.Tree.Clean(f.Context(), 0); err != nil {
+		f.Fatal(err)
+	}
+	f.Must(Linked(Put("b", Rec(1, 2), "two"), 2))
+	f.SameInode("b", "c")
+	if got := f.groups(); len(got) != 0 {
+		f.Fatalf("after cleaning: groups %v", got)
 	}
 }
 
