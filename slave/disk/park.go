@@ -157,6 +157,11 @@ func (t *Tree) unparkOp(it *item) error {
 			return err
 		}
 	}
+	if op.From != "" {
+		if err := t.unstampWithin(op.From); err != nil {
+			return err
+		}
+	}
 	if err := t.move(from, p, pk); err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -88,6 +90,36 @@ func (t *Tree) parkedPlace(path string) (p place, done func(), err error) {
 		return place{}, nil, err
 	}
 	return place{d, name}, func() { d.Close() }, nil
+}
+
+// unstampWithin takes the stamps off the parked directories above path, before something is taken out of them: they say
+// that all is there, and would be believed when a directory is brought back. That they are gone is durable before the
+// move is, or a power cut could undo the one and not the other.
+func (t *Tree) unstampWithin(path string) error {
+	changed := false
+	for dir, _ := beneath.Split(path); dir != ""; dir, _ = beneath.Split(dir) {
+		d, err := t.parked.OpenPath(dir)
+		if err != nil {
+			return err
+		}
+		remove := func() error { return t.sys.removexattr(d.At(""), t.names.Xtime) }
+		err = remove()
+		if !t.root && errors.Is(err, unix.EACCES) {
+			err = t.lifted(d.At(""), remove)
+		}
+		d.Close()
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		changed = true
+	}
+	if !changed {
+		return nil
+	}
+	return t.sys.syncfs(t.dir)
 }
 
 // searchParked remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is

@@ -17,6 +17,7 @@ func parkCases() []testCase {
 		{"clean deletes whole trees and leaves what is young", cleanTrees},
 		{"entries without a record are parked too", parkNoRecord},
 		{"what lies in a parked directory is found and brought back", unparkWithin},
+		{"a parked directory that something was taken out of is complete no more", unparkLessWithin},
 	}
 }
 
@@ -212,4 +213,26 @@ func unparkWithin(f *Fixture) {
 	if got := f.found(2); got.Parked {
 		f.Fatalf("found %+v, which is back", got)
 	}
+}
+
+// unparkLessWithin: the stamps of the directories that an entry was taken out of said that it was there.
+func unparkLessWithin(f *Fixture) {
+	f.Must(Mkdir("d", Rec(90, 0)), Mkdir("d/e", Rec(91, 0)), Mkdir("d/e/h", Rec(92, 0)), Put("d/e/h/i", Rec(3, 1), "deep"),
+		Mkdir("d/o", Rec(93, 0)))
+	f.Must(Finish("d/e/h", Rec(92, 5), 1), Finish("d/e", Rec(91, 5), 1), Finish("d/o", Rec(93, 5), 1), Finish("d", Rec(90, 5), 1))
+	f.Must(Park("d", GFID(90)))
+	got := f.found(92)
+	if !got.Parked || got.Path == "" {
+		f.Fatalf("found %+v", got)
+	}
+	op := Unpark("h", Rec(92, 5))
+	op.From = got.Path
+	f.Must(op, op)
+	f.Must(Unpark("d", Rec(90, 5)))
+	for path, want := range map[string]slave.Record{"d": Rec(90, 0), "d/e": Rec(91, 0), "d/o": Rec(93, 5), "h": Rec(92, 5)} {
+		if got := f.Record(path); got != want {
+			f.Errorf("%s is on record as %+v, want %+v", path, got, want)
+		}
+	}
+	f.Content("h/i", "deep")
 }
