@@ -2,6 +2,7 @@ package crawler
 
 import (
 	"errors"
+	"hash/fnv"
 	"io/fs"
 	"sync"
 
@@ -219,18 +220,17 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 			wanted[g.Ino], names[g.GFID] = g.GFID, nil
 		}
 	}
-	if len(wanted) > 0 {
-		if err := w.scanNames("", wanted, names); err != nil {
-			return nil, false, err
-		}
+	sure, err := w.findNames(wanted, names)
+	if err != nil {
+		return nil, false, err
 	}
-	ok = true
+	ok = sure
 	seen := map[string]bool{}
 	for _, g := range groups {
 		if len(names[g.GFID]) == 0 {
 			continue // what the slave has under these names is stale, and goes with its directory
 		}
-		stale, joined, err := w.settleGroup(g, names[g.GFID])
+		stale, joined, err := w.settleGroup(g, names[g.GFID], sure)
 		if err != nil {
 			return nil, false, err
 		}
@@ -255,8 +255,9 @@ func (w *crawl) stillNames(g slave.Group) (out []string) {
 	return out
 }
 
-// settleGroup links the names of an inode on the slave, and returns one of them if its content is to be compared.
-func (w *crawl) settleGroup(g slave.Group, paths []string) (stale string, joined bool, err error) {
+// settleGroup links the names of an inode on the slave, and returns one of them if its content is to be compared. sure
+// tells that there are no others in the volume.
+func (w *crawl) settleGroup(g slave.Group, paths []string, sure bool) (stale string, joined bool, err error) {
 	var ops []slave.Op
 	for _, p := range paths {
 		e, err := w.entryAt(p)
@@ -267,7 +268,7 @@ func (w *crawl) settleGroup(g slave.Group, paths []string) (stale string, joined
 			stale = p
 		}
 		op := slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: e.Stat.Nlink, Ino: e.Stat.Ino}
-		if g.Short {
+		if g.Short && sure {
 			op.Links, op.Settled = uint32(len(paths)), true
 		}
 		ops = append(ops, op)
@@ -320,10 +321,52 @@ func within(path string, dirs map[string]bool) bool {
 	return false
 }
 
-// scanNames collects the paths of the wanted inodes. It costs a listing of the whole master, without a stat, and only
-// after an inode got a further name.
-func (w *crawl) scanNames(path string, wanted map[uint64]xtime.GFID, names map[xtime.GFID][]string) error {
-	d, err := w.m.root.OpenDir(path)
+// findNames collects the paths of the wanted inodes. Where one has fewer than its link count says, the others may lie
+// outside the volume; or a directory moved past the search, from where it had not been to where it had. So the search is
+// repeated then, and believed if it met the same directories both times: sure tells that. It costs a listing of the whole
+// master, without a stat, or two, and only after an inode got a further name.
+func (w *crawl) findNames(wanted map[uint64]xtime.GFID, names map[xtime.GFID][]string) (sure bool, err error) {
+	if len(wanted) == 0 {
+		return true, nil
+	}
+	first := nameScan{crawl: w, wanted: wanted, names: names}
+	if err := first.dir(""); err != nil || w.allNamed(wanted, names) {
+		return err == nil, err
+	}
+	second := nameScan{crawl: w, wanted: wanted, names: map[xtime.GFID][]string{}}
+	if err := second.dir(""); err != nil {
+		return false, err
+	}
+	for g, paths := range second.names {
+		names[g] = paths
+	}
+	return first.met == second.met, nil
+}
+
+// allNamed tells whether as many names were found of each inode as its link count says.
+func (w *crawl) allNamed(wanted map[uint64]xtime.GFID, names map[xtime.GFID][]string) bool {
+	for _, g := range wanted {
+		if len(names[g]) == 0 {
+			return false
+		}
+		e, err := w.entryAt(names[g][0])
+		if err != nil || e.Record.GFID != g || int64(e.Stat.Nlink) > int64(len(names[g])) {
+			return false
+		}
+	}
+	return true
+}
+
+// nameScan is one search of the master for names of inodes.
+type nameScan struct {
+	*crawl
+	wanted map[uint64]xtime.GFID
+	names  map[xtime.GFID][]string
+	met    uint64 // a sum over all directories, by path and inode, in whatever order
+}
+
+func (s *nameScan) dir(path string) error {
+	d, err := s.m.root.OpenDir(path)
 	if err != nil {
 		return nil // not there any more, or failed: its directory was visited, and says so
 	}
@@ -335,17 +378,25 @@ func (w *crawl) scanNames(path string, wanted map[uint64]xtime.GFID, names map[x
 		if k := slave.Kind(e.Type); k == slave.Dir || k == slave.Unknown {
 			dirs = append(dirs, e.Name)
 		}
-		if g, ok := wanted[e.Ino]; ok {
+		if g, ok := s.wanted[e.Ino]; ok {
 			if now, err := d.GFID(e.Name); err == nil && now == g {
-				names[g] = append(names[g], join(path, e.Name))
+				s.names[g] = append(s.names[g], join(path, e.Name))
 			}
 		}
-		return w.ctx.Err()
+		return s.ctx.Err()
 	})
+	if g, gerr := d.GFID(""); gerr == nil {
+		h := fnv.New64a()
+		_, _ = h.Write(append(g[:], path...)) // never fails
+		s.met += h.Sum64()
+	}
 	d.Close()
+	if s.c.scanned != nil {
+		s.c.scanned(path)
+	}
 	for _, name := range dirs {
 		if err == nil {
-			err = w.scanNames(join(path, name), wanted, names)
+			err = s.dir(join(path, name))
 		}
 	}
 	return err

@@ -568,6 +568,49 @@ func TestReplacedWhileItIsRead(t *testing.T) {
 	w.inStep()
 }
 
+// TestDirectoryMovesPastTheSearchForNames: of an inode that got a further name the names are searched, and the directory
+// of one moves from where the search has yet to come to where it has been.
+func TestDirectoryMovesPastTheSearchForNames(t *testing.T) {
+	w := newWorld(t)
+	w.write("p/f", "x")
+	w.write("q/f", "x")
+	order := unsorted(t, w.master)
+	w.write(order[1]+"/k/deep/one", "content")
+	w.ok(os.Mkdir(w.at("other"), 0o755))
+	w.mark("")
+	w.inStep()
+	moved := false
+	w.crawler.OnScan(func(dir string) {
+		if dir == order[0] && !moved {
+			moved = true
+			w.ok(os.Rename(w.at(order[1], "k"), w.at(order[0], "k")))
+		}
+	})
+	w.ok(os.Link(w.at(order[1], "k/deep/one"), w.at("other/two")))
+	w.mark("other/two")
+	w.pass()
+	if !moved {
+		t.Fatal("nothing was searched")
+	}
+	w.mark(order[1]+"/k", order[0]+"/k")
+	w.inStep()
+}
+
+// unsorted lists a directory in the file system's order.
+func unsorted(t *testing.T, dir string) []string {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil || len(names) != 2 {
+		t.Fatalf("%q, %v", names, err)
+	}
+	return names
+}
+
 func TestAdoption(t *testing.T) {
 	w := newWorld(t)
 	for i := range 30 {
