@@ -20,13 +20,14 @@ const freeDeletes = 1000
 // each of which removes little.
 const removalWindow = time.Minute
 
-// losses is by how much the slave has shrunk lately, whichever crawl it was: what was removed, without what came. It is
-// safe for concurrent use.
+// losses is by how much the slave has shrunk lately, whichever crawl it was: from the most that it had in the window, not
+// from what it had at its begin. So what comes makes good what was removed before it, as a move does that is seen from
+// its old place first, but what came allows nothing to be removed later. It is safe for concurrent use.
 type losses struct {
 	now func() time.Time
 
 	mu   sync.Mutex
-	list []loss // of the window, oldest first, one a second
+	list []loss // of the window, oldest first, one a second and sign
 }
 
 type loss struct {
@@ -39,14 +40,14 @@ func (l *losses) add(n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	if k := len(l.list) - 1; k >= 0 && now.Sub(l.list[k].at) < time.Second {
+	if k := len(l.list) - 1; k >= 0 && now.Sub(l.list[k].at) < time.Second && (l.list[k].n < 0) == (n < 0) {
 		l.list[k].n += n
 		return
 	}
 	l.list = append(l.list, loss{now, n})
 }
 
-// lately is the sum of the window; never below zero.
+// lately is the loss at the end of the window.
 func (l *losses) lately() (sum int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,9 +56,9 @@ func (l *losses) lately() (sum int64) {
 		l.list = l.list[1:]
 	}
 	for _, one := range l.list {
-		sum += one.n
+		sum = max(sum+one.n, 0)
 	}
-	return max(sum, 0)
+	return sum
 }
 
 // guard counts what a crawl removes, and stops it beyond a share of what the slave had (invariant 10). How much that is

@@ -24,6 +24,10 @@ func TestLosses(t *testing.T) {
 	if n := l.lately(); n != 0 {
 		t.Errorf("what came counts as %d removed", n)
 	}
+	l.add(50)
+	if n := l.lately(); n != 50 {
+		t.Errorf("after what came, and 50 that were removed: %d", n)
+	}
 	now = now.Add(time.Hour)
 	if n := l.lately(); n != 0 || len(l.list) != 0 {
 		t.Errorf("an hour later %d, in %d entries", n, len(l.list))

@@ -750,20 +750,36 @@ func TestMaxDeleteOverManyCrawls(t *testing.T) {
 	}
 	w.maxDelete = 50
 	w.connect()
-	list, err := os.ReadDir(w.at("d"))
+	w.deleteOneByOne("d")
+}
+
+// TestMaxDeleteAfterAFirstSync: that the slave has just got it all does not allow to remove it.
+func TestMaxDeleteAfterAFirstSync(t *testing.T) {
+	w := newWorld(t)
+	w.ok(os.Mkdir(w.at("d"), 0o755))
+	w.ok(os.Mkdir(w.at("stays"), 0o755))
+	w.ok(tree.Many(w.at("d"), 1200, 100, 10))
+	w.mark("")
+	w.inStep()
+	w.deleteOneByOne("d")
+}
+
+// deleteOneByOne removes each entry of dir and has the slave follow, until max-delete refuses.
+func (w *world) deleteOneByOne(dir string) {
+	w.t.Helper()
+	list, err := os.ReadDir(w.at(dir))
 	w.ok(err)
 	for i, e := range list {
-		w.ok(os.RemoveAll(w.at("d", e.Name())))
-		w.mark("d/"+e.Name(), "d")
-		_, err = w.crawler.Pass(t.Context())
-		if err != nil {
+		w.ok(os.RemoveAll(w.at(dir, e.Name())))
+		w.mark(dir+"/"+e.Name(), dir)
+		if _, err := w.crawler.Pass(w.t.Context()); err != nil {
 			if !errors.Is(err, crawler.ErrMaxDelete) || i < 2 {
-				t.Fatalf("after %d: %v", i, err)
+				w.t.Fatalf("after %d: %v", i, err)
 			}
 			return
 		}
 	}
-	t.Fatalf("all of %d directories were deleted, one by one", len(list))
+	w.t.Fatalf("all of %d entries were deleted, one by one", len(list))
 }
 
 func TestLargeDirectoryInParts(t *testing.T) {
