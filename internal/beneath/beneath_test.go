@@ -296,8 +296,20 @@ func TestGFIDIsTheInodes(t *testing.T) {
 	}
 }
 
-func TestRecords(t *testing.T) {
-	d, path := root(t)
+// oldAndNew runs a test with the system calls for xattrs that this kernel has, and with those of before Linux 6.13.
+func oldAndNew(t *testing.T, test func(t *testing.T, d *Dir, path string)) {
+	for _, old := range []bool{false, true} {
+		t.Run(fmt.Sprintf("old=%v", old), func(t *testing.T) {
+			d, path := root(t)
+			d.xattrAt = d.xattrAt && !old
+			test(t, d, path)
+		})
+	}
+}
+
+func TestRecords(t *testing.T) { oldAndNew(t, testRecords) }
+
+func testRecords(t *testing.T, d *Dir, path string) {
 	ns, err := d.ProbeNamespace()
 	must(t, err)
 	if want := map[bool]xtime.Namespace{true: xtime.Trusted, false: xtime.User}[os.Geteuid() == 0]; ns != want {
@@ -345,8 +357,51 @@ func TestCloseIsIdempotent(t *testing.T) {
 	must(t, err, d.Close(), d.Close())
 }
 
-func TestLongXattrList(t *testing.T) {
-	d, path := root(t)
+// TestXattrsOfLinks: those of a symbolic link are its own, on every way to them.
+func TestXattrsOfLinks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root's xattrs exist on symbolic links")
+	}
+	oldAndNew(t, func(t *testing.T, d *Dir, path string) {
+		must(t, os.WriteFile(path+"/f", nil, 0o644), d.Symlink("f", "l"), d.Mkdir("sub", 0o755))
+		sub, err := d.OpenPath("sub")
+		must(t, err)
+		defer sub.Close()
+		must(t, sub.Symlink("../f", "l"))
+		for _, at := range []*Dir{d, sub} {
+			must(t, at.Setxattr("l", "trusted.x", []byte("link")))
+			v, err := at.Getxattr("l", "trusted.x")
+			must(t, err)
+			var buf [4]byte
+			n, err := at.GetxattrInto("l", "trusted.x", buf[:])
+			must(t, err)
+			list, err := at.Listxattr("l")
+			must(t, err)
+			if string(v) != "link" || string(buf[:n]) != "link" || !slices.Equal(list, []string{"trusted.x"}) {
+				t.Errorf("%q, %q, %q", v, buf[:n], list)
+			}
+			if list, err := d.Listxattr("f"); err != nil || len(list) != 0 {
+				t.Errorf("the target has %q, %v", list, err)
+			}
+			if _, err := at.GetxattrInto("l", "trusted.x", buf[:2]); !errors.Is(err, unix.ERANGE) {
+				t.Errorf("a short buffer: %v", err)
+			}
+			must(t, at.Removexattr("l", "trusted.x"))
+			if err := at.Removexattr("l", "trusted.x"); !errors.Is(err, unix.ENODATA) {
+				t.Errorf("removed twice: %v", err)
+			}
+		}
+		for _, name := range []string{"none", "l\x00"} {
+			if err := d.Setxattr(name, "trusted.x", nil); err == nil {
+				t.Errorf("an xattr of %q was set", name)
+			}
+		}
+	})
+}
+
+func TestLongXattrList(t *testing.T) { oldAndNew(t, testLongXattrList) }
+
+func testLongXattrList(t *testing.T, d *Dir, path string) {
 	must(t, os.WriteFile(filepath.Join(path, "f"), nil, 0o600))
 	for n := range 40 {
 		must(t, d.Setxattr("f", fmt.Sprintf("user.%040d", n), []byte("x")))

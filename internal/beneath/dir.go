@@ -14,10 +14,11 @@ import (
 // Dir is a directory held open. Its methods may be called from any goroutine, except List, of which one may run at a
 // time. Close is the owner's; using a closed Dir gives EBADF.
 type Dir struct {
-	fd    int
-	proc  string // "/proc/self/fd/N": how xattrs are reached without following the entry
-	oneFS bool
-	once  sync.Once
+	fd      int
+	proc    string // "/proc/self/fd/N": how what has no system call of its own is reached without following the entry
+	oneFS   bool
+	xattrAt bool // the kernel has getxattrat and the like
+	once    sync.Once
 }
 
 // OpenRoot opens the directory at path, following symbolic links in it. With oneFS nothing below it is reached across
@@ -29,14 +30,18 @@ func OpenRoot(path string, oneFS bool) (*Dir, error) {
 	if err != nil {
 		return nil, pathError("open directory", path, err)
 	}
-	return newDir(fd, oneFS), nil
+	return FromFd(fd, oneFS), nil
 }
 
 // FromFd makes a Dir that owns fd, which must be open on a directory.
-func FromFd(fd int, oneFS bool) *Dir { return newDir(fd, oneFS) }
+func FromFd(fd int, oneFS bool) *Dir {
+	from := &Dir{oneFS: oneFS, xattrAt: hasXattrAt(fd)}
+	return from.opened(fd)
+}
 
-func newDir(fd int, oneFS bool) *Dir {
-	return &Dir{fd: fd, proc: "/proc/self/fd/" + strconv.Itoa(fd), oneFS: oneFS}
+// opened makes a Dir of a descriptor that d led to.
+func (d *Dir) opened(fd int) *Dir {
+	return &Dir{fd: fd, proc: "/proc/self/fd/" + strconv.Itoa(fd), oneFS: d.oneFS, xattrAt: d.xattrAt}
 }
 
 // Fd is the descriptor, the Dir's own.
@@ -74,7 +79,7 @@ func (d *Dir) walk(path string, flags int) (*Dir, error) {
 		if err != nil {
 			return nil, pathError("open directory", path, err)
 		}
-		at, rest = newDir(fd, d.oneFS), tail
+		at, rest = d.opened(fd), tail
 		if last {
 			return at, nil
 		}
@@ -91,7 +96,7 @@ func (d *Dir) Pin(name string) (*Dir, error) {
 	if err != nil {
 		return nil, pathError("pin", name, err)
 	}
-	return newDir(fd, d.oneFS), nil
+	return d.opened(fd), nil
 }
 
 // nextStep cuts off as many whole names as one system call takes.

@@ -51,7 +51,7 @@ func (d *Dir) OpenKey(k HandleKey) (*Dir, error) {
 	if err != nil {
 		return nil, pathError("open handle", "", err)
 	}
-	return newDir(fd, d.oneFS), nil
+	return d.opened(fd), nil
 }
 
 // Parent opens the directory that d lies in, which may lie outside any root: the caller decides where to stop. The
@@ -62,7 +62,7 @@ func (d *Dir) Parent() (*Dir, error) {
 	for {
 		fd, err := unix.Openat2(d.fd, "..", &how)
 		if err == nil {
-			return newDir(fd, d.oneFS), nil
+			return d.opened(fd), nil
 		}
 		if err != unix.EAGAIN && err != unix.EINTR {
 			return nil, pathError("open parent", "", err)
@@ -83,7 +83,9 @@ func (d *Dir) PinKey(k HandleKey) (*Dir, error) {
 	if err != nil {
 		return nil, pathError("open handle", "", err)
 	}
-	return newDir(fd, false), nil
+	inode := d.opened(fd)
+	inode.oneFS = false
+	return inode, nil
 }
 
 // SetXtimeOfKey writes the xtime of the inode with that handle. It is NOT confined beneath d. Needs and errors are those

@@ -23,11 +23,15 @@ func (d *Dir) entry(name string) string {
 // GetxattrInto reads a small xattr of the entry name ("" for d itself) into buf and returns its length. ENODATA means
 // that there is none; ERANGE that buf is too short. It allocates less than Getxattr: crawls call it for every entry.
 func (d *Dir) GetxattrInto(name, attr string, buf []byte) (int, error) {
-	get := unix.Lgetxattr
-	if name == "" {
-		get = unix.Getxattr
-	}
-	n, err := retryInt(func() (int, error) { return get(d.entry(name), attr, buf) })
+	n, err := retryInt(func() (int, error) {
+		switch {
+		case name == "":
+			return unix.Getxattr(d.proc, attr, buf)
+		case d.xattrAt:
+			return getxattrAt(d.fd, name, attr, buf)
+		}
+		return unix.Lgetxattr(d.entry(name), attr, buf)
+	})
 	return n, pathError("getxattr "+attr, name, err)
 }
 
@@ -43,6 +47,9 @@ func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
 
 // Setxattr sets an xattr of the entry name ("" for d itself).
 func (d *Dir) Setxattr(name, attr string, value []byte) error {
+	if name != "" && d.xattrAt {
+		return pathError("setxattr "+attr, name, retry(func() error { return setxattrAt(d.fd, name, attr, value) }))
+	}
 	set := xattr.LSet
 	if name == "" {
 		set = xattr.Set
@@ -52,6 +59,9 @@ func (d *Dir) Setxattr(name, attr string, value []byte) error {
 
 // Removexattr removes an xattr; ENODATA where there is none.
 func (d *Dir) Removexattr(name, attr string) error {
+	if name != "" && d.xattrAt {
+		return pathError("removexattr "+attr, name, retry(func() error { return removexattrAt(d.fd, name, attr) }))
+	}
 	remove := xattr.LRemove
 	if name == "" {
 		remove = xattr.Remove
@@ -63,12 +73,12 @@ func (d *Dir) Removexattr(name, attr string) error {
 // call it for every file they ship, so the usual short list costs one system call.
 func (d *Dir) Listxattr(name string) ([]string, error) {
 	var buf [1024]byte
-	short, long := unix.Llistxattr, xattr.LList
-	if name == "" {
-		short, long = unix.Listxattr, xattr.List
-	}
-	n, err := retryInt(func() (int, error) { return short(d.entry(name), buf[:]) })
+	n, err := retryInt(func() (int, error) { return d.listxattrInto(name, buf[:]) })
 	if err == unix.ERANGE {
+		long := xattr.LList
+		if name == "" {
+			long = xattr.List
+		}
 		names, err := long(d.entry(name))
 		return names, xattrError("listxattr", name, err)
 	}
@@ -79,6 +89,16 @@ func (d *Dir) Listxattr(name string) ([]string, error) {
 		return nil, pathError("listxattr", name, err)
 	}
 	return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
+}
+
+func (d *Dir) listxattrInto(name string, buf []byte) (int, error) {
+	switch {
+	case name == "":
+		return unix.Listxattr(d.proc, buf)
+	case d.xattrAt:
+		return listxattrAt(d.fd, name, buf)
+	}
+	return unix.Llistxattr(d.entry(name), buf)
 }
 
 // xattrError drops the /proc path, which tells nobody anything.
