@@ -83,11 +83,15 @@ func (v *vol) checkMarked(before map[string]xtime.Time, want ...string) {
 func TestOnce(t *testing.T) {
 	v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
 	v.sh("mkdir -p a/b c; touch a/b/f c/g")
-	v.aged()
 	first, err := Once(t.Context(), v.o)
 	if err != nil || first.Marked != 0 || first.Entries != 5 || first.VolumeMark == 0 {
 		t.Fatalf("first: %+v, %v", first, err)
 	}
+	v.aged()
+	if again, err := Once(t.Context(), v.o); err != nil {
+		t.Fatal(again, err)
+	}
+	v.aged()
 	before := v.all()
 	v.sh("echo x > a/b/f; touch -d 2001-01-01 a/b/f")
 	second, err := Once(t.Context(), v.o)
@@ -101,6 +105,29 @@ func TestOnce(t *testing.T) {
 	third, err := Once(t.Context(), v.o)
 	if err != nil || third.Marked != 0 {
 		t.Errorf("nothing changed, but %+v, %v", third, err)
+	}
+}
+
+// TestChangeAsTheMarkIsTaken: a new volume mark covers what was there when it was taken, and no change after that.
+func TestChangeAsTheMarkIsTaken(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+	v.sh("mkdir -p a c; touch a/f c/g")
+	save := v.o.SaveVolumeMark
+	v.o.SaveVolumeMark = func(x xtime.Time) error {
+		err := save(x)
+		v.sh("echo late > c/g")
+		return err
+	}
+	first, err := Once(t.Context(), v.o)
+	if err != nil || first.Marked != 0 || v.xtime("c/g") != 0 {
+		t.Fatalf("first: %+v, %v", first, err)
+	}
+	v.o.SaveVolumeMark = save
+	if _, err := Once(t.Context(), v.o); err != nil {
+		t.Fatal(err)
+	}
+	if x := v.xtime("c/g"); x <= first.VolumeMark || v.xtime("") < x {
+		t.Errorf("the file has %v, the root %v, the volume mark was %v", x, v.xtime(""), first.VolumeMark)
 	}
 }
 

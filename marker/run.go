@@ -69,6 +69,9 @@ type marker struct {
 	live  *live                 // nil where it scans from the start
 	how   atomic.Pointer[learn] // where changes are learnt from now
 	plain func(d *beneath.Dir, name string, t xtime.Time) error
+	// fresh tells that everything up to the heartbeat is as new as the volume mark, which was taken then: a scan has nothing
+	// to find, and proves nothing of what changed since.
+	fresh bool
 
 	wake     chan struct{} // to the scanner; capacity 1
 	blind    atomic.Bool
@@ -165,6 +168,7 @@ func (m *marker) takeVolumeMark(armed moment) error {
 		m.own.add(&before, &after, time.Now())
 	}
 	m.beats.reset(armed, t)
+	m.fresh = true
 	return m.beats.save()
 }
 
@@ -179,6 +183,7 @@ func (m *marker) wakeScanner() {
 var errUnused = errors.New("unused")
 
 func (m *marker) run(ctx context.Context) error {
+	m.fresh = false // scans go on, and move the heartbeat
 	m.listenForWorkers()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.learn(ctx) })

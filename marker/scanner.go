@@ -22,7 +22,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	start := now()
 	s := &scan{core: m.core, volumeMark: m.o.VolumeMark}
 	losses, missing := m.beats.losses()
-	if missing || !m.follows() {
+	if missing || !m.follows() && !m.fresh {
 		// In one run of the machine ctimes always tell.
 		s.since, _ = m.beats.since(start)
 	} else if m.live != nil {
@@ -44,7 +44,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 		return s, nil
 	}
 	m.beats.scanned(losses, start.wall, s.entries.Load())
-	if !m.follows() {
+	if !m.follows() && !m.fresh {
 		m.beats.drained(start, m.clock.Last())
 	}
 	return s, nil
