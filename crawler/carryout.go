@@ -205,7 +205,7 @@ func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 	}
 	dir, stat := d.dir, e.Stat
 	op.Open = func() (slave.Content, error) {
-		c, err := openContent(dir, e.Name, &stat)
+		c, err := w.m.openContent(dir, e.Name, &stat)
 		switch {
 		case err == nil:
 			return stopping{c, w.ctx}, nil
@@ -215,7 +215,7 @@ func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 		return nil, err
 	}
 	// Whatever else the name leads to meanwhile, the content that goes with this is that of the inode that was listed.
-	op.Meta, err = w.m.meta(d.dir, e.Name, &stat)
+	op.Meta, err = w.m.fileMeta(d.dir, &e)
 	return op, err
 }
 

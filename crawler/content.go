@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,14 +21,14 @@ func unixTime(t beneath.Time) time.Time { return time.Unix(t.Sec, int64(t.Nsec))
 
 // openContent opens the file name below d for sending. It must still be the inode that was listed as listed; if it has
 // changed since, its content ends as torn.
-func openContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error) {
+func (m *master) openContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error) {
 	f, err := d.OpenQuietly(name)
 	if err != nil {
 		return nil, err
 	}
-	c := &content{file: f, listed: *listed}
+	c := &content{file: f, listed: *listed, small: m.small}
 	if err := c.begin(); err != nil {
-		f.Close()
+		c.Close()
 		return nil, err
 	}
 	return c, nil
@@ -56,7 +57,9 @@ type content struct {
 	size   int64
 	sparse bool
 	buf    []byte
-	whole  bool // buf holds all of it
+	small  *sync.Pool // of buffers for small files
+	lent   *[]byte    // one of them, until Close
+	whole  bool       // buf holds all of it
 	off    int64
 	data   int64 // end of the run of data that off lies in
 	end    slave.End
@@ -67,7 +70,7 @@ type content struct {
 func (c *content) readWhole() (bool, error) {
 	size := c.listed.Size
 	for range rereads {
-		buf := make([]byte, size+1)
+		buf := c.room(int(size) + 1)
 		n, err := c.file.ReadUpTo(buf, 0)
 		if err != nil {
 			return false, err
@@ -89,6 +92,24 @@ func (c *content) readWhole() (bool, error) {
 		}
 	}
 	return c.whole, nil
+}
+
+// room gives n bytes, of a buffer that small files share where that is large enough.
+func (c *content) room(n int) []byte {
+	if n > smallBuffer {
+		return make([]byte, n)
+	}
+	if c.lent == nil {
+		c.lent = c.small.Get().(*[]byte)
+	}
+	return (*c.lent)[:n]
+}
+
+// smallBuffer is the length of the buffers that small files share, one after the other.
+const smallBuffer = 64 << 10
+
+func newSmallBuffers() *sync.Pool {
+	return &sync.Pool{New: func() any { b := make([]byte, smallBuffer); return &b }}
 }
 
 // look describes the file, which must be the inode that was listed.
@@ -181,7 +202,13 @@ func (c *content) finish(err error) (slave.Piece, error) {
 func (c *content) End() slave.End { return c.end }
 
 // Close implements slave.Content.
-func (c *content) Close() error { return c.file.Close() }
+func (c *content) Close() error {
+	if c.lent != nil {
+		c.small.Put(c.lent)
+		c.lent, c.buf = nil, nil
+	}
+	return c.file.Close()
+}
 
 // stopping is a content that ends with an error once its crawl is given up, so that a batch under way, which is awaited,
 // does not take as long as a large file does.

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +30,7 @@ type master struct {
 	mark   xtime.Time // the volume mark at the beginning of the crawl
 	mount  uint64     // of the root: entries seen through another mount may refuse marks
 	record xtime.Namespace
+	small  *sync.Pool // of buffers for the contents of small files
 }
 
 // directory is one opened directory with what was read of it before it was listed.
@@ -42,7 +46,7 @@ func newMaster(o *Options) (*master, error) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNotMaster, o.Path, err)
 	}
 	return &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
-		record: o.Tree.Info().Namespace}, nil
+		record: o.Tree.Info().Namespace, small: newSmallBuffers()}, nil
 }
 
 // check proves that the path still leads to the tree that the volume was made of.
@@ -173,9 +177,38 @@ func (m *master) list(d *beneath.Dir, part, parts uint32, atRoot bool) (names []
 	return names, total, err
 }
 
-// entry reads one entry: the xtime first, so that a change after it has a newer one (invariant 4).
+// reader reads the entries of one directory.
+type reader struct {
+	m   *master
+	dir *beneath.Dir
+	// unmarked is a guess: the next entry carries no xtime, as the one before it. Then one list of its xattrs tells that,
+	// and mostly that it has none at all, which saves a call where it is shipped.
+	unmarked bool
+}
+
+// xtime reads an entry's xtime. bare tells that it carries no xattr of any name.
+func (r *reader) xtime(name string) (t xtime.Time, bare bool, err error) {
+	if r.unmarked {
+		attrs, err := r.dir.Listxattr(name)
+		if err != nil || !slices.Contains(attrs, r.m.names.Xtime) {
+			return 0, len(attrs) == 0, err
+		}
+	}
+	t, err = r.dir.Xtime(name, &r.m.names)
+	r.unmarked = t == 0
+	return t, false, err
+}
+
+// entry reads one entry of any directory.
 func (m *master) entry(d *beneath.Dir, name string) (plan.Entry, error) {
-	t, err := d.Xtime(name, &m.names)
+	r := reader{m: m, dir: d}
+	return r.entry(name)
+}
+
+// entry reads one entry: the xtime first, so that a change after it has a newer one (invariant 4).
+func (r *reader) entry(name string) (plan.Entry, error) {
+	m, d := r.m, r.dir
+	t, bare, err := r.xtime(name)
 	if err != nil {
 		return plan.Entry{}, err
 	}
@@ -188,7 +221,7 @@ func (m *master) entry(d *beneath.Dir, name string) (plan.Entry, error) {
 		return plan.Entry{}, err
 	}
 	kind := slave.KindOf(st.Mode)
-	out := plan.Entry{Name: name, Kind: kind, Stat: st,
+	out := plan.Entry{Name: name, Kind: kind, Stat: st, Bare: bare && quiet(&st),
 		Record: slave.Record{GFID: gfid, Xtime: m.effective(t, kind, &st)},
 		Always: kind == slave.Dir && m.refusesMarks(kind, &st)}
 	if kind == slave.Symlink && !kind.CarriesRecord(m.record) {
@@ -196,6 +229,14 @@ func (m *master) entry(d *beneath.Dir, name string) (plan.Entry, error) {
 	}
 	return out, err
 }
+
+// quietTime is how long an inode must not have changed to have been the same when its xattrs were listed, a moment before:
+// far longer than the kernel's clock for file times is behind.
+const quietTime = 2 * time.Second
+
+// quiet tells whether nothing of the inode has just changed. Whoever cannot be marked is known by its ctime alone, so what
+// was read before that must not be older.
+func quiet(st *beneath.Stat) bool { return time.Since(unixTime(st.Ctime)) > quietTime }
 
 // metaOf reads what an operation without content needs beyond the listing, of the very inode that was listed: another
 // that has taken its name must not lend it its target or its attributes.
@@ -219,9 +260,22 @@ func (m *master) metaOf(d *beneath.Dir, e *plan.Entry) (slave.Meta, error) {
 	return m.meta(inode, "", &st)
 }
 
+// fileMeta is meta for a file as it was listed. An xattr that it got since then changed its ctime, so that the content
+// that goes with this is a torn one.
+func (m *master) fileMeta(d *beneath.Dir, e *plan.Entry) (slave.Meta, error) {
+	if e.Bare {
+		return plainMeta(&e.Stat), nil
+	}
+	return m.meta(d, e.Name, &e.Stat)
+}
+
+func plainMeta(st *beneath.Stat) slave.Meta {
+	return slave.Meta{Mode: st.Mode & 07777, UID: st.UID, GID: st.GID, Mtime: st.Mtime, Size: st.Size, Rdev: st.Rdev}
+}
+
 // meta reads what an operation needs beyond the listing.
 func (m *master) meta(d *beneath.Dir, name string, st *beneath.Stat) (slave.Meta, error) {
-	out := slave.Meta{Mode: st.Mode & 07777, UID: st.UID, GID: st.GID, Mtime: st.Mtime, Size: st.Size, Rdev: st.Rdev}
+	out := plainMeta(st)
 	var err error
 	if slave.KindOf(st.Mode) == slave.Symlink {
 		if out.Target, err = d.Readlink(name); err != nil {

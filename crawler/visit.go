@@ -240,8 +240,9 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 // must not count as stale either, so the directory's purge checks again (see stale).
 func (w *crawl) entries(n *node, d *directory, names []beneath.Entry) []plan.Entry {
 	out := make([]plan.Entry, 0, len(names))
+	r := reader{m: w.m, dir: d.dir, unmarked: true}
 	for _, e := range names {
-		m, err := w.m.entry(d.dir, e.Name)
+		m, err := r.entry(e.Name)
 		switch {
 		case err == nil:
 			out = append(out, m)

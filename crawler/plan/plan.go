@@ -22,6 +22,7 @@ type Entry struct {
 	Target string // of a symbolic link, where the slave cannot carry records on one
 	// Always is set on a directory that refuses marks: nothing can be concluded from its xtime, so it is always entered.
 	Always bool
+	Bare   bool // it carries no xattr: there is none to read; false where that is not known
 }
 
 // How says in which way an entry that is no directory is brought over.
