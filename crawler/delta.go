@@ -8,28 +8,52 @@ import (
 	"georep/slave/delta"
 )
 
-// index fetches the signature of the basis; nil where there is none, or where nothing is missing.
-func (s *sending) index() (*delta.Index, error) {
-	if s.state.BlockSize == 0 || len(missing(s.state.Have, s.spec.Size)) == 0 {
-		return nil, nil
-	}
+// sendDeltas sends the ranges that are missing, of which the basis may have parts. What is unchanged in place goes while
+// the signature still comes.
+func (s *sending) sendDeltas(ranges []slave.Range) error {
 	q := slave.SumsQuery{GFID: s.spec.GFID, Version: s.spec.Version, Key: delta.NewKey()}
-	x, err := delta.NewIndex(q.Key, delta.Shape{Size: s.state.BasisSize, Block: s.state.BlockSize}, delta.MaxBlocks)
+	sums, err := delta.NewGrowing(q.Key, delta.Shape{Size: s.state.BasisSize, Block: s.state.BlockSize})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var blocks []delta.Block
-	r, err := s.w.c.opts.Tree.Sums(s.ctx, q, func(first int64, sums []byte) error {
-		var err error
-		if blocks, err = delta.ParseBlocks(blocks[:0], sums); err != nil {
+	s.group.Go(func() error { return s.fetch(q, sums) })
+	if s.comparable() {
+		if ranges, err = s.sendInPlace(sums); err != nil {
 			return err
 		}
-		return x.Add(first, blocks)
+	}
+	if len(ranges) == 0 {
+		return nil
+	}
+	index, err := sums.Index(s.ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		if err := s.sendDelta(r, index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch gets the signature of the basis.
+func (s *sending) fetch(q slave.SumsQuery, sums *delta.Growing) error {
+	var blocks []delta.Block
+	r, err := s.w.c.opts.Tree.Sums(s.ctx, q, func(first int64, text []byte) error {
+		var err error
+		if blocks, err = delta.ParseBlocks(blocks[:0], text); err != nil {
+			return err
+		}
+		return sums.Add(first, blocks)
 	})
 	if err != nil {
-		return nil, &sessionError{err}
+		err = &sessionError{err}
+	} else {
+		err = r.Err
 	}
-	return x, r.Err
+	sums.End(err)
+	return err
 }
 
 // sendDelta sends a range of which the basis may have parts.

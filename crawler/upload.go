@@ -215,17 +215,12 @@ func sourceError(err error) error {
 
 // send sends what the slave does not have yet.
 func (s *sending) send() error {
-	index, err := s.index()
-	if err != nil {
-		return err
+	ranges := missing(s.state.Have, s.spec.Size)
+	if s.state.BlockSize != 0 && len(ranges) > 0 {
+		return s.sendDeltas(ranges)
 	}
-	for _, r := range missing(s.state.Have, s.spec.Size) {
-		if index != nil {
-			err = s.sendDelta(r, index)
-		} else {
-			err = s.sendPlain(r)
-		}
-		if err != nil {
+	for _, r := range ranges {
+		if err := s.sendPlain(r); err != nil {
 			return err
 		}
 	}

@@ -17,33 +17,34 @@
 // hashed in vain: of a basis of S bytes, S / 2^32 bytes hashed for every byte read, which for 1 TiB is 256. And anyone
 // can write a file in which it is met at every byte; then the strong hash runs over a block for each of them, which is
 // hours for one file of 1 GiB. The modulus is a Mersenne prime, so that rolling costs one multiplication and no
-// division.
+// division. Of the sum the lowest 40 bits count: by chance no more than a byte is hashed for every byte read, whatever
+// the size of the basis, and three bytes less a block go over the wire.
 //
-// The strong sum is GMAC (AES-128-GCM over no text and the block as additional data) with the full tag of 16 bytes and
+// The strong sum is GMAC (AES-128-GCM over no text and the block as additional data), the first 12 bytes of its tag, with
 // a nonce that is always the same. As a signature over a wire that would be a misuse, for tags under one nonce give the
 // key away; here the tags are seen only by both ends, who have the key anyway, and what is left is GHASH, a polynomial
 // over GF(2^128) at a secret point. Two different blocks of n bytes are equal under it with probability of about n/16 /
-// 2^128 at most, whoever chose them, as long as the key was not known to him. With AES and carry-less multiplication in
+// 2^96 at most, whoever chose them, as long as the key was not known to him. With AES and carry-less multiplication in
 // hardware it is four to five times as quick as SHA-256 with SHA instructions (measured: 7 to 9 against 1.9 GB/s), and
 // on the quick path it is all there is to do. A slave who means ill can claim to have what it has not; it only ruins
 // its own copy, which it can do anyway.
 //
 // # Block sizes
 //
-// A signature of 24 bytes a block for a file of S bytes costs 24*S/B, and each place that changed costs about B, so the
+// A signature of 17 bytes a block for a file of S bytes costs 17*S/B, and each place that changed costs about B, so the
 // best B grows with the square root of S. BlockSize takes the power of two from sqrt(2*S) on, which puts the two in
-// balance at some six scattered places, within these bounds: 2 KiB, below which a signature is not small against the
+// balance at some four scattered places, within these bounds: 2 KiB, below which a signature is not small against the
 // file; a multiple of 4 KiB beyond the smallest files, so that blocks in place can be shared by the file system
 // (reflink); 128 KiB, for beyond that it is not the signature (a 5000th of the file) that hurts. Only where more than
 // MaxBlocks would be needed, from 128 GiB on, do blocks grow further, to 8 MiB. What a file has beyond 8 TiB has no
 // signature and is sent.
 //
 //	size        block     signature
-//	1 MiB       2 KiB     12 KiB
-//	16 MiB      8 KiB     48 KiB
-//	1 GiB       64 KiB    384 KiB
-//	100 GiB     128 KiB   18.8 MiB
-//	1 TiB       1 MiB     24 MiB
+//	1 MiB       2 KiB     8.5 KiB
+//	16 MiB      8 KiB     34 KiB
+//	1 GiB       64 KiB    272 KiB
+//	100 GiB     128 KiB   13.3 MiB
+//	1 TiB       1 MiB     17 MiB
 //
 // # Holes
 //
@@ -62,7 +63,8 @@
 // # Time
 //
 // Content in place is read at the speed of the strong hash: the block that follows the last one found is tried first,
-// then the one at the same offset. New content is read at the speed of the rolling sum, and of one bit looked up in a
+// then the one at the same offset. It can be read while the signature is still coming (Growing), so that the two ends
+// work at the same time. New content is read at the speed of the rolling sum, and of one bit looked up in a
 // filter for each byte. Whatever the content, each byte is hashed a fixed number of times but for weak sums that are
 // equal by chance; finding a block takes at most O(log blocks), also for a signature that is made to be slow. Only a
 // slave that means ill, for it has the key, can have a block hashed in vain at every byte of a file that it foresees;

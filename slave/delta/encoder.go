@@ -24,7 +24,7 @@ type Encoder struct {
 
 	lit, pos int64
 	warm     bool   // rolled is the weak sum of the block from pos on, and that is not in the index
-	rolled   uint64 // not canonical
+	rolled   uint64 // neither canonical nor shortened
 	// expected is the block of the basis that follows on the last one found, if pos is at expectedAt.
 	expected, expectedAt int64
 
@@ -182,8 +182,8 @@ func (e *Encoder) start() {
 	if e.index.full == 0 {
 		return
 	}
-	e.rolled = e.sums.weak(e.bytes(e.pos, e.pos+e.block))
-	e.lookup(e.rolled)
+	e.rolled = e.sums.polynomial(e.bytes(e.pos, e.pos+e.block))
+	e.lookup(shorten(e.rolled))
 }
 
 // scan goes on until a block is found, or the buffer's end, or there is something else to be done.
@@ -212,7 +212,7 @@ func (e *Encoder) roll(limit int64) bool {
 	start := e.pos
 	for i, c := range in {
 		h = step(h, point, leaving[out[i]]+uint64(c))
-		if w := canonical(h); filter.get(w) {
+		if w := shorten(h); filter.get(w) {
 			if e.pos = start + int64(i) + 1; e.lookup(w) {
 				return true
 			}

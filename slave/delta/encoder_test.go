@@ -187,7 +187,7 @@ func TestWeakCollisions(t *testing.T) {
 	for _, has := range []bool{false, true} {
 		blocks := make([]Block, n)
 		for i := range blocks {
-			blocks[i] = Block{Weak: right.Weak, Strong: [16]byte(random(16, uint64(i)))}
+			blocks[i] = Block{Weak: right.Weak, Strong: [StrongSize]byte(random(StrongSize, uint64(i)))}
 		}
 		basis := make([]byte, n*b)
 		if has {

@@ -40,7 +40,7 @@ type Index struct {
 type filter []uint64
 
 const (
-	secondBit = 25
+	secondBit = 15
 	// maxFilter is the binary logarithm of the longest filter: 4 MiB, 32 bits a block at MaxBlocks.
 	maxFilter = 19
 )
@@ -128,7 +128,7 @@ func (x *Index) Seal() {
 		return
 	}
 	width := bits.Len(uint(x.full - 1)) // of the directory, in bits: one place a block or up to two
-	x.shift = 61 - width
+	x.shift = weakBits - width
 	x.filter = make(filter, 1<<min(width, maxFilter))
 	x.directory = make([]uint32, 1<<width+1)
 	x.order = make([]uint32, x.full)

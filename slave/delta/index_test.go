@@ -13,7 +13,7 @@ func testBlocks(n int, seed uint64, kinds int) []Block {
 	blocks := make([]Block, n)
 	for i := range blocks {
 		k := uint64(r.IntN(kinds))
-		blocks[i] = Block{Weak: k / 3 * 0x9e3779b97f4a7c15 % prime, Strong: [16]byte{byte(k), byte(k >> 8), byte(k >> 16)}}
+		blocks[i] = Block{Weak: k / 3 * 0x9e3779b97f4a7c15 & weakMask, Strong: [StrongSize]byte{byte(k), byte(k >> 8), byte(k >> 16)}}
 	}
 	return blocks
 }
@@ -68,13 +68,13 @@ func checkIndex(t *testing.T, blocks []Block, gaps bool) {
 		if !x.filter.get(b.Weak) {
 			t.Fatalf("block %d is not in the filter", n)
 		}
-		b.Strong[15] = 1
+		b.Strong[StrongSize-1] = 1
 		if _, ok := x.find(b); ok {
 			t.Fatal("found what is not there")
 		}
 	}
 	for range 1000 {
-		if w := r.Uint64N(prime); x.has(w) && !slices.ContainsFunc(blocks, func(b Block) bool { return b.Weak == w }) {
+		if w := r.Uint64N(1 << weakBits); x.has(w) && !slices.ContainsFunc(blocks, func(b Block) bool { return b.Weak == w }) {
 			t.Fatal("has a sum that is not there")
 		}
 	}
@@ -148,7 +148,7 @@ func TestIndexMemory(t *testing.T) {
 	for n := int64(0); n < MaxBlocks; {
 		part := blocks[:min(int64(len(blocks)), MaxBlocks-n)]
 		for i := range part {
-			part[i].Weak = r.Uint64N(prime)
+			part[i].Weak = r.Uint64N(1 << weakBits)
 		}
 		if err := x.Add(n, part); err != nil {
 			t.Fatal(err)

@@ -10,17 +10,21 @@ import (
 
 // Block holds the sums of one block.
 type Block struct {
-	Weak   uint64 // below 2^61-1
+	Weak   uint64 // below 2^40
 	Strong [StrongSize]byte
 }
 
 // EncodedSize is the length of a Block on the wire, in bytes: the weak sum, big-endian, and the strong one.
-const EncodedSize = 8 + StrongSize
+const EncodedSize = weakSize + StrongSize
+
+const weakSize = weakBits / 8
 
 // AppendBlocks appends the blocks' wire form to b.
 func AppendBlocks(b []byte, blocks []Block) []byte {
 	for i := range blocks {
-		b = binary.BigEndian.AppendUint64(b, blocks[i].Weak)
+		var weak [8]byte
+		binary.BigEndian.PutUint64(weak[:], blocks[i].Weak)
+		b = append(b, weak[8-weakSize:]...)
 		b = append(b, blocks[i].Strong[:]...)
 	}
 	return b
@@ -32,10 +36,9 @@ func ParseBlocks(blocks []Block, b []byte) ([]Block, error) {
 		return blocks, fmt.Errorf("%d bytes of block sums, not a multiple of %d: %w", len(b), EncodedSize, ErrMalformed)
 	}
 	for ; len(b) > 0; b = b[EncodedSize:] {
-		block := Block{Weak: binary.BigEndian.Uint64(b), Strong: [StrongSize]byte(b[8:EncodedSize])}
-		if block.Weak >= prime {
-			return blocks, fmt.Errorf("weak sum %#x: %w", block.Weak, ErrMalformed)
-		}
+		var weak [8]byte
+		copy(weak[8-weakSize:], b)
+		block := Block{Weak: binary.BigEndian.Uint64(weak[:]), Strong: [StrongSize]byte(b[weakSize:EncodedSize])}
 		blocks = append(blocks, block)
 	}
 	return blocks, nil

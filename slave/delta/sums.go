@@ -19,8 +19,14 @@ func NewKey() Key {
 	return k
 }
 
-// StrongSize is the length of a strong sum, in bytes.
-const StrongSize = 16
+// StrongSize is the length of a strong sum, in bytes: the beginning of a tag of 16.
+const StrongSize = 12
+
+// weakBits is how much of a weak sum counts: its lowest bits.
+const (
+	weakBits = 40
+	weakMask = 1<<weakBits - 1
+)
 
 // prime is 2^61-1, the modulus of the weak sum: 2^61 is 1 modulo it, so high bits are folded onto the low ones.
 const prime = 1<<61 - 1
@@ -36,7 +42,7 @@ type sums struct {
 	powers [8][256]uint64 // powers[j][x] is x*point^j
 	gmac   cipher.AEAD
 	nonce  [12]byte
-	tag    [StrongSize]byte
+	tag    [16]byte
 }
 
 func newSums(key Key) (*sums, error) {
@@ -109,8 +115,14 @@ func step(h, f, t uint64) uint64 {
 	return hi + (lo>>3 + t)
 }
 
-// weak is the weak sum of b, below prime: the sum of b[i]*point^(len(b)-1-i).
-func (s *sums) weak(b []byte) uint64 {
+// weak is the weak sum of b as it is compared.
+func (s *sums) weak(b []byte) uint64 { return shorten(s.polynomial(b)) }
+
+// shorten is what counts of a sum that need not be reduced.
+func shorten(h uint64) uint64 { return canonical(h) & weakMask }
+
+// polynomial is the sum of b[i]*point^(len(b)-1-i), below prime.
+func (s *sums) polynomial(b []byte) uint64 {
 	var h uint64
 	t := &s.powers
 	for ; len(b) >= 8; b = b[8:] {
@@ -129,7 +141,7 @@ func (s *sums) weak(b []byte) uint64 {
 // strong is the strong sum of b.
 func (s *sums) strong(b []byte) [StrongSize]byte {
 	s.gmac.Seal(s.tag[:0], s.nonce[:], nil, b)
-	return s.tag
+	return [StrongSize]byte(s.tag[:StrongSize])
 }
 
 // leaving is what rolling adds for the byte that leaves a window of n bytes: leaving[x] = -x*point^n.
