@@ -1,0 +1,336 @@
+package places
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+)
+
+// Index is what is remembered. Its methods may be called from any goroutine.
+type Index struct {
+	dir    *beneath.Dir
+	before func(op, name string) error
+	limit  int // freshMax
+
+	compacting sync.Mutex // one Compact at a time
+
+	mu     sync.Mutex
+	closed bool
+	log    *os.File
+	end    int64  // of log
+	first  uint64 // the oldest log that no run holds
+	serial uint64 // of log
+	fresh  map[Key]Place
+	noted  []byte // of fresh, not written yet
+	// paths are those of some directories, with all above them, as they follow from what is remembered.
+	paths   map[Key]string
+	runs    []*run // oldest first
+	frozen  int    // so many of the oldest runs are being compacted
+	replace []string
+	base    int64 // slots when compacting was last worth it
+	buf     []byte
+}
+
+// freshMax is how many entries are kept in memory.
+const freshMax = 1 << 15
+
+// ErrClosed is what a closed Index gives.
+var ErrClosed = errors.New("the index of places is closed")
+
+// Open reads what dir holds, which is the caller's to close, after the Index. before, if it is set, is asked before each
+// change to the file system, with the operation and the name; its error is the operation's.
+func Open(dir *beneath.Dir, before func(op, name string) error) (*Index, error) {
+	x := &Index{dir: dir, before: before, limit: freshMax, fresh: map[Key]Place{}, paths: map[Key]string{}, buf: make([]byte, findBuffer)}
+	if err := x.load(); err != nil {
+		x.Close()
+		return nil, fmt.Errorf("open the index of places: %w", err)
+	}
+	return x, nil
+}
+
+// Close forgets the descriptors. What was added is in files. It is idempotent.
+func (x *Index) Close() {
+	x.compacting.Lock()
+	defer x.compacting.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.closed = true
+	if x.log != nil {
+		x.log.Close()
+	}
+	for _, r := range x.runs {
+		r.file.Close()
+	}
+	x.log, x.runs = nil, nil
+}
+
+// Note remembers an entry, in memory until Commit. A later one of the same inode counts.
+func (x *Index) Note(e Entry) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if p, have := x.fresh[e.Key]; have && p == e.Place {
+		return
+	}
+	if _, above := x.paths[e.Key]; above {
+		clear(x.paths)
+	}
+	x.fresh[e.Key] = e.Place
+	x.noted = e.append(x.noted)
+}
+
+// Commit writes what was noted. What an error means for the caller is nothing: some of it may be forgotten.
+func (x *Index) Commit() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return ErrClosed
+	}
+	if len(x.noted) == 0 {
+		return nil
+	}
+	err := x.ask("write", logName(x.serial))
+	if err == nil {
+		_, err = x.log.WriteAt(x.noted, x.end)
+	}
+	if err == nil {
+		x.end += int64(len(x.noted))
+	}
+	x.noted = x.noted[:0]
+	// The same inodes may be told again and again, so that the log grows where the memory does not.
+	if len(x.fresh) >= x.limit || x.end >= 4*int64(x.limit)*slotSize {
+		err = errors.Join(err, x.flush())
+	}
+	return err
+}
+
+// Find tells where an inode was last said to be.
+func (x *Index) Find(k Key) (Place, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.find(k)
+}
+
+// find is Find with mu held.
+func (x *Index) find(k Key) (p Place, ok bool) {
+	p, ok = x.fresh[k]
+	for i := len(x.runs) - 1; i >= 0 && !ok; i-- {
+		p, ok = x.runs[i].find(k, x.buf)
+	}
+	return p, ok && p.Name != ""
+}
+
+// Path follows the directories above an inode, and gives its path below the slave's root.
+func (x *Index) Path(k Key) (string, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	p, ok := x.find(k)
+	if !ok || p.Dir == Root {
+		return p.Name, ok
+	}
+	dir, ok := x.dirPath(p.Dir)
+	return beneath.Join(dir, p.Name), ok
+}
+
+// DirPath is Path for directories that may well be asked about again.
+func (x *Index) DirPath(k Key) (string, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.dirPath(k)
+}
+
+func (x *Index) dirPath(k Key) (path string, ok bool) {
+	var above []Entry
+	for seen := k; k != Root; {
+		if path, ok = x.paths[k]; ok {
+			break
+		}
+		p, ok := x.find(k)
+		if !ok || len(above) > 0 && p.Dir == seen {
+			return "", false // what was told at different times may go round in a circle
+		}
+		if n := len(above); n&(n-1) == 0 {
+			seen = k
+		}
+		above = append(above, Entry{k, p})
+		k = p.Dir
+	}
+	if len(x.paths)+len(above) > maxPaths {
+		clear(x.paths)
+	}
+	for i := len(above) - 1; i >= 0; i-- {
+		path = beneath.Join(path, above[i].Name)
+		x.paths[above[i].Key] = path
+	}
+	return path, true
+}
+
+// maxPaths bounds the directories whose paths are kept.
+const maxPaths = 4096
+
+// Synced says that everything written before the call of a sync that succeeded is durable: what it replaced is removed.
+// written is what Written gave before that sync.
+func (x *Index) Synced(written int) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed || written == 0 {
+		return nil
+	}
+	var err error
+	for _, name := range x.replace[:written] {
+		err = errors.Join(err, x.unlink(name))
+	}
+	x.replace = slices.Delete(x.replace, 0, written)
+	return err
+}
+
+// Written is for Synced.
+func (x *Index) Written() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.replace)
+}
+
+// flush turns the log into a run, and merges. mu is held. What cannot be written is forgotten.
+func (x *Index) flush() error {
+	fresh, first, last := x.fresh, x.first, x.serial
+	x.fresh = map[Key]Place{}
+	if err := x.newLog(last + 1); err != nil {
+		x.end = 0
+		return errors.Join(err, x.log.Truncate(0))
+	}
+	for s := first; s <= last; s++ {
+		x.replace = append(x.replace, logName(s))
+	}
+	r, err := x.writeFresh(fresh, first, last)
+	if err != nil {
+		return err
+	}
+	x.runs = append(x.runs, r)
+	for n := len(x.runs); n >= x.frozen+2 && x.runs[n-1].slots*2 >= x.runs[n-2].slots; n = len(x.runs) {
+		lowest := n == 2
+		r, err := x.merge(x.runs[n-2:], func(e *Entry) (bool, error) { return e.Name != "" || !lowest, nil })
+		if err != nil {
+			return err
+		}
+		x.swap(n-2, n, r)
+	}
+	return nil
+}
+
+// swap puts a run in the place of those from i to j, which it holds. mu is held.
+func (x *Index) swap(i, j int, r *run) {
+	for _, old := range x.runs[i:j] {
+		if name := runName(old.from, old.to); name != runName(r.from, r.to) {
+			x.replace = append(x.replace, name)
+		}
+		old.file.Close()
+	}
+	x.runs = slices.Replace(x.runs, i, j, r)
+}
+
+func (x *Index) writeFresh(fresh map[Key]Place, first, last uint64) (*run, error) {
+	w, err := x.newWriter()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range slices.Sorted(maps.Keys(fresh)) {
+		if err := w.add(&Entry{k, fresh[k]}); err != nil {
+			w.file.Close()
+			return nil, err
+		}
+	}
+	return w.finish(first, last, false)
+}
+
+// Compact removes what is not known any more, once that may be half: entries without a place, and those in directories
+// without one. It takes about as long as reading all, and others go on meanwhile; live tells whether it may.
+func (x *Index) Compact(live func() bool) error {
+	x.compacting.Lock()
+	defer x.compacting.Unlock()
+	runs := x.freeze()
+	if len(runs) == 0 {
+		return nil
+	}
+	known := map[Key]bool{Root: true}
+	r, err := x.merge(runs, func(e *Entry) (bool, error) {
+		if !live() {
+			return false, ErrClosed
+		}
+		have, asked := known[e.Dir]
+		if !asked {
+			if len(known) > freshMax {
+				known = map[Key]bool{Root: true}
+			}
+			_, have = x.Find(e.Dir)
+			known[e.Dir] = have
+		}
+		return have && e.Name != "", nil
+	})
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.frozen = 0
+	if err != nil {
+		return err
+	}
+	x.swap(0, len(runs), r)
+	x.base = x.total()
+	return nil
+}
+
+// freeze takes the runs that are worth to be compacted out of what is merged.
+func (x *Index) freeze() []*run {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed || x.total() < 2*x.base+int64(x.limit) {
+		return nil
+	}
+	x.frozen = len(x.runs)
+	return slices.Clone(x.runs)
+}
+
+func (x *Index) total() (slots int64) {
+	for _, r := range x.runs {
+		slots += r.slots
+	}
+	return slots
+}
+
+func (x *Index) newLog(serial uint64) error {
+	if err := x.ask("create", logName(serial)); err != nil {
+		return err
+	}
+	f, err := x.dir.OpenFile(logName(serial), unix.O_RDWR|unix.O_CREAT, 0o600)
+	if err != nil {
+		return err
+	}
+	if x.log != nil {
+		x.log.Close()
+	}
+	x.log, x.end, x.first, x.serial = f, 0, serial, serial
+	return nil
+}
+
+func (x *Index) unlink(name string) error {
+	err := x.ask("unlink", name)
+	if err == nil {
+		err = x.dir.Unlink(name)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (x *Index) ask(op, name string) error {
+	if x.before == nil {
+		return nil
+	}
+	return x.before(op, name)
+}

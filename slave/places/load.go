@@ -1,0 +1,134 @@
+package places
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+)
+
+func logName(serial uint64) string { return fmt.Sprintf("log-%016x", serial) }
+
+// span is a run by its name.
+type span struct{ from, to uint64 }
+
+// load reads what is there. What is not whole, or not ours, is removed; so is, after a sync, what something else holds.
+func (x *Index) load() error {
+	logs, spans, err := x.list()
+	if err != nil {
+		return err
+	}
+	// The widest of those that begin at the same place come first, so that what one holds is met after it.
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(b.to, a.to)) })
+	held := func(serial uint64) bool { return len(x.runs) > 0 && serial <= x.runs[len(x.runs)-1].to }
+	for _, s := range spans {
+		if held(s.to) {
+			x.replace = append(x.replace, runName(s.from, s.to))
+			continue
+		}
+		r, err := openRun(x.dir, s.from, s.to)
+		if errors.Is(err, errTorn) {
+			err = x.unlink(runName(s.from, s.to))
+		}
+		if err != nil {
+			return err
+		}
+		if r != nil {
+			x.runs = append(x.runs, r)
+		}
+	}
+	x.base = x.total()
+	slices.Sort(logs)
+	for len(logs) > 0 && held(logs[0]) {
+		x.replace, logs = append(x.replace, logName(logs[0])), logs[1:]
+	}
+	return x.loadLogs(logs)
+}
+
+// list reads the names.
+func (x *Index) list() (logs []uint64, spans []span, err error) {
+	d, err := x.dir.OpenDir("") // a listing of its own
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.Close()
+	var other []string
+	err = d.List(func(e beneath.Entry) error {
+		var s span
+		if n, _ := fmt.Sscanf(e.Name, "run-%x-%x", &s.from, &s.to); n == 2 && e.Name == runName(s.from, s.to) && s.from <= s.to {
+			spans = append(spans, s)
+		} else if n, _ := fmt.Sscanf(e.Name, "log-%x", &s.from); n == 1 && e.Name == logName(s.from) {
+			logs = append(logs, s.from)
+		} else if e.Name == newName {
+			other = append(other, e.Name)
+		}
+		return nil
+	})
+	for _, name := range other {
+		err = errors.Join(err, x.unlink(name))
+	}
+	return logs, spans, err
+}
+
+// loadLogs reads the logs, of which the last is gone on with.
+func (x *Index) loadLogs(logs []uint64) error {
+	if len(logs) == 0 {
+		next := uint64(1)
+		if n := len(x.runs); n > 0 {
+			next = x.runs[n-1].to + 1
+		}
+		return x.newLog(next)
+	}
+	for _, s := range logs {
+		f, err := x.dir.OpenFile(logName(s), unix.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		if x.log != nil {
+			x.log.Close()
+		}
+		x.log, x.serial = f, s
+		if err := x.loadLog(f); err != nil {
+			return err
+		}
+	}
+	x.first = logs[0]
+	return nil
+}
+
+// loadLog reads one. What a crash left at its end is written over.
+func (x *Index) loadLog(f *os.File) error {
+	x.end = 0
+	buf, have := make([]byte, 256<<10), 0
+	for {
+		n, err := f.ReadAt(buf[have:], x.end+int64(have))
+		if err != nil && err != io.EOF {
+			return err
+		}
+		have += n
+		used := x.take(buf[:have], err == io.EOF)
+		x.end += int64(used)
+		have = copy(buf, buf[used:have])
+		if err == io.EOF {
+			return nil
+		}
+	}
+}
+
+// take remembers the entries in b, and tells how much of it is done with: all but what may go on behind its end.
+func (x *Index) take(b []byte, last bool) (used int) {
+	for len(b)-used >= slotSize && (last || len(b)-used >= maxSlots*slotSize) {
+		e, n, ok := cut(b[used:])
+		if ok {
+			x.fresh[e.Key] = e.Place
+		}
+		used += n
+	}
+	return used
+}
