@@ -32,8 +32,9 @@ type Tree interface {
 	Info() Info
 	// Survey reads the state of directories: one DirState a query, in order.
 	Survey(ctx context.Context, queries []Query) ([]DirState, error)
-	// Find tells for each GFID where the slave has that inode apart from the names that a survey shows: parked, or
-	// known under other names. One Found a GFID, in order.
+	// Find tells for each GFID where the slave has that inode: parked, or in the tree. It answers by what the slave
+	// remembers, checked in the tree: no listing, and no proof that it does not have what it does not find. One Found a
+	// GFID, in order.
 	Find(ctx context.Context, gfids []xtime.GFID) ([]Found, error)
 	// Hash digests files, to adopt what the slave already holds. One HashResult a path, in order.
 	Hash(ctx context.Context, paths []string) ([]HashResult, error)
@@ -147,8 +148,8 @@ type EntryState struct {
 // Found is the answer of Find.
 type Found struct {
 	Parked bool   // an OpUnpark can put it under a new name
-	Path   string // where Linked: one of its names; where Parked within a directory: OpUnpark's From
-	Linked bool   // an OpLink can give it a further name
+	Path   string // where Parked within a directory: OpUnpark's From; else a path in the tree, "" if there is none
+	Linked bool   // an OpLink can give it a further name: it is in the tree, and no directory
 	Record Record
 }
 

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/places"
 )
 
 // maxNames bounds the names that are kept of one inode. Those beyond are found by a search when they are needed.
@@ -23,6 +25,14 @@ type index struct {
 	at      xtime.Time // of the inode when want was read
 	settled bool       // a search of the whole master found want
 	names   []string
+	dirs    []places.Key // of each name, the directory that it lies in; Root where that is the root, or not known
+}
+
+// add takes in a name, where it is new.
+func (idx *index) add(name string, dir places.Key) {
+	if !slices.Contains(idx.names, name) && len(idx.names) < maxNames {
+		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
+	}
 }
 
 // learn takes over what an operation says of the number of names, unless something later is known: operations that read
@@ -42,8 +52,25 @@ func indexPath(g xtime.GFID) (dir, name string) {
 	return s[:2], s
 }
 
-// readIndex reads what is known of g's names; nothing, or what a crash tore, gives an empty index.
+// readIndex reads what is known of g's names; nothing, or what a crash tore, gives an empty index. A name goes where its
+// directory has gone since.
 func (t *Tree) readIndex(g xtime.GFID) index {
+	was := t.readBook(g)
+	now := was
+	now.names, now.dirs = nil, nil
+	for i, name := range was.names {
+		if was.dirs[i] != places.Root {
+			if dir, ok := t.places.DirPath(was.dirs[i]); ok {
+				_, base := beneath.Split(name)
+				name = beneath.Join(dir, base)
+			}
+		}
+		now.add(name, was.dirs[i])
+	}
+	return now
+}
+
+func (t *Tree) readBook(g xtime.GFID) index {
 	dir, name := indexPath(g)
 	d, err := t.links.OpenPath(dir)
 	if err != nil {
@@ -57,33 +84,49 @@ func (t *Tree) readIndex(g xtime.GFID) index {
 	return parseIndex(text)
 }
 
+// bookForm marks the form of index.text; an earlier one has names without their directories.
+const bookForm = 2
+
 // parseIndex reads the form of index.text. Nothing in it is believed: wrong paths are left out.
 func parseIndex(text []byte) index {
 	head, rest, ok := bytes.Cut(text, []byte("\n"))
 	var idx index
 	var at uint64
-	n, err := fmt.Sscanf(string(head), "%d %d %d %t", &idx.ino, &idx.want, &at, &idx.settled)
-	if !ok || err != nil || n != 4 {
+	var form int
+	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &idx.ino, &idx.want, &at, &idx.settled, &form)
+	if !ok || n < 4 || n == 5 && (err != nil || form != bookForm) {
 		return index{}
 	}
 	idx.at = xtime.Time(at)
-	for len(rest) > 0 && len(idx.names) < maxNames {
+	for len(rest) > 0 {
 		name, tail, whole := bytes.Cut(rest, []byte{0})
+		dir := places.Root
+		if n == 5 {
+			dir, name, whole = cutDir(name, whole)
+		}
 		if whole && len(name) > 0 && allowed(string(name)) {
-			idx.names = append(idx.names, string(name))
+			idx.add(string(name), dir)
 		}
 		rest = tail
 	}
 	return idx
 }
 
+// cutDir takes the directory off a name.
+func cutDir(b []byte, whole bool) (places.Key, []byte, bool) {
+	if len(b) < 16 {
+		return 0, nil, false
+	}
+	k, err := strconv.ParseUint(string(b[:16]), 16, 64)
+	return places.Key(k), b[16:], whole && err == nil
+}
+
 // text is the form that parseIndex reads. Names hold any byte but NUL, which therefore ends them.
 func (idx index) text() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d %d %d %t\n", idx.ino, idx.want, uint64(idx.at), idx.settled)
-	for _, name := range idx.names {
-		b.WriteString(name)
-		b.WriteByte(0)
+	fmt.Fprintf(&b, "%d %d %d %t %d\n", idx.ino, idx.want, uint64(idx.at), idx.settled, bookForm)
+	for i, name := range idx.names {
+		fmt.Fprintf(&b, "%016x%s\x00", uint64(idx.dirs[i]), name)
 	}
 	return b.Bytes()
 }
@@ -145,12 +188,12 @@ func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	}
 	was := t.readIndex(g)
 	now := was
-	now.names = slices.Clone(was.names)
+	now.names, now.dirs = slices.Clone(was.names), slices.Clone(was.dirs)
 	now.learn(op)
 	for _, name := range names {
-		if !slices.Contains(now.names, name) && len(now.names) < maxNames {
-			now.names = append(now.names, name)
-		}
+		dir, _ := beneath.Split(name)
+		key, _ := t.dirKey(name, dir)
+		now.add(name, key)
 	}
 	var err error
 	if now.want != was.want || now.at != was.at || now.settled != was.settled || len(now.names) != len(was.names) {
@@ -201,7 +244,7 @@ func (t *Tree) forgetName(old entry, path string) {
 	idx := t.readIndex(g)
 	var err error
 	if i := slices.Index(idx.names, path); i >= 0 {
-		idx.names = slices.Delete(idx.names, i, i+1)
+		idx.names, idx.dirs = slices.Delete(idx.names, i, i+1), slices.Delete(idx.dirs, i, i+1)
 		err = t.writeIndex(g, idx)
 	}
 	if old.st.Nlink > 1 {
@@ -307,7 +350,7 @@ func (t *Tree) readPending(name string) *pendingGroup {
 	}
 	p.mark, p.Group = m, slave.Group{GFID: g, Ino: m.ino}
 	idx := t.readIndex(g)
-	names := t.verified(g, idx.names, "")
+	names := t.knownNames(g, idx.names, "")
 	t.addNames(p, names)
 	for _, n := range names {
 		p.Short = p.Short || t.liveNames(g, idx.names, n.st) < idx.want

@@ -8,6 +8,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/places"
 )
 
 // fewFiles is how many staged files are cheaper to sync one by one than with their whole file system.
@@ -16,6 +17,7 @@ const fewFiles = 4
 // committer is the state of the goroutine that changes the tree.
 type committer struct {
 	dirs   map[string]*beneath.Dir // parents that this group opened
+	keys   map[string]places.Key   // of directories, as long as dirs has what is above them
 	stamps []stamp                 // published, and waiting for the next sync
 	holds  holds
 }
@@ -29,7 +31,7 @@ type stamp struct {
 // runCommitter takes group after group until the Tree is closed. Stamps that wait when nothing else does get a sync of
 // their own.
 func (t *Tree) runCommitter() {
-	t.work.dirs = map[string]*beneath.Dir{}
+	t.work.dirs, t.work.keys = map[string]*beneath.Dir{}, map[string]places.Key{}
 	defer t.forgetDirs()
 	for {
 		if t.live(context.Background()) != nil {
@@ -40,7 +42,7 @@ func (t *Tree) runCommitter() {
 		case len(group) > 0:
 			t.runGroup(group)
 		case len(t.work.stamps) > 0:
-			t.settle(t.sys.syncfs(t.dir))
+			t.settle(t.syncAll())
 		default:
 			select {
 			case <-t.queue.wake:
@@ -70,6 +72,7 @@ func (t *Tree) runGroup(group []*ticket) {
 		}
 	}
 	t.forgetDirs()
+	t.commitPlaces()
 }
 
 // stagedIn collects what the group has in staging: the operations that failed there already, and those that stage
@@ -94,7 +97,7 @@ func (t *Tree) syncStaged(staged []*item) error {
 	}
 	switch {
 	case len(t.work.stamps) > 0 || !few:
-		return t.sys.syncfs(t.dir)
+		return t.syncAll()
 	}
 	for _, it := range staged {
 		if err := t.syncOne(it); err != nil {
@@ -205,6 +208,8 @@ func (t *Tree) run(tk *ticket, it *item) {
 	if !it.done {
 		if err := t.publish(it); err != nil {
 			t.fail(it, err)
+		} else {
+			t.notePlace(op)
 		}
 	}
 	t.drop(it) // where publishing did without it
@@ -282,6 +287,7 @@ func (t *Tree) forgetDirs() {
 		d.Close()
 		delete(t.work.dirs, path)
 	}
+	clear(t.work.keys)
 }
 
 // openDir opens a directory of the tree without the right to list it.

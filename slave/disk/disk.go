@@ -15,6 +15,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/places"
 )
 
 // ErrClosed is what calls give once Close was called.
@@ -41,6 +42,8 @@ type Tree struct {
 	trash   *beneath.Dir
 	links   *beneath.Dir
 	pending *beneath.Dir
+	where   *beneath.Dir
+	places  *places.Index
 	lock    *os.File
 
 	names  xtime.Names
@@ -124,6 +127,10 @@ func (t *Tree) setup(o Options) error {
 	if err := t.openAreas(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
+	var err error
+	if t.places, err = places.Open(t.where, t.sys.before); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
 	ns, err := t.base.ProbeNamespace()
 	if err != nil {
 		return fmt.Errorf("slave %s: its file system takes no extended attributes: %w: %w", o.Path, slave.ErrUnfit, err)
@@ -183,7 +190,10 @@ func (t *Tree) leave() {
 // release closes every descriptor. It may run twice.
 func (t *Tree) release() {
 	t.closeUploads()
-	for _, d := range []*beneath.Dir{t.pending, t.links, t.trash, t.parked, t.partial, t.staging, t.base, t.dir} {
+	if t.places != nil {
+		t.places.Close()
+	}
+	for _, d := range []*beneath.Dir{t.where, t.pending, t.links, t.trash, t.parked, t.partial, t.staging, t.base, t.dir} {
 		if d != nil {
 			d.Close()
 		}

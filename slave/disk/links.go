@@ -18,6 +18,12 @@ type named struct {
 
 // verify tells whether path is a name of the inode on record as g.
 func (t *Tree) verify(g xtime.GFID, path string) (named, bool) {
+	n, ok := t.leadsTo(g, path)
+	return n, ok && n.kind != slave.Dir
+}
+
+// leadsTo is verify for inodes of any kind.
+func (t *Tree) leadsTo(g xtime.GFID, path string) (named, bool) {
 	dir, name := beneath.Split(path)
 	d, err := t.openDir(dir)
 	if err != nil {
@@ -25,7 +31,7 @@ func (t *Tree) verify(g xtime.GFID, path string) (named, bool) {
 	}
 	defer d.Close()
 	e, err := t.look(place{d, name})
-	ok := err == nil && e.there && e.kind != slave.Dir && e.rec.GFID == g
+	ok := err == nil && e.there && e.rec.GFID == g
 	return named{path, e}, ok
 }
 
@@ -81,7 +87,7 @@ func (t *Tree) liveNames(g xtime.GFID, names []string, st beneath.Stat) uint32 {
 func (t *Tree) replaceGroup(it *item, p place, old entry) error {
 	op := it.op
 	g := op.Record.GFID
-	others := t.verified(g, t.readIndex(g).names, op.Path)
+	others := t.knownNames(g, t.readIndex(g).names, op.Path)
 	if op.Links > 1 {
 		others = append(others, t.hiddenNames(op, old, others)...)
 	}
@@ -322,7 +328,7 @@ func (t *Tree) source(op *slave.Op) (best named, ok bool) {
 			return n, true
 		}
 	}
-	for _, n := range t.verified(g, t.readIndex(g).names, op.Path) {
+	for _, n := range t.knownNames(g, t.readIndex(g).names, op.Path) {
 		if fits(n) && (!ok || newer(n.rec, best.rec, op.Record)) {
 			best, ok = n, true
 		}

@@ -193,6 +193,9 @@ func (t *Tree) makeWay(it *item, p place, old entry, kind slave.Kind) error {
 	return nil
 }
 
+// maxForgotten bounds the inodes that one Clean forgets the places of; the others are forgotten when they are met.
+const maxForgotten = 100_000
+
 // Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged and left. The error
 // is ctx's, or the end of the session.
 func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
@@ -203,18 +206,22 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 	t.cleanMu.Lock()
 	defer t.cleanMu.Unlock()
 	limit := time.Now().Unix() - olderThan
+	var gone []xtime.GFID
 	err := eachName(t.parked, func(name string) error {
 		if err := t.live(ctx); err != nil {
 			return err
 		}
 		if err := t.discard(name, limit); err != nil {
 			t.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
+		} else if g, err := xtime.ParseGFID(name); err == nil && len(gone) < maxForgotten {
+			gone = append(gone, g)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	t.forgetPlaces(gone)
 	t.forgetWithin()
 	t.lookForDirs()
 	if err := t.cleanUploads(ctx, limit); err != nil {
@@ -349,7 +356,7 @@ func (t *Tree) moveUp(p place) error {
 	return t.move(p, place{t.trash, t.stagingName()}, entry{kind: slave.Dir})
 }
 
-// Find tells which inodes the slave has parked, or knows other names of.
+// Find tells which inodes the slave has, in the tree or parked.
 func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
 	if err := t.enter(); err != nil {
 		return nil, err
@@ -375,6 +382,9 @@ func (t *Tree) find(g xtime.GFID) slave.Found {
 		if n, ok := t.verify(g, name); ok {
 			return slave.Found{Linked: true, Path: name, Record: n.rec}
 		}
+	}
+	if n, ok := t.placed(g); ok {
+		return slave.Found{Linked: n.kind != slave.Dir, Path: n.path, Record: n.rec}
 	}
 	pk, err := t.look(place{t.parked, g.String()})
 	if err == nil && pk.there && pk.rec.GFID == g {

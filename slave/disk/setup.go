@@ -149,7 +149,8 @@ func (t *Tree) openAreas() error {
 	areas := []struct {
 		name string
 		dir  **beneath.Dir
-	}{{"staging", &t.staging}, {"partial", &t.partial}, {"parked", &t.parked}, {"trash", &t.trash}, {"links", &t.links}, {"pending", &t.pending}}
+	}{{"staging", &t.staging}, {"partial", &t.partial}, {"parked", &t.parked}, {"trash", &t.trash}, {"links", &t.links},
+		{"pending", &t.pending}, {"places", &t.where}}
 	for _, a := range areas {
 		d, err := t.area(t.base, a.name)
 		if err != nil {
