@@ -45,8 +45,7 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 // same inode, and keeps in mind what lacks some, for checkGroups.
 func (w *crawl) short(n *node, entries []plan.Entry) {
 	for _, e := range entries {
-		w.send(n, task{op: slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record,
-			Links: e.Stat.Nlink, Ino: e.Stat.Ino}})
+		w.send(n, task{op: linkOf(n, &e, "")})
 	}
 }
 

@@ -13,6 +13,7 @@ type Counters struct {
 	Surveyed atomic.Int64 // directories asked of the slave
 	Visited  atomic.Int64 // directories listed on the master
 	Hinted   atomic.Int64 // directories of which only what hints named was looked at
+	Searches atomic.Int64 // of the whole master, for names of inodes
 	Entries  atomic.Int64 // entries looked at on the master
 	Files    atomic.Int64 // files shipped
 	Bytes    atomic.Int64 // of content read for them

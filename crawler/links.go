@@ -105,8 +105,9 @@ func (w *crawl) endTurn(n *node, op *slave.Op, r slave.Result) {
 	w.opsDone(n, 1)
 }
 
-// linkKnown links those of the items whose inode the slave has under another name. Those that it has, but not in its
-// newest state, are returned: they are compared like a file that is there. The rest is shipped.
+// linkKnown links those of the items whose inode the slave has under another name: one question, and one answer awaited,
+// for many. Those that it has, but not in its newest state, are returned: they are compared like a file that is there.
+// The rest is shipped.
 func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []plan.Item) {
 	if len(items) == 0 {
 		return nil
@@ -120,45 +121,46 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 		w.cancel(err)
 		return nil
 	}
+	var ops []slave.Op
+	var linked []int // of items, as their links follow each other in ops
 	for i, it := range items {
 		sameInode := it.State != nil && it.State.Record.GFID == it.Entry.Record.GFID
 		if sameInode || !found[i].Linked {
 			w.item(n, d, it)
 			continue
 		}
-		linked, err := w.linkNow(n, d, it, found[i])
-		if err != nil {
-			w.cancel(err)
-			return nil
+		if it.ParkFirst {
+			ops = append(ops, w.park(n, *it.State).op)
 		}
-		if !linked {
+		ops, linked = append(ops, linkOf(n, &it.Entry, found[i].Path)), append(linked, i)
+	}
+	results, err := w.applyNow(ops)
+	if err != nil {
+		w.cancel(err)
+		return nil
+	}
+	for i := range results {
+		w.noteParked(results[i])
+		if ops[i].Kind != slave.OpLink {
+			continue
+		}
+		it := items[linked[0]]
+		f := found[linked[0]]
+		linked = linked[1:]
+		w.c.groups.Store(true)
+		if results[i].Err != nil {
 			w.item(n, d, it)
-		} else if it.Entry.Record != found[i].Record {
-			compare = append(compare, asFound(it, found[i]))
+		} else if it.Entry.Record != f.Record {
+			compare = append(compare, asFound(it, f))
 		}
 	}
 	return compare
 }
 
-// linkNow makes the link and waits for it, so that the inode can be compared under its new name.
-func (w *crawl) linkNow(n *node, d *directory, it plan.Item, f slave.Found) (bool, error) {
-	op, err := w.shipOp(n, d, it)
-	if err != nil {
-		return false, nil // item meets the same error, and notes it
-	}
-	op.Kind, op.From, op.Open = slave.OpLink, f.Path, nil
-	var ops []slave.Op
-	if it.ParkFirst {
-		ops = append(ops, w.park(n, *it.State).op)
-	}
-	results, err := w.applyNow(append(ops, op))
-	if err != nil {
-		return false, err
-	}
-	r := results[len(results)-1]
-	w.noteParked(r)
-	w.c.groups.Store(true)
-	return r.Err == nil, nil
+// linkOf makes an entry of n a further name of its inode, which the slave has under from, "" if that is not known.
+func linkOf(n *node, e *plan.Entry, from string) slave.Op {
+	return slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record, Links: e.Stat.Nlink,
+		Ino: e.Stat.Ino, From: from}
 }
 
 // asFound is the item as it stands after its link was made: in need of a comparison, if it is a file.
@@ -216,7 +218,7 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 	wanted := map[uint64]xtime.GFID{}
 	for _, g := range groups {
 		names[g.GFID] = w.stillNames(g)
-		if g.Short && g.Ino != 0 {
+		if g.Short && g.Ino != 0 && !w.isAll(g.GFID, names[g.GFID]) {
 			wanted[g.Ino], names[g.GFID] = g.GFID, nil
 		}
 	}
@@ -225,16 +227,12 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 		return nil, false, err
 	}
 	ok = sure
+	var ops []slave.Op
 	seen := map[string]bool{}
 	for _, g := range groups {
-		if len(names[g.GFID]) == 0 {
-			continue // what the slave has under these names is stale, and goes with its directory
-		}
-		stale, joined, err := w.settleGroup(g, names[g.GFID], sure)
-		if err != nil {
-			return nil, false, err
-		}
-		ok = ok && joined
+		// Without a name, what the slave has under those that it knows is stale, and goes with its directory.
+		stale, links := w.settleOps(g, names[g.GFID], sure || wanted[g.Ino] != g.GFID)
+		ops = append(ops, links...)
 		if dir, _ := beneath.Split(stale); stale != "" && dir == "" && w.root.told != nil {
 			ok = false // the root was not listed: the next crawl does
 		}
@@ -242,7 +240,8 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 			visit = append(visit, n)
 		}
 	}
-	return visit, ok, nil
+	joined, err := w.join(ops)
+	return visit, ok && joined, err
 }
 
 // stillNames are those of the slave's names that lead to the inode on the master too.
@@ -255,10 +254,9 @@ func (w *crawl) stillNames(g slave.Group) (out []string) {
 	return out
 }
 
-// settleGroup links the names of an inode on the slave, and returns one of them if its content is to be compared. sure
-// tells that there are no others in the volume.
-func (w *crawl) settleGroup(g slave.Group, paths []string, sure bool) (stale string, joined bool, err error) {
-	var ops []slave.Op
+// settleOps are the links that make the names of an inode one on the slave, and one of the names if its content is to be
+// compared. sure tells that there are no others in the volume.
+func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale string, ops []slave.Op) {
 	for _, p := range paths {
 		e, err := w.entryAt(p)
 		if err != nil || e.Record.GFID != g.GFID {
@@ -272,9 +270,11 @@ func (w *crawl) settleGroup(g slave.Group, paths []string, sure bool) (stale str
 			op.Links, op.Settled = uint32(len(paths)), true
 		}
 		ops = append(ops, op)
+		if !g.Short && stale == "" {
+			break // all is there, and the names are one: this only says so
+		}
 	}
-	joined, err = w.join(ops)
-	return stale, joined, err
+	return stale, ops
 }
 
 // revisit makes a node for the directory of path, as a child of the root, unless it is the root: that one was listed at
@@ -329,6 +329,7 @@ func (w *crawl) findNames(wanted map[uint64]xtime.GFID, names map[xtime.GFID][]s
 	if len(wanted) == 0 {
 		return true, nil
 	}
+	w.c.opts.Counters.Searches.Add(1)
 	first := nameScan{crawl: w, wanted: wanted, names: names}
 	if err := first.dir(""); err != nil || w.allNamed(wanted, names) {
 		return err == nil, err
@@ -346,15 +347,20 @@ func (w *crawl) findNames(wanted map[uint64]xtime.GFID, names map[xtime.GFID][]s
 // allNamed tells whether as many names were found of each inode as its link count says.
 func (w *crawl) allNamed(wanted map[uint64]xtime.GFID, names map[xtime.GFID][]string) bool {
 	for _, g := range wanted {
-		if len(names[g]) == 0 {
-			return false
-		}
-		e, err := w.entryAt(names[g][0])
-		if err != nil || e.Record.GFID != g || int64(e.Stat.Nlink) > int64(len(names[g])) {
+		if !w.isAll(g, names[g]) {
 			return false
 		}
 	}
 	return true
+}
+
+// isAll tells whether the paths, which lead to an inode, are all the names that it has.
+func (w *crawl) isAll(g xtime.GFID, paths []string) bool {
+	if len(paths) == 0 {
+		return false
+	}
+	e, err := w.entryAt(paths[0])
+	return err == nil && e.Record.GFID == g && int64(e.Stat.Nlink) <= int64(len(paths))
 }
 
 // nameScan is one search of the master for names of inodes.
@@ -405,6 +411,9 @@ func (s *nameScan) dir(path string) error {
 // join applies links to names that exist on the master. A name whose directory the slave lacks is one that moved while
 // the crawl passed: the next crawl comes to it. What cannot be linked otherwise is a failure of that name.
 func (w *crawl) join(ops []slave.Op) (joined bool, err error) {
+	if len(ops) == 0 {
+		return true, nil
+	}
 	results, err := w.applyNow(append(ops, w.finishAgain(ops)...))
 	if err != nil {
 		return false, err

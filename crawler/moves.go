@@ -157,17 +157,21 @@ func (w *crawl) ended(k int) {
 // the session ended.
 func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 	w.moves.mu.Lock()
-	displaced := len(w.moves.displaced) > 0
+	displaced, last := len(w.moves.displaced) > 0, w.moves.off
 	w.moves.mu.Unlock()
-	if n.found || w.c.parked.Load() == 0 && !displaced {
+	only := last && w.c.parked.Load() == 0 && !displaced
+	if n.found || !last && w.c.parked.Load() == 0 && !displaced {
 		return false, true
 	}
 	n.found = true
 	fresh := newcomers(p)
+	if only {
+		fresh = slices.DeleteFunc(fresh, func(e newcomer) bool { return !w.mayHaveMoved(&e.Entry) })
+	}
 	if len(fresh) == 0 {
 		return false, true
 	}
-	ops, err := w.unparks(n, fresh)
+	ops, err := w.unparks(n, fresh, last)
 	if err == nil {
 		restored, err = w.tryMoves(ops)
 	}
@@ -239,7 +243,7 @@ func newcomers(p *plan.Plan) []newcomer {
 
 // unparks are the operations that put the newcomers that the slave has in their places. What stands elsewhere in the place
 // of another inode is parked first, and so is a directory that stands in the way.
-func (w *crawl) unparks(n *node, fresh []newcomer) ([]slave.Op, error) {
+func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error) {
 	gfids := make([]xtime.GFID, len(fresh))
 	for i := range fresh {
 		gfids[i] = fresh[i].Record.GFID
@@ -251,8 +255,7 @@ func (w *crawl) unparks(n *node, fresh []newcomer) ([]slave.Op, error) {
 	var ops []slave.Op
 	for i := range fresh {
 		e := &fresh[i]
-		from, isDisplaced := w.takeDisplaced(e.Record.GFID)
-		isDisplaced = isDisplaced && !found[i].Parked && !found[i].Linked
+		from, isDisplaced := w.leftBehind(n, e, &found[i], last)
 		if !found[i].Parked && !isDisplaced {
 			continue
 		}
@@ -273,6 +276,23 @@ func (w *crawl) unparks(n *node, fresh []newcomer) ([]slave.Op, error) {
 		ops = append(ops, op)
 	}
 	return ops, nil
+}
+
+// leftBehind tells where in the tree the slave has an inode that is elsewhere on the master by now. As a rule that is known
+// of what stands where another inode belongs; when nothing is put off any more, whatever the slave remembers is looked at.
+func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (path string, ok bool) {
+	path, ok = w.takeDisplaced(e.Record.GFID)
+	if f.Parked || f.Linked && e.Stat.Nlink > 1 {
+		return "", false // it is taken from there, or linked
+	}
+	if f.Path == "" || !ok && !last {
+		return path, ok
+	}
+	now, err := w.entryAt(f.Path)
+	if err == nil && now.Record.GFID == e.Record.GFID || err != nil && !gone(err) {
+		return "", false
+	}
+	return f.Path, !within(n.path, map[string]bool{f.Path: true}) && n.path != f.Path
 }
 
 // takeDisplaced tells where an inode stands that belongs elsewhere, once.

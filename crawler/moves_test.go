@@ -132,8 +132,15 @@ func TestMovedFromOutside(t *testing.T) {
 // TestRandomMoves moves, swaps, replaces, removes and makes at random, with a pass now and then. The slave is always equal;
 // in the odd tangle something is sent again, in about one pass of a hundred.
 func TestRandomMoves(t *testing.T) {
+	first, seeds := uint64(0), uint64(10)
+	if text := os.Getenv("GEOREP_MOVES"); text != "" {
+		_, err := fmt.Sscan(text, &first, &seeds)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	passes, again := 0, 0
-	for seed := range uint64(10) {
+	for seed := first; seed < first+seeds; seed++ {
 		w := movable(t)
 		rnd := rand.New(rand.NewPCG(seed, 11))
 		for range 12 {
