@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"errors"
 	"slices"
 	"sync"
 
@@ -171,10 +172,7 @@ func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 	if len(fresh) == 0 {
 		return false, true
 	}
-	ops, err := w.unparks(n, fresh, last)
-	if err == nil {
-		restored, err = w.tryMoves(ops)
-	}
+	restored, err := w.moveIn(n, fresh, last)
 	if err != nil {
 		w.cancel(err)
 		return false, false
@@ -187,19 +185,45 @@ func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 	return restored, true
 }
 
-// tryMoves tells whether any inode was put in its place. Those that could not be are shipped.
-func (w *crawl) tryMoves(ops []slave.Op) (moved bool, err error) {
+// moveTries is how often an inode is looked for that is gone from where it was found: moves that are made at the same time
+// take it along.
+const moveTries = 5
+
+// moveIn puts the newcomers in their places that the slave has, and tells whether there were any.
+func (w *crawl) moveIn(n *node, fresh []newcomer, last bool) (moved bool, err error) {
+	for try := 0; len(fresh) > 0 && try < moveTries; try++ {
+		ops, err := w.unparks(n, fresh, last || try > 0)
+		if err != nil {
+			return moved, err
+		}
+		some, missed, err := w.tryMoves(ops)
+		moved = moved || some
+		if err != nil {
+			return moved, err
+		}
+		fresh = slices.DeleteFunc(fresh, func(e newcomer) bool { return !missed[e.Record.GFID] })
+	}
+	return moved, nil
+}
+
+// tryMoves tells whether any inode was put in its place, and which were not found. What could not be moved is shipped.
+func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool, err error) {
 	results, err := w.applyNow(ops)
+	missed = map[xtime.GFID]bool{}
 	for i, r := range results {
 		w.noteParked(r)
-		if ops[i].Kind == slave.OpUnpark && r.Err == nil {
+		switch {
+		case ops[i].Kind != slave.OpUnpark:
+		case errors.Is(r.Err, slave.ErrNeedContent):
+			missed[ops[i].Record.GFID] = true
+		case r.Err == nil:
 			moved = true
 			if err := w.cameBack(&ops[i]); err != nil {
-				return moved, err
+				return moved, nil, err
 			}
 		}
 	}
-	return moved, err
+	return moved, missed, err
 }
 
 // cameBack takes what was moved out of what counts as removed. No more of a directory is counted than that.
