@@ -31,7 +31,9 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 		w.cancel(err)
 		return
 	}
+	w.pending.add(amount{entries: int64(len(stale))})
 	for _, s := range stale {
+		w.pending.done(amount{entries: 1})
 		w.send(n, w.park(n, s))
 	}
 	for i := range p.Children {
@@ -52,9 +54,13 @@ func (w *crawl) short(n *node, entries []plan.Entry) {
 // items brings over what is no directory. Each way that needs an answer of the slave first asks once for all.
 func (w *crawl) items(n *node, d *directory, items []plan.Item) {
 	var compare, linked []plan.Item
+	for i := range items {
+		w.pending.add(ofItem(&items[i]))
+	}
 	for _, it := range items {
 		switch {
-		case w.c.failures.heldBack(join(n.path, it.Entry.Name), it.Entry.Record.Xtime, w.c.pass):
+		case w.isHeldBack(n, &it.Entry):
+			w.pending.done(ofItem(&it))
 			w.hold(n)
 		case it.How == plan.Compare:
 			compare = append(compare, it)
@@ -64,7 +70,11 @@ func (w *crawl) items(n *node, d *directory, items []plan.Item) {
 			w.item(n, d, it)
 		}
 	}
-	compare = append(compare, w.linkKnown(n, d, linked)...)
+	known := w.linkKnown(n, d, linked)
+	for i := range known {
+		w.pending.add(ofItem(&known[i]))
+	}
+	compare = append(compare, known...)
 	w.compare(n, d, compare)
 }
 
@@ -98,10 +108,9 @@ func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
 	var all []slave.Result
 	for len(ops) > 0 {
 		k := min(len(ops), batchOps)
-		for i := range ops[:k] {
-			w.c.opts.Counters.begin(&ops[i])
-		}
+		w.pending.add(ofOps(ops[:k]))
 		results, err := w.c.opts.Tree.Apply(w.session, &slave.Batch{Ops: ops[:k]})
+		w.pending.done(ofOps(ops[:k]))
 		if err != nil {
 			return nil, err
 		}
@@ -147,6 +156,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	tasks = append(tasks, task{op: mkdir, then: func(r slave.Result) {
 		if r.Err != nil {
 			w.result(n, &mkdir, r)
+			w.pending.done(dirs(1))
 			w.childDone(n, true)
 			return
 		}
@@ -157,6 +167,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 
 // item brings over one entry that is no directory.
 func (w *crawl) item(n *node, d *directory, it plan.Item) {
+	w.pending.done(ofItem(&it)) // what follows counts it as what it is sent as
 	op, err := w.shipOp(n, d, it)
 	if err != nil {
 		w.failEntry(n, it.Entry.Name, opFor(it.Entry.Kind), it.Entry.Record.Xtime, err)

@@ -38,10 +38,13 @@ func (w *crawl) compareSome(n *node, d *directory, items []plan.Item) {
 		return
 	}
 	for i, it := range items {
+		was := ofItem(&it)
 		it.How = plan.Replace
 		if it.Entry.Kind == slave.File && sameContent(d, &it.Entry, &theirs[i]) {
 			it.How = plan.Adopt
 		}
+		w.pending.done(was)
+		w.pending.add(ofItem(&it))
 		w.item(n, d, it)
 	}
 }

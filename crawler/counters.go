@@ -22,10 +22,13 @@ type Counters struct {
 	Links    atomic.Int64
 	Renames  atomic.Int64 // entries brought back from where they were parked
 	Purges   atomic.Int64
-	// What waits to be applied now.
+	// What is known to differ and is not applied yet, on its way or not: entries, directories among them that are being
+	// worked on; files whose content is to be sent, and how much that is; entries whose attributes alone are to be set.
+	// A file of which only the slave knows whether it differs counts as an entry. See also Hints.Names.
 	PendingEntries atomic.Int64
 	PendingFiles   atomic.Int64
 	PendingBytes   atomic.Int64
+	PendingMeta    atomic.Int64
 	// What a crawl has dealt with: entries that it found in step or that the slave took over, sent or not, and the content
 	// of the files among them. Less precise than the rest: what is compared again is counted again.
 	Settled      atomic.Int64
@@ -44,18 +47,6 @@ func inBatch(op *slave.Op) int64 {
 	return 0
 }
 
-// sendsAhead counts a file whose content is being sent ahead, and the function it returns that this is over.
-func (c *Counters) sendsAhead(size int64) (over func()) {
-	c.PendingEntries.Add(1)
-	c.PendingFiles.Add(1)
-	c.PendingBytes.Add(size)
-	return func() {
-		c.PendingEntries.Add(-1)
-		c.PendingFiles.Add(-1)
-		c.PendingBytes.Add(-size)
-	}
-}
-
 // uploaded counts a segment that has arrived: what of it was read and sent, or found on the slave.
 func (c *Counters) uploaded(s *slave.Segment) {
 	for i := range s.Parts {
@@ -66,22 +57,8 @@ func (c *Counters) uploaded(s *slave.Segment) {
 	}
 }
 
-// begin counts an operation that is on its way.
-func (c *Counters) begin(op *slave.Op) {
-	c.PendingEntries.Add(1)
-	if op.Kind == slave.OpPut {
-		c.PendingFiles.Add(1)
-		c.PendingBytes.Add(inBatch(op))
-	}
-}
-
-// end counts its result.
+// end counts the result of an operation.
 func (c *Counters) end(op *slave.Op, r slave.Result) {
-	c.PendingEntries.Add(-1)
-	if op.Kind == slave.OpPut {
-		c.PendingFiles.Add(-1)
-		c.PendingBytes.Add(-inBatch(op))
-	}
 	c.Lost.Or(uint32(r.Lost))
 	if r.Err != nil {
 		return

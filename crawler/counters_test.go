@@ -1,6 +1,12 @@
 package crawler_test
 
 import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"georep/slave"
 	"os"
 	"testing"
 
@@ -59,4 +65,74 @@ func TestShare(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
+}
+
+// TestPending: while the slave takes nothing, all that is known to differ is pending, whichever way it was found, and
+// nothing is left of that when the crawl is over, however it ended.
+func TestPending(t *testing.T) {
+	for name, c := range map[string]struct {
+		hints bool
+		err   error
+	}{"listed": {}, "by hints": {hints: true}, "the session ends": {err: errCut}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			f := &failing{}
+			w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+			if c.hints {
+				w.hints = &crawler.Hints{}
+				w.hints.Up()
+			}
+			w.connect()
+			w.write("a/chmod", "x")
+			w.write("a/stale", "x")
+			w.mark("")
+			w.inStep()
+			changed := []string{"a/chmod", "a/stale"}
+			for i := range 200 {
+				changed = append(changed, fmt.Sprint("a/", i))
+				w.write(changed[i+2], "1234567")
+			}
+			w.ok(os.Chmod(w.at("a/chmod"), 0o600))
+			w.ok(os.Remove(w.at("a/stale")))
+			if c.hints {
+				w.tell(changed...)
+				if got := w.hints.Names(); got != 202 {
+					t.Errorf("hints tell of %d entries", got)
+				}
+			} else {
+				w.mark(changed...)
+			}
+			goOn := make(chan struct{})
+			f.call = func(call string) error {
+				if call == "apply" {
+					<-goOn
+					return c.err
+				}
+				return nil
+			}
+			ended := make(chan error)
+			go func() { _, err := w.crawler.Pass(t.Context()); ended <- err }()
+			want := [4]int64{203, 200, 1400, 1} // the directory is an entry too
+			if c.hints {
+				want = [4]int64{202, 0, 0, 0} // it is parked first, before anything is looked at
+			}
+			for end := time.Now().Add(time.Minute); pending(&w.counters) != want; {
+				if time.Now().After(end) {
+					t.Fatalf("pending: %v, want %v", pending(&w.counters), want)
+				}
+				runtime.Gosched()
+			}
+			close(goOn)
+			if err := <-ended; !errors.Is(err, c.err) {
+				t.Fatal(err)
+			}
+			if got := pending(&w.counters); got != [4]int64{} || w.hints.Names() != 0 {
+				t.Errorf("pending when the crawl is over: %v", got)
+			}
+		})
+	}
+}
+
+func pending(c *crawler.Counters) [4]int64 {
+	return [4]int64{c.PendingEntries.Load(), c.PendingFiles.Load(), c.PendingBytes.Load(), c.PendingMeta.Load()}
 }

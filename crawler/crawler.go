@@ -151,6 +151,7 @@ func (c *Crawler) Full() error { return c.failures.full() }
 
 // crawlAll starts the visitors and the shipper and waits until the root is finished or the session has failed.
 func (w *crawl) crawlAll() error {
+	defer w.pending.clear()
 	defer w.cancel(nil)
 	if err := w.foresee(); err != nil {
 		return err

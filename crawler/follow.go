@@ -27,6 +27,7 @@ type Progress struct {
 	Stime      xtime.Time // 0 while the slave's root has no stamp
 	LastSynced time.Time  // the slave durably has everything the master had then
 	InStep     bool
+	Behind     time.Time // when the oldest change was made that the slave lacks; zero where it lacks none
 	Following  bool      // by hints, rather than by comparing
 	Failures   []Failure // the first of them
 	Failed     int       // how many there are
@@ -63,6 +64,7 @@ type follower struct {
 	awaited xtime.Time // the root's xtime of which no hint told yet
 	since   time.Time  // when that was seen first
 	claim   claim
+	lag     lag
 
 	undone  time.Duration // the last rest
 	cleaned time.Time     // when parked entries were last looked at
@@ -101,20 +103,34 @@ func (f *follower) first(ctx context.Context) error {
 		s, err := f.c.Look(ctx)
 		if err == nil {
 			f.o.Events.Ready()
-			f.update(func(p *Progress) {
-				p.Stime = s.Stime
-				if p.InStep = s.InStep(); p.InStep {
-					p.LastSynced = hb
-				} else if s.Same {
-					p.LastSynced = s.Stime.Time()
-				}
-			})
+			f.looked(&s, hb)
 			return nil
 		}
 		if err := f.trouble(ctx, err); err != nil {
 			return err
 		}
 	}
+}
+
+// looked notes what the first look found.
+func (f *follower) looked(s *State, hb time.Time) {
+	f.update(func(p *Progress) {
+		p.Stime = s.Stime
+		switch p.InStep = s.InStep(); {
+		case p.InStep:
+			p.LastSynced = hb
+			return
+		case s.Same && s.Stime != 0:
+			p.LastSynced = s.Stime.Time()
+		}
+		// What the slave never had counts as changed when the volume was made.
+		p.Behind = f.lag.behind(time.Now(), max(p.Stime, f.c.opts.VolumeMark()), 0)
+	})
+}
+
+// behind is lag.behind now.
+func (f *follower) behind(stime xtime.Time) time.Time {
+	return f.lag.behind(time.Now(), max(stime, f.c.opts.VolumeMark()), f.c.opts.Hints.after(stime))
 }
 
 func (f *follower) loop(ctx context.Context) error {
@@ -152,15 +168,15 @@ func (f *follower) awaits(x xtime.Time) bool {
 
 // step looks once and crawls if there is need.
 func (f *follower) step(ctx context.Context) error {
-	hb := f.o.Heartbeat()
+	hb, now := f.o.Heartbeat(), time.Now()
 	s, err := f.c.Master()
 	if err != nil {
 		return f.trouble(ctx, err)
 	}
-	if now := f.progress(); now.InStep && now.Stime == s.Xtime {
+	if at := f.progress(); at.InStep && at.Stime == s.Xtime {
 		f.c.opts.Hints.settled()
 		f.update(func(p *Progress) {
-			p.LastSynced, p.Following = later(p.LastSynced, hb), f.c.opts.Hints.following()
+			p.LastSynced, p.Following, p.Behind = later(p.LastSynced, hb), f.c.opts.Hints.following(), f.lag.inStep(now, hb)
 		})
 		return f.clean(ctx)
 	}
@@ -168,10 +184,12 @@ func (f *follower) step(ctx context.Context) error {
 		return nil
 	}
 	if f.awaits(s.Xtime) {
-		f.update(func(p *Progress) { p.InStep = false })
+		f.update(func(p *Progress) { p.InStep, p.Behind = false, f.behind(p.Stime) })
 		return nil
 	}
-	f.update(func(p *Progress) { p.InStep, p.Crawling, p.Following = false, true, f.c.opts.Hints.following() })
+	f.update(func(p *Progress) {
+		p.InStep, p.Crawling, p.Following, p.Behind = false, true, f.c.opts.Hints.following(), f.behind(p.Stime)
+	})
 	if f.claim == (claim{}) {
 		f.claim = claim{s.Xtime, hb}
 	}
@@ -194,6 +212,10 @@ func (f *follower) passed(tried xtime.Time, out Outcome) error {
 		f.update(func(p *Progress) {
 			// Hints may not reach as far as the root's xtime.
 			p.Stime, p.InStep = out.Stime, !out.Hinted || out.Stime >= tried
+			p.Behind = time.Time{}
+			if !p.InStep {
+				p.Behind = f.behind(p.Stime)
+			}
 			if !out.Hinted || out.Stime >= f.claim.xtime {
 				p.LastSynced, f.claim = later(p.LastSynced, f.claim.time), claim{}
 			}

@@ -69,12 +69,34 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 		w.c.opts.Counters.Hinted.Add(1)
 	}
 	n.finish.Record.Xtime = n.told.end
+	w.looksAt(n.told, int64(len(names)))
 	w.carryOut(n, d, p)
 	return true
 }
 
+// expect counts as pending what hints tell of, until it is looked at.
+func (w *crawl) expect(r *run) {
+	if r == nil {
+		return
+	}
+	for _, t := range r.dirs {
+		t.waits = t.entries()
+		w.pending.add(amount{entries: t.waits})
+	}
+}
+
+// looksAt takes up to so many of a directory's names out of what is pending: from now on its plan counts.
+func (w *crawl) looksAt(t *told, names int64) {
+	w.mu.Lock()
+	names = min(names, t.waits)
+	t.waits -= names
+	w.mu.Unlock()
+	w.pending.done(amount{entries: names})
+}
+
 // list gives up the hints for a directory and has it visited anew.
 func (w *crawl) list(n *node) {
+	w.looksAt(n.told, int64(len(n.told.names)))
 	n.told, n.part, n.parts, n.found, n.finish = nil, 0, 0, false, slave.Op{}
 	w.again(n)
 }
@@ -240,6 +262,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	for i, s := range stale {
 		ops[i] = w.park(n, s).op
 	}
+	w.looksAt(a.told, int64(len(ops)))
 	results, err := w.applyNow(ops)
 	if err != nil {
 		return err

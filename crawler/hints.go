@@ -25,8 +25,10 @@ type Hints struct {
 
 // run is what an unbroken series of hints says, by directory.
 type run struct {
-	end  xtime.Time // of the last mark; 0 where there was none
-	dirs map[xtime.GFID]*told
+	begin xtime.Time // the root's before the first mark
+	first xtime.Time // of the first mark; 0 where there was none
+	end   xtime.Time // of the last; what it was before where there was none
+	dirs  map[xtime.GFID]*told
 }
 
 // told is one directory: all that changed in it from the first of points to end is under names. What changed below it
@@ -35,6 +37,7 @@ type told struct {
 	points []xtime.Time // its xtimes before the first mark, and after each but the last
 	end    xtime.Time   // after the last
 	names  map[string]xtime.GFID
+	waits  int64 // entries under names that are pending in a crawl, which has yet to look at them; under crawl.mu
 }
 
 // Bounds of a run. Beyond them a directory is listed, or the run dropped.
@@ -60,7 +63,10 @@ func (h *Hints) Hint(m *hint.Hint) {
 		root := &m.Dirs[len(m.Dirs)-1]
 		if h.run == nil || m.Seq != h.seq+1 || root.Before != h.run.end {
 			h.reset()
-			h.run = &run{dirs: map[xtime.GFID]*told{}}
+			h.run = newRun(root.Before)
+		}
+		if h.run.first == 0 {
+			h.run.first = m.Xtime
 		}
 		h.seq, h.run.end, h.blind = m.Seq, m.Xtime, false
 		for i := range m.Dirs {
@@ -131,8 +137,56 @@ func (h *Hints) take() *run {
 		return nil
 	}
 	out := h.run
-	h.run, h.cost = &run{end: out.end, dirs: map[xtime.GFID]*told{}}, 0
+	h.run, h.cost = newRun(out.end), 0
 	return out
+}
+
+func newRun(begin xtime.Time) *run {
+	return &run{begin: begin, end: begin, dirs: map[xtime.GFID]*told{}}
+}
+
+// after is the first mark that followed the one of x, 0 where that is not known.
+func (h *Hints) after(x xtime.Time) xtime.Time {
+	if h == nil {
+		return 0
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.run == nil || h.run.begin != x {
+		return 0
+	}
+	return h.run.first
+}
+
+// Names counts the entries that changed, as far as the marker has told and no Pass has begun to look. A nil Hints has none.
+func (h *Hints) Names() (n int64) {
+	if h == nil {
+		return 0
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.run.names()
+}
+
+// names counts what changed, but for the directories that only lead there.
+func (r *run) names() (n int64) {
+	if r == nil {
+		return 0
+	}
+	for _, t := range r.dirs {
+		n += t.entries()
+	}
+	return n
+}
+
+// entries counts the names that are no directories of the same run.
+func (t *told) entries() (n int64) {
+	for _, g := range t.names {
+		if g.IsZero() {
+			n++
+		}
+	}
+	return n
 }
 
 // Wake gives a value when something came.

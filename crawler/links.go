@@ -65,7 +65,9 @@ func (l *links) release(op *slave.Op, ok bool) {
 func (w *crawl) inTurn(n *node, tasks []task) {
 	w.started(n, 1)
 	op := tasks[len(tasks)-1].op
+	w.pending.add(ofContent(&op))
 	w.links.acquire(op.Record.GFID, func(shipped inode) {
+		w.pending.done(ofContent(&op))
 		if shipped.path != "" && shipped.record == op.Record {
 			w.linkTo(n, tasks, shipped.path)
 		} else {
@@ -150,7 +152,10 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 		w.c.groups.Store(true)
 		if results[i].Err != nil {
 			w.item(n, d, it)
-		} else if it.Entry.Record != f.Record {
+			continue
+		}
+		w.pending.done(ofItem(&it))
+		if it.Entry.Record != f.Record {
 			compare = append(compare, asFound(it, f))
 		}
 	}

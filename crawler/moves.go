@@ -69,6 +69,8 @@ func (w *crawl) putOff(n *node, p *plan.Plan) {
 	if len(items) == len(p.Items) && len(children) == len(p.Children) {
 		return
 	}
+	n.off = left(p, items, children)
+	w.pending.add(n.off)
 	p.Items, p.Children = items, children
 	w.moves.waiting = append(w.moves.waiting, n)
 	w.moves.progress = w.moves.progress || !n.second
@@ -148,6 +150,7 @@ func (w *crawl) ended(k int) {
 	for _, n := range w.moves.ended(k) {
 		w.mu.Lock()
 		n.putOff, n.requeued, n.found = false, true, false
+		w.pending.done(n.off)
 		w.closeDir(n)
 		w.mu.Unlock()
 		w.push(n)

@@ -31,6 +31,7 @@ type crawl struct {
 	uploads uploads
 	moves   moves
 	guard   guard
+	pending pending
 	links   links
 	stack   stack
 	open    chan struct{} // a token for each directory held open
@@ -64,6 +65,7 @@ type node struct {
 	counted bool            // what it has in step
 	given   map[string]bool // children that have nodes of their own since then
 	putOff  bool            // waits for its second visit, which one of own stands for
+	off     amount          // what that visit is for
 	// requeued is set between again and the visit that follows.
 	requeued bool
 
@@ -84,10 +86,12 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, r *run) (*crawl, error
 		checked: map[xtime.GFID]bool{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.session = ctx
-	w.ship = newShipper(ctx, &c.opts, func(err error) { w.cancel(err) })
+	w.pending.counters = c.opts.Counters
+	w.ship = newShipper(ctx, &c.opts, &w.pending, func(err error) { w.cancel(err) })
 	w.guard.opts, w.guard.losses = &c.opts, &c.losses
 	w.uploads.init()
 	w.stack.init()
+	w.expect(r)
 	w.root = w.hinted(&node{entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
 	return w, nil
 }
@@ -142,6 +146,7 @@ func (w *crawl) opsDone(n *node, ops int) {
 
 // adopt counts a child, before it is pushed.
 func (w *crawl) adopt(n *node) {
+	w.pending.add(dirs(1))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n.below++
@@ -254,6 +259,7 @@ func (w *crawl) finishResult(n *node, r slave.Result) {
 
 // finished tells the parent of the last of a chain.
 func (w *crawl) finished(chain []*node) {
+	w.pending.done(dirs(len(chain)))
 	last := chain[len(chain)-1]
 	held := false
 	w.mu.Lock()
@@ -299,6 +305,7 @@ func (w *crawl) finishRoot(n *node) {
 
 // goOn visits further directories before the root is finished.
 func (w *crawl) goOn(root *node, more []*node) {
+	w.pending.add(dirs(len(more)))
 	w.mu.Lock()
 	root.below += len(more)
 	w.mu.Unlock()

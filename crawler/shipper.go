@@ -32,32 +32,28 @@ type shipper struct {
 	tree     slave.Tree
 	session  context.Context
 	counters *Counters
+	pending  *pending
 	jobs     chan job
 	slots    chan struct{}
 	fail     func(error)
 	wg       sync.WaitGroup
 }
 
-func newShipper(session context.Context, o *Options, fail func(error)) *shipper {
+func newShipper(session context.Context, o *Options, p *pending, fail func(error)) *shipper {
 	slots := o.InFlight
 	if slots <= 0 {
 		slots = batchesInFlight
 	}
-	return &shipper{tree: o.Tree, session: session, counters: o.Counters, jobs: make(chan job, batchOps),
+	return &shipper{tree: o.Tree, session: session, counters: o.Counters, pending: p, jobs: make(chan job, batchOps),
 		slots: make(chan struct{}, slots), fail: fail}
 }
 
 // submit hands over a job, or drops it when ctx has ended.
 func (s *shipper) submit(ctx context.Context, ops []slave.Op, done func([]slave.Result)) {
-	for i := range ops {
-		s.counters.begin(&ops[i])
-	}
+	s.pending.add(ofOps(ops))
 	select {
 	case s.jobs <- job{ops, done}:
 	case <-ctx.Done():
-		for i := range ops {
-			s.counters.end(&ops[i], slave.Result{Err: ctx.Err()})
-		}
 	}
 }
 
@@ -127,6 +123,7 @@ func (s *shipper) apply(ctx context.Context, jobs []job) {
 	results, err := s.tree.Apply(s.session, &b)
 	// The place is free before the callbacks, which may submit more and would otherwise wait for themselves.
 	<-s.slots
+	s.pending.done(ofOps(b.Ops))
 	for i := range b.Ops {
 		r := slave.Result{Err: err}
 		if err == nil {

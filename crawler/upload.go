@@ -105,14 +105,16 @@ func (w *crawl) uploadThen(n *node, tasks []task) {
 	w.tasks.Go(func() error {
 		defer w.opsDone(n, 1)
 		defer last.ahead.over()
+		op := last.op
+		w.pending.add(ofContent(&op))
+		counted := sync.OnceFunc(func() { w.pending.done(ofContent(&last.op)) })
+		defer counted()
 		select {
 		case w.uploads.active <- struct{}{}:
 			defer func() { <-w.uploads.active }()
 		case <-w.ctx.Done():
 			return nil
 		}
-		op := last.op
-		counted := w.c.opts.Counters.sendsAhead(op.Meta.Size)
 		err := w.upload(last.ahead, &op)
 		counted()
 		var fatal *sessionError

@@ -85,6 +85,7 @@ type machine struct {
 	marker string        // trouble of the marker
 	before status.Synced // by the workers before this one
 	pulse  pulse         // how fast it goes
+	lagAt  time.Time     // when st.LagSeconds was true
 
 	st    status.Status
 	dirty bool // st has news

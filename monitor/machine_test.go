@@ -232,3 +232,38 @@ func TestBackoff(t *testing.T) {
 		t.Errorf("retry-max 1s: %v", d)
 	}
 }
+
+// TestMachineLag: the lag grows between reports and while no worker lives, and a worker that comes back forgets nothing.
+func TestMachineLag(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	m := newMachine(status.New("m", "s"), defaultPace(), time.Minute, func() float64 { return 0 })
+	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
+	lag := func(s float64) float64 { return m.status(at(s)).LagSeconds }
+	m.handle(at(0), begin{})
+	m.handle(at(0), spawned{7})
+	m.handle(at(0), ready())
+	m.handle(at(10), progress(report.Progress{Stime: 5, LastSynced: status.Time{Time: at(10)}}))
+	if got := lag(14); got != 0 {
+		t.Errorf("in step: lag %v", got)
+	}
+	m.handle(at(20), progress(report.Progress{Stime: 5, LastSynced: status.Time{Time: at(15)}, LagSeconds: 2}))
+	if a, b := lag(20), lag(23); a != 2 || b != 5 {
+		t.Errorf("lag %v, 3 s later %v; want 2 and 5", a, b)
+	}
+	m.handle(at(30), exited{why: "the line is down"})
+	if st := m.status(at(40)); st.State != status.Faulty || st.LagSeconds != 22 {
+		t.Errorf("the line is down: %s, lag %v; want Faulty, 22", st.State, st.LagSeconds)
+	}
+	// What a new worker knows is the slave's stamp, which may be very old.
+	m.handle(at(50), spawned{8})
+	m.handle(at(50), ready())
+	m.handle(at(50), progress(report.Progress{Stime: 5, LastSynced: status.Time{Time: at(-9000)}, LagSeconds: 9000}))
+	if st := m.status(at(50)); st.LagSeconds != 35 || !st.LastSynced.Equal(at(15)) {
+		t.Errorf("back: lag %v, synced at %v; want 35, %v", st.LagSeconds, st.LastSynced, at(15))
+	}
+	// Another slave is another matter.
+	m.handle(at(50), progress(report.Progress{Stime: 4, LastSynced: status.Time{Time: at(-9000)}, LagSeconds: 9000}))
+	if st := m.status(at(50)); st.LagSeconds != 9000 || !st.LastSynced.Equal(at(-9000)) {
+		t.Errorf("another slave: lag %v, synced at %v", st.LagSeconds, st.LastSynced)
+	}
+}

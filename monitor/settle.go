@@ -46,11 +46,12 @@ func (m *machine) report(now time.Time, r report.Report) {
 func (m *machine) progress(now time.Time, p *report.Progress) {
 	st := &m.st
 	st.Crawl, st.LagSeconds, st.Pending, st.Marker = p.Crawl, p.LagSeconds, p.Pending, p.Marker
+	m.lagAt = now
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
 	st.Synced = m.before.Plus(p.Synced)
 	// Before it is connected a worker does not know; what was true once stays true.
 	if m.ready || !p.LastSynced.IsZero() {
-		st.LastSynced, st.Stime = p.LastSynced, p.Stime
+		m.synced(now, p)
 	}
 	if p.Checkpoint != "" {
 		st.Checkpoint = p.Checkpoint
@@ -58,6 +59,18 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	st.ETASeconds = p.ETASeconds
 	m.pulse.add(now, st.Synced)
 	m.dirty = true
+}
+
+// synced takes over up to when the slave has everything. A worker that begins goes by the slave's stamp alone; what was
+// known of the same stamp is still true, and nothing that the slave lacks is older.
+func (m *machine) synced(now time.Time, p *report.Progress) {
+	st := &m.st
+	if p.Stime == 0 || p.Stime != st.Stime || p.LastSynced.After(st.LastSynced.Time) {
+		st.LastSynced, st.Stime = p.LastSynced, p.Stime
+	}
+	if st.LagSeconds > 0 && !st.LastSynced.IsZero() {
+		st.LagSeconds = min(st.LagSeconds, max(now.Sub(st.LastSynced.Time).Seconds(), 0))
+	}
 }
 
 // settle derives the state from what is known.
@@ -99,6 +112,9 @@ func (m *machine) status(now time.Time) status.Status {
 	}
 	st := m.st
 	st.Rates = m.pulse.rates(now)
+	if st.LagSeconds > 0 {
+		st.LagSeconds += now.Sub(m.lagAt).Seconds()
+	}
 	st.Updated = status.Time{Time: now.Round(0)}
 	return st
 }

@@ -53,7 +53,7 @@ func (t *Time) UnmarshalJSON(b []byte) error {
 
 // Pending counts what the slave lacks, as far as the crawl has seen.
 type Pending struct {
-	Entries int64 `json:"entries"` // names to make, rename or remove
+	Entries int64 `json:"entries"` // known to differ: to be made, changed, moved or removed
 	Files   int64 `json:"files"`   // whose content is to be sent
 	Bytes   int64 `json:"bytes"`   // of that content
 	Meta    int64 `json:"meta"`    // whose attributes alone are to be set
@@ -132,7 +132,7 @@ type Status struct {
 	State         State     `json:"status"`
 	Crawl         Crawl     `json:"crawl_status"`
 	LastSynced    Time      `json:"last_synced"` // the slave durably has all that the master had then; zero: never
-	LagSeconds    float64   `json:"lag_seconds"` // age of the oldest change not on the slave; 0 in step
+	LagSeconds    float64   `json:"lag_seconds"` // age of the oldest change not on the slave, or that nobody could see yet; 0 in step
 	Pending       Pending   `json:"pending"`
 	Synced        Synced    `json:"synced"`
 	Failures      []Failure `json:"failures"`

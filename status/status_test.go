@@ -138,6 +138,7 @@ func TestPublicJSON(t *testing.T) {
 func TestNow(t *testing.T) {
 	now := time.Unix(1010, 0)
 	base := full()
+	base.Updated = at(1009)
 	with := func(f func(*Status)) Status { s := base; f(&s); return s }
 	for name, c := range map[string]struct {
 		st     Status
@@ -146,8 +147,8 @@ func TestNow(t *testing.T) {
 		reason string
 		lag    float64
 	}{
-		"running":                       {base, View{now, 10, true, true}, Active, "because", 2.5},
-		"running, the pid not readable": {base, View{now, 0, true, true}, Active, "because", 2.5},
+		"running":                       {base, View{now, 10, true, true}, Active, "because", 3.5},
+		"running, the pid not readable": {base, View{now, 0, true, true}, Active, "because", 3.5},
 		"crashed":                       {base, View{now, 0, false, true}, Faulty, "run georep start data backup::copy", 10},
 		"crashed when it was to stop":   {base, View{now, 0, false, false}, Stopped, "", 10},
 		"stopped":                       {with(func(s *Status) { s.State = Stopped }), View{now, 0, false, false}, Stopped, "", 10},
@@ -159,8 +160,10 @@ func TestNow(t *testing.T) {
 		"coming up again":       {with(func(s *Status) { s.State = Stopped }), View{now, 5, true, true}, Initializing, "", 10},
 		"of an earlier monitor": {base, View{now, 5, true, true}, Initializing, "", 10},
 		"the monitor is stuck":  {base, View{now.Add(time.Hour), 10, true, true}, Faulty, "(pid 10) has said nothing", 3610},
-		"the lag is never less": {with(func(s *Status) { s.State, s.LagSeconds = Faulty, 99 }), View{now, 10, true, true}, Faulty, "because", 99},
+		"the lag is never less": {with(func(s *Status) { s.State, s.LagSeconds = Faulty, 99 }), View{now, 10, true, true}, Faulty, "because", 100},
 		"paused falls behind":   {with(func(s *Status) { s.State = Paused }), View{now, 10, true, true}, Paused, "because", 10},
+		"in step":               {with(func(s *Status) { s.LagSeconds = 0 }), View{now, 10, true, true}, Active, "because", 0},
+		"never synced":          {with(func(s *Status) { s.State, s.LastSynced = Faulty, Time{} }), View{now, 10, true, true}, Faulty, "because", 3.5},
 		"never synced, no lag":  {with(func(s *Status) { s.State, s.LastSynced, s.LagSeconds = Faulty, Time{}, 0 }), View{now, 10, true, true}, Faulty, "because", 0},
 	} {
 		got := c.st.Now(c.view)

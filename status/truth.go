@@ -53,6 +53,9 @@ func (s Status) Now(v View) Status {
 			"stop and georep start", v.Pid, s.Updated.Local().Format(time.DateTime))
 		s.State = Faulty
 	}
+	if s.LagSeconds > 0 { // it was behind, and has said nothing else since
+		s.LagSeconds += max(0, v.Time.Sub(s.Updated.Time).Seconds())
+	}
 	if s.State == Active || s.State == Passive {
 		return s
 	}

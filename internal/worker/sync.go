@@ -198,5 +198,5 @@ func (s *oneShot) report() report.Progress {
 	if p.InStep {
 		p.LastSynced = s.began
 	}
-	return Progress(p, s.counters, s.wire)
+	return Progress(p, s.counters, nil, s.wire)
 }

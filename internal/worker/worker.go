@@ -98,7 +98,7 @@ func replicate(ctx context.Context, c Config, reports *report.Writer) error {
 			Int64("hinted", counters.Hinted.Load()).Int64("files", counters.Files.Load()).
 			Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
 	}()
-	told := &teller{reports: reports, counters: counters, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
+	told := &teller{reports: reports, counters: counters, hints: hints, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
 		log: c.Logger, eta: newEstimator(m.Dir, counters, wire, c.Logger)}
 	defer told.eta.stop()
 	ctx, stop := watch(ctx, tree)
@@ -243,6 +243,7 @@ const (
 type teller struct {
 	reports  *report.Writer
 	counters *crawler.Counters
+	hints    *crawler.Hints
 	wire     *atomic.Int64
 	runtime  string
 	log      zerolog.Logger
@@ -272,7 +273,7 @@ func (t *teller) trouble(err error) {
 
 func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
-	out := Progress(p, t.counters, t.wire)
+	out := Progress(p, t.counters, t.hints, t.wire)
 	if s, err := marker.ReadStatus(t.runtime); err == nil {
 		out.Marker = s.Source
 	}
@@ -289,11 +290,12 @@ func (t *teller) tellLost() {
 	t.lost = lost
 }
 
-// Progress is the report of p.
-func Progress(p crawler.Progress, c *crawler.Counters, wire *atomic.Int64) report.Progress {
+// Progress is the report of p; hints may be nil.
+func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wire *atomic.Int64) report.Progress {
 	out := report.Progress{
 		Stime: uint64(p.Stime), LastSynced: status.Time{Time: p.LastSynced}, FailuresTotal: p.Failed, Crawl: status.NoCrawl,
-		Pending: status.Pending{Entries: c.PendingEntries.Load(), Files: c.PendingFiles.Load(), Bytes: c.PendingBytes.Load()},
+		Pending: status.Pending{Entries: c.PendingEntries.Load() + hints.Names(), Files: c.PendingFiles.Load(),
+			Bytes: c.PendingBytes.Load(), Meta: c.PendingMeta.Load()},
 		Synced: status.Synced{Files: c.Files.Load(), BytesWire: wire.Load(), BytesContent: c.Bytes.Load(),
 			Renames: c.Renames.Load(), Purges: c.Purges.Load()},
 	}
@@ -303,8 +305,8 @@ func Progress(p crawler.Progress, c *crawler.Counters, wire *atomic.Int64) repor
 	case p.Crawling || !p.InStep:
 		out.Crawl = status.HybridCrawl
 	}
-	if !p.InStep && !p.LastSynced.IsZero() {
-		out.LagSeconds = max(0, time.Since(p.LastSynced).Seconds())
+	if !p.Behind.IsZero() {
+		out.LagSeconds = max(0, time.Since(p.Behind).Seconds())
 	}
 	for _, f := range p.Failures {
 		out.Failures = append(out.Failures, status.Failure{Path: f.Path, Op: f.Op, Error: f.Err.Error(),
