@@ -62,6 +62,8 @@ func (w *crawl) items(n *node, d *directory, items []plan.Item) {
 		case w.isHeldBack(n, &it.Entry):
 			w.pending.done(ofItem(&it))
 			w.hold(n)
+		case w.waits(n, d, &it):
+			w.pending.done(ofItem(&it)) // counted as what waits
 		case it.How == plan.Compare:
 			compare = append(compare, it)
 		case it.How != plan.Adopt && it.Entry.Stat.Nlink > 1:
@@ -131,6 +133,9 @@ func (w *crawl) park(n *node, s slave.EntryState) task {
 func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	next := &node{parent: n, path: join(n.path, c.Entry.Name), entry: c.Entry, absent: c.Absent}
 	if !c.Make {
+		if w.stillOwes(n, c) {
+			return
+		}
 		w.adopt(n)
 		w.push(w.hinted(next))
 		return

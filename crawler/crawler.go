@@ -25,6 +25,9 @@ type Crawler struct {
 	parked   atomic.Int64
 	distance distance
 	losses   losses
+	hot      hot
+	debts    debts
+	taken    *run // hints that were looked at, for the next Pass
 }
 
 // New makes a Crawler. It does nothing yet.
@@ -34,6 +37,7 @@ func New(opts Options) *Crawler {
 	}
 	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax)}
 	c.losses.now = time.Now
+	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}
 	c.groups.Store(true)
 	c.parked.Store(opts.Tree.Info().Parked)
 	return c
@@ -101,6 +105,10 @@ type Outcome struct {
 	// Hinted tells that hints told all that changed in the root. Stime is then the xtime up to which they reach, which may
 	// be older than that of the master's root.
 	Hinted bool
+	// Waiting tells that the slave has everything up to Reached but for files that keep changing. Stime is then older, and 0
+	// where the slave had none.
+	Waiting bool
+	Reached xtime.Time
 }
 
 // Pass crawls once from the root. An error is the session's: the connection, the master that is not there, or a purge
@@ -115,7 +123,7 @@ func (c *Crawler) Pass(ctx context.Context) (Outcome, error) {
 	}
 	c.pass++
 	c.failures.beginPass()
-	w, err := newCrawl(ctx, c, m, c.opts.Hints.take())
+	w, err := newCrawl(ctx, c, m)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -123,7 +131,7 @@ func (c *Crawler) Pass(ctx context.Context) (Outcome, error) {
 		return Outcome{}, err
 	}
 	c.failures.endPass(c.pass)
-	return Outcome{Stime: w.stime, Hinted: w.root.told != nil}, nil
+	return Outcome{Stime: w.stime, Hinted: w.root.told != nil, Reached: w.reached, Waiting: w.waiting}, nil
 }
 
 // Clean deletes what was parked more than keep ago. The slave must be in step.
@@ -143,8 +151,41 @@ func (c *Crawler) Clean(ctx context.Context, keep time.Duration) error {
 // Failures lists up to max entries that could not be brought over, and how many there are.
 func (c *Crawler) Failures(max int) ([]Failure, int) { return c.failures.list(max) }
 
-// NextRetry is when something that failed is due again; zero if nothing failed.
-func (c *Crawler) NextRetry() time.Time { return c.failures.nextRetry() }
+// NextRetry is when something that failed, or that waits because it keeps changing, is due; zero if there is nothing.
+func (c *Crawler) NextRetry() time.Time {
+	failed, waits := c.failures.nextRetry(), c.debts.next()
+	if failed.IsZero() || !waits.IsZero() && waits.Before(failed) {
+		return waits
+	}
+	return failed
+}
+
+// Waiting lists up to most files that wait because they keep changing, counts them all, and adds up their sizes.
+func (c *Crawler) Waiting(most int) (list []Waiting, total int, bytes int64) {
+	return c.debts.waiting(most)
+}
+
+// absorb takes what hints tell, and gives the xtime that they reach where all of that only concerns files that wait, so
+// that there is nothing to do. What it has taken is for the next Pass otherwise.
+func (c *Crawler) absorb() (reached xtime.Time, ok bool) {
+	if c.taken == nil {
+		c.taken = c.opts.Hints.take()
+	}
+	if c.taken == nil || !c.debts.absorb(c.taken, &c.hot) {
+		return 0, false
+	}
+	reached, c.taken = c.taken.end, nil
+	return reached, true
+}
+
+// take gives what a Pass goes by: what hints tell, and what is due of what was put off.
+func (c *Crawler) take(root xtime.GFID) *run {
+	r := c.taken
+	if c.taken = nil; r == nil {
+		r = c.opts.Hints.take()
+	}
+	return c.debts.remind(r, root, c.hot.now())
+}
 
 // Full is a failure that shows that the slave as a whole takes nothing more, or nil.
 func (c *Crawler) Full() error { return c.failures.full() }

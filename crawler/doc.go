@@ -33,7 +33,7 @@ import (
 	"georep/slave"
 )
 
-// Options say what a Crawler works on. All but the last four must be set.
+// Options say what a Crawler works on. All but those from MaxDelete on must be set.
 type Options struct {
 	Root       *beneath.Dir // of the master, opened with oneFS; the caller's to close, after the Crawler is done
 	Path       string       // of Root, for messages
@@ -49,7 +49,11 @@ type Options struct {
 	MaxDelete int
 	Quick     bool
 	// Hints spare listings; nil: there are none.
-	Hints    *Hints
+	Hints *Hints
+	// Settle and MaxDelay: a file that keeps changing is shipped once it was quiet for Settle, but no later than MaxDelay
+	// after its first change that was not shipped. A Settle of 0: nothing waits.
+	Settle, MaxDelay time.Duration
+
 	RetryMax time.Duration // bound of the back-off of one entry; 0 means a minute
 	InFlight int           // batches on their way, sent and not yet answered; 0 means 8
 }

@@ -1,4 +1,12 @@
 package crawler
 
+import "time"
+
 // OnScan has fn called after a search for names of inodes has listed a directory.
 func (c *Crawler) OnScan(fn func(dir string)) { c.scanned = fn }
+
+// Clock sets the clock by which files wait.
+func (c *Crawler) Clock(now func() time.Time) { c.hot.now = now }
+
+// Absorb does what Follow does with hints before a Pass.
+func (c *Crawler) Absorb() bool { _, ok := c.absorb(); return ok }

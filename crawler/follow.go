@@ -31,6 +31,10 @@ type Progress struct {
 	Following  bool      // by hints, rather than by comparing
 	Failures   []Failure // the first of them
 	Failed     int       // how many there are
+	// Waiting are the first of the files that wait because they keep changing; there are Waits of them, of so many bytes.
+	Waiting      []Waiting
+	Waits        int
+	WaitingBytes int64
 }
 
 // FollowOptions say how to follow.
@@ -56,10 +60,11 @@ const (
 
 // follower is the state of Follow.
 type follower struct {
-	c     *Crawler
-	o     FollowOptions
-	tried xtime.Time // root xtime at the last Pass that left something undone
-	again time.Time  // not before this after trouble
+	c       *Crawler
+	o       FollowOptions
+	tried   xtime.Time // up to there the last Pass looked
+	reached xtime.Time // up to there the slave has everything but files that wait
+	again   time.Time  // not before this after trouble
 
 	awaited xtime.Time // the root's xtime of which no hint told yet
 	since   time.Time  // when that was seen first
@@ -123,14 +128,24 @@ func (f *follower) looked(s *State, hb time.Time) {
 		case s.Same && s.Stime != 0:
 			p.LastSynced = s.Stime.Time()
 		}
+		f.reached = p.Stime
 		// What the slave never had counts as changed when the volume was made.
-		p.Behind = f.lag.behind(time.Now(), max(p.Stime, f.c.opts.VolumeMark()), 0)
+		p.Behind = f.behind()
 	})
 }
 
-// behind is lag.behind now.
-func (f *follower) behind(stime xtime.Time) time.Time {
-	return f.lag.behind(time.Now(), max(stime, f.c.opts.VolumeMark()), f.c.opts.Hints.after(stime))
+// behind is when the oldest change was made that the slave lacks, where it lacks any.
+func (f *follower) behind() time.Time {
+	at := f.lag.behind(time.Now(), max(f.reached, f.c.opts.VolumeMark()), f.c.opts.Hints.after(f.reached))
+	return f.orWaits(at)
+}
+
+// orWaits is at, or the time since when a file waits, if that is earlier.
+func (f *follower) orWaits(at time.Time) time.Time {
+	if list, _, _ := f.c.Waiting(1); len(list) > 0 && (at.IsZero() || list[0].Since.Before(at)) {
+		return list[0].Since
+	}
+	return at
 }
 
 func (f *follower) loop(ctx context.Context) error {
@@ -180,15 +195,20 @@ func (f *follower) step(ctx context.Context) error {
 		})
 		return f.clean(ctx)
 	}
-	if s.Xtime == f.tried && time.Now().Before(f.c.NextRetry()) || time.Now().Before(f.again) {
-		return nil
+	if s.Xtime == f.tried && now.Before(f.c.NextRetry()) || now.Before(f.again) {
+		return f.idle(ctx, s.Xtime, now, hb)
 	}
 	if f.awaits(s.Xtime) {
-		f.update(func(p *Progress) { p.InStep, p.Behind = false, f.behind(p.Stime) })
+		f.update(func(p *Progress) { p.InStep, p.Behind = false, f.behind() })
+		return nil
+	}
+	if reached, ok := f.c.absorb(); ok {
+		f.tried, f.reached = reached, reached
+		f.update(func(p *Progress) { p.InStep, p.Behind = false, f.behind() })
 		return nil
 	}
 	f.update(func(p *Progress) {
-		p.InStep, p.Crawling, p.Following, p.Behind = false, true, f.c.opts.Hints.following(), f.behind(p.Stime)
+		p.InStep, p.Crawling, p.Following, p.Behind = false, true, f.c.opts.Hints.following(), f.behind()
 	})
 	if f.claim == (claim{}) {
 		f.claim = claim{s.Xtime, hb}
@@ -198,28 +218,36 @@ func (f *follower) step(ctx context.Context) error {
 	if err != nil {
 		return f.trouble(ctx, err)
 	}
-	if !out.Hinted {
+	if !out.Hinted && !out.Waiting {
 		f.claim = claim{s.Xtime, hb}
 	}
 	return f.passed(s.Xtime, out)
 }
 
-// passed notes how a crawl ended.
-func (f *follower) passed(tried xtime.Time, out Outcome) error {
-	f.rest(tried, out)
-	f.tried = tried
-	if out.Stime != 0 {
-		f.update(func(p *Progress) {
-			// Hints may not reach as far as the root's xtime.
-			p.Stime, p.InStep = out.Stime, !out.Hinted || out.Stime >= tried
-			p.Behind = time.Time{}
-			if !p.InStep {
-				p.Behind = f.behind(p.Stime)
-			}
-			if !out.Hinted || out.Stime >= f.claim.xtime {
-				p.LastSynced, f.claim = later(p.LastSynced, f.claim.time), claim{}
-			}
-		})
+// idle is all there is to do while nothing is due. Where the slave has everything but files that wait, it is as good as in
+// step.
+func (f *follower) idle(ctx context.Context, x xtime.Time, now, hb time.Time) error {
+	list, _, _ := f.c.Waiting(1)
+	if _, failed := f.c.Failures(0); len(list) == 0 || failed > 0 || x != f.reached {
+		return nil
+	}
+	f.c.opts.Hints.settled()
+	f.update(func(p *Progress) {
+		p.Following, p.Behind = f.c.opts.Hints.following(), f.orWaits(f.lag.inStep(now, hb))
+	})
+	return f.clean(ctx)
+}
+
+// passed notes how a crawl ended that began when the root's xtime was seen.
+func (f *follower) passed(seen xtime.Time, out Outcome) error {
+	f.rest(seen, out)
+	f.tried = seen
+	if out.Hinted {
+		f.tried = min(seen, out.Reached) // hints may not reach as far
+	}
+	if out.Stime != 0 || out.Waiting {
+		f.reached = out.Reached
+		f.update(func(p *Progress) { f.stamped(p, seen, out) })
 	}
 	var full error
 	if err := f.c.Full(); err != nil {
@@ -229,10 +257,22 @@ func (f *follower) passed(tried xtime.Time, out Outcome) error {
 	return nil
 }
 
+// stamped notes what the slave has after a crawl without failures.
+func (f *follower) stamped(p *Progress, seen xtime.Time, out Outcome) {
+	p.Stime, p.InStep = out.Stime, !out.Waiting && (!out.Hinted || out.Stime >= seen)
+	p.Behind = time.Time{}
+	if !p.InStep {
+		p.Behind = f.behind()
+	}
+	if !out.Waiting && !out.Hinted || out.Stime >= f.claim.xtime {
+		p.LastSynced, f.claim = later(p.LastSynced, f.claim.time), claim{}
+	}
+}
+
 // rest lets a crawl that left something undone, without a failure that would say when to try again, be followed by
 // another one soon, but not at once for ever.
 func (f *follower) rest(tried xtime.Time, out Outcome) {
-	if out.Stime != 0 || tried != f.tried || !f.c.NextRetry().IsZero() {
+	if out.Stime != 0 || out.Waiting || tried != f.tried || !f.c.NextRetry().IsZero() {
 		f.undone = 0
 		return
 	}
@@ -303,6 +343,7 @@ func (f *follower) report(stop <-chan struct{}) {
 		f.mu.Lock()
 		p := f.prog
 		p.Failures, p.Failed = list, total
+		p.Waiting, p.Waits, p.WaitingBytes = f.c.Waiting(listFailures)
 		f.o.Events.Progress(p)
 		f.mu.Unlock()
 	}

@@ -21,6 +21,8 @@ import (
 // applied the directory may be stamped with end: not with the xtime it has now, of which a later hint tells. A hint that
 // was lost, late, doubled or out of order leaves an S that is not among the points, and the directory is listed.
 //
+// Where files wait to be shipped (debts.go), S is what has been reached but for them.
+//
 // One thing more: if the directory above is stamped with a value beyond the run's end, as one that was listed may be, then
 // what changed here after the run would count as applied. So there the directory must not have been marked since.
 
@@ -42,14 +44,16 @@ func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
 	if t.end < mark || t.end > d.xtime {
 		return false // compared anew because the operator wants it, or marked by another clock
 	}
-	if n.parent != nil && t.end != d.xtime && n.parent.finish.Record.Xtime > w.run.end {
+	if n.parent != nil && t.end != d.xtime && (n.parent.finish.Record.Xtime > w.run.end || !t.joins(n.parent.told)) {
 		return false
 	}
-	// S may be end itself: then only what has its own mark below is left to do, and nothing is.
-	return state.Record.Xtime == t.end || slices.ContainsFunc(t.points, func(p xtime.Time) bool {
-		return max(p, mark) == state.Record.Xtime
-	})
+	// S may be end itself: then only what has its own mark below is left to do, and nothing is, or what was put off.
+	return n.reach == t.end || slices.ContainsFunc(t.points, func(p xtime.Time) bool { return max(p, mark) == n.reach })
 }
+
+// joins tells whether all marks up to the end of the directory above are known here, too. Of a reminder that is so where the
+// one above is visited for no other reason.
+func (t *told) joins(above *told) bool { return !t.reminder || above != nil && above.reminder }
 
 // visitHinted does for a directory of which hints tell what visit does for one that is listed. It gives false, and has
 // done nothing, where it must be listed after all.
@@ -97,6 +101,9 @@ func (w *crawl) looksAt(t *told, names int64) {
 // list gives up the hints for a directory and has it visited anew.
 func (w *crawl) list(n *node) {
 	w.looksAt(n.told, int64(len(n.told.names)))
+	w.mu.Lock()
+	n.owes = nil
+	w.mu.Unlock()
 	n.told, n.part, n.parts, n.found, n.finish = nil, 0, 0, false, slave.Op{}
 	w.again(n)
 }
@@ -245,6 +252,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	if a.path != "" {
 		n.parent = &node{} // the visit will know better
 	}
+	w.stands(n, &a.state)
 	if !w.proven(n, d, &a.state) || a.path == "" && w.emptied(d) {
 		return nil
 	}

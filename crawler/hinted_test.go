@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -565,7 +566,52 @@ func (w *world) checkStamps() {
 			}
 			path, _ = beneath.Split(path)
 		}
+		w.checkHonest(strings.TrimPrefix(strings.TrimPrefix(d.Path, "."), "/"), d)
 	}
+}
+
+// checkHonest proves of one difference that no directory above it is stamped up to its mark.
+func (w *world) checkHonest(path string, d compare.Difference) {
+	w.t.Helper()
+	newest := xtime.Time(0)
+	for path != "" {
+		dir, name := beneath.Split(path)
+		p, err := w.root.OpenPath(dir)
+		if err != nil {
+			return
+		}
+		x, err := p.Xtime(name, &w.names)
+		p.Close()
+		if err != nil {
+			return // gone on the master: its removal marked the directory alone
+		}
+		newest = max(newest, x, w.volume)
+		path = dir
+		if stamp, same := w.stamped(path); same && stamp >= newest {
+			w.t.Fatalf("%q is stamped %v, but %v, of %v", path, stamp, d, newest)
+		}
+	}
+}
+
+// stamped gives the slave's stamp of a directory, if that is on record as the master's.
+func (w *world) stamped(path string) (stamp xtime.Time, same bool) {
+	m, err := w.root.OpenPath(path)
+	if err != nil {
+		return 0, false
+	}
+	defer m.Close()
+	s, err := beneath.OpenRoot(filepath.Join(w.slave, path), false)
+	if err != nil {
+		return 0, false
+	}
+	defer s.Close()
+	g, err := m.GFID("")
+	w.ok(err)
+	recorded, err := s.RecordedGFID("", &w.names)
+	w.ok(err)
+	stamp, err = s.Xtime("", &w.names)
+	w.ok(err)
+	return stamp, g == recorded
 }
 
 func several(path string) bool {
@@ -600,8 +646,15 @@ func (w *world) saysInStep(path string) bool {
 // TestRandomHints does anything on the master, delivers the hints in every wrong way, and checks after each pass that no
 // directory is taken for complete that is not.
 func TestRandomHints(t *testing.T) {
-	for seed := range uint64(12) {
+	seeds := 18
+	if n, err := strconv.Atoi(os.Getenv("GEOREP_SEEDS")); err == nil {
+		seeds = n
+	}
+	waited, absorbed := 0, 0
+	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			waits := seed%3 != 0 // files that keep changing have to wait
+			now := time.Now()
 			w := hintedWorld(t, func(w *world) {
 				for _, d := range []string{"a", "a/b", "a/b/c", "d", "d/e"} {
 					w.write(d+"/f", d)
@@ -609,14 +662,25 @@ func TestRandomHints(t *testing.T) {
 				}
 			})
 			w.maxDelete = 100
+			if waits {
+				w.settle, w.delay, w.clock = 30*time.Millisecond, 90*time.Millisecond, func() time.Time { return now }
+			}
 			w.connect()
 			r := &randomly{w: w, rnd: rand.New(rand.NewPCG(seed, 11))}
+			if waits {
+				r.hot = []string{"a/b/f", "a/b/g", "d/e/f"}
+			}
 			hinted := int64(0)
 			for range 60 {
+				now = now.Add(time.Duration(r.rnd.IntN(20)) * time.Millisecond)
 				for range 1 + r.rnd.IntN(4) {
 					if paths := r.change(); len(paths) > 0 {
 						r.deliver(w.hint(paths...))
 					}
+				}
+				if waits && w.crawler.Absorb() {
+					absorbed++
+					w.checkStamps()
 				}
 				w.counters.Hinted.Store(0)
 				if _, err := w.crawler.Pass(t.Context()); err != nil {
@@ -624,11 +688,14 @@ func TestRandomHints(t *testing.T) {
 				}
 				hinted += w.counters.Hinted.Load()
 				w.checkStamps()
+				_, n, _ := w.crawler.Waiting(0)
+				waited += n
 				if r.rnd.IntN(10) == 0 {
 					w.connect()
 				}
 			}
 			for range 4 {
+				now = now.Add(time.Second)
 				w.pass()
 			}
 			w.ok(w.crawler.Clean(t.Context(), 0)) // what is parked counts as a name of its inode
@@ -638,6 +705,9 @@ func TestRandomHints(t *testing.T) {
 			}
 		})
 	}
+	if waited == 0 || absorbed == 0 {
+		t.Errorf("%d times a file had to wait, %d times hints were absorbed", waited, absorbed)
+	}
 }
 
 // randomly changes a world's master.
@@ -646,6 +716,7 @@ type randomly struct {
 	rnd  *rand.Rand
 	kept []*hint.Hint
 	n    int
+	hot  []string // these are written more often than others
 }
 
 // deliver hands a hint over: mostly as it is, but now and then not at all, later, twice, or with a gap.
@@ -703,6 +774,14 @@ func (r *randomly) change() []string {
 	w, p, q := r.w, r.pick(false), r.fresh()
 	var err error
 	var paths []string
+	if len(r.hot) > 0 && r.rnd.IntN(3) > 0 {
+		p = r.hot[r.rnd.IntN(len(r.hot))]
+		if f, err := os.OpenFile(w.at(p), os.O_WRONLY|os.O_TRUNC|os.O_CREATE, 0o644); err == nil {
+			fmt.Fprint(f, "content ", r.rnd.IntN(1000))
+			f.Close()
+			return []string{p}
+		}
+	}
 	switch r.rnd.IntN(9) {
 	case 0, 1, 2:
 		if p == "" {

@@ -37,7 +37,10 @@ type told struct {
 	points []xtime.Time // its xtimes before the first mark, and after each but the last
 	end    xtime.Time   // after the last
 	names  map[string]xtime.GFID
-	waits  int64 // entries under names that are pending in a crawl, which has yet to look at them; under crawl.mu
+	// reminder is set where no hint tells of the directory, but something is due there (debts.go).
+	reminder bool
+
+	waits int64 // entries under names that are pending in a crawl, which has yet to look at them; under crawl.mu
 }
 
 // Bounds of a run. Beyond them a directory is listed, or the run dropped.

@@ -36,7 +36,9 @@ type crawl struct {
 	stack   stack
 	open    chan struct{} // a token for each directory held open
 	done    chan struct{} // closed when the root is finished
-	stime   xtime.Time    // written before done is closed
+	stime   xtime.Time    // written before done is closed, as the next two are
+	reached xtime.Time
+	waiting bool
 
 	session  context.Context
 	root     *node
@@ -69,6 +71,12 @@ type node struct {
 	// requeued is set between again and the visit that follows.
 	requeued bool
 
+	had   xtime.Time      // the stamp that the slave has
+	reach xtime.Time      // up to there it has everything, but what old says
+	old   *debt           // what was owed before; nil: nothing, or not known
+	owes  map[string]owed // what is owed now; under crawl.mu, as debt is
+	debt  *debt           // settled; nil: nothing
+
 	dir    *directory // open while operations need it
 	finish slave.Op   // ready once the directory was read
 	own    int        // operations without a result, and one while it is being visited
@@ -77,11 +85,12 @@ type node struct {
 	skip   bool       // it is not there any more: nothing to finish
 }
 
-func newCrawl(ctx context.Context, c *Crawler, m *master, r *run) (*crawl, error) {
+func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
 	gfid, err := c.opts.Root.GFID("")
 	if err != nil {
 		return nil, err
 	}
+	r := c.take(gfid)
 	w := &crawl{c: c, m: m, run: r, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
 		checked: map[xtime.GFID]bool{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -207,9 +216,11 @@ func (w *crawl) finishNode(n *node) {
 	chain := w.chain(n)
 	var ops []slave.Op
 	for _, c := range chain {
-		if !c.skip {
-			ops = append(ops, c.finish)
+		if c.skip {
+			w.c.debts.set(c.entry.Record.GFID, nil)
+			continue
 		}
+		ops = append(ops, c.finish)
 	}
 	if len(ops) == 0 {
 		w.finished(chain)
@@ -232,10 +243,10 @@ func (w *crawl) chain(n *node) []*node {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	chain := []*node{n}
-	n.finish.Stamp = !n.held
+	w.settle(n)
 	for p := n.parent; w.waitsOnly(p) && len(chain) < batchOps; p = p.parent {
 		p.held = p.held || n.held
-		p.finish.Stamp = !p.held
+		w.settle(p)
 		chain, n = append(chain, p), p
 	}
 	return chain
@@ -249,8 +260,10 @@ func (w *crawl) waitsOnly(p *node) bool {
 func (w *crawl) finishResult(n *node, r slave.Result) {
 	if r.Err == nil {
 		w.c.failures.clear(n.path)
+		w.c.debts.set(n.entry.Record.GFID, n.debt)
 		return
 	}
+	w.c.debts.set(n.entry.Record.GFID, nil)
 	w.hold(n)
 	if !errors.Is(r.Err, slave.ErrHeldBack) {
 		w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, r.Err, w.c.pass)
@@ -293,12 +306,15 @@ func (w *crawl) finishRoot(n *node) {
 	if w.c.opts.VolumeMark() != w.m.mark {
 		w.hold(n) // raised meanwhile: what was in step by the old one is to be compared
 	}
-	n.finish.Stamp = !n.held
+	w.mu.Lock()
+	w.settle(n)
+	w.mu.Unlock()
 	w.ship.submit(w.ctx, []slave.Op{n.finish}, func(results []slave.Result) {
 		w.finishResult(n, results[0])
 		if !n.held {
 			w.stime = n.finish.Record.Xtime
 		}
+		w.reached, w.waiting = n.reached(), n.debt != nil && !n.held
 		close(w.done)
 	})
 }

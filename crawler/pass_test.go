@@ -40,6 +40,8 @@ type world struct {
 	maxDelete     int
 	hints         *crawler.Hints
 	seq           uint64
+	settle, delay time.Duration
+	clock         func() time.Time // by which files wait; nil: the real one
 }
 
 func newWorld(t *testing.T) *world {
@@ -74,7 +76,11 @@ func (w *world) connect() {
 	w.counters = crawler.Counters{}
 	w.crawler = crawler.New(crawler.Options{Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
-		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, RetryMax: 2 * time.Millisecond})
+		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, RetryMax: 2 * time.Millisecond,
+		Settle: w.settle, MaxDelay: w.delay})
+	if w.clock != nil {
+		w.crawler.Clock(w.clock)
+	}
 }
 
 func (w *world) ok(err error) {

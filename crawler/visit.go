@@ -70,6 +70,7 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 	if d == nil {
 		return
 	}
+	w.stands(n, state)
 	if n.told != nil {
 		if !w.visitHinted(n, d, state) {
 			w.list(n)

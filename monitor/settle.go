@@ -48,6 +48,7 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	st.Crawl, st.LagSeconds, st.Pending, st.Marker = p.Crawl, p.LagSeconds, p.Pending, p.Marker
 	m.lagAt = now
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
+	st.Waiting, st.WaitingTotal = p.Waiting, p.WaitingTotal
 	st.Synced = m.before.Plus(p.Synced)
 	// Before it is connected a worker does not know; what was true once stays true.
 	if m.ready || !p.LastSynced.IsZero() {

@@ -115,6 +115,41 @@ func (f *Failure) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// Waiting is a file that changes again and again: what the slave has of it is as old as its first change since.
+type Waiting struct {
+	Path  string // below the volume's root; any bytes
+	Since Time
+}
+
+// waitingJSON keeps a path that is not UTF-8 as failureJSON does.
+type waitingJSON struct {
+	Path  string `json:"path"`
+	Since Time   `json:"since"`
+	Bytes []byte `json:"path_bytes,omitempty"`
+}
+
+// MarshalJSON adds path_bytes, in base64, only where the path is not UTF-8.
+func (w Waiting) MarshalJSON() ([]byte, error) {
+	j := waitingJSON{Path: w.Path, Since: w.Since}
+	if !utf8.ValidString(w.Path) {
+		j.Bytes = []byte(w.Path)
+	}
+	return json.Marshal(j)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote; the path comes back byte for byte.
+func (w *Waiting) UnmarshalJSON(b []byte) error {
+	var j waitingJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	*w = Waiting{Path: j.Path, Since: j.Since}
+	if len(j.Bytes) > 0 {
+		w.Path = string(j.Bytes)
+	}
+	return nil
+}
+
 // MaxFailures is how many failures a status lists; FailuresTotal counts them all.
 const MaxFailures = 100
 
@@ -140,6 +175,8 @@ type Status struct {
 	WorkerPid     int       `json:"worker_pid"`
 	Marker        string    `json:"marker"` // where changes are learnt from: fanotify, inotify or scan
 	FailuresTotal int       `json:"failures_total"`
+	Waiting       []Waiting `json:"waiting,omitempty"` // files that change again and again, and are shipped a little later
+	WaitingTotal  int       `json:"waiting_total,omitempty"`
 	Checkpoint    string    `json:"checkpoint"` // "N/A" or what the worker says of it
 	Stime         uint64    `json:"stime"`      // an xtime.Time: the slave root's stamp; 0: none
 	Rates         Rates     `json:"progress"`

@@ -306,3 +306,25 @@ func TestForPeople(t *testing.T) {
 		t.Errorf("OneLine: %q", got)
 	}
 }
+
+// TestWaiting: what waits survives the file and is named in the table, whatever bytes its name has.
+func TestWaiting(t *testing.T) {
+	s := New("m", "s")
+	s.Waiting, s.WaitingTotal = []Waiting{{Path: "logs/\xff\x1b", Since: at(5)}}, 3
+	b, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Status
+	if err := json.Unmarshal(b, &got); err != nil || len(got.Waiting) != 1 || got.Waiting[0].Path != s.Waiting[0].Path ||
+		!got.Waiting[0].Since.Equal(at(5).Time) || got.WaitingTotal != 3 {
+		t.Errorf("%+v, %v of %s", got, err, b)
+	}
+	var table strings.Builder
+	if err := WriteTable(&table, []Status{s}, true); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(table.String(), `keeps changing: "logs/\xff\x1b"`) || !strings.Contains(table.String(), "2 more") {
+		t.Error(table.String())
+	}
+}

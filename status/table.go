@@ -72,7 +72,7 @@ func align(b *strings.Builder, rows [][]string) {
 // writeDetail says how fast the session goes, or why it does not go on, and what is held back.
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
-	if s.Reason == "" && len(s.Failures) == 0 && pace == "" {
+	if s.Reason == "" && len(s.Failures) == 0 && len(s.Waiting) == 0 && pace == "" {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -84,6 +84,12 @@ func (s Status) writeDetail(b *strings.Builder) {
 	}
 	for _, f := range s.Failures {
 		fmt.Fprintf(b, "  held back: %q  %s: %s  (since %s)\n", f.Path, Printable(f.Op), Printable(f.Error), when(f.Since))
+	}
+	for _, w := range s.Waiting {
+		fmt.Fprintf(b, "  keeps changing: %q  (the slave lacks its changes since %s)\n", w.Path, when(w.Since))
+	}
+	if more := s.WaitingTotal - len(s.Waiting); more > 0 {
+		fmt.Fprintf(b, "  ... and %d more that keep changing\n", more)
 	}
 	if more := s.FailuresTotal - len(s.Failures); more > 0 {
 		fmt.Fprintf(b, "  ... and %d more\n", more)

@@ -18,6 +18,8 @@ type Options struct {
 	MarkerSource   string        // auto, fanotify, inotify or scan
 	ScanInterval   time.Duration // between the slow scans for what events never tell
 	RetryMax       time.Duration // longest pause between two tries
+	Settle         time.Duration // how long a file that keeps changing must be quiet before it is shipped; 0: at once
+	MaxDelay       time.Duration // but never later than this after its first change that was not shipped
 	SSHPort        int           // 0: the ssh configuration's
 	Identity       string        // private key file; "": the ssh configuration's, and the ssh-agent's keys
 	KnownHosts     string        // "": the ssh configuration's
@@ -59,6 +61,10 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return onOff(&o.Hints, v) }},
 		{"retry-max", "60s", "longest pause between two tries, at least 1s",
 			func(o *Options, v string) error { return duration(&o.RetryMax, v, time.Second) }},
+		{"settle", "1s", "how long a file that changes again and again must be quiet before it is shipped; 0s: always at once",
+			func(o *Options, v string) error { return duration(&o.Settle, v, 0) }},
+		{"max-delay", "5s", "longest time that such a file waits after its first change that was not shipped, at least 100ms",
+			func(o *Options, v string) error { return duration(&o.MaxDelay, v, 100*time.Millisecond) }},
 		{"ssh-port", "0", "port of sshd on the slave's host; 0: as the ssh configuration says, or 22",
 			func(o *Options, v string) error { return integer(&o.SSHPort, v, 0, 65535) }},
 		{"identity", "", "private key file; empty: as the ssh configuration says, and the ssh-agent's keys",

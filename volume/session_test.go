@@ -44,7 +44,7 @@ func TestSessionRoundTrip(t *testing.T) {
 	}
 	o, err := got.Options()
 	wantO := Options{LogLevel: "info", MaxDelete: 5, KeepDeleted: 7 * 24 * time.Hour, MarkerSource: "auto",
-		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true,
+		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Settle: time.Second, MaxDelay: 5 * time.Second, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true,
 		BWLimit: 3 << 19, Compression: "always"}
 	if err != nil || o != wantO {
 		t.Errorf("options %+v, %v; want %+v", o, err, wantO)
@@ -144,7 +144,7 @@ func TestConfigKeys(t *testing.T) {
 	}
 	for key, values := range map[string][]string{
 		"log-level": {"", "loud"}, "max-delete": {"-1", "101", "x", ""}, "keep-deleted": {"-1s", "x", "d", "-1d", "1.5d"},
-		"marker-source": {"kqueue"}, "scan-interval": {"59s"}, "retry-max": {"0", "0.5s"}, "ssh-port": {"-1", "65536"},
+		"marker-source": {"kqueue"}, "scan-interval": {"59s"}, "retry-max": {"0", "0.5s"}, "settle": {"-1s", "x"}, "max-delay": {"0", "99ms"}, "ssh-port": {"-1", "65536"},
 		"identity": {"\x00"}, "remote-georep": {""}, "sync-jobs": {"0", "17"}, "quick": {"maybe"}, "hints": {"true"},
 		"bwlimit": {"", "-1", "500", "1.5", "10Mbit"}, "compression": {"", "on", "true"}, "nonsense": {"1"},
 	} {

@@ -220,9 +220,14 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters, 
 	if id.GFID, err = xtime.ParseGFID(m.volume.RootGFID); err != nil {
 		return nil, o, fmt.Errorf("volume %s: %w", m.volume.Name, err)
 	}
+	settle := o.Settle
+	if hints == nil {
+		settle = 0 // of a sync everything is wanted at once
+	}
 	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
-		Hints: hints, Quick: o.Quick, RetryMax: o.RetryMax, InFlight: inFlight(c, o)}), o, nil
+		Hints: hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
+		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o)}), o, nil
 }
 
 // inFlight is how many batches are on their way: for each stream one that is being sent and a few whose answers take a
@@ -308,6 +313,13 @@ func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wir
 	if !p.Behind.IsZero() {
 		out.LagSeconds = max(0, time.Since(p.Behind).Seconds())
 	}
+	out.Pending.Entries += int64(p.Waits)
+	out.Pending.Files += int64(p.Waits)
+	out.Pending.Bytes += p.WaitingBytes
+	for _, w := range p.Waiting {
+		out.Waiting = append(out.Waiting, status.Waiting{Path: w.Path, Since: status.Time{Time: w.Since}})
+	}
+	out.WaitingTotal = p.Waits
 	for _, f := range p.Failures {
 		out.Failures = append(out.Failures, status.Failure{Path: f.Path, Op: f.Op, Error: f.Err.Error(),
 			Since: status.Time{Time: f.Since}})

@@ -34,6 +34,8 @@ type Progress struct {
 	Synced        status.Synced    `json:"synced"` // since this worker began
 	Failures      []status.Failure `json:"failures,omitempty"`
 	FailuresTotal int              `json:"failures_total"` // Failures may list fewer
+	Waiting       []status.Waiting `json:"waiting,omitempty"`
+	WaitingTotal  int              `json:"waiting_total"` // Waiting may list fewer
 	Marker        string           `json:"marker,omitempty"`
 	Checkpoint    string           `json:"checkpoint,omitempty"`
 	ETASeconds    float64          `json:"eta_seconds,omitempty"` // of a first sync; 0: not known

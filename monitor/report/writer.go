@@ -76,6 +76,8 @@ func (w *Writer) Run(ctx context.Context) error {
 // they are sent.
 func (w *Writer) Progress(p Progress) {
 	p.FailuresTotal = max(p.FailuresTotal, len(p.Failures))
+	p.WaitingTotal = max(p.WaitingTotal, len(p.Waiting))
+	p.Waiting = append([]status.Waiting(nil), p.Waiting[:min(len(p.Waiting), maxFailures)]...)
 	p.Failures = append([]status.Failure(nil), p.Failures[:min(len(p.Failures), maxFailures)]...)
 	w.heldMu.Lock()
 	defer w.heldMu.Unlock()
@@ -111,10 +113,11 @@ func (w *Writer) flush() (wrote bool, err error) {
 	return true, w.write(Report{Kind: KindProgress, Progress: p})
 }
 
-// write keeps lines below maxLine by halving the list of failures, whose paths may be of any length.
+// write keeps lines below maxLine by halving the lists, whose paths may be of any length.
 func (w *Writer) write(r Report) error {
 	line, err := json.Marshal(r)
-	for err == nil && len(line) >= maxLine && r.Progress != nil && len(r.Progress.Failures) > 0 {
+	for err == nil && len(line) >= maxLine && r.Progress != nil && len(r.Progress.Failures)+len(r.Progress.Waiting) > 0 {
+		r.Progress.Waiting = r.Progress.Waiting[:len(r.Progress.Waiting)/2]
 		r.Progress.Failures = r.Progress.Failures[:len(r.Progress.Failures)/2]
 		line, err = json.Marshal(r)
 	}

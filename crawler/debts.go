@@ -1,0 +1,204 @@
+package crawler
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"georep/marker/xtime"
+)
+
+// This file lets directories go on while files in them wait to be shipped (hot.go).
+//
+// Such a directory, and each one above it, may not be stamped beyond what it holds (invariant 5). But a stamp that stands
+// still while its directory's xtime goes on would, by the rules of hints, have it listed at every change. So the crawler
+// remembers what it owes: up to the xtime reached the slave has everything of the directory, but under some names; its
+// stamp says less. What the hints say from reached on is then as good as if it said so. A debt is believed only where the
+// slave's stamp is still the one that was left there, and no longer than the connection: a slave that lost power is asked
+// again by another worker.
+//
+// The stamp that is left is the oldest floor of what is owed: up to its floor the slave has everything under a name.
+
+// debt is what the slave lacks in a directory.
+type debt struct {
+	stamp   xtime.Time // what the slave's directory carries
+	reached xtime.Time // up to there it has everything, but what is owed
+	owed    map[string]owed
+}
+
+// owed is what it lacks under one name.
+type owed struct {
+	dir   xtime.GFID // a directory that owes something itself; zero for a file that waits
+	floor xtime.Time // up to there it has everything
+	wait  wait       // of a file
+	path  string     // of a file, as it was when it was put off
+	size  int64
+}
+
+// debts are all of a crawler, by directory. They are safe for concurrent use.
+type debts struct {
+	mu sync.Mutex
+	of map[xtime.GFID]*debt
+}
+
+// set replaces what is owed in a directory; nil: nothing.
+func (b *debts) set(g xtime.GFID, d *debt) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if d == nil {
+		delete(b.of, g)
+		return
+	}
+	if b.of == nil {
+		b.of = map[xtime.GFID]*debt{}
+	}
+	b.of[g] = d
+}
+
+// known gives the debt of a directory that carries the given stamp on the slave, nil where none is known. It is read only.
+func (b *debts) known(g xtime.GFID, stamp xtime.Time) *debt {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if d := b.of[g]; d != nil && d.stamp == stamp {
+		return d
+	}
+	return nil
+}
+
+// waiting lists up to most files that wait, those that wait longest first, and counts all.
+func (b *debts) waiting(most int) (list []Waiting, total int, bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, d := range b.of {
+		for _, o := range d.owed {
+			if o.dir.IsZero() {
+				list = append(list, Waiting{o.path, o.wait.since})
+				bytes += o.size
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Waiting) int { return a.Since.Compare(b.Since) })
+	return list[:min(most, len(list))], len(list), bytes
+}
+
+// next is the earliest time at which a file is due; zero where none waits.
+func (b *debts) next() (first time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, d := range b.of {
+		for _, o := range d.owed {
+			if o.dir.IsZero() && (first.IsZero() || o.wait.due.Before(first)) {
+				first = o.wait.due
+			}
+		}
+	}
+	return first
+}
+
+// dues finds, from a directory downwards, the names under which something is due now.
+type dues struct {
+	b     *debts
+	now   time.Time
+	names map[xtime.GFID][]string
+	seen  map[xtime.GFID]bool
+}
+
+// below tells whether anything is due in or below g. A directory that owes nothing any more has to be looked at, too.
+func (u *dues) below(g xtime.GFID) bool {
+	d := u.b.of[g]
+	if d == nil {
+		return true
+	}
+	if u.seen[g] {
+		return len(u.names[g]) > 0
+	}
+	u.seen[g] = true
+	for name, o := range d.owed {
+		if o.dir.IsZero() && !u.now.Before(o.wait.due) || !o.dir.IsZero() && u.below(o.dir) {
+			u.names[g] = append(u.names[g], name)
+		}
+	}
+	return len(u.names[g]) > 0
+}
+
+// due tells whether anything is due in or below a directory that has a debt.
+func (b *debts) due(g xtime.GFID, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	u := &dues{b: b, now: now, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
+	return u.below(g)
+}
+
+// remind adds what is due to what hints tell, so that the crawl looks there. r may be nil, and is given back as it is
+// where nothing is due.
+func (b *debts) remind(r *run, root xtime.GFID, now time.Time) *run {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.of[root] == nil {
+		return r
+	}
+	u := &dues{b: b, now: now, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
+	if !u.below(root) {
+		return r
+	}
+	if r == nil {
+		r = newRun(b.of[root].reached)
+	}
+	for g, names := range u.names {
+		t := r.dirs[g]
+		if t == nil {
+			t = &told{end: b.of[g].reached, names: map[string]xtime.GFID{}, reminder: true}
+			r.dirs[g] = t
+		}
+		for _, name := range names {
+			if _, have := t.names[name]; !have {
+				t.names[name] = b.of[g].owed[name].dir
+			}
+		}
+	}
+	return r
+}
+
+// absorb takes in what hints tell where that concerns nothing but files that wait anyway: then there is no need for a
+// crawl. It does all or nothing.
+func (b *debts) absorb(r *run, h *hot) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for g, t := range r.dirs {
+		if !b.covers(g, t, r) {
+			return false
+		}
+	}
+	for g, t := range r.dirs {
+		was := b.of[g]
+		d := &debt{stamp: was.stamp, reached: t.end, owed: maps.Clone(was.owed)}
+		for name := range t.names {
+			o := d.owed[name]
+			if !o.dir.IsZero() {
+				continue
+			}
+			if w, ok := h.touch(place{g, name}, t.end); ok {
+				o.wait = w
+				d.owed[name] = o
+			}
+		}
+		b.of[g] = d
+	}
+	return len(r.dirs) > 0
+}
+
+// covers tells whether what is told of a directory joins what has been reached there, and names only what is owed.
+func (b *debts) covers(g xtime.GFID, t *told, r *run) bool {
+	d := b.of[g]
+	if d == nil || len(t.names) == 0 || !slices.Contains(t.points, d.reached) {
+		return false // nothing is known, or the directory itself has changed
+	}
+	for name, dir := range t.names {
+		o, is := d.owed[name]
+		if !is || o.dir != dir || !dir.IsZero() && r.of(dir) == nil {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,115 @@
+package crawler
+
+import (
+	"time"
+
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// stands notes what the slave has of a node's directory: its stamp, and up to where it has everything but what is owed.
+func (w *crawl) stands(n *node, state *slave.DirState) {
+	n.had, n.reach, n.old = 0, 0, nil
+	if state.Err == nil && state.Record.GFID == n.entry.Record.GFID {
+		n.had, n.reach = state.Record.Xtime, state.Record.Xtime
+		if n.old = w.c.debts.known(n.entry.Record.GFID, n.had); n.old != nil {
+			n.reach = n.old.reached
+		}
+	}
+}
+
+// waits tells whether an item has to wait because its file keeps changing, and notes that it is owed. Files with several
+// names do not wait: what changes through one of them concerns directories that no mark leads to.
+func (w *crawl) waits(n *node, d *directory, it *plan.Item) bool {
+	e := &it.Entry
+	if e.Kind != slave.File || it.How == plan.Adopt || e.Stat.Nlink > 1 || n.again || w.m.refusesMarks(slave.Dir, &d.stat) {
+		return false
+	}
+	wait, ok := w.c.hot.ship(place{n.entry.Record.GFID, e.Name}, e.Record.Xtime, e.Stat.Size)
+	if ok {
+		return false
+	}
+	o := owed{floor: n.reach, wait: wait, path: join(n.path, e.Name), size: e.Stat.Size}
+	if n.old != nil {
+		if before, is := n.old.owed[e.Name]; is && before.dir.IsZero() {
+			o.floor = before.floor
+		}
+	}
+	w.owe(n, e.Name, o)
+	return true
+}
+
+func (w *crawl) owe(n *node, name string, o owed) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.owe(name, o)
+}
+
+func (n *node) owe(name string, o owed) {
+	if n.owes == nil {
+		n.owes = map[string]owed{}
+	}
+	n.owes[name] = o
+}
+
+// stillOwes tells whether a child lacks nothing but what it is known to owe, none of which is due: then it is not visited.
+func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
+	g := c.Entry.Record.GFID
+	if c.State == nil || c.Entry.Always || w.run.of(g) != nil {
+		return false
+	}
+	d := w.c.debts.known(g, c.State.Record.Xtime)
+	if d == nil || d.reached != c.Entry.Record.Xtime || w.c.debts.due(g, w.c.hot.now()) {
+		return false
+	}
+	w.owe(n, c.Entry.Name, owed{dir: g, floor: d.stamp})
+	return true
+}
+
+// settle decides how a node is stamped, and what it owes from then on. w.mu is held.
+func (w *crawl) settle(n *node) {
+	n.finish.Stamp, n.debt = !n.held, nil
+	if n.held || n.skip {
+		return
+	}
+	if n.told != nil && n.old != nil {
+		for name, o := range n.old.owed { // of what nobody looked at
+			if _, looked := n.told.names[name]; !looked {
+				n.owe(name, o)
+			}
+		}
+	}
+	if len(n.owes) == 0 {
+		return
+	}
+	d := &debt{reached: n.finish.Record.Xtime, stamp: n.finish.Record.Xtime, owed: n.owes}
+	for _, o := range n.owes {
+		d.stamp = min(d.stamp, o.floor)
+	}
+	n.debt, n.finish.Record.Xtime = d, d.stamp
+	n.finish.Stamp = d.stamp > n.had
+	switch {
+	case n.parent == nil:
+	case n.again:
+		n.parent.held = true // its place in the tree is another
+	default:
+		_, name := beneath.Split(n.path)
+		n.parent.owe(name, owed{dir: n.entry.Record.GFID, floor: d.stamp})
+	}
+}
+
+// Waiting is a file that keeps changing and so waits to be shipped.
+type Waiting struct {
+	Path  string
+	Since time.Time // of its first change that the slave lacks
+}
+
+// reached is up to where a root that was settled has everything but what it owes.
+func (n *node) reached() xtime.Time {
+	if n.debt != nil {
+		return n.debt.reached
+	}
+	return n.finish.Record.Xtime
+}
