@@ -17,6 +17,7 @@ type task struct {
 	then func(slave.Result) // called in place of the ordinary treatment where it is set
 	// ahead is set where the content is to be sent before the operation: on the last of several tasks only.
 	ahead *upload
+	parks bool // another inode stands in its place
 }
 
 // carryOut submits what the plan says, in an order in which nothing stands in the way of anything.
@@ -182,7 +183,7 @@ func (w *crawl) item(n *node, d *directory, it plan.Item) {
 	if it.ParkFirst {
 		tasks = append(tasks, w.park(n, *it.State))
 	}
-	tasks = append(tasks, task{op: op, ahead: w.sendAhead(d, &it, &op)})
+	tasks = append(tasks, task{op: op, ahead: w.sendAhead(d, &it, &op), parks: it.State != nil && foreign(it.State, &it.Entry)})
 	if it.State == nil {
 		w.c.losses.add(-1)
 	}
@@ -240,18 +241,10 @@ func (w *crawl) send(n *node, tasks ...task) {
 		w.uploadThen(n, tasks)
 		return
 	}
-	ops := make([]slave.Op, len(tasks))
-	for i := range tasks {
-		ops[i] = tasks[i].op
+	w.started(n, len(tasks))
+	if !w.keeps(n, tasks) {
+		w.submit(n, tasks, nil)
 	}
-	w.started(n, len(ops))
-	w.ship.submit(w.ctx, ops, func(results []slave.Result) {
-		for i, r := range results {
-			w.noteParked(r)
-			w.outcome(n, &tasks[i], r)
-		}
-		w.opsDone(n, len(ops))
-	})
 }
 
 // noteParked remembers that there are parked entries, and that the removal of a name may ask for a look at others.

@@ -72,9 +72,13 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 	if !n.found { // not yet counted
 		w.c.opts.Counters.Hinted.Add(1)
 	}
-	n.finish.Record.Xtime = n.told.end
+	n.upto, n.finish.Record.Xtime = n.told.end, n.told.end
 	w.looksAt(n.told, int64(len(names)))
+	w.mu.Lock()
+	n.keeps = true
+	w.mu.Unlock()
 	w.carryOut(n, d, p)
+	w.leave(n)
 	return true
 }
 

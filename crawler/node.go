@@ -76,6 +76,9 @@ type node struct {
 	old   *debt           // what was owed before; nil: nothing, or not known
 	owes  map[string]owed // what is owed now; under crawl.mu, as debt is
 	debt  *debt           // settled; nil: nothing
+	upto  xtime.Time      // the stamp, if nothing is owed
+	keeps bool            // what is sent stays in kept until the visit ends; both under crawl.mu
+	kept  []task
 
 	dir    *directory // open while operations need it
 	finish slave.Op   // ready once the directory was read
@@ -242,6 +245,11 @@ func (w *crawl) finishNode(n *node) {
 func (w *crawl) chain(n *node) []*node {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.climb(n)
+}
+
+// climb is chain with w.mu held.
+func (w *crawl) climb(n *node) []*node {
 	chain := []*node{n}
 	w.settle(n)
 	for p := n.parent; w.waitsOnly(p) && len(chain) < batchOps; p = p.parent {
@@ -311,12 +319,17 @@ func (w *crawl) finishRoot(n *node) {
 	w.mu.Unlock()
 	w.ship.submit(w.ctx, []slave.Op{n.finish}, func(results []slave.Result) {
 		w.finishResult(n, results[0])
-		if !n.held {
-			w.stime = n.finish.Record.Xtime
-		}
-		w.reached, w.waiting = n.reached(), n.debt != nil && !n.held
-		close(w.done)
+		w.rootDone(n)
 	})
+}
+
+// rootDone ends the crawl.
+func (w *crawl) rootDone(n *node) {
+	if !n.held {
+		w.stime = n.finish.Record.Xtime
+	}
+	w.reached, w.waiting = n.upto, n.debt != nil && !n.held
+	close(w.done)
 }
 
 // goOn visits further directories before the root is finished.

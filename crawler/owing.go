@@ -5,7 +5,6 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -68,9 +67,9 @@ func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
 	return true
 }
 
-// settle decides how a node is stamped, and what it owes from then on. w.mu is held.
+// settle decides how a node is stamped, and what it owes from then on. It may be called again. w.mu is held.
 func (w *crawl) settle(n *node) {
-	n.finish.Stamp, n.debt = !n.held, nil
+	n.finish.Stamp, n.finish.Record.Xtime, n.debt = !n.held, n.upto, nil
 	if n.held || n.skip {
 		return
 	}
@@ -84,7 +83,7 @@ func (w *crawl) settle(n *node) {
 	if len(n.owes) == 0 {
 		return
 	}
-	d := &debt{reached: n.finish.Record.Xtime, stamp: n.finish.Record.Xtime, owed: n.owes}
+	d := &debt{reached: n.upto, stamp: n.upto, owed: n.owes}
 	for _, o := range n.owes {
 		d.stamp = min(d.stamp, o.floor)
 	}
@@ -104,12 +103,4 @@ func (w *crawl) settle(n *node) {
 type Waiting struct {
 	Path  string
 	Since time.Time // of its first change that the slave lacks
-}
-
-// reached is up to where a root that was settled has everything but what it owes.
-func (n *node) reached() xtime.Time {
-	if n.debt != nil {
-		return n.debt.reached
-	}
-	return n.finish.Record.Xtime
 }

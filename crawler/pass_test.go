@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -202,10 +203,16 @@ func (f *failing) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, er
 	var pass slave.Batch
 	results := make([]slave.Result, len(b.Ops))
 	var index []int
+	var failed []string
 	for i := range b.Ops {
+		if b.Ops[i].Kind == slave.OpFinish && slices.ContainsFunc(failed, func(path string) bool { return within(path, b.Ops[i].Path) }) {
+			results[i].Err = &slave.PathError{Op: "finish", Path: b.Ops[i].Path, Err: slave.ErrHeldBack}
+			continue
+		}
 		if f.fail != nil {
 			if err := f.fail(&b.Ops[i]); err != nil {
 				results[i].Err = &slave.PathError{Op: b.Ops[i].Kind.String(), Path: b.Ops[i].Path, Err: err}
+				failed = append(failed, b.Ops[i].Path)
 				continue
 			}
 		}
@@ -216,6 +223,11 @@ func (f *failing) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, er
 		results[index[i]] = r
 	}
 	return results, err
+}
+
+// within tells whether path is dir or lies below it.
+func within(path, dir string) bool {
+	return dir == "" || path == dir || strings.HasPrefix(path, dir+"/")
 }
 
 func (f *failing) Survey(ctx context.Context, q []slave.Query) ([]slave.DirState, error) {

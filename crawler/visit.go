@@ -168,6 +168,7 @@ func (w *crawl) enter(n *node) *directory {
 	}
 	n.finish = slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: n.path, Meta: meta, Pass: w.c.pass,
 		Record: slave.Record{GFID: n.entry.Record.GFID, Xtime: d.xtime}}
+	n.upto = d.xtime
 	return d
 }
 

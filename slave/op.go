@@ -105,7 +105,8 @@ const (
 	OpPark
 	// OpFinish sets Meta on the directory Path after all below it is done, and where Stamp is set, records Record.Xtime
 	// as its stamp once everything applied before it in this session is durable. It is refused with ErrHeldBack when an
-	// OpFinish of the same Pass below it failed.
+	// OpFinish of the same Pass below it failed, or another operation at or below it that stands before it in the same
+	// batch: so it may be sent without waiting for their results.
 	OpFinish
 )
 

@@ -51,13 +51,16 @@ func (v *live) settled(ctx context.Context) error {
 	return err
 }
 
-// latencies writes n times to a file, each time of another content, and gives the times until it is on the slave, in
-// milliseconds. Between two writes there is a pause of no fixed length, so that nobody's clockwork is met in step.
+// probes is how many files take turns, so that each has been quiet for longer than settle when it is written to again.
+const probes = 50
+
+// latencies writes n times to one of some files, each time of another content, and gives the times until it is on the
+// slave, in milliseconds. Between two writes there is a pause of no fixed length, so that nobody's clockwork is met in step.
 func (v *live) latencies(ctx context.Context, n int) ([]float64, error) {
-	const probe = "d000000/f000000"
 	random := rand.New(rand.NewPCG(1, 2))
 	var took []float64
 	for i := range n {
+		probe := fmt.Sprintf("d000000/f%06d", i%probes)
 		content := fmt.Sprintf("%d %s", i, strings.Repeat("x", i%100))
 		s, err := clocked(func() error {
 			if err := os.WriteFile(filepath.Join(v.master, probe), []byte(content), 0o644); err != nil {
@@ -114,7 +117,7 @@ func latencyRow(l *lab, t *host, rep *report) {
 	dir := l.memory(t, 512<<20)
 	trees := func(name string) live {
 		v := live{master: mkdir(t, dir, name), slave: mkdir(t, dir, name+"-slave"), judge: compare.Replica()}
-		t.must(tree.Many(v.master, l.scaled(1000, 10), 100, 100))
+		t.must(tree.Many(v.master, l.scaled(1000, 2*probes), 100, 100))
 		return v
 	}
 	withGeorep := func(which string, n int) series {

@@ -3,6 +3,8 @@ package disk
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -205,12 +207,18 @@ func (t *Tree) run(tk *ticket, it *item) {
 	if len(t.work.dirs) >= maxDirs {
 		t.forgetDirs()
 	}
+	if op.Kind == slave.OpFinish && !it.done && tk.failedBelow(op.Path) {
+		t.fail(it, slave.ErrHeldBack)
+	}
 	if !it.done {
 		if err := t.publish(it); err != nil {
 			t.fail(it, err)
 		} else {
 			t.notePlace(op)
 		}
+	}
+	if it.res.Err != nil && op.Kind != slave.OpFinish {
+		tk.failed = append(tk.failed, op.Path)
 	}
 	t.drop(it) // where publishing did without it
 	if op.Kind == slave.OpFinish && t.wantsStamp(it) {
@@ -219,6 +227,13 @@ func (t *Tree) run(tk *ticket, it *item) {
 	}
 	it.done = true
 	tk.finish()
+}
+
+// failedBelow tells whether an operation of the batch failed at or below dir.
+func (tk *ticket) failedBelow(dir string) bool {
+	return slices.ContainsFunc(tk.failed, func(path string) bool {
+		return dir == "" || path == dir || strings.HasPrefix(path, dir+"/")
+	})
 }
 
 // wantsStamp tells whether a finished directory waits for its stamp, and remembers it if its finish failed.

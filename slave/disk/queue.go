@@ -19,8 +19,10 @@ type ticket struct {
 	bytes int64
 	whole bool // all is staged; protected by queue.mu, as is ready
 	ready bool
-	left  int // items without a final result; the committer's
-	done  chan struct{}
+	left  int // items without a final result; the committer's, as is failed
+	// failed are the paths of operations that failed, but for OpFinish (see holds).
+	failed []string
+	done   chan struct{}
 }
 
 // results may be called once done is closed.

@@ -19,6 +19,7 @@ func stampCases() []testCase {
 		{"a finish without a stamp leaves the old one", finishNoStamp},
 		{"directories that their owner may not write or read", readOnlyDirs},
 		{"a failed finish holds back those above it in its pass", heldBack},
+		{"so does another failure in the batch of the finish", heldBackInBatch},
 		{"batches from many goroutines", manyBatches},
 		{"later batches of the same name win", lastWins},
 		{"close ends every call", closing},
@@ -132,6 +133,31 @@ func heldBack(f *Fixture) {
 	f.Must(pass(2)[1:]...)
 	if f.Record("") != Rec(6, 5) {
 		f.Fatalf("record %v of the root", f.Record(""))
+	}
+}
+
+// heldBackInBatch: an OpFinish may be sent behind what it finishes, without waiting for the results.
+func heldBackInBatch(f *Fixture) {
+	f.Must(Mkdir("d", Rec(1, 0)), Mkdir("d/e", Rec(2, 0)), Mkdir("dd", Rec(4, 0)))
+	batch := func(bad string, pass uint32) []slave.Op {
+		return []slave.Op{Put(bad, Rec(7, 5), "x"), Put("dd/f", Rec(8, 5), "x"), Finish("d/e", Rec(2, 5), pass),
+			Finish("d", Rec(1, 5), pass), Finish("dd", Rec(4, 5), pass), Finish("", Rec(6, 5), pass)}
+	}
+	want := []error{fs.ErrNotExist, nil, slave.ErrHeldBack, slave.ErrHeldBack, nil, slave.ErrHeldBack}
+	for i, r := range f.Apply(batch("d/e/gone/f", 1)...) {
+		if !errors.Is(r.Err, want[i]) {
+			f.Errorf("operation %d: got %v, want %v", i, r.Err, want[i])
+		}
+	}
+	for path, set := range map[string]bool{"d/e": false, "d": false, "dd": true, "": false} {
+		if got := f.Record(path).Xtime != 0; got != set {
+			f.Errorf("stamp of %q: %v", path, got)
+		}
+	}
+	// Over in the next batch, of the same pass too.
+	f.Must(batch("d/e/f", 1)...)
+	if f.Record("") != Rec(6, 5) || f.Record("d/e") != Rec(2, 5) {
+		f.Fatalf("record %v of the root, %v of d/e", f.Record(""), f.Record("d/e"))
 	}
 }
 

@@ -1,0 +1,112 @@
+package crawler
+
+import (
+	"slices"
+
+	"georep/slave"
+)
+
+// This file spares round trips where few changes are brought over by hints, as on an idle session: the operations of a
+// directory, what finishes it, and what finishes the directories above it up to the root, travel in one batch. The slave
+// refuses to finish a directory when an operation below it in the same batch failed (slave.OpFinish), so a stamp is no
+// less proven than one that was sent after the results (invariant 5). Where anything fails it all goes the ordinary way
+// from there.
+
+// keepOps bounds what is kept until the end of a visit.
+const keepOps = batchOps / 4
+
+// keeps takes tasks that are to leave with the end of the visit; false where they must leave now.
+func (w *crawl) keeps(n *node, tasks []task) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !n.keeps || len(n.kept)+len(tasks) > keepOps {
+		return false
+	}
+	n.kept = append(n.kept, tasks...)
+	return true
+}
+
+// leave sends what was kept during a visit, and behind it what finishes the node and those above it, where nothing else
+// has to come before.
+func (w *crawl) leave(n *node) {
+	same := w.c.opts.VolumeMark() == w.m.mark
+	w.mu.Lock()
+	tasks := n.kept
+	n.kept, n.keeps = nil, false
+	var chain []*node
+	if len(tasks) > 0 && w.alone(n, len(tasks)) {
+		chain = w.toRoot(n, same && !slices.ContainsFunc(tasks, task.unsettles))
+	}
+	w.mu.Unlock()
+	if len(tasks) > 0 {
+		w.submit(n, tasks, chain)
+	}
+}
+
+// alone tells whether the node has nothing to do but these operations, while its visit is about to end. w.mu is held.
+func (w *crawl) alone(n *node, ops int) bool {
+	return n.own == 1+ops && n.below == 0 && !n.held && !n.putOff && !n.requeued && !n.skip && !n.again && n.parts <= 1
+}
+
+// unsettles tells whether an operation may leave names of an inode to be looked for before the root is stamped.
+func (t task) unsettles() bool { return t.parks || t.op.Kind == slave.OpPark || t.op.Links > 1 }
+
+// toRoot is chain with the root at its end, where that waits for nothing else and may be finished. w.mu is held.
+func (w *crawl) toRoot(n *node, rootToo bool) []*node {
+	var chain []*node
+	last := n
+	if n.parent != nil {
+		chain = w.climb(n)
+		last = chain[len(chain)-1]
+	}
+	root := w.root
+	ready := last == root || last.parent == root && root.own == 0 && root.below == 1 && root.parts <= 1
+	if rootToo && ready && !root.skip && len(w.revisits) == 0 && !w.c.groups.Load() {
+		root.held = root.held || last.held
+		w.settle(root)
+		chain = append(chain, root)
+	}
+	return slices.DeleteFunc(chain, func(c *node) bool { return c.skip })
+}
+
+// submit sends tasks, and behind them what finishes the nodes of chain.
+func (w *crawl) submit(n *node, tasks []task, chain []*node) {
+	ops := make([]slave.Op, 0, len(tasks)+len(chain))
+	for i := range tasks {
+		ops = append(ops, tasks[i].op)
+	}
+	for _, c := range chain {
+		ops = append(ops, c.finish)
+	}
+	w.ship.submit(w.ctx, ops, func(results []slave.Result) {
+		failed := false
+		for i, r := range results[:len(tasks)] {
+			w.noteParked(r)
+			w.outcome(n, &tasks[i], r)
+			failed = failed || r.Err != nil
+		}
+		if failed || len(chain) == 0 {
+			w.opsDone(n, len(tasks))
+			return
+		}
+		w.allDone(n, len(tasks), chain, results[len(tasks):])
+	})
+}
+
+// allDone counts the ends of operations and of the nodes that were finished behind them.
+func (w *crawl) allDone(n *node, ops int, chain []*node, results []slave.Result) {
+	w.mu.Lock()
+	n.own -= ops
+	w.closeDir(n)
+	w.mu.Unlock()
+	w.ended(ops)
+	for i, c := range chain {
+		w.finishResult(c, results[i])
+	}
+	if last := len(chain) - 1; chain[last] == w.root {
+		w.pending.done(dirs(last))
+		w.rootDone(w.root)
+		return
+	}
+	w.finished(chain)
+}

@@ -1,0 +1,85 @@
+package crawler_test
+
+import (
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"georep/crawler"
+	"georep/slave"
+)
+
+// TestChangeByHintsTakesTwoRoundTrips: one to look at what the slave has, and one for all that follows, stamps included.
+func TestChangeByHintsTakesTwoRoundTrips(t *testing.T) {
+	w := newWorld(t)
+	f := &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	for _, name := range []string{"top", "a/b/c/f", "a/b/c/g"} {
+		w.write(name, "x")
+	}
+	w.mark("")
+	w.inStep()
+	var mu sync.Mutex
+	var calls []string
+	f.call = func(call string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		calls = append(calls, call)
+		return nil
+	}
+	for name, change := range map[string]func() []string{
+		"of the root's": func() []string { w.write("top", "changed"); return []string{"top"} },
+		"deep":          func() []string { w.write("a/b/c/f", "changed"); return []string{"a/b/c/f"} },
+		"two beside each other": func() []string {
+			w.write("a/b/c/f", "again")
+			w.write("a/b/c/g", "again")
+			return []string{"a/b/c/f", "a/b/c/g"}
+		},
+	} {
+		calls = nil
+		w.tell(change()...)
+		w.inStepAfterPass()
+		if want := []string{"survey", "apply"}; !slices.Equal(calls, want) {
+			t.Errorf("%s: %v, want %v", name, calls, want)
+		}
+		w.inStep()
+	}
+}
+
+// TestStampsBehindAFailure: what travels behind an operation that fails is refused, and only that.
+func TestStampsBehindAFailure(t *testing.T) {
+	w := newWorld(t)
+	f := &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	w.write("a/b/f", "x")
+	w.mark("")
+	w.inStep()
+	before := w.stamp("")
+	f.fail = func(op *slave.Op) error {
+		if op.Kind == slave.OpPut {
+			return syscall.EIO
+		}
+		return nil
+	}
+	w.write("a/b/f", "changed")
+	w.tell("a/b/f")
+	if out := w.pass(); out.Stime != 0 || w.stamp("") != before {
+		t.Errorf("stamped %v over a failure", w.stamp(""))
+	}
+	w.checkStamps()
+	f.fail = nil
+	for end := time.Now().Add(time.Minute); w.pass().Stime == 0; { // not before it is due again
+		if time.Now().After(end) {
+			t.Fatal("never tried again")
+		}
+	}
+	w.inStep()
+}
