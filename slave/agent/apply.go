@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"georep/slave"
 )
@@ -58,42 +59,64 @@ func (c *Client) sendBatch(ctx context.Context, batch *slave.Batch, results []sl
 		return nil, c.reason(err)
 	}
 	defer c.bulk.Release(1)
-	parts := split(batch, results)
-	for i, p := range parts {
-		if i > 0 {
-			// The operations of a batch take effect in order, which the server keeps within a frame only.
-			if err := c.wait(turn, parts[i-1].call); err != nil {
-				return parts[:i], err
-			}
+	var parts []*part
+	for at := 0; ; {
+		var p *part
+		if p, at = nextPart(batch, at, results); p == nil {
+			return parts, nil
 		}
 		p.call = c.begin(frameResults, takeResults(p.ops, results))
 		if err := c.sendPart(turn, p, batch); err != nil {
 			c.abandon(p.call)
-			return parts[:i], c.reason(err)
+			return parts, c.reason(err)
+		}
+		parts = append(parts, p)
+		if at == len(batch.Ops) {
+			return parts, nil
+		}
+		// The operations of a batch take effect in order, which the server keeps within a frame only.
+		if err := c.wait(turn, p.call); err != nil {
+			return parts, err
 		}
 	}
-	return parts, nil
 }
 
-// split encodes the operations, in as few parts as they go into.
-func split(batch *slave.Batch, results []slave.Result) []*part {
-	var parts []*part
-	var last *part
-	for i := range batch.Ops {
-		op := &batch.Ops[i]
+// nextPart encodes operations from at on, as many as go into a frame, and tells where the next part begins. What cannot be
+// sent gets its result here, and so do the directories that may not be finished because of that, or because of a failure
+// in a part before, of which all results are there: the server knows only of what fails within a part. nil: nothing is
+// left to be sent.
+func nextPart(batch *slave.Batch, at int, results []slave.Result) (*part, int) {
+	p := &part{}
+	for ; at < len(batch.Ops); at++ {
+		op := &batch.Ops[at]
 		body, err := encodeOp(op, len(batch.Ops))
+		if err == nil && op.Kind == slave.OpFinish && failedBelow(op.Path, batch.Ops[:at], results) {
+			err = slave.ErrHeldBack
+		}
 		if err != nil {
-			results[i].Err = &slave.PathError{Op: op.Kind.String(), Path: op.Path, Err: err}
+			results[at].Err = &slave.PathError{Op: op.Kind.String(), Path: op.Path, Err: err}
 			continue
 		}
-		if last == nil || len(last.body)+len(body) > maxOp {
-			last = &part{}
-			parts = append(parts, last)
+		if len(p.ops) > 0 && len(p.body)+len(body) > maxOp {
+			break
 		}
-		last.body = append(last.body, body...)
-		last.ops = append(last.ops, i)
+		p.body = append(p.body, body...)
+		p.ops = append(p.ops, at)
 	}
-	return parts
+	if len(p.ops) == 0 {
+		return nil, at
+	}
+	return p, at
+}
+
+// failedBelow tells whether one of the operations is known to have failed at or below dir.
+func failedBelow(dir string, ops []slave.Op, results []slave.Result) bool {
+	for i := range ops {
+		if results[i].Err != nil && (dir == "" || ops[i].Path == dir || strings.HasPrefix(ops[i].Path, dir+"/")) {
+			return true
+		}
+	}
+	return false
 }
 
 // encodeOp encodes one operation of a batch of ops, or tells why it cannot be sent. A server would end the session over

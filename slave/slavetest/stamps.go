@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,7 @@ func stampCases() []testCase {
 		{"directories that their owner may not write or read", readOnlyDirs},
 		{"a failed finish holds back those above it in its pass", heldBack},
 		{"so does another failure in the batch of the finish", heldBackInBatch},
+		{"also one that never left the master, or a part of the batch before", heldBackElsewhere},
 		{"batches from many goroutines", manyBatches},
 		{"later batches of the same name win", lastWins},
 		{"close ends every call", closing},
@@ -158,6 +160,33 @@ func heldBackInBatch(f *Fixture) {
 	f.Must(batch("d/e/f", 1)...)
 	if f.Record("") != Rec(6, 5) || f.Record("d/e") != Rec(2, 5) {
 		f.Fatalf("record %v of the root, %v of d/e", f.Record(""), f.Record("d/e"))
+	}
+}
+
+// heldBackElsewhere: it does not matter where an operation of the batch failed. One may be such that the wire cannot carry
+// it; and a batch may be too large to travel as one.
+func heldBackElsewhere(f *Fixture) {
+	f.Must(Mkdir("d", Rec(1, 0)))
+	link := slave.Op{Kind: slave.OpSymlink, Entry: slave.Symlink, Path: "d/l", Record: Rec(3, 1), Meta: MetaOf(0o777)}
+	link.Meta.Target = strings.Repeat("t", 5000)
+	bulky := func(path string, rec slave.Record) slave.Op {
+		op := Put(path, rec, "x")
+		for i := range 40 {
+			op.Meta.Xattrs = append(op.Meta.Xattrs, slave.Xattr{Name: fmt.Sprintf("user.x%d", i), Value: make([]byte, 60_000)})
+		}
+		return op
+	}
+	for name, ops := range map[string][]slave.Op{
+		"never left": {link},
+		"in a part":  {bulky("gone/f", Rec(7, 5)), bulky("d/f", Rec(8, 5))},
+	} {
+		results := f.Apply(append(ops, Put("d/g", Rec(4, 2), "g"), Finish("", Rec(9, 5), 1))...)
+		if results[0].Err == nil || results[len(ops)].Err != nil || !errors.Is(results[len(ops)+1].Err, slave.ErrHeldBack) {
+			f.Errorf("%s: %+v", name, results)
+		}
+		if f.Record("").Xtime != 0 {
+			f.Fatalf("%s: stamped all the same", name)
+		}
 	}
 }
 
