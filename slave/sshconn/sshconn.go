@@ -255,6 +255,15 @@ func joinAddr(host string, port int) string { return net.JoinHostPort(host, strc
 // Exec starts a command in the remote user's shell. Cancelling ctx while it starts gives up on it; afterwards ctx
 // has no effect. The caller closes the stream. Any number of streams may be open, as far as the server allows.
 func (c *Conn) Exec(ctx context.Context, command string) (*Stream, error) {
+	return c.request(ctx, "exec", command)
+}
+
+// Subsystem is Exec for a subsystem of the server's, such as sftp.
+func (c *Conn) Subsystem(ctx context.Context, name string) (*Stream, error) {
+	return c.request(ctx, "subsystem", name)
+}
+
+func (c *Conn) request(ctx context.Context, kind, command string) (*Stream, error) {
 	type result struct {
 		s   *Stream
 		err error
@@ -264,7 +273,7 @@ func (c *Conn) Exec(ctx context.Context, command string) (*Stream, error) {
 	defer close(given)
 	taken := false
 	started := c.start(func() {
-		s, err := c.open(command)
+		s, err := c.open(kind, command)
 		opened <- result{s, err}
 		<-given
 		if !taken && s != nil {
@@ -283,7 +292,7 @@ func (c *Conn) Exec(ctx context.Context, command string) (*Stream, error) {
 	}
 }
 
-func (c *Conn) open(command string) (*Stream, error) {
+func (c *Conn) open(kind, command string) (*Stream, error) {
 	ch, reqs, err := c.client.OpenChannel("session", nil)
 	if err != nil {
 		return nil, c.execError(err)
@@ -293,13 +302,16 @@ func (c *Conn) open(command string) (*Stream, error) {
 		_ = ch.Close()
 		return nil, c.err()
 	}
-	ok, err := ch.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{command}))
+	ok, err := ch.SendRequest(kind, true, ssh.Marshal(struct{ Command string }{command}))
 	if err == nil && ok {
 		return s, nil
 	}
 	_ = s.Close()
 	if err == nil {
 		err = errors.New("the server does not let this user run commands")
+		if kind == "subsystem" {
+			err = fmt.Errorf("the server has no subsystem %q for this user", command)
+		}
 	}
 	return nil, c.execError(err)
 }
