@@ -177,12 +177,17 @@ const (
 	LostXattr
 	LostDevice
 	LostMode
+	LostTime
+	LostSpecial
+	LostSymlink
+	LostLinks
 )
 
 // String lists the set.
 func (l Lost) String() string {
 	s := ""
-	for i, name := range []string{"owners", "some xattrs", "devices", "special mode bits"} {
+	for i, name := range []string{"owners", "some xattrs", "devices", "some modes", "nanoseconds of times", "FIFOs and sockets",
+		"symbolic links", "hard links"} {
 		if l&(1<<i) == 0 {
 			continue
 		}

@@ -24,12 +24,30 @@ import (
 // to be closed or removed.
 type Opener func(t *testing.T) (tree slave.Tree, root string)
 
+// Limits are what a slave says that its files cannot show, or that it cannot do. The zero value is a slave that can do all.
+type Limits struct {
+	// OnRecord: xattrs, nanoseconds, FIFOs, sockets and devices are kept on record; a survey tells of them, the files do not
+	// show them.
+	OnRecord bool
+	// NoLinks: the names of one inode are files of equal content.
+	NoLinks bool
+	// ShortPaths: none is longer than PATH_MAX.
+	ShortPaths bool
+	// NoBasis: an upload gets nothing from what the slave has already.
+	NoBasis bool
+	// Blind: it does not know what it is below its root, nor on which host.
+	Blind bool
+}
+
 // Run runs the suite. Each test opens a slave of its own.
-func Run(t *testing.T, open Opener) {
+func Run(t *testing.T, open Opener) { RunLimited(t, open, Limits{}) }
+
+// RunLimited is Run for a slave with limits.
+func RunLimited(t *testing.T, open Opener, l Limits) {
 	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) {
 			tree, root := open(t)
-			c.run(&Fixture{T: t, Tree: tree, Root: root})
+			c.run(&Fixture{T: t, Tree: tree, Root: root, Limits: l})
 		})
 	}
 }
@@ -54,6 +72,7 @@ type Fixture struct {
 	*testing.T
 	Tree slave.Tree
 	Root string
+	Limits
 }
 
 // GFID makes a GFID that is told apart by n.
@@ -175,12 +194,33 @@ func (f *Fixture) Stat(path string) unix.Stat_t {
 // SameInode checks that all paths are names of one inode, which has just these names and those parked.
 func (f *Fixture) SameInode(paths ...string) {
 	f.Helper()
+	if f.NoLinks {
+		f.sameContent(paths)
+		return
+	}
 	first := f.Stat(paths[0])
 	for _, p := range paths[1:] {
 		if st := f.Stat(p); st.Ino != first.Ino {
 			f.Fatalf("%s and %s are not one inode", paths[0], p)
 		}
 	}
+}
+
+// sameContent is SameInode where there are no links.
+func (f *Fixture) sameContent(paths []string) {
+	f.Helper()
+	for _, p := range paths {
+		first, err := os.ReadFile(f.Path(paths[0]))
+		here, err2 := os.ReadFile(f.Path(p))
+		if err != nil || err2 != nil || !bytes.Equal(first, here) || f.Record(p) != f.Record(paths[0]) {
+			f.Fatalf("%s and %s differ: %v, %v", paths[0], p, err, err2)
+		}
+	}
+}
+
+// mtimeIs tells whether st shows the time that was set.
+func (f *Fixture) mtimeIs(st unix.Stat_t, want beneath.Time) bool {
+	return st.Mtim.Sec == want.Sec && (f.OnRecord || st.Mtim.Nsec == int64(want.Nsec))
 }
 
 // StagingEmpty checks that nothing was left in staging.

@@ -33,7 +33,7 @@ func group(f *Fixture) {
 
 func linkNames(f *Fixture) {
 	group(f)
-	if n := f.Stat("a").Nlink; n != 3 {
+	if n := f.Stat("a").Nlink; n != 3 && !f.NoLinks {
 		f.Fatalf("%d names", n)
 	}
 	if got := f.found(1); !got.Linked || got.Record != Rec(1, 1) {
@@ -41,7 +41,7 @@ func linkNames(f *Fixture) {
 	}
 	// Another name shipped as content while the slave has just this content: it is linked too.
 	before := f.Stat("a").Ino
-	if r := f.Apply(Linked(Put("e", Rec(1, 1), "one"), 4)); r[0].Err != nil || f.Stat("a").Ino != before {
+	if r := f.Apply(Linked(Put("e", Rec(1, 1), "one"), 4)); r[0].Err != nil || f.Stat("a").Ino != before && !f.NoLinks {
 		f.Fatalf("%v; the inode that was there is another now", r[0].Err)
 	}
 	f.SameInode("a", "e")
@@ -56,7 +56,7 @@ func replaceAll(f *Fixture) {
 	f.Must(Linked(Put("b", Rec(1, 2), "two"), 3))
 	f.SameInode("a", "b", "d/c")
 	f.Content("d/c", "two")
-	if n := f.Stat("a").Nlink; n != 3 {
+	if n := f.Stat("a").Nlink; n != 3 && !f.NoLinks {
 		f.Fatalf("%d names", n)
 	}
 	if after := f.Stat("d"); after.Mtim != before.Mtim || after.Mode != before.Mode {
@@ -76,6 +76,9 @@ func replaceAll(f *Fixture) {
 }
 
 func replaceHidden(f *Fixture) {
+	if f.OnRecord {
+		return // without inode numbers nothing but its books can tell the slave of other names
+	}
 	group(f)
 	f.loseLinks()
 	f.Must(Linked(Put("b", Rec(1, 2), "two"), 3))
@@ -257,6 +260,10 @@ func metaOfGroup(f *Fixture) {
 }
 
 func linkSpecial(f *Fixture) {
+	if f.OnRecord {
+		f.linkOnRecord()
+		return
+	}
 	if !slave.Symlink.CarriesRecord(f.Tree.Info().Namespace) {
 		f.Fails(linkTo("l2", "l", slave.Symlink), slave.ErrNeedContent)
 		return
@@ -278,6 +285,20 @@ func linkSpecial(f *Fixture) {
 	}
 	if st := f.Stat("p2"); st.Mode&unix.S_IFMT != unix.S_IFIFO {
 		f.Fatalf("mode %o", st.Mode)
+	}
+}
+
+// linkOnRecord: both names are known, and follow each other.
+func (f *Fixture) linkOnRecord() {
+	p := slave.Op{Kind: slave.OpNode, Entry: slave.Fifo, Path: "p", Record: Rec(2, 1), Meta: MetaOf(0o600)}
+	p2 := linkTo("p2", "p", slave.Fifo)
+	p2.Record = Rec(2, 1)
+	f.Must(Linked(p, 2))
+	f.Must(p2)
+	p.Record = Rec(2, 2)
+	f.Must(Linked(p, 2))
+	if _, entries := f.Survey(""); entries["p2"].Record != Rec(2, 2) || entries["p2"].Kind != slave.Fifo {
+		f.Fatalf("%+v", entries)
 	}
 }
 

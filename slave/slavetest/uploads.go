@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -131,6 +132,13 @@ func uploadInPart(f *Fixture) {
 }
 
 func uploadFromBasis(f *Fixture) {
+	if f.NoBasis {
+		f.Must(Put("file", Rec(1, 1), strings.Repeat("x", 4096)))
+		if s := f.begin(2, 3, 3<<20, "file"); s.Err != nil || s.BlockSize != 0 {
+			f.Fatalf("%+v", s)
+		}
+		return
+	}
 	old := random(1<<20, 7)
 	f.Must(Put("file", Rec(1, 1), string(old)))
 	s := f.begin(2, 3, 3<<20, "file")
@@ -178,6 +186,12 @@ func uploadOfAnotherVersion(f *Fixture) {
 	text := random(4096, 3)
 	f.mustWrite(1, 1, 0, 4096, slave.Part{Data: text})
 	s := f.begin(1, 2, 8192, "no/such/basis")
+	if f.NoBasis {
+		if err := f.write(1, 1, 0, 1, slave.Part{Data: []byte("x")}); !errors.Is(err, slave.ErrNeedContent) || len(s.Have) != 0 {
+			f.Fatalf("a version that is given up: %v, %+v", err, s)
+		}
+		return
+	}
 	if s.Err != nil || len(s.Have) != 0 || s.BasisSize != 4096 {
 		f.Fatalf("%+v", s)
 	}
