@@ -1,0 +1,424 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// item is one operation on its way.
+type item struct {
+	op     *slave.Op
+	data   []byte // a small content, before it is staged
+	end    slave.End
+	held   int64  // of Tree.bytes
+	staged string // path of what is staged; "" where nothing is (any more)
+	size   int64  // of a staged file
+	after  []*item
+	ready  chan struct{} // published, or failed; a stamp may follow
+	done   chan struct{} // res is final
+	res    slave.Result
+	err    error
+}
+
+// batch is a list of operations on its way.
+type batch struct {
+	t     *Tree
+	items []item
+	dirs  dirs
+	wait  sync.WaitGroup
+}
+
+// Apply carries out a batch: each operation as soon as those before it that it depends on are through, all others at the
+// same time.
+func (t *Tree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	done := make(chan []slave.Result, 1)
+	lost := make(chan error, 1)
+	go func() {
+		defer t.leave()
+		results, err := t.run(b)
+		if err != nil {
+			lost <- err
+			return
+		}
+		done <- results
+	}()
+	select {
+	case results := <-done:
+		return results, nil
+	case err := <-lost:
+		return nil, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// run is Apply without a way to give up the wait.
+func (t *Tree) run(sb *slave.Batch) ([]slave.Result, error) {
+	b := &batch{t: t, items: make([]item, len(sb.Ops)), dirs: dirs{t: t, known: map[string]*dirState{}}}
+	order := newOrder()
+	for i := range sb.Ops {
+		it := &b.items[i]
+		it.op, it.ready, it.done = &sb.Ops[i], make(chan struct{}), make(chan struct{})
+		order.add(it)
+		b.read(it)
+		b.wait.Go(func() { b.carryOut(it) })
+	}
+	b.wait.Wait()
+	if err := t.live(context.Background()); err != nil && t.first().Err() != nil {
+		return nil, err
+	}
+	if err := t.Err(); err != nil {
+		return nil, err
+	}
+	if t.idx.Dirty() > flushAt {
+		if err := t.flush(); err != nil {
+			t.log.Warn().Err(err).Msg("write the index")
+		}
+	}
+	results := make([]slave.Result, len(b.items))
+	for i := range b.items {
+		results[i] = b.items[i].res
+	}
+	return results, nil
+}
+
+// flushAt is how many changes of the index wait for a stamp at most.
+const flushAt = 20_000
+
+// read takes the content of an operation from the caller, in the order of the operations.
+func (b *batch) read(it *item) {
+	op := it.op
+	if !valid(op) {
+		it.err = slave.ErrInvalid
+	}
+	if op.Kind != slave.OpPut || op.Uploaded {
+		return
+	}
+	if op.Open == nil {
+		it.err = slave.ErrInvalid
+		return
+	}
+	content, err := op.Open()
+	if err != nil {
+		it.err = sourceError(err)
+		return
+	}
+	if it.err == nil {
+		it.err = b.t.take(it, content)
+	}
+	if err := content.Close(); err != nil && it.err == nil {
+		it.err = sourceError(err)
+	}
+}
+
+// take reads a small content into memory, and stages a large one at once.
+func (t *Tree) take(it *item, content slave.Content) error {
+	it.held = min(max(it.op.Meta.Size, 4096), smallBytes)
+	if err := t.bytes.Acquire(context.Background(), it.held); err != nil {
+		return err
+	}
+	var up *stagedFile
+	size := int64(0)
+	for {
+		piece, err := content.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			err = sourceError(err)
+		} else if piece.Off < size {
+			err = slave.ErrInvalid
+		} else if up == nil && piece.Off+int64(len(piece.Data)) > smallBytes {
+			up, err = t.stageLarge(it)
+		}
+		if err == nil {
+			size = piece.Off + int64(len(piece.Data))
+			err = t.keep(it, up, piece)
+		}
+		if err == nil {
+			err = t.live(context.Background())
+		}
+		if err != nil {
+			return errors.Join(err, up.drop())
+		}
+	}
+	it.end = content.End()
+	if it.end.Size < size {
+		return errors.Join(slave.ErrInvalid, up.drop())
+	}
+	return up.finish(it)
+}
+
+// keep puts a piece where it belongs: in memory, or in the staged file.
+func (t *Tree) keep(it *item, up *stagedFile, p slave.Piece) error {
+	if up != nil {
+		return up.write(p.Data, p.Off)
+	}
+	if gap := p.Off - int64(len(it.data)); gap > 0 {
+		it.data = append(it.data, make([]byte, gap)...)
+	}
+	it.data = append(it.data, p.Data...)
+	return nil
+}
+
+// sourceError marks trouble as the master's: the slave is well, and the operation is worth another try.
+func sourceError(err error) error {
+	if errors.Is(err, slave.ErrSource) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", slave.ErrSource, err)
+}
+
+// carryOut stages and publishes one operation, and books its result.
+func (b *batch) carryOut(it *item) {
+	t := b.t
+	defer close(it.done)
+	if it.err == nil {
+		b.dirs.ask(it.op.Path)
+		it.err = t.stage(it)
+	}
+	if it.held > 0 {
+		it.data = nil
+		t.bytes.Release(it.held)
+	}
+	for _, before := range it.after {
+		<-before.ready
+	}
+	switch {
+	case it.err == nil:
+		it.err = b.publish(it)
+	case errors.Is(it.err, errPublished):
+		it.err = nil
+	}
+	if it.staged != "" && t.first().Err() == nil {
+		_ = t.any().Remove(t.abs(it.staged)) // else it is cleared when the next session begins
+	}
+	var stamped chan error
+	if it.op.Kind == slave.OpFinish {
+		stamped = t.settler.finished(it)
+	}
+	close(it.ready)
+	if stamped != nil {
+		it.err = <-stamped
+	}
+	if it.err != nil {
+		it.res = slave.Result{Err: trouble(it.op.Kind.String(), it.op.Path, t.reason(it.err))}
+	}
+}
+
+// publish does one operation whose content is staged.
+func (b *batch) publish(it *item) error {
+	b.t.parkMu.RLock()
+	defer b.t.parkMu.RUnlock()
+	switch it.op.Kind {
+	case slave.OpMkdir:
+		return b.mkdirOp(it)
+	case slave.OpPut, slave.OpSymlink, slave.OpNode:
+		return b.putOp(it)
+	case slave.OpLink:
+		return b.linkOp(it)
+	case slave.OpUnpark:
+		return b.unparkOp(it)
+	case slave.OpMeta:
+		return b.metaOp(it)
+	case slave.OpPark:
+		return b.parkOp(it)
+	case slave.OpFinish:
+		return b.finishOp(it)
+	}
+	return slave.ErrInvalid
+}
+
+// valid tells whether an operation is well formed.
+func valid(op *slave.Op) bool {
+	if !allowed(op.Path) || !allowed(op.From) {
+		return false
+	}
+	for i := range op.Meta.Xattrs {
+		if xtime.Own(op.Meta.Xattrs[i].Name) {
+			return false
+		}
+	}
+	switch op.Kind {
+	case slave.OpMkdir, slave.OpFinish:
+		return true
+	case slave.OpPut:
+		return op.Path != "" && (op.Open != nil || op.Uploaded && !op.Record.GFID.IsZero())
+	case slave.OpSymlink:
+		return op.Path != "" && op.Meta.Target != ""
+	case slave.OpNode:
+		return op.Path != "" && op.Entry.Node()
+	case slave.OpLink, slave.OpUnpark:
+		return op.Path != "" && !op.Record.GFID.IsZero()
+	case slave.OpMeta:
+		return op.Path != "" && op.Entry != slave.Dir
+	case slave.OpPark:
+		return op.Path != ""
+	}
+	return false
+}
+
+// order knows which operations of a batch have to wait for which: those about the same path, about one above or below it,
+// and about the same inode.
+type order struct {
+	at    map[string]*item   // the last about a path or inode
+	below map[string][]*item // those about paths below, since then
+}
+
+func newOrder() *order { return &order{at: map[string]*item{}, below: map[string][]*item{}} }
+
+func (o *order) add(it *item) {
+	op := it.op
+	o.path(it, op.Path)
+	if op.Kind == slave.OpLink && op.From != "" {
+		o.path(it, op.From)
+	}
+	g := op.Record.GFID
+	if op.Kind == slave.OpPark {
+		g = op.Expect
+	}
+	if g.IsZero() || op.Kind == slave.OpFinish || op.Kind == slave.OpMkdir {
+		return
+	}
+	o.put(it, "\x00"+string(g[:]))
+}
+
+// put waits for the last about the key, and takes its place.
+func (o *order) put(it *item, key string) {
+	if last := o.at[key]; last != nil && last != it {
+		it.after = append(it.after, last)
+	}
+	o.at[key] = it
+}
+
+func (o *order) path(it *item, path string) {
+	o.put(it, path)
+	for _, b := range o.below[path] {
+		if b != it {
+			it.after = append(it.after, b)
+		}
+	}
+	delete(o.below, path)
+	for dir := path; dir != ""; {
+		dir, _ = beneath.Split(dir)
+		if last := o.at[dir]; last != nil && last != it {
+			it.after = append(it.after, last)
+		}
+		o.below[dir] = append(o.below[dir], it)
+	}
+}
+
+// dirs knows of the directories that a batch works in whether they are there, and are directories and no links to
+// elsewhere. Each is looked at once in a batch, and again after something above it was moved.
+type dirs struct {
+	t     *Tree
+	mu    sync.Mutex
+	known map[string]*dirState
+}
+
+type dirState struct {
+	done chan struct{}
+	err  error
+}
+
+// ask begins to look at the directories above path.
+func (d *dirs) ask(path string) {
+	for path != "" {
+		path, _ = beneath.Split(path)
+		d.start(path)
+	}
+}
+
+// start begins to look at one directory, if nobody did.
+func (d *dirs) start(dir string) *dirState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.known[dir]
+	if s == nil {
+		s = &dirState{done: make(chan struct{})}
+		d.known[dir] = s
+		go func() {
+			defer close(s.done)
+			s.err = d.t.isDir(dir)
+		}()
+	}
+	return s
+}
+
+// check tells whether the directories down to dir are there.
+func (d *dirs) check(dir string) error {
+	for end := 0; ; end++ {
+		i := strings.IndexByte(dir[end:], '/')
+		if dir == "" || i < 0 {
+			break
+		}
+		end += i
+		if s := d.start(dir[:end]); s != nil {
+			<-s.done
+			if s.err != nil {
+				return s.err
+			}
+		}
+	}
+	s := d.start(dir)
+	<-s.done
+	return s.err
+}
+
+// made notes a directory that is there now.
+func (d *dirs) made(dir string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := &dirState{done: make(chan struct{})}
+	close(s.done)
+	d.known[dir] = s
+}
+
+// moved forgets what lies at and below a path.
+func (d *dirs) moved(path string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for dir := range d.known {
+		if dir == path || strings.HasPrefix(dir, path+"/") {
+			delete(d.known, dir)
+		}
+	}
+}
+
+// isDir looks at one directory; the root may be whatever the operator named.
+func (t *Tree) isDir(path string) error {
+	if path == "" {
+		return nil
+	}
+	a, err := t.lstat(path)
+	switch {
+	case err != nil:
+		return err
+	case kindOf(a) == slave.Symlink:
+		return unix.ELOOP
+	case kindOf(a) != slave.Dir:
+		return unix.ENOTDIR
+	}
+	return nil
+}
+
+// checkDirs is dirs.check for what lies above a path alone, all of it at once.
+func (t *Tree) checkDirs(path string) error {
+	d := dirs{t: t, known: map[string]*dirState{}}
+	d.ask(path)
+	dir, _ := beneath.Split(path)
+	return d.check(dir)
+}

@@ -1,0 +1,250 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/sftp/index"
+)
+
+// book is what is known of an inode with several names. It is an entry of the shard Links, under the GFID.
+type book struct {
+	ino     uint64     // on the master
+	want    uint32     // names it has there
+	at      xtime.Time // of the inode when want was read
+	settled bool       // a search of the whole master found want
+	names   []string
+}
+
+// maxNames bounds the names that are kept of one inode.
+const maxNames = 1024
+
+func (t *Tree) book(g xtime.GFID) (b book, err error) {
+	e, ok, err := t.idx.Get(index.Links, g.String())
+	if err != nil || !ok {
+		return b, err
+	}
+	b = book{ino: e.Ino, want: e.Links, at: e.Record.Xtime, settled: e.Virtual}
+	if e.Meta.Target != "" {
+		b.names = strings.Split(e.Meta.Target, "\x00")
+	}
+	return b, nil
+}
+
+func (t *Tree) writeBook(g xtime.GFID, b book) error {
+	if len(b.names) == 0 || len(b.names) == 1 && b.want <= 1 && !b.settled {
+		return t.idx.Delete(index.Links, g.String())
+	}
+	return t.idx.Set(index.Links, g.String(), index.Entry{Ino: b.ino, Links: b.want, Record: slave.Record{GFID: g, Xtime: b.at},
+		Virtual: b.settled, Meta: slave.Meta{Target: strings.Join(b.names, "\x00")}})
+}
+
+// learn takes over what an operation says of the number of names, unless something later is known (see slave/disk).
+func (b *book) learn(op *slave.Op) {
+	want, at := max(op.Links, 1), op.Record.Xtime
+	if at < b.at || at == b.at && !op.Settled && (b.settled || want < b.want) {
+		return
+	}
+	b.ino, b.want, b.at, b.settled = op.Ino, want, at, op.Settled
+}
+
+// verify tells whether path is a name of the inode on record as g.
+func (t *Tree) verify(g xtime.GFID, path string) (f found, p place, ok bool) {
+	dir, name := beneath.Split(path)
+	id, err := t.idOf(dir)
+	if err != nil || id == 0 || t.checkDirs(path) != nil {
+		return f, p, false
+	}
+	p = place{id, path, name}
+	f, err = t.look(p)
+	return f, p, err == nil && f.known && f.kind != slave.Dir && f.gfid() == g
+}
+
+// recorded is verify by the index alone.
+func (t *Tree) recorded(g xtime.GFID, path string) (e index.Entry, ok bool) {
+	dir, name := beneath.Split(path)
+	id, err := t.idOf(dir)
+	if err != nil || id == 0 {
+		return e, false
+	}
+	e, ok, err = t.idx.Get(id, name)
+	return e, err == nil && ok && e.Kind != slave.Dir && e.Record.GFID == g
+}
+
+// noteGroup books what an operation taught of an inode with several names: its names, and whether some are missing or have
+// another content.
+func (t *Tree) noteGroup(op *slave.Op, names []string) {
+	g := op.Record.GFID
+	if g.IsZero() {
+		return
+	}
+	t.booksMu.Lock()
+	defer t.booksMu.Unlock()
+	b, err := t.book(g)
+	if err == nil {
+		b.learn(op)
+		for _, n := range names {
+			if !slices.Contains(b.names, n) && len(b.names) < maxNames {
+				b.names = append(b.names, n)
+			}
+		}
+		err = errors.Join(t.writeBook(g, b), t.notePending(g, b))
+	}
+	if err != nil {
+		t.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
+	}
+}
+
+// live counts the names that lead to the newest state of the inode.
+func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
+	newest := xtime.Time(0)
+	for _, name := range names {
+		e, ok := t.recorded(g, name)
+		switch {
+		case !ok:
+		case e.Record.Xtime > newest:
+			newest, n = e.Record.Xtime, 1
+		case e.Record.Xtime == newest:
+			n++
+		}
+	}
+	return n
+}
+
+// notePending makes or removes the mark that says that names are to be checked.
+func (t *Tree) notePending(g xtime.GFID, b book) error {
+	if t.liveNames(g, b.names) >= b.want {
+		return t.idx.Delete(index.Pending, g.String())
+	}
+	_, ok, err := t.idx.Get(index.Pending, g.String())
+	if err != nil || ok {
+		return err
+	}
+	return t.idx.Set(index.Pending, g.String(), index.Entry{Record: slave.Record{GFID: g}, Ino: b.ino})
+}
+
+// forgetName takes a name of an inode that leaves the tree out of the book. If the inode keeps other names they are to be
+// checked: what was changed through the one that is gone shows under them, in directories that nothing has marked.
+func (t *Tree) forgetName(old index.Entry, path string) {
+	g := old.Record.GFID
+	if g.IsZero() {
+		return
+	}
+	t.booksMu.Lock()
+	defer t.booksMu.Unlock()
+	b, err := t.book(g)
+	if err != nil || len(b.names) == 0 {
+		return
+	}
+	if i := slices.Index(b.names, path); i >= 0 {
+		b.names = slices.Delete(b.names, i, i+1)
+	}
+	err = t.writeBook(g, b)
+	if len(b.names) > 0 {
+		err = errors.Join(err, t.idx.Set(index.Pending, g.String(),
+			index.Entry{Record: slave.Record{GFID: g}, Ino: b.ino, Virtual: true}))
+	}
+	if err != nil {
+		t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
+	}
+}
+
+// forgetBelow does that for all names in a directory that has left the tree, which lay at path.
+func (t *Tree) forgetBelow(id index.ID, path string) error {
+	any := false
+	if err := t.idx.Each(index.Links, func(string, index.Entry) bool { any = true; return false }); err != nil || !any {
+		return err
+	}
+	type level struct {
+		id   index.ID
+		path string
+	}
+	for todo := []level{{id, path}}; len(todo) > 0; {
+		l := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if l.id == 0 {
+			continue
+		}
+		var linked []level
+		gone := map[string]index.Entry{}
+		err := t.idx.Each(l.id, func(name string, e index.Entry) bool {
+			at := l.path + "/" + name
+			if e.Kind == slave.Dir {
+				linked = append(linked, level{e.ID, at})
+			} else if e.Links > 1 {
+				gone[at] = e
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		for at, e := range gone {
+			t.forgetName(e, at)
+		}
+		todo = append(todo, linked...)
+	}
+	return nil
+}
+
+// Groups returns inodes whose names are to be checked.
+func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	var marked []xtime.GFID
+	removed := map[xtime.GFID]bool{}
+	err := t.idx.Each(index.Pending, func(_ string, e index.Entry) bool {
+		marked = append(marked, e.Record.GFID)
+		removed[e.Record.GFID] = e.Virtual
+		return true
+	})
+	var out []slave.Group
+	for _, g := range marked {
+		if err == nil {
+			err = t.live(ctx)
+		}
+		if err != nil || len(out) >= most {
+			break
+		}
+		group, keep, gerr := t.group(g, removed[g])
+		if gerr == nil && !keep {
+			gerr = t.idx.Delete(index.Pending, g.String())
+		}
+		if err = gerr; keep {
+			out = append(out, group)
+		}
+	}
+	return out, err
+}
+
+// group tells of one inode; keep is false where nothing is left to check.
+func (t *Tree) group(g xtime.GFID, removed bool) (out slave.Group, keep bool, err error) {
+	t.booksMu.Lock()
+	defer t.booksMu.Unlock()
+	b, err := t.book(g)
+	out = slave.Group{GFID: g, Ino: b.ino}
+	first := true
+	for _, n := range b.names {
+		e, ok := t.recorded(g, n)
+		switch {
+		case !ok:
+			continue
+		case first:
+			out.Record, first = e.Record, false
+		case e.Record != out.Record:
+			out.Record = slave.Record{}
+		}
+		if len(out.Names) < slave.MaxGroupNames {
+			out.Names = append(out.Names, n)
+		}
+	}
+	out.Short = len(out.Names) > 0 && t.liveNames(g, b.names) < b.want
+	return out, out.Short || removed && len(out.Names) > 0, err
+}

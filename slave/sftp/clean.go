@@ -1,0 +1,162 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/slave"
+	"georep/slave/sftp/index"
+	"georep/slave/sftp/wire"
+)
+
+// Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged and left. The error is
+// ctx's, or the end of the session.
+func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
+	if err := t.enter(); err != nil {
+		return err
+	}
+	defer t.leave()
+	limit := time.Now().Unix() - olderThan
+	if err := t.discardAll(ctx, limit); err != nil {
+		return t.ended(ctx, err)
+	}
+	t.within.forget()
+	if err := t.cleanUploads(ctx, limit); err != nil {
+		return t.ended(ctx, err)
+	}
+	return t.ended(ctx, t.emptyTrash(ctx))
+}
+
+// ended gives an error that ends the session, and logs any other.
+func (t *Tree) ended(ctx context.Context, err error) error {
+	if live := t.live(ctx); live != nil {
+		return live
+	}
+	if err != nil {
+		t.log.Warn().Err(err).Msg("cannot delete all that was parked")
+	}
+	return nil
+}
+
+// discardAll moves what was parked at limit or before to trash/.
+func (t *Tree) discardAll(ctx context.Context, limit int64) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(asksAtOnce)
+	err := t.list(parkedDir, func(n wire.Name) error {
+		g.Go(func() error { return t.discard(gctx, n.Name, limit) })
+		return gctx.Err()
+	})
+	virtual := []string{}
+	eerr := t.idx.Each(index.Parked, func(name string, e index.Entry) bool {
+		if e.Virtual && e.Since <= limit {
+			virtual = append(virtual, name)
+		}
+		return true
+	})
+	for _, name := range virtual {
+		eerr = errors.Join(eerr, t.idx.Delete(index.Parked, name))
+	}
+	return errors.Join(err, eerr, g.Wait())
+}
+
+// discard moves one entry out of the park: half of a directory must not be unparked.
+func (t *Tree) discard(ctx context.Context, name string, limit int64) error {
+	t.parkMu.Lock()
+	defer t.parkMu.Unlock()
+	if err := t.live(ctx); err != nil {
+		return err
+	}
+	e, ok, err := t.idx.Get(index.Parked, name)
+	if err != nil || ok && e.Since > limit {
+		return err
+	}
+	if err := t.rename(parkedDir+"/"+name, trashDir+"/"+t.unique()); err != nil {
+		return ignoreAbsent(err)
+	}
+	if !ok {
+		return nil
+	}
+	if err := t.idx.Delete(index.Parked, name); err != nil || e.Kind != slave.Dir {
+		return err
+	}
+	return t.dropShards(e.ID)
+}
+
+// dropShards removes the shards of a directory and of those below it.
+func (t *Tree) dropShards(id index.ID) error {
+	todo := []index.ID{id}
+	for len(todo) > 0 {
+		id := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if id == 0 {
+			continue
+		}
+		err := t.idx.Each(id, func(_ string, e index.Entry) bool {
+			if e.Kind == slave.Dir {
+				todo = append(todo, e.ID)
+			}
+			return true
+		})
+		if err == nil {
+			err = t.idx.Drop(id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emptyTrash deletes what is in trash/.
+func (t *Tree) emptyTrash(ctx context.Context) error { return t.scrap(ctx, trashDir, false) }
+
+// scrap deletes what is in a directory, files at the same time, directories one after the other, and itself.
+func (t *Tree) scrap(ctx context.Context, dir string, itself bool) error {
+	var dirs []string
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(asksAtOnce)
+	each := func(n wire.Name) error {
+		path := dir + "/" + n.Name
+		if kindOf(n.Attrs) == slave.Dir {
+			dirs = append(dirs, path)
+			return nil
+		}
+		g.Go(func() error { return t.scrapOne(path) })
+		return gctx.Err()
+	}
+	err := t.list(dir, each)
+	if errors.Is(err, unix.EACCES) && t.any().Setstat(t.abs(dir), wire.Attrs{Flags: wire.HasMode, Mode: 0o700}) == nil {
+		err = t.list(dir, each)
+	}
+	if err := errors.Join(err, g.Wait()); err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		err = errors.Join(err, t.scrap(ctx, d, true))
+		if err := t.live(ctx); err != nil {
+			return err
+		}
+	}
+	if !itself || err != nil {
+		return err
+	}
+	return t.any().Rmdir(t.abs(dir))
+}
+
+// scrapOne removes a file, or a directory of which the listing did not say so.
+func (t *Tree) scrapOne(path string) error {
+	err := ignoreAbsent(t.any().Remove(t.abs(path)))
+	if err == nil || !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	dir, _ := beneath.Split(path)
+	if t.any().Setstat(t.abs(dir), wire.Attrs{Flags: wire.HasMode, Mode: 0o700}) != nil {
+		return err
+	}
+	return ignoreAbsent(t.any().Remove(t.abs(path)))
+}

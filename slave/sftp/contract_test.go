@@ -1,0 +1,119 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+
+	psftp "github.com/pkg/sftp"
+	"github.com/rs/zerolog"
+
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/slavetest"
+)
+
+// openSSH is where Debian's package has the server.
+const openSSH = "/usr/lib/openssh/sftp-server"
+
+// pipe is two one-way streams as one.
+type pipe struct {
+	io.Reader
+	io.WriteCloser
+	end func()
+}
+
+func (p pipe) Close() error {
+	err := p.WriteCloser.Close()
+	p.end()
+	return err
+}
+
+// program runs OpenSSH's server on a pipe.
+func program(t testing.TB) (io.ReadWriteCloser, error) {
+	cmd := exec.Command(openSSH, "-e")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // by a signal, or because its input ended
+	}()
+	t.Cleanup(func() { <-ended })
+	return pipe{out, in, func() { _ = cmd.Process.Kill() }}, nil
+}
+
+// library runs pkg/sftp's server in this process.
+func library(t testing.TB) (io.ReadWriteCloser, error) {
+	ar, aw := io.Pipe()
+	br, bw := io.Pipe()
+	server, err := psftp.NewServer(pipe{ar, bw, func() { ar.Close() }})
+	if err != nil {
+		return nil, err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := server.Serve(); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
+			t.Logf("server: %v", err)
+		}
+		server.Close()
+	}()
+	t.Cleanup(func() { <-ended })
+	return pipe{br, aw, func() { br.Close() }}, nil
+}
+
+type server func(testing.TB) (io.ReadWriteCloser, error)
+
+// servers are what the suites run against.
+func servers() map[string]server {
+	return map[string]server{"OpenSSH": program, "library": library}
+}
+
+// options are those of a slave at root.
+func options(t testing.TB, root string, start server, streams int) Options {
+	return Options{Path: root, Host: "test", Master: xtime.UUID{1}, Session: xtime.UUID{2}, Version: "test", Streams: streams,
+		Logger: zerolog.New(zerolog.NewTestWriter(t)),
+		Open:   func(context.Context, int) (io.ReadWriteCloser, error) { return start(t) }}
+}
+
+func TestContract(t *testing.T) {
+	for name, start := range servers() {
+		t.Run(name, func(t *testing.T) {
+			slavetest.RunLimited(t, func(t *testing.T) (slave.Tree, string) {
+				root := t.TempDir()
+				tree, err := Open(t.Context(), options(t, root, start, 3))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := tree.Close(); err != nil {
+						t.Error(err)
+					}
+				})
+				return tree, root
+			}, slavetest.Limits{OnRecord: true, ShortPaths: true, NoBasis: true, Blind: true})
+		})
+	}
+}
+
+func TestMain(m *testing.M) {
+	if _, err := os.Stat(openSSH); err != nil {
+		fmt.Fprintln(os.Stderr, "needs the package openssh-sftp-server:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}

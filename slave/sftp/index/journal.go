@@ -1,0 +1,200 @@
+package index
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"sync"
+
+	"georep/slave"
+)
+
+// Log is one of the two files of a journal. Its methods are called by one goroutine at a time.
+type Log interface {
+	// Append writes behind what was written, durably where it can.
+	Append(text []byte) error
+	// Clear empties the file.
+	Clear() error
+}
+
+// Intent says that the entry of a name is about to become another, with what stands under it.
+type Intent struct {
+	Dir    ID
+	Name   string
+	Record slave.Record // that the entry will have
+	ID     ID
+	Gone   bool // it will have none
+}
+
+// Journal notes changes before they are made. What it has is needed until the index was flushed after them: then the one
+// of its files that is not written to is cleared. All methods may be called from many goroutines.
+type Journal struct {
+	logs [2]Log
+
+	mu      sync.Mutex
+	now     int     // the log that is written to
+	open    [2]int  // notes of changes under way
+	used    [2]bool // logs with something in them
+	next    *commit // what waits for the one that is being written
+	writing bool
+}
+
+// commit is what several callers have written at once.
+type commit struct {
+	text  []byte
+	notes int
+	at    int
+	done  chan struct{}
+	err   error
+}
+
+// NewJournal makes one on two empty logs.
+func NewJournal(a, b Log) *Journal { return &Journal{logs: [2]Log{a, b}} }
+
+// Note writes the intents down. done must be called once the changes, and those of the index, are made; of a change that
+// failed the entry must have been taken out of the index by then.
+func (j *Journal) Note(intents []Intent) (done func(), err error) {
+	if len(intents) == 0 {
+		return func() {}, nil
+	}
+	text := encodeIntents(intents)
+	j.mu.Lock()
+	if j.next == nil {
+		j.next = &commit{done: make(chan struct{})}
+	}
+	c := j.next
+	c.text, c.notes = append(c.text, text...), c.notes+1
+	if !j.writing {
+		j.write()
+	}
+	j.mu.Unlock()
+	<-c.done
+	if c.err != nil {
+		return nil, c.err
+	}
+	return sync.OnceFunc(func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.open[c.at]--
+	}), nil
+}
+
+// write writes what waits until nothing does. j.mu is held, and given up while it writes.
+func (j *Journal) write() {
+	j.writing = true
+	for j.next != nil {
+		c := j.next
+		j.next, c.at = nil, j.now
+		j.used[c.at] = true
+		j.open[c.at] += c.notes
+		j.mu.Unlock()
+		c.err = j.logs[c.at].Append(c.text)
+		j.mu.Lock()
+		if c.err != nil {
+			j.open[c.at] -= c.notes
+		}
+		close(c.done)
+	}
+	j.writing = false
+}
+
+// Turn is called before a flush. It gives what is to be called after it, once it succeeded.
+func (j *Journal) Turn() (flushed func() error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	old := 1 - j.now
+	if !j.used[old] {
+		j.now, old = old, j.now
+	}
+	if !j.used[old] || j.open[old] > 0 {
+		return func() error { return nil }
+	}
+	return func() error {
+		if err := j.logs[old].Clear(); err != nil {
+			return err
+		}
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.used[old] = false
+		return nil
+	}
+}
+
+// encodeIntents frames a list: its length, its checksum, and the intents.
+func encodeIntents(intents []Intent) []byte {
+	b := make([]byte, 8, 8+64*len(intents))
+	for i := range intents {
+		n := &intents[i]
+		gone := byte(0)
+		if n.Gone {
+			gone = 1
+		}
+		b = append(b, gone)
+		b = append(binary.AppendUvarint(b, uint64(n.Dir)), n.Record.GFID[:]...)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(n.Record.Xtime)), uint64(n.ID))
+		b = appendText(b, n.Name)
+	}
+	binary.BigEndian.PutUint32(b, uint32(len(b)-8))
+	binary.BigEndian.PutUint32(b[4:], crc32.ChecksumIEEE(b[8:]))
+	return b
+}
+
+// decodeIntents reads lists as far as they are whole: what a cut tore was never begun.
+func decodeIntents(text []byte) (all []Intent) {
+	for len(text) >= 8 {
+		n := binary.BigEndian.Uint32(text)
+		if uint64(n) > uint64(len(text)-8) || n == 0 {
+			return all
+		}
+		body := text[8 : 8+n]
+		if crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(text[4:]) {
+			return all
+		}
+		r := reader{b: body}
+		for len(r.b) > 0 {
+			in := r.intent()
+			if r.bad {
+				return all
+			}
+			all = append(all, in)
+		}
+		text = text[8+n:]
+	}
+	return all
+}
+
+func (r *reader) intent() (in Intent) {
+	in.Gone = r.byte() != 0
+	in.Dir = ID(r.number())
+	copy(in.Record.GFID[:], r.take(16))
+	in.Record.Xtime = timeOf(r.number())
+	in.ID = ID(r.number())
+	in.Name = string(r.text())
+	return in
+}
+
+// Recover takes out of the index what a journal says may be wrong: entries that are not what they were to become in the
+// end. Whether the change itself was made is not known, so what stands there has to be compared.
+func (x *Index) Recover(journal []byte) (dropped int, err error) {
+	type place struct {
+		dir  ID
+		name string
+	}
+	last := map[place]Intent{}
+	for _, in := range decodeIntents(journal) {
+		last[place{in.Dir, in.Name}] = in
+	}
+	for _, in := range last {
+		e, ok, err := x.Get(in.Dir, in.Name)
+		if err != nil {
+			return dropped, err
+		}
+		if !ok || !in.Gone && e.Record == in.Record && e.ID == in.ID {
+			continue
+		}
+		dropped++
+		if err := x.Delete(in.Dir, in.Name); err != nil {
+			return dropped, err
+		}
+	}
+	return dropped, nil
+}

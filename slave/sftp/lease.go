@@ -1,0 +1,186 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/slave"
+	"georep/slave/sftp/wire"
+)
+
+// The protocol has no locks, so whoever uses a slave holds a lease: a file that it made, and that it changes every
+// leaseStep. One that has not changed for leaseTime is dead. A worker that was killed on this host is known to be dead at
+// once, by its process id.
+const (
+	leaseFile = base + "lease"
+	leaseStep = 5 * time.Second
+	leaseTime = 25 * time.Second
+	leasePoll = time.Second
+)
+
+// holder is what a lease says.
+type holder struct {
+	token  string
+	boot   string
+	pid    int
+	start  uint64 // of the process, in ticks since the boot
+	number uint64 // of changes
+}
+
+func (h holder) text() []byte {
+	return fmt.Appendf(nil, "%s %s %d %d %d\n", h.token, h.boot, h.pid, h.start, h.number)
+}
+
+func parseHolder(text []byte) (h holder) {
+	_, _ = fmt.Sscanf(string(text), "%s %s %d %d %d", &h.token, &h.boot, &h.pid, &h.start, &h.number) // else it is nobody's
+	return h
+}
+
+// self is this process as a holder.
+func (t *Tree) self(number uint64) holder {
+	return holder{token: t.prefix, boot: bootID(), pid: os.Getpid(), start: startTime(os.Getpid()), number: number}
+}
+
+// bootID tells this run of this kernel from every other.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "-"
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// startTime is when a process began; 0 where there is none.
+func startTime(pid int) (ticks uint64) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) > 19 {
+		_, _ = fmt.Sscan(fields[19], &ticks)
+	}
+	return ticks
+}
+
+// takeLease makes the lease, or takes that of a dead holder.
+func (t *Tree) takeLease(ctx context.Context) error {
+	for range 3 {
+		err := t.makeLease()
+		if err == nil {
+			return nil
+		}
+		held, rerr := t.readSmall(leaseFile)
+		if errors.Is(rerr, fs.ErrNotExist) {
+			return err // it is not there, and cannot be made
+		}
+		if rerr != nil {
+			return rerr
+		}
+		if err := t.waitDead(ctx, parseHolder(held)); err != nil {
+			return err
+		}
+		if err := ignoreAbsent(t.any().Remove(t.abs(leaseFile))); err != nil {
+			return err
+		}
+	}
+	return t.busy("somebody else")
+}
+
+func (t *Tree) busy(who string) error {
+	return fmt.Errorf("slave %s: %w: %s is using it; stop that first", t.name(), slave.ErrBusy, who)
+}
+
+// waitDead returns nil once the holder is known to be dead.
+func (t *Tree) waitDead(ctx context.Context, h holder) error {
+	if h.boot == bootID() && h.boot != "-" {
+		if start := startTime(h.pid); start != 0 && start == h.start && h.token != t.prefix {
+			return t.busy(fmt.Sprintf("process %d of this host", h.pid))
+		}
+		return nil
+	}
+	for end := time.Now().Add(leaseTime); time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(leasePoll):
+		}
+		text, err := t.readSmall(leaseFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if now := parseHolder(text); now != h && len(text) > 0 {
+			return t.busy("a worker on another host")
+		}
+	}
+	return nil
+}
+
+// makeLease fails where there is one.
+func (t *Tree) makeLease() error {
+	f, err := t.any().Open(t.abs(leaseFile), wire.OpenWrite|wire.OpenCreate|wire.OpenExcl,
+		wire.Attrs{Flags: wire.HasMode, Mode: 0o600})
+	if err != nil {
+		return err
+	}
+	err = f.Write(t.self(0).text(), 0)
+	return errors.Join(err, f.Close())
+}
+
+// keepLease changes the lease from time to time, and ends the session when it is another's.
+func (t *Tree) keepLease() {
+	for number := uint64(1); ; number++ {
+		select {
+		case <-t.closing:
+			return
+		case <-t.done:
+			return
+		case <-time.After(leaseStep):
+		}
+		if err := t.renewLease(number); err != nil && t.Err() == nil {
+			t.fail(err)
+			return
+		}
+	}
+}
+
+func (t *Tree) renewLease(number uint64) error {
+	text, err := t.readSmall(leaseFile)
+	if err == nil && parseHolder(text).token != t.prefix || errors.Is(err, fs.ErrNotExist) {
+		return t.busy("another worker took the lease, and")
+	}
+	if err != nil {
+		return err
+	}
+	f, err := t.any().Open(t.abs(leaseFile), wire.OpenWrite, wire.Attrs{})
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	err = f.Write(t.self(number).text(), 0)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EIO) {
+		return nil // a full disk is no reason to give up the slave
+	}
+	return err
+}
+
+// dropLease gives the lease back, if it is ours.
+func (t *Tree) dropLease() {
+	if len(t.sessions) == 0 || t.first().Err() != nil {
+		return
+	}
+	if text, err := t.readSmall(leaseFile); err == nil && parseHolder(text).token == t.prefix {
+		_ = t.any().Remove(t.abs(leaseFile)) // it would be found dead
+	}
+}

@@ -1,0 +1,288 @@
+package sftp
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/sftp/index"
+	"georep/slave/sftp/wire"
+)
+
+// others gives the places of the known names of an inode but path, which lead to it.
+func (t *Tree) others(g xtime.GFID, path string) (places []place, all []found, err error) {
+	b, err := t.book(g)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range b.names {
+		if n == path {
+			continue
+		}
+		if f, p, ok := t.verify(g, n); ok {
+			places, all = append(places, p), append(all, f)
+		}
+	}
+	return places, all, nil
+}
+
+// replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's own
+// name first, so that the others can be made from it; the book says that they are to be checked until they are.
+func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
+	op, t := it.op, b.t
+	places, all, err := t.others(op.Record.GFID, op.Path)
+	if err != nil {
+		return err
+	}
+	for i, f := range all {
+		if t.first().CanLink() && f.entry.Record == e.Record && e.Record.Xtime != 0 && f.entry.Kind == e.Kind {
+			return b.linkNow(it, p, f.entry, places[i]) // the slave has just this content
+		}
+	}
+	if len(places) > 0 {
+		err := t.idx.Set(index.Pending, op.Record.GFID.String(), index.Entry{Record: slave.Record{GFID: op.Record.GFID}, Ino: op.Ino})
+		if err != nil {
+			return err
+		}
+	}
+	if err := b.replaceAt(it, p, e); err != nil {
+		return err
+	}
+	names := []string{op.Path}
+	for i, other := range places {
+		names = append(names, other.path)
+		if all[i].entry.Record == e.Record && e.Record.Xtime != 0 {
+			continue // a copy of just this content
+		}
+		if err := t.further(p, other, e); err != nil {
+			return err
+		}
+		if err := t.asItWas(other.path); err != nil {
+			return err
+		}
+	}
+	if len(places) > 0 && !t.first().CanLink() {
+		it.res.Lost |= slave.LostLinks
+	}
+	t.noteGroup(op, names)
+	return nil
+}
+
+// further makes a place one more name of what stands at from: a link where the server makes them, else a copy. What was
+// there is replaced.
+func (t *Tree) further(from, to place, e index.Entry) error {
+	temp := t.stagingName()
+	if !e.Virtual {
+		if err := t.second(from.path, temp, &e); err != nil {
+			return errors.Join(err, ignoreAbsent(t.any().Remove(t.abs(temp))))
+		}
+	}
+	return t.change(to, &e, func() error {
+		if e.Virtual {
+			return ignoreAbsent(t.any().Remove(t.abs(to.path)))
+		}
+		err := t.replace(temp, to.path, t.stagingName())
+		if err == nil {
+			// Where both are names of one inode already, a rename does nothing, and leaves the first.
+			return ignoreAbsent(t.any().Remove(t.abs(temp)))
+		}
+		return errors.Join(err, ignoreAbsent(t.any().Remove(t.abs(temp))))
+	})
+}
+
+// second makes temp a link to, or a copy of, what stands at path.
+func (t *Tree) second(path, temp string, e *index.Entry) error {
+	c := t.any()
+	if e.Kind == slave.Symlink {
+		if c.CanLink() && c.Link(t.abs(path), t.abs(temp)) == nil {
+			if a, err := c.Lstat(t.abs(temp)); err == nil && kindOf(a) == slave.Symlink {
+				return nil
+			}
+			_ = c.Remove(t.abs(temp)) // a link to what it points to: this server follows it
+		}
+		if err := c.Symlink(e.Meta.Target, t.abs(temp)); err != nil {
+			return err
+		}
+		if c.CanSetLink() {
+			_ = c.LSetstat(t.abs(temp), wire.Attrs{Flags: wire.HasTimes, Atime: e.Seconds, Mtime: e.Seconds}) // then not
+			t.setOwner(func(a wire.Attrs) error { return c.LSetstat(t.abs(temp), a) }, owned{e.Meta.UID, e.Meta.GID})
+		}
+		a, err := c.Lstat(t.abs(temp))
+		e.Size, e.Seconds = a.Size, a.Mtime
+		return err
+	}
+	if c.CanLink() {
+		return c.Link(t.abs(path), t.abs(temp))
+	}
+	return t.copyFile(path, temp, e)
+}
+
+// copyFile reads a file back and writes it under another name, with its meta.
+func (t *Tree) copyFile(path, temp string, e *index.Entry) error {
+	from, err := t.any().Open(t.abs(path), wire.OpenRead, wire.Attrs{})
+	if err != nil {
+		return err
+	}
+	defer from.Release()
+	c := t.any()
+	to, err := c.Open(t.abs(temp), wire.OpenWrite|wire.OpenCreate|wire.OpenExcl, wire.Attrs{Flags: wire.HasMode, Mode: 0o600})
+	if err != nil {
+		return err
+	}
+	off := int64(0)
+	err = readAll(from, e.Size, func(data []byte) error {
+		err := writeAll(c, to, data, off)
+		off += int64(len(data))
+		return err
+	})
+	if err == nil {
+		_, err = t.setMeta(to.Setstat, &e.Meta, e.Kind, owned{t.feat.uid, t.feat.gid})
+	}
+	if err == nil && c.CanSync() {
+		err = to.Fsync()
+	}
+	return errors.Join(err, to.Close())
+}
+
+// asItWas gives the directory of a path its times back: it is none that the batch is about.
+func (t *Tree) asItWas(path string) error {
+	dir, _ := beneath.Split(path)
+	var meta *slave.Meta
+	err := t.ofDir(dir, func(e *index.Entry) { m := e.Meta; meta = &m })
+	if err != nil || meta == nil || meta.Mtime.Sec == 0 {
+		return err
+	}
+	sec := seconds(meta.Mtime)
+	return t.any().Setstat(t.abs(dir), wire.Attrs{Flags: wire.HasTimes, Atime: sec, Mtime: sec})
+}
+
+// linkOp makes Path a further name of an inode that the slave has.
+func (b *batch) linkOp(it *item) error {
+	op, t := it.op, b.t
+	p, err := b.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	if err != nil {
+		return err
+	}
+	if old.kind == slave.Dir && old.there {
+		return slave.ErrConflict
+	}
+	same := old.known && old.gfid() == op.Record.GFID
+	src, from, ok, err := t.source(op)
+	switch {
+	case err != nil:
+		return err
+	case !ok && !same:
+		return slave.ErrNeedContent
+	case !ok, same && old.entry.Record == src.Record, same && newer(old.entry.Record, src.Record, op.Record):
+		// What stands here is as new, or newer: the other names are to follow it, not the reverse.
+		return b.sameLink(it, p, src, from, ok)
+	}
+	if old.known && !same && !old.gfid().IsZero() {
+		if err := t.parkBeside(p, old.entry); err != nil {
+			return err
+		}
+		it.res.Parked = true
+		t.forgetName(old.entry, op.Path)
+	}
+	return b.linkNow(it, p, src, from)
+}
+
+// sameLink books a name that has the inode's content already. Two copies become one inode where the server can.
+func (b *batch) sameLink(it *item, p place, src index.Entry, from place, ok bool) error {
+	op, t := it.op, b.t
+	e, there, err := t.idx.Get(p.dir, p.name)
+	if err != nil {
+		return err
+	}
+	names := []string{op.Path}
+	if ok {
+		names = append(names, from.path)
+	}
+	if ok && there && e.Record == src.Record && (e.Links <= 1 || src.Links <= 1) {
+		return b.linkNow(it, p, src, from)
+	}
+	if there && op.Links > e.Links && op.Record == e.Record {
+		e.Links, e.Ino = op.Links, op.Ino
+		if err := t.idx.Set(p.dir, p.name, e); err != nil {
+			return err
+		}
+	}
+	t.noteGroup(op, names)
+	return nil
+}
+
+func (b *batch) linkNow(it *item, p place, src index.Entry, from place) error {
+	op, t := it.op, b.t
+	src.Links, src.Ino = max(op.Links, src.Links), op.Ino
+	if err := t.further(from, p, src); err != nil {
+		if noFile(err) {
+			return errors.Join(slave.ErrNeedContent, err)
+		}
+		return err
+	}
+	if !t.first().CanLink() && src.Kind == slave.File {
+		it.res.Lost |= slave.LostLinks
+	}
+	if err := t.idx.Set(from.dir, from.name, src); err != nil {
+		return err
+	}
+	t.noteGroup(op, []string{op.Path, from.path})
+	return nil
+}
+
+// newer tells whether a is a better state of an inode than b: the wanted one, or else the later one.
+func newer(a, b, want slave.Record) bool {
+	if a.Xtime == b.Xtime || b.Xtime == want.Xtime {
+		return false
+	}
+	return a.Xtime == want.Xtime || a.Xtime > b.Xtime
+}
+
+// source finds the inode that an OpLink means: through From, or the book, where the newest state is the best.
+func (t *Tree) source(op *slave.Op) (best index.Entry, at place, ok bool, err error) {
+	fits := func(f found) bool { return op.Entry == slave.Unknown || f.entry.Kind == op.Entry }
+	g := op.Record.GFID
+	if op.From != "" && op.From != op.Path {
+		if f, p, found := t.verify(g, op.From); found && fits(f) {
+			return f.entry, p, true, nil
+		}
+	}
+	places, all, err := t.others(g, op.Path)
+	for i, f := range all {
+		if fits(f) && (!ok || newer(f.entry.Record, best.Record, op.Record)) {
+			best, at, ok = f.entry, places[i], true
+		}
+	}
+	return best, at, ok, err
+}
+
+// metaOfGroup gives the other names of an inode the meta that one of them was given, if they are on record as it was: where
+// they are one inode it changed for all. Another state of the inode is to be compared, and keeps its record.
+func (b *batch) metaOfGroup(it *item, was slave.Record, e index.Entry) {
+	op, t := it.op, b.t
+	places, all, err := t.others(op.Record.GFID, op.Path)
+	for i, p := range places {
+		if err != nil {
+			break
+		}
+		if all[i].entry.Record != was {
+			continue
+		}
+		if e.Kind == slave.File {
+			_, err = t.setMeta(t.setAt(p.path), &op.Meta, e.Kind, owned{all[i].attrs.UID, all[i].attrs.GID})
+		}
+		if err == nil {
+			err = t.idx.Set(p.dir, p.name, e)
+		}
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		t.log.Debug().Err(err).Str("path", op.Path).Msg("the other names keep their meta")
+	}
+}

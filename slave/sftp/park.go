@@ -1,0 +1,379 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/sftp/index"
+)
+
+// parkPlace finds where an entry is parked. same tells that the very state of that inode is parked there already.
+func (t *Tree) parkPlace(old index.Entry) (p place, same bool, err error) {
+	name := "u-" + t.unique()
+	if g := old.Record.GFID; !g.IsZero() {
+		name = g.String()
+		there, ok, err := t.idx.Get(index.Parked, name)
+		if err != nil {
+			return p, false, err
+		}
+		if ok {
+			same = old.Kind != slave.Dir && there.Record == old.Record && there.Record.Xtime != 0 && there.Virtual == old.Virtual
+			if same {
+				f, err := t.look(parkedPlace(name))
+				if err != nil {
+					return p, false, err
+				}
+				same = f.known
+			}
+			if !same {
+				name += "." + t.unique()
+			}
+		}
+	}
+	return parkedPlace(name), same, nil
+}
+
+func parkedPlace(name string) place { return place{index.Parked, parkedDir + "/" + name, name} }
+
+// parkBeside gives a non-directory a name among the parked, so that it can be renamed over without a gap; where the server
+// makes no links there is one.
+func (t *Tree) parkBeside(p place, old index.Entry) error {
+	to, same, err := t.parkPlace(old)
+	if err != nil || same {
+		return err
+	}
+	e := asParked(old)
+	if old.Virtual || !t.first().CanLink() || old.Kind != slave.File {
+		return t.move(p, to, old, e)
+	}
+	err = t.change(to, &e, func() error { return t.any().Link(t.abs(p.path), t.abs(to.path)) })
+	switch {
+	case err == nil || noFile(err):
+		return nil // where it is gone there is nothing to park
+	case t.first().Err() != nil:
+		return err
+	}
+	return t.move(p, to, old, e)
+}
+
+func asParked(e index.Entry) index.Entry {
+	e.Since = time.Now().Unix()
+	return e
+}
+
+// move renames an entry, in the index too.
+func (t *Tree) move(from, to place, old, e index.Entry) error {
+	err := t.changes([]step{{from, nil}, {to, &e}}, func() error {
+		if old.Virtual {
+			return nil
+		}
+		return t.rename(from.path, to.path)
+	})
+	if err == nil && e.Kind == slave.Dir {
+		t.fresh.Delete(e.ID)
+	}
+	return err
+}
+
+// parkOp moves what the master no longer has out of the tree.
+func (b *batch) parkOp(it *item) error {
+	op, t := it.op, b.t
+	p, err := b.parent(op.Path)
+	if noFile(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	f, err := t.look(p)
+	if err != nil {
+		return err
+	}
+	if !f.present() {
+		return t.idx.Delete(p.dir, p.name)
+	}
+	if f.gfid() != op.Expect {
+		return slave.ErrConflict
+	}
+	old := f.entry
+	if !f.known {
+		old = index.Entry{Kind: f.kind}
+	}
+	to, same, err := t.parkPlace(old)
+	switch {
+	case err != nil:
+		return err
+	case same && old.Virtual:
+		err = t.idx.Delete(p.dir, p.name)
+	case same:
+		err = t.change(p, nil, func() error { return t.any().Remove(t.abs(p.path)) })
+	default:
+		err = t.move(p, to, old, asParked(old))
+	}
+	if err != nil {
+		return err
+	}
+	it.res.Parked = true
+	b.dirs.moved(op.Path)
+	if old.Kind == slave.Dir {
+		t.within.add(to.name, old.ID)
+		return t.forgetBelow(old.ID, op.Path)
+	}
+	t.forgetName(old, op.Path)
+	return nil
+}
+
+// unparkOp puts a parked inode back under a name.
+func (b *batch) unparkOp(it *item) error {
+	op, t := it.op, b.t
+	p, err := b.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	from := parkedPlace(op.Record.GFID.String())
+	if op.From != "" {
+		if from, err = t.withinPlace(op.From); err != nil {
+			return errors.Join(slave.ErrNeedContent, err)
+		}
+	}
+	pk, err := t.look(from)
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	switch {
+	case err != nil:
+		return err
+	case old.present() && old.gfid() == op.Record.GFID:
+		return nil
+	case !pk.known || pk.gfid() != op.Record.GFID:
+		return slave.ErrNeedContent
+	case old.there && old.kind == slave.Dir:
+		return slave.ErrConflict
+	case old.known:
+		if err := t.parkBeside(p, old.entry); err != nil {
+			return err
+		}
+		it.res.Parked = true
+		t.forgetName(old.entry, op.Path)
+	}
+	return b.bringBack(it, from, p, pk.entry)
+}
+
+// bringBack moves a parked entry to its place. Where another file is still there, it is parked under a second name already.
+func (b *batch) bringBack(it *item, from, p place, e index.Entry) error {
+	op, t := it.op, b.t
+	if op.From != "" {
+		if err := t.unstampWithin(op.From); err != nil {
+			return err
+		}
+	}
+	if e.Kind == slave.Dir {
+		if err := ignoreAbsent(t.any().Remove(t.abs(p.path))); err != nil {
+			return err
+		}
+	}
+	parked := e
+	e.Since = 0
+	err := t.changes([]step{{from, nil}, {p, &e}}, func() error {
+		if e.Virtual {
+			return ignoreAbsent(t.any().Remove(t.abs(p.path)))
+		}
+		return t.replace(from.path, p.path, t.stagingName())
+	})
+	if err != nil {
+		return err
+	}
+	b.dirs.moved(op.Path)
+	t.touched(from.path)
+	if parked.Kind != slave.Dir && (op.Links > 1 || parked.Links > 1) {
+		t.noteGroup(op, []string{op.Path})
+	}
+	return nil
+}
+
+// within knows what lies in parked directories, so that what was moved out of a directory before that was removed need not
+// be sent again. A parked directory's shards are searched when somebody asks for the first time after it was parked. What
+// is remembered is advice: it is looked at again when it is used.
+type within struct {
+	mu   sync.Mutex
+	todo []parkedShard
+	at   map[xtime.GFID]string
+}
+
+type parkedShard struct {
+	path string // below parked/
+	id   index.ID
+}
+
+// maxWithin bounds the entries that are remembered. What is beyond it is sent again.
+const maxWithin = 100_000
+
+func (w *within) add(name string, id index.ID) {
+	if id == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.todo = append(w.todo, parkedShard{name, id})
+}
+
+// forget forgets everything: what was parked is deleted.
+func (w *within) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.todo, w.at = nil, nil
+}
+
+// searchWithin finds an inode below a parked directory: its path there.
+func (t *Tree) searchWithin(g xtime.GFID) (string, error) {
+	w := &t.within
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.at == nil {
+		w.at = map[xtime.GFID]string{}
+	}
+	for len(w.todo) > 0 && len(w.at) < maxWithin {
+		one := w.todo[0]
+		w.todo = w.todo[1:]
+		err := t.idx.Each(one.id, func(name string, e index.Entry) bool {
+			path := one.path + "/" + name
+			if e.Kind == slave.Dir && e.ID != 0 {
+				w.todo = append(w.todo, parkedShard{path, e.ID})
+			}
+			if !e.Record.GFID.IsZero() {
+				w.at[e.Record.GFID] = path
+			}
+			return len(w.at) < maxWithin
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return w.at[g], nil
+}
+
+// withinPlace finds the place of a path below parked/.
+func (t *Tree) withinPlace(path string) (place, error) {
+	if !beneath.ValidPath(path) || path == "" {
+		return place{}, slave.ErrInvalid
+	}
+	id := index.Parked
+	dir, name := beneath.Split(path)
+	for rest := dir; rest != ""; {
+		first, tail := cut(rest)
+		e, ok, err := t.idx.Get(id, first)
+		if err != nil {
+			return place{}, err
+		}
+		if !ok || e.Kind != slave.Dir || e.ID == 0 {
+			return place{}, unix.ENOENT
+		}
+		id, rest = e.ID, tail
+	}
+	if err := t.checkDirs(parkedDir + "/" + path); err != nil {
+		return place{}, err
+	}
+	return place{id, parkedDir + "/" + path, name}, nil
+}
+
+// cut splits a path behind its first name.
+func cut(path string) (first, rest string) {
+	for i := range len(path) {
+		if path[i] == '/' {
+			return path[:i], path[i+1:]
+		}
+	}
+	return path, ""
+}
+
+// unstampWithin takes the stamps off the parked directories above path, durably, before something is taken out of them:
+// they say that all is there, and would be believed when a directory is brought back.
+func (t *Tree) unstampWithin(path string) error {
+	changed := false
+	id := index.Parked
+	dir, _ := beneath.Split(path)
+	for rest := dir; rest != ""; {
+		first, tail := cut(rest)
+		e, ok, err := t.idx.Get(id, first)
+		if err != nil || !ok {
+			return err
+		}
+		if e.Record.Xtime != 0 {
+			changed = true
+			if err := t.idx.Update(id, first, func(e *index.Entry) { e.Record.Xtime = 0 }); err != nil {
+				return err
+			}
+		}
+		id, rest = e.ID, tail
+	}
+	if !changed {
+		return nil
+	}
+	return t.flush()
+}
+
+// Find tells which inodes the slave has parked, or knows other names of.
+func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]slave.Found, len(gfids))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(asksAtOnce)
+	for i, gfid := range gfids {
+		g.Go(func() (err error) {
+			if err := t.live(gctx); err != nil {
+				return err
+			}
+			all[i], err = t.find(gfid)
+			return err
+		})
+	}
+	return all, g.Wait()
+}
+
+// find answers for one inode; a name in the tree goes before a parked one.
+func (t *Tree) find(g xtime.GFID) (slave.Found, error) {
+	if g.IsZero() {
+		return slave.Found{}, nil
+	}
+	book, err := t.book(g)
+	if err != nil {
+		return slave.Found{}, err
+	}
+	for _, n := range book.names {
+		if f, _, ok := t.verify(g, n); ok {
+			return slave.Found{Linked: true, Path: n, Record: f.entry.Record}, nil
+		}
+	}
+	if _, ok, err := t.idx.Get(index.Parked, g.String()); err != nil {
+		return slave.Found{}, err
+	} else if ok {
+		if f, err := t.look(parkedPlace(g.String())); err == nil && f.known && f.gfid() == g {
+			return slave.Found{Parked: true, Record: f.entry.Record}, nil
+		}
+	}
+	path, err := t.searchWithin(g)
+	if err != nil || path == "" {
+		return slave.Found{}, err
+	}
+	p, err := t.withinPlace(path)
+	if err != nil {
+		return slave.Found{}, nil
+	}
+	f, err := t.look(p)
+	if err != nil || !f.known || f.gfid() != g {
+		return slave.Found{}, nil
+	}
+	return slave.Found{Parked: true, Path: path, Record: f.entry.Record}, nil
+}

@@ -1,0 +1,275 @@
+package sftp
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/slave"
+	"georep/slave/sftp/wire"
+)
+
+// host is the far end: several sessions on one account, and the slave's root there. Requests that depend on each other wait
+// for each other's answers, so any of them may go over any session.
+type host struct {
+	sessions []*wire.Client
+	turn     atomic.Uint64
+	root     string // absolute, without a slash at its end
+}
+
+// any gives a session for the next request.
+func (h *host) any() *wire.Client { return h.sessions[h.turn.Add(1)%uint64(len(h.sessions))] }
+
+// first has the features that are asked about: all sessions run the same server.
+func (h *host) first() *wire.Client { return h.sessions[0] }
+
+// abs is where a path of the slave is on its host.
+func (h *host) abs(path string) string {
+	if path == "" {
+		if h.root == "" {
+			return "/"
+		}
+		return h.root
+	}
+	return h.root + "/" + path
+}
+
+// Directories of our own.
+const (
+	base       = slave.Reserved + "/"
+	stagingDir = base + "staging"
+	partialDir = base + "partial"
+	parkedDir  = base + "parked"
+	trashDir   = base + "trash"
+	indexDir   = base + "index"
+)
+
+func (h *host) lstat(path string) (wire.Attrs, error) { return h.any().Lstat(h.abs(path)) }
+
+// rename moves an entry to a place where nothing is, or, where the server can, in the place of what is there.
+func (h *host) rename(from, to string) error {
+	c := h.any()
+	if c.CanReplace() {
+		return c.PosixRename(h.abs(from), h.abs(to))
+	}
+	return c.Rename(h.abs(from), h.abs(to))
+}
+
+// asideSuffix marks what was moved out of the way by a server that cannot replace.
+const asideSuffix = ".old"
+
+// replace is rename over a file that may be there, also where the server cannot do so at once: then the old one is kept
+// aside until the new one has its name.
+func (h *host) replace(from, to, aside string) error {
+	err := h.rename(from, to)
+	if err == nil || h.first().CanReplace() || errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	c := h.any()
+	if a, lerr := h.lstat(to); lerr != nil || a.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return err
+	}
+	_ = c.Remove(h.abs(aside)) // what a cut left
+	if err := c.Rename(h.abs(to), h.abs(aside)); err != nil {
+		return err
+	}
+	if err := c.Rename(h.abs(from), h.abs(to)); err != nil {
+		return errors.Join(err, c.Rename(h.abs(aside), h.abs(to)))
+	}
+	return c.Remove(h.abs(aside))
+}
+
+// create writes a new file of ours as a whole, durably where the server can.
+func (h *host) create(path string, text []byte) error {
+	c := h.any()
+	f, err := c.Open(h.abs(path), wire.OpenWrite|wire.OpenCreate|wire.OpenTrunc, wire.Attrs{Flags: wire.HasMode, Mode: 0o600})
+	if err != nil {
+		return err
+	}
+	err = writeAll(c, f, text, 0)
+	if err == nil && c.CanSync() {
+		err = f.Fsync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// writeAll writes any number of bytes, in pieces that are on their way at the same time.
+func writeAll(c *wire.Client, f *wire.Handle, data []byte, off int64) error {
+	step := c.MaxWrite()
+	if len(data) <= step {
+		if len(data) == 0 {
+			return nil
+		}
+		return f.Write(data, off)
+	}
+	errs := make(chan error, len(data)/step+1)
+	pieces := 0
+	for at := 0; at < len(data); at += step {
+		piece := data[at:min(at+step, len(data))]
+		pieces++
+		go func() { errs <- f.Write(piece, off+int64(at)) }()
+	}
+	var err error
+	for range pieces {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+// readSize is what one request reads, readAhead how many are on their way for one file.
+const (
+	readSize  = 32 << 10
+	readAhead = 64
+)
+
+// readAll gives a file's content in order, in pieces, as the server sends it.
+func readAll(f *wire.Handle, size int64, each func([]byte) error) error {
+	type piece struct {
+		off  int64
+		data []byte
+		err  error
+	}
+	ask := func(off int64) chan piece {
+		got := make(chan piece, 1)
+		go func() {
+			data, err := f.Read(off, readSize)
+			got <- piece{off, data, err}
+		}()
+		return got
+	}
+	var queue []chan piece
+	next, at := int64(0), int64(0)
+	for {
+		for len(queue) < readAhead && (next < size || len(queue) == 0) {
+			queue = append(queue, ask(next))
+			next += readSize
+		}
+		p := <-queue[0]
+		queue = queue[1:]
+		if p.err != nil {
+			drain(queue, func(c chan piece) { <-c })
+			return endOf(p.err)
+		}
+		if err := each(p.data); err != nil {
+			drain(queue, func(c chan piece) { <-c })
+			return err
+		}
+		at += int64(len(p.data))
+		if len(p.data) < readSize { // a short read: what was asked for behind it does not follow it
+			drain(queue, func(c chan piece) { <-c })
+			queue, next = nil, at
+		}
+	}
+}
+
+func drain[T any](queue []T, take func(T)) {
+	for _, q := range queue {
+		take(q)
+	}
+}
+
+// readSmall reads one of our own files.
+func (h *host) readSmall(path string) ([]byte, error) {
+	f, err := h.any().Open(h.abs(path), wire.OpenRead, wire.Attrs{})
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release()
+	var all []byte
+	err = readAll(f, 0, func(data []byte) error {
+		if len(all) > maxSmall {
+			return fmt.Errorf("%s is too large: %w", path, unix.EFBIG)
+		}
+		all = append(all, data...)
+		return nil
+	})
+	return all, err
+}
+
+const maxSmall = 64 << 20
+
+// ensureDir makes a directory of ours, if it is not there.
+func (h *host) ensureDir(path string) error {
+	c := h.any()
+	err := c.Mkdir(h.abs(path), wire.Attrs{Flags: wire.HasMode, Mode: 0o700})
+	if err == nil {
+		return nil
+	}
+	a, lerr := c.Lstat(h.abs(path))
+	switch {
+	case lerr != nil:
+		return err
+	case a.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return fmt.Errorf("%s is no directory: %w", path, unix.ENOTDIR)
+	}
+	return nil
+}
+
+// kindOf is what the attributes are of.
+func kindOf(a wire.Attrs) slave.Kind { return slave.KindOf(a.Mode) }
+
+// seconds is the part of a time that the protocol can carry.
+func seconds(t beneath.Time) uint32 { return uint32(min(max(t.Sec, 0), 1<<32-1)) }
+
+// list reads a directory, in the pieces in which it comes. The more of them there are, the more are asked for ahead; what
+// a server answers to one of these after another met the end counts too.
+func (h *host) list(path string, each func(wire.Name) error) error {
+	d, err := h.any().Opendir(h.abs(path))
+	if err != nil {
+		return err
+	}
+	defer d.Release()
+	var queue []chan names
+	ahead, over := 1, false
+	for !over || len(queue) > 0 {
+		for !over && len(queue) < ahead {
+			queue = append(queue, ask(d))
+		}
+		p := <-queue[0]
+		queue = queue[1:]
+		ahead = min(2*ahead, mostAhead)
+		if p.err != nil {
+			over = true
+			err = errors.Join(err, endOf(p.err))
+			continue
+		}
+		for _, n := range p.list {
+			if n.Name == "." || n.Name == ".." || strings.ContainsRune(n.Name, '/') || err != nil {
+				continue
+			}
+			err = each(n)
+			over = over || err != nil
+		}
+	}
+	return err
+}
+
+const mostAhead = 16
+
+// names are what one request gave of a directory.
+type names struct {
+	list []wire.Name
+	err  error
+}
+
+func ask(d *wire.Handle) chan names {
+	got := make(chan names, 1)
+	go func() {
+		list, err := d.Readdir()
+		got <- names{list, err}
+	}()
+	return got
+}
+
+// endOf takes the end of a file or directory for what it is.
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,483 @@
+package sftp
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/sftp/index"
+	"georep/slave/sftp/wire"
+)
+
+// place is where an operation takes effect: a name in a directory that has a shard.
+type place struct {
+	dir  index.ID
+	path string
+	name string
+}
+
+// found is what stands at a place. known says that the index has an entry that fits what is there.
+type found struct {
+	there bool
+	kind  slave.Kind
+	attrs wire.Attrs
+	entry index.Entry
+	known bool
+}
+
+// gfid is what is on record there.
+func (f *found) gfid() xtime.GFID {
+	if !f.known {
+		return xtime.GFID{}
+	}
+	return f.entry.Record.GFID
+}
+
+// present tells whether the name is taken, be it in the index alone.
+func (f *found) present() bool { return f.there || f.known && f.entry.Virtual }
+
+// parent finds the place of a path, after it has looked at the directories above it.
+func (b *batch) parent(path string) (place, error) {
+	dir, name := beneath.Split(path)
+	if err := b.dirs.check(dir); err != nil {
+		return place{}, err
+	}
+	id, err := b.t.ensureID(dir)
+	return place{id, path, name}, err
+}
+
+// idOf finds the shard of a directory; 0 where it has none.
+func (t *Tree) idOf(path string) (index.ID, error) {
+	id := index.Root
+	for path != "" && id != 0 {
+		name := path
+		for i := range path {
+			if path[i] == '/' {
+				name = path[:i]
+				break
+			}
+		}
+		path = path[min(len(name)+1, len(path)):]
+		e, ok, err := t.idx.Get(id, name)
+		if err != nil {
+			return 0, err
+		}
+		if id = e.ID; !ok || e.Kind != slave.Dir {
+			id = 0
+		}
+	}
+	return id, nil
+}
+
+// ensureID is idOf for a directory that is there; one without a shard gets one.
+func (t *Tree) ensureID(path string) (index.ID, error) {
+	id, err := t.idOf(path)
+	if id != 0 || err != nil {
+		return id, err
+	}
+	t.idMu.Lock()
+	defer t.idMu.Unlock()
+	return t.newID(path)
+}
+
+func (t *Tree) newID(path string) (index.ID, error) {
+	id, err := t.idOf(path)
+	if id != 0 || err != nil || path == "" {
+		return id, err
+	}
+	dir, name := beneath.Split(path)
+	above, err := t.newID(dir)
+	if err != nil {
+		return 0, err
+	}
+	e := index.Entry{Kind: slave.Dir, ID: index.NewID(), Meta: slave.Meta{Mode: 0o755, UID: t.feat.uid, GID: t.feat.gid}}
+	return e.ID, t.idx.Set(above, name, e)
+}
+
+// look tells what stands at a place; nothing is not an error.
+func (t *Tree) look(p place) (f found, err error) {
+	e, ok, err := t.idx.Get(p.dir, p.name)
+	if err != nil {
+		return f, err
+	}
+	a, err := t.lstat(p.path)
+	switch {
+	case noFile(err):
+	case err != nil:
+		return f, err
+	default:
+		f.there, f.attrs, f.kind = true, a, kindOf(a)
+	}
+	f.entry, f.known = e, ok && t.fits(&e, f.there, f.attrs)
+	if !f.there && f.known {
+		f.kind = e.Kind
+	}
+	return f, nil
+}
+
+// fits tells whether an entry is of what stands there.
+func (t *Tree) fits(e *index.Entry, there bool, a wire.Attrs) bool {
+	if e.Virtual || !there {
+		return e.Virtual && !there
+	}
+	kind := kindOf(a)
+	if kind != e.Kind {
+		return false
+	}
+	if kind != slave.File && kind != slave.Symlink {
+		return kind == slave.Dir
+	}
+	return a.Size == e.Size && (!t.feat.times || a.Mtime == e.Seconds)
+}
+
+// change notes that the entry of a place is about to become another, makes the change, and puts the entry into the index. A
+// name that the index does not have needs no note: it has no record before, and none after a cut.
+func (t *Tree) change(p place, to *index.Entry, do func() error) error {
+	return t.changes([]step{{p, to}}, do)
+}
+
+// step is a place and its entry after a change; nil for none.
+type step struct {
+	place
+	to *index.Entry
+}
+
+func (t *Tree) changes(steps []step, do func() error) error {
+	var intents []index.Intent
+	for _, s := range steps {
+		_, ok, err := t.idx.Get(s.dir, s.name)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		in := index.Intent{Dir: s.dir, Name: s.name, Gone: s.to == nil}
+		if s.to != nil {
+			in.Record, in.ID = s.to.Record, s.to.ID
+		}
+		intents = append(intents, in)
+	}
+	done, err := t.journal.Note(intents)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := do(); err != nil {
+		if !certain(err) || !t.first().CanReplace() {
+			for _, s := range steps {
+				err = errors.Join(err, t.idx.Delete(s.dir, s.name))
+			}
+		}
+		return err
+	}
+	for _, s := range steps {
+		t.touched(s.path)
+		if s.to == nil {
+			err = t.idx.Delete(s.dir, s.name)
+		} else {
+			err = t.idx.Set(s.dir, s.name, *s.to)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// certain tells whether an error leaves no doubt that nothing was changed: the server said so.
+func certain(err error) bool {
+	var se *wire.StatusError
+	return errors.As(err, &se)
+}
+
+// entryFor is the entry of what an operation makes.
+func entryFor(op *slave.Op, kind slave.Kind, torn bool) index.Entry {
+	e := index.Entry{Kind: kind, Record: op.Record, Meta: op.Meta, Size: op.Meta.Size, Seconds: seconds(op.Meta.Mtime),
+		Links: op.Links, Ino: op.Ino}
+	if torn {
+		e.Record.Xtime = 0
+	}
+	return e
+}
+
+// putOp publishes a staged file or link, or what stands in the index alone.
+func (b *batch) putOp(it *item) error {
+	op, t := it.op, b.t
+	p, err := b.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	old, ok, err := t.idx.Get(p.dir, p.name)
+	if err != nil {
+		return err
+	}
+	if ok && old.Kind == slave.Dir {
+		f, err := t.look(p)
+		if err != nil || f.kind == slave.Dir {
+			return errors.Join(err, slave.ErrConflict)
+		}
+	}
+	e, err := t.made(it)
+	if err != nil {
+		return err
+	}
+	same := ok && !op.Record.GFID.IsZero() && old.Record.GFID == op.Record.GFID
+	linked := op.Links > 1 && !op.Record.GFID.IsZero()
+	if same && !linked {
+		known, err := t.book(op.Record.GFID)
+		if err != nil {
+			return err
+		}
+		linked = len(known.names) > 1
+	}
+	if linked {
+		return b.replaceGroup(it, p, e)
+	}
+	return b.replaceAt(it, p, e)
+}
+
+// made gives the entry of what an operation has staged, or of what the slave cannot have.
+func (t *Tree) made(it *item) (index.Entry, error) {
+	op := it.op
+	switch op.Kind {
+	case slave.OpPut:
+		e := entryFor(op, slave.File, it.res.Torn)
+		e.Size, e.Meta.Size = it.size, it.size
+		return e, nil
+	case slave.OpSymlink:
+		it.res.Lost |= lostAlways(&op.Meta, slave.Symlink)
+		if it.staged == "" {
+			it.res.Lost |= slave.LostSymlink
+			break
+		}
+		e := entryFor(op, slave.Symlink, false)
+		return e, t.seen(it, &e)
+	}
+	kind := op.Entry
+	if op.Kind == slave.OpSymlink {
+		kind = slave.Symlink
+	}
+	it.res.Lost |= lostAlways(&op.Meta, kind)
+	e := entryFor(op, kind, false)
+	e.Virtual = true
+	return e, nil
+}
+
+// seen sets a staged link's times where the server can, and notes what it shows.
+func (t *Tree) seen(it *item, e *index.Entry) error {
+	c := t.any()
+	if c.CanSetLink() {
+		_ = c.LSetstat(t.abs(it.staged), wire.Attrs{Flags: wire.HasTimes, Atime: e.Seconds, Mtime: e.Seconds}) // then not
+		if want := (owned{e.Meta.UID, e.Meta.GID}); want != (owned{t.feat.uid, t.feat.gid}) {
+			set := func(a wire.Attrs) error { return c.LSetstat(t.abs(it.staged), a) }
+			if !t.setOwner(set, want) {
+				it.res.Lost |= slave.LostOwner
+			}
+		}
+	}
+	a, err := c.Lstat(t.abs(it.staged))
+	e.Size, e.Seconds = a.Size, a.Mtime
+	return err
+}
+
+// replaceAt puts what is staged, or what is virtual, at a place. What stood there is parked if it is another inode.
+func (b *batch) replaceAt(it *item, p place, e index.Entry) error {
+	t := b.t
+	old, ok, err := t.idx.Get(p.dir, p.name)
+	if err != nil {
+		return err
+	}
+	if ok && !old.Record.GFID.IsZero() && old.Record.GFID != e.Record.GFID {
+		if err := t.parkBeside(p, old); err != nil {
+			return err
+		}
+		it.res.Parked = true
+		t.forgetName(old, p.path)
+	}
+	return t.change(p, &e, func() error {
+		if e.Virtual {
+			return ignoreAbsent(t.any().Remove(t.abs(p.path)))
+		}
+		return t.moveIn(it, p)
+	})
+}
+
+// moveIn renames what is staged to its place.
+func (t *Tree) moveIn(it *item, p place) error {
+	err := t.replace(it.staged, p.path, t.stagingName())
+	if err == nil {
+		it.staged = ""
+		return nil
+	}
+	if a, lerr := t.lstat(p.path); lerr == nil && kindOf(a) == slave.Dir {
+		return slave.ErrConflict
+	}
+	return err
+}
+
+// mkdirOp makes a directory, or takes the one that is there.
+func (b *batch) mkdirOp(it *item) error {
+	op, t := it.op, b.t
+	if op.Path == "" {
+		return t.adoptDir(it, place{index.Top, "", index.TopName}, index.Root)
+	}
+	p, err := b.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	mode := op.Meta.Mode&0o7777 | 0o700
+	id := index.NewID()
+	e := index.Entry{Kind: slave.Dir, Record: slave.Record{GFID: op.Record.GFID}, ID: id, Meta: op.Meta}
+	var there error
+	err = t.change(p, &e, func() error {
+		there = t.any().Mkdir(t.abs(op.Path), wire.Attrs{Flags: wire.HasMode, Mode: mode})
+		return there
+	})
+	if err == nil {
+		t.fresh.Store(id, struct{}{})
+		b.dirs.made(op.Path)
+		return nil
+	}
+	if there == nil {
+		return err
+	}
+	a, lerr := t.lstat(op.Path)
+	switch {
+	case lerr != nil:
+		return err
+	case kindOf(a) != slave.Dir:
+		return slave.ErrConflict
+	}
+	b.dirs.made(op.Path)
+	return t.adoptDir(it, p, index.NewID())
+}
+
+// adoptDir takes a directory that is there: one that is on record keeps its shard, and its stamp if it is the same.
+func (t *Tree) adoptDir(it *item, p place, id index.ID) error {
+	e, ok, err := t.idx.Get(p.dir, p.name)
+	if err != nil {
+		return err
+	}
+	if !ok || e.Kind != slave.Dir || e.ID == 0 {
+		e = index.Entry{Kind: slave.Dir, ID: id}
+	}
+	if e.Record.GFID != it.op.Record.GFID {
+		e.Record = slave.Record{GFID: it.op.Record.GFID}
+	}
+	e.Meta = it.op.Meta
+	meta := it.op.Meta
+	meta.Mode |= 0o700 // until its OpFinish
+	if it.res.Lost, err = t.setMeta(t.setAt(p.path), &meta, slave.Dir, t.ownerOf(p.path, &meta)); err != nil {
+		return err
+	}
+	return t.idx.Set(p.dir, p.name, e)
+}
+
+// setAt sets attributes by path.
+func (t *Tree) setAt(path string) func(wire.Attrs) error {
+	return func(a wire.Attrs) error { return t.any().Setstat(t.abs(path), a) }
+}
+
+// ownerOf tells whose an entry is, where that matters: where the account may give files away.
+func (t *Tree) ownerOf(path string, m *slave.Meta) owned {
+	mine := owned{t.feat.uid, t.feat.gid}
+	if t.feat.uid != 0 && mine == (owned{m.UID, m.GID}) {
+		return mine
+	}
+	if a, err := t.lstat(path); err == nil {
+		return owned{a.UID, a.GID}
+	}
+	return mine
+}
+
+// finishOp sets a directory's meta. The stamp follows (settler).
+func (b *batch) finishOp(it *item) error {
+	op, t := it.op, b.t
+	if op.Path != "" {
+		if _, err := b.parent(op.Path); err != nil {
+			return err
+		}
+	}
+	if err := b.dirs.check(op.Path); err != nil {
+		return err
+	}
+	if _, err := t.ensureID(op.Path); err != nil {
+		return err
+	}
+	lost, err := t.setMeta(t.setAt(op.Path), &op.Meta, slave.Dir, t.ownerOf(op.Path, &op.Meta))
+	if err != nil {
+		return err
+	}
+	it.res.Lost = lost
+	return t.ofDir(op.Path, func(e *index.Entry) {
+		e.Meta = op.Meta
+		if g := op.Record.GFID; !g.IsZero() && e.Record.GFID != g {
+			e.Record = slave.Record{GFID: g}
+		}
+	})
+}
+
+// ofDir changes the entry of a directory.
+func (t *Tree) ofDir(path string, change func(*index.Entry)) error {
+	if path == "" {
+		return t.idx.Update(index.Top, index.TopName, change)
+	}
+	dir, name := beneath.Split(path)
+	id, err := t.idOf(dir)
+	if err == nil && id == 0 {
+		err = slave.ErrConflict
+	}
+	if err != nil {
+		return err
+	}
+	return t.idx.Update(id, name, change)
+}
+
+// metaOp sets the meta and record of an entry whose content is right.
+func (b *batch) metaOp(it *item) error {
+	op, t := it.op, b.t
+	p, err := b.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	f, err := t.look(p)
+	switch {
+	case err != nil:
+		return err
+	case !f.present():
+		return unix.ENOENT
+	case f.kind != op.Entry:
+		return slave.ErrConflict
+	}
+	if g := f.gfid(); g != op.Expect && g != op.Record.GFID {
+		return slave.ErrConflict
+	}
+	e := entryFor(op, f.kind, false)
+	e.Size, e.Virtual = f.attrs.Size, f.entry.Virtual && f.known
+	if f.kind == slave.File {
+		e.Meta.Size = f.attrs.Size
+		it.res.Lost, err = t.setMeta(t.setAt(op.Path), &op.Meta, f.kind, owned{f.attrs.UID, f.attrs.GID})
+		if err != nil {
+			return err
+		}
+	} else {
+		e.Seconds, e.Meta.Target = f.attrs.Mtime, f.entry.Meta.Target
+		it.res.Lost = lostAlways(&op.Meta, f.kind)
+	}
+	if e.Links <= 1 && f.known && f.entry.Links > 1 && f.entry.Record.GFID == op.Record.GFID {
+		e.Links = f.entry.Links
+	}
+	if err := t.idx.Set(p.dir, p.name, e); err != nil {
+		return err
+	}
+	t.touched(op.Path)
+	if op.Links > 1 || e.Links > 1 {
+		b.metaOfGroup(it, f.entry.Record, e)
+		t.noteGroup(op, []string{op.Path})
+	}
+	return nil
+}

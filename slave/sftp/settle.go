@@ -1,0 +1,236 @@
+package sftp
+
+import (
+	"errors"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"georep/internal/beneath"
+	"georep/slave"
+	"georep/slave/sftp/index"
+	"georep/slave/sftp/wire"
+)
+
+// settler collects the stamps that wait, and the directories that were changed since the last were written.
+type settler struct {
+	mu     sync.Mutex
+	stamps []stamp
+	dirs   map[string]struct{}
+	holds  holds
+	wake   chan struct{}
+}
+
+// stamp is the xtime of a finished directory.
+type stamp struct {
+	op   *slave.Op
+	done chan error
+}
+
+func (s *settler) init() {
+	s.wake = make(chan struct{}, 1)
+	s.dirs = map[string]struct{}{}
+}
+
+// touched notes that the directory that path lies in was changed.
+func (t *Tree) touched(path string) {
+	dir, _ := beneath.Split(path)
+	t.settler.mu.Lock()
+	defer t.settler.mu.Unlock()
+	t.settler.dirs[dir] = struct{}{}
+}
+
+// finished books the outcome of an OpFinish, and gives a channel where its stamp is still to be written.
+func (s *settler) finished(it *item) chan error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	op := it.op
+	if it.err != nil {
+		s.holds.failed(op.Pass, op.Path)
+		return nil
+	}
+	if s.holds.held(op.Pass, op.Path) {
+		it.err = slave.ErrHeldBack
+		return nil
+	}
+	if !op.Stamp || op.Record.Xtime == 0 {
+		return nil
+	}
+	done := make(chan error, 1)
+	s.stamps = append(s.stamps, stamp{op, done})
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return done
+}
+
+// settle writes stamps until the Tree is closed; those that come while it is at work wait for the next round.
+func (t *Tree) settle() {
+	s := &t.settler
+	for {
+		select {
+		case <-s.wake:
+		case <-t.closing:
+			t.abandon(ErrClosed)
+			return
+		case <-t.done:
+			t.abandon(t.Err())
+			return
+		}
+		s.mu.Lock()
+		stamps := s.stamps
+		s.stamps = nil
+		s.mu.Unlock()
+		if len(stamps) > 0 {
+			t.round(stamps)
+		}
+	}
+}
+
+// abandon ends the waits for stamps that nobody will write, now and later.
+func (t *Tree) abandon(why error) {
+	for {
+		t.settler.mu.Lock()
+		stamps := t.settler.stamps
+		t.settler.stamps = nil
+		t.settler.mu.Unlock()
+		for _, st := range stamps {
+			st.done <- why
+		}
+		select {
+		case <-t.settler.wake:
+		case <-t.done:
+			return
+		}
+	}
+}
+
+// round makes durable what was done before, then writes the stamps, and makes those durable.
+func (t *Tree) round(stamps []stamp) {
+	err := t.flush()
+	if err != nil {
+		t.log.Error().Err(err).Str("slave", t.name()).Msg("write the index")
+		t.settler.mu.Lock()
+		t.settler.holds.unsynced(stamps)
+		t.settler.mu.Unlock()
+	}
+	results := make([]error, len(stamps))
+	for i, st := range stamps {
+		if results[i] = err; err == nil {
+			results[i] = t.writeStamp(st.op)
+		}
+	}
+	if err == nil {
+		if err := t.idx.Flush(); err != nil {
+			for i := range results {
+				results[i] = errors.Join(results[i], err)
+			}
+		}
+	}
+	for i, st := range stamps {
+		st.done <- results[i]
+	}
+}
+
+// writeStamp puts the xtime on a directory, if it still is the one that was finished.
+func (t *Tree) writeStamp(op *slave.Op) error {
+	t.settler.mu.Lock()
+	held := t.settler.holds.held(op.Pass, op.Path)
+	t.settler.mu.Unlock()
+	if held {
+		return slave.ErrHeldBack
+	}
+	err, found := slave.ErrConflict, false
+	uerr := t.ofDir(op.Path, func(e *index.Entry) {
+		found = true
+		if g := op.Record.GFID; g.IsZero() || e.Record.GFID == g {
+			e.Record.Xtime, err = op.Record.Xtime, nil
+		}
+	})
+	if err = errors.Join(uerr, err); err != nil || !found {
+		t.settler.mu.Lock()
+		t.settler.holds.failed(op.Pass, op.Path)
+		t.settler.mu.Unlock()
+	}
+	return err
+}
+
+// flush writes the index, after the directories that were changed are durable where the server can make them so, and
+// clears the journal of what needs no note any more.
+func (t *Tree) flush() error {
+	t.settler.mu.Lock()
+	dirs := t.settler.dirs
+	t.settler.dirs = map[string]struct{}{}
+	t.settler.mu.Unlock()
+	flushed := t.journal.Turn()
+	if err := t.syncDirs(dirs); err != nil {
+		return err
+	}
+	if err := t.idx.Flush(); err != nil {
+		return err
+	}
+	return flushed()
+}
+
+// syncDirs makes names durable. A server that cannot open a directory as a file leaves that to its file system.
+func (t *Tree) syncDirs(dirs map[string]struct{}) error {
+	if !t.first().CanSync() {
+		return nil
+	}
+	g := new(errgroup.Group)
+	g.SetLimit(asksAtOnce)
+	for dir := range dirs {
+		g.Go(func() error {
+			f, err := t.any().Open(t.abs(dir), wire.OpenRead, wire.Attrs{})
+			if err != nil {
+				return t.first().Err() // gone, or moved meanwhile: then its new place is synced
+			}
+			defer f.Release()
+			if err := f.Fsync(); err != nil {
+				t.log.Debug().Err(err).Str("dir", dir).Msg("not synced")
+			}
+			return t.first().Err()
+		})
+	}
+	return g.Wait()
+}
+
+// holds knows which directories may not be stamped in a pass.
+type holds struct {
+	pass  uint32
+	above map[string]struct{} // all directories above a failed one
+	every bool                // none may: the index could not be written
+}
+
+// enter begins a pass: what failed in the one before says nothing of this one.
+func (h *holds) enter(pass uint32) {
+	if h.pass != pass || h.above == nil {
+		*h = holds{pass: pass, above: map[string]struct{}{}}
+	}
+}
+
+// failed notes that the finish of path failed.
+func (h *holds) failed(pass uint32, path string) {
+	h.enter(pass)
+	for path != "" {
+		path, _ = beneath.Split(path)
+		if _, known := h.above[path]; known {
+			return
+		}
+		h.above[path] = struct{}{}
+	}
+}
+
+// unsynced holds back every stamp of the pass that the waiting stamps are of.
+func (h *holds) unsynced(waiting []stamp) {
+	h.enter(waiting[len(waiting)-1].op.Pass)
+	h.every = true
+}
+
+// held tells whether a failure lies below path.
+func (h *holds) held(pass uint32, path string) bool {
+	h.enter(pass)
+	_, above := h.above[path]
+	return above || h.every
+}

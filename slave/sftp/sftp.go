@@ -1,0 +1,264 @@
+package sftp
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/sftp/index"
+	"georep/slave/sftp/wire"
+)
+
+// ErrClosed is what calls give once Close was called.
+var ErrClosed = errors.New("the slave is closed")
+
+// Options says which slave to open, and for whom.
+type Options struct {
+	Path    string     // the slave's root, as the server has it
+	Host    string     // for messages
+	Master  xtime.UUID // whose records are kept there
+	Session xtime.UUID
+	Force   bool // take a root that is not empty, or another master's
+	Logger  zerolog.Logger
+	Version string // for Info
+	// Streams is how many SFTP sessions to begin, and Open gives the stream of one. Only the first has to succeed.
+	Streams int
+	Open    func(ctx context.Context, number int) (io.ReadWriteCloser, error)
+}
+
+// Bounds of what is under way.
+const (
+	stagedBytes  = 64 << 20 // contents in memory on their way
+	smallBytes   = 1 << 20  // a content up to this size is read at once
+	hashesAtOnce = 16
+	asksAtOnce   = 512 // requests of one survey
+)
+
+// Tree is an open slave. It implements slave.Tree.
+type Tree struct {
+	*host
+	log     zerolog.Logger
+	o       Options
+	idx     *index.Index
+	journal *index.Journal
+	logs    [2]*logFile
+	info    slave.Info
+	feat    features
+	prefix  string // makes this session's names in staging its own
+	serial  atomic.Uint64
+
+	refused sync.Map // owners that this account may not give files to: [2]uint32 -> struct{}
+	fresh   sync.Map // shards of directories made by this session: what stands in them is known; index.ID -> struct{}
+	idMu    sync.Mutex
+	booksMu sync.Mutex   // links and pending
+	parkMu  sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
+
+	uploads uploads
+	within  within
+	settler settler
+	bytes   *semaphore.Weighted
+	hashing chan struct{}
+
+	closing  chan struct{}
+	done     chan struct{} // the session has ended, or is lost
+	parts    sync.WaitGroup
+	once     sync.Once
+	failOnce sync.Once
+	mu       sync.Mutex
+	closed   bool
+	err      error
+	users    sync.WaitGroup
+}
+
+// Compile-time proof of the contract.
+var _ slave.Tree = (*Tree)(nil)
+
+// Open begins the sessions and takes the slave at o.Path. The errors say in one line what is wrong and wrap
+// slave.ErrNoVolume, ErrNotEmpty, ErrForeign, ErrBusy or ErrUnfit. The caller closes the Tree.
+func Open(ctx context.Context, o Options) (*Tree, error) {
+	t := &Tree{host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8], bytes: semaphore.NewWeighted(stagedBytes),
+		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
+	t.settler.init()
+	t.uploads.open = map[xtime.GFID]*upload{}
+	if err := t.connect(ctx); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { t.hangUp() })
+	err := t.setup(ctx)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		t.dropLease()
+		t.hangUp()
+		return nil, err
+	}
+	t.parts.Go(t.settle)
+	t.parts.Go(t.keepLease)
+	for _, c := range t.sessions {
+		t.parts.Go(func() { t.watch(c) })
+	}
+	return t, nil
+}
+
+// connect begins the sessions. Those after the first are a help that a server may refuse.
+func (t *Tree) connect(ctx context.Context) error {
+	clients := make([]*wire.Client, max(t.o.Streams, 1))
+	g := new(errgroup.Group)
+	for i := range clients {
+		g.Go(func() error {
+			stream, err := t.o.Open(ctx, i)
+			if err == nil {
+				clients[i], err = wire.New(ctx, stream)
+			}
+			if err != nil && i > 0 {
+				t.log.Debug().Err(err).Int("session", i).Msg("one SFTP session less")
+				return nil
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	for _, c := range clients {
+		if c != nil {
+			t.sessions = append(t.sessions, c)
+		}
+	}
+	if err != nil {
+		t.hangUp()
+		return fmt.Errorf("begin an SFTP session on %s: %w", t.o.Host, err)
+	}
+	return nil
+}
+
+func (t *Tree) hangUp() {
+	for _, c := range t.sessions {
+		c.Close()
+	}
+}
+
+// watch ends the Tree when one of its sessions ends.
+func (t *Tree) watch(c *wire.Client) {
+	select {
+	case <-c.Done():
+		t.fail(fmt.Errorf("the connection to %s: %w", t.o.Host, c.Err()))
+	case <-t.done:
+	}
+}
+
+// fail ends the session with this reason.
+func (t *Tree) fail(why error) {
+	t.failOnce.Do(func() {
+		t.mu.Lock()
+		t.err = why
+		t.mu.Unlock()
+		close(t.done)
+	})
+}
+
+// Done is closed when the session is lost or closed; Err tells why.
+func (t *Tree) Done() <-chan struct{} { return t.done }
+
+// Err is why the session ended; nil while it goes on.
+func (t *Tree) Err() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
+}
+
+// Info tells what was found when the slave was opened.
+func (t *Tree) Info() slave.Info { return t.info }
+
+// Close writes what of the index is not written, gives the lease back and ends the sessions.
+func (t *Tree) Close() error {
+	t.once.Do(func() {
+		t.mu.Lock()
+		t.closed = true
+		lost := t.err
+		t.mu.Unlock()
+		close(t.closing)
+		if lost == nil {
+			t.users.Wait()
+			t.uploads.closeAll()
+			if err := t.flush(); err != nil {
+				t.log.Warn().Err(err).Msg("write the index")
+			}
+			t.dropLease()
+		}
+		t.fail(ErrClosed)
+		t.hangUp()
+		t.users.Wait()
+		t.parts.Wait()
+	})
+	return nil
+}
+
+// enter is called by whatever uses the sessions; leave must follow when it gives nil.
+func (t *Tree) enter() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return ErrClosed
+	}
+	if t.err != nil {
+		return t.err
+	}
+	t.users.Add(1)
+	return nil
+}
+
+func (t *Tree) leave() { t.users.Done() }
+
+// live gives the error that ends a long call: ctx's, or the session's end.
+func (t *Tree) live(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.closing:
+		return ErrClosed
+	case <-t.done:
+		return t.Err()
+	default:
+		return nil
+	}
+}
+
+// stagingName gives a name in staging that was never used.
+func (t *Tree) stagingName() string {
+	return stagingDir + "/" + t.unique()
+}
+
+func (t *Tree) unique() string { return t.prefix + "-" + strconv.FormatUint(t.serial.Add(1), 36) }
+
+// allowed checks a path that the master sent.
+func allowed(path string) bool {
+	if path == slave.Reserved || strings.HasPrefix(path, slave.Reserved+"/") {
+		return false
+	}
+	return beneath.ValidPath(path)
+}
+
+// trouble makes a *slave.PathError of err; what it already knows of the operation is kept.
+func trouble(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var se *slave.PathError
+	if errors.As(err, &se) {
+		return err
+	}
+	return &slave.PathError{Op: op, Path: path, Err: err}
+}

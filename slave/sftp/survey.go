@@ -1,0 +1,393 @@
+package sftp
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"georep/internal/beneath"
+	"georep/slave"
+	"georep/slave/sftp/index"
+	"georep/slave/sftp/wire"
+)
+
+// surveysAtOnce is how many directories are read at the same time.
+const surveysAtOnce = 64
+
+// Survey reads directories, many at the same time.
+func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]slave.DirState, len(queries))
+	g := new(errgroup.Group)
+	g.SetLimit(surveysAtOnce)
+	for i, q := range queries {
+		g.Go(func() error {
+			if err := t.live(ctx); err != nil {
+				return err
+			}
+			all[i] = t.survey(q)
+			return t.first().Err()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// survey answers one query; what keeps a directory from being read is in the answer.
+func (t *Tree) survey(q slave.Query) slave.DirState {
+	if !allowed(q.Path) || q.Parts > 1 && q.Part >= q.Parts || len(q.Names) > slave.MaxNames ||
+		slices.ContainsFunc(q.Names, func(n string) bool { return !beneath.ValidName(n) }) {
+		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
+	}
+	s := &survey{t: t, q: q}
+	if err := s.run(); err != nil {
+		return slave.DirState{Err: trouble("survey", q.Path, t.reason(err))}
+	}
+	return s.state
+}
+
+// survey is one directory being read.
+type survey struct {
+	t      *Tree
+	q      slave.Query
+	id     index.ID
+	state  slave.DirState
+	listed map[string]wire.Attrs
+}
+
+// run reads the directory's own record before it is listed, so that it never vouches for entries that came later.
+func (s *survey) run() error {
+	t := s.t
+	var err error
+	if err = t.checkDirs(s.q.Path + "/x"); err != nil {
+		return err
+	}
+	if err := t.ofDirRead(s.q.Path, &s.state.Record); err != nil {
+		return err
+	}
+	if s.id, err = t.idOf(s.q.Path); err != nil {
+		return err
+	}
+	if s.q.ByName {
+		return s.byName()
+	}
+	s.listed = map[string]wire.Attrs{}
+	err = t.list(s.q.Path, func(n wire.Name) error {
+		if s.q.Path == "" && n.Name == slave.Reserved {
+			return nil
+		}
+		s.state.Total++
+		if len(s.listed) <= slave.MaxEntries && slave.PartOf(n.Name, s.q.Parts) == s.q.Part {
+			s.listed[n.Name] = n.Attrs
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(s.listed) > slave.MaxEntries {
+		s.state.Truncated = true
+		return nil
+	}
+	return s.join()
+}
+
+// ofDirRead reads the record of a directory.
+func (t *Tree) ofDirRead(path string, rec *slave.Record) error {
+	id, name, err := index.Top, index.TopName, error(nil)
+	if path != "" {
+		dir, last := beneath.Split(path)
+		name = last
+		if id, err = t.idOf(dir); err != nil || id == 0 {
+			return err
+		}
+	}
+	e, ok, err := t.idx.Get(id, name)
+	if ok && e.Kind == slave.Dir {
+		*rec = e.Record
+	}
+	return err
+}
+
+// byName asks for single names.
+func (s *survey) byName() error {
+	t := s.t
+	var mu sync.Mutex
+	g := new(errgroup.Group)
+	g.SetLimit(asksAtOnce)
+	for _, name := range s.q.Names {
+		if s.q.Path == "" && name == slave.Reserved {
+			continue
+		}
+		g.Go(func() error {
+			f, err := t.look(place{s.id, beneath.Join(s.q.Path, name), name})
+			if err != nil || !f.present() {
+				return err
+			}
+			e := s.entry(name, f.attrs, &f.entry, f.known)
+			mu.Lock()
+			defer mu.Unlock()
+			s.state.Entries = append(s.state.Entries, e)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return s.targets()
+}
+
+// join puts together what is listed and what the index has of it, and adds what the index alone has.
+func (s *survey) join() error {
+	s.state.Entries = make([]slave.EntryState, 0, len(s.listed))
+	err := s.attrsMissing()
+	if err == nil && s.id != 0 {
+		err = s.t.idx.Each(s.id, func(name string, e index.Entry) bool {
+			if slave.PartOf(name, s.q.Parts) != s.q.Part && !e.Virtual {
+				return true
+			}
+			a, there := s.listed[name]
+			known := s.t.fits(&e, there, a)
+			if e.Virtual && known {
+				s.state.Total++
+			}
+			if (there || known) && slave.PartOf(name, s.q.Parts) == s.q.Part {
+				s.state.Entries = append(s.state.Entries, s.entry(name, a, &e, known))
+				delete(s.listed, name)
+			}
+			return true
+		})
+	}
+	if err != nil {
+		return err
+	}
+	for name, a := range s.listed {
+		s.state.Entries = append(s.state.Entries, s.entry(name, a, nil, false))
+	}
+	return s.targets()
+}
+
+// attrsMissing asks for attributes that a server leaves out of its listings.
+func (s *survey) attrsMissing() error {
+	const need = wire.HasSize | wire.HasMode | wire.HasTimes
+	var mu sync.Mutex
+	g := new(errgroup.Group)
+	g.SetLimit(asksAtOnce)
+	missing := []string{}
+	for name, a := range s.listed {
+		if a.Flags&need != need {
+			missing = append(missing, name)
+		}
+	}
+	for _, name := range missing {
+		g.Go(func() error {
+			a, err := s.t.lstat(beneath.Join(s.q.Path, name))
+			mu.Lock()
+			defer mu.Unlock()
+			if noFile(err) {
+				delete(s.listed, name)
+				return nil
+			}
+			s.listed[name] = a
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// entry describes one entry: as the master has it where the index knows it, as it stands there otherwise.
+func (s *survey) entry(name string, a wire.Attrs, e *index.Entry, known bool) slave.EntryState {
+	if !known {
+		return slave.EntryState{Name: name, Kind: kindOf(a), Mode: a.Mode & 0o7777, UID: a.UID, GID: a.GID, Nlink: 1,
+			Size: a.Size, Mtime: beneath.Time{Sec: int64(a.Mtime)}}
+	}
+	st := slave.EntryState{Name: name, Kind: e.Kind, Record: e.Record, Mode: e.Meta.Mode & 0o7777, UID: e.Meta.UID,
+		GID: e.Meta.GID, Nlink: max(e.Links, 1), Size: e.Meta.Size, Mtime: e.Meta.Mtime}
+	if e.Kind.Device() {
+		st.Rdev = e.Meta.Rdev
+	}
+	return st
+}
+
+// targets reads the links that have no record.
+func (s *survey) targets() error {
+	g := new(errgroup.Group)
+	g.SetLimit(asksAtOnce)
+	for i := range s.state.Entries {
+		e := &s.state.Entries[i]
+		if e.Kind != slave.Symlink || e.Record != (slave.Record{}) {
+			continue
+		}
+		g.Go(func() (err error) {
+			e.Target, err = s.t.any().Readlink(s.t.abs(beneath.Join(s.q.Path, e.Name)))
+			return ignoreAbsent(err)
+		})
+	}
+	return g.Wait()
+}
+
+// Hash digests files: it reads them back.
+func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]slave.HashResult, len(paths))
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	for i, path := range paths {
+		select {
+		case t.hashing <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-t.done:
+			return nil, t.Err()
+		}
+		wait.Go(func() {
+			defer func() { <-t.hashing }()
+			all[i] = t.hash(ctx, path)
+		})
+	}
+	wait.Wait()
+	return all, t.live(ctx)
+}
+
+// hash digests one file. Only regular files have a content to speak of; opening others might even have effects.
+func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
+	if path == "" || !allowed(path) {
+		return slave.HashResult{Err: trouble("hash", path, slave.ErrInvalid)}
+	}
+	err := t.checkDirs(path)
+	if err == nil {
+		err = t.digest(ctx, path, &res)
+	}
+	if err != nil {
+		return slave.HashResult{Err: trouble("hash", path, t.reason(err))}
+	}
+	return res
+}
+
+func (t *Tree) digest(ctx context.Context, path string, res *slave.HashResult) error {
+	a, err := t.lstat(path)
+	if noFile(err) {
+		if dir, name := beneath.Split(path); t.virtual(dir, name) {
+			return slave.ErrConflict
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if kindOf(a) != slave.File {
+		return slave.ErrConflict
+	}
+	f, err := t.any().Open(t.abs(path), wire.OpenRead, wire.Attrs{})
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	sum := sha256.New()
+	err = readAll(f, a.Size, func(data []byte) error {
+		sum.Write(data)
+		res.Size += int64(len(data))
+		return t.live(ctx)
+	})
+	sum.Sum(res.Sum[:0])
+	return err
+}
+
+// virtual tells whether the index alone has the entry.
+func (t *Tree) virtual(dir, name string) bool {
+	id, err := t.idOf(dir)
+	if err != nil || id == 0 {
+		return false
+	}
+	e, ok, err := t.idx.Get(id, name)
+	return err == nil && ok && e.Virtual
+}
+
+// Count counts the entries at and below each path. What cannot be listed counts as one.
+func (t *Tree) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]int64, len(paths))
+	for i, path := range paths {
+		if !allowed(path) || limit <= 0 {
+			continue
+		}
+		if _, err := t.lstat(path); err != nil {
+			dir, name := beneath.Split(path)
+			if t.virtual(dir, name) {
+				all[i] = 1
+			}
+			continue
+		}
+		c := counter{t: t, ctx: ctx, limit: limit, slots: make(chan struct{}, surveysAtOnce)}
+		c.n.Store(1)
+		c.count(path)
+		c.wait.Wait()
+		if err := t.live(ctx); err != nil {
+			return nil, err
+		}
+		all[i] = min(c.n.Load(), limit)
+	}
+	return all, nil
+}
+
+// counter counts what lies below one path, many directories at the same time. Errors of single directories do not matter:
+// the number is for a decision about shares of the tree.
+type counter struct {
+	t     *Tree
+	ctx   context.Context
+	limit int64
+	n     atomic.Int64
+	slots chan struct{}
+	wait  sync.WaitGroup
+}
+
+var errEnough = errors.New("enough")
+
+func (c *counter) count(dir string) {
+	if a, err := c.t.lstat(dir); dir != "" && (err != nil || kindOf(a) != slave.Dir) {
+		return
+	}
+	var dirs []string
+	_ = c.t.list(dir, func(n wire.Name) error {
+		path := beneath.Join(dir, n.Name)
+		if path == slave.Reserved {
+			return nil
+		}
+		if c.n.Add(1) >= c.limit || c.t.live(c.ctx) != nil {
+			return errEnough
+		}
+		if kindOf(n.Attrs) == slave.Dir {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	for _, d := range dirs {
+		if c.n.Load() >= c.limit {
+			return
+		}
+		select {
+		case c.slots <- struct{}{}:
+			c.wait.Go(func() {
+				defer func() { <-c.slots }()
+				c.count(d)
+			})
+		default:
+			c.count(d)
+		}
+	}
+}

@@ -1,0 +1,339 @@
+package sftp
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/sftp/wire"
+)
+
+// uploads are the contents that are sent ahead of their operations. Each is a file in partial/ under its GFID, with a
+// journal beside it of the ranges that are durable there, as far as the server can make them so: a later session goes on
+// from those. What is acknowledged but not yet durable counts in this session only.
+type uploads struct {
+	mu   sync.Mutex
+	open map[xtime.GFID]*upload
+}
+
+type upload struct {
+	spec slave.Upload
+	c    *wire.Client
+	file *wire.Handle
+	path string
+
+	mu      sync.Mutex
+	have    []slave.Range
+	fresh   int64 // bytes that came since the last note
+	resumed bool  // data may lie where no range is known
+	noting  bool
+}
+
+const (
+	gotSuffix = ".got"
+	// noteStep is how much of an upload may have to be sent again after a cut.
+	noteStep   = 16 << 20
+	headerSize = 16 + 8
+	rangeSize  = 16
+	maxUploads = 16
+)
+
+// Begin prepares an upload, or goes on with one. No basis is offered: its signature would have to be read back.
+func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
+	if err := t.enter(); err != nil {
+		return slave.UploadState{}, err
+	}
+	defer t.leave()
+	if err := t.live(ctx); err != nil {
+		return slave.UploadState{}, err
+	}
+	if spec.GFID.IsZero() || spec.Size < 0 || !allowed(spec.Basis) {
+		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
+	}
+	t.uploads.mu.Lock()
+	defer t.uploads.mu.Unlock()
+	u, err := t.beginLocked(spec)
+	if err != nil {
+		return slave.UploadState{Err: trouble("upload", spec.Basis, t.reason(err))}, t.first().Err()
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slave.UploadState{Have: slices.Clone(u.have)}, nil
+}
+
+func (t *Tree) beginLocked(spec *slave.Upload) (*upload, error) {
+	if u := t.uploads.open[spec.GFID]; u != nil {
+		if u.spec.Version == spec.Version && u.spec.Size == spec.Size {
+			return u, nil
+		}
+		t.closeUpload(u)
+	}
+	for _, u := range t.uploads.open {
+		if len(t.uploads.open) >= maxUploads {
+			t.closeUpload(u)
+		}
+	}
+	u := &upload{spec: *spec, c: t.any(), path: partialDir + "/" + spec.GFID.String()}
+	text, err := t.readSmall(u.path + gotSuffix)
+	a, serr := t.lstat(u.path)
+	flags := uint32(wire.OpenRead | wire.OpenWrite)
+	if err == nil && serr == nil && kindOf(a) == slave.File && u.parse(text) {
+		u.resumed = true
+	} else {
+		// Whatever stands there is removed, not written to: it may have other names.
+		for _, path := range []string{u.path, u.path + gotSuffix} {
+			if err := ignoreAbsent(u.c.Remove(t.abs(path))); err != nil {
+				return nil, err
+			}
+		}
+		u.have = nil
+		flags |= wire.OpenCreate | wire.OpenExcl
+	}
+	if u.file, err = u.c.Open(t.abs(u.path), flags, newFile(nil)); err != nil {
+		return nil, err
+	}
+	t.uploads.open[spec.GFID] = u
+	return u, nil
+}
+
+// parse reads the ranges of a journal that is of this very version.
+func (u *upload) parse(text []byte) bool {
+	if len(text) < headerSize || string(text[:headerSize]) != string(u.header()) {
+		return false
+	}
+	for text = text[headerSize:]; len(text) >= rangeSize; text = text[rangeSize:] {
+		r := slave.Range{Off: int64(binary.BigEndian.Uint64(text)), End: int64(binary.BigEndian.Uint64(text[8:]))}
+		if r.Off < 0 || r.End < r.Off || r.End > u.spec.Size {
+			return false
+		}
+		u.have = addRange(u.have, r)
+	}
+	return true
+}
+
+func (u *upload) header() []byte {
+	return binary.BigEndian.AppendUint64(append([]byte(nil), u.spec.Version[:]...), uint64(u.spec.Size))
+}
+
+// closeUpload closes an upload; what it has stays.
+func (t *Tree) closeUpload(u *upload) {
+	delete(t.uploads.open, u.spec.GFID)
+	u.file.Release()
+}
+
+func (u *uploads) closeAll() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for g, one := range u.open {
+		one.file.Release()
+		delete(u.open, g)
+	}
+}
+
+// Sums has no basis to sign.
+func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, _ func(int64, []byte) error) (slave.Result, error) {
+	if err := t.enter(); err != nil {
+		return slave.Result{}, err
+	}
+	defer t.leave()
+	return slave.Result{Err: trouble("sign", t.uploadPath(q.GFID), slave.ErrInvalid)}, t.live(ctx)
+}
+
+func (t *Tree) uploadPath(g xtime.GFID) string { return partialDir + "/" + g.String() }
+
+func (t *Tree) upload(g xtime.GFID, v slave.Version) *upload {
+	t.uploads.mu.Lock()
+	defer t.uploads.mu.Unlock()
+	if u := t.uploads.open[g]; u != nil && u.spec.Version == v {
+		return u
+	}
+	return nil
+}
+
+// Write puts a segment in its place.
+func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
+	if err := t.enter(); err != nil {
+		return slave.Result{}, err
+	}
+	defer t.leave()
+	if err := t.live(ctx); err != nil {
+		return slave.Result{}, err
+	}
+	err := error(slave.ErrNeedContent)
+	if u := t.upload(s.GFID, s.Version); u != nil {
+		err = t.writeSegment(u, s)
+	}
+	if lost := t.first().Err(); lost != nil {
+		return slave.Result{}, lost
+	}
+	return slave.Result{Err: trouble("write", t.uploadPath(s.GFID), t.reason(err))}, nil
+}
+
+// writeSegment writes the parts and, where something else may be there, zeros between them.
+func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
+	if s.Off < 0 || s.End < s.Off || s.End > u.spec.Size || len(s.Parts) > slave.MaxSegmentParts {
+		return slave.ErrInvalid
+	}
+	at := s.Off
+	for i := range s.Parts {
+		p := &s.Parts[i]
+		n := p.Size()
+		if p.Data == nil || n <= 0 || p.Off < at || n > s.End-p.Off {
+			return slave.ErrInvalid
+		}
+		at = p.Off + n
+	}
+	g := new(errgroup.Group)
+	at = s.Off
+	for i := range s.Parts {
+		p := &s.Parts[i]
+		from := at
+		g.Go(func() error { return errors.Join(u.zero(from, p.Off), writeAll(u.c, u.file, p.Data, p.Off)) })
+		at = p.Off + p.Size()
+	}
+	g.Go(func() error { return u.zero(at, s.End) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return t.noteRange(u, s.Range)
+}
+
+// zero clears a range of a file that may have something there.
+func (u *upload) zero(from, to int64) error {
+	if !u.resumed {
+		return nil
+	}
+	blank := make([]byte, min(256<<10, max(to-from, 0)))
+	for from < to {
+		n := min(int64(len(blank)), to-from)
+		if err := writeAll(u.c, u.file, blank[:n], from); err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}
+
+// noteRange remembers a range, and from time to time makes what came durable and notes it for a later session.
+func (t *Tree) noteRange(u *upload, r slave.Range) error {
+	u.mu.Lock()
+	u.have = addRange(u.have, r)
+	u.fresh += r.End - r.Off
+	if u.fresh < noteStep || u.noting {
+		u.mu.Unlock()
+		return nil
+	}
+	u.fresh, u.noting = 0, true
+	text := u.header()
+	for _, r := range u.have {
+		text = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(text, uint64(r.Off)), uint64(r.End))
+	}
+	u.mu.Unlock()
+	var err error
+	if u.c.CanSync() {
+		err = u.file.Fsync()
+	}
+	if err == nil {
+		err = t.put(u.path+gotSuffix, text)
+	}
+	u.mu.Lock()
+	u.noting, u.resumed = false, true
+	u.mu.Unlock()
+	return err
+}
+
+// addRange puts r among ascending ranges that do not touch.
+func addRange(have []slave.Range, r slave.Range) []slave.Range {
+	if r.Off == r.End {
+		return have
+	}
+	first, _ := slices.BinarySearchFunc(have, r.Off, func(h slave.Range, off int64) int {
+		if h.End < off {
+			return -1
+		}
+		return 1
+	})
+	last := first
+	for last < len(have) && have[last].Off <= r.End {
+		r.Off, r.End = min(r.Off, have[last].Off), max(r.End, have[last].End)
+		last++
+	}
+	return slices.Replace(have, first, last, r)
+}
+
+// stageUploaded takes an upload that is complete for the staged content.
+func (t *Tree) stageUploaded(it *item) error {
+	op := it.op
+	t.uploads.mu.Lock()
+	u := t.uploads.open[op.Record.GFID]
+	if u == nil || u.spec.Version != op.Version {
+		t.uploads.mu.Unlock()
+		return t.published(it)
+	}
+	u.mu.Lock()
+	whole := len(u.have) == 1 && u.have[0] == slave.Range{End: u.spec.Size} || u.spec.Size == 0
+	u.mu.Unlock()
+	if !whole {
+		t.uploads.mu.Unlock()
+		return slave.ErrNeedContent
+	}
+	delete(t.uploads.open, op.Record.GFID)
+	t.uploads.mu.Unlock()
+	it.end = slave.End{Size: u.spec.Size}
+	err := t.complete(u.c, u.file, it)
+	if err = errors.Join(err, u.file.Close()); err != nil {
+		return err
+	}
+	temp := t.stagingName()
+	if err := t.rename(u.path, temp); err != nil {
+		return err
+	}
+	it.staged = temp
+	return ignoreAbsent(u.c.Remove(t.abs(u.path + gotSuffix)))
+}
+
+// published makes an operation whose answer was lost a success: what it would make is there.
+func (t *Tree) published(it *item) error {
+	op := it.op
+	e, ok := t.recorded(op.Record.GFID, op.Path)
+	if !ok || e.Record != op.Record || op.Record.Xtime == 0 {
+		return slave.ErrNeedContent
+	}
+	f, _, ok := t.verify(op.Record.GFID, op.Path)
+	if !ok || f.entry.Record != op.Record {
+		return slave.ErrNeedContent
+	}
+	return errPublished
+}
+
+var errPublished = errors.New("it is there already")
+
+// cleanUploads removes what nobody goes on with.
+func (t *Tree) cleanUploads(ctx context.Context, limit int64) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(asksAtOnce)
+	err := t.list(partialDir, func(n wire.Name) error {
+		if int64(n.Mtime) > limit {
+			return nil
+		}
+		id, perr := xtime.ParseGFID(n.Name)
+		t.uploads.mu.Lock()
+		if u := t.uploads.open[id]; perr == nil && u != nil {
+			t.closeUpload(u)
+		}
+		t.uploads.mu.Unlock()
+		g.Go(func() error { return ignoreAbsent(t.any().Remove(t.abs(partialDir + "/" + n.Name))) })
+		return gctx.Err()
+	})
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	return errors.Join(err, g.Wait())
+}
