@@ -25,6 +25,7 @@ type Options struct {
 	KnownHosts     string        // "": the ssh configuration's
 	RemoteGeorep   string        // the program on the slave's host
 	RemoteStateDir string        // "": its default there
+	Agentless      bool          // nothing of ours runs on the slave's host: SFTP alone
 	SyncJobs       int           // most streams of a session over SSH, each a channel of its connection
 	Hints          bool          // take the marker's hints; off: compare at each change
 	Quick          bool          // trust type, size and mtime when a slave is adopted
@@ -75,6 +76,8 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return filled(&o.RemoteGeorep, v) }},
 		{"remote-state-dir", "", "state directory on the slave's host; empty: the default there",
 			func(o *Options, v string) error { return text(&o.RemoteStateDir, v) }},
+		{"agentless", "false", "use nothing but SFTP on the slave's host, as with sftp://: true or false",
+			func(o *Options, v string) error { return boolean(&o.Agentless, v) }},
 		{"sync-jobs", "8", "SSH channels that a session may use (1 to 16), for bulk data; without meaning for file:///",
 			func(o *Options, v string) error { return integer(&o.SyncJobs, v, 1, 16) }},
 		{"quick", "false", "adopt what the slave already has by type, size and mtime instead of contents: true or false",

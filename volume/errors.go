@@ -24,8 +24,6 @@ var (
 	ErrOverlap = errors.New("the directories overlap")
 	// ErrSyntax: an argument (a name, a path, a slave, a configuration value) is malformed; nothing was done.
 	ErrSyntax = errors.New("malformed argument")
-	// ErrNotSupported: the argument is understood, and this version cannot do it.
-	ErrNotSupported = errors.New("not supported yet")
 	// ErrLocked: another process holds the lock.
 	ErrLocked = errors.New("locked by another process")
 )

@@ -15,23 +15,22 @@ type Slave struct {
 	Port   int    // 0 for the ssh configuration's or 22
 	Volume string // a name in the registry of the slave's host
 	Path   string // an absolute, clean path on the slave's host; any bytes but NUL
+	SFTP   bool   // reached by SFTP alone: nothing of ours runs there; Path is set
 }
 
 // forms ends every message about a malformed SLAVE.
-const forms = "use [user@]host::volume, [user@]host:/path, ssh://[user@]host[:port]/path or file:///path"
+const forms = "use [user@]host::volume, [user@]host:/path, ssh://[user@]host[:port]/path, sftp://[user@]host[:port]/path or " +
+	"file:///path"
 
 // Local tells whether the slave is a directory of this host, reached without SSH.
 func (s Slave) Local() bool { return s.Host == "" }
 
 // ParseSlave reads a SLAVE argument. In the URL forms %XX is a byte; elsewhere a path is taken as it is. IPv6 addresses
-// stand in brackets. Errors are one line that lists the accepted forms, and ErrSyntax, or ErrNotSupported for sftp://.
+// stand in brackets. Errors are one line that lists the accepted forms, and ErrSyntax.
 func ParseSlave(arg string) (Slave, error) {
 	s, why := parseSlave(arg)
-	switch {
-	case why == "":
+	if why == "" {
 		return s, nil
-	case strings.HasPrefix(arg, "sftp://"):
-		return Slave{}, kindf(ErrNotSupported, "slave %q: %s: %s", arg, why, forms)
 	}
 	return Slave{}, kindf(ErrSyntax, "slave %q: %s: %s", arg, why, forms)
 }
@@ -50,7 +49,9 @@ func parseSlave(arg string) (s Slave, why string) {
 	case scheme == "file":
 		return parseFile(rest)
 	case scheme == "sftp":
-		return s, "slaves over plain SFTP are not supported yet"
+		s, why = parseURL(rest)
+		s.SFTP = true
+		return s, why
 	}
 	return s, "unknown scheme " + strconv.Quote(scheme)
 }
@@ -80,7 +81,7 @@ func parseRemote(arg string) (s Slave, why string) {
 	return s, ""
 }
 
-// parseURL reads what follows ssh://.
+// parseURL reads what follows ssh:// or sftp://.
 func parseURL(rest string) (s Slave, why string) {
 	s, rest, why = parseLogin(rest)
 	if why != "" {
@@ -159,11 +160,21 @@ func (s Slave) String() string {
 	case s.Volume != "":
 		return s.login() + "::" + s.Volume
 	case s.Port != 0:
-		return "ssh://" + s.login() + ":" + strconv.Itoa(s.Port) + urlEscape(s.Path)
+		return s.scheme() + s.login() + ":" + strconv.Itoa(s.Port) + urlEscape(s.Path)
+	case s.SFTP:
+		return s.scheme() + s.login() + urlEscape(s.Path)
 	case !printable(s.Path):
 		return "ssh://" + s.login() + urlEscape(s.Path)
 	}
 	return s.login() + ":" + s.Path
+}
+
+// scheme begins a URL of a slave on another host.
+func (s Slave) scheme() string {
+	if s.SFTP {
+		return "sftp://"
+	}
+	return "ssh://"
 }
 
 // login is [user@]host as it stands before the volume or path.

@@ -65,8 +65,9 @@ func TestParseSlaveRefuses(t *testing.T) {
 			t.Errorf("ParseSlave(%q): %q, want one line with %q and the forms", c.in, msg, c.why)
 		}
 	}
-	if _, err := ParseSlave("sftp://backup/p"); !errors.Is(err, ErrNotSupported) {
-		t.Errorf("sftp: %v, want ErrNotSupported", err)
+	if s, err := ParseSlave("sftp://u@backup:23/p"); err != nil || s != (Slave{User: "u", Host: "backup", Port: 23, Path: "/p", SFTP: true}) ||
+		s.String() != "sftp://u@backup:23/p" {
+		t.Errorf("sftp: %+v, %v", s, err)
 	}
 }
 

@@ -71,7 +71,7 @@ func (t target) session() (volume.Session, error) {
 func sessionFlags(more ...cli.Flag) []cli.Flag {
 	flags := []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "use a slave that is not empty or belongs to another master"}}
 	for _, k := range volume.ConfigKeys() {
-		if k.Name == "quick" {
+		if k.Name == "quick" || k.Name == "agentless" {
 			flags = append(flags, &cli.BoolFlag{Name: k.Name, Usage: k.Doc})
 			continue
 		}

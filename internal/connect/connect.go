@@ -106,7 +106,11 @@ func (c *Config) remote(ctx context.Context, o volume.Options, ids uuids) (slave
 	if err != nil {
 		return nil, err
 	}
-	tree, err := c.talk(ctx, conn, o, ids)
+	talk := c.talk
+	if s.SFTP || o.Agentless {
+		talk = c.browse
+	}
+	tree, err := talk(ctx, conn, o, ids)
 	if err != nil {
 		conn.Close()
 		return nil, err

@@ -1,0 +1,53 @@
+package connect
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"georep/internal/bandwidth"
+	"georep/slave"
+	"georep/slave/sftp"
+	"georep/slave/sshconn"
+	"georep/volume"
+)
+
+// browse begins a session with a slave on which nothing of ours runs, of up to so many SFTP sessions.
+func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
+	s := c.Session.Slave
+	if s.Volume != "" {
+		return nil, fmt.Errorf("%w: without an agent on %s nobody there knows the name %q: name a directory, as in %s:/path",
+			slave.ErrNoVolume, s.Host, s.Volume, s.Host)
+	}
+	live, end := context.WithCancel(context.Background()) // of the whole session
+	limit := bandwidth.NewLimit(live, o.BWLimit)
+	tree, err := sftp.Open(ctx, sftp.Options{Path: s.Path, Host: s.Host, Master: ids.master, Session: ids.session,
+		Force: c.Force, Logger: c.Logger, Version: c.Version, Streams: o.SyncJobs,
+		Open: func(ctx context.Context, _ int) (io.ReadWriteCloser, error) {
+			stream, err := conn.Subsystem(ctx, "sftp")
+			if err != nil {
+				return nil, err
+			}
+			return c.wrap(stream, limit), nil
+		}})
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return &browsed{Tree: tree, conn: conn, end: end}, nil
+}
+
+// browsed is such a slave with the connection it came by.
+type browsed struct {
+	*sftp.Tree
+	conn *sshconn.Conn
+	end  func() // of what waits for the bandwidth limit
+}
+
+// Close ends the session, then the connection.
+func (b *browsed) Close() error {
+	err := b.Tree.Close()
+	b.end()
+	b.conn.Close()
+	return err
+}
