@@ -26,6 +26,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(sftpVariable) != "" {
+		os.Exit(serveSFTP())
+	}
 	code, err := withBinary(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

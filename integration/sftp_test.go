@@ -2,12 +2,20 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
+
+	psftp "github.com/pkg/sftp"
 
 	"georep/integration/harness/compare"
 	"georep/integration/harness/fstest"
@@ -16,11 +24,37 @@ import (
 	"georep/status"
 )
 
-// sftpSession prepares a session whose slave has nothing of ours running: sshd's SFTP server alone.
-func sftpSession(t testing.TB, master, slave string, more ...sshdtest.Option) *session {
+// sftpVariable makes this program an SFTP server on its standard streams, pkg/sftp's: for sshd to run.
+const sftpVariable = "GEOREP_TEST_SFTP"
+
+func serveSFTP() int {
+	server, err := psftp.NewServer(struct {
+		io.Reader
+		io.WriteCloser
+	}{os.Stdin, os.Stdout})
+	if err == nil {
+		err = server.Serve()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// sftpServers are what sshd is made to run: its own server, and another.
+func sftpServers() map[string][]sshdtest.Option {
+	return map[string][]sshdtest.Option{
+		"OpenSSH": {sshdtest.Config("ForceCommand internal-sftp")},
+		"library": {sshdtest.Config("ForceCommand " + os.Args[0]), sshdtest.Env(sftpVariable, "1")},
+	}
+}
+
+// sftpSession prepares a session whose slave has nothing of ours running.
+func sftpSession(t testing.TB, master, slave string, server []sshdtest.Option) *session {
 	t.Helper()
 	s := &session{t: t, master: master, slave: slave, state: t.TempDir(), races: t.TempDir(), masterArg: "data"}
-	s.sshd = sshdtest.Start(t, append(more, sshdtest.Config("ForceCommand internal-sftp"))...)
+	s.sshd = sshdtest.Start(t, server...)
 	s.port = s.sshd.Port
 	s.spec = fmt.Sprintf("sftp://%s:%d%s", s.sshd.Host, s.port, slave)
 	s.must(s.run("volume", "create", "data", master))
@@ -33,13 +67,18 @@ func (s *session) sftpFlags() []string {
 	return []string{"--identity", s.sshd.IdentityFile, "--known-hosts", s.sshd.KnownHostsFile}
 }
 
-// sftpEqual compares what SFTP can show: all but nanoseconds, xattrs and special files.
-func sftpEqual(master, slave string) error {
+// sftpEqual compares what SFTP can show: all but nanoseconds, xattrs and special files. Servers other than OpenSSH's cannot
+// set owner and time of a symbolic link.
+func sftpEqual(master, slave string, links bool) error {
 	opts := compare.Replica()
 	opts.IgnoreXattr = func(string) bool { return true }
 	opts.IgnoreMtime = true
+	kinds := special
+	if !links {
+		kinds |= fs.ModeSymlink
+	}
 	opts.Skip = func(path string) bool {
-		return special(filepath.Join(master, path)) || special(filepath.Join(slave, path))
+		return isOf(filepath.Join(master, path), kinds) || isOf(filepath.Join(slave, path), kinds)
 	}
 	found, err := compare.Trees(master, slave, opts)
 	if err != nil {
@@ -48,18 +87,20 @@ func sftpEqual(master, slave string) error {
 	if len(found) > 0 {
 		return fmt.Errorf("%d differences:\n%s", len(found), compare.List(found))
 	}
-	return sftpTimes(master, slave)
+	return sftpTimes(master, slave, links)
 }
 
-func special(path string) bool {
+const special = fs.ModeNamedPipe | fs.ModeSocket | fs.ModeDevice
+
+func isOf(path string, kinds fs.FileMode) bool {
 	st, err := os.Lstat(path)
-	return err == nil && st.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) != 0
+	return err == nil && st.Mode()&kinds != 0
 }
 
-// sftpTimes compares mtimes in seconds.
-func sftpTimes(master, slave string) error {
+// sftpTimes compares mtimes in seconds, and the targets of links.
+func sftpTimes(master, slave string, links bool) error {
 	return filepath.WalkDir(master, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || special(path) {
+		if err != nil || isOf(path, special) {
 			return err
 		}
 		rel := strings.TrimPrefix(path, master)
@@ -70,6 +111,13 @@ func sftpTimes(master, slave string) error {
 		there, err := os.Lstat(slave + rel)
 		if err != nil {
 			return err
+		}
+		if e.Type() == fs.ModeSymlink && !links {
+			a, _ := os.Readlink(path)
+			if b, err := os.Readlink(slave + rel); err != nil || a != b {
+				return fmt.Errorf("%q leads to %q, want %q: %v", rel, b, a, err)
+			}
+			return nil
 		}
 		sec := min(max(here.ModTime().Unix(), 0), 1<<32-1)
 		if there.ModTime().Unix() != sec {
@@ -82,7 +130,7 @@ func sftpTimes(master, slave string) error {
 // TestSFTP: everything there is, to a server that runs nothing of ours, and nothing again when nothing has changed.
 func TestSFTP(t *testing.T) {
 	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: 1 << 30}))
-	s := sftpSession(t, master, slave)
+	s := sftpSession(t, master, slave, sftpServers()["OpenSSH"])
 	m, err := mutate.New(master, 1, mutate.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +140,7 @@ func TestSFTP(t *testing.T) {
 	}
 	sync := append([]string{"sync", "data", s.spec}, s.sftpFlags()...)
 	s.must(s.run(sync...))
-	if err := sftpEqual(master, slave); err != nil {
+	if err := sftpEqual(master, slave, true); err != nil {
 		t.Fatal(err)
 	}
 	again := s.must(s.run(sync...))
@@ -103,26 +151,65 @@ func TestSFTP(t *testing.T) {
 		t.Fatalf("%v\n%s", err, m)
 	}
 	s.must(s.run(append(sync, "--max-delete", "100")...))
-	if err := sftpEqual(master, slave); err != nil {
+	if err := sftpEqual(master, slave, true); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // sftpConverge waits until the slave shows what it can.
-func (s *session) sftpConverge(m *mutate.Mutator) {
+func (s *session) sftpConverge(m *mutate.Mutator, links bool) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	var err error
 	for ctx.Err() == nil {
-		if err = sftpEqual(s.master, s.slave); err == nil {
+		if err = sftpEqual(s.master, s.slave, links); err == nil {
 			break
 		}
-		pause(s.t, 200*1e6)
+		pause(s.t, 200*time.Millisecond)
 	}
 	if err != nil {
 		s.stacks()
 		s.t.Fatalf("%v\nstatus: %+v\n%s", err, s.status(), m)
 	}
 	s.waitStatus("active", func(st status.Status) bool { return st.State == status.Active })
+}
+
+// TestSFTPKills ends the worker with SIGKILL, or every connection, again and again, under load.
+func TestSFTPKills(t *testing.T) {
+	kills := number(t, "GEOREP_KILLS", 6)
+	for name, server := range sftpServers() {
+		t.Run(name, func(t *testing.T) {
+			seed := uint64(number(t, "GEOREP_SEED", 1))
+			master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: 1 << 30}))
+			s := sftpSession(t, master, slave, server)
+			s.must(s.run(append([]string{"start", "data", s.spec, "--max-delete", "100", "--retry-max", "1s", "--log-level", logLevel()},
+				s.sftpFlags()...)...))
+			m, err := mutate.New(master, seed, mutate.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if err := m.Run(ctx, 0, 2*time.Millisecond); err != nil {
+					t.Error(err)
+				}
+			})
+			rnd := rand.New(rand.NewPCG(seed, 7))
+			for range kills {
+				st := s.waitStatus("up again", func(st status.Status) bool { return st.State == status.Active })
+				pause(t, time.Duration(rnd.IntN(1000))*time.Millisecond)
+				if rnd.IntN(2) == 0 {
+					s.sshd.KillSessions()
+				} else if isGeorep(st.WorkerPid) {
+					_ = syscall.Kill(st.WorkerPid, syscall.SIGKILL)
+				}
+			}
+			stop()
+			wg.Wait()
+			s.sftpConverge(m, name == "OpenSSH")
+		})
+	}
 }

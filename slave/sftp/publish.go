@@ -280,6 +280,9 @@ func (t *Tree) seen(it *item, e *index.Entry) error {
 		}
 	}
 	a, err := c.Lstat(t.abs(it.staged))
+	if a.Mtime != e.Seconds {
+		it.res.Lost |= slave.LostTime
+	}
 	e.Size, e.Seconds = a.Size, a.Mtime
 	return err
 }
