@@ -143,6 +143,7 @@ func TestSFTP(t *testing.T) {
 	if err := sftpEqual(master, slave, true); err != nil {
 		t.Fatal(err)
 	}
+	s.restored()
 	again := s.must(s.run(sync...))
 	if !strings.Contains(again.stdout+again.stderr, "in step") {
 		t.Logf("again: %s%s", again.stdout, again.stderr)
@@ -153,6 +154,23 @@ func TestSFTP(t *testing.T) {
 	s.must(s.run(append(sync, "--max-delete", "100")...))
 	if err := sftpEqual(master, slave, true); err != nil {
 		t.Fatal(err)
+	}
+	s.restored()
+	if st := s.status(); !strings.Contains(st.NotKept, "nanoseconds") || len(st.Failures) > 0 {
+		t.Errorf("status: %+v", st)
+	}
+}
+
+// restored brings the slave back beside the master, where it must be the same in everything.
+func (s *session) restored() {
+	s.t.Helper()
+	dest := filepath.Join(filepath.Dir(s.master), "restored")
+	defer os.RemoveAll(dest)
+	s.must(s.run(append([]string{"restore", s.spec, dest}, s.sftpFlags()...)...))
+	opts := compare.Replica()
+	found, err := compare.Trees(s.master, dest, opts)
+	if err != nil || len(found) > 0 {
+		s.t.Fatalf("restored: %v\n%s", err, compare.List(found))
 	}
 }
 
@@ -172,7 +190,9 @@ func (s *session) sftpConverge(m *mutate.Mutator, links bool) {
 		s.stacks()
 		s.t.Fatalf("%v\nstatus: %+v\n%s", err, s.status(), m)
 	}
-	s.waitStatus("active", func(st status.Status) bool { return st.State == status.Active })
+	now := time.Now()
+	s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
+	s.restored()
 }
 
 // TestSFTPKills ends the worker with SIGKILL, or every connection, again and again, under load.

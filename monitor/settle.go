@@ -57,6 +57,9 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	if p.Checkpoint != "" {
 		st.Checkpoint = p.Checkpoint
 	}
+	if p.NotKept != "" { // a later worker may not meet it again
+		st.NotKept = p.NotKept
+	}
 	st.ETASeconds = p.ETASeconds
 	m.pulse.add(now, st.Synced)
 	m.dirty = true

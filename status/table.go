@@ -72,7 +72,7 @@ func align(b *strings.Builder, rows [][]string) {
 // writeDetail says how fast the session goes, or why it does not go on, and what is held back.
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
-	if s.Reason == "" && len(s.Failures) == 0 && len(s.Waiting) == 0 && pace == "" {
+	if s.Reason == "" && len(s.Failures) == 0 && len(s.Waiting) == 0 && pace == "" && s.NotKept == "" {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -81,6 +81,9 @@ func (s Status) writeDetail(b *strings.Builder) {
 	}
 	if s.Reason != "" {
 		fmt.Fprintf(b, "  %s since %s: %s\n", Printable(string(s.State)), when(s.StateSince), Printable(s.Reason))
+	}
+	if s.NotKept != "" {
+		fmt.Fprintf(b, "  the slave's files cannot keep: %s\n", Printable(s.NotKept))
 	}
 	for _, f := range s.Failures {
 		fmt.Fprintf(b, "  held back: %q  %s: %s  (since %s)\n", f.Path, Printable(f.Op), Printable(f.Error), when(f.Since))

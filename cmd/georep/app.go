@@ -37,7 +37,7 @@ func newApp(e *env) *cli.App {
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return asUsage(err) },
 		Commands: leaves(
 			e.volumeCommand(), e.createCommand(), e.startCommand(), e.stopCommand(), e.pauseCommand(), e.resumeCommand(),
-			e.syncCommand(), e.statusCommand(), e.configCommand(), e.deleteCommand(), e.demoCommand(),
+			e.syncCommand(), e.restoreCommand(), e.statusCommand(), e.configCommand(), e.deleteCommand(), e.demoCommand(),
 			e.agentCommand(), e.markerCommand(), e.workerCommand(), e.monitorCommand(),
 		),
 	}

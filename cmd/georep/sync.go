@@ -57,6 +57,9 @@ func (e *env) sync(c *cli.Context) error {
 		e.listFailures(p)
 		return err
 	}
+	if p.NotKept != "" {
+		fmt.Fprintf(e.err, "the slave's files cannot keep: %s\n", p.NotKept)
+	}
 	return e.summary(p.Synced, began)
 }
 
@@ -94,6 +97,9 @@ func recordSync(r *registration, p report.Progress) error {
 	st.State, st.Reason, st.WorkerPid, st.MonitorPid = status.Stopped, "", 0, os.Getpid()
 	st.Synced, st.Pending, st.LagSeconds, st.ETASeconds = p.Synced, p.Pending, p.LagSeconds, 0
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
+	if p.NotKept != "" {
+		st.NotKept = p.NotKept
+	}
 	if p.LastSynced.After(st.LastSynced.Time) {
 		st.LastSynced = p.LastSynced
 	}

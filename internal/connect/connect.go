@@ -94,20 +94,12 @@ func (c *Config) uuids() (ids uuids, err error) {
 
 // remote connects, starts the agent and talks to it.
 func (c *Config) remote(ctx context.Context, o volume.Options, ids uuids) (slave.Tree, error) {
-	s := c.Session.Slave
-	target := sshconn.Target{User: s.User, Host: s.Host, Port: o.SSHPort, ConfigFile: os.Getenv("GEOREP_SSH_CONFIG")}
-	if o.Identity != "" {
-		target.Identities = []string{o.Identity}
-	}
-	if o.KnownHosts != "" {
-		target.KnownHosts = []string{o.KnownHosts}
-	}
-	conn, err := sshconn.Dial(ctx, target, sshconn.Options{Logger: c.Logger})
+	conn, err := c.dial(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	talk := c.talk
-	if s.SFTP || o.Agentless {
+	if c.Session.Slave.SFTP || o.Agentless {
 		talk = c.browse
 	}
 	tree, err := talk(ctx, conn, o, ids)
@@ -116,6 +108,19 @@ func (c *Config) remote(ctx context.Context, o volume.Options, ids uuids) (slave
 		return nil, err
 	}
 	return tree, nil
+}
+
+// dial makes the connection that all of a session goes over.
+func (c *Config) dial(ctx context.Context, o volume.Options) (*sshconn.Conn, error) {
+	s := c.Session.Slave
+	target := sshconn.Target{User: s.User, Host: s.Host, Port: o.SSHPort, ConfigFile: os.Getenv("GEOREP_SSH_CONFIG")}
+	if o.Identity != "" {
+		target.Identities = []string{o.Identity}
+	}
+	if o.KnownHosts != "" {
+		target.KnownHosts = []string{o.KnownHosts}
+	}
+	return sshconn.Dial(ctx, target, sshconn.Options{Logger: c.Logger})
 }
 
 // agentCommand is what the far end's shell is to run.

@@ -51,3 +51,24 @@ func (b *browsed) Close() error {
 	b.conn.Close()
 	return err
 }
+
+// Restore copies a slave over SFTP to a local directory, with what only its index has. Of c only Session (where, and how to
+// get there), Version and Logger count.
+func Restore(ctx context.Context, c Config, dest string) (sftp.Restored, error) {
+	o, err := c.Session.Options()
+	if err != nil {
+		return sftp.Restored{}, err
+	}
+	s := c.Session.Slave
+	if s.Local() || s.Volume != "" {
+		return sftp.Restored{}, fmt.Errorf("restore from %s: only slaves over SFTP need it: copy the files of any other, with "+
+			"their xattrs, as they are", s)
+	}
+	conn, err := c.dial(ctx, o)
+	if err != nil {
+		return sftp.Restored{}, err
+	}
+	defer conn.Close()
+	return sftp.Restore(ctx, sftp.Options{Path: s.Path, Host: s.Host, Logger: c.Logger, Version: c.Version, Streams: o.SyncJobs,
+		Open: func(ctx context.Context, _ int) (io.ReadWriteCloser, error) { return conn.Subsystem(ctx, "sftp") }}, dest)
+}

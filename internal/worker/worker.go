@@ -290,7 +290,7 @@ func (t *teller) progress(p crawler.Progress) {
 func (t *teller) tellLost() {
 	lost := slave.Lost(t.counters.Lost.Load())
 	if fresh := lost &^ t.lost; fresh != 0 {
-		t.log.Warn().Stringer("lost", fresh).Msg("the slave cannot keep everything: its agent does not run as root")
+		t.log.Warn().Stringer("lost", fresh).Msg("the slave's files cannot keep everything")
 	}
 	t.lost = lost
 }
@@ -303,6 +303,7 @@ func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wir
 			Bytes: c.PendingBytes.Load(), Meta: c.PendingMeta.Load()},
 		Synced: status.Synced{Files: c.Files.Load(), BytesWire: wire.Load(), BytesContent: c.Bytes.Load(),
 			Renames: c.Renames.Load(), Purges: c.Purges.Load()},
+		NotKept: slave.Lost(c.Lost.Load()).String(),
 	}
 	switch {
 	case p.Following:

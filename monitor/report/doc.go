@@ -39,6 +39,7 @@ type Progress struct {
 	Marker        string           `json:"marker,omitempty"`
 	Checkpoint    string           `json:"checkpoint,omitempty"`
 	ETASeconds    float64          `json:"eta_seconds,omitempty"` // of a first sync; 0: not known
+	NotKept       string           `json:"not_kept,omitempty"`    // what the slave's files cannot keep, as far as it was met
 }
 
 // Fault is trouble that keeps the session from replicating.
