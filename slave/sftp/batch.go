@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -197,6 +198,9 @@ func (b *batch) carryOut(it *item) {
 	for _, before := range it.after {
 		<-before.ready
 	}
+	if it.err == nil && it.failedBelow() {
+		it.err = slave.ErrHeldBack
+	}
 	switch {
 	case it.err == nil:
 		it.err = b.publish(it)
@@ -217,6 +221,14 @@ func (b *batch) carryOut(it *item) {
 	if it.err != nil {
 		it.res = slave.Result{Err: trouble(it.op.Kind.String(), it.op.Path, t.reason(it.err))}
 	}
+}
+
+// failedBelow tells whether a directory may not be finished because of an operation below it in the batch. Those that
+// finish others are known to holds.
+func (it *item) failedBelow() bool {
+	return it.op.Kind == slave.OpFinish && slices.ContainsFunc(it.after, func(before *item) bool {
+		return before.op.Kind != slave.OpFinish && before.err != nil
+	})
 }
 
 // publish does one operation whose content is staged.

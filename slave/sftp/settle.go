@@ -46,7 +46,9 @@ func (s *settler) finished(it *item) chan error {
 	defer s.mu.Unlock()
 	op := it.op
 	if it.err != nil {
-		s.holds.failed(op.Pass, op.Path)
+		if !errors.Is(it.err, slave.ErrHeldBack) {
+			s.holds.failed(op.Pass, op.Path)
+		}
 		return nil
 	}
 	if s.holds.held(op.Pass, op.Path) {
