@@ -49,7 +49,8 @@ func (w *crawl) compareSome(n *node, d *directory, items []plan.Item) {
 	}
 }
 
-// sameContent tells whether the slave's digest is that of the master's file, and the file did not change meanwhile.
+// sameContent tells whether the slave's digest is that of the master's file. What is written after it was read here gets a
+// newer xtime than the one that was listed. Its ctime may move: a mark changes that, and a further name.
 func sameContent(d *directory, e *plan.Entry, theirs *slave.HashResult) bool {
 	if theirs.Err != nil || theirs.Size != e.Stat.Size {
 		return false
@@ -72,7 +73,7 @@ func sameContent(d *directory, e *plan.Entry, theirs *slave.HashResult) bool {
 		h.Write(buf[:n])
 	}
 	st, err := f.Stat()
-	if err != nil || st.Ino != e.Stat.Ino || st.Ctime != e.Stat.Ctime {
+	if err != nil || st.Ino != e.Stat.Ino || st.Size != e.Stat.Size || st.Mtime != e.Stat.Mtime {
 		return false
 	}
 	return [slave.HashSize]byte(h.Sum(nil)) == theirs.Sum
