@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench bench-syscalls soak fuzz
+.PHONY: build test race lint demo bench bench-syscalls soak moves-soak fuzz
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -33,6 +33,21 @@ bench-syscalls:
 # The random-operation suite over all seeds, and 100 kills: longer than CI has time for.
 soak:
 	GEOREP_SEEDS=20 GEOREP_OPERATIONS=20000 GEOREP_KILLS=100 go test -count=1 -timeout 180m -v -run 'TestRandom|TestKills' ./integration
+
+# Renames, links and swaps, weighted up: 50 seeds each by a crawl alone, by hints, by hints that are cut at random, and as
+# an ordinary user by inotify; then trees of links with 10,000 files. Hours: MOVES_SEEDS and MOVES_FIRST choose a part.
+MOVES_SEEDS = 50
+MOVES_FIRST = 1
+moves-soak:
+	GEOREP_SEED=$(MOVES_FIRST) GEOREP_SEEDS=$(MOVES_SEEDS) go test -count=1 -timeout 60m -run 'TestRandomMoves' ./crawler
+	for profile in renames links; do for hints in on off; do \
+	  GEOREP_SEED=$(MOVES_FIRST) GEOREP_SEEDS=$(MOVES_SEEDS) GEOREP_PROFILE=$$profile GEOREP_HINTS=$$hints \
+	    go test -count=1 -timeout 600m -v -run 'TestRandom$$' ./integration || exit 1; done; \
+	  GEOREP_SEED=$(MOVES_FIRST) GEOREP_SEEDS=$(MOVES_SEEDS) GEOREP_PROFILE=$$profile \
+	    go test -count=1 -timeout 600m -v -run 'TestRandomHintsCut' ./integration || exit 1; done
+	for seed in $$(seq $(MOVES_FIRST) $$(($(MOVES_FIRST) + $(MOVES_SEEDS) - 1))); do \
+	  GEOREP_SEED=$$seed go test -count=1 -timeout 60m -v -run 'TestRandomByInotify' ./integration || exit 1; done
+	GEOREP_LINKED_FILES=10000 go test -count=1 -timeout 60m -v -run 'TestLinkedTrees' ./integration
 
 # Each fuzz target for a minute.
 fuzz:

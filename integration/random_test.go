@@ -52,7 +52,11 @@ func TestRandom(t *testing.T) {
 		t.Run(fmt.Sprintf("seed %d %s %s", seed, kind, profile), func(t *testing.T) {
 			master, slave := twoSides(t, fstest.Mount(t, kind, fstest.Options{Size: 1 << 30}))
 			s := newSession(t, master, slave)
-			s.must(s.start("--max-delete", "100", "--log-level", logLevel()))
+			start := []string{"--max-delete", "100", "--log-level", logLevel()}
+			if hints := os.Getenv("GEOREP_HINTS"); hints != "" {
+				start = append(start, "--hints", hints)
+			}
+			s.must(s.start(start...))
 			m, err := mutate.New(master, uint64(seed), mutate.Options{Profile: profile})
 			if err != nil {
 				t.Fatal(err)
