@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench bench-syscalls soak moves-soak fuzz
+.PHONY: build test race lint demo bench bench-syscalls soak moves-soak storms fuzz
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -48,6 +48,10 @@ moves-soak:
 	for seed in $$(seq $(MOVES_FIRST) $$(($(MOVES_FIRST) + $(MOVES_SEEDS) - 1))); do \
 	  GEOREP_SEED=$$seed go test -count=1 -timeout 60m -v -run 'TestRandomByInotify' ./integration || exit 1; done
 	GEOREP_LINKED_FILES=10000 go test -count=1 -timeout 60m -v -run 'TestLinkedTrees' ./integration
+
+# Bursts, trees that go, archives and checkouts at full size.
+storms:
+	GEOREP_STORM=100000 go test -count=1 -timeout 60m -v -run 'TestStorms|TestCheckouts' ./integration
 
 # Each fuzz target for a minute.
 fuzz:

@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -88,5 +89,127 @@ func TestHotFile(t *testing.T) {
 	left, err := os.ReadFile(filepath.Join(slave, "d000000", "log"))
 	if err != nil || strings.Count(string(left), "\n") != writes {
 		t.Errorf("%d lines of %d, %v", strings.Count(string(left), "\n"), writes, err)
+	}
+}
+
+// storm is how many files a storm has: few in CI, 100,000 in make storms.
+func storm(t *testing.T) int { return number(t, "GEOREP_STORM", 2000) }
+
+// TestStorms: a burst, a tree that goes, files that live shortly, an archive that is unpacked, and a checkout between far
+// commits end with equal trees, and cost what they have to.
+func TestStorms(t *testing.T) {
+	n := storm(t)
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: int64(512<<20 + n*16<<10)}))
+	s := newSession(t, master, slave)
+	if err := os.WriteFile(filepath.Join(master, "stays"), []byte("stays"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.must(s.start("--max-delete", "100"))
+	s.waitSynced()
+	before := s.status().Synced
+
+	// A burst: the lag is reported while there is one, and is none in the end.
+	if err := tree.Many(filepath.Join(mustMkdir(t, master, "burst")), n, 500, 100); err != nil {
+		t.Fatal(err)
+	}
+	worst := s.settled()
+	made := s.status().Synced
+	t.Logf("burst of %d files: lag up to %.2f s", n, worst)
+	if got := made.Files - before.Files; got < int64(n) || got > int64(n+n/5) {
+		t.Errorf("%d files were shipped for %d", got, n)
+	}
+
+	// A tree that is gone is one purge, whatever was in it.
+	s.must(s.run("pause", s.masterArg, s.spec))
+	s.waitStatus("paused", func(st status.Status) bool { return st.State == status.Paused })
+	if err := os.RemoveAll(filepath.Join(master, "burst")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n { // and what came and went is nothing
+		short := filepath.Join(master, fmt.Sprint("short", i))
+		if err := os.WriteFile(short, []byte("short"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(short); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.must(s.run("resume", s.masterArg, s.spec))
+	s.settled()
+	gone := s.status().Synced
+	if purges, files := gone.Purges-made.Purges, gone.Files-made.Files; purges != 1 || files != 0 {
+		t.Errorf("%d purges and %d files for a tree that is gone and files that are; want 1 and 0", purges, files)
+	}
+
+	// The same while the worker looks on: a file has to live for as long as a mark takes to be seen at all.
+	for i := range n {
+		short := filepath.Join(master, fmt.Sprint("short", i))
+		if err := os.WriteFile(short, []byte("short"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(short); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.settled()
+	if files := s.status().Synced.Files - gone.Files; files > int64(n/10) {
+		t.Errorf("%d of %d files that lived shortly were shipped", files, n)
+	}
+}
+
+// settled waits until the slave has everything that there is now, and gives the longest lag that was reported meanwhile.
+func (s *session) settled() (worst float64) {
+	s.t.Helper()
+	now := time.Now()
+	s.waitStatus("everything", func(st status.Status) bool {
+		worst = max(worst, st.LagSeconds)
+		return st.LastSynced.After(now) && st.LagSeconds == 0
+	})
+	s.equal()
+	return worst
+}
+
+func mustMkdir(t *testing.T, parts ...string) string {
+	t.Helper()
+	path := filepath.Join(parts...)
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestCheckouts unpacks an archive, and goes to and fro between two commits that have little in common.
+func TestCheckouts(t *testing.T) {
+	n := storm(t) / 4
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: int64(512<<20 + n*32<<10)}))
+	s := newSession(t, master, slave)
+	s.must(s.start("--max-delete", "100"))
+	s.waitSynced()
+	source := t.TempDir()
+	if err := tree.Many(source, n, max(n/20, 1), 300); err != nil {
+		t.Fatal(err)
+	}
+	sh := func(script string) {
+		t.Helper()
+		cmd := exec.Command("sh", "-ec", script)
+		cmd.Dir = master
+		cmd.Env = append(os.Environ(), "SOURCE="+source, "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+	sh(`tar -C "$SOURCE" -cf - . | tar -xf -`)
+	t.Logf("tar x of %d files: lag up to %.2f s", n, s.settled())
+	sh(`git init -q -b main .
+		git config user.email test@example.org; git config user.name test; git config gc.auto 0
+		git add -A; git commit -qm one; git tag one
+		for d in d*[02468]; do git mv -k "$d" "moved-$d"; done
+		for d in d*[13]; do rm -r "$d"; done
+		for d in d*[57]; do for f in "$d"/*0; do echo changed >> "$f"; done; done
+		git add -A; git commit -qm two; git tag two`)
+	s.settled()
+	for _, tag := range []string{"one", "two", "one"} {
+		sh("git checkout -q " + tag)
+		t.Logf("checkout of %s: lag up to %.2f s", tag, s.settled())
 	}
 }

@@ -60,8 +60,10 @@ func Run(ctx context.Context, c Config, commands io.Reader, reports *report.Writ
 		report.ReadCommands(commands, gate.obey(cancel))
 		cancel()
 	}()
+	t := &teller{reports: reports, counters: &crawler.Counters{}, wire: new(atomic.Int64),
+		runtime: c.Store.Runtime(c.Volume.Name).Dir, log: c.Logger}
 	for {
-		err := gate.run(ctx, func(ctx context.Context) error { return replicate(ctx, c, reports) })
+		err := gate.run(ctx, func(ctx context.Context) error { return replicate(ctx, c, t) })
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -73,21 +75,21 @@ func Run(ctx context.Context, c Config, commands io.Reader, reports *report.Writ
 	}
 }
 
-// replicate connects and follows the master until ctx ends or the session fails.
-func replicate(ctx context.Context, c Config, reports *report.Writer) error {
+// replicate connects and follows the master until ctx ends or the session fails. What told counts goes on where it stood
+// before a pause.
+func replicate(ctx context.Context, c Config, told *teller) error {
 	m, err := openMaster(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	wire := new(atomic.Int64)
+	counters, wire := told.counters, told.wire
 	tree, err := connect.Slave(ctx, connect.Config{Session: c.Session, Volume: c.Volume, Force: c.Force,
 		Version: c.Version, Logger: c.Logger, Wire: wire})
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
-	counters := &crawler.Counters{}
 	hints := &crawler.Hints{}
 	cr, o, err := m.crawler(c, tree, counters, hints)
 	if err != nil {
@@ -98,8 +100,7 @@ func replicate(ctx context.Context, c Config, reports *report.Writer) error {
 			Int64("hinted", counters.Hinted.Load()).Int64("files", counters.Files.Load()).
 			Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
 	}()
-	told := &teller{reports: reports, counters: counters, hints: hints, wire: wire, runtime: c.Store.Runtime(c.Volume.Name).Dir,
-		log: c.Logger, eta: newEstimator(m.Dir, counters, wire, c.Logger)}
+	told.hints, told.eta = hints, newEstimator(m.Dir, counters, wire, c.Logger)
 	defer told.eta.stop()
 	ctx, stop := watch(ctx, tree)
 	defer stop()
