@@ -100,18 +100,26 @@ func (t *Tree) noteGroup(op *slave.Op, names []string) {
 	}
 }
 
-// live counts the names that lead to the newest state of the inode.
+// liveNames counts the names that lead to the newest state of the inode, and where the server makes links, to one file.
 func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
-	newest := xtime.Time(0)
+	newest, counts := xtime.Time(0), map[index.ID]uint32{}
 	for _, name := range names {
 		e, ok := t.recorded(g, name)
-		switch {
-		case !ok:
-		case e.Record.Xtime > newest:
-			newest, n = e.Record.Xtime, 1
-		case e.Record.Xtime == newest:
-			n++
+		if !ok || e.Record.Xtime < newest {
+			continue
 		}
+		if e.Record.Xtime > newest {
+			newest = e.Record.Xtime
+			clear(counts)
+		}
+		id := e.ID
+		if !t.first().CanLink() || e.Virtual {
+			id = 0
+		}
+		counts[id]++
+	}
+	for _, c := range counts {
+		n = max(n, c)
 	}
 	return n
 }

@@ -48,6 +48,9 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 			return err
 		}
 	}
+	if err := t.touches(places); err != nil {
+		return err
+	}
 	if err := b.replaceAt(it, p, e); err != nil {
 		return err
 	}
@@ -60,9 +63,9 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 		if err := t.further(p, other, e); err != nil {
 			return err
 		}
-		if err := t.asItWas(other.path); err != nil {
-			return err
-		}
+	}
+	if err := t.asTheyWere(places); err != nil {
+		return err
 	}
 	if len(places) > 0 && !t.first().CanLink() {
 		it.res.Lost |= slave.LostLinks
@@ -147,9 +150,55 @@ func (t *Tree) copyFile(path, temp string, e *index.Entry) error {
 	return errors.Join(err, to.Close())
 }
 
-// asItWas gives the directory of a path its times back: it is none that the batch is about.
-func (t *Tree) asItWas(path string) error {
-	dir, _ := beneath.Split(path)
+// touches notes, durably, whose directories are about to lose their times: they are none that the batch is about, and no
+// crawl would come to them after a cut.
+func (t *Tree) touches(places []place) error {
+	if len(places) == 0 {
+		return nil
+	}
+	for _, p := range places {
+		dir, _ := beneath.Split(p.path)
+		if err := t.idx.Set(index.Touched, "/"+dir, index.Entry{}); err != nil {
+			return err
+		}
+	}
+	return t.idx.Flush()
+}
+
+// asTheyWere gives those directories their times back.
+func (t *Tree) asTheyWere(places []place) error {
+	for _, p := range places {
+		dir, _ := beneath.Split(p.path)
+		if err := t.asItWas(dir); err != nil {
+			return err
+		}
+		if err := t.idx.Delete(index.Touched, "/"+dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mendTouched does that for what a cut left.
+func (t *Tree) mendTouched() error {
+	var dirs []string
+	err := t.idx.Each(index.Touched, func(name string, _ index.Entry) bool {
+		dirs = append(dirs, name[1:])
+		return true
+	})
+	for _, dir := range dirs {
+		if err == nil && t.checkDirs(dir+"/x") == nil {
+			err = ignoreAbsent(t.asItWas(dir))
+		}
+		if err == nil {
+			err = t.idx.Delete(index.Touched, "/"+dir)
+		}
+	}
+	return err
+}
+
+// asItWas gives a directory the times that are on record.
+func (t *Tree) asItWas(dir string) error {
 	var meta *slave.Meta
 	err := t.ofDir(dir, func(e *index.Entry) { m := e.Meta; meta = &m })
 	if err != nil || meta == nil || meta.Mtime.Sec == 0 {
@@ -205,7 +254,7 @@ func (b *batch) sameLink(it *item, p place, src index.Entry, from place, ok bool
 	if ok {
 		names = append(names, from.path)
 	}
-	if ok && there && e.Record == src.Record && (e.Links <= 1 || src.Links <= 1) {
+	if ok && there && e.Record == src.Record && e.ID != src.ID && t.first().CanLink() && !e.Virtual {
 		return b.linkNow(it, p, src, from)
 	}
 	if there && op.Links > e.Links && op.Record == e.Record {

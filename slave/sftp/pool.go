@@ -79,10 +79,14 @@ func (h *host) replace(from, to, aside string) error {
 		return err
 	}
 	if err := c.Rename(h.abs(from), h.abs(to)); err != nil {
-		return errors.Join(err, c.Rename(h.abs(aside), h.abs(to)))
+		return errors.Join(errHalf, err, c.Rename(h.abs(aside), h.abs(to)))
 	}
-	return c.Remove(h.abs(aside))
+	_ = c.Remove(h.abs(aside)) // else it is cleared when the next session begins, or the next time
+	return nil
 }
+
+// errHalf marks a replacement that ended half way.
+var errHalf = errors.New("the old entry was moved aside")
 
 // create writes a new file of ours as a whole, durably where the server can.
 func (h *host) create(path string, text []byte) error {

@@ -167,7 +167,7 @@ func (t *Tree) changes(steps []step, do func() error) error {
 	}
 	defer done()
 	if err := do(); err != nil {
-		if !certain(err) || !t.first().CanReplace() {
+		if !certain(err) {
 			for _, s := range steps {
 				err = errors.Join(err, t.idx.Delete(s.dir, s.name))
 			}
@@ -188,16 +188,16 @@ func (t *Tree) changes(steps []step, do func() error) error {
 	return nil
 }
 
-// certain tells whether an error leaves no doubt that nothing was changed: the server said so.
+// certain tells whether an error leaves no doubt that nothing was changed: the server said so of the one request it took.
 func certain(err error) bool {
 	var se *wire.StatusError
-	return errors.As(err, &se)
+	return errors.As(err, &se) && !errors.Is(err, errHalf)
 }
 
 // entryFor is the entry of what an operation makes.
 func entryFor(op *slave.Op, kind slave.Kind, torn bool) index.Entry {
-	e := index.Entry{Kind: kind, Record: op.Record, Meta: op.Meta, Size: op.Meta.Size, Seconds: seconds(op.Meta.Mtime),
-		Links: op.Links, Ino: op.Ino}
+	e := index.Entry{Kind: kind, Record: op.Record, ID: index.NewID(), Meta: op.Meta, Size: op.Meta.Size,
+		Seconds: seconds(op.Meta.Mtime), Links: op.Links, Ino: op.Ino}
 	if torn {
 		e.Record.Xtime = 0
 	}
@@ -461,6 +461,9 @@ func (b *batch) metaOp(it *item) error {
 	}
 	e := entryFor(op, f.kind, false)
 	e.Size, e.Virtual = f.attrs.Size, f.entry.Virtual && f.known
+	if f.known {
+		e.ID = f.entry.ID
+	}
 	if f.kind == slave.File {
 		e.Meta.Size = f.attrs.Size
 		it.res.Lost, err = t.setMeta(t.setAt(op.Path), &op.Meta, f.kind, owned{f.attrs.UID, f.attrs.GID})

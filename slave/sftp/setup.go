@@ -303,7 +303,7 @@ func (t *Tree) openIndex(context.Context) error {
 		t.logs[i] = l
 	}
 	t.journal = index.NewJournal(t.logs[0], t.logs[1])
-	return nil
+	return t.mendTouched()
 }
 
 // lookAround fills in what Info tells.

@@ -57,6 +57,7 @@ type Tree struct {
 	logs    [2]*logFile
 	info    slave.Info
 	feat    features
+	lease   leaseTimes
 	prefix  string // makes this session's names in staging its own
 	serial  atomic.Uint64
 
@@ -89,7 +90,11 @@ var _ slave.Tree = (*Tree)(nil)
 // Open begins the sessions and takes the slave at o.Path. The errors say in one line what is wrong and wrap
 // slave.ErrNoVolume, ErrNotEmpty, ErrForeign, ErrBusy or ErrUnfit. The caller closes the Tree.
 func Open(ctx context.Context, o Options) (*Tree, error) {
-	t := &Tree{host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8], bytes: semaphore.NewWeighted(stagedBytes),
+	return open(ctx, o, leaseTimes{leaseStep, leaseTime, leasePoll})
+}
+
+func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
+	t := &Tree{lease: l, host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8], bytes: semaphore.NewWeighted(stagedBytes),
 		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
 	t.settler.init()
 	t.uploads.open = map[xtime.GFID]*upload{}

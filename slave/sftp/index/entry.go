@@ -22,6 +22,7 @@ const (
 	Parked
 	Links
 	Pending
+	Touched
 	firstFree
 )
 
@@ -43,7 +44,8 @@ type Entry struct {
 	Record slave.Record
 	// Virtual says that the slave cannot have such an entry: nothing stands under its name.
 	Virtual bool
-	ID      ID // of a directory's shard
+	// ID is that of a directory's shard; of a file or link, which inode of the slave it is: names with one ID are one.
+	ID ID
 	// Size and Seconds are what the file itself shows: size and mtime, of a file or a symbolic link.
 	Size    int64
 	Seconds uint32
