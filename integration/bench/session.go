@@ -24,6 +24,7 @@ type session struct {
 	master, slave string
 	remote        string // what to run as georep on the slave's host
 	wrap          []string
+	more          []string // flags of sync and start
 }
 
 // newSession registers the master. Nothing runs yet; what is started ends with the row.
@@ -49,8 +50,8 @@ func (s *session) georep(ctx context.Context, args ...string) *exec.Cmd {
 func (s *session) spec() string { return s.site.sshd.Host + ":" + s.slave }
 
 func (s *session) flags() []string {
-	return []string{"--ssh-port", strconv.Itoa(s.site.port), "--identity", s.site.sshd.IdentityFile, "--known-hosts",
-		s.site.known, "--remote-georep", s.remote}
+	return append([]string{"--ssh-port", strconv.Itoa(s.site.port), "--identity", s.site.sshd.IdentityFile, "--known-hosts",
+		s.site.known, "--remote-georep", s.remote}, s.more...)
 }
 
 // sync is the one shot.
