@@ -52,7 +52,8 @@ func (t *Tree) parkBeside(p place, old index.Entry) error {
 	}
 	e := asParked(old)
 	if old.Virtual || !t.first().CanLink() || old.Kind != slave.File {
-		return t.move(p, to, old, e)
+		_, err := t.moveOut(p, to, old)
+		return err
 	}
 	err = t.change(to, &e, func() error { return t.any().Link(t.abs(p.path), t.abs(to.path)) })
 	switch {
@@ -61,7 +62,19 @@ func (t *Tree) parkBeside(p place, old index.Entry) error {
 	case t.first().Err() != nil:
 		return err
 	}
-	return t.move(p, to, old, e)
+	_, err = t.moveOut(p, to, old)
+	return err
+}
+
+// moveOut moves an entry into the park. What a cut left there, which is not on record, may stand in its way: then it gets
+// another name.
+func (t *Tree) moveOut(from, to place, old index.Entry) (place, error) {
+	err := t.move(from, to, old, asParked(old))
+	if err == nil || noFile(err) || !certain(err) {
+		return to, err
+	}
+	to = parkedPlace(to.name + "." + t.unique())
+	return to, t.move(from, to, old, asParked(old))
 }
 
 func asParked(e index.Entry) index.Entry {
@@ -116,7 +129,7 @@ func (b *batch) parkOp(it *item) error {
 	case same:
 		err = t.change(p, nil, func() error { return t.any().Remove(t.abs(p.path)) })
 	default:
-		err = t.move(p, to, old, asParked(old))
+		to, err = t.moveOut(p, to, old)
 	}
 	if err != nil {
 		return err
