@@ -36,7 +36,7 @@ func (s *session) costs(what string, content, wire int64, change func()) {
 	s.t.Helper()
 	before := s.cost()
 	change()
-	s.settled()
+	s.allGone()
 	after := s.cost()
 	sent, all := after.BytesContent-before.BytesContent, after.BytesWire-before.BytesWire
 	s.t.Logf("%s: %d bytes of content in %d files, %d bytes on the wire", what, sent, after.Files-before.Files, all)
@@ -45,8 +45,8 @@ func (s *session) costs(what string, content, wire int64, change func()) {
 	}
 }
 
-// settled waits until the slave has all, and what was parked, whose links count too, is deleted.
-func (s *session) settled() {
+// allGone waits until the slave has all, and what was parked, whose links count too, is deleted.
+func (s *session) allGone() {
 	s.t.Helper()
 	now := time.Now()
 	s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
@@ -103,7 +103,7 @@ func TestLinkedTrees(t *testing.T) {
 			s.must(s.run("stop", s.masterArg, s.spec))
 			s.shell("cp -al weekly.0 monthly.0; mv daily.1 weekly.1; rm -rf daily.0")
 			s.must(s.start())
-			s.settled()
+			s.allGone()
 			if c := s.cost(); c.BytesContent != 0 || c.BytesWire > 2*perName {
 				t.Errorf("changed while nothing ran: %+v", c)
 			}
@@ -149,7 +149,7 @@ func TestExchangesAndWhiteouts(t *testing.T) {
 			s.must(s.run("stop", s.masterArg, s.spec))
 			changes(1)
 			s.must(s.start())
-			s.settled()
+			s.allGone()
 			if c := s.cost(); c.BytesContent != 0 {
 				t.Errorf("changed while nothing ran: %+v", c)
 			}
