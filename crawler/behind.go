@@ -12,18 +12,30 @@ import (
 // less proven than one that was sent after the results (invariant 5). Where anything fails it all goes the ordinary way
 // from there.
 
-// keepOps bounds what is kept until the end of a visit.
-const keepOps = batchOps / 4
+// keepOps and keepBytes bound what is kept until the end of a visit.
+const (
+	keepOps   = batchOps / 4
+	keepBytes = batchBytes / 4
+)
 
-// keeps takes tasks that are to leave with the end of the visit; false where they must leave now.
-func (w *crawl) keeps(n *node, tasks []task) bool {
+// keep takes tasks that are to leave with the end of the visit, and gives what must leave now: all of it once it is too
+// much to be worth the wait.
+func (w *crawl) keep(n *node, tasks []task) (now []task) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !n.keeps || len(n.kept)+len(tasks) > keepOps {
-		return false
+	if !n.keeps {
+		return tasks
 	}
 	n.kept = append(n.kept, tasks...)
-	return true
+	bytes := int64(0)
+	for i := range n.kept {
+		bytes += inBatch(&n.kept[i].op)
+	}
+	if len(n.kept) <= keepOps && bytes <= keepBytes {
+		return nil
+	}
+	now, n.kept, n.keeps = n.kept, nil, false
+	return now
 }
 
 // leave sends what was kept during a visit, and behind it what finishes the node and those above it, where nothing else

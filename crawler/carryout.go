@@ -242,8 +242,8 @@ func (w *crawl) send(n *node, tasks ...task) {
 		return
 	}
 	w.started(n, len(tasks))
-	if !w.keeps(n, tasks) {
-		w.submit(n, tasks, nil)
+	if now := w.keep(n, tasks); len(now) > 0 {
+		w.submit(n, now, nil)
 	}
 }
 
