@@ -67,11 +67,12 @@ type Tree struct {
 	booksMu sync.Mutex   // links and pending
 	parkMu  sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
 
-	uploads uploads
-	within  within
-	settler settler
-	bytes   *semaphore.Weighted
-	hashing chan struct{}
+	busyInodes inodeLocks
+	uploads    uploads
+	within     within
+	settler    settler
+	bytes      *semaphore.Weighted
+	hashing    chan struct{}
 
 	closing  chan struct{}
 	done     chan struct{} // the session has ended, or is lost
