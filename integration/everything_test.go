@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"georep/integration/harness/asuser"
 	"georep/integration/harness/compare"
 	"georep/integration/harness/fstest"
@@ -230,5 +232,36 @@ func TestResetSyncTime(t *testing.T) {
 	s.waitSynced()
 	if st := s.status(); st.Synced.Files != 1 {
 		t.Errorf("%d files were sent to mend one", st.Synced.Files)
+	}
+}
+
+// TestACLsBetweenFileSystems brings ACLs from and to XFS, which shows root each ACL a second time, as an xattr of its own.
+func TestACLsBetweenFileSystems(t *testing.T) {
+	for _, kinds := range [][2]string{{fstest.XFS, fstest.Ext4}, {fstest.Ext4, fstest.XFS}} {
+		t.Run(kinds[0]+" to "+kinds[1], func(t *testing.T) {
+			master, slave := fstest.Mount(t, kinds[0], fstest.Options{}), fstest.Mount(t, kinds[1], fstest.Options{})
+			s := newSession(t, master, slave)
+			path := filepath.Join(master, "f")
+			writeFile(t, path, "with an ACL")
+			setfacl := func(args ...string) {
+				if out, err := exec.Command("setfacl", append(args, path, master)...).CombinedOutput(); err != nil {
+					t.Fatalf("setfacl: %v: %s", err, out)
+				}
+			}
+			for _, args := range [][]string{{"-m", "u:1003:rwx"}, {"-m", "u:1004:r"}, {"-b"}} {
+				setfacl(args...)
+				if err := os.Chmod(path, 0o640); err != nil {
+					t.Fatal(err)
+				}
+				s.must(s.sync())
+				s.equal()
+				for _, path := range []string{slave, filepath.Join(slave, "f")} {
+					var buf [256]byte
+					if n, err := unix.Lgetxattr(path, "trusted.SGI_ACL_FILE", buf[:]); err == nil && kinds[1] != fstest.XFS {
+						t.Errorf("%s has XFS's own form of its ACL: %x", path, buf[:n])
+					}
+				}
+			}
+		})
 	}
 }

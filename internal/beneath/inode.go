@@ -2,7 +2,6 @@ package beneath
 
 import (
 	"errors"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -257,7 +256,7 @@ func (i *Inode) Listxattr() ([]string, error) {
 	if err != nil {
 		return nil, pathError("listxattr", i.name, err)
 	}
-	return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
+	return attrNames(buf[:n]), nil
 }
 
 func (i *Inode) do(op string, call func() error) error { return pathError(op, i.name, retry(call)) }

@@ -3,6 +3,7 @@ package beneath
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/pkg/xattr"
@@ -80,7 +81,7 @@ func (d *Dir) Listxattr(name string) ([]string, error) {
 			long = xattr.List
 		}
 		names, err := long(d.entry(name))
-		return names, xattrError("listxattr", name, err)
+		return slices.DeleteFunc(names, secondForm), xattrError("listxattr", name, err)
 	}
 	if err == unix.EOPNOTSUPP || err == nil && n == 0 {
 		return nil, nil
@@ -88,7 +89,18 @@ func (d *Dir) Listxattr(name string) ([]string, error) {
 	if err != nil {
 		return nil, pathError("listxattr", name, err)
 	}
-	return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
+	return attrNames(buf[:n]), nil
+}
+
+// attrNames parses what the kernel lists. XFS shows root each ACL a second time, in its own form: to copy that elsewhere
+// would leave an xattr that means nothing, and to remove it would remove the ACL, so it is left out.
+func attrNames(list []byte) []string {
+	names := strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
+	return slices.DeleteFunc(names, secondForm)
+}
+
+func secondForm(name string) bool {
+	return name == "trusted.SGI_ACL_FILE" || name == "trusted.SGI_ACL_DEFAULT"
 }
 
 func (d *Dir) listxattrInto(name string, buf []byte) (int, error) {

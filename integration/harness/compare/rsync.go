@@ -50,7 +50,7 @@ func rsyncArgs(a, b string, exclude []string) []string {
 	const uuid = "????????-????-????-????-????????????"
 	args := []string{
 		"-aHAXS", "--numeric-ids", "--checksum", "--modify-window=-1", "--delete", "--dry-run", "--itemize-changes",
-		"--exclude=/.georep", "--filter=-x system.*",
+		"--exclude=/.georep", "--filter=-x system.*", "--filter=-x trusted.SGI_ACL_*",
 	}
 	for _, space := range []string{"trusted", "user"} {
 		args = append(args,

@@ -104,7 +104,8 @@ func Xattrs(dir int, name string) (map[string]string, error) {
 	}
 	attrs := make(map[string]string)
 	for attr := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-		if attr == "" {
+		// XFS shows root each ACL a second time, in its own form.
+		if attr == "" || strings.HasPrefix(attr, "trusted.SGI_ACL_") {
 			continue
 		}
 		value, err := grow(func(b []byte) (int, error) { return unix.Lgetxattr(path, attr, b) })
