@@ -100,7 +100,7 @@ func newRunner(ctx context.Context, cfg Config, files volume.Files) (*runner, er
 	r := &runner{cfg: cfg, files: files, session: session, events: make(chan event)}
 	r.sink, r.logFile = newLog(files.Log, cfg.Console)
 	level, _ := zerolog.ParseLevel(opts.LogLevel) // checked by Options
-	r.log = zerolog.New(r.sink).Level(level).With().Timestamp().Str("from", "monitor").Logger()
+	r.log = zerolog.New(status.JSONWriter{W: r.sink}).Level(level).With().Timestamp().Str("from", "monitor").Logger()
 	r.machine = newMachine(firstStatus(session, files), cfg.pace, opts.RetryMax, rand.Float64)
 	if err := r.useMarker(ctx, opts); err != nil {
 		r.logFile.Close()

@@ -15,7 +15,7 @@ func WriteJSON(w io.Writer, list []Status) error {
 	if list == nil {
 		list = []Status{}
 	}
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(JSONWriter{w})
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(list)

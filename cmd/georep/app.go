@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"georep/status"
 	"georep/volume"
 )
 
@@ -115,7 +116,7 @@ func levelOr(level, other string) zerolog.Level {
 
 func (e *env) logWriter(format string) io.Writer {
 	if format == "json" || format == "" && !terminal(e.err) {
-		return e.err
+		return status.JSONWriter{W: e.err}
 	}
 	return zerolog.ConsoleWriter{Out: e.err, NoColor: !terminal(e.err)}
 }

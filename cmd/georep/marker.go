@@ -11,6 +11,7 @@ import (
 
 	"georep/internal/worker"
 	"georep/marker"
+	"georep/status"
 )
 
 // The marker's log: 10 MB and three older ones.
@@ -41,7 +42,7 @@ func (e *env) marker(c *cli.Context) error {
 	}
 	file := &lumberjack.Logger{Filename: files.MarkerLog, MaxSize: logMegabytes, MaxBackups: logBackups}
 	defer file.Close()
-	log := zerolog.New(file).Level(levelOr(globals(c).String("log-level"), "info")).With().Timestamp().Logger()
+	log := zerolog.New(status.JSONWriter{W: file}).Level(levelOr(globals(c).String("log-level"), "info")).With().Timestamp().Logger()
 	o, err := worker.MarkerOptions(s, v, log)
 	if err != nil {
 		return err

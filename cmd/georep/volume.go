@@ -112,7 +112,7 @@ func (e *env) volumeDelete(c *cli.Context) error {
 }
 
 func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(status.JSONWriter{W: w})
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }

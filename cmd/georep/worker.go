@@ -8,6 +8,7 @@ import (
 
 	"georep/internal/worker"
 	"georep/monitor/report"
+	"georep/status"
 )
 
 func (e *env) workerCommand() *cli.Command {
@@ -37,7 +38,7 @@ func (e *env) worker(c *cli.Context) error {
 		return err
 	}
 	defer fd.Close()
-	log := zerolog.New(e.err).Level(levelOr(o.LogLevel, "info")).With().Timestamp().Str("from", "worker").Logger()
+	log := zerolog.New(status.JSONWriter{W: e.err}).Level(levelOr(o.LogLevel, "info")).With().Timestamp().Str("from", "worker").Logger()
 	cfg := worker.Config{Store: t.store, Session: s, Volume: v, Version: version(), Logger: log}
 	if err := worker.Run(c.Context, cfg, os.Stdin, report.NewWriter(fd)); err != nil {
 		log.Error().Err(err).Msg("the worker ends")
