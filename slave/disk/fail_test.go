@@ -189,7 +189,7 @@ func sane(f *slavetest.Fixture, finished bool) {
 }
 
 func TestFailTheNth(t *testing.T) {
-	for _, errno := range []error{unix.EIO, unix.ENOSPC} {
+	for _, errno := range []error{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EACCES, unix.EROFS, unix.EMFILE} {
 		for _, forever := range []bool{false, true} {
 			t.Run(fmt.Sprint(errno, forever), func(t *testing.T) { failTheNth(t, errno, forever) })
 		}
