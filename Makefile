@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench bench-syscalls soak moves-soak storms fuzz
+.PHONY: build test race lint demo bench bench-syscalls soak moves-soak storms powercuts fuzz
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -52,6 +52,10 @@ moves-soak:
 # Bursts, trees that go, archives and checkouts at full size.
 storms:
 	GEOREP_STORM=100000 go test -count=1 -timeout 60m -v -run 'TestStorms|TestCheckouts' ./integration
+
+# 200 power cuts of the slave, on three file systems, with and without a write cache in the device.
+powercuts:
+	GEOREP_POWER_CUTS=200 go test -count=1 -timeout 180m -v -run TestPowerCuts ./integration
 
 # Each fuzz target for a minute.
 fuzz:
