@@ -48,6 +48,7 @@ func (w *crawl) leave(n *node) {
 	var chain []*node
 	if len(tasks) > 0 && w.alone(n, len(tasks)) {
 		chain = w.toRoot(n, same && !slices.ContainsFunc(tasks, task.unsettles))
+		n.handed = len(chain) > 0
 	}
 	w.mu.Unlock()
 	if len(tasks) > 0 {
@@ -81,11 +82,28 @@ func (w *crawl) toRoot(n *node, rootToo bool) []*node {
 	return slices.DeleteFunc(chain, func(c *node) bool { return c.skip })
 }
 
-// submit sends tasks, and behind them what finishes the nodes of chain.
+// visited ends a visit, unless its end was handed to the operations that it sent: these may have come back already, with
+// the finish of the node among them, and nothing of it may be counted twice.
+func (w *crawl) visited(n *node) {
+	w.mu.Lock()
+	handed := n.handed
+	n.handed = false
+	w.mu.Unlock()
+	if !handed {
+		w.ownDone(n, 1)
+	}
+}
+
+// submit sends tasks, and behind them what finishes the nodes of chain. Where there is a chain the end of the visit counts
+// with the tasks.
 func (w *crawl) submit(n *node, tasks []task, chain []*node) {
 	ops := make([]slave.Op, 0, len(tasks)+len(chain))
 	for i := range tasks {
 		ops = append(ops, tasks[i].op)
+	}
+	own := len(tasks)
+	if len(chain) > 0 {
+		own++
 	}
 	for _, c := range chain {
 		ops = append(ops, c.finish)
@@ -98,20 +116,20 @@ func (w *crawl) submit(n *node, tasks []task, chain []*node) {
 			failed = failed || r.Err != nil
 		}
 		if failed || len(chain) == 0 {
-			w.opsDone(n, len(tasks))
-			return
+			w.ownDone(n, own)
+		} else {
+			w.allDone(n, own, chain, results[len(tasks):])
 		}
-		w.allDone(n, len(tasks), chain, results[len(tasks):])
+		w.ended(len(tasks))
 	})
 }
 
-// allDone counts the ends of operations and of the nodes that were finished behind them.
-func (w *crawl) allDone(n *node, ops int, chain []*node, results []slave.Result) {
+// allDone counts the ends of a node's last operations and of the nodes that were finished behind them.
+func (w *crawl) allDone(n *node, own int, chain []*node, results []slave.Result) {
 	w.mu.Lock()
-	n.own -= ops
+	n.own -= own
 	w.closeDir(n)
 	w.mu.Unlock()
-	w.ended(ops)
 	for i, c := range chain {
 		w.finishResult(c, results[i])
 	}

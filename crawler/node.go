@@ -79,6 +79,8 @@ type node struct {
 	upto  xtime.Time      // the stamp, if nothing is owed
 	keeps bool            // what is sent stays in kept until the visit ends; both under crawl.mu
 	kept  []task
+	// handed tells that the end of the visit counts with the operations that it sent (behind.go); under crawl.mu.
+	handed bool
 
 	dir    *directory // open while operations need it
 	finish slave.Op   // ready once the directory was read

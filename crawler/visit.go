@@ -65,7 +65,7 @@ func (w *crawl) survey(nodes []*node) ([]slave.DirState, error) {
 // visit reads one directory of the master, or the next part of it, and submits what the plan says.
 func (w *crawl) visit(n *node, state *slave.DirState) {
 	w.beginVisit(n)
-	defer w.ownDone(n, 1)
+	defer w.visited(n)
 	d := w.enter(n)
 	if d == nil {
 		return
