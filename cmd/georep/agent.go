@@ -82,6 +82,13 @@ func (o *opener) open(h agent.Hello) (slave.Tree, error) {
 		// A registered directory that is missing was unmounted or removed; an empty one in its place would take all again.
 		options.Path, options.Create = v.Path, false
 	}
+	if h.Aside {
+		aside, err := disk.OpenAside(options)
+		if err != nil {
+			return nil, err
+		}
+		return aside, nil
+	}
 	tree, err := disk.Open(options)
 	if err != nil {
 		return nil, err // not tree, which would be no nil interface

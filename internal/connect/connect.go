@@ -33,6 +33,8 @@ type Config struct {
 	Session volume.Session
 	Volume  volume.Volume // the master
 	Force   bool          // take a slave that is not empty or belongs to another master
+	// Aside opens the slave beside the session's worker, to be examined: the Tree is a slave.Examiner.
+	Aside   bool
 	Version string
 	Logger  zerolog.Logger
 	// Wire counts the bytes that cross the connection, both ways.
@@ -50,10 +52,13 @@ func Slave(ctx context.Context, c Config) (slave.Tree, error) {
 		return nil, err
 	}
 	var tree slave.Tree
-	if c.Session.Slave.Local() {
+	switch {
+	case c.Session.Slave.Local() && c.Aside:
+		tree, err = c.aside(ids)
+	case c.Session.Slave.Local():
 		tree, err = disk.Open(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
 			Force: c.Force, Create: true, Logger: c.Logger, Version: c.Version})
-	} else {
+	default:
 		tree, err = c.remote(ctx, options, ids)
 	}
 	if err != nil {
@@ -62,6 +67,16 @@ func Slave(ctx context.Context, c Config) (slave.Tree, error) {
 	if err := apart(c.Volume.Path, tree.Info()); err != nil {
 		tree.Close()
 		return nil, err
+	}
+	return tree, nil
+}
+
+// aside opens a directory of this host to be examined.
+func (c *Config) aside(ids uuids) (slave.Tree, error) {
+	tree, err := disk.OpenAside(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
+		Logger: c.Logger, Version: c.Version})
+	if err != nil {
+		return nil, err // not tree, which would be no nil interface
 	}
 	return tree, nil
 }
@@ -145,7 +160,10 @@ func quote(s string) string {
 func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
 	hello := agent.Hello{Version: c.Version, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
-		Force: c.Force, Create: true}
+		Force: c.Force && !c.Aside, Create: !c.Aside, Aside: c.Aside}
+	if c.Aside {
+		streams = 1
+	}
 	hello.Mode, hello.Squeezed = modes[o.Compression], o.Compression != "off"
 	live, end := context.WithCancel(context.Background()) // of the whole session
 	limit := bandwidth.NewLimit(live, o.BWLimit)

@@ -124,3 +124,36 @@ func openDisk(t *testing.T) agent.Opener {
 
 // A directory's tree stages, and the agent must notice.
 var _ agent.Stager = (*disk.Tree)(nil)
+
+// TestContractAside runs the suite of a slave aside behind both ends of the protocol.
+func TestContractAside(t *testing.T) {
+	open := func(t *testing.T) (slave.Tree, string) { return openGroup(t, 1) }
+	slavetest.RunAside(t, open, func(t *testing.T, root string) slave.Tree {
+		here, there := net.Pipe()
+		served := make(chan error, 1)
+		go func() {
+			served <- agent.Serve(context.Background(), there, "test", func(h agent.Hello) (slave.Tree, error) {
+				if !h.Aside {
+					return nil, errors.New("not aside")
+				}
+				return disk.OpenAside(disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Version: h.Version,
+					Logger: zerolog.New(zerolog.NewTestWriter(t))})
+			})
+		}()
+		client, err := agent.Dial(context.Background(), here, agent.Hello{Version: "test", Master: xtime.UUID{1},
+			Session: xtime.UUID{2}, Path: root, Aside: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close(); <-served })
+		return client
+	})
+}
+
+// TestOnlyASessionAsideExamines: a worker's session may not take records back behind its own committer.
+func TestOnlyASessionAsideExamines(t *testing.T) {
+	tree, _ := openGroup(t, 1)
+	if _, err := tree.(slave.Examiner).Distrust(context.Background(), []string{""}); err == nil {
+		t.Fatal("it took records back")
+	}
+}

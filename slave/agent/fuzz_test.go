@@ -73,11 +73,14 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(appendWelcome(nil, &welcome{info: info, token: Token{1}, noMore: errOneStream}))
 	hello := testHello()
 	f.Add(appendHello(nil, &hello))
+	hello.Aside = true
+	f.Add(appendHello(nil, &hello))
+	f.Add(appendDetail(nil, slave.Detail{EntryState: slave.EntryState{Kind: slave.Symlink, Target: "t"}, Ino: 1 << 40}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, get := range []func(*decoder){
 			func(d *decoder) { d.result() }, func(d *decoder) { d.found() }, func(d *decoder) { d.hash() },
 			func(d *decoder) { d.group() }, func(d *decoder) { d.info() }, func(d *decoder) { d.hello() },
-			func(d *decoder) { d.welcome() }, func(d *decoder) { d.piece() },
+			func(d *decoder) { d.welcome() }, func(d *decoder) { d.detail() }, func(d *decoder) { d.piece() },
 			func(d *decoder) { d.contentEnd() }, func(d *decoder) { d.query() },
 			func(d *decoder) {
 				var states []slave.DirState
@@ -158,7 +161,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(appendFrame(nil, head{kind: frameSurvey, id: 3}, func(b []byte) []byte {
 		return appendQuery(b, slave.Query{Path: "x", ByName: true, Names: []string{"a", "b\xff"}})
 	}), true)
-	for kind := frameSurvey; kind <= frameAbort; kind++ {
+	for kind := frameSurvey; kind <= frameDistrust; kind++ {
 		f.Add(appendFrame(nil, head{kind: kind, id: 1}, func(b []byte) []byte { return append(b, 1) }), true)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, stage bool) {

@@ -31,6 +31,9 @@ type Hello struct {
 	// says, which the server need not know.
 	Squeezed bool
 	Mode     squeeze.Mode
+	// Aside opens the slave beside the session's own worker, to be examined (slave.Examiner). A server that does not know
+	// this ends the session: it must not take the slave's lock in its place.
+	Aside bool
 }
 
 // Token is the secret of a session that lets streams join it: the server makes it and tells it in the Welcome to stream
@@ -41,6 +44,7 @@ const (
 	helloForce    = 1
 	helloCreate   = 2
 	helloSqueezed = 4
+	helloAside    = 8
 )
 
 // appendHello encodes a Hello that has passed its check.
@@ -48,7 +52,7 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = appendStr(b, h.Version)
 	b = append(append(b, h.Master[:]...), h.Session[:]...)
 	b = appendStr(appendStr(b, h.Volume), h.Path)
-	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed))
+	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed)|bit(h.Aside, helloAside))
 	b = append(b, 0) // capabilities asked for
 	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
 }
@@ -58,8 +62,9 @@ func (d *decoder) hello() (h Hello) {
 	h.Version = printable(d.str(maxVersion))
 	h.Master, h.Session = d.id16(), d.id16()
 	h.Volume, h.Path = d.str(maxName), d.str(maxPath)
-	bits := d.bits(helloForce | helloCreate | helloSqueezed)
+	bits := d.bits(helloForce | helloCreate | helloSqueezed | helloAside)
 	h.Force, h.Create, h.Squeezed = bits&helloForce != 0, bits&helloCreate != 0, bits&helloSqueezed != 0
+	h.Aside = bits&helloAside != 0
 	d.uvarint(math.MaxUint64) // capabilities that this end does not know are not granted, which is no error
 	h.Stream, h.Token = uint32(d.uvarint(MaxStreams-1)), d.id16()
 	if d.err == nil {
@@ -75,6 +80,9 @@ func (h *Hello) check() error {
 	}
 	if h.Master.IsZero() || h.Session.IsZero() {
 		return malformed("the hello lacks the uuid of the master or of the session")
+	}
+	if h.Aside && (h.Force || h.Create || h.Stream > 0) {
+		return malformed("a hello aside that would make or take something, or joins a session")
 	}
 	if h.Stream >= MaxStreams || h.Stream > 0 && h.Token == (Token{}) {
 		return malformed("the hello of stream %d lacks its token, or there is no such stream", h.Stream)

@@ -67,6 +67,10 @@ func (s *server) request(f frame) (func(*answer) error, error) {
 		run = s.sums(d.sumsQuery())
 	case frameWrite:
 		run = s.writeSegment(d)
+	case frameExamine:
+		run = s.examine(list(d, (*decoder).path))
+	case frameDistrust:
+		run = s.distrust(list(d, (*decoder).path))
 	default:
 		return nil, malformed("a frame of kind %d out of place", f.kind)
 	}

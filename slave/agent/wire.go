@@ -29,32 +29,36 @@ const (
 	frameAlive   frameKind = 4
 	frameBye     frameKind = 5
 
-	frameSurvey frameKind = 16
-	frameFind   frameKind = 17
-	frameHash   frameKind = 18
-	frameBatch  frameKind = 19
-	frameGroups frameKind = 20
-	frameCount  frameKind = 21
-	frameClean  frameKind = 22
-	frameCancel frameKind = 23
-	frameData   frameKind = 24
-	frameEnd    frameKind = 25
-	frameAbort  frameKind = 26
-	frameBegin  frameKind = 27
-	frameSign   frameKind = 28
-	frameWrite  frameKind = 29
+	frameSurvey   frameKind = 16
+	frameFind     frameKind = 17
+	frameHash     frameKind = 18
+	frameBatch    frameKind = 19
+	frameGroups   frameKind = 20
+	frameCount    frameKind = 21
+	frameClean    frameKind = 22
+	frameCancel   frameKind = 23
+	frameData     frameKind = 24
+	frameEnd      frameKind = 25
+	frameAbort    frameKind = 26
+	frameBegin    frameKind = 27
+	frameSign     frameKind = 28
+	frameWrite    frameKind = 29
+	frameExamine  frameKind = 30
+	frameDistrust frameKind = 31
 
-	frameStates  frameKind = 32
-	frameFound   frameKind = 33
-	frameSums    frameKind = 34
-	frameResults frameKind = 35
-	frameGrouped frameKind = 36
-	frameCounted frameKind = 37
-	frameCleaned frameKind = 38
-	frameFailure frameKind = 39
-	frameBegun   frameKind = 40
-	frameSigned  frameKind = 41
-	frameWritten frameKind = 42
+	frameStates     frameKind = 32
+	frameFound      frameKind = 33
+	frameSums       frameKind = 34
+	frameResults    frameKind = 35
+	frameGrouped    frameKind = 36
+	frameCounted    frameKind = 37
+	frameCleaned    frameKind = 38
+	frameFailure    frameKind = 39
+	frameBegun      frameKind = 40
+	frameSigned     frameKind = 41
+	frameWritten    frameKind = 42
+	frameExamined   frameKind = 43
+	frameDistrusted frameKind = 44
 )
 
 // head is what stands before a frame's body.

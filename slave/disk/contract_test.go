@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,5 +87,41 @@ func TestContractAsNobody(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func TestContractAside(t *testing.T) {
+	slavetest.RunAside(t, opener(t.TempDir()), func(t *testing.T, root string) slave.Tree {
+		aside, err := OpenAside(testOptions(t, root))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { aside.Close() })
+		return aside
+	})
+}
+
+// TestAsideOfNobody: what is not this master's copy cannot be examined, and nothing is made of it.
+func TestAsideOfNobody(t *testing.T) {
+	root := t.TempDir()
+	if _, err := OpenAside(testOptions(t, root)); !errors.Is(err, slave.ErrUnfit) {
+		t.Errorf("an empty directory: %v", err)
+	}
+	if list, _ := os.ReadDir(root); len(list) > 0 {
+		t.Errorf("%v was made", list)
+	}
+	tree, err := Open(testOptions(t, root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	other := testOptions(t, root)
+	other.Master, other.Force = xtime.UUID{9}, true
+	if _, err := OpenAside(other); !errors.Is(err, slave.ErrForeign) {
+		t.Errorf("another master's: %v", err)
+	}
+	other = testOptions(t, root+"/none")
+	if _, err := OpenAside(other); !errors.Is(err, slave.ErrNoVolume) {
+		t.Errorf("none: %v", err)
 	}
 }

@@ -84,12 +84,7 @@ func Open(o Options) (*Tree, error) { return open(o, nil) }
 
 // open is Open with a hook before each change to the file system.
 func open(o Options, hook func(op, name string) error) (*Tree, error) {
-	t := &Tree{
-		log: o.Logger, root: os.Geteuid() == 0, prefix: rand.Text()[:8], sys: sys{hook: hook},
-		hashing: make(chan struct{}, 2), closing: make(chan struct{}), finished: make(chan struct{}),
-	}
-	t.queue.init()
-	t.uploads.open = map[xtime.GFID]*upload{}
+	t := newTree(o, hook)
 	if err := t.setup(o); err != nil {
 		t.release()
 		return nil, err
@@ -99,6 +94,17 @@ func open(o Options, hook func(op, name string) error) (*Tree, error) {
 		t.runCommitter()
 	}()
 	return t, nil
+}
+
+// newTree makes a Tree that has opened nothing yet.
+func newTree(o Options, hook func(op, name string) error) *Tree {
+	t := &Tree{
+		log: o.Logger, root: os.Geteuid() == 0, prefix: rand.Text()[:8], sys: sys{hook: hook},
+		hashing: make(chan struct{}, 2), closing: make(chan struct{}), finished: make(chan struct{}),
+	}
+	t.queue.init()
+	t.uploads.open = map[xtime.GFID]*upload{}
+	return t
 }
 
 // setup does all of Open but start the committer. What can be refused without a trace is refused before anything is
@@ -158,7 +164,9 @@ func (t *Tree) Close() error {
 		for _, tk := range t.queue.abandon() {
 			t.dropAll(tk)
 		}
-		t.lock.Close()
+		if t.lock != nil {
+			t.lock.Close()
+		}
 		t.leave()
 	})
 	return nil

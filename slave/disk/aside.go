@@ -1,0 +1,257 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// Aside is a slave that is open beside the session's own agent, to be examined. It takes no lock, makes nothing, and
+// changes nothing but the records that Distrust takes back. It implements slave.Tree, so that an agent can serve it, and
+// slave.Examiner; what would change the tree gives slave.ErrAside, which ends the session.
+type Aside struct{ t *Tree }
+
+var (
+	_ slave.Tree     = (*Aside)(nil)
+	_ slave.Examiner = (*Aside)(nil)
+)
+
+// OpenAside opens the slave at o.Path, which must be o.Master's already; Force and Create do not count. The errors are
+// those of Open.
+func OpenAside(o Options) (*Aside, error) {
+	t := newTree(o, nil)
+	close(t.finished) // there is no committer
+	if err := t.setupAside(o); err != nil {
+		t.release()
+		return nil, err
+	}
+	return &Aside{t}, nil
+}
+
+// setupAside does what setup does, without a trace.
+func (t *Tree) setupAside(o Options) error {
+	o.Create, o.Force = false, false
+	if err := t.openRoot(o); err != nil {
+		return err
+	}
+	if err := t.checkOwner(o); err != nil {
+		return err
+	}
+	ns, err := t.recordedNamespace(o)
+	if err != nil {
+		return err
+	}
+	t.names = xtime.NamesFor(ns, o.Master)
+	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: o.Path,
+		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()}}
+	if abs, err := filepath.Abs(o.Path); err == nil {
+		t.info.Path = abs
+	}
+	t.root = true // modes are not lifted to look at what is closed to us
+	return nil
+}
+
+// recordedNamespace finds where the records are: the root has had one since the first crawl.
+func (t *Tree) recordedNamespace(o Options) (xtime.Namespace, error) {
+	for _, ns := range []xtime.Namespace{xtime.Trusted, xtime.User} {
+		names := xtime.NamesFor(ns, o.Master)
+		g, err := t.dir.RecordedGFID("", &names)
+		if err != nil {
+			return "", fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+		}
+		if !g.IsZero() {
+			return ns, nil
+		}
+	}
+	return "", fmt.Errorf("slave %s: %w: it has no record of the master yet; start or sync the session first", o.Path,
+		slave.ErrUnfit)
+}
+
+// Info tells what was found when the slave was opened. What is parked is not counted.
+func (a *Aside) Info() slave.Info { return a.t.Info() }
+
+// Survey is the Tree's.
+func (a *Aside) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	return a.t.Survey(ctx, queries)
+}
+
+// Hash is the Tree's.
+func (a *Aside) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
+	return a.t.Hash(ctx, paths)
+}
+
+// Count is the Tree's.
+func (a *Aside) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
+	return a.t.Count(ctx, paths, limit)
+}
+
+// Find is refused.
+func (a *Aside) Find(context.Context, []xtime.GFID) ([]slave.Found, error) {
+	return nil, slave.ErrAside
+}
+
+// Groups is refused.
+func (a *Aside) Groups(context.Context, int) ([]slave.Group, error) { return nil, slave.ErrAside }
+
+// Apply is refused.
+func (a *Aside) Apply(context.Context, *slave.Batch) ([]slave.Result, error) {
+	return nil, slave.ErrAside
+}
+
+// Begin is refused.
+func (a *Aside) Begin(context.Context, *slave.Upload) (slave.UploadState, error) {
+	return slave.UploadState{}, slave.ErrAside
+}
+
+// Sums is refused.
+func (a *Aside) Sums(context.Context, slave.SumsQuery, func(int64, []byte) error) (slave.Result, error) {
+	return slave.Result{}, slave.ErrAside
+}
+
+// Write is refused.
+func (a *Aside) Write(context.Context, *slave.Segment) (slave.Result, error) {
+	return slave.Result{}, slave.ErrAside
+}
+
+// Clean is refused.
+func (a *Aside) Clean(context.Context, int64) error { return slave.ErrAside }
+
+// Close closes the slave. It is idempotent.
+func (a *Aside) Close() error { return a.t.Close() }
+
+// Examine tells all there is to each entry.
+func (a *Aside) Examine(ctx context.Context, paths []string) ([]slave.Detail, error) {
+	return each(ctx, a.t, paths, a.examine)
+}
+
+// Distrust takes records back.
+func (a *Aside) Distrust(ctx context.Context, paths []string) ([]slave.Result, error) {
+	return each(ctx, a.t, paths, func(path string) slave.Result {
+		return slave.Result{Err: trouble("distrust", path, a.distrust(path))}
+	})
+}
+
+// each answers for one path after the other, until ctx or the slave ends.
+func each[A any](ctx context.Context, t *Tree, paths []string, answer func(string) A) ([]A, error) {
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	all := make([]A, len(paths))
+	for i, path := range paths {
+		if err := t.live(ctx); err != nil {
+			return nil, err
+		}
+		all[i] = answer(path)
+	}
+	return all, nil
+}
+
+func (a *Aside) examine(path string) (d slave.Detail) {
+	err := slave.ErrInvalid
+	if path == "" || allowed(path) {
+		d, err = a.detail(path)
+	}
+	if err != nil {
+		return slave.Detail{Err: trouble("examine", path, err)}
+	}
+	return d
+}
+
+// detail reads one entry. What it reads of an entry that is replaced meanwhile may be of both.
+func (a *Aside) detail(path string) (d slave.Detail, err error) {
+	p, done, err := a.place(path)
+	if err != nil {
+		return d, err
+	}
+	defer done()
+	if d.EntryState, err = a.t.entryState(p); err != nil {
+		return d, err
+	}
+	if d.Kind == slave.Symlink {
+		if d.Target, err = p.dir.Readlink(p.name); err != nil {
+			return d, err
+		}
+	}
+	st, err := p.dir.Stat(p.name)
+	if err != nil {
+		return d, err
+	}
+	d.Name, d.Ino = "", st.Ino
+	list, err := replicated(p)
+	d.Xattrs, d.ACL = slave.DigestXattrs(list, a.t.info.Root)
+	return d, err
+}
+
+// place opens the directory of an entry; the root is its own.
+func (a *Aside) place(path string) (place, func(), error) {
+	dir, name := beneath.Split(path)
+	d, err := a.t.openDir(dir)
+	if err != nil {
+		return place{}, nil, err
+	}
+	return place{d, name}, func() { d.Close() }, nil
+}
+
+// replicated reads the xattrs of an entry that belong to it and not to us.
+func replicated(p place) (list []slave.Xattr, err error) {
+	names, err := p.dir.Listxattr(p.name)
+	for _, name := range names {
+		if xtime.Own(name) {
+			continue
+		}
+		value, err := p.dir.Getxattr(p.name, name)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, slave.Xattr{Name: name, Value: value})
+	}
+	return list, err
+}
+
+// distrust takes the xtime off an entry and off all that is above it. What is not there needs nothing.
+func (a *Aside) distrust(path string) error {
+	if path != "" && !allowed(path) {
+		return slave.ErrInvalid
+	}
+	for {
+		if err := a.takeXtime(path); err != nil && !absent(err) {
+			return err
+		}
+		if path == "" {
+			return nil
+		}
+		path, _ = beneath.Split(path)
+	}
+}
+
+func (a *Aside) takeXtime(path string) error {
+	p, done, err := a.place(path)
+	if err != nil {
+		return err
+	}
+	defer done()
+	st, err := p.dir.Stat(p.name)
+	if err != nil {
+		return err
+	}
+	if !slave.KindOf(st.Mode).CarriesRecord(a.t.names.Namespace) {
+		return nil
+	}
+	err = p.dir.Removexattr(p.name, a.t.names.Xtime)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

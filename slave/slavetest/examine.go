@@ -1,0 +1,135 @@
+package slavetest
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"georep/slave"
+)
+
+// AsideOpener opens a slave aside, whose root another one has open.
+type AsideOpener func(t *testing.T, root string) slave.Tree
+
+// RunAside runs the suite of what a slave that was opened aside must do, beside the one that open gives.
+func RunAside(t *testing.T, open Opener, aside AsideOpener) {
+	for name, run := range map[string]func(*Fixture, slave.Tree){
+		"all of an entry":           examineEntries,
+		"no way out":                examineNoWayOut,
+		"records are taken back":    distrust,
+		"the tree is left as it is": asideRefuses,
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree, root := open(t)
+			f := &Fixture{T: t, Tree: tree, Root: root}
+			f.Must(Put("first", Rec(90, 1), "x"), slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: "", Stamp: true,
+				Meta: slave.Meta{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}, Record: Rec(1, 9), Pass: 1})
+			other := aside(t, root)
+			if got, want := other.Info(), tree.Info(); got.Namespace != want.Namespace || got.Root != want.Root || got.Path != want.Path {
+				t.Fatalf("%+v, want as %+v", got, want)
+			}
+			run(f, other)
+		})
+	}
+}
+
+func (f *Fixture) examine(tree slave.Tree, paths ...string) []slave.Detail {
+	f.Helper()
+	all, err := tree.(slave.Examiner).Examine(context.Background(), paths)
+	if err != nil || len(all) != len(paths) {
+		f.Fatalf("examine: %d of %d, %v", len(all), len(paths), err)
+	}
+	return all
+}
+
+func examineEntries(f *Fixture, aside slave.Tree) {
+	op := Put("d/a", Rec(3, 7), "12345")
+	op.Meta.Xattrs = []slave.Xattr{{Name: "user.b", Value: []byte("2")}, {Name: "user.a", Value: []byte("1")}}
+	f.Must(Mkdir("d", Rec(2, 0)), op)
+	for _, err := range []error{os.Link(f.Path("d/a"), f.Path("b")), os.Symlink("where", f.Path("l")),
+		os.WriteFile(f.Path("c"), nil, 0o600), unix.Setxattr(f.Path("c"), "user.ab", []byte("12"), 0)} {
+		if err != nil {
+			f.Fatal(err)
+		}
+	}
+	all := f.examine(aside, "d/a", "b", "l", "c", "", "none")
+	a := all[0]
+	want, _ := slave.DigestXattrs([]slave.Xattr{op.Meta.Xattrs[1], op.Meta.Xattrs[0]}, true)
+	if a.Kind != slave.File || a.Record != op.Record || a.Size != 5 || a.Nlink != 2 || a.Mtime != op.Meta.Mtime ||
+		a.Mode != op.Meta.Mode || a.Xattrs != want || a.ACL != [slave.HashSize]byte{} || a.Err != nil {
+		f.Fatalf("%+v", a)
+	}
+	if all[1] != a || a.Ino == 0 {
+		f.Fatalf("another name of it: %+v, want %+v", all[1], a)
+	}
+	if l := all[2]; l.Kind != slave.Symlink || l.Target != "where" || l.Ino == a.Ino {
+		f.Fatalf("%+v", l)
+	}
+	if all[3].Xattrs == a.Xattrs || all[3].Xattrs == ([slave.HashSize]byte{}) {
+		f.Fatal("other xattrs, same digest")
+	}
+	if root := all[4]; root.Kind != slave.Dir || root.Record.GFID != Rec(1, 9).GFID || root.Err != nil {
+		f.Fatalf("%+v", root)
+	}
+	if !errors.Is(all[5].Err, fs.ErrNotExist) {
+		f.Fatalf("%+v", all[5])
+	}
+	if err := unix.Setxattr(f.Path("d/a"), "user.a", []byte("3"), 0); err != nil {
+		f.Fatal(err)
+	}
+	if again := f.examine(aside, "d/a")[0]; again.Xattrs == a.Xattrs {
+		f.Fatal("an xattr changed, and the digest did not")
+	}
+}
+
+func examineNoWayOut(f *Fixture, aside slave.Tree) {
+	if err := os.Symlink("/etc", f.Path("out")); err != nil {
+		f.Fatal(err)
+	}
+	paths := []string{"..", "/etc", "a/../../x", "out/passwd", ".georep/owner", ".georep", "a\x00b", strings.Repeat("n", 300)}
+	for i, d := range f.examine(aside, paths...) {
+		var pe *slave.PathError
+		if !errors.As(d.Err, &pe) || pe.Path != paths[i] {
+			f.Errorf("%q: %+v", paths[i], d)
+		}
+	}
+	results, err := aside.(slave.Examiner).Distrust(context.Background(), []string{"..", ".georep/owner"})
+	if err != nil || !errors.Is(results[0].Err, slave.ErrInvalid) || !errors.Is(results[1].Err, slave.ErrInvalid) {
+		f.Fatalf("%+v, %v", results, err)
+	}
+}
+
+func distrust(f *Fixture, aside slave.Tree) {
+	f.Must(Mkdir("d", Rec(2, 0)), Mkdir("d/e", Rec(3, 0)), Mkdir("s", Rec(4, 0)), Put("d/e/f", Rec(5, 7), "x"),
+		Put("d/e/g", Rec(6, 7), "y"))
+	finish := func(path string, n int) slave.Op {
+		return slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: path, Stamp: true, Record: Rec(n, 8), Pass: 2,
+			Meta: slave.Meta{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}}
+	}
+	f.Must(finish("d/e", 3), finish("d", 2), finish("s", 4), finish("", 1))
+	results, err := aside.(slave.Examiner).Distrust(context.Background(), []string{"d/e/f", "d/none/at/all"})
+	if err != nil || results[0].Err != nil || results[1].Err != nil {
+		f.Fatalf("%+v, %v", results, err)
+	}
+	all := f.examine(aside, "d/e/f", "d/e", "d", "", "d/e/g", "s")
+	for i, want := range []slave.Record{Rec(5, 0), Rec(3, 0), Rec(2, 0), Rec(1, 0), Rec(6, 7), Rec(4, 8)} {
+		if all[i].Record != want {
+			f.Errorf("%d: on record %+v, want %+v", i, all[i].Record, want)
+		}
+	}
+}
+
+func asideRefuses(f *Fixture, aside slave.Tree) {
+	if _, err := aside.Apply(context.Background(), &slave.Batch{Ops: []slave.Op{Mkdir("made", Rec(2, 0))}}); err == nil {
+		f.Fatal("a slave that was opened aside took a batch")
+	}
+	if _, err := os.Lstat(f.Path("made")); !errors.Is(err, fs.ErrNotExist) {
+		f.Fatalf("it made something: %v", err)
+	}
+	f.Must(Mkdir("d", Rec(2, 0))) // the other one is not disturbed
+}
