@@ -93,7 +93,8 @@ func Status(store *volume.Store, s volume.Session) (status.Status, error) {
 }
 
 // Reload makes the monitor read the session again, after its Paused or its configuration was saved: it pauses or resumes
-// the worker, or restarts it with the new configuration. It does not wait for that. ErrNotRunning where none runs.
+// the worker, or restarts it with the new configuration; where nothing has changed it makes the worker look at its slave
+// again. It does not wait for that. ErrNotRunning where none runs.
 func Reload(store *volume.Store, s volume.Session) error {
 	return signalMonitor(store.Files(s.Master, s.Slave), reloadSignal)
 }

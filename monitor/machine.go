@@ -277,6 +277,8 @@ func (m *machine) reloadUp(now time.Time, ev reload, was bool) []action {
 		return []action{{do: tell, verb: report.Pause}}
 	case was && !m.paused:
 		return []action{{do: tell, verb: report.Resume}}
+	case !m.paused:
+		return []action{{do: tell, verb: report.Look}}
 	}
 	return nil
 }

@@ -38,7 +38,8 @@ func newApp(e *env) *cli.App {
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return asUsage(err) },
 		Commands: leaves(
 			e.volumeCommand(), e.createCommand(), e.startCommand(), e.stopCommand(), e.pauseCommand(), e.resumeCommand(),
-			e.syncCommand(), e.restoreCommand(), e.statusCommand(), e.configCommand(), e.deleteCommand(), e.demoCommand(),
+			e.syncCommand(), e.verifyCommand(), e.restoreCommand(), e.statusCommand(), e.configCommand(), e.deleteCommand(),
+			e.demoCommand(),
 			e.agentCommand(), e.markerCommand(), e.workerCommand(), e.monitorCommand(),
 		),
 	}

@@ -30,6 +30,16 @@ func (g *gate) set(paused bool) {
 	}
 }
 
+// again ends what runs, so that it begins anew: with a look at the slave's root, whose stamp may have been taken off.
+func (g *gate) again() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.paused {
+		close(g.change)
+		g.change = make(chan struct{})
+	}
+}
+
 func (g *gate) state() (paused bool, change <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -44,14 +54,16 @@ func (g *gate) obey(stop func()) func(report.Command) {
 			g.set(true)
 		case report.Resume:
 			g.set(false)
+		case report.Look:
+			g.again()
 		case report.Stop:
 			stop()
 		}
 	}
 }
 
-// run waits while the session is paused, then runs work until it ends or the session is paused again; then the error is
-// errPaused.
+// run waits while the session is paused, then runs work until it ends, or the session is paused or to begin anew; then the
+// error is errPaused.
 func (g *gate) run(ctx context.Context, work func(context.Context) error) error {
 	paused, change := g.state()
 	if paused {

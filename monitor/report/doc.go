@@ -60,6 +60,7 @@ type Verb string
 
 // The verbs. Unknown ones are to be ignored.
 const (
+	Look   Verb = "look"   // begin anew, with a look at the slave: its stamps may have been taken off
 	Pause  Verb = "pause"  // ship and purge nothing until Resume, keep the connection if it costs nothing
 	Resume Verb = "resume" // go on
 	Stop   Verb = "stop"   // end soon, as SIGTERM asks too

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"georep/crawler"
+	"georep/internal/worker"
+	"georep/monitor"
+	"georep/status"
+	"georep/volume"
+)
+
+// Bounds of a repair.
+const (
+	repairRounds = 5      // a stamp that was on its way may hide what was taken back
+	maxRepaired  = 10_000 // differences remembered to be repaired in one run
+)
+
+func (e *env) verifyCommand() *cli.Command {
+	return &cli.Command{Name: "verify", ArgsUsage: "MASTER SLAVE [PATH]", Action: e.verify,
+		Usage: "compare both sides in full, by hash; also while the session runs",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "repair", Usage: "have what differs compared and mended by the session, or by a sync if none runs"},
+			&cli.BoolFlag{Name: "json", Usage: "one JSON object"},
+		}}
+}
+
+// difference is one on standard output.
+type difference struct {
+	Path  string   `json:"path"`
+	Bytes []byte   `json:"path_bytes,omitempty"` // where the path is not UTF-8
+	Kinds []string `json:"kinds"`
+}
+
+// verification is what verify --json says.
+type verification struct {
+	Entries     int64        `json:"entries"`
+	Bytes       int64        `json:"bytes"`
+	Pending     int64        `json:"pending"`
+	Unlinked    int64        `json:"links_not_checked"`
+	Differences []difference `json:"differences"`
+	Repaired    int64        `json:"repaired"`
+	Left        int64        `json:"left"` // differences that are still there
+}
+
+// verifying is one run of the command.
+type verifying struct {
+	e      *env
+	c      *cli.Context
+	r      *registration
+	json   bool
+	out    verification
+	paths  []string
+	failed error // of writing
+}
+
+func (e *env) verify(c *cli.Context) error {
+	t, err := parseTarget(c, 3)
+	if err != nil {
+		return err
+	}
+	s, err := t.session()
+	if err != nil {
+		return err
+	}
+	v, err := t.store.Volume(s.Master)
+	if err != nil {
+		return err
+	}
+	path := strings.Trim(c.Args().Get(2), "/")
+	run := &verifying{e: e, c: c, r: &registration{store: t.store, volume: v, session: s}, json: c.Bool("json")}
+	run.out.Differences = []difference{}
+	verdict, err := run.compare(c.Context, path, run.found)
+	if err == nil {
+		err = run.failed
+	}
+	if err != nil {
+		return err
+	}
+	run.out.Entries, run.out.Bytes, run.out.Pending, run.out.Unlinked = verdict.Entries, verdict.Bytes, verdict.Pending,
+		verdict.Unlinked
+	run.out.Left = verdict.Differences
+	if c.Bool("repair") && run.out.Left > 0 {
+		err = run.repair(c.Context)
+	}
+	if told := run.summary(verdict.Differences); err == nil {
+		err = told
+	}
+	if err == nil && run.out.Left > 0 {
+		return errTold
+	}
+	return err
+}
+
+func (v *verifying) config() worker.Config {
+	return worker.Config{Store: v.r.store, Session: v.r.session, Volume: v.r.volume, Version: version(), Logger: v.e.logger(v.c)}
+}
+
+func (v *verifying) compare(ctx context.Context, path string, found func(crawler.Difference)) (crawler.Verdict, error) {
+	return worker.Verify(ctx, worker.VerifyConfig{Config: v.config(), Path: path, Found: found})
+}
+
+// found tells a difference, at once.
+func (v *verifying) found(d crawler.Difference) {
+	if len(v.paths) < maxRepaired {
+		v.paths = append(v.paths, d.Path)
+	}
+	if v.json {
+		out := difference{Path: d.Path, Kinds: d.Kinds}
+		if text := strings.ToValidUTF8(d.Path, "\uFFFD"); text != d.Path {
+			out.Path, out.Bytes = text, []byte(d.Path)
+		}
+		v.out.Differences = append(v.out.Differences, out)
+		return
+	}
+	if _, err := fmt.Fprintf(v.e.out, "%s %s\n", strings.Join(d.Kinds, ","), strconv.Quote(d.Path)); err != nil {
+		v.failed = err
+	}
+}
+
+// repair makes the session compare what differs, and looks what is left of it.
+func (v *verifying) repair(ctx context.Context) error {
+	more := v.out.Left - int64(len(v.paths))
+	left := v.paths
+	for range repairRounds {
+		if len(left) == 0 {
+			break
+		}
+		if err := worker.Distrust(ctx, v.config(), left); err != nil {
+			return err
+		}
+		if err := v.crawl(ctx); err != nil {
+			return fmt.Errorf("repair: %w", err)
+		}
+		var still []string
+		for _, path := range left {
+			n, err := v.compare(ctx, path, func(d crawler.Difference) { still = append(still, d.Path) })
+			if err != nil && !errors.Is(err, crawler.ErrNoEntry) {
+				return err
+			}
+			if err == nil && n.Pending > 0 {
+				still = append(still, path)
+			}
+		}
+		left = still
+	}
+	v.out.Repaired, v.out.Left = int64(len(v.paths)-len(left)), int64(len(left))+more
+	for _, path := range left {
+		if !v.json {
+			fmt.Fprintf(v.e.out, "not repaired %s\n", strconv.Quote(path))
+		}
+	}
+	return nil
+}
+
+// crawl has the slave brought in step: by the worker that runs, which begins anew with a look at the slave's root, or by a
+// sync.
+func (v *verifying) crawl(ctx context.Context) error {
+	pid, err := status.AcquirePid(v.r.files().Pid)
+	if err == nil {
+		_, err := v.e.syncOnce(v.c, v.r)
+		return errors.Join(err, pid.Close())
+	}
+	if !errors.Is(err, status.ErrRunning) {
+		return err
+	}
+	s, err := v.r.store.Session(v.r.session.Master, v.r.session.Slave)
+	if err != nil {
+		return err
+	}
+	return awaitCrawl(ctx, v.r.store, s)
+}
+
+// awaitCrawl makes the worker look at its slave again, and waits until it is in step with what the master is now.
+func awaitCrawl(ctx context.Context, store *volume.Store, s volume.Session) error {
+	if err := monitor.Reload(store, s); err != nil {
+		return err
+	}
+	began := time.Now()
+	st, err := monitor.WaitStatus(ctx, store, s, func(st status.Status) bool {
+		return st.State == status.Faulty || st.State == status.Paused || st.LastSynced.After(began)
+	})
+	switch {
+	case err != nil || st.LastSynced.After(began):
+		return err
+	case st.State == status.Paused:
+		return fmt.Errorf("the session is paused: go on with georep resume %s %s", s.Master, s.Slave)
+	}
+	return errors.New(st.Reason)
+}
+
+// summary is the last line.
+func (v *verifying) summary(found int64) error {
+	if v.json {
+		text, err := json.MarshalIndent(v.out, "", "  ")
+		if err == nil {
+			_, err = fmt.Fprintln(v.e.out, string(text))
+		}
+		return err
+	}
+	text := fmt.Sprintf("%d entries, %s: %d differ, %d pending", v.out.Entries, status.Bytes(v.out.Bytes), found, v.out.Pending)
+	if v.c.Bool("repair") {
+		text += fmt.Sprintf(", %d repaired", v.out.Repaired)
+	}
+	if v.out.Unlinked > 0 {
+		text += fmt.Sprintf(", the names of %d inodes not checked", v.out.Unlinked)
+	}
+	_, err := fmt.Fprintln(v.e.out, text)
+	return err
+}

@@ -1,0 +1,314 @@
+package crawler
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// pair is an entry as both sides have it at one look. nil means that there is none.
+type pair struct {
+	path   string
+	mine   *plan.Entry
+	theirs *slave.Detail
+	meta   slave.Meta
+	kinds  []string // what differs
+}
+
+func (p *pair) bothDirs() bool {
+	return p.mine != nil && p.theirs != nil && p.mine.Kind == slave.Dir && p.theirs.Kind == slave.Dir
+}
+
+// pair looks at entries on both sides, contents included: the two sides hash at the same time.
+func (w *verifier) pair(paths []string) ([]*pair, error) {
+	details, err := w.slave.Examine(w.ctx, paths)
+	if err != nil {
+		return nil, err
+	}
+	pairs := make([]*pair, len(paths))
+	var files []*pair
+	for i, path := range paths {
+		p := &pair{path: path}
+		pairs[i] = p
+		if d := &details[i]; d.Err == nil {
+			p.theirs = d
+		} else if !vanished(d.Err) {
+			return nil, fmt.Errorf("examine the slave: %w", d.Err)
+		}
+		if err := w.m.look(p); err != nil {
+			return nil, fmt.Errorf("read the master's %q: %w", path, err)
+		}
+		p.compare(w.o.Tree.Info().Root)
+		if p.mine != nil && p.theirs != nil && p.mine.Kind == slave.File && p.theirs.Kind == slave.File &&
+			p.mine.Stat.Size == p.theirs.Size {
+			files = append(files, p)
+		}
+	}
+	return pairs, w.contents(files)
+}
+
+// look reads the master's side of p.
+func (m *master) look(p *pair) error {
+	dir, name := beneath.Split(p.path)
+	d, err := m.root.OpenPath(dir)
+	if err == nil {
+		defer d.Close()
+		var e plan.Entry
+		if e, err = m.entry(d, name); err == nil {
+			p.mine = &e
+			p.meta, err = m.meta(d, name, &e.Stat)
+		}
+	}
+	if err != nil && (vanished(err) || unixMount(err)) {
+		p.mine, err = nil, nil
+	}
+	return err
+}
+
+// unixMount: what another file system covers is not replicated.
+func unixMount(err error) bool { return slave.Errno(err) == unix.EXDEV }
+
+// compare finds what differs apart from the content. A slave that does not run as root cannot keep owners, devices and
+// special bits: those are not compared.
+func (p *pair) compare(root bool) {
+	m, s := p.mine, p.theirs
+	switch {
+	case m == nil && s == nil:
+		return
+	case s == nil:
+		if root || !m.Kind.Device() {
+			p.kinds = []string{"missing"}
+		}
+		return
+	case m == nil:
+		p.kinds = []string{"extra"}
+		return
+	case m.Kind != s.Kind:
+		p.kinds = []string{"type"}
+		return
+	}
+	bits := uint32(0o7777)
+	if !root {
+		bits = 0o777
+	}
+	xattrs, acl := slave.DigestXattrs(p.meta.Xattrs, root)
+	for _, c := range []struct {
+		kind string
+		same bool
+	}{
+		{"mode", m.Kind == slave.Symlink || p.meta.Mode&bits == s.Mode&bits},
+		{"owner", !root || p.meta.UID == s.UID && p.meta.GID == s.GID},
+		{"mtime", p.meta.Mtime == s.Mtime},
+		{"content", m.Kind != slave.File || p.meta.Size == s.Size},
+		{"target", m.Kind != slave.Symlink || p.meta.Target == s.Target},
+		{"device", !m.Kind.Device() || p.meta.Rdev == s.Rdev},
+		{"xattrs", xattrs == s.Xattrs},
+		{"acl", acl == s.ACL},
+	} {
+		if !c.same {
+			p.kinds = append(p.kinds, c.kind)
+		}
+	}
+}
+
+// contents compares files of equal size by hash.
+func (w *verifier) contents(files []*pair) error {
+	for len(files) > 0 {
+		k, bytes := 0, int64(0)
+		for k < len(files) && k < hashFiles && (k == 0 || bytes+files[k].mine.Stat.Size <= hashBytes) {
+			bytes += files[k].mine.Stat.Size
+			k++
+		}
+		if err := w.someContents(files[:k]); err != nil {
+			return err
+		}
+		files = files[k:]
+	}
+	return nil
+}
+
+func (w *verifier) someContents(files []*pair) error {
+	paths := make([]string, len(files))
+	for i, p := range files {
+		paths[i] = p.path
+	}
+	type answer struct {
+		sums []slave.HashResult
+		err  error
+	}
+	theirs := make(chan answer, 1)
+	go func() {
+		sums, err := w.o.Tree.Hash(w.ctx, paths)
+		theirs <- answer{sums, err}
+	}()
+	mine := make([]slave.HashResult, len(files))
+	for i, path := range paths {
+		mine[i] = w.hash(path)
+	}
+	got := <-theirs
+	if got.err != nil {
+		return got.err
+	}
+	for i, p := range files {
+		if mine[i].Err != nil || got.sums[i].Err != nil || mine[i].Sum != got.sums[i].Sum {
+			p.kinds = append([]string{"content"}, p.kinds...)
+		}
+	}
+	return nil
+}
+
+// hash digests a file of the master.
+func (w *verifier) hash(path string) (res slave.HashResult) {
+	dir, name := beneath.Split(path)
+	d, err := w.m.root.OpenPath(dir)
+	if err != nil {
+		return slave.HashResult{Err: err}
+	}
+	defer d.Close()
+	f, err := d.OpenQuietly(name)
+	if err != nil {
+		return slave.HashResult{Err: err}
+	}
+	defer f.Close()
+	h, buf := sha256.New(), make([]byte, slave.MaxPiece)
+	for w.ctx.Err() == nil {
+		n, err := f.Read(buf)
+		if err != nil {
+			return slave.HashResult{Err: err}
+		}
+		if n == 0 {
+			break
+		}
+		h.Write(buf[:n])
+		res.Size += int64(n)
+	}
+	w.mu.Lock()
+	w.verdict.Bytes += res.Size
+	w.mu.Unlock()
+	h.Sum(res.Sum[:0])
+	return res
+}
+
+// suspect is an entry that differed when it was looked at first.
+type suspect struct {
+	path  string
+	other string // another name of the inode that does not agree
+	last  *look
+}
+
+// look is one look at a suspect.
+type look struct {
+	pair   *pair
+	parent *plan.Entry  // the master's directory
+	stamp  slave.Record // of the slave's
+	kinds  []string
+}
+
+// lookAgain is the pause before the next look, for what the slave is just getting.
+const lookAgain = 300 * time.Millisecond
+
+// judge looks at suspects again and again, until each of them is equal, a difference, or counts as pending.
+func (w *verifier) judge(list []suspect) error {
+	w.judging.Lock()
+	defer w.judging.Unlock()
+	for n := 0; n < looks && len(list) > 0; n++ {
+		if err := w.v.Settle(w.ctx); err != nil {
+			return err
+		}
+		left := list[:0]
+		for _, s := range list {
+			now, err := w.lookAt(&s)
+			if err != nil {
+				return err
+			}
+			switch {
+			case len(now.kinds) == 0:
+			case s.last != nil && now.same(s.last) && now.claimed(s.last):
+				w.mu.Lock()
+				w.verdict.Differences++
+				w.mu.Unlock()
+				w.v.Found(Difference{Path: s.path, Kinds: now.kinds})
+			default:
+				s.last = now
+				left = append(left, s)
+			}
+		}
+		list = left
+		if len(list) > 0 && n+1 < looks {
+			select {
+			case <-w.ctx.Done():
+				return w.ctx.Err()
+			case <-time.After(lookAgain):
+			}
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.verdict.Pending += int64(len(list))
+	w.verdict.Unlinked = w.links.missed
+	return nil
+}
+
+// lookAt looks at a suspect. The slave's stamp is read first: what it claims then must be there afterwards.
+func (w *verifier) lookAt(s *suspect) (*look, error) {
+	dir := parentOf(s.path)
+	above, err := w.pair([]string{dir})
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{s.path}
+	if s.other != "" {
+		paths = append(paths, s.other)
+	}
+	pairs, err := w.pair(paths)
+	if err != nil {
+		return nil, err
+	}
+	l := &look{pair: pairs[0], parent: above[0].mine, kinds: pairs[0].kinds}
+	if above[0].theirs != nil {
+		l.stamp = above[0].theirs.Record
+	}
+	if s.other != "" && brokenLink(pairs[0], pairs[1]) {
+		l.kinds = append(slices.Clone(l.kinds), "link")
+	}
+	return l, nil
+}
+
+// brokenLink tells whether two entries are names of one inode on one side only.
+func brokenLink(a, b *pair) bool {
+	if a.mine == nil || b.mine == nil || a.theirs == nil || b.theirs == nil {
+		return false
+	}
+	return (a.mine.Record.GFID == b.mine.Record.GFID) != (a.theirs.Ino == b.theirs.Ino)
+}
+
+// same tells whether nothing has happened on the master since the look before, and the difference is the same one.
+func (l *look) same(before *look) bool {
+	a, b := l.pair.mine, before.pair.mine
+	if (a == nil) != (b == nil) || !slices.Equal(l.kinds, before.kinds) {
+		return false
+	}
+	return a == nil || a.Record == b.Record && a.Stat.Ctime == b.Stat.Ctime
+}
+
+// claimed tells whether the slave's records say that it has the entry as the master had it at the look before, by when all
+// changes up to the one before that were marked: its own record is the master's, or the stamp of its directory reaches as
+// far as the master's directory had come by then.
+func (l *look) claimed(before *look) bool {
+	m, s := l.pair.mine, l.pair.theirs
+	if m != nil && s != nil && m.Kind == s.Kind && s.Record == m.Record {
+		return true
+	}
+	if l.pair.path == "" || l.parent == nil || before.parent == nil {
+		return false
+	}
+	same := l.parent.Record.GFID == before.parent.Record.GFID && l.stamp.GFID == l.parent.Record.GFID
+	return same && l.stamp.Xtime >= before.parent.Record.Xtime
+}

@@ -1,0 +1,305 @@
+package crawler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// ErrNoEntry means that there is nothing at the path where a Verify was to begin.
+var ErrNoEntry = errors.New("is neither on the master nor on the slave")
+
+// Difference is an entry of the slave that is not the master's, though the slave's records say that it should be.
+type Difference struct {
+	Path  string
+	Kinds []string // what differs: content, mode, owner, mtime, xattrs, acl, target, device, link, type, missing, extra
+}
+
+// Verdict is what a Verify found in all.
+type Verdict struct {
+	Entries     int64 // compared
+	Bytes       int64 // of contents hashed on the master
+	Differences int64
+	Pending     int64 // entries that differ and that the slave does not claim to have yet
+	Unlinked    int64 // inodes with several names of which only the first name could be remembered (see maxInodes)
+}
+
+// VerifyOptions say how to verify.
+type VerifyOptions struct {
+	Path string // where to begin, "" for the root
+	// Settle returns once every change of the master that happened before its call is marked.
+	Settle func(ctx context.Context) error
+	// Found is told each difference, from one goroutine at a time.
+	Found func(Difference)
+}
+
+// Bounds of a Verify. What is in memory does not depend on the size of the tree.
+const (
+	verifiers   = 8       // directories compared at once
+	maxSuspects = 1000    // entries that differ at first sight and are looked at again together
+	maxInodes   = 1 << 18 // inodes with several names that are remembered
+	looks       = 5       // at a suspect, before it counts as pending
+	detailed    = 512     // entries examined in one request
+)
+
+// Verify compares both trees in full. The slave, Options.Tree, has to be a slave.Examiner. It is safe while a session
+// runs: only what differs in the same way at two looks in a row, while the slave's records claim that it has what the
+// master had at the first of them, is a difference (see claimed).
+func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
+	examiner, ok := o.Tree.(slave.Examiner)
+	if !ok {
+		return Verdict{}, errors.New("this kind of slave cannot be verified")
+	}
+	if err := checkIdentity(&o); err != nil {
+		return Verdict{}, err
+	}
+	m, err := newMaster(&o)
+	if err != nil {
+		return Verdict{}, err
+	}
+	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks()}
+	w.tasks, w.ctx = errgroup.WithContext(ctx)
+	w.tasks.Go(w.begin)
+	if err := w.tasks.Wait(); err != nil {
+		return w.verdict, err
+	}
+	w.ctx = ctx
+	if err := w.judge(w.suspects); err != nil {
+		return w.verdict, err
+	}
+	// A master that was unmounted meanwhile has proven nothing.
+	return w.verdict, checkIdentity(&o)
+}
+
+// verifier is one Verify.
+type verifier struct {
+	o     *Options
+	v     *VerifyOptions
+	m     *master
+	slave slave.Examiner
+	tasks *errgroup.Group
+	ctx   context.Context
+	slots chan struct{}
+	links *verifiedLinks
+
+	judging  sync.Mutex
+	mu       sync.Mutex // guards what follows
+	suspects []suspect
+	verdict  Verdict
+}
+
+// begin compares the entry at the beginning and what is below it.
+func (w *verifier) begin() error {
+	here, err := w.pair([]string{w.v.Path})
+	if err != nil {
+		return err
+	}
+	p := here[0]
+	if p.mine == nil && p.theirs == nil {
+		return fmt.Errorf("%q %w", w.v.Path, ErrNoEntry)
+	}
+	w.first(p)
+	if p.bothDirs() {
+		return w.directory(w.v.Path)
+	}
+	return w.flush(false)
+}
+
+// directory compares the entries of a directory that is one on both sides, part by part, so that the memory is bounded,
+// and goes down.
+func (w *verifier) directory(path string) error {
+	parts := uint32(1)
+	for part := uint32(0); part < parts; part++ {
+		names, total, err := w.names(path, part, parts)
+		if err != nil {
+			return err
+		}
+		if names == nil && total > 0 {
+			parts, part = parts*2+uint32(total/partEntries), ^uint32(0) // from the first again
+			continue
+		}
+		if err := w.entries(path, names); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names gives the names in a part of a directory, on either side, none if that are too many for one part, and how
+// many there are. A directory that vanishes has none: its parent tells.
+func (w *verifier) names(path string, part, parts uint32) ([]string, int64, error) {
+	states, err := w.o.Tree.Survey(w.ctx, []slave.Query{{Path: path, Part: part, Parts: parts}})
+	if err != nil {
+		return nil, 0, err
+	}
+	state := &states[0]
+	if state.Err != nil && !vanished(state.Err) {
+		return nil, 0, fmt.Errorf("survey the slave: %w", state.Err)
+	}
+	d, err := w.m.root.OpenDir(path)
+	if err != nil {
+		if vanished(err) || errors.Is(err, unix.EXDEV) {
+			return nil, 0, nil
+		}
+		return nil, 0, fmt.Errorf("read the master's %q: %w", path, err)
+	}
+	defer d.Close()
+	mine, total, err := w.m.list(d, part, parts, path == "")
+	if err != nil {
+		return nil, 0, fmt.Errorf("list the master's %q: %w", path, err)
+	}
+	all := max(int64(total), state.Total)
+	if state.Truncated || mine == nil && total > slave.MaxEntries {
+		return nil, max(all, 1), nil
+	}
+	if path == "" {
+		keepLostAndFound(mine, state)
+	}
+	return union(mine, state.Entries), all, nil
+}
+
+func union(mine []beneath.Entry, theirs []slave.EntryState) []string {
+	seen := make(map[string]struct{}, len(mine))
+	names := make([]string, 0, len(mine))
+	for _, e := range mine {
+		seen[e.Name] = struct{}{}
+		names = append(names, e.Name)
+	}
+	for i := range theirs {
+		if _, ok := seen[theirs[i].Name]; !ok {
+			names = append(names, theirs[i].Name)
+		}
+	}
+	return names
+}
+
+// entries compares some entries of a directory and goes down into those that are directories on both sides.
+func (w *verifier) entries(dir string, names []string) error {
+	for len(names) > 0 {
+		k := min(len(names), detailed)
+		paths := make([]string, k)
+		for i, name := range names[:k] {
+			paths[i] = join(dir, name)
+		}
+		names = names[k:]
+		pairs, err := w.pair(paths)
+		if err != nil {
+			return err
+		}
+		for _, p := range pairs {
+			w.first(p)
+		}
+		if err := w.flush(false); err != nil {
+			return err
+		}
+		for _, p := range pairs {
+			if err := w.down(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// down goes into a directory, on a goroutine of its own if there is one to be had.
+func (w *verifier) down(p *pair) error {
+	if !p.bothDirs() {
+		return nil
+	}
+	path := p.path
+	select {
+	case w.slots <- struct{}{}:
+		w.tasks.Go(func() error {
+			defer func() { <-w.slots }()
+			return w.directory(path)
+		})
+		return nil
+	default:
+		return w.directory(path)
+	}
+}
+
+// first notes an entry that was looked at for the first time.
+func (w *verifier) first(p *pair) {
+	other := w.links.meet(p)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.mine == nil && p.theirs == nil {
+		return // it vanished on both sides
+	}
+	w.verdict.Entries++
+	if other != "" || len(p.kinds) > 0 {
+		w.suspects = append(w.suspects, suspect{path: p.path, other: other})
+	}
+}
+
+// flush judges the suspects once there are many.
+func (w *verifier) flush(all bool) error {
+	w.mu.Lock()
+	if len(w.suspects) < maxSuspects && !all {
+		w.mu.Unlock()
+		return nil
+	}
+	list := w.suspects
+	w.suspects = nil
+	w.mu.Unlock()
+	return w.judge(list)
+}
+
+// vanished tells that there is no such entry, or none any more.
+func vanished(err error) bool { return errors.Is(err, fs.ErrNotExist) || gone(err) }
+
+// parentOf is the path of the directory of an entry; the root's is its own.
+func parentOf(path string) string { return path[:max(strings.LastIndexByte(path, '/'), 0)] }
+
+// verifiedLinks remembers inodes with several names. It is safe for concurrent use.
+type verifiedLinks struct {
+	mu     sync.Mutex
+	inodes map[xtime.GFID]linked // of the master
+	theirs map[uint64]xtime.GFID // which of them an inode of the slave is
+	missed int64
+}
+
+type linked struct {
+	ino  uint64
+	path string
+}
+
+func newVerifiedLinks() *verifiedLinks {
+	return &verifiedLinks{inodes: map[xtime.GFID]linked{}, theirs: map[uint64]xtime.GFID{}}
+}
+
+// meet notes the inodes of an entry, and returns the path of another name that does not agree.
+func (l *verifiedLinks) meet(p *pair) (other string) {
+	if p.mine == nil || p.theirs == nil || p.mine.Kind == slave.Dir || p.mine.Stat.Nlink < 2 && p.theirs.Nlink < 2 {
+		return ""
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := p.mine.Record.GFID
+	if known, ok := l.inodes[g]; ok {
+		if known.ino != p.theirs.Ino {
+			return known.path
+		}
+		return ""
+	}
+	if known, ok := l.theirs[p.theirs.Ino]; ok && known != g {
+		return l.inodes[known].path
+	}
+	if len(l.inodes) == maxInodes {
+		l.missed++
+		return ""
+	}
+	l.inodes[g], l.theirs[p.theirs.Ino] = linked{p.theirs.Ino, p.path}, g
+	return ""
+}

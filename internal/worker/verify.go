@@ -1,0 +1,80 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"georep/crawler"
+	"georep/internal/beneath"
+	"georep/internal/connect"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// VerifyConfig is Config with what a verification needs.
+type VerifyConfig struct {
+	Config
+	Path  string // where to begin, "" for all
+	Found func(crawler.Difference)
+}
+
+// Verify compares master and slave in full, over a connection of its own, whether or not a session runs. It changes
+// nothing on the slave. What is not marked yet on the master is marked first, as for a sync.
+func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
+	if !beneath.ValidPath(c.Path) {
+		return crawler.Verdict{}, fmt.Errorf("path %q: give it relative to the volume, without . or ..", c.Path)
+	}
+	if err := mark(ctx, c.Config); err != nil {
+		return crawler.Verdict{}, err
+	}
+	m, err := openMaster(ctx, c.Config)
+	if err != nil {
+		return crawler.Verdict{}, err
+	}
+	defer m.Close()
+	tree, err := aside(ctx, c.Config)
+	if err != nil {
+		return crawler.Verdict{}, err
+	}
+	defer tree.Close()
+	id := beneath.Identity{FSID: m.volume.FSID}
+	if id.GFID, err = xtime.ParseGFID(m.volume.RootGFID); err != nil {
+		return crawler.Verdict{}, fmt.Errorf("volume %s: %w", m.volume.Name, err)
+	}
+	o := crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
+		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{}}
+	return crawler.Verify(ctx, o, crawler.VerifyOptions{Path: c.Path, Found: c.Found,
+		Settle: func(ctx context.Context) error { return mark(ctx, c.Config) }})
+}
+
+// Distrust makes the slave's entries at paths differ from their records, so that the next crawl from the root compares
+// and mends them.
+func Distrust(ctx context.Context, c Config, paths []string) error {
+	tree, err := aside(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	examiner, ok := tree.(slave.Examiner)
+	if !ok {
+		return errors.New("this kind of slave cannot be verified")
+	}
+	results, err := examiner.Distrust(ctx, paths)
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			return fmt.Errorf("take back the slave's record: %w", r.Err)
+		}
+	}
+	return nil
+}
+
+// aside opens the slave beside whatever worker the session has.
+func aside(ctx context.Context, c Config) (slave.Tree, error) {
+	return connect.Slave(ctx, connect.Config{Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
+		Wire: new(atomic.Int64), Aside: true})
+}
