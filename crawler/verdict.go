@@ -2,7 +2,6 @@ package crawler
 
 import (
 	"crypto/sha256"
-	"fmt"
 	"slices"
 	"time"
 
@@ -20,6 +19,8 @@ type pair struct {
 	theirs *slave.Detail
 	meta   slave.Meta
 	kinds  []string // what differs
+	// unreadable is what kept one side from being looked at.
+	unreadable error
 }
 
 func (p *pair) bothDirs() bool {
@@ -40,10 +41,10 @@ func (w *verifier) pair(paths []string) ([]*pair, error) {
 		if d := &details[i]; d.Err == nil {
 			p.theirs = d
 		} else if !vanished(d.Err) {
-			return nil, fmt.Errorf("examine the slave: %w", d.Err)
+			p.unreadable = d.Err
 		}
 		if err := w.m.look(p); err != nil {
-			return nil, fmt.Errorf("read the master's %q: %w", path, err)
+			p.unreadable = err
 		}
 		p.compare(w.o.Tree.Info().Root)
 		if p.mine != nil && p.theirs != nil && p.mine.Kind == slave.File && p.theirs.Kind == slave.File &&
@@ -80,6 +81,9 @@ func unixMount(err error) bool { return slave.Errno(err) == unix.EXDEV }
 func (p *pair) compare(root bool) {
 	m, s := p.mine, p.theirs
 	switch {
+	case p.unreadable != nil:
+		p.mine, p.theirs, p.kinds = nil, nil, []string{"unreadable"}
+		return
 	case m == nil && s == nil:
 		return
 	case s == nil:
@@ -247,6 +251,11 @@ func (w *verifier) judge(list []suspect) error {
 				return w.ctx.Err()
 			case <-time.After(lookAgain):
 			}
+		}
+	}
+	for _, s := range list {
+		if w.v.Waits != nil {
+			w.v.Waits(s.path)
 		}
 	}
 	w.mu.Lock()

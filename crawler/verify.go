@@ -22,7 +22,7 @@ var ErrNoEntry = errors.New("is neither on the master nor on the slave")
 // Difference is an entry of the slave that is not the master's, though the slave's records say that it should be.
 type Difference struct {
 	Path  string
-	Kinds []string // what differs: content, mode, owner, mtime, xattrs, acl, target, device, link, type, missing, extra
+	Kinds []string // what differs: content, mode, owner, mtime, xattrs, acl, target, device, link, type, missing, extra, unreadable
 }
 
 // Verdict is what a Verify found in all.
@@ -37,10 +37,14 @@ type Verdict struct {
 // VerifyOptions say how to verify.
 type VerifyOptions struct {
 	Path string // where to begin, "" for the root
+	// Only, where it is set, are the entries to compare, in place of Path and without what is below them.
+	Only []string
 	// Settle returns once every change of the master that happened before its call is marked.
 	Settle func(ctx context.Context) error
 	// Found is told each difference, from one goroutine at a time.
 	Found func(Difference)
+	// Waits, if set, is told what is pending in the same way.
+	Waits func(path string)
 }
 
 // Bounds of a Verify. What is in memory does not depend on the size of the tree.
@@ -67,9 +71,13 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks()}
+	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks(m.record)}
 	w.tasks, w.ctx = errgroup.WithContext(ctx)
-	w.tasks.Go(w.begin)
+	if v.Only == nil {
+		w.tasks.Go(w.begin)
+	} else {
+		w.tasks.Go(w.only)
+	}
 	if err := w.tasks.Wait(); err != nil {
 		return w.verdict, err
 	}
@@ -105,14 +113,31 @@ func (w *verifier) begin() error {
 		return err
 	}
 	p := here[0]
-	if p.mine == nil && p.theirs == nil {
+	if p.mine == nil && p.theirs == nil && p.unreadable == nil {
 		return fmt.Errorf("%q %w", w.v.Path, ErrNoEntry)
 	}
 	w.first(p)
 	if p.bothDirs() {
 		return w.directory(w.v.Path)
 	}
-	return w.flush(false)
+	return nil
+}
+
+// only compares the entries that were asked for.
+func (w *verifier) only() error {
+	for list := w.v.Only; len(list) > 0; list = list[min(len(list), detailed):] {
+		pairs, err := w.pair(list[:min(len(list), detailed)])
+		if err != nil {
+			return err
+		}
+		for _, p := range pairs {
+			w.first(p)
+		}
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // directory compares the entries of a directory that is one on both sides, part by part, so that the memory is bounded,
@@ -144,14 +169,15 @@ func (w *verifier) names(path string, part, parts uint32) ([]string, int64, erro
 	}
 	state := &states[0]
 	if state.Err != nil && !vanished(state.Err) {
-		return nil, 0, fmt.Errorf("survey the slave: %w", state.Err)
+		w.unreadable(path)
+		return nil, 0, nil
 	}
 	d, err := w.m.root.OpenDir(path)
 	if err != nil {
-		if vanished(err) || errors.Is(err, unix.EXDEV) {
-			return nil, 0, nil
+		if !vanished(err) && !errors.Is(err, unix.EXDEV) {
+			w.unreadable(path)
 		}
-		return nil, 0, fmt.Errorf("read the master's %q: %w", path, err)
+		return nil, 0, nil
 	}
 	defer d.Close()
 	mine, total, err := w.m.list(d, part, parts, path == "")
@@ -166,6 +192,16 @@ func (w *verifier) names(path string, part, parts uint32) ([]string, int64, erro
 		keepLostAndFound(mine, state)
 	}
 	return union(mine, state.Entries), all, nil
+}
+
+// unreadable reports a directory that cannot be listed on one side: what is in it was not compared.
+func (w *verifier) unreadable(path string) {
+	w.judging.Lock()
+	defer w.judging.Unlock()
+	w.mu.Lock()
+	w.verdict.Differences++
+	w.mu.Unlock()
+	w.v.Found(Difference{Path: path, Kinds: []string{"unreadable"}})
 }
 
 func union(mine []beneath.Entry, theirs []slave.EntryState) []string {
@@ -199,7 +235,7 @@ func (w *verifier) entries(dir string, names []string) error {
 		for _, p := range pairs {
 			w.first(p)
 		}
-		if err := w.flush(false); err != nil {
+		if err := w.flush(); err != nil {
 			return err
 		}
 		for _, p := range pairs {
@@ -234,7 +270,7 @@ func (w *verifier) first(p *pair) {
 	other := w.links.meet(p)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if p.mine == nil && p.theirs == nil {
+	if p.mine == nil && p.theirs == nil && p.unreadable == nil {
 		return // it vanished on both sides
 	}
 	w.verdict.Entries++
@@ -244,9 +280,9 @@ func (w *verifier) first(p *pair) {
 }
 
 // flush judges the suspects once there are many.
-func (w *verifier) flush(all bool) error {
+func (w *verifier) flush() error {
 	w.mu.Lock()
-	if len(w.suspects) < maxSuspects && !all {
+	if len(w.suspects) < maxSuspects {
 		w.mu.Unlock()
 		return nil
 	}
@@ -264,6 +300,7 @@ func parentOf(path string) string { return path[:max(strings.LastIndexByte(path,
 
 // verifiedLinks remembers inodes with several names. It is safe for concurrent use.
 type verifiedLinks struct {
+	record xtime.Namespace // of the slave: names of what can carry no record there are not kept together
 	mu     sync.Mutex
 	inodes map[xtime.GFID]linked // of the master
 	theirs map[uint64]xtime.GFID // which of them an inode of the slave is
@@ -275,13 +312,14 @@ type linked struct {
 	path string
 }
 
-func newVerifiedLinks() *verifiedLinks {
-	return &verifiedLinks{inodes: map[xtime.GFID]linked{}, theirs: map[uint64]xtime.GFID{}}
+func newVerifiedLinks(record xtime.Namespace) *verifiedLinks {
+	return &verifiedLinks{record: record, inodes: map[xtime.GFID]linked{}, theirs: map[uint64]xtime.GFID{}}
 }
 
 // meet notes the inodes of an entry, and returns the path of another name that does not agree.
 func (l *verifiedLinks) meet(p *pair) (other string) {
-	if p.mine == nil || p.theirs == nil || p.mine.Kind == slave.Dir || p.mine.Stat.Nlink < 2 && p.theirs.Nlink < 2 {
+	if p.mine == nil || p.theirs == nil || p.mine.Kind == slave.Dir || !p.mine.Kind.CarriesRecord(l.record) ||
+		p.mine.Stat.Nlink < 2 && p.theirs.Nlink < 2 {
 		return ""
 	}
 	l.mu.Lock()

@@ -95,6 +95,7 @@ func TestMachine(t *testing.T) {
 			step{2, reload{paused: true, retryMax: 30 * time.Second}, "tell:pause", isPaused, "", 61},
 			step{3, alive(), "", isPaused, "", 63},
 			step{4, reload{retryMax: 30 * time.Second}, "tell:resume", active, "", 63},
+			step{4, reload{retryMax: 30 * time.Second}, "tell:look", active, "", 63}, // nothing has changed
 			step{5, reload{paused: true, retryMax: 30 * time.Second}, "tell:pause", isPaused, "", 63},
 			step{6, exited{"died"}, "", isPaused, "", 0},
 			step{7, reload{retryMax: 30 * time.Second}, "spawn", initializing, "", 0},

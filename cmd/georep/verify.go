@@ -78,7 +78,7 @@ func (e *env) verify(c *cli.Context) error {
 	path := strings.Trim(c.Args().Get(2), "/")
 	run := &verifying{e: e, c: c, r: &registration{store: t.store, volume: v, session: s}, json: c.Bool("json")}
 	run.out.Differences = []difference{}
-	verdict, err := run.compare(c.Context, path, run.found)
+	verdict, err := run.compare(c.Context, crawler.VerifyOptions{Path: path, Found: run.found})
 	if err == nil {
 		err = run.failed
 	}
@@ -104,8 +104,8 @@ func (v *verifying) config() worker.Config {
 	return worker.Config{Store: v.r.store, Session: v.r.session, Volume: v.r.volume, Version: version(), Logger: v.e.logger(v.c)}
 }
 
-func (v *verifying) compare(ctx context.Context, path string, found func(crawler.Difference)) (crawler.Verdict, error) {
-	return worker.Verify(ctx, worker.VerifyConfig{Config: v.config(), Path: path, Found: found})
+func (v *verifying) compare(ctx context.Context, o crawler.VerifyOptions) (crawler.Verdict, error) {
+	return worker.Verify(ctx, worker.VerifyConfig{Config: v.config(), VerifyOptions: o})
 }
 
 // found tells a difference, at once.
@@ -141,14 +141,10 @@ func (v *verifying) repair(ctx context.Context) error {
 			return fmt.Errorf("repair: %w", err)
 		}
 		var still []string
-		for _, path := range left {
-			n, err := v.compare(ctx, path, func(d crawler.Difference) { still = append(still, d.Path) })
-			if err != nil && !errors.Is(err, crawler.ErrNoEntry) {
-				return err
-			}
-			if err == nil && n.Pending > 0 {
-				still = append(still, path)
-			}
+		_, err := v.compare(ctx, crawler.VerifyOptions{Only: left, Waits: func(path string) { still = append(still, path) },
+			Found: func(d crawler.Difference) { still = append(still, d.Path) }})
+		if err != nil {
+			return err
 		}
 		left = still
 	}

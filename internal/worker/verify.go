@@ -16,8 +16,8 @@ import (
 // VerifyConfig is Config with what a verification needs.
 type VerifyConfig struct {
 	Config
-	Path  string // where to begin, "" for all
-	Found func(crawler.Difference)
+	// What is to be compared, and who is told; Settle is set here.
+	crawler.VerifyOptions
 }
 
 // Verify compares master and slave in full, over a connection of its own, whether or not a session runs. It changes
@@ -45,8 +45,8 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 	}
 	o := crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
 		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{}}
-	return crawler.Verify(ctx, o, crawler.VerifyOptions{Path: c.Path, Found: c.Found,
-		Settle: func(ctx context.Context) error { return mark(ctx, c.Config) }})
+	c.Settle = func(ctx context.Context) error { return mark(ctx, c.Config) }
+	return crawler.Verify(ctx, o, c.VerifyOptions)
 }
 
 // Distrust makes the slave's entries at paths differ from their records, so that the next crawl from the root compares
