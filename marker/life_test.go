@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -296,4 +297,33 @@ func TestHeartbeatWaitsForTheScan(t *testing.T) {
 	step("found", true)
 	owing = 1
 	step("a mark failed", false)
+}
+
+// TestClockStepsWhileItRuns sets the clock that xtimes come from by hours, back and forth, under a running marker and
+// between restarts. Every change gets an xtime beyond all before it (invariant 2).
+func TestClockStepsWhileItRuns(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	v.sh("mkdir d")
+	newest := xtime.Time(0)
+	change := func(what string) {
+		t.Helper()
+		v.sh("echo " + what + " > d/f")
+		v.settle()
+		if x := v.xtime("d/f"); x <= newest || v.xtime("d") < x || v.xtime("") < v.xtime("d") {
+			t.Errorf("%s: file %v, directory %v, root %v; before %v", what, x, v.xtime("d"), v.xtime(""), newest)
+		}
+		newest = v.xtime("")
+	}
+	var step atomic.Int64
+	stepped := func(m *marker) {
+		m.clock.now = func() time.Time { return time.Now().Add(time.Duration(step.Load())) }
+	}
+	for _, to := range []time.Duration{0, -3 * time.Hour, 5 * time.Hour, -7 * time.Hour, time.Hour} {
+		v.start(stepped)
+		change("restarted")
+		step.Store(int64(to))
+		change("stepped")
+		change("again")
+		v.halt()
+	}
 }
