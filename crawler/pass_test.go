@@ -967,3 +967,49 @@ func (w *world) xtimes() map[string]xtime.Time {
 	}))
 	return all
 }
+
+// TestDirectoryThatMovesAwayHoldsBackTheStamps: a directory that is to be entered leaves between the listing of its
+// parent and its own. What had changed in it is then on the slave neither where it was nor where it is, so a stamp that
+// claims it would lie, though marks lead the next crawl there.
+func TestDirectoryThatMovesAwayHoldsBackTheStamps(t *testing.T) {
+	w := newWorld(t)
+	moving := &surveyed{}
+	w.wrap = func(t slave.Tree) slave.Tree { moving.Tree = t; return moving }
+	w.connect()
+	w.write("x/y/f", "old")
+	w.write("v/k", "k")
+	w.mark("x/y/f", "v/k")
+	w.inStep()
+	w.write("x/y/f", "newer")
+	w.mark("x/y/f")
+	moving.path, moving.call = "x/y", func() {
+		w.ok(os.Rename(w.at("x/y"), w.at("v/y")))
+		w.mark("v/y", "x")
+	}
+	out := w.pass()
+	if moving.call != nil {
+		t.Fatal("the crawl did not survey the directory")
+	}
+	if b, _ := os.ReadFile(w.there("v/y/f")); string(b) != "newer" && out.Stime != 0 {
+		t.Errorf("stamped with %v, without what changed before", out.Stime)
+	}
+	w.inStep()
+}
+
+// surveyed calls back once, when a directory has been surveyed.
+type surveyed struct {
+	slave.Tree
+	path string
+	call func()
+}
+
+func (s *surveyed) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	states, err := s.Tree.Survey(ctx, queries)
+	for _, q := range queries {
+		if s.call != nil && q.Path == s.path {
+			s.call()
+			s.call = nil
+		}
+	}
+	return states, err
+}
