@@ -123,10 +123,10 @@ func (f *follower) looked(s *State, hb time.Time) {
 		p.Stime = s.Stime
 		switch p.InStep = s.InStep(); {
 		case p.InStep:
-			p.LastSynced = hb
+			p.LastSynced = later(time.Time{}, hb)
 			return
 		case s.Same && s.Stime != 0:
-			p.LastSynced = s.Stime.Time()
+			p.LastSynced = later(time.Time{}, s.Stime.Time())
 		}
 		f.reached = p.Stime
 		// What the slave never had counts as changed when the volume was made.
@@ -342,15 +342,21 @@ func (f *follower) report(stop <-chan struct{}) {
 		list, total := f.c.Failures(listFailures)
 		f.mu.Lock()
 		p := f.prog
-		p.Failures, p.Failed = list, total
+		p.Failures, p.Failed, p.LastSynced = list, total, later(p.LastSynced, time.Time{})
 		p.Waiting, p.Waits, p.WaitingBytes = f.c.Waiting(listFailures)
 		f.o.Events.Progress(p)
 		f.mu.Unlock()
 	}
 }
 
+// later gives the later of two times that are not ahead of the clock. One that is was true of a clock that was set back
+// since (xtimes go on from where it stood), and says nothing of what the master had at that time by the clock as it is.
 func later(a, b time.Time) time.Time {
-	if b.After(a) {
+	now := time.Now()
+	if a.After(now) {
+		a = time.Time{}
+	}
+	if b.After(a) && !b.After(now) {
 		return b
 	}
 	return a

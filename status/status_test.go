@@ -328,3 +328,14 @@ func TestWaiting(t *testing.T) {
 		t.Error(table.String())
 	}
 }
+
+// TestLastSyncedAheadOfTheClock: the clock was set back since the monitor wrote, so nothing is known by the new one.
+func TestLastSyncedAheadOfTheClock(t *testing.T) {
+	now := time.Now()
+	for ahead, known := range map[time.Duration]bool{-time.Hour: true, 0: true, time.Hour: false} {
+		s := Status{State: Active, Updated: Time{now}, LastSynced: Time{now.Add(ahead)}}
+		if got := s.Now(View{Time: now, Running: true, Started: true}); got.LastSynced.IsZero() == known {
+			t.Errorf("synced up to %v ahead of the clock: %v", ahead, got.LastSynced)
+		}
+	}
+}

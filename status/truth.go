@@ -43,6 +43,9 @@ type View struct {
 // Now turns what the monitor wrote last into what is true now: a file that says Active is not believed when no monitor
 // runs, and the lag goes on growing while nobody replicates.
 func (s Status) Now(v View) Status {
+	if s.LastSynced.After(v.Time) {
+		s.LastSynced = Time{} // the clock was set back since: what is synced by the new one is not known yet
+	}
 	switch {
 	case !v.Running:
 		s = s.without(v.Started)

@@ -100,7 +100,7 @@ func recordSync(r *registration, p report.Progress) error {
 	if p.NotKept != "" {
 		st.NotKept = p.NotKept
 	}
-	if p.LastSynced.After(st.LastSynced.Time) {
+	if p.LastSynced.After(st.LastSynced.Time) || st.LastSynced.After(time.Now()) {
 		st.LastSynced = p.LastSynced
 	}
 	st.Stime = max(st.Stime, p.Stime)
