@@ -33,6 +33,7 @@ bench-syscalls:
 # The random-operation suite over all seeds, and 100 kills: longer than CI has time for.
 soak:
 	GEOREP_SEEDS=20 GEOREP_OPERATIONS=20000 GEOREP_KILLS=100 go test -count=1 -timeout 180m -v -run 'TestRandom|TestKills' ./integration
+	GEOREP_EVERYWHERE=1 GEOREP_VERIFIES=10 go test -count=1 -timeout 60m -v -run 'TestLargeFile|TestExchanges|TestVerify' ./integration
 
 # Renames, links and swaps, weighted up: 50 seeds each by a crawl alone, by hints, by hints that are cut at random, and as
 # an ordinary user by inotify; then trees of links with 10,000 files. Hours: MOVES_SEEDS and MOVES_FIRST choose a part.

@@ -69,6 +69,15 @@ func withBinary(m *testing.M) (int, error) {
 // patience bounds every wait for something that must happen. It is no measure of anything.
 const patience = 5 * time.Minute
 
+// everywhere are the file systems that a test runs on: the first of them, or all where GEOREP_EVERYWHERE is set, which
+// takes longer than CI has time for.
+func everywhere(kinds ...string) []string {
+	if os.Getenv("GEOREP_EVERYWHERE") != "" {
+		return kinds
+	}
+	return kinds[:1]
+}
+
 // session is a master and a slave, each with a state directory of its own as on two hosts, and a real sshd between.
 type session struct {
 	t             testing.TB

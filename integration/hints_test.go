@@ -39,8 +39,10 @@ func TestChangesInALargeDirectoryAreNotListed(t *testing.T) {
 				if err := os.WriteFile(filepath.Join(master, "d000000", fmt.Sprint("new", i)), []byte("new"), 0o644); err != nil {
 					t.Fatal(err)
 				}
-				s.waitSynced()
+				now := time.Now()
+				s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
 			}
+			s.waitSynced()
 			s.waitStatus("idle again", func(st status.Status) bool { return st.Crawl == crawl })
 			s.must(s.run("stop", s.masterArg, s.spec))
 			visited, hinted := s.lastLogged("the worker ends", "visited").(int), s.lastLogged("the worker ends", "hinted").(int)

@@ -41,7 +41,7 @@ func (s *session) received() (n int64) {
 // was; and what has changed in it since the slave has it is all that is sent.
 func TestLargeFileGoesOn(t *testing.T) {
 	const size, again = 64 << 20, 12 << 20
-	for _, kind := range []string{fstest.Ext4, fstest.Btrfs} {
+	for _, kind := range everywhere(fstest.Btrfs, fstest.Ext4) {
 		t.Run(kind, func(t *testing.T) {
 			master, slave := twoSides(t, fstest.Mount(t, kind, fstest.Options{Size: 1 << 30}))
 			s := newSession(t, master, slave)

@@ -65,7 +65,7 @@ func (s *session) allGone() {
 func TestLinkedTrees(t *testing.T) {
 	const size, kept, changed = 4096, 3, 20
 	rounds := number(t, "GEOREP_ROTATIONS", 1)
-	files := number(t, "GEOREP_LINKED_FILES", 200)
+	files := number(t, "GEOREP_LINKED_FILES", 100)
 	perName := int64(files) * 1500 // bytes on the wire for each name that changes
 	for _, hints := range []string{"on", "off"} {
 		t.Run("hints "+hints, func(t *testing.T) {
@@ -114,7 +114,7 @@ func TestLinkedTrees(t *testing.T) {
 // TestExchangesAndWhiteouts has what overlayfs does to its upper layer: entries exchanged, and moved with a whiteout left
 // in their place; live, and while nothing runs.
 func TestExchangesAndWhiteouts(t *testing.T) {
-	for _, kind := range []string{fstest.Ext4, fstest.XFS, fstest.Btrfs} {
+	for _, kind := range everywhere(fstest.XFS, fstest.Ext4, fstest.Btrfs) {
 		t.Run(kind, func(t *testing.T) {
 			master, slave := twoSides(t, fstest.Mount(t, kind, fstest.Options{Size: 1 << 30}))
 			s := newSession(t, master, slave)

@@ -198,7 +198,7 @@ func TestVerifyWhileItChanges(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for range number(t, "GEOREP_VERIFIES", 2) {
+	for range number(t, "GEOREP_VERIFIES", 1) {
 		if v := s.verify(0); len(v.Differences) > 0 {
 			t.Errorf("%+v", v)
 		}

@@ -24,7 +24,7 @@ type VerifyConfig struct {
 // nothing on the slave. What is not marked yet on the master is marked first, as for a sync.
 func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 	if !beneath.ValidPath(c.Path) {
-		return crawler.Verdict{}, fmt.Errorf("path %q: give it relative to the volume, without . or ..", c.Path)
+		return crawler.Verdict{}, fmt.Errorf("path %q: give it relative to the volume, with no dot components", c.Path)
 	}
 	if err := mark(ctx, c.Config); err != nil {
 		return crawler.Verdict{}, err
