@@ -51,8 +51,12 @@ func (w *crawl) leave(n *node) {
 		n.handed = len(chain) > 0
 	}
 	w.mu.Unlock()
-	if len(tasks) > 0 {
-		w.submit(n, tasks, chain)
+	if len(tasks) == 0 {
+		return
+	}
+	w.submit(n, tasks, chain)
+	if w.c.left != nil {
+		w.c.left(n.path)
 	}
 }
 

@@ -51,6 +51,47 @@ func TestChangeByHintsTakesTwoRoundTrips(t *testing.T) {
 	}
 }
 
+// TestResultsBeforeTheVisitEnds: however early the results come, nothing above is finished before all below it is.
+func TestResultsBeforeTheVisitEnds(t *testing.T) {
+	w := newWorld(t)
+	f := &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	for _, name := range []string{"a/f", "b/f", "c/f"} {
+		w.write(name, "x")
+	}
+	w.mark("")
+	w.inStep()
+	before := w.stamp("")
+	f.fail = func(op *slave.Op) error {
+		if op.Kind == slave.OpPut && op.Path == "c/f" {
+			return syscall.EIO
+		}
+		return nil
+	}
+	w.crawler.OnLeave(func(dir string) {
+		if dir == "c" {
+			// The others, and what may wrongly follow from them, are through before this one's result is there.
+			<-time.After(200 * time.Millisecond)
+			return
+		}
+		for end := time.Now().Add(time.Minute); w.stamp(dir) <= before && time.Now().Before(end); {
+			<-time.After(time.Millisecond)
+		}
+		<-time.After(20 * time.Millisecond)
+	})
+	for _, name := range []string{"a/f", "b/f", "c/f"} {
+		w.write(name, "changed")
+	}
+	w.tell("a/f", "b/f", "c/f")
+	if out := w.pass(); out.Stime != 0 || w.stamp("") != before {
+		t.Errorf("the root was stamped %v, although c failed", w.stamp(""))
+	}
+	w.checkStamps()
+}
+
 // TestStampsBehindAFailure: what travels behind an operation that fails is refused, and only that.
 func TestStampsBehindAFailure(t *testing.T) {
 	w := newWorld(t)

@@ -18,6 +18,7 @@ const visitors = 8
 // Crawler crawls one master for one slave. One Pass runs at a time; everything else may be called meanwhile.
 type Crawler struct {
 	scanned  func(dir string) // for tests: called after a search for names has listed a directory
+	left     func(dir string) // the same: called when what a visit kept was sent
 	opts     Options
 	failures *failures
 	pass     uint32

@@ -5,6 +5,9 @@ import "time"
 // OnScan has fn called after a search for names of inodes has listed a directory.
 func (c *Crawler) OnScan(fn func(dir string)) { c.scanned = fn }
 
+// OnLeave has fn called, before a visit ends, when what it kept is on its way.
+func (c *Crawler) OnLeave(fn func(dir string)) { c.left = fn }
+
 // Clock sets the clock by which files wait.
 func (c *Crawler) Clock(now func() time.Time) { c.hot.now = now }
 
