@@ -15,9 +15,21 @@ go vet ./...
 go tool staticcheck ./...
 
 log=$(mktemp "${TMPDIR:-/tmp}/georep-test.XXXXXX")
+# The tests of whole sessions wait more than they work, so they run as two parts beside all the others.
+first='^Test(A|B|C|E|F|H|L|M|O|P|RandomHints|Res|W)'
+# shellcheck disable=SC2086 # $race is one flag or none; a package has no blanks
+run() { go test $race -count=1 -timeout 45m -v "$@" >"$log.$part" 2>&1; }
+# shellcheck disable=SC2046
+part=1 run $(go list ./... | grep -v '/integration$') &
+others=$!
+part=2 run -run "$first" ./integration &
+sessions=$!
 status=0
-# shellcheck disable=SC2086 # $race is one flag or none
-go test $race -count=1 -timeout 45m -v ./... >"$log" 2>&1 || status=$?
+part=3 run -skip "$first" ./integration || status=$?
+wait "$others" || status=$?
+wait "$sessions" || status=$?
+cat "$log.1" "$log.2" "$log.3" >"$log"
+rm -f "$log.1" "$log.2" "$log.3"
 grep -aE '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
 if [ "$status" -ne 0 ]; then
 	echo "--- the failures, with what was printed before them:"
