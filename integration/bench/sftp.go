@@ -24,10 +24,11 @@ func (s *site) rclone(ctx context.Context, master, slave string) error {
 	return finish(cmd)
 }
 
-// shown judges those who keep what SFTP can carry: times in seconds are as good as none here.
+// shown judges those who keep what SFTP can carry: times in seconds are as good as none here. rclone keeps no modes, so
+// neither has to.
 func shown(master, slave string) error {
 	o := compare.Replica()
-	o.IgnoreMtime, o.IgnoreRoot = true, true
+	o.IgnoreMtime, o.IgnoreMode, o.IgnoreRoot = true, true, true
 	o.IgnoreXattr = func(string) bool { return true }
 	return compare.Equal(master, slave, o)
 }

@@ -2,6 +2,7 @@ package sftp
 
 import (
 	"errors"
+	"maps"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -159,14 +160,20 @@ func (t *Tree) writeStamp(op *slave.Op) error {
 }
 
 // flush writes the index, after the directories that were changed are durable where the server can make them so, and
-// clears the journal of what needs no note any more.
+// clears the journal of what needs no note any more. One goes on at a time: another would find nothing left to sync while
+// this one is still at it, and could clear notes that were made since.
 func (t *Tree) flush() error {
+	t.flushMu.Lock()
+	defer t.flushMu.Unlock()
 	t.settler.mu.Lock()
 	dirs := t.settler.dirs
 	t.settler.dirs = map[string]struct{}{}
 	t.settler.mu.Unlock()
 	flushed := t.journal.Turn()
 	if err := t.syncDirs(dirs); err != nil {
+		t.settler.mu.Lock()
+		defer t.settler.mu.Unlock()
+		maps.Copy(t.settler.dirs, dirs) // they are still to be synced
 		return err
 	}
 	if err := t.idx.Flush(); err != nil {

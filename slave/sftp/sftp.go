@@ -65,6 +65,7 @@ type Tree struct {
 	fresh   sync.Map // shards of directories made by this session: what stands in them is known; index.ID -> struct{}
 	idMu    sync.Mutex
 	booksMu sync.Mutex   // links and pending
+	flushMu sync.Mutex   // held by flush
 	parkMu  sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
 
 	busyInodes inodeLocks

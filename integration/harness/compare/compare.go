@@ -66,6 +66,8 @@ type Options struct {
 	Skip func(path string) bool
 	// IgnoreRoot leaves out the attributes of the two roots themselves.
 	IgnoreRoot bool
+	// IgnoreMode leaves out permission bits.
+	IgnoreMode bool
 	// IgnoreMtime leaves out all times, IgnoreDirMtime those of directories.
 	IgnoreMtime, IgnoreDirMtime bool
 	// IgnoreNlink leaves out link counts, for trees whose files have names elsewhere. Which paths share an inode is

@@ -46,7 +46,7 @@ func (w *walk) simple(p pair) []fact {
 		{UID, fmt.Sprint(p.a.st.Uid), fmt.Sprint(p.b.st.Uid)},
 		{GID, fmt.Sprint(p.a.st.Gid), fmt.Sprint(p.b.st.Gid)},
 	}
-	if kind != unix.S_IFLNK {
+	if kind != unix.S_IFLNK && !w.opts.IgnoreMode {
 		facts = append(facts, fact{Mode, octal(p.a.st.Mode), octal(p.b.st.Mode)})
 	}
 	if !w.opts.IgnoreMtime && (kind != unix.S_IFDIR || !w.opts.IgnoreDirMtime) {

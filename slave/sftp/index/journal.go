@@ -97,7 +97,8 @@ func (j *Journal) write() {
 	j.writing = false
 }
 
-// Turn is called before a flush. It gives what is to be called after it, once it succeeded.
+// Turn is called before a flush. It gives what is to be called after it, once it succeeded, and before the next Turn:
+// flushes come one at a time.
 func (j *Journal) Turn() (flushed func() error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
