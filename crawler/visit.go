@@ -188,19 +188,15 @@ func (w *crawl) cannotEnter(n *node, err error) {
 
 // movedAway gives up a directory that its path does not lead to. If it has left its parent, that one is marked anew. If it
 // is one above it that has left its place, those in between are not: they must not be stamped, since on the slave they
-// may move to where they are now as they are. Nothing above may be stamped either, where the slave has the directory: what
-// changed in it before it left is neither there nor where it went (invariant 5).
+// may move to where they are now as they are.
 func (w *crawl) movedAway(n *node) {
 	w.skipNode(n)
 	p := n.parent
 	for ; p.parent != nil && !w.m.leadsTo(p.path, p.entry.Record.GFID); p = p.parent {
 		w.skipNode(p)
 	}
-	switch {
-	case p == n.parent && w.m.leadsTo(n.path, n.entry.Record.GFID):
+	if p == n.parent && w.m.leadsTo(n.path, n.entry.Record.GFID) {
 		w.hold(n) // it is back
-	case p != n.parent || !n.absent:
-		w.hold(p)
 	}
 }
 
