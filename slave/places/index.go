@@ -23,7 +23,7 @@ type Index struct {
 
 	mu     sync.Mutex
 	closed bool
-	log    *os.File
+	log    *logFile
 	end    int64  // of log
 	first  uint64 // the oldest log that no run holds
 	serial uint64 // of log
@@ -62,9 +62,6 @@ func (x *Index) Close() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.closed = true
-	if x.log != nil {
-		x.log.Close()
-	}
 	for _, r := range x.runs {
 		r.file.Close()
 	}
@@ -97,7 +94,7 @@ func (x *Index) Commit() error {
 	}
 	err := x.ask("write", logName(x.serial))
 	if err == nil {
-		_, err = x.log.WriteAt(x.noted, x.end)
+		err = x.log.WriteAt(x.noted, x.end)
 	}
 	if err == nil {
 		x.end += int64(len(x.noted))
@@ -310,10 +307,10 @@ func (x *Index) newLog(serial uint64) error {
 	if err != nil {
 		return err
 	}
-	if x.log != nil {
-		x.log.Close()
+	if err := f.Close(); err != nil {
+		return err
 	}
-	x.log, x.end, x.first, x.serial = f, 0, serial, serial
+	x.log, x.end, x.first, x.serial = &logFile{x.dir, logName(serial)}, 0, serial, serial
 	return nil
 }
 

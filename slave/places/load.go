@@ -15,6 +15,31 @@ import (
 
 func logName(serial uint64) string { return fmt.Sprintf("log-%016x", serial) }
 
+// logFile is a log by its name. It is open only while it is written: a file that is open for writing would keep the slave's
+// file system from being made read-only.
+type logFile struct {
+	dir  *beneath.Dir
+	name string
+}
+
+func (l *logFile) open(do func(f *os.File) error) error {
+	f, err := l.dir.OpenFile(l.name, unix.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(f), f.Close())
+}
+
+// WriteAt writes b at off.
+func (l *logFile) WriteAt(b []byte, off int64) error {
+	return l.open(func(f *os.File) error { _, err := f.WriteAt(b, off); return err })
+}
+
+// Truncate cuts the log.
+func (l *logFile) Truncate(size int64) error {
+	return l.open(func(f *os.File) error { return f.Truncate(size) })
+}
+
 // span is a run by its name.
 type span struct{ from, to uint64 }
 
@@ -86,15 +111,12 @@ func (x *Index) loadLogs(logs []uint64) error {
 		return x.newLog(next)
 	}
 	for _, s := range logs {
-		f, err := x.dir.OpenFile(logName(s), unix.O_RDWR, 0)
+		f, err := x.dir.OpenFile(logName(s), unix.O_RDONLY, 0)
 		if err != nil {
 			return err
 		}
-		if x.log != nil {
-			x.log.Close()
-		}
-		x.log, x.serial = f, s
-		if err := x.loadLog(f); err != nil {
+		x.log, x.serial = &logFile{x.dir, logName(s)}, s
+		if err := errors.Join(x.loadLog(f), f.Close()); err != nil {
 			return err
 		}
 	}
