@@ -213,8 +213,6 @@ func (t *Tree) run(tk *ticket, it *item) {
 	if !it.done {
 		if err := t.publish(it); err != nil {
 			t.fail(it, err)
-		} else {
-			t.notePlace(op)
 		}
 	}
 	if it.res.Err != nil && op.Kind != slave.OpFinish {
@@ -255,11 +253,24 @@ func (t *Tree) wantsStamp(it *item) bool {
 	return true
 }
 
-// publish does one operation that is still to be done.
+// publish does one operation that is still to be done, and remembers where its inode is from then on.
 func (t *Tree) publish(it *item) error {
 	// Clean must not delete a parked name that the operation relies on.
 	t.parkMu.Lock()
 	defer t.parkMu.Unlock()
+	if k := it.op.Kind; k == slave.OpPark || k == slave.OpUnpark {
+		t.moving.Add(1)
+		defer t.moving.Add(1)
+	}
+	err := t.carryOut(it)
+	if err == nil {
+		t.notePlace(it.op)
+	}
+	return err
+}
+
+// carryOut is publish, with parkMu held.
+func (t *Tree) carryOut(it *item) error {
 	switch it.op.Kind {
 	case slave.OpMkdir:
 		return t.mkdirOp(it)

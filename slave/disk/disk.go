@@ -64,6 +64,7 @@ type Tree struct {
 	booksMu    sync.Mutex    // links/ and pending/
 	permMu     sync.Mutex    // modes that are lifted for a moment
 	parkMu     sync.Mutex    // an operation at work, or Clean taking one entry out of the park
+	moving     atomic.Uint64 // counts beginnings and ends of what moves entries; odd while something does
 	cleanMu    sync.Mutex    // Clean, which runs once at a time
 	hashing    chan struct{} // a slot each for files being hashed
 	closing    chan struct{}

@@ -372,12 +372,24 @@ func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, err
 	return all, nil
 }
 
-// find answers for one inode. A name in the tree goes before a parked one: bringing back another inode of the same GFID
-// would split the group. What cannot be read counts as not there: then the inode is shipped.
+// find answers for one inode. What was on its way from one place to another is looked for again while nothing moves.
 func (t *Tree) find(g xtime.GFID) slave.Found {
 	if g.IsZero() {
 		return slave.Found{}
 	}
+	before := t.moving.Load()
+	f := t.findOnce(g)
+	if f.Path != "" || f.Parked || before%2 == 0 && before == t.moving.Load() {
+		return f
+	}
+	t.parkMu.Lock()
+	defer t.parkMu.Unlock()
+	return t.findOnce(g)
+}
+
+// findOnce looks in all places. A name in the tree goes before a parked one: bringing back another inode of the same GFID
+// would split the group. What cannot be read counts as not there: then the inode is shipped.
+func (t *Tree) findOnce(g xtime.GFID) slave.Found {
 	for _, name := range t.readIndex(g).names {
 		if n, ok := t.verify(g, name); ok {
 			return slave.Found{Linked: true, Path: name, Record: n.rec}

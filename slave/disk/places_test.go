@@ -72,6 +72,39 @@ func TestEveryInodeIsFound(t *testing.T) {
 	same(t, found(f, 91), "moved/away")
 }
 
+// TestWhatMovesIsFound: an inode in a directory that is parked and brought back all the time is found at every moment, or it
+// would be shipped again.
+func TestWhatMovesIsFound(t *testing.T) {
+	f, _ := newSeamed(t)
+	f.Must(slavetest.Mkdir("a", slavetest.Rec(90, 0)), slavetest.Mkdir("a/e", slavetest.Rec(91, 0)),
+		slavetest.Put("a/e/f", slavetest.Rec(1, 1), "f"))
+	over, lost := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			all, err := f.Tree.Find(t.Context(), []xtime.GFID{slavetest.GFID(1)})
+			if err != nil || all[0].Path == "" {
+				n++
+			}
+			select {
+			case <-over:
+				lost <- n
+				return
+			default:
+			}
+		}
+	}()
+	names := []string{"a", "b"}
+	for range 1000 {
+		f.Must(slavetest.Park(names[0], slavetest.GFID(90)), slavetest.Unpark(names[1], slavetest.Rec(90, 0)))
+		names[0], names[1] = names[1], names[0]
+	}
+	close(over)
+	if n := <-lost; n > 0 {
+		t.Fatalf("it was nowhere %d times", n)
+	}
+}
+
 // TestDeletedInodesAreForgotten: what was cleaned away is not looked for any more.
 func TestDeletedInodesAreForgotten(t *testing.T) {
 	f, _ := newSeamed(t)
