@@ -646,7 +646,7 @@ func (w *world) saysInStep(path string) bool {
 // TestRandomHints does anything on the master, delivers the hints in every wrong way, and checks after each pass that no
 // directory is taken for complete that is not.
 func TestRandomHints(t *testing.T) {
-	seeds := 18
+	seeds := 9
 	if n, err := strconv.Atoi(os.Getenv("GEOREP_SEEDS")); err == nil {
 		seeds = n
 	}

@@ -15,21 +15,31 @@ go vet ./...
 go tool staticcheck ./...
 
 log=$(mktemp "${TMPDIR:-/tmp}/georep-test.XXXXXX")
-# The tests of whole sessions wait more than they work, so they run as two parts beside all the others.
-first='^Test(A|B|C|E|F|H|L|M|O|P|RandomHints|Res|W)'
-# shellcheck disable=SC2086 # $race is one flag or none; a package has no blanks
-run() { go test $race -count=1 -timeout 45m -v "$@" >"$log.$part" 2>&1; }
-# shellcheck disable=SC2046
-part=1 run $(go list ./... | grep -v '/integration$') &
-others=$!
-part=2 run -run "$first" ./integration &
-sessions=$!
+dir=$(mktemp -d "${TMPDIR:-/tmp}/georep-tests.XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
+chmod 755 "$dir"
+
+# The tests of whole sessions wait more than they work. So several run at once, each in a process of its own, beside all the
+# other packages.
+# shellcheck disable=SC2086 # $race is one flag or none
+go build $race -o "$dir/georep" ./cmd/georep
+# shellcheck disable=SC2086
+go test $race -c -o "$dir/integration.test" ./integration
+export GEOREP_TEST_BINARY="$dir/georep"
+mkdir "$dir/sessions"
+sessions() {
+	cd integration
+	"$dir/integration.test" -test.list '^Test' |
+		xargs -P 3 -I '{}' sh -c '"$1/integration.test" -test.v -test.timeout 30m -test.run "^{}\$" >"$1/sessions/{}" 2>&1' - "$dir"
+}
+sessions &
+beside=$!
 status=0
-part=3 run -skip "$first" ./integration || status=$?
-wait "$others" || status=$?
-wait "$sessions" || status=$?
-cat "$log.1" "$log.2" "$log.3" >"$log"
-rm -f "$log.1" "$log.2" "$log.3"
+# shellcheck disable=SC2046,SC2086 # a package has no blanks
+go test $race -count=1 -timeout 45m -v $(go list ./... | grep -v '/integration$') >"$log" 2>&1 || status=$?
+wait "$beside" || status=$?
+cat "$dir"/sessions/* >>"$log"
 grep -aE '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
 if [ "$status" -ne 0 ]; then
 	echo "--- the failures, with what was printed before them:"

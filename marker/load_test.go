@@ -231,7 +231,7 @@ func TestRandomLoad(t *testing.T) {
 		for seed := range 3 {
 			v.settle()
 			before := v.states()
-			_, end := startSelf(t, "load", dir, fmt.Sprint(seed, " ", 20000))
+			_, end := startSelf(t, "load", dir, fmt.Sprint(seed, " ", 8000))
 			end()
 			v.quiet()
 			v.checkChanges(before)

@@ -224,6 +224,7 @@ func shuffle(r *rand.Rand, dir, outside string, ops int) {
 // TestQuietly marks while somebody else changes the same inode, at every distance in time: what a reader did not see who
 // read right after the mark is reported, and what nobody else did is not.
 func TestQuietly(t *testing.T) {
+	const rounds = 2000
 	each(t, func(t *testing.T, dir string) {
 		if err := errors.Join(os.Mkdir(dir+"/d", 0o755), os.WriteFile(dir+"/d/f", nil, 0o644)); err != nil {
 			t.Fatal(err)
@@ -240,7 +241,7 @@ func TestQuietly(t *testing.T) {
 				}
 			}()
 			seen, late := "", 0
-			for n := range 6000 {
+			for n := range rounds {
 				spinA, spinB := r.IntN(60), r.IntN(60)
 				turn <- func() { spin(spinA); change(full, n) }
 				spin(spinB)
@@ -258,7 +259,7 @@ func TestQuietly(t *testing.T) {
 				}
 			}
 			close(turn)
-			if late == 0 || late == 6000 {
+			if late == 0 || late == rounds {
 				t.Errorf("%q: %d of 6000 changes came after the mark: the test tests little", path, late)
 			}
 		}
