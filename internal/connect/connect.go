@@ -167,11 +167,13 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	hello.Mode, hello.Squeezed = modes[o.Compression], o.Compression != "off"
 	live, end := context.WithCancel(context.Background()) // of the whole session
 	limit := bandwidth.NewLimit(live, o.BWLimit)
+	all := newLines(conn, streams, func(ctx context.Context) (*sshconn.Conn, error) { return c.dial(ctx, o) },
+		func(err error) { c.Logger.Info().Err(err).Msg("the session goes on with fewer SSH connections") })
 	var first *sshconn.Stream
 	group, err := agent.DialGroup(ctx, hello, agent.GroupOptions{
 		Streams: streams,
 		Open: func(ctx context.Context, number int) (io.ReadWriteCloser, error) {
-			stream, err := conn.Exec(ctx, command)
+			stream, err := all.of(ctx, number).Exec(ctx, command)
 			if err != nil {
 				return nil, err
 			}
@@ -190,7 +192,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	})
 	switch {
 	case err == nil:
-		return &remote{Group: group, conn: conn, end: end}, nil
+		return &remote{Group: group, lines: all, end: end}, nil
 	case first == nil:
 		end()
 		return nil, err
@@ -245,18 +247,18 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 		command, host, err, said)
 }
 
-// remote is an agent with the connection it came by. Its Done is closed, and its Err set, when the session is lost.
+// remote is an agent with the connections it came by. Its Done is closed, and its Err set, when the session is lost.
 type remote struct {
 	*agent.Group
-	conn *sshconn.Conn
-	end  func() // of what waits for the bandwidth limit
+	lines *lines
+	end   func() // of what waits for the bandwidth limit
 }
 
-// Close ends the session, then the connection.
+// Close ends the session, then the connections.
 func (r *remote) Close() error {
 	r.end()
 	err := r.Group.Close()
-	r.conn.Close()
+	r.lines.close()
 	return err
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // countAfter is how long a first sync goes on before the master is counted: a short one does not pay for it.
-const countAfter = 2 * time.Second
+const countAfter = 10 * time.Second
 
 // measures is how far a first sync is, at one moment.
 type measures struct {
