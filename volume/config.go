@@ -26,7 +26,7 @@ type Options struct {
 	RemoteGeorep   string        // the program on the slave's host
 	RemoteStateDir string        // "": its default there
 	Agentless      bool          // nothing of ours runs on the slave's host: SFTP alone
-	SyncJobs       int           // most streams of a session over SSH, each a channel of its connection
+	SyncJobs       int           // most streams of a session over SSH, each a channel of one of its two connections
 	Hints          bool          // take the marker's hints; off: compare at each change
 	Quick          bool          // trust type, size and mtime when a slave is adopted
 	BWLimit        int64         // bytes a second that all streams to the slave together may send; 0: no limit

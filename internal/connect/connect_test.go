@@ -17,6 +17,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"georep/integration/harness/proxy"
 	"georep/internal/connect"
 	"georep/internal/sshserver"
 	"georep/marker/xtime"
@@ -96,6 +97,31 @@ func noneLeft(t *testing.T, program string) {
 	}
 }
 
+// grow sends files, which it gives the content of, until the session has so many streams.
+func grow(t *testing.T, tree slave.Tree, streams int) string {
+	t.Helper()
+	text := strings.Repeat("content ", 100_000)
+	group := tree.(interface{ Streams() int })
+	for deadline := time.Now().Add(patience); ; {
+		var wg sync.WaitGroup
+		for i := range 2 * streams {
+			wg.Go(func() {
+				b := &slave.Batch{Ops: []slave.Op{slavetest.Put(fmt.Sprint(i), slavetest.Rec(i, 1), text)}}
+				if results, err := tree.Apply(t.Context(), b); err != nil || results[0].Err != nil {
+					t.Errorf("apply: %v, %v", results, err)
+				}
+			})
+		}
+		wg.Wait()
+		if group.Streams() == streams || t.Failed() {
+			return text
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d streams, want %d", group.Streams(), streams)
+		}
+	}
+}
+
 // TestStreams connects with several streams, through the embedded server.
 func TestStreams(t *testing.T) {
 	for _, streams := range []int{1, 8, agent.MaxStreams} {
@@ -106,26 +132,7 @@ func TestStreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer tree.Close()
-			text := strings.Repeat("content ", 100_000)
-			group := tree.(interface{ Streams() int })
-			for deadline := time.Now().Add(patience); ; {
-				var wg sync.WaitGroup
-				for i := range 2 * streams {
-					wg.Go(func() {
-						b := &slave.Batch{Ops: []slave.Op{slavetest.Put(fmt.Sprint(i), slavetest.Rec(i, 1), text)}}
-						if results, err := tree.Apply(t.Context(), b); err != nil || results[0].Err != nil {
-							t.Errorf("apply: %v, %v", results, err)
-						}
-					})
-				}
-				wg.Wait()
-				if group.Streams() == streams || t.Failed() {
-					break
-				}
-				if time.Now().After(deadline) {
-					t.Fatalf("%d streams, want %d", group.Streams(), streams)
-				}
-			}
+			text := grow(t, tree, streams)
 			for i := range 2 * streams {
 				got, err := os.ReadFile(filepath.Join(tree.Info().Path, fmt.Sprint(i)))
 				if err != nil || string(got) != text {
@@ -140,6 +147,61 @@ func TestStreams(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLines: many streams are spread over two connections, and do with one where no second is to be had.
+func TestLines(t *testing.T) {
+	for name, refuse := range map[string]bool{"two": false, "refused": true} {
+		t.Run(name, func(t *testing.T) {
+			c := config(t, 8)
+			p := through(t, &c)
+			tree, err := connect.Slave(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tree.Close()
+			p.Refuse(refuse)
+			grow(t, tree, 8)
+			want := proxy.Stats{Connections: 2, Open: 2}
+			if refuse {
+				want.Open = 1
+			}
+			if got := p.Stats(); got.Connections != want.Connections || got.Open != want.Open {
+				t.Errorf("%d connections, %d open, want %d and %d", got.Connections, got.Open, want.Connections, want.Open)
+			}
+			if err := tree.Close(); err != nil {
+				t.Error(err)
+			}
+			for deadline := time.Now().Add(patience); p.Stats().Open > 0; <-time.After(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("a connection is left")
+				}
+			}
+		})
+	}
+}
+
+// through puts a proxy between.
+func through(t *testing.T, c *connect.Config) *proxy.Proxy {
+	t.Helper()
+	o, err := c.Session.Options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := proxy.New(net.JoinHostPort("127.0.0.1", strconv.Itoa(o.SSHPort)), proxy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	known, err := os.ReadFile(o.KnownHosts)
+	if err == nil {
+		text := strings.ReplaceAll(string(known), strconv.Itoa(o.SSHPort), strconv.Itoa(p.Port()))
+		err = errors.Join(os.WriteFile(o.KnownHosts, []byte(text), 0o600), c.Session.Set("ssh-port", strconv.Itoa(p.Port())))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // The settings know as many streams as the protocol does.

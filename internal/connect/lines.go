@@ -10,8 +10,8 @@ import (
 // maxLines bounds the SSH connections of a session, and streamsPerLine says how many streams it has for each: sshd decrypts
 // each connection in one process, so on one core, and one TCP connection does not fill a long link that loses packets.
 const (
-	maxLines       = 4
-	streamsPerLine = 2
+	maxLines       = 2
+	streamsPerLine = 4
 )
 
 // lines are the SSH connections that the streams of one session are spread over. The first is there from the beginning, the
