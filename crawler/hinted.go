@@ -64,6 +64,7 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 	names := n.told.part(n.part, n.parts, n.path == "")
 	if n.parent == nil {
 		keepLostAndFound(w.present(d, lostAndFound), state)
+		w.knownSince(n, state)
 	}
 	p := plan.Compute(w.entries(n, d, names), state.Entries, w.planOptions())
 	if n.parent == nil && len(p.Stale) > 0 && w.emptied(d) {
@@ -181,7 +182,7 @@ type ahead struct {
 
 // foresee surveys the directories that hints tell of in one request, where the crawl would go down to them one by one,
 // and parks what is gone before anything new is looked for: so what moved is found parked, in whichever order its
-// directories come.
+// directories come. What stands where another inode belongs by now is remembered for the same reason.
 func (w *crawl) foresee() error {
 	if w.root.told == nil {
 		return nil
@@ -263,6 +264,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	if a.path == "" {
 		keepLostAndFound(w.present(d, lostAndFound), &a.state)
 	}
+	w.displaceAhead(n, d, a.state.Entries)
 	stale := w.stale(d, slices.Clone(a.state.Entries))
 	if len(stale) == 0 {
 		return nil
@@ -289,4 +291,15 @@ func (w *crawl) parkAhead(a *ahead) error {
 	}
 	a.state.Entries = slices.DeleteFunc(a.state.Entries, func(s slave.EntryState) bool { return gone[s.Name] })
 	return nil
+}
+
+// displaceAhead remembers which of a directory's entries stand in the places of others (swaps and cycles).
+func (w *crawl) displaceAhead(n *node, d *directory, entries []slave.EntryState) {
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
+	for i := range entries {
+		if g, err := d.dir.GFID(entries[i].Name); err == nil && g != entries[i].Record.GFID {
+			w.displace(n, &entries[i])
+		}
+	}
 }

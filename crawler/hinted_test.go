@@ -782,7 +782,7 @@ func (r *randomly) change() []string {
 			return []string{p}
 		}
 	}
-	switch r.rnd.IntN(9) {
+	switch r.rnd.IntN(10) {
 	case 0, 1, 2:
 		if p == "" {
 			return nil
@@ -810,6 +810,12 @@ func (r *randomly) change() []string {
 			return nil
 		}
 		err, paths = os.Link(w.at(p), w.at(q)), []string{q}
+	case 9:
+		if q = r.pick(r.rnd.IntN(2) == 0); p == "" || q == "" {
+			return nil
+		}
+		err = unix.Renameat2(unix.AT_FDCWD, w.at(p), unix.AT_FDCWD, w.at(q), unix.RENAME_EXCHANGE)
+		paths = []string{p, q}
 	}
 	if err != nil {
 		return nil

@@ -15,13 +15,18 @@ import (
 // left its place is parked, or known to stand where another inode belongs (swaps and cycles), and is put in its new place
 // without its content. A directory that has got its place may bring more of that to light, so there are rounds, until one
 // finds nothing: what is left is shipped.
+//
+// A crawl by hints has looked at all that they tell of before its first visit (foresee), so nothing is put off: what the
+// slave has elsewhere, by what it remembers of places, is moved from there at once.
 type moves struct {
 	mu        sync.Mutex
 	since     xtime.Time            // the slave's stime at the beginning: older inodes may be on the slave
+	hinted    bool                  // the root is visited by hints: nothing needs to be put off
 	off       bool                  // nothing is put off any more
 	progress  bool                  // something was found since the last round, or may be by what was met for the first time
 	waiting   []*node               // for their second visit
 	displaced map[xtime.GFID]string // inodes that stand where others belong, and where
+	swapped   bool                  // there were any
 	busy      int                   // visits and operations on their way
 }
 
@@ -39,7 +44,8 @@ func (w *crawl) mayHaveMoved(e *plan.Entry) bool {
 func (w *crawl) knownSince(root *node, state *slave.DirState) {
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
-	if state.Record.GFID == root.entry.Record.GFID {
+	w.moves.hinted = root.told != nil
+	if w.moves.since == 0 && state.Record.GFID == root.entry.Record.GFID {
 		w.moves.since = state.Record.Xtime
 	}
 }
@@ -48,7 +54,7 @@ func (w *crawl) knownSince(root *node, state *slave.DirState) {
 func (w *crawl) putOff(n *node, p *plan.Plan) {
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
-	if w.moves.off || w.moves.since == 0 {
+	if w.moves.off || w.moves.since == 0 || w.moves.hinted {
 		return
 	}
 	items, children := p.Items[:0:0], p.Children[:0:0]
@@ -116,7 +122,7 @@ func (w *crawl) displace(n *node, s *slave.EntryState) {
 	if w.moves.displaced == nil {
 		w.moves.displaced = map[xtime.GFID]string{}
 	}
-	w.moves.displaced[s.Record.GFID] = join(n.path, s.Name)
+	w.moves.displaced[s.Record.GFID], w.moves.swapped = join(n.path, s.Name), true
 }
 
 // began counts visits or operations on their way.
@@ -161,16 +167,19 @@ func (w *crawl) ended(k int) {
 // the session ended.
 func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 	w.moves.mu.Lock()
-	displaced, last := len(w.moves.displaced) > 0, w.moves.off
+	parked := w.c.parked.Load() > 0
+	displaced, last := len(w.moves.displaced) > 0, w.moves.off || w.moves.hinted && (w.moves.swapped || parked)
 	w.moves.mu.Unlock()
-	only := last && w.c.parked.Load() == 0 && !displaced
-	if n.found || !last && w.c.parked.Load() == 0 && !displaced {
+	only := last && !parked
+	if n.found || !last && !parked && !displaced {
 		return false, true
 	}
 	n.found = true
 	fresh := newcomers(p)
 	if only {
-		fresh = slices.DeleteFunc(fresh, func(e newcomer) bool { return !w.mayHaveMoved(&e.Entry) })
+		fresh = slices.DeleteFunc(fresh, func(e newcomer) bool {
+			return !w.mayHaveMoved(&e.Entry) && !w.isDisplaced(e.Record.GFID)
+		})
 	}
 	if len(fresh) == 0 {
 		return false, true
@@ -320,6 +329,13 @@ func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (pat
 		return "", false
 	}
 	return f.Path, !within(n.path, map[string]bool{f.Path: true}) && n.path != f.Path
+}
+
+func (w *crawl) isDisplaced(g xtime.GFID) bool {
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
+	_, is := w.moves.displaced[g]
+	return is
 }
 
 // takeDisplaced tells where an inode stands that belongs elsewhere, once.

@@ -131,7 +131,9 @@ func TestMovedFromOutside(t *testing.T) {
 
 // TestRandomMoves moves, swaps, replaces, removes and makes at random, with a pass now and then. The slave is always equal,
 // and nothing that it had is sent again.
-func TestRandomMoves(t *testing.T) {
+func TestRandomMoves(t *testing.T) { randomMoves(t, movable, (*world).mark) }
+
+func randomMoves(t *testing.T, make func(*testing.T) *world, mark func(*world, ...string)) {
 	first, seeds := uint64(0), uint64(10)
 	for name, n := range map[string]*uint64{"GEOREP_SEED": &first, "GEOREP_SEEDS": &seeds} {
 		if text := os.Getenv(name); text != "" {
@@ -142,7 +144,7 @@ func TestRandomMoves(t *testing.T) {
 		}
 	}
 	for seed := first; seed < first+seeds; seed++ {
-		w := movable(t)
+		w := make(t)
 		rnd := rand.New(rand.NewPCG(seed, 11))
 		for range 12 {
 			fresh := int64(0)
@@ -173,7 +175,7 @@ func TestRandomMoves(t *testing.T) {
 						w.ok(os.RemoveAll(w.at(a)))
 					}
 				}
-				w.mark(a, b)
+				mark(w, a, b)
 			}
 			before := w.counters.Bytes.Load()
 			if rnd.IntN(4) == 0 {
