@@ -187,7 +187,9 @@ const groupsAtOnce = 10_000
 //   - the slave has fewer names than the master: a file that had one name when it was shipped and got another since. The
 //     others are found by a listing of the whole master, without a stat, once for all of them, and linked;
 //   - a name of the inode was removed on the slave: what was changed through it before shows on the master under the
-//     others too, in directories that no mark leads to.
+//     others too, in directories that no mark leads to;
+//   - the session before this one ended, by a power cut perhaps, while the slave worked on the inode: what it knew then may
+//     be lost. Its names are compared with the master's, and all linked again.
 //
 // Directories that have to be visited for that are returned. ok tells whether the root may be stamped otherwise.
 func (w *crawl) checkGroups() (visit []*node, ok bool) {
@@ -221,8 +223,9 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err error) {
 	names := map[xtime.GFID][]string{}
 	wanted := map[uint64]xtime.GFID{}
-	for _, g := range groups {
-		names[g.GFID] = w.stillNames(g)
+	for i := range groups {
+		names[groups[i].GFID] = w.stillNames(&groups[i])
+		g := groups[i]
 		if g.Short && g.Ino != 0 && !w.isAll(g.GFID, names[g.GFID]) {
 			wanted[g.Ino], names[g.GFID] = g.GFID, nil
 		}
@@ -249,11 +252,13 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 	return visit, ok && joined, err
 }
 
-// stillNames are those of the slave's names that lead to the inode on the master too.
-func (w *crawl) stillNames(g slave.Group) (out []string) {
+// stillNames are those of the slave's names that lead to the inode on the master too. Its number there is filled in where
+// the slave did not know it.
+func (w *crawl) stillNames(g *slave.Group) (out []string) {
 	for _, path := range g.Names {
 		if e, err := w.entryAt(path); err == nil && e.Record.GFID == g.GFID {
 			out = append(out, path)
+			g.Ino = e.Stat.Ino
 		}
 	}
 	return out

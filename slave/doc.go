@@ -157,7 +157,7 @@ type Found struct {
 type Group struct {
 	GFID   xtime.GFID
 	Ino    uint64 // on the master, as the operation that made it said; 0 if it did not
-	Short  bool   // the slave has fewer names than the master said
+	Short  bool   // the slave has fewer names than the master said, or does not know after a crash
 	Record Record // the zero Record if the names lead to several inodes
 	Names  []string
 }

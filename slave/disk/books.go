@@ -204,36 +204,23 @@ func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	}
 }
 
-// notePending makes or removes the mark that says that names are to be checked.
+// notePending makes the mark that says that names are to be checked, or lets it go.
 func (t *Tree) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
-	p := place{t.pending, g.String()}
-	_, err := t.pending.Stat(p.name)
-	marked := err == nil
-	short := t.liveNames(g, idx.names, st) < idx.want
-	switch {
-	case short && !marked:
-		return t.putSmall(p, mark{ino: idx.ino}.text())
-	case !short && marked:
-		return ignoreAbsent(t.sys.unlink(p))
+	if t.liveNames(g, idx.names, st) < idx.want {
+		return t.setMark(g, mark{ino: idx.ino})
+	}
+	_, marked := t.marks.have[g]
+	if !marked {
+		_, err := t.pending.Stat(g.String())
+		marked = err == nil
+	}
+	if marked {
+		t.marks.done[g] = false
 	}
 	return nil
 }
 
-// mark is what pending/ says of an inode.
-type mark struct {
-	ino  uint64 // on the master
-	here uint64 // on the slave, where a name of it was removed: then its others are to be checked; else 0
-}
-
-func (m mark) text() []byte { return fmt.Appendf(nil, "%d %d\n", m.ino, m.here) }
-
-func parseMark(text []byte) (m mark, ok bool) {
-	n, err := fmt.Sscanf(string(text), "%d %d\n", &m.ino, &m.here)
-	return m, err == nil && n == 2
-}
-
-// forgetName takes the name of an inode that leaves the tree out of the index. If the inode keeps other names they are to
-// be checked: what was changed through the one that is gone shows under them, in directories that nothing has marked.
+// forgetName takes the name of an inode that leaves the tree out of the index.
 func (t *Tree) forgetName(old entry, path string) {
 	g := old.rec.GFID
 	if g.IsZero() {
@@ -242,21 +229,18 @@ func (t *Tree) forgetName(old entry, path string) {
 	t.booksMu.Lock()
 	defer t.booksMu.Unlock()
 	idx := t.readIndex(g)
-	var err error
-	if i := slices.Index(idx.names, path); i >= 0 {
-		idx.names, idx.dirs = slices.Delete(idx.names, i, i+1), slices.Delete(idx.dirs, i, i+1)
-		err = t.writeIndex(g, idx)
+	i := slices.Index(idx.names, path)
+	if i < 0 {
+		return
 	}
-	if old.st.Nlink > 1 {
-		err = errors.Join(err, t.putSmall(place{t.pending, g.String()}, mark{idx.ino, old.st.Ino}.text()))
-	}
-	if err != nil {
+	idx.names, idx.dirs = slices.Delete(idx.names, i, i+1), slices.Delete(idx.dirs, i, i+1)
+	if err := t.writeIndex(g, idx); err != nil {
 		t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
 	}
 }
 
-// forgetBelow does that for all names in a directory that has left the tree, which lay at path.
-func (t *Tree) forgetBelow(at place, path string) {
+// leavingBelow is leaving and forgetName for all names in a directory that is about to leave the tree. It lies at path.
+func (t *Tree) leavingBelow(at place, path string) (failed error) {
 	type level struct{ rel, path string }
 	todo := []level{{at.name, path}}
 	for len(todo) > 0 && t.unclosed() {
@@ -273,27 +257,33 @@ func (t *Tree) forgetBelow(at place, path string) {
 				return nil
 			}
 			old, err := t.look(place{d, e.Name})
-			if err == nil && old.kind != slave.Dir && old.st.Nlink > 1 {
+			if err == nil && old.kind != slave.Dir && old.st.Nlink > 1 && !old.rec.GFID.IsZero() {
+				g := old.rec.GFID
+				failed = errors.Join(failed, t.addMark(g, mark{ino: t.readBook(g).ino, here: old.st.Ino}))
 				t.forgetName(old, beneath.Join(l.path, e.Name))
 			}
-			return nil
+			return failed
 		})
 		d.Close()
+		if failed != nil {
+			return failed
+		}
 		if err != nil {
 			t.log.Debug().Str("dir", l.path).Err(err).Msg("not searched")
 		}
 	}
+	return t.syncMarks()
 }
 
 // hasGroups tells whether any inode with several names is on the books.
 func (t *Tree) hasGroups() bool {
 	found := errors.New("found")
-	return eachName(t.links, func(string) error { return found }) == found
+	stop := func(string) error { return found }
+	return eachName(t.links, stop) == found || eachName(t.pending, stop) == found
 }
 
 // pendingGroup is one that Groups looks at.
 type pendingGroup struct {
-	name string // in pending/
 	mark mark
 	slave.Group
 	keep bool
@@ -315,7 +305,9 @@ func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 		if len(list) >= limit {
 			return full
 		}
-		list = append(list, t.readPending(name))
+		if p := t.readPending(name); p != nil {
+			list = append(list, p)
+		}
 		return t.live(ctx)
 	})
 	if err != nil && err != full {
@@ -326,32 +318,31 @@ func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 	for _, p := range list {
 		if p.keep {
 			all = append(all, p.Group)
-		} else if err := ignoreAbsent(t.sys.unlink(place{t.pending, p.name})); err != nil {
-			t.log.Warn().Str("name", p.name).Err(err).Msg("forget an inode with missing names")
+		} else {
+			t.settleGroup(p.GFID, p.mark)
 		}
 	}
 	return all, nil
 }
 
-// readPending reads a mark, and checks it against the names in the index.
+// readPending reads a mark, and checks it against the names in the index; nil for one that only waits for a sync, and for
+// what is no mark.
+//
+// A mark of an earlier session is not checked, only looked at: of what was known then, a power cut may have taken any part.
+// The master has the last word on its names, until an operation settles it.
 func (t *Tree) readPending(name string) *pendingGroup {
-	p := &pendingGroup{name: name}
 	g, err := xtime.ParseGFID(name)
-	if err != nil {
-		return p
+	if err != nil || t.settled(g) {
+		return nil
 	}
-	text, err := readSmall(t.pending, name)
-	if err != nil {
-		return p
-	}
-	m, ok := parseMark(text)
-	if !ok {
-		return p
-	}
-	p.mark, p.Group = m, slave.Group{GFID: g, Ino: m.ino}
+	p := &pendingGroup{mark: t.readMark(name)}
+	p.Group = slave.Group{GFID: g, Ino: p.mark.ino}
 	idx := t.readIndex(g)
 	names := t.knownNames(g, idx.names, "")
 	t.addNames(p, names)
+	if p.mark.session != t.prefix && t.tell(g) {
+		p.Short = len(names) > 0 || p.mark.ino != 0 || p.mark.here != 0
+	}
 	for _, n := range names {
 		p.Short = p.Short || t.liveNames(g, idx.names, n.st) < idx.want
 	}

@@ -56,6 +56,7 @@ func (t *Tree) runCommitter() {
 
 // runGroup makes durable what the group staged, lets the stamps of the group before follow, and publishes.
 func (t *Tree) runGroup(group []*ticket) {
+	t.foresee(group)
 	staged := stagedIn(group)
 	err := t.syncStaged(staged)
 	t.settle(err)
@@ -74,6 +75,7 @@ func (t *Tree) runGroup(group []*ticket) {
 		}
 	}
 	t.forgetDirs()
+	t.forgetMarks()
 	t.commitPlaces()
 }
 
@@ -98,8 +100,11 @@ func (t *Tree) syncStaged(staged []*item) error {
 		few = few && it.file
 	}
 	switch {
-	case len(t.work.stamps) > 0 || !few:
+	case len(t.work.stamps) > 0 || !few || t.manyDone():
 		return t.syncAll()
+	}
+	if err := t.syncMarks(); err != nil {
+		return err
 	}
 	for _, it := range staged {
 		if err := t.syncOne(it); err != nil {

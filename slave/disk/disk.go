@@ -61,7 +61,8 @@ type Tree struct {
 	dirsParked atomic.Bool
 	queue      queue
 	work       committer
-	booksMu    sync.Mutex    // links/ and pending/
+	booksMu    sync.Mutex // links/, pending/ and marks
+	marks      marks
 	permMu     sync.Mutex    // modes that are lifted for a moment
 	parkMu     sync.Mutex    // an operation at work, or Clean taking one entry out of the park
 	moving     atomic.Uint64 // counts beginnings and ends of what moves entries; odd while something does
@@ -104,6 +105,7 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 		hashing: make(chan struct{}, 2), closing: make(chan struct{}), finished: make(chan struct{}),
 	}
 	t.queue.init()
+	t.marks.init()
 	t.uploads.open = map[xtime.GFID]*upload{}
 	return t
 }

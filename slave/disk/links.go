@@ -87,6 +87,9 @@ func (t *Tree) liveNames(g xtime.GFID, names []string, st beneath.Stat) uint32 {
 func (t *Tree) replaceGroup(it *item, p place, old entry) error {
 	op := it.op
 	g := op.Record.GFID
+	if err := t.guard(g, mark{ino: op.Ino}); err != nil {
+		return err
+	}
 	others := t.knownNames(g, t.readIndex(g).names, op.Path)
 	if op.Links > 1 {
 		others = append(others, t.hiddenNames(op, old, others)...)
@@ -294,6 +297,9 @@ func (t *Tree) linkOp(it *item) error {
 		// What stands here is the newer state of the same inode: the other names are to follow it, not the reverse.
 		t.noteGroup(op, old.st, []string{op.Path})
 		return nil
+	}
+	if err := t.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
+		return err
 	}
 	if err := t.stageName(it, src.path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

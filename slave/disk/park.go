@@ -105,20 +105,22 @@ func (t *Tree) parkOp(it *item) error {
 	if old.rec.GFID != op.Expect {
 		return slave.ErrConflict
 	}
-	to, err := t.park(p, old)
+	if old.kind != slave.Dir {
+		err = t.leaving(old)
+	} else if t.hasGroups() {
+		err = t.leavingBelow(p, op.Path)
+	}
 	if err != nil {
 		return err
 	}
-	it.res.Parked = true
-	if old.kind != slave.Dir {
-		if old.st.Nlink > 1 {
-			t.forgetName(old, op.Path)
-		}
-		return nil
+	if _, err := t.park(p, old); err != nil {
+		return err
 	}
-	t.forgetDirs()
-	if t.hasGroups() {
-		t.forgetBelow(to, op.Path)
+	it.res.Parked = true
+	if old.kind == slave.Dir {
+		t.forgetDirs()
+	} else if old.st.Nlink > 1 {
+		t.forgetName(old, op.Path)
 	}
 	return nil
 }
@@ -162,6 +164,11 @@ func (t *Tree) unparkOp(it *item) error {
 			return err
 		}
 	}
+	if pk.kind != slave.Dir && (op.Links > 1 || pk.st.Nlink > 1) {
+		if err := t.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
+			return err
+		}
+	}
 	if err := t.move(from, p, pk); err != nil {
 		return err
 	}
@@ -179,7 +186,10 @@ func (t *Tree) makeWay(it *item, p place, old entry, kind slave.Kind) error {
 	if beside && old.rec.GFID.IsZero() {
 		return nil
 	}
-	var err error
+	err := t.leaving(old)
+	if err != nil {
+		return err
+	}
 	if beside {
 		err = t.parkBeside(p, old)
 	} else {

@@ -58,9 +58,11 @@ func (t *Tree) commitPlaces() {
 // syncAll makes durable all that was written to the slave.
 func (t *Tree) syncAll() error {
 	written := t.places.Written()
+	t.beginSync()
 	if err := t.sys.syncfs(t.dir); err != nil {
 		return err
 	}
+	t.endSync()
 	if err := t.places.Synced(written); err != nil {
 		t.log.Warn().Err(err).Msg("remove an old part of the index of places")
 	}

@@ -102,6 +102,9 @@ func (t *Tree) moveIn(it *item, p place, flags uint) error {
 // replace renames what is staged over old, which is parked without a gap if it is another inode of the master.
 func (t *Tree) replace(it *item, p place, old entry) error {
 	if old.there && !old.rec.GFID.IsZero() && old.rec.GFID != it.op.Record.GFID {
+		if err := t.leaving(old); err != nil {
+			return err
+		}
 		if err := t.parkBeside(p, old); err != nil {
 			return err
 		}

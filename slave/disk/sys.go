@@ -114,6 +114,14 @@ func (s *sys) fsync(i *beneath.Inode) error {
 	return i.Fsync()
 }
 
+// fsyncDir makes the names in one of our own directories durable, and what of an inode is made together with its name.
+func (s *sys) fsyncDir(d *beneath.Dir, name string) error {
+	if err := s.before("fsync", name); err != nil {
+		return err
+	}
+	return d.Fsync()
+}
+
 // syncfs makes durable whatever was written to the file system of d before the call. Since Linux 5.8 it also tells of
 // writes that failed in the background since d was opened.
 func (s *sys) syncfs(d *beneath.Dir) error {
