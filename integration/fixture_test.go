@@ -83,6 +83,7 @@ type session struct {
 	t             testing.TB
 	master, slave string
 	state, far    string // state directories of the two hosts
+	program       string // of the master's host, where it is not binary
 	sshd          *sshdtest.Server
 	spec          string // the SLAVE argument
 	port          int    // where the master connects; the sshd's, or a proxy's
@@ -95,7 +96,13 @@ type session struct {
 // newSession prepares a session between two empty directories. Nothing is started.
 func newSession(t testing.TB, master, slave string, more ...sshdtest.Option) *session {
 	t.Helper()
-	s := &session{t: t, master: master, slave: slave, state: t.TempDir(), far: t.TempDir(), races: t.TempDir(),
+	return newSessionIn(t, t.TempDir(), master, slave, more...)
+}
+
+// newSessionIn is newSession with a given state directory of the master's host.
+func newSessionIn(t testing.TB, state, master, slave string, more ...sshdtest.Option) *session {
+	t.Helper()
+	s := &session{t: t, master: master, slave: slave, state: state, far: t.TempDir(), races: t.TempDir(),
 		masterArg: "data"}
 	s.sshd = sshdtest.Start(t, append(more, sshdtest.Env("GEOREP_STATE_DIR", s.far),
 		sshdtest.Env("GORACE", "log_path="+filepath.Join(s.races, "agent")))...)
@@ -140,7 +147,11 @@ func (s *session) dump() {
 
 // command is georep on the master's host.
 func (s *session) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, binary, args...)
+	program := binary
+	if s.program != "" {
+		program = s.program
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), "GEOREP_STATE_DIR="+s.state, "GORACE=log_path="+filepath.Join(s.races, "master"),
 		"GEOREP_SSH_CONFIG=none", "SSH_AUTH_SOCK=")
 	return cmd

@@ -43,6 +43,8 @@ func powerCuts(t *testing.T, disk *fstest.Disk, cuts int, seed uint64) {
 		t.Fatal(err)
 	}
 	s := newSession(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{Size: 1 << 30}), slave)
+	far := newHost(t)
+	s.extra = []string{"--remote-georep", far.program}
 	l := newLoad(t, s, seed)
 	rnd := rand.New(rand.NewPCG(seed, 3))
 	start := []string{"--max-delete", "100", "--retry-max", "1s", "--log-level", logLevel()}
@@ -56,12 +58,13 @@ func powerCuts(t *testing.T, disk *fstest.Disk, cuts int, seed uint64) {
 		s.must(s.run("stop", s.masterArg, s.spec))
 		stop()
 		disk.Restore()
+		far.boot()
 		r := l.check()
 		for _, wrong := range r.Wrong {
 			t.Errorf("cut %d: a stamp lies: %s", n, wrong)
 		}
 		sum.Claimed, sum.Names = sum.Claimed+r.Claimed, sum.Names+r.Names
-		s.must(s.start())
+		s.must(s.start(start...))
 		s.converge(l.mutator)
 		// The books must agree with what is in step, or they prove nothing.
 		if r := l.settled(); len(r.Wrong) > 0 || r.Claimed == 0 {
@@ -74,6 +77,37 @@ func powerCuts(t *testing.T, disk *fstest.Disk, cuts int, seed uint64) {
 	}
 	if t.Failed() {
 		t.Log(l.mutator)
+	}
+}
+
+// host is a machine that can be started anew: what runs there sees another boot id then.
+type host struct {
+	t       testing.TB
+	program string // georep on it
+	file    string // has the boot id
+	boots   int
+}
+
+// newHost writes the program: georep in a mount namespace of its own.
+func newHost(t testing.TB) *host {
+	t.Helper()
+	dir := t.TempDir()
+	h := &host{t: t, program: filepath.Join(dir, "georep"), file: filepath.Join(dir, "boot_id")}
+	script := fmt.Sprintf("#!/bin/sh\nexec unshare --mount --propagation slave sh -c '"+
+		"mount --bind %s /proc/sys/kernel/random/boot_id && exec %s \"$@\"' georep \"$@\"\n", h.file, binary)
+	if err := os.WriteFile(h.program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.boot()
+	return h
+}
+
+// boot starts it anew.
+func (h *host) boot() {
+	h.t.Helper()
+	h.boots++
+	if err := os.WriteFile(h.file, fmt.Appendf(nil, "boot-%d\n", h.boots), 0o644); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
@@ -100,7 +134,8 @@ func newLoad(t *testing.T, s *session, seed uint64) *load {
 	if l.ledger, err = ledger.New(filepath.Join(s.master, booksDir), seed); err != nil {
 		t.Fatal(err)
 	}
-	l.mutator, err = mutate.New(filepath.Join(s.master, mutateDir), seed, mutate.Options{MaxEntries: 500})
+	profile := []string{"default", "links"}[seed%2]
+	l.mutator, err = mutate.New(filepath.Join(s.master, mutateDir), seed, mutate.Options{MaxEntries: 500, Profile: profile})
 	if err != nil {
 		t.Fatal(err)
 	}
