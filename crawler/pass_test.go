@@ -603,6 +603,7 @@ func TestReplacedWhileItIsRead(t *testing.T) {
 	w.mark("a/n")
 	w.pass()
 	w.mark("a/n")
+	w.pass() // looks at what left, and no further
 	w.inStep()
 }
 

@@ -1,11 +1,13 @@
 package fstest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,7 +109,7 @@ func (d *Disk) Restore() {
 		if at == "" {
 			continue
 		}
-		if err := unix.Unmount(at, 0); err != nil {
+		if err := d.unmountSoon(at); err != nil {
 			users, _ := exec.Command("fuser", "-vm", at).CombinedOutput()
 			d.t.Fatalf("fstest: unmount %s: %v\n%s", at, err, users)
 		}
@@ -120,6 +122,22 @@ func (d *Disk) Restore() {
 		d.t.Fatal(err)
 	}
 	d.mountAll()
+}
+
+// unmountSoon waits for what is on its way out: the mount namespace of a process that has ended, or the loop device on a
+// file below at, whose file system has just been unmounted.
+func (d *Disk) unmountSoon(at string) error {
+	for tries := 0; ; tries++ {
+		err := unix.Unmount(at, 0)
+		if !errors.Is(err, unix.EBUSY) || tries == 1000 {
+			return err
+		}
+		select {
+		case <-d.t.Context().Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func (d *Disk) mountAll() {
