@@ -38,7 +38,7 @@ const (
 // proven tells whether the hints say all about the directory of n, given what the slave has.
 func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
 	t, mark := n.told, w.m.mark
-	if state.Err != nil || state.Record.GFID != n.entry.Record.GFID || w.m.refusesMarks(slave.Dir, &d.stat) {
+	if state.Err != nil || state.Record.GFID != n.entry.Record.GFID || d.refuses {
 		return false
 	}
 	if t.end < mark || t.end > d.xtime {

@@ -38,6 +38,8 @@ type directory struct {
 	dir   *beneath.Dir
 	xtime xtime.Time // effective; the only value that may become the stamp
 	stat  beneath.Stat
+	// refuses marks: its xtime tells nothing of what changed in or below it.
+	refuses bool
 }
 
 func newMaster(o *Options) (*master, error) {
@@ -143,20 +145,23 @@ func (m *master) describe(dir *beneath.Dir) (*directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &directory{dir: dir, xtime: m.effective(t, slave.Dir, &st), stat: st}, nil
+	refuses := m.refusesMarks(dir, "", &st)
+	return &directory{dir: dir, xtime: m.effective(t, refuses, &st), stat: st, refuses: refuses}, nil
 }
 
 // effective gives the xtime that counts. An entry that cannot be marked, or was not, is as new as its ctime says; but
 // nothing is older than the volume mark.
-func (m *master) effective(t xtime.Time, kind slave.Kind, st *beneath.Stat) xtime.Time {
-	if t == 0 || m.refusesMarks(kind, st) {
+func (m *master) effective(t xtime.Time, refuses bool, st *beneath.Stat) xtime.Time {
+	if t == 0 || refuses {
 		t = max(t, xtime.FromTime(unixTime(st.Ctime)))
 	}
 	return max(t, m.mark)
 }
 
-func (m *master) refusesMarks(kind slave.Kind, st *beneath.Stat) bool {
-	return st.Fixed() || !kind.CarriesRecord(m.names.Namespace) || st.MountID != m.mount
+// refusesMarks tells what the marker gives up to mark. It has to be the marker's own view.
+func (m *master) refusesMarks(d *beneath.Dir, name string, st *beneath.Stat) bool {
+	return st.Fixed() || !slave.KindOf(st.Mode).CarriesRecord(m.names.Namespace) || st.MountID != m.mount ||
+		m.names.Namespace == xtime.User && d.DeniesMarks(name)
 }
 
 // list reads the names of the given part. It reports overflow, and no names, once there are more than limit.
@@ -220,10 +225,10 @@ func (r *reader) entry(name string) (plan.Entry, error) {
 	if err != nil {
 		return plan.Entry{}, err
 	}
-	kind := slave.KindOf(st.Mode)
+	kind, refuses := slave.KindOf(st.Mode), m.refusesMarks(d, name, &st)
 	out := plan.Entry{Name: name, Kind: kind, Stat: st, Bare: bare && quiet(&st),
-		Record: slave.Record{GFID: gfid, Xtime: m.effective(t, kind, &st)},
-		Always: kind == slave.Dir && m.refusesMarks(kind, &st)}
+		Record: slave.Record{GFID: gfid, Xtime: m.effective(t, refuses, &st)},
+		Always: kind == slave.Dir && refuses}
 	if kind == slave.Symlink && !kind.CarriesRecord(m.record) {
 		out.Target, err = d.Readlink(name)
 	}

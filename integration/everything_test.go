@@ -156,6 +156,24 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Fatalf("failures: %+v", st.Failures)
 	}
 	compare.MustEqual(t, master, slave, compare.Replica())
+	s.withoutWriting()
+}
+
+// withoutWriting changes what its owner may not write, and so cannot mark.
+func (s *session) withoutWriting() {
+	s.t.Helper()
+	step := func(script string) {
+		s.t.Helper()
+		s.shell("cd " + s.master + "; " + script)
+		now := time.Now()
+		s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) || st.FailuresTotal > 0 })
+		compare.MustEqual(s.t, s.master, s.slave, compare.Replica())
+	}
+	step("mkdir -p barred/in; echo 1 > barred/in/f; echo 1 > barred/in/g")
+	step("chmod 444 barred/in/g; chmod 555 barred/in")
+	step("echo 2 > barred/in/f")
+	step("chmod 644 barred/in/g; echo 2 > barred/in/g; chmod 444 barred/in/g")
+	step("chmod -R u+w barred")
 }
 
 // TestLocalSlave is a session without SSH.

@@ -38,6 +38,7 @@ type heartbeat struct {
 // known or feared to be unmarked. It may be used from any goroutine.
 type beats struct {
 	path   string
+	files  files
 	bootID string
 	owing  func() int64 // marks to be tried again
 
@@ -49,14 +50,14 @@ type beats struct {
 }
 
 // openBeats reads the last heartbeat; ok tells whether there is one.
-func openBeats(dir string, owing func() int64) (b *beats, ok bool, err error) {
-	b = &beats{path: filepath.Join(dir, heartbeatFile), owing: owing, now: heartbeat{Entries: -1}}
+func openBeats(dir string, files files, owing func() int64) (b *beats, ok bool, err error) {
+	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, owing: owing, now: heartbeat{Entries: -1}}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, false, fmt.Errorf("tell one run of the machine from another: %w", err)
 	}
 	b.bootID = strings.TrimSpace(string(id))
-	content, err := os.ReadFile(b.path)
+	content, err := files.read(b.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, false, nil
 	}
@@ -143,7 +144,7 @@ func (b *beats) save() error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(b.path, content, true); err != nil {
+	if err := b.files.replace(b.path, content, true); err != nil {
 		return fmt.Errorf("write the heartbeat: %w", err)
 	}
 	b.written = now

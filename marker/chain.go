@@ -24,7 +24,7 @@ func (c *core) markChain(d *beneath.Dir, entries []found) (incomplete bool, err 
 	defer c.mu.Unlock()
 	inside, err := c.inside(d)
 	if err != nil {
-		return judge(err, func() bool { return true }) == again, nil
+		return judge(err, unseen) == again, nil
 	}
 	if !inside {
 		return false, nil
@@ -70,7 +70,7 @@ func (c *core) markUp(d *beneath.Dir, t xtime.Time) (incomplete bool) {
 			incomplete = true
 		}
 	})
-	return incomplete || err != nil && judge(err, func() bool { return true }) == again
+	return incomplete || err != nil && judge(err, unseen) == again
 }
 
 // climb calls fn for d and each directory above it, up to the volume's root or, when d lies elsewhere, to the top of

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
 	"time"
 
@@ -20,8 +19,9 @@ const reserve = 2 * time.Second
 // (invariant 2). Before it hands out anything, a floor that lies beyond it is durable in its file. It may be used from
 // any goroutine.
 type Clock struct {
-	path string
-	now  func() time.Time
+	path  string
+	files files
+	now   func() time.Time
 
 	mu       sync.Mutex
 	last     xtime.Time // handed out, or not to be handed out again
@@ -31,12 +31,12 @@ type Clock struct {
 // OpenClock reads the floor from the file at path; a file that is not there is no floor. The clock also starts above
 // floor, the newest xtime found on the tree.
 func OpenClock(path string, floor xtime.Time) (*Clock, error) {
-	return openClock(path, floor, time.Now)
+	return openClock(path, floor, time.Now, files{})
 }
 
-func openClock(path string, floor xtime.Time, now func() time.Time) (*Clock, error) {
-	c := &Clock{path: path, now: now, last: floor}
-	b, err := os.ReadFile(path)
+func openClock(path string, floor xtime.Time, now func() time.Time, files files) (*Clock, error) {
+	c := &Clock{path: path, files: files, now: now, last: floor}
+	b, err := files.read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
@@ -87,7 +87,7 @@ func (c *Clock) Close() error {
 
 func (c *Clock) write(t xtime.Time) error {
 	b := binary.BigEndian.AppendUint64(nil, uint64(t))
-	if err := replaceFile(c.path, b, true); err != nil {
+	if err := c.files.replace(c.path, b, true); err != nil {
 		return fmt.Errorf("write the clock's floor %s: %w", c.path, err)
 	}
 	c.reserved = t

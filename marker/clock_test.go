@@ -22,7 +22,7 @@ func TestClockNeverGoesBack(t *testing.T) {
 		for step := range 300 {
 			if c == nil {
 				var err error
-				if c, err = openClock(path, 0, func() time.Time { return wall }); err != nil {
+				if c, err = openClock(path, 0, func() time.Time { return wall }, files{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -56,12 +56,12 @@ func TestClockNeverGoesBack(t *testing.T) {
 func TestClockIsExactAfterACleanStop(t *testing.T) {
 	wall := time.Unix(1_700_000_000, 0)
 	path := filepath.Join(t.TempDir(), "clock")
-	c, _ := openClock(path, 0, func() time.Time { return wall })
+	c, _ := openClock(path, 0, func() time.Time { return wall }, files{})
 	x, err := c.Next()
 	if err != nil || c.Close() != nil {
 		t.Fatal(err)
 	}
-	c, _ = openClock(path, 0, func() time.Time { return wall })
+	c, _ = openClock(path, 0, func() time.Time { return wall }, files{})
 	if y, _ := c.Next(); y != x.Next() {
 		t.Errorf("%v after %v and a clean stop", y, x)
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -21,6 +22,7 @@ type core struct {
 	root     *beneath.Dir
 	rootStat beneath.Stat
 	names    xtime.Names
+	files    files
 	clock    *Clock
 	log      zerolog.Logger
 	refusals refusals
@@ -60,7 +62,8 @@ func newCore(o *Options) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{}, retry: newBatch()}
+	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{},
+		files: files{o.hook}, retry: newBatch()}
 	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }
 	c.setByKey = func(k beneath.HandleKey, t xtime.Time) error { return c.root.SetXtimeOfKey(k, &c.names, t) }
 	if err := c.start(o.Dir); err != nil {
@@ -78,7 +81,7 @@ func (c *core) start(dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("read the root's xtime: %w", err)
 	}
-	c.clock, err = OpenClock(filepath.Join(dir, clockFile), floor)
+	c.clock, err = openClock(filepath.Join(dir, clockFile), floor, time.Now, c.files)
 	return err
 }
 
@@ -95,10 +98,7 @@ func (c *core) close() error {
 // stamp marks one entry of d ("" is d itself) and decides about a failure. It is called with mu held.
 func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) verdict {
 	err := c.set(d, name, t)
-	v := judge(err, func() bool {
-		x, err := d.Xtime(name, &c.names)
-		return err == nil && x != 0
-	})
+	v := judge(err, func() bool { return c.byCtime(d, name) })
 	switch v {
 	case refused:
 		c.refusals.add(d, name, err)
@@ -129,6 +129,7 @@ func openMaster(o *Options) (*beneath.Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open volume %s: %w: %w", o.Root, ErrNotMaster, err)
 	}
+	root.Hook(o.hook)
 	id, err := root.Identity()
 	if err == nil && !o.Identity.GFID.IsZero() && id.GFID != o.Identity.GFID {
 		err = fmt.Errorf("volume %s: %w: it is another directory than the one recorded (is the file system mounted?)",

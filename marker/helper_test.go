@@ -21,6 +21,9 @@ type vol struct {
 	o    Options
 	m    *marker
 	stop func() error
+	// wanderers are files that were in several directories: an inode is marked once more where a mark of it was tried
+	// again, and its place then may be another than that of the event.
+	wanderers []string
 }
 
 func newVol(t testing.TB, root string) *vol {

@@ -66,6 +66,7 @@ func (m *marker) checkRoot() error {
 		return nil
 	}
 	defer root.Close()
+	root.Hook(m.o.hook)
 	id, err := root.Identity()
 	if err == nil && id != m.o.Identity {
 		return fmt.Errorf("volume %s: %w any more: the path leads to another directory (was a file system unmounted?)",
@@ -101,5 +102,5 @@ func (m *marker) writeStatus() error {
 		s.Reason = fmt.Sprintf("%d marks failed and are tried again; the log names the cause", s.Retrying)
 	}
 	m.refusals.fill(&s)
-	return writeStatus(m.o.Dir, &s)
+	return writeStatus(m.files, m.o.Dir, &s)
 }

@@ -269,7 +269,7 @@ func (v *vol) editHeartbeat(edit func(*heartbeat)) {
 // TestHeartbeatWaitsForTheScan: what was lost holds the heartbeat until a scan that began after the loss is complete.
 func TestHeartbeatWaitsForTheScan(t *testing.T) {
 	owing := int64(0)
-	b, known, err := openBeats(t.TempDir(), func() int64 { return owing })
+	b, known, err := openBeats(t.TempDir(), files{}, func() int64 { return owing })
 	if err != nil || known {
 		t.Fatal(known, err)
 	}

@@ -101,7 +101,7 @@ func (c *core) locateAll(b *batch) map[beneath.HandleKey]int {
 	depth := map[beneath.HandleKey]int{}
 	for dir, in := range b.dirs {
 		chain, err := c.tree.chain(dir)
-		switch judge(err, func() bool { return true }) {
+		switch judge(err, unseen) {
 		case done:
 		case again:
 			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
@@ -123,7 +123,7 @@ func (c *core) locateAll(b *batch) map[beneath.HandleKey]int {
 func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, n *note) {
 	d, err := c.tree.dir(dir)
 	if err != nil {
-		if judge(err, func() bool { return true }) == again {
+		if judge(err, unseen) == again {
 			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
 		}
 		return
@@ -150,11 +150,20 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, n *not
 // stampInode marks an inode that an event named, whose name no longer leads to it: it may have others.
 func (c *core) stampInode(d *beneath.Dir, name string, k beneath.HandleKey, t xtime.Time) verdict {
 	err := c.setByKey(k, t)
-	v := judge(err, func() bool { return true })
+	v := judge(err, func() bool { return c.byCtimeOfKey(k) })
 	if v == refused {
 		c.refusals.add(d, name, err)
 	}
 	return v
+}
+
+func (c *core) byCtimeOfKey(k beneath.HandleKey) bool {
+	inode, err := c.root.PinKey(k)
+	if err != nil {
+		return false
+	}
+	defer inode.Close()
+	return c.byCtime(inode, "")
 }
 
 // markDirs marks the deepest first. A directory that refuses does not keep those above it from being marked.
@@ -166,7 +175,7 @@ func (c *core) markDirs(depth map[beneath.HandleKey]int, t xtime.Time, n *note) 
 	slices.SortFunc(keys, func(a, b beneath.HandleKey) int { return cmp.Compare(depth[b], depth[a]) })
 	for _, k := range keys {
 		d, err := c.tree.dir(k)
-		v := judge(err, func() bool { return true })
+		v := judge(err, unseen)
 		if v == done {
 			n.before(c, d, k)
 			v = c.stamp(d, "", t)

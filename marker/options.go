@@ -57,6 +57,9 @@ type Options struct {
 	// ExitWhenUnused ends Run, without an error, once nobody holds a shared flock on Dir/users.lock; not in the first
 	// seconds, so that whoever started the marker can take it.
 	ExitWhenUnused bool
+
+	// hook, where a test set it, is asked before each system call on the tree and on the marker's files.
+	hook func(op, name string) error
 }
 
 const (

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
 	"time"
 
@@ -72,7 +71,7 @@ func sameButCtime(a, b *beneath.Stat) bool {
 const ownRecord = 28
 
 // save writes those whose ctime is not before since, which are the ones that the next scan can meet.
-func (o *ownMarks) save(path string, since time.Time) error {
+func (o *ownMarks) save(files files, path string, since time.Time) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var b []byte
@@ -87,15 +86,15 @@ func (o *ownMarks) save(path string, since time.Time) error {
 			b = binary.BigEndian.AppendUint32(b, t.Nsec)
 		}
 	}
-	if err := replaceFile(path, b, false); err != nil {
+	if err := files.replace(path, b, false); err != nil {
 		return fmt.Errorf("save own marks: %w", err)
 	}
 	return nil
 }
 
 // load reads what save wrote. No file is no marks; the tail of a cut file is ignored.
-func (o *ownMarks) load(path string) error {
-	b, err := os.ReadFile(path)
+func (o *ownMarks) load(files files, path string) error {
+	b, err := files.read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

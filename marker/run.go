@@ -77,6 +77,8 @@ type marker struct {
 	blind    atomic.Bool
 	scanning atomic.Bool
 	scanTook atomic.Int64 // ns, of the last scan
+
+	scanRetry time.Duration // scanRetryFirst, but in tests
 }
 
 // open takes the lock, arms the source and sees to the volume mark, in this order (invariant 3).
@@ -89,7 +91,7 @@ func open(ctx context.Context, o Options) (*marker, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &marker{o: o, lock: held, wake: make(chan struct{}, 1)}
+	m := &marker{o: o, lock: held, wake: make(chan struct{}, 1), scanRetry: scanRetryFirst}
 	m.how.Store(&learn{source: SourceScan})
 	if m.core, err = newCore(&m.o); err != nil {
 		return nil, errors.Join(err, held.Close())
@@ -104,10 +106,10 @@ func open(ctx context.Context, o Options) (*marker, error) {
 func (m *marker) prepare(ctx context.Context) error {
 	known := false
 	var err error
-	if m.beats, known, err = openBeats(m.o.Dir, m.owing.Load); err != nil {
+	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.owing.Load); err != nil {
 		return err
 	}
-	if err := m.own.load(filepath.Join(m.o.Dir, ownFile)); err != nil {
+	if err := m.own.load(m.files, filepath.Join(m.o.Dir, ownFile)); err != nil {
 		return err
 	}
 	if err := m.arm(ctx); err != nil {
@@ -219,7 +221,7 @@ func (m *marker) saveOwn() error {
 		}
 		return nil
 	}
-	return m.own.save(path, m.beats.get().Time.Add(-slack))
+	return m.own.save(m.files, path, m.beats.get().Time.Add(-slack))
 }
 
 // close gives everything back, the locks last: the marker's before the users', who may then start another.

@@ -79,9 +79,9 @@ type fatalError struct{ error }
 
 func (e *fatalError) Unwrap() error { return e.error }
 
-// trouble notes that an entry could not be read. Unreadable by right is final; anything else asks for another scan.
+// trouble notes that an entry could not be read. Unreadable by rights is final; anything else asks for another scan.
 func (s *scan) trouble(d *beneath.Dir, name string, err error) {
-	switch judge(err, func() bool { return true }) {
+	switch judge(err, func() bool { return unreadable(d, name) }) {
 	case refused:
 		s.refusals.add(d, name, err)
 	case again:

@@ -52,7 +52,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 
 // scanNow scans at the start, after a loss of events, and slowly for what events never tell.
 func (m *marker) scanNow(ctx context.Context) error {
-	retry := scanRetryFirst
+	retry := m.scanRetry
 	for {
 		s, err := m.pass(ctx)
 		if err != nil {
@@ -62,7 +62,7 @@ func (m *marker) scanNow(ctx context.Context) error {
 		if s.incomplete.Load() {
 			wait, retry = retry, min(2*retry, scanRetryLongest)
 		} else {
-			retry = scanRetryFirst
+			retry = m.scanRetry
 		}
 		if err := m.untilDue(ctx, wait); err != nil {
 			return err

@@ -82,10 +82,10 @@ func WaitMark(ctx context.Context, dir string, t time.Time) error {
 	}
 }
 
-func writeStatus(dir string, s *Status) error {
+func writeStatus(files files, dir string, s *Status) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, statusFile), append(b, '\n'), false)
+	return files.replace(filepath.Join(dir, statusFile), append(b, '\n'), false)
 }

@@ -112,6 +112,28 @@ func testFailAt(t *testing.T, source string, n int64) {
 	}
 }
 
+// TestReadOnlyForAWhile has the file system turn read-only between a change and its mark, as after an error of the disk.
+func TestReadOnlyForAWhile(t *testing.T) {
+	for _, source := range sources() {
+		t.Run(source, func(t *testing.T) {
+			v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+			v.o.Source = source
+			v.sh("mkdir -p a/b; touch a/b/f a/b/g")
+			v.start().quiet()
+			v.sh("echo 1 > a/b/f")
+			v.quiet()
+			before := v.all()
+			v.m.core.mu.Lock()
+			v.sh("echo 2 > a/b/f; sync -f .; mount -o remount,ro .")
+			v.m.core.mu.Unlock()
+			v.until("a mark that failed", func() bool { return v.m.owing.Load() > 0 || source == SourceScan })
+			v.sh("mount -o remount,rw .")
+			v.settle()
+			v.checkMarked(before, "", "a", "a/b", "a/b/f")
+		})
+	}
+}
+
 func TestHeartbeatStandsStillWhileAMarkFails(t *testing.T) {
 	for _, source := range []string{SourceFanotify, SourceInotify} {
 		t.Run(source, func(t *testing.T) { testHeartbeatStandsStill(t, source) })
@@ -414,14 +436,15 @@ func TestJudge(t *testing.T) {
 	yes, no := func() bool { return true }, func() bool { return false }
 	for _, c := range []struct {
 		err  error
-		had  func() bool
+		seen func() bool // by a crawl
 		want verdict
 	}{
-		{nil, yes, done}, {unix.ENOENT, yes, gone}, {unix.ESTALE, yes, gone}, {unix.EPERM, yes, refused},
-		{unix.EROFS, no, refused}, {unix.EOPNOTSUPP, no, refused}, {unix.ENOSPC, no, refused}, {unix.ENOSPC, yes, again},
-		{unix.EIO, no, again}, {unix.EDQUOT, yes, again}, {unix.ENOMEM, no, again}, {errors.New("anything else"), no, again},
+		{nil, no, done}, {unix.ENOENT, no, gone}, {unix.ESTALE, no, gone}, {unix.EPERM, yes, refused},
+		{unix.EPERM, no, again}, {unix.EROFS, no, again}, {unix.EACCES, yes, refused}, {unix.EOPNOTSUPP, no, refused},
+		{unix.ENOSPC, yes, refused}, {unix.ENOSPC, no, again}, {unix.EDQUOT, yes, refused}, {unix.EDQUOT, no, again},
+		{unix.EIO, yes, again}, {unix.ENOMEM, no, again}, {errors.New("anything else"), no, again},
 	} {
-		if got := judge(c.err, c.had); got != c.want {
+		if got := judge(c.err, c.seen); got != c.want {
 			t.Errorf("%v: %v, want %v", c.err, got, c.want)
 		}
 	}
@@ -441,7 +464,7 @@ func TestOwnMarksSurviveAStop(t *testing.T) {
 	recent := st
 	recent.Ino, recent.Mtime = 4, beneath.Time{Sec: old.Unix(), Nsec: uint32(old.Nanosecond())}
 	a.add(&recent, &recent, old) // Somebody may write within the same tick.
-	if err := errors.Join(a.save(path, time.Unix(99, 0)), b.load(path)); err != nil {
+	if err := errors.Join(a.save(files{}, path, time.Unix(99, 0)), b.load(files{}, path)); err != nil {
 		t.Fatal(err)
 	}
 	if !b.has(&st) || b.has(&other) || b.has(&recent) {

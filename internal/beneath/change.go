@@ -109,5 +109,8 @@ func (d *Dir) Fsync() error {
 }
 
 func (d *Dir) do(op, name string, call func() error) error {
+	if err := d.ask(op, name); err != nil {
+		return pathError(op, name, err)
+	}
 	return pathError(op, name, retry(call))
 }

@@ -18,6 +18,7 @@ type Dir struct {
 	proc    string // "/proc/self/fd/N": how what has no system call of its own is reached without following the entry
 	oneFS   bool
 	xattrAt bool // the kernel has getxattrat and the like
+	hook    func(op, name string) error
 	once    sync.Once
 }
 
@@ -41,7 +42,20 @@ func FromFd(fd int, oneFS bool) *Dir {
 
 // opened makes a Dir of a descriptor that d led to.
 func (d *Dir) opened(fd int) *Dir {
-	return &Dir{fd: fd, proc: "/proc/self/fd/" + strconv.Itoa(fd), oneFS: d.oneFS, xattrAt: d.xattrAt}
+	return &Dir{fd: fd, proc: "/proc/self/fd/" + strconv.Itoa(fd), oneFS: d.oneFS, xattrAt: d.xattrAt,
+		hook: d.hook}
+}
+
+// Hook has fn asked before each system call on d, and on all that is opened from it from now on; what fn returns, an errno,
+// is the call's error then, and the call is not made. It is for tests that make each call fail in turn. fn may be called
+// from any goroutine.
+func (d *Dir) Hook(fn func(op, name string) error) { d.hook = fn }
+
+func (d *Dir) ask(op, name string) error {
+	if d.hook == nil {
+		return nil
+	}
+	return d.hook(op, name)
 }
 
 // Fd is the descriptor, the Dir's own.
@@ -113,6 +127,9 @@ func nextStep(path string) (step, tail string, last bool) {
 
 // openat2 opens one short path below d. EAGAIN means that a rename went on meanwhile.
 func (d *Dir) openat2(path string, flags int) (int, error) {
+	if err := d.ask("open", path); err != nil {
+		return -1, err
+	}
 	how := unix.OpenHow{
 		Flags:   uint64(flags | unix.O_CLOEXEC),
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
@@ -135,11 +152,18 @@ func (d *Dir) OpenFile(name string, flags int, mode uint32) (*os.File, error) {
 		return nil, pathError("open", name, unix.EINVAL)
 	}
 	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := retryInt(func() (int, error) { return unix.Openat(d.fd, name, flags, mode) })
+	fd, err := d.openat(name, flags, mode)
 	if err != nil {
 		return nil, pathError("open", name, err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+func (d *Dir) openat(name string, flags int, mode uint32) (int, error) {
+	if err := d.ask("open", name); err != nil {
+		return -1, err
+	}
+	return retryInt(func() (int, error) { return unix.Openat(d.fd, name, flags, mode) })
 }
 
 // Entry is one line of a directory listing.
@@ -160,7 +184,7 @@ func (d *Dir) List(fn func(Entry) error) error {
 	}
 	buf := make([]byte, listBuffer)
 	for {
-		n, err := retryInt(func() (int, error) { return unix.Getdents(d.fd, buf) })
+		n, err := d.getdents(buf)
 		if err != nil {
 			return pathError("list", d.proc, err)
 		}
@@ -171,6 +195,13 @@ func (d *Dir) List(fn func(Entry) error) error {
 			return err
 		}
 	}
+}
+
+func (d *Dir) getdents(buf []byte) (int, error) {
+	if err := d.ask("list", ""); err != nil {
+		return 0, err
+	}
+	return retryInt(func() (int, error) { return unix.Getdents(d.fd, buf) })
 }
 
 // eachDirent reads struct linux_dirent64: ino u64, off s64, reclen u16, type u8, name with a NUL.

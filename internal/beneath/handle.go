@@ -45,19 +45,27 @@ func (d *Dir) OpenKey(k HandleKey) (*Dir, error) {
 		return nil, pathError("open handle", "", unix.EINVAL)
 	}
 	h := unix.NewFileHandle(int32(binary.NativeEndian.Uint32([]byte(k[:4]))), []byte(k[4:]))
-	fd, err := retryInt(func() (int, error) {
-		return unix.OpenByHandleAt(d.fd, h, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	})
+	fd, err := d.openHandle(h, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	if err != nil {
 		return nil, pathError("open handle", "", err)
 	}
 	return d.opened(fd), nil
 }
 
+func (d *Dir) openHandle(h unix.FileHandle, flags int) (int, error) {
+	if err := d.ask("open handle", ""); err != nil {
+		return -1, err
+	}
+	return retryInt(func() (int, error) { return unix.OpenByHandleAt(d.fd, h, flags) })
+}
+
 // Parent opens the directory that d lies in, which may lie outside any root: the caller decides where to stop. The
 // root of a mount gives EXDEV; the root of all is its own parent. The caller closes the result, which serves for
 // operations on entries, not for listing.
 func (d *Dir) Parent() (*Dir, error) {
+	if err := d.ask("open parent", ""); err != nil {
+		return nil, pathError("open parent", "", err)
+	}
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV}
 	for {
 		fd, err := unix.Openat2(d.fd, "..", &how)
@@ -77,9 +85,7 @@ func (d *Dir) PinKey(k HandleKey) (*Dir, error) {
 		return nil, pathError("open handle", "", unix.EINVAL)
 	}
 	h := unix.NewFileHandle(int32(binary.NativeEndian.Uint32([]byte(k[:4]))), []byte(k[4:]))
-	fd, err := retryInt(func() (int, error) {
-		return unix.OpenByHandleAt(d.fd, h, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
-	})
+	fd, err := d.openHandle(h, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
 	if err != nil {
 		return nil, pathError("open handle", "", err)
 	}

@@ -43,7 +43,7 @@ func (d *Dir) openInode(name string, flags int, mode uint32) (*Inode, error) {
 		return nil, pathError("open", name, unix.EINVAL)
 	}
 	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := retryInt(func() (int, error) { return unix.Openat(d.fd, name, flags, mode) })
+	fd, err := d.openat(name, flags, mode)
 	if err != nil {
 		return nil, pathError("open", name, err)
 	}
@@ -83,7 +83,7 @@ func (i *Inode) WriteAt(b []byte, off int64) (int, error) {
 func (i *Inode) ReadAt(b []byte, off int64) (int, error) {
 	done := 0
 	for done < len(b) {
-		n, err := retryInt(func() (int, error) { return unix.Pread(i.fd, b[done:], off+int64(done)) })
+		n, err := i.pread(b[done:], off+int64(done))
 		if err != nil {
 			return done, pathError("read", i.name, err)
 		}
@@ -97,8 +97,15 @@ func (i *Inode) ReadAt(b []byte, off int64) (int, error) {
 
 // ReadUpTo is ReadAt in one system call, where a regular file gives less only at its end.
 func (i *Inode) ReadUpTo(b []byte, off int64) (int, error) {
-	n, err := retryInt(func() (int, error) { return unix.Pread(i.fd, b, off) })
+	n, err := i.pread(b, off)
 	return max(n, 0), pathError("read", i.name, err)
+}
+
+func (i *Inode) pread(b []byte, off int64) (int, error) {
+	if err := i.dir.ask("read", i.name); err != nil {
+		return 0, err
+	}
+	return retryInt(func() (int, error) { return unix.Pread(i.fd, b, off) })
 }
 
 // Extent finds the next run of data [start, end) of an open file at or behind off. The error is ENXIO where none follows.
@@ -178,6 +185,9 @@ func (i *Inode) Clear(off, n int64) error {
 
 // Read reads from where the last Read ended; 0 without an error is the end.
 func (i *Inode) Read(b []byte) (int, error) {
+	if err := i.dir.ask("read", i.name); err != nil {
+		return 0, pathError("read", i.name, err)
+	}
 	n, err := retryInt(func() (int, error) { return unix.Read(i.fd, b) })
 	return max(n, 0), pathError("read", i.name, err)
 }
@@ -194,6 +204,9 @@ func (i *Inode) Fsync() error { return i.do("fsync", func() error { return unix.
 func (i *Inode) Stat() (Stat, error) {
 	if i.fd < 0 {
 		return i.dir.Stat(i.name)
+	}
+	if err := i.dir.ask("stat", i.name); err != nil {
+		return Stat{}, pathError("stat", i.name, err)
 	}
 	return StatFd(i.fd)
 }

@@ -44,7 +44,22 @@ func (s *Stat) Fixed() bool {
 func (s *Stat) IsDir() bool { return s.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 // Stat describes the entry name, or d itself where name is "". Symbolic links are described, not followed.
-func (d *Dir) Stat(name string) (Stat, error) { return statAt(d.fd, name) }
+func (d *Dir) Stat(name string) (Stat, error) {
+	if err := d.ask("stat", name); err != nil {
+		return Stat{}, pathError("stat", name, err)
+	}
+	return statAt(d.fd, name)
+}
+
+// Access tells whether this process may do what mode asks (R_OK, W_OK, X_OK of access(2)) with the entry name, or with d
+// itself where name is "". It is not asked of Hook: it tells how things are, where another call failed.
+func (d *Dir) Access(name string, mode uint32) error {
+	flags := unix.AT_EACCESS | unix.AT_SYMLINK_NOFOLLOW
+	if name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	return pathError("access", name, retry(func() error { return unix.Faccessat(d.fd, name, mode, flags) }))
+}
 
 // StatFd describes the open file fd.
 func StatFd(fd int) (Stat, error) { return statAt(fd, "") }
@@ -78,6 +93,9 @@ func (d *Dir) Handle(name string) (unix.FileHandle, error) {
 	flags := 0
 	if name == "" {
 		flags = unix.AT_EMPTY_PATH
+	}
+	if err := d.ask("handle", name); err != nil {
+		return unix.FileHandle{}, pathError("handle", name, err)
 	}
 	h, _, err := unix.NameToHandleAt(d.fd, name, flags)
 	if err == unix.EOPNOTSUPP {
@@ -149,6 +167,9 @@ func (d *Dir) Identity() (Identity, error) {
 // Statfs describes the file system of d.
 func (d *Dir) Statfs() (unix.Statfs_t, error) {
 	var fs unix.Statfs_t
-	err := retry(func() error { return unix.Fstatfs(d.fd, &fs) })
+	err := d.ask("statfs", "")
+	if err == nil {
+		err = retry(func() error { return unix.Fstatfs(d.fd, &fs) })
+	}
 	return fs, pathError("statfs", d.proc, err)
 }

@@ -24,6 +24,9 @@ func (d *Dir) entry(name string) string {
 // GetxattrInto reads a small xattr of the entry name ("" for d itself) into buf and returns its length. ENODATA means
 // that there is none; ERANGE that buf is too short. It allocates less than Getxattr: crawls call it for every entry.
 func (d *Dir) GetxattrInto(name, attr string, buf []byte) (int, error) {
+	if err := d.ask("getxattr", name); err != nil {
+		return 0, pathError("getxattr "+attr, name, err)
+	}
 	n, err := retryInt(func() (int, error) {
 		switch {
 		case name == "":
@@ -38,6 +41,9 @@ func (d *Dir) GetxattrInto(name, attr string, buf []byte) (int, error) {
 
 // Getxattr reads an xattr of any length.
 func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
+	if err := d.ask("getxattr", name); err != nil {
+		return nil, pathError("getxattr "+attr, name, err)
+	}
 	get := xattr.LGet
 	if name == "" {
 		get = xattr.Get
@@ -48,6 +54,9 @@ func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
 
 // Setxattr sets an xattr of the entry name ("" for d itself).
 func (d *Dir) Setxattr(name, attr string, value []byte) error {
+	if err := d.ask("setxattr", name); err != nil {
+		return pathError("setxattr "+attr, name, err)
+	}
 	if name != "" && d.xattrAt {
 		return pathError("setxattr "+attr, name, retry(func() error { return setxattrAt(d.fd, name, attr, value) }))
 	}
@@ -60,6 +69,9 @@ func (d *Dir) Setxattr(name, attr string, value []byte) error {
 
 // Removexattr removes an xattr; ENODATA where there is none.
 func (d *Dir) Removexattr(name, attr string) error {
+	if err := d.ask("removexattr", name); err != nil {
+		return pathError("removexattr "+attr, name, err)
+	}
 	if name != "" && d.xattrAt {
 		return pathError("removexattr "+attr, name, retry(func() error { return removexattrAt(d.fd, name, attr) }))
 	}
@@ -73,6 +85,9 @@ func (d *Dir) Removexattr(name, attr string) error {
 // Listxattr lists the xattr names of the entry name ("" for d itself). A file system without xattrs gives none. Crawls
 // call it for every file they ship, so the usual short list costs one system call.
 func (d *Dir) Listxattr(name string) ([]string, error) {
+	if err := d.ask("listxattr", name); err != nil {
+		return nil, pathError("listxattr", name, err)
+	}
 	var buf [1024]byte
 	n, err := retryInt(func() (int, error) { return d.listxattrInto(name, buf[:]) })
 	if err == unix.ERANGE {
@@ -156,6 +171,13 @@ func (d *Dir) RecordedGFID(name string, names *xtime.Names) (xtime.GFID, error) 
 func (d *Dir) SetXtime(name string, names *xtime.Names, t xtime.Time) error {
 	b := t.Bytes()
 	return d.Setxattr(name, names.Xtime, b[:])
+}
+
+// DeniesMarks tells whether this user may not set user.* xattrs on the entry, as a file that nobody may write, or a
+// directory of somebody else. It is for the namespace xtime.User alone.
+func (d *Dir) DeniesMarks(name string) bool {
+	err := d.Access(name, unix.W_OK)
+	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
 }
 
 // absent tells the errors that mean "this entry carries no such xattr": none set, a value of another length, or a type

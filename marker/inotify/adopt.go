@@ -100,8 +100,8 @@ func (s *Source) openTask(t task) (*node, *beneath.Dir) {
 		return n, d
 	case errors.Is(err, errStale):
 		s.suspect(n)
-	case isAny(err, unix.EACCES, unix.ENOENT):
-		return nil, nil // not for us to read, or deleted
+	case isAny(err, unix.ENOENT), isAny(err, unix.EACCES) && s.mayNotRead(n):
+		return nil, nil // deleted, or not for us to read
 	default:
 		s.warn(fmt.Errorf("list a new directory, which will be tried again: %w", err))
 	}
@@ -247,7 +247,7 @@ func (s *Source) watch(d *beneath.Dir, at place) (n *node, fresh bool, found fin
 	switch {
 	case notThere(err):
 		return nil, false, absent, nil
-	case isAny(err, unix.EACCES, unix.EPERM):
+	case isAny(err, unix.EACCES, unix.EPERM) && refuses(d, "", unix.X_OK):
 		return nil, false, denied, nil
 	case err != nil:
 		return nil, false, absent, err
@@ -258,7 +258,7 @@ func (s *Source) watch(d *beneath.Dir, at place) (n *node, fresh bool, found fin
 		return nil, false, absent, err
 	}
 	id, err := s.kernel.add(child, mask)
-	if isAny(err, unix.EACCES, unix.EPERM) {
+	if isAny(err, unix.EACCES, unix.EPERM) && refuses(child, "", unix.R_OK) {
 		// It may be watched since before it became unreadable.
 		if old := s.tree.at[at]; old != nil && old.inode == digest(&st) {
 			return old, false, present, nil
@@ -273,6 +273,17 @@ func (s *Source) watch(d *beneath.Dir, at place) (n *node, fresh bool, found fin
 		s.tree.byID[id] = n
 	}
 	return n, fresh, present, nil
+}
+
+// refuses tells whether rights are what keeps this user from d, and not something that may be over soon.
+func refuses(d *beneath.Dir, name string, mode uint32) bool {
+	return isAny(d.Access(name, mode), unix.EACCES, unix.EPERM)
+}
+
+// mayNotRead is refuses for a directory that may not even be opened.
+func (s *Source) mayNotRead(n *node) bool {
+	d, err := s.tree.opened(n)
+	return err != nil && !errors.Is(err, errStale) || err == nil && refuses(d, "", unix.R_OK)
 }
 
 // maxPlaces bounds what waits; beyond it a walk is cheaper.
