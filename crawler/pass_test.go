@@ -46,8 +46,14 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, master: t.TempDir(), slave: t.TempDir(), uuid: xtime.NewUUID(), session: xtime.NewUUID(),
-		maxDelete: 50}
+	w := newMaster(t, t.TempDir(), t.TempDir())
+	w.connect()
+	return w
+}
+
+// newMaster is a world without a slave yet.
+func newMaster(t *testing.T, master, slave string) *world {
+	w := &world{t: t, master: master, slave: slave, uuid: xtime.NewUUID(), session: xtime.NewUUID(), maxDelete: 50}
 	w.now = xtime.FromTime(time.Now().Add(time.Hour)) // later than every ctime of this test
 	w.volume = w.now
 	w.names = xtime.NamesFor(xtime.Trusted, w.uuid)
@@ -56,7 +62,6 @@ func newWorld(t *testing.T) *world {
 	w.root = root
 	t.Cleanup(func() { root.Close() })
 	w.mark("")
-	w.connect()
 	return w
 }
 
@@ -67,10 +72,15 @@ func (w *world) connect() {
 	}
 	d, err := disk.Open(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Force: true, Version: "test"})
 	w.ok(err)
-	w.tree = d
 	w.t.Cleanup(func() { d.Close() })
+	w.over(d)
+}
+
+// over begins with a new crawler over a slave that is open.
+func (w *world) over(t slave.Tree) {
+	w.tree = t
 	if w.wrap != nil {
-		w.tree = w.wrap(d)
+		w.tree = w.wrap(t)
 	}
 	id, err := w.root.Identity()
 	w.ok(err)
