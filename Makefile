@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench bench-syscalls soak moves-soak storms powercuts fuzz
+.PHONY: build test race lint demo bench bench-syscalls soak moves-soak storms powercuts network-faults fail-the-nth fuzz
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -57,6 +57,15 @@ storms:
 # 200 power cuts of the slave, on three file systems, with and without a write cache in the device.
 powercuts:
 	GEOREP_POWER_CUTS=200 go test -count=1 -timeout 180m -v -run TestPowerCuts ./integration
+
+# Every fault of a network in every phase of a session, among them those that only the keep-alive notices.
+network-faults:
+	GEOREP_NETWORK_FAULTS=1 go test -count=1 -timeout 60m -v -run TestNetworkFaults ./integration
+
+# Each system call of the marker fails, with each errno; the line is cut at every byte, or, where much is sent, near it.
+fail-the-nth:
+	GEOREP_FAIL_STEP=1 go test -count=1 -timeout 120m -v -run TestFailTheNth ./marker
+	GEOREP_CUT_STEP=1 go test -count=1 -timeout 120m -v -run TestCut ./crawler ./slave/sftp
 
 # Each fuzz target for a minute.
 fuzz:

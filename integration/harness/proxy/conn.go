@@ -41,6 +41,18 @@ func (c *conn) reset() { c.finish(resetConn) }
 // end closes both sides; after reset it does nothing.
 func (c *conn) end() { c.finish(func(side net.Conn) { side.Close() }) }
 
+// abandon resets the client's side, and returns the server's, still open, which the caller then owns; nil if there is none.
+func (c *conn) abandon() (server net.Conn) {
+	c.finish(func(side net.Conn) {
+		if side == c.server {
+			server = side
+			return
+		}
+		resetConn(side)
+	})
+	return server
+}
+
 // finish ends the connection once, in the given way, and wakes everything that waits in its goroutines.
 func (c *conn) finish(shut func(net.Conn)) {
 	c.mu.Lock()

@@ -5,10 +5,18 @@ import (
 	"sync"
 )
 
+// way is a direction.
+type way int
+
+const (
+	up   way = iota // from clients to the server
+	down            // and back
+)
+
 // gate is what every delivery passes: it can be shut, and it can count bytes down to a cut.
 type gate struct {
 	mu      sync.Mutex
-	stalled bool
+	stalled [2]bool       // by way
 	cutting bool          // the budget is spent and the cut not yet done
 	budget  int64         // bytes until the cut; negative is no cut
 	changed chan struct{} // closed at the next change of the flags
@@ -25,10 +33,16 @@ func (g *gate) set(change func()) {
 	g.changed = make(chan struct{})
 }
 
-// shut and open are Stall and Resume.
-func (g *gate) shut() { g.set(func() { g.stalled = true }) }
+// shut stalls ways; open is Resume.
+func (g *gate) shut(ways ...way) {
+	g.set(func() {
+		for _, w := range ways {
+			g.stalled[w] = true
+		}
+	})
+}
 
-func (g *gate) open() { g.set(func() { g.stalled = false }) }
+func (g *gate) open() { g.set(func() { g.stalled = [2]bool{} }) }
 
 // afterCut lets new connections pass once the old ones are gone.
 func (g *gate) afterCut() { g.set(func() { g.cutting = false }) }
@@ -45,10 +59,10 @@ func (g *gate) allow(n int64) {
 
 // pass waits until the gate is open and returns how many of n bytes may be delivered now. last says that the budget
 // ends with them: the caller must cut and then call afterCut, and nobody else passes before.
-func (g *gate) pass(ctx context.Context, n int) (allowed int, last bool, err error) {
+func (g *gate) pass(ctx context.Context, w way, n int) (allowed int, last bool, err error) {
 	for {
 		g.mu.Lock()
-		changed, isOpen := g.changed, !g.stalled && !g.cutting
+		changed, isOpen := g.changed, !g.stalled[w] && !g.cutting
 		if isOpen {
 			allowed, last = g.spend(n)
 		}

@@ -47,6 +47,7 @@ type pump struct {
 	src    io.Reader
 	line   *line
 	gate   *gate
+	way    way
 	window int
 	cut    func() // cuts all connections, this one too
 	stop   func() // closes source and destination at once
@@ -120,7 +121,7 @@ func (p pump) write(ctx context.Context, way <-chan parcel, room *room) error {
 // deliver writes as the gate allows.
 func (p pump) deliver(ctx context.Context, data []byte) error {
 	for len(data) > 0 {
-		n, last, err := p.gate.pass(ctx, len(data))
+		n, last, err := p.gate.pass(ctx, p.way, len(data))
 		if err != nil {
 			return err
 		}
@@ -142,7 +143,7 @@ func (p pump) deliver(ctx context.Context, data []byte) error {
 
 // closeWrite tells the destination of the end, behind the last byte.
 func (p pump) closeWrite(ctx context.Context) error {
-	if _, _, err := p.gate.pass(ctx, 0); err != nil {
+	if _, _, err := p.gate.pass(ctx, p.way, 0); err != nil {
 		return err
 	}
 	if half, ok := p.dst.(interface{ CloseWrite() error }); ok {

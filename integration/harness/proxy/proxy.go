@@ -44,6 +44,7 @@ type Proxy struct {
 	connections int
 	refuse      bool
 	closed      bool
+	abandoned   []net.Conn // the servers' sides
 }
 
 // New listens on a free port of 127.0.0.1 and forwards to target ("host:port"). The caller closes the proxy. The target
@@ -87,6 +88,11 @@ func (p *Proxy) Close() error {
 		err = p.listener.Close()
 		p.end()
 		p.Cut()
+		p.mu.Lock()
+		for _, server := range p.abandoned {
+			resetConn(server)
+		}
+		p.mu.Unlock()
 	}
 	p.done.Wait()
 	return err
@@ -112,7 +118,25 @@ func (p *Proxy) CutAfter(n int64) {
 
 // Stall makes the line a black hole: nothing is delivered and nothing is reset, until Resume or Cut. Clients can still
 // connect, which loopback does not let us prevent, but hear nothing.
-func (p *Proxy) Stall() { p.gate.shut() }
+func (p *Proxy) Stall() { p.gate.shut(up, down) }
+
+// StallUp is Stall for what clients say alone, and StallDown for what they hear.
+func (p *Proxy) StallUp() { p.gate.shut(up) }
+
+// StallDown stalls what goes to clients.
+func (p *Proxy) StallDown() { p.gate.shut(down) }
+
+// Abandon resets every open connection on the clients' side only: the server hears nothing, neither data nor an end, until
+// the proxy is closed, as where a client's host was switched off.
+func (p *Proxy) Abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.open {
+		if server := c.abandon(); server != nil {
+			p.abandoned = append(p.abandoned, server)
+		}
+	}
+}
 
 // Resume delivers again, first what was held back.
 func (p *Proxy) Resume() { p.gate.open() }
@@ -182,12 +206,12 @@ func (p *Proxy) serve(c *conn) {
 		return
 	}
 	var both sync.WaitGroup
-	for _, way := range []pump{
-		{dst: server, src: c.client, line: p.up},
-		{dst: c.client, src: server, line: p.down},
+	for _, to := range []pump{
+		{dst: server, src: c.client, line: p.up, way: up},
+		{dst: c.client, src: server, line: p.down, way: down},
 	} {
-		way.gate, way.window, way.cut, way.stop = p.gate, p.opts.Window, p.Cut, c.reset
-		both.Go(func() { way.run(c.ctx) })
+		to.gate, to.window, to.cut, to.stop = p.gate, p.opts.Window, p.Cut, c.reset
+		both.Go(func() { to.run(c.ctx) })
 	}
 	both.Wait()
 }

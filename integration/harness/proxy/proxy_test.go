@@ -204,6 +204,66 @@ func TestStallHoldsAndResumeDelivers(t *testing.T) {
 	}
 }
 
+// TestStallOfOneWay lets the other pass.
+func TestStallOfOneWay(t *testing.T) {
+	p := start(t, echo(t), Options{})
+	c := dial(t, p)
+	say(t, c, "before")
+	p.StallDown()
+	if _, err := io.WriteString(c, "heard"); err != nil {
+		t.Fatal(err)
+	}
+	for heard := p.Stats().BytesDown + 5; p.Stats().BytesUp < heard; {
+		time.Sleep(time.Millisecond)
+	}
+	c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if _, err := c.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Fatalf("an answer came through: %v", err)
+	}
+	c.SetReadDeadline(time.Time{})
+	p.Resume()
+	p.StallUp()
+	if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	sent := p.Stats().BytesUp
+	if _, err := io.WriteString(c, "unheard"); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if _, err := c.Read(make([]byte, 1)); !isTimeout(err) || p.Stats().BytesUp != sent {
+		t.Fatalf("it was heard: %v", err)
+	}
+}
+
+// TestAbandonLeavesTheServerAlone has only the client hear of the end.
+func TestAbandonLeavesTheServerAlone(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	p := start(t, listener.Addr().String(), Options{})
+	c := dial(t, p)
+	server, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if _, err := io.WriteString(c, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	p.Abandon()
+	wantReset(t, c)
+	server.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if _, err := server.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Fatalf("the server heard of it: %v", err)
+	}
+}
+
 func isTimeout(err error) bool {
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout()
