@@ -137,7 +137,7 @@ func (t *Tree) copyFile(path, temp string, e *index.Entry) error {
 	}
 	off := int64(0)
 	err = readAll(from, e.Size, func(data []byte) error {
-		err := writeAll(c, to, data, off)
+		err := to.WriteAll(data, off, false)
 		off += int64(len(data))
 		return err
 	})

@@ -95,34 +95,7 @@ func (h *host) create(path string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	err = writeAll(c, f, text, 0)
-	if err == nil && c.CanSync() {
-		err = f.Fsync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-// writeAll writes any number of bytes, in pieces that are on their way at the same time.
-func writeAll(c *wire.Client, f *wire.Handle, data []byte, off int64) error {
-	step := c.MaxWrite()
-	if len(data) <= step {
-		if len(data) == 0 {
-			return nil
-		}
-		return f.Write(data, off)
-	}
-	errs := make(chan error, len(data)/step+1)
-	pieces := 0
-	for at := 0; at < len(data); at += step {
-		piece := data[at:min(at+step, len(data))]
-		pieces++
-		go func() { errs <- f.Write(piece, off+int64(at)) }()
-	}
-	var err error
-	for range pieces {
-		err = errors.Join(err, <-errs)
-	}
-	return err
+	return f.Finish(&wire.Last{Data: text, Sync: true})
 }
 
 // readSize is what one request reads, readAhead how many are on their way for one file.
@@ -149,7 +122,7 @@ func readAll(f *wire.Handle, size int64, each func([]byte) error) error {
 	var queue []chan piece
 	next, at := int64(0), int64(0)
 	for {
-		for len(queue) < readAhead && (next < size || len(queue) == 0) {
+		for len(queue) < readAhead && (next <= size || len(queue) == 0) {
 			queue = append(queue, ask(next))
 			next += readSize
 		}
@@ -184,8 +157,12 @@ func (h *host) readSmall(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Release()
-	var all []byte
-	err = readAll(f, 0, func(data []byte) error {
+	all, size, err := f.Begin()
+	if err != nil || int64(len(all)) == size {
+		return all, err
+	}
+	all = nil
+	err = readAll(f, max(size, 0), func(data []byte) error {
 		if len(all) > maxSmall {
 			return fmt.Errorf("%s is too large: %w", path, unix.EFBIG)
 		}
@@ -229,7 +206,7 @@ func (h *host) list(path string, each func(wire.Name) error) error {
 	}
 	defer d.Release()
 	var queue []chan names
-	ahead, over := 1, false
+	ahead, over := 2, false // one for the names, and one for the end
 	for !over || len(queue) > 0 {
 		for !over && len(queue) < ahead {
 			queue = append(queue, ask(d))

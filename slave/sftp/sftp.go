@@ -61,7 +61,7 @@ type Tree struct {
 	prefix  string // makes this session's names in staging its own
 	serial  atomic.Uint64
 
-	refused sync.Map // owners that this account may not give files to: [2]uint32 -> struct{}
+	refused sync.Map // owners that this account may not give files to: owned -> struct{}
 	fresh   sync.Map // shards of directories made by this session: what stands in them is known; index.ID -> struct{}
 	idMu    sync.Mutex
 	booksMu sync.Mutex   // links and pending

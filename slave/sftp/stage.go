@@ -76,11 +76,11 @@ func (s *stagedFile) finish(it *item) error {
 		return nil
 	}
 	s.wait.Wait()
-	err := s.err
-	if err == nil {
-		err = s.t.complete(s.c, s.f, it)
+	if s.err != nil {
+		s.f.Release()
+		return s.err
 	}
-	return errors.Join(err, s.f.Close())
+	return s.t.complete(s.f, it)
 }
 
 // stage makes what an operation needs complete in staging. Nothing but its name changes later.
@@ -105,28 +105,37 @@ func (t *Tree) stageSmall(it *item) error {
 		return err
 	}
 	it.staged = path
-	if err = writeAll(c, f, it.data, 0); err == nil {
-		err = t.complete(c, f, it)
-	}
-	return errors.Join(err, f.Close())
+	return t.complete(f, it)
 }
 
-// complete sets a staged file's size, meta and times and makes it durable.
-func (t *Tree) complete(c *wire.Client, f *wire.Handle, it *item) error {
+// complete writes what of a content is in memory, sets a staged file's size, meta and times, makes it durable and closes it,
+// in one round trip; more only where the mode may not be set before it is known whether the owner was.
+func (t *Tree) complete(f *wire.Handle, it *item) error {
 	it.size, it.res.Torn = it.end.Size, it.end.Torn
-	if it.end.Size > int64(len(it.data)) || it.data == nil && it.end.Size > 0 {
-		if err := f.Setstat(wire.Attrs{Flags: wire.HasSize, Size: it.end.Size}); err != nil {
+	m, mine := &it.op.Meta, owned{t.feat.uid, t.feat.gid}
+	want := owned{m.UID, m.GID}
+	last := wire.Last{Data: it.data, Sync: true}
+	set := func(a wire.Attrs) error { last.Sets = append(last.Sets, a); return nil }
+	if m.Mode&0o6000 != 0 && want != mine {
+		if err := f.WriteAll(it.data, 0, false); err != nil {
+			f.Release()
 			return err
 		}
+		last.Data, set = nil, f.Setstat
 	}
 	var err error
-	if it.res.Lost, err = t.setMeta(f.Setstat, &it.op.Meta, slave.File, owned{t.feat.uid, t.feat.gid}); err != nil {
-		return err
+	if it.end.Size > int64(len(it.data)) {
+		err = set(wire.Attrs{Flags: wire.HasSize, Size: it.end.Size})
 	}
-	if c.CanSync() {
-		return f.Fsync()
+	if err == nil {
+		it.res.Lost, err = t.setMeta(set, m, slave.File, mine)
 	}
-	return nil
+	err = errors.Join(err, f.Finish(&last))
+	if last.Refused != nil {
+		t.refused.Store(want, struct{}{})
+		it.res.Lost |= slave.LostOwner
+	}
+	return err
 }
 
 // owned is whose an entry is.
@@ -154,13 +163,12 @@ func (t *Tree) setMeta(set func(wire.Attrs) error, m *slave.Meta, kind slave.Kin
 
 // setOwner tells whether the entry was given to its owner. What was refused once is not tried again.
 func (t *Tree) setOwner(set func(wire.Attrs) error, want owned) bool {
-	key := [2]uint32{want.uid, want.gid}
-	if _, refused := t.refused.Load(key); refused {
+	if _, refused := t.refused.Load(want); refused {
 		return false
 	}
 	err := set(wire.Attrs{Flags: wire.HasOwner, UID: want.uid, GID: want.gid})
 	if err != nil && t.first().Err() == nil {
-		t.refused.Store(key, struct{}{})
+		t.refused.Store(want, struct{}{})
 	}
 	return err == nil
 }

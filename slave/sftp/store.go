@@ -49,26 +49,20 @@ var logNames = [2]string{base + "journal.0", base + "journal.1"}
 // logFile is one of the journal's two files.
 type logFile struct {
 	t    *Tree
-	c    *wire.Client
 	f    *wire.Handle
 	size int64
 }
 
 // newLog opens a log and empties it.
 func (t *Tree) newLog(name string) (*logFile, error) {
-	c := t.any()
-	f, err := c.Open(t.abs(name), wire.OpenRead|wire.OpenWrite|wire.OpenCreate|wire.OpenTrunc,
+	f, err := t.any().Open(t.abs(name), wire.OpenRead|wire.OpenWrite|wire.OpenCreate|wire.OpenTrunc,
 		wire.Attrs{Flags: wire.HasMode, Mode: 0o600})
-	return &logFile{t: t, c: c, f: f}, err
+	return &logFile{t: t, f: f}, err
 }
 
 // Append writes at the end.
 func (l *logFile) Append(text []byte) error {
-	err := writeAll(l.c, l.f, text, l.size)
-	if err == nil && l.c.CanSync() {
-		err = l.f.Fsync()
-	}
-	if err != nil {
+	if err := l.f.WriteAll(text, l.size, true); err != nil {
 		return l.t.reason(err)
 	}
 	l.size += int64(len(text))

@@ -195,7 +195,7 @@ func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
 	for i := range s.Parts {
 		p := &s.Parts[i]
 		from := at
-		g.Go(func() error { return errors.Join(u.zero(from, p.Off), writeAll(u.c, u.file, p.Data, p.Off)) })
+		g.Go(func() error { return errors.Join(u.zero(from, p.Off), u.file.WriteAll(p.Data, p.Off, false)) })
 		at = p.Off + p.Size()
 	}
 	g.Go(func() error { return u.zero(at, s.End) })
@@ -213,7 +213,7 @@ func (u *upload) zero(from, to int64) error {
 	blank := make([]byte, min(256<<10, max(to-from, 0)))
 	for from < to {
 		n := min(int64(len(blank)), to-from)
-		if err := writeAll(u.c, u.file, blank[:n], from); err != nil {
+		if err := u.file.WriteAll(blank[:n], from, false); err != nil {
 			return err
 		}
 		from += n
@@ -287,8 +287,7 @@ func (t *Tree) stageUploaded(it *item) error {
 	delete(t.uploads.open, op.Record.GFID)
 	t.uploads.mu.Unlock()
 	it.end = slave.End{Size: u.spec.Size}
-	err := t.complete(u.c, u.file, it)
-	if err = errors.Join(err, u.file.Close()); err != nil {
+	if err := t.complete(u.file, it); err != nil {
 		return err
 	}
 	temp := t.stagingName()

@@ -55,18 +55,31 @@ func status(op, path string, r reply) error {
 	return &StatusError{Op: op, Path: path, Code: code, Msg: msg}
 }
 
-// simple is a request whose answer is a status.
-func (c *Client) simple(op, path string, kind byte, body func([]byte) []byte) error {
-	r, err := c.call(body, kind)
-	if err != nil {
-		return err
+// begin sends a request whose answer is a status; what it gives waits for that.
+func (c *Client) begin(op, path string, kind byte, body func([]byte) []byte) func() error {
+	wait := c.sent(kind, body)
+	return func() error {
+		r, err := wait()
+		if err != nil {
+			return err
+		}
+		return status(op, path, r)
 	}
-	return status(op, path, r)
+}
+
+// simple is begin, and waits.
+func (c *Client) simple(op, path string, kind byte, body func([]byte) []byte) error {
+	return c.begin(op, path, kind, body)()
 }
 
 // asked gives the answer's data if it is of the kind that was asked for.
 func (c *Client) asked(op, path string, kind, want byte, body func([]byte) []byte) (*decoder, error) {
-	r, err := c.call(body, kind)
+	return c.taken(op, path, want, c.sent(kind, body))
+}
+
+// taken is the second half of asked.
+func (c *Client) taken(op, path string, want byte, wait func() (reply, error)) (*decoder, error) {
+	r, err := wait()
 	if err != nil {
 		return nil, err
 	}
@@ -163,9 +176,7 @@ func (h *Handle) Setstat(a Attrs) error {
 }
 
 // Fsync makes the file durable. Only where CanSync.
-func (h *Handle) Fsync() error {
-	return h.c.simple("fsync", h.path, fxExtended, func(b []byte) []byte { return appendString(appendString(b, extFsync), h.id) })
-}
+func (h *Handle) Fsync() error { return h.fsync()() }
 
 // Readdir gives the next names of a directory, "." and ".." among them, and io.EOF after the last.
 func (h *Handle) Readdir() ([]Name, error) {

@@ -60,6 +60,7 @@ type Client struct {
 	stream io.ReadWriteCloser
 	ext    map[string]string
 	write  int           // most bytes of data in one request
+	read   int           // the same in one answer
 	slots  chan struct{} // one for each handle that is open
 	wake   chan struct{}
 
@@ -77,7 +78,7 @@ type Client struct {
 // New begins a session on the stream, which is the client's from now on, also when this fails.
 func New(ctx context.Context, stream io.ReadWriteCloser) (*Client, error) {
 	c := &Client{stream: stream, ext: map[string]string{}, calls: map[uint32]func(reply, error){}, write: readSize,
-		wake: make(chan struct{}, 1), done: make(chan struct{})}
+		read: readSize,		wake: make(chan struct{}, 1), done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	err := c.hello()
 	if !stop() && err == nil {
@@ -126,18 +127,21 @@ func (c *Client) hello() error {
 func (c *Client) learnLimits() error {
 	handles := leastHandles
 	if c.Has("limits@openssh.com") {
-		r, err := c.call(func(b []byte) []byte { return appendString(b, "limits@openssh.com") }, fxExtended)
+		r, err := c.sent(fxExtended, func(b []byte) []byte { return appendString(b, "limits@openssh.com") })()
 		if err != nil {
 			return err
 		}
 		d := decoder{b: r.data}
-		packet, _, write, open := d.uint64(), d.uint64(), d.uint64(), d.uint64()
+		packet, read, write, open := d.uint64(), d.uint64(), d.uint64(), d.uint64()
 		if r.kind == fxExtendedReply && d.err == nil {
 			if write == 0 && packet > 2048 {
 				write = packet - 1024
 			}
 			if write > 0 {
 				c.write = int(min(write, 255<<10))
+			}
+			if read > readSize {
+				c.read = int(min(read, 255<<10))
 			}
 			if open > 20 {
 				handles = int(min(open-10, mostHandles))
@@ -214,16 +218,18 @@ func (c *Client) start(kind byte, body func([]byte) []byte, done func(reply, err
 	}
 }
 
-// call is start, and waits.
-func (c *Client) call(body func([]byte) []byte, kind byte) (reply, error) {
+// sent is start; what it gives waits for the answer, and is called once.
+func (c *Client) sent(kind byte, body func([]byte) []byte) (wait func() (reply, error)) {
 	type answer struct {
 		reply
 		error
 	}
 	got := make(chan answer, 1)
 	c.start(kind, body, func(r reply, err error) { got <- answer{r, err} })
-	a := <-got
-	return a.reply, a.error
+	return func() (reply, error) {
+		a := <-got
+		return a.reply, a.error
+	}
 }
 
 // send writes what is queued, as much as there is at a time.
