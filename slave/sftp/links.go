@@ -162,7 +162,7 @@ func (t *Tree) touches(places []place) error {
 			return err
 		}
 	}
-	return t.idx.Flush()
+	return t.flush()
 }
 
 // asTheyWere gives those directories their times back.

@@ -111,28 +111,28 @@ func (t *Tree) abandon(why error) {
 
 // round makes durable what was done before, then writes the stamps, and makes those durable.
 func (t *Tree) round(stamps []stamp) {
-	err := t.flush()
+	t.flushMu.Lock()
+	defer t.flushMu.Unlock()
+	results := make([]error, len(stamps))
+	flushed, err := t.write()
 	if err != nil {
 		t.log.Error().Err(err).Str("slave", t.name()).Msg("write the index")
 		t.settler.mu.Lock()
 		t.settler.holds.unsynced(stamps)
 		t.settler.mu.Unlock()
-	}
-	results := make([]error, len(stamps))
-	for i, st := range stamps {
-		if results[i] = err; err == nil {
+	} else {
+		cleared := make(chan error, 1)
+		go func() { cleared <- flushed() }() // a journal with more in it than is needed does no harm
+		for i, st := range stamps {
 			results[i] = t.writeStamp(st.op)
 		}
-	}
-	if err == nil {
-		if err := t.idx.Flush(); err != nil {
-			for i := range results {
-				results[i] = errors.Join(results[i], err)
-			}
+		err = t.idx.Flush(t.syncTouched)
+		if err := <-cleared; err != nil {
+			t.log.Warn().Err(err).Msg("clear the journal")
 		}
 	}
 	for i, st := range stamps {
-		st.done <- results[i]
+		st.done <- errors.Join(results[i], err)
 	}
 }
 
@@ -165,21 +165,34 @@ func (t *Tree) writeStamp(op *slave.Op) error {
 func (t *Tree) flush() error {
 	t.flushMu.Lock()
 	defer t.flushMu.Unlock()
+	flushed, err := t.write()
+	if err != nil {
+		return err
+	}
+	return flushed()
+}
+
+// write is flush but for the journal, which flushed clears; t.flushMu is held until then. A change is noted as touched
+// before its entry is in the index, so that what is staged of the index is of directories that one of the two calls of
+// syncTouched has seen.
+func (t *Tree) write() (flushed func() error, err error) {
+	flushed = t.journal.Turn()
+	return flushed, t.idx.Flush(t.syncTouched)
+}
+
+// syncTouched makes the directories durable that were changed since the last time.
+func (t *Tree) syncTouched() error {
 	t.settler.mu.Lock()
 	dirs := t.settler.dirs
 	t.settler.dirs = map[string]struct{}{}
 	t.settler.mu.Unlock()
-	flushed := t.journal.Turn()
-	if err := t.syncDirs(dirs); err != nil {
+	err := t.syncDirs(dirs)
+	if err != nil {
 		t.settler.mu.Lock()
 		defer t.settler.mu.Unlock()
 		maps.Copy(t.settler.dirs, dirs) // they are still to be synced
-		return err
 	}
-	if err := t.idx.Flush(); err != nil {
-		return err
-	}
-	return flushed()
+	return err
 }
 
 // syncDirs makes names durable. A server that cannot open a directory as a file leaves that to its file system.

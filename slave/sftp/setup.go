@@ -289,7 +289,7 @@ func (t *Tree) openIndex(context.Context) error {
 			return err
 		}
 	}
-	if err := t.idx.Flush(); err != nil {
+	if err := t.idx.Flush(nil); err != nil {
 		return err
 	}
 	if dropped > 0 {

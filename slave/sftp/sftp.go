@@ -61,12 +61,13 @@ type Tree struct {
 	prefix  string // makes this session's names in staging its own
 	serial  atomic.Uint64
 
-	refused sync.Map // owners that this account may not give files to: owned -> struct{}
-	fresh   sync.Map // shards of directories made by this session: what stands in them is known; index.ID -> struct{}
-	idMu    sync.Mutex
-	booksMu sync.Mutex   // links and pending
-	flushMu sync.Mutex   // held by flush
-	parkMu  sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
+	refused   sync.Map // owners that this account may not give files to: owned -> struct{}
+	shardDirs sync.Map // directories of index/ that are there; path -> struct{}
+	fresh     sync.Map // shards of directories made by this session: what stands in them is known; index.ID -> struct{}
+	idMu      sync.Mutex
+	booksMu   sync.Mutex   // links and pending
+	flushMu   sync.Mutex   // held by flush
+	parkMu    sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
 
 	busyInodes inodeLocks
 	uploads    uploads

@@ -5,8 +5,10 @@ import (
 	"io/fs"
 	"path"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"georep/slave/sftp/index"
 	"georep/slave/sftp/wire"
 )
 
@@ -21,24 +23,43 @@ func (s store) Load(name string) ([]byte, error) {
 	return text, err
 }
 
-func (s store) Save(name string, text []byte) error {
+// Stage makes the directory that the node belongs in beside it, unless this session knows it.
+func (s store) Stage(name string, text []byte) (index.Staged, error) {
 	t := s.t
-	temp, to := t.stagingName(), indexDir+"/"+name
-	if err := t.create(temp, text); err != nil {
-		return t.reason(err)
+	dir := indexDir + "/" + path.Dir(name)
+	g := new(errgroup.Group)
+	if _, known := t.shardDirs.Load(dir); !known {
+		g.Go(func() error {
+			err := t.ensureDir(dir)
+			if err == nil {
+				t.shardDirs.Store(dir, struct{}{})
+			}
+			return err
+		})
 	}
-	err := t.replace(temp, to, to+asideSuffix)
-	if err != nil {
-		if derr := t.ensureDir(indexDir + "/" + path.Dir(name)); derr != nil {
-			return t.reason(derr)
-		}
-		err = t.replace(temp, to, to+asideSuffix)
+	n := &stagedNode{t: t, temp: t.stagingName(), to: indexDir + "/" + name}
+	g.Go(func() error { return t.create(n.temp, text) })
+	if err := g.Wait(); err != nil {
+		n.Drop()
+		return nil, t.reason(err)
 	}
-	if err != nil {
-		_ = t.any().Remove(t.abs(temp))
-	}
-	return t.reason(err)
+	return n, nil
 }
+
+// stagedNode is a node in staging.
+type stagedNode struct {
+	t        *Tree
+	temp, to string
+}
+
+// Commit leaves it to the next flush to make the new name durable: that comes before anything relies on it.
+func (n *stagedNode) Commit() error {
+	err := n.t.replace(n.temp, n.to, n.to+asideSuffix)
+	n.t.touched(n.to)
+	return n.t.reason(err)
+}
+
+func (n *stagedNode) Drop() { _ = n.t.any().Remove(n.t.abs(n.temp)) } // else it is cleared when the next session begins
 
 func (s store) Remove(name string) error {
 	return ignoreAbsent(s.t.any().Remove(s.t.abs(indexDir + "/" + name)))

@@ -25,10 +25,18 @@ import (
 type Store interface {
 	// Load reads a node; fs.ErrNotExist where there is none.
 	Load(name string) ([]byte, error)
-	// Save replaces a node, whole or not at all, and durably where the store can.
-	Save(name string, text []byte) error
+	// Stage brings the new state of a node to the store, durably where it can, beside the old one.
+	Stage(name string, text []byte) (Staged, error)
 	// Remove removes a node; that there is none is no error.
 	Remove(name string) error
+}
+
+// Staged is the new state of a node before it is in its place.
+type Staged interface {
+	// Commit puts it in the place of the old one, whole or not at all.
+	Commit() error
+	// Drop forgets it.
+	Drop()
 }
 
 const (
@@ -334,70 +342,4 @@ func (x *Index) Dirty() int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.dirty
-}
-
-// Flush writes every change that was made before it, and returns when all of it is durable. Parts go before the nodes that
-// were split into them.
-func (x *Index) Flush() error {
-	x.flushMu.Lock()
-	defer x.flushMu.Unlock()
-	for depth := x.deepest(); depth >= 0; depth-- {
-		if err := x.flushLevel(depth); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// deepest is how far down dirty nodes lie.
-func (x *Index) deepest() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	depth := -1
-	for _, n := range x.nodes {
-		if n.dirty > 0 {
-			depth = max(depth, len(n.key.way))
-		}
-	}
-	return depth
-}
-
-func (x *Index) flushLevel(depth int) error {
-	g := new(errgroup.Group)
-	g.SetLimit(savesAtOnce)
-	x.mu.Lock()
-	var todo []*node
-	for _, n := range x.nodes {
-		if n.dirty > 0 && len(n.key.way) == depth {
-			todo = append(todo, n)
-		}
-	}
-	x.mu.Unlock()
-	for _, n := range todo {
-		g.Go(func() error { return x.save(n) })
-	}
-	return g.Wait()
-}
-
-// save writes one node as it is now; what is changed meanwhile makes it dirty again.
-func (x *Index) save(n *node) error {
-	x.mu.Lock()
-	count := n.dirty
-	n.dirty, n.saving = 0, true
-	x.dirty -= count
-	text := encode(n.split, n.entries)
-	x.mu.Unlock()
-	err := x.store.Save(n.key.file(), text)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	n.saving = false
-	if err != nil {
-		n.dirty += count
-		x.dirty += count
-		return err
-	}
-	if n.dirty == 0 {
-		x.rest(n)
-	}
-	return nil
 }

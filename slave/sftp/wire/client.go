@@ -78,7 +78,7 @@ type Client struct {
 // New begins a session on the stream, which is the client's from now on, also when this fails.
 func New(ctx context.Context, stream io.ReadWriteCloser) (*Client, error) {
 	c := &Client{stream: stream, ext: map[string]string{}, calls: map[uint32]func(reply, error){}, write: readSize,
-		read: readSize,		wake: make(chan struct{}, 1), done: make(chan struct{})}
+		read: readSize, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	err := c.hello()
 	if !stop() && err == nil {
