@@ -6,12 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
-	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -25,6 +21,7 @@ type item struct {
 	staged string // path of what is staged; "" where nothing is (any more)
 	size   int64  // of a staged file
 	after  []*item
+	noted  noted
 	ready  chan struct{} // published, or failed; a stamp may follow
 	done   chan struct{} // res is final
 	res    slave.Result
@@ -188,7 +185,8 @@ func (b *batch) carryOut(it *item) {
 	t := b.t
 	defer close(it.done)
 	if it.err == nil {
-		b.dirs.ask(it.op.Path)
+		b.dirs.ask(it.op)
+		it.foresee(t)
 		it.err = t.stage(it)
 	}
 	if it.held > 0 {
@@ -196,24 +194,25 @@ func (b *batch) carryOut(it *item) {
 		t.bytes.Release(it.held)
 	}
 	for _, before := range it.after {
-		<-before.ready
+		if !it.above(before) {
+			<-before.ready
+		}
 	}
 	if it.err == nil && it.failedBelow() {
 		it.err = slave.ErrHeldBack
 	}
+	t.settler.publishing(it)
 	switch {
 	case it.err == nil:
 		it.err = b.publish(it)
 	case errors.Is(it.err, errPublished):
 		it.err = nil
 	}
+	it.noted.over()
 	if it.staged != "" && t.first().Err() == nil {
 		_ = t.any().Remove(t.abs(it.staged)) // else it is cleared when the next session begins
 	}
-	var stamped chan error
-	if it.op.Kind == slave.OpFinish {
-		stamped = t.settler.finished(it)
-	}
+	stamped := t.settler.finished(it)
 	close(it.ready)
 	if stamped != nil {
 		it.err = <-stamped
@@ -221,6 +220,12 @@ func (b *batch) carryOut(it *item) {
 	if it.err != nil {
 		it.res = slave.Result{Err: trouble(it.op.Kind.String(), it.op.Path, t.reason(it.err))}
 	}
+}
+
+// above tells whether both finish directories, of which the other lies below this one: that one has to be booked first, but
+// may be under way at the same time.
+func (it *item) above(before *item) bool {
+	return it.op.Kind == slave.OpFinish && before.op.Kind == slave.OpFinish && it.op.Path != before.op.Path
 }
 
 // failedBelow tells whether a directory may not be finished because of an operation below it in the batch. Those that
@@ -325,156 +330,4 @@ func valid(op *slave.Op) bool {
 		return op.Path != ""
 	}
 	return false
-}
-
-// order knows which operations of a batch have to wait for which: those about the same path, about one above or below it,
-// and about the same inode.
-type order struct {
-	at    map[string]*item   // the last about a path or inode
-	below map[string][]*item // those about paths below, since then
-}
-
-func newOrder() *order { return &order{at: map[string]*item{}, below: map[string][]*item{}} }
-
-func (o *order) add(it *item) {
-	op := it.op
-	o.path(it, op.Path)
-	if op.Kind == slave.OpLink && op.From != "" {
-		o.path(it, op.From)
-	}
-	g := op.Record.GFID
-	if op.Kind == slave.OpPark {
-		g = op.Expect
-	}
-	if g.IsZero() || op.Kind == slave.OpFinish || op.Kind == slave.OpMkdir {
-		return
-	}
-	o.put(it, "\x00"+string(g[:]))
-}
-
-// put waits for the last about the key, and takes its place.
-func (o *order) put(it *item, key string) {
-	if last := o.at[key]; last != nil && last != it {
-		it.after = append(it.after, last)
-	}
-	o.at[key] = it
-}
-
-func (o *order) path(it *item, path string) {
-	o.put(it, path)
-	for _, b := range o.below[path] {
-		if b != it {
-			it.after = append(it.after, b)
-		}
-	}
-	delete(o.below, path)
-	for dir := path; dir != ""; {
-		dir, _ = beneath.Split(dir)
-		if last := o.at[dir]; last != nil && last != it {
-			it.after = append(it.after, last)
-		}
-		o.below[dir] = append(o.below[dir], it)
-	}
-}
-
-// dirs knows of the directories that a batch works in whether they are there, and are directories and no links to
-// elsewhere. Each is looked at once in a batch, and again after something above it was moved.
-type dirs struct {
-	t     *Tree
-	mu    sync.Mutex
-	known map[string]*dirState
-}
-
-type dirState struct {
-	done chan struct{}
-	err  error
-}
-
-// ask begins to look at the directories above path.
-func (d *dirs) ask(path string) {
-	for path != "" {
-		path, _ = beneath.Split(path)
-		d.start(path)
-	}
-}
-
-// start begins to look at one directory, if nobody did.
-func (d *dirs) start(dir string) *dirState {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.known[dir]
-	if s == nil {
-		s = &dirState{done: make(chan struct{})}
-		d.known[dir] = s
-		go func() {
-			defer close(s.done)
-			s.err = d.t.isDir(dir)
-		}()
-	}
-	return s
-}
-
-// check tells whether the directories down to dir are there.
-func (d *dirs) check(dir string) error {
-	for end := 0; ; end++ {
-		i := strings.IndexByte(dir[end:], '/')
-		if dir == "" || i < 0 {
-			break
-		}
-		end += i
-		if s := d.start(dir[:end]); s != nil {
-			<-s.done
-			if s.err != nil {
-				return s.err
-			}
-		}
-	}
-	s := d.start(dir)
-	<-s.done
-	return s.err
-}
-
-// made notes a directory that is there now.
-func (d *dirs) made(dir string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := &dirState{done: make(chan struct{})}
-	close(s.done)
-	d.known[dir] = s
-}
-
-// moved forgets what lies at and below a path.
-func (d *dirs) moved(path string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for dir := range d.known {
-		if dir == path || strings.HasPrefix(dir, path+"/") {
-			delete(d.known, dir)
-		}
-	}
-}
-
-// isDir looks at one directory; the root may be whatever the operator named.
-func (t *Tree) isDir(path string) error {
-	if path == "" {
-		return nil
-	}
-	a, err := t.lstat(path)
-	switch {
-	case err != nil:
-		return err
-	case kindOf(a) == slave.Symlink:
-		return unix.ELOOP
-	case kindOf(a) != slave.Dir:
-		return unix.ENOTDIR
-	}
-	return nil
-}
-
-// checkDirs is dirs.check for what lies above a path alone, all of it at once.
-func (t *Tree) checkDirs(path string) error {
-	d := dirs{t: t, known: map[string]*dirState{}}
-	d.ask(path)
-	dir, _ := beneath.Split(path)
-	return d.check(dir)
 }

@@ -133,61 +133,6 @@ func (t *Tree) fits(e *index.Entry, there bool, a wire.Attrs) bool {
 	return a.Size == e.Size && (!t.feat.times || a.Mtime == e.Seconds)
 }
 
-// change notes that the entry of a place is about to become another, makes the change, and puts the entry into the index. A
-// name that the index does not have needs no note: it has no record before, and none after a cut.
-func (t *Tree) change(p place, to *index.Entry, do func() error) error {
-	return t.changes([]step{{p, to}}, do)
-}
-
-// step is a place and its entry after a change; nil for none.
-type step struct {
-	place
-	to *index.Entry
-}
-
-func (t *Tree) changes(steps []step, do func() error) error {
-	var intents []index.Intent
-	for _, s := range steps {
-		_, ok, err := t.idx.Get(s.dir, s.name)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue
-		}
-		in := index.Intent{Dir: s.dir, Name: s.name, Gone: s.to == nil}
-		if s.to != nil {
-			in.Record, in.ID = s.to.Record, s.to.ID
-		}
-		intents = append(intents, in)
-	}
-	done, err := t.journal.Note(intents)
-	if err != nil {
-		return err
-	}
-	defer done()
-	if err := do(); err != nil {
-		if !certain(err) {
-			for _, s := range steps {
-				err = errors.Join(err, t.idx.Delete(s.dir, s.name))
-			}
-		}
-		return err
-	}
-	for _, s := range steps {
-		t.touched(s.path)
-		if s.to == nil {
-			err = t.idx.Delete(s.dir, s.name)
-		} else {
-			err = t.idx.Set(s.dir, s.name, *s.to)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // certain tells whether an error leaves no doubt that nothing was changed: the server said so of the one request it took.
 func certain(err error) bool {
 	var se *wire.StatusError
@@ -247,6 +192,9 @@ func (t *Tree) made(it *item) (index.Entry, error) {
 	case slave.OpPut:
 		e := entryFor(op, slave.File, it.res.Torn)
 		e.Size, e.Meta.Size = it.size, it.size
+		if it.noted.intent.ID != 0 {
+			e.ID = it.noted.intent.ID
+		}
 		return e, nil
 	case slave.OpSymlink:
 		it.res.Lost |= lostAlways(&op.Meta, slave.Symlink)
@@ -301,12 +249,19 @@ func (b *batch) replaceAt(it *item, p place, e index.Entry) error {
 		it.res.Parked = true
 		t.forgetName(old, p.path)
 	}
-	return t.change(p, &e, func() error {
+	do := func() error {
 		if e.Virtual {
 			return ignoreAbsent(t.any().Remove(t.abs(p.path)))
 		}
 		return t.moveIn(it, p)
-	})
+	}
+	if noted, err := it.noted.is(p, &e); noted || err != nil {
+		if err != nil {
+			return err
+		}
+		return t.carry([]step{{p, &e}}, do)
+	}
+	return t.change(p, &e, do)
 }
 
 // moveIn renames what is staged to its place.
@@ -405,13 +360,18 @@ func (b *batch) finishOp(it *item) error {
 			return err
 		}
 	}
-	if err := b.dirs.check(op.Path); err != nil {
+	dir, err := b.dirs.look(op.Path)
+	if err != nil {
 		return err
 	}
 	if _, err := t.ensureID(op.Path); err != nil {
 		return err
 	}
-	lost, err := t.setMeta(t.setAt(op.Path), &op.Meta, slave.Dir, t.ownerOf(op.Path, &op.Meta))
+	has := owned{dir.attrs.UID, dir.attrs.GID}
+	if dir.attrs.Flags&wire.HasOwner == 0 {
+		has = t.ownerOf(op.Path, &op.Meta)
+	}
+	lost, err := t.setMeta(t.setAt(op.Path), &op.Meta, slave.Dir, has)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package sftp
 import (
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,7 @@ type settler struct {
 	stamps []stamp
 	dirs   map[string]struct{}
 	holds  holds
+	under  map[*item]struct{} // finishes under way, of which nothing but their own request is still to come
 	wake   chan struct{}
 }
 
@@ -31,6 +33,32 @@ type stamp struct {
 func (s *settler) init() {
 	s.wake = make(chan struct{}, 1)
 	s.dirs = map[string]struct{}{}
+	s.under = map[*item]struct{}{}
+}
+
+// publishing notes that an OpFinish is about to be done: a round that begins meanwhile takes its stamp along.
+func (s *settler) publishing(it *item) {
+	if it.op.Kind != slave.OpFinish {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.under[it] = struct{}{}
+}
+
+// gathered gives the stamps that wait, once the finishes that are under way are booked.
+func (s *settler) gathered() []stamp {
+	s.mu.Lock()
+	under := slices.Collect(maps.Keys(s.under))
+	s.mu.Unlock()
+	for _, it := range under {
+		<-it.ready
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stamps := s.stamps
+	s.stamps = nil
+	return stamps
 }
 
 // touched notes that the directory that path lies in was changed.
@@ -41,11 +69,19 @@ func (t *Tree) touched(path string) {
 	t.settler.dirs[dir] = struct{}{}
 }
 
-// finished books the outcome of an OpFinish, and gives a channel where its stamp is still to be written.
+// finished books the outcome of an OpFinish, after those of all below it in the batch, and gives a channel where its stamp is
+// still to be written.
 func (s *settler) finished(it *item) chan error {
+	op := it.op
+	if op.Kind != slave.OpFinish {
+		return nil
+	}
+	for _, before := range it.after {
+		<-before.ready
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	op := it.op
+	delete(s.under, it)
 	if it.err != nil {
 		if !errors.Is(it.err, slave.ErrHeldBack) {
 			s.holds.failed(op.Pass, op.Path)
@@ -81,11 +117,7 @@ func (t *Tree) settle() {
 			t.abandon(t.Err())
 			return
 		}
-		s.mu.Lock()
-		stamps := s.stamps
-		s.stamps = nil
-		s.mu.Unlock()
-		if len(stamps) > 0 {
+		if stamps := s.gathered(); len(stamps) > 0 {
 			t.round(stamps)
 		}
 	}

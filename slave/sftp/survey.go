@@ -65,13 +65,20 @@ type survey struct {
 	listed map[string]wire.Attrs
 }
 
-// run reads the directory's own record before it is listed, so that it never vouches for entries that came later.
+// run reads the directory's own record before it is listed, so that it never vouches for entries that came later. The
+// directories above it are looked at meanwhile: what turns out to be read through a link is thrown away.
 func (s *survey) run() error {
-	t := s.t
-	var err error
-	if err = t.checkDirs(s.q.Path + "/x"); err != nil {
-		return err
+	above := make(chan error, 1)
+	go func() { above <- s.t.checkDirs(s.q.Path + "/x") }()
+	err := s.read()
+	if cause := <-above; cause != nil {
+		return cause
 	}
+	return err
+}
+
+func (s *survey) read() (err error) {
+	t := s.t
 	if err := t.ofDirRead(s.q.Path, &s.state.Record); err != nil {
 		return err
 	}
@@ -81,8 +88,21 @@ func (s *survey) run() error {
 	if s.q.ByName {
 		return s.byName()
 	}
+	g := new(errgroup.Group)
+	if s.id != 0 {
+		g.Go(func() error { return t.idx.Each(s.id, func(string, index.Entry) bool { return false }) }) // loads it
+	}
+	g.Go(s.list)
+	if err := g.Wait(); err != nil || s.state.Truncated {
+		return err
+	}
+	return s.join()
+}
+
+// list lists the directory.
+func (s *survey) list() error {
 	s.listed = map[string]wire.Attrs{}
-	err = t.list(s.q.Path, func(n wire.Name) error {
+	err := s.t.list(s.q.Path, func(n wire.Name) error {
 		if s.q.Path == "" && n.Name == slave.Reserved {
 			return nil
 		}
@@ -92,14 +112,8 @@ func (s *survey) run() error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if len(s.listed) > slave.MaxEntries {
-		s.state.Truncated = true
-		return nil
-	}
-	return s.join()
+	s.state.Truncated = err == nil && len(s.listed) > slave.MaxEntries
+	return err
 }
 
 // ofDirRead reads the record of a directory.

@@ -1,0 +1,123 @@
+package sftp
+
+import (
+	"errors"
+
+	"georep/internal/beneath"
+	"georep/slave"
+	"georep/slave/sftp/index"
+)
+
+// change notes that the entry of a place is about to become another, makes the change, and puts the entry into the index. A
+// name that the index does not have needs no note: it has no record before, and none after a cut.
+func (t *Tree) change(p place, to *index.Entry, do func() error) error {
+	return t.changes([]step{{p, to}}, do)
+}
+
+// step is a place and its entry after a change; nil for none.
+type step struct {
+	place
+	to *index.Entry
+}
+
+func (t *Tree) changes(steps []step, do func() error) error {
+	var intents []index.Intent
+	for _, s := range steps {
+		_, ok, err := t.idx.Get(s.dir, s.name)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		in := index.Intent{Dir: s.dir, Name: s.name, Gone: s.to == nil}
+		if s.to != nil {
+			in.Record, in.ID = s.to.Record, s.to.ID
+		}
+		intents = append(intents, in)
+	}
+	done, err := t.journal.Note(intents)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return t.carry(steps, do)
+}
+
+// carry makes a change that is noted.
+func (t *Tree) carry(steps []step, do func() error) (err error) {
+	if err := do(); err != nil {
+		if !certain(err) {
+			for _, s := range steps {
+				err = errors.Join(err, t.idx.Delete(s.dir, s.name))
+			}
+		}
+		return err
+	}
+	for _, s := range steps {
+		t.touched(s.path)
+		if s.to == nil {
+			err = t.idx.Delete(s.dir, s.name)
+		} else {
+			err = t.idx.Set(s.dir, s.name, *s.to)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noted is the note of an operation that was made ahead, while its content is staged. The zero value is none.
+type noted struct {
+	intent index.Intent
+	ready  chan struct{} // closed once the note is written; then err and done are set
+	done   func()
+	err    error
+}
+
+// foresee notes what a new content is to become, where it takes the place of an older one of its inode and nothing before it
+// in the batch is about the same: it is staged meanwhile. Everything else is noted by change.
+func (it *item) foresee(t *Tree) {
+	op := it.op
+	if op.Kind != slave.OpPut || op.Uploaded || len(it.after) > 0 || op.Links > 1 || op.Record.GFID.IsZero() {
+		return
+	}
+	dir, name := beneath.Split(op.Path)
+	id, err := t.idOf(dir)
+	if id == 0 || err != nil {
+		return
+	}
+	old, ok, err := t.idx.Get(id, name)
+	if err != nil || !ok || old.Record.GFID != op.Record.GFID {
+		return
+	}
+	n := &it.noted
+	n.intent = index.Intent{Dir: id, Name: name, Record: entryFor(op, slave.File, it.end.Torn).Record, ID: index.NewID()}
+	n.ready = make(chan struct{})
+	go func() {
+		defer close(n.ready)
+		n.done, n.err = t.journal.Note([]index.Intent{n.intent})
+	}()
+}
+
+// is tells whether this very change is noted, after the note is written.
+func (n *noted) is(p place, e *index.Entry) (bool, error) {
+	want := index.Intent{Dir: p.dir, Name: p.name, Record: e.Record, ID: e.ID}
+	if n.ready == nil || n.intent != want {
+		return false, nil
+	}
+	<-n.ready
+	return true, n.err
+}
+
+// over says that the change was made, or that nothing comes of it.
+func (n *noted) over() {
+	if n.ready == nil {
+		return
+	}
+	<-n.ready
+	if n.done != nil {
+		n.done()
+	}
+}
