@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -33,29 +34,39 @@ type owner struct {
 
 const ownerFile = base + "owner"
 
-// setup does all of Open but connect. What can be refused without a trace is refused before anything is made in the root;
-// the lease comes before all that another holder would mind.
+// setup does all of Open but connect, as much of it as it can at the same time. What can be refused without a trace is refused
+// before anything is made in the root; the lease comes before all that another holder would mind.
 func (t *Tree) setup(ctx context.Context) error {
 	if err := t.openRoot(); err != nil {
 		return err
 	}
-	if err := t.checkOwner(); err != nil {
+	have, err := t.checkOwner()
+	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{t.openBase, t.takeLease, t.openAreas} {
-		if err := step(ctx); err != nil {
+	if have == nil {
+		if err := t.ensureDir(slave.Reserved); err != nil {
 			return t.unfit(err)
 		}
 	}
-	if err := t.checkOwner(); err != nil { // somebody else may have taken the root before the lease was ours
-		return err
+	if err := together(func() error { return t.takeLease(ctx) }, t.makeAreas); err != nil {
+		return t.unfit(err)
 	}
-	for _, step := range []func(context.Context) error{t.writeOwner, t.probe, t.openIndex, t.lookAround} {
-		if err := step(ctx); err != nil {
-			return t.unfit(err)
-		}
+	if err := together(t.openBooks, t.clearStaging, t.probeFile, t.probeLink, t.lookAround); err != nil {
+		return t.unfit(err)
 	}
+	t.info.Version, t.info.Namespace, t.info.Root, t.info.Path = t.o.Version, xtime.Trusted, t.feat.uid == 0, t.abs("")
+	t.info.Parked = t.parked.Load()
 	return nil
+}
+
+// together does several things at once and gives the first error.
+func together(parts ...func() error) error {
+	g := new(errgroup.Group)
+	for _, part := range parts {
+		g.Go(part)
+	}
+	return g.Wait()
 }
 
 // name is the slave in messages.
@@ -88,15 +99,20 @@ func (t *Tree) hint(err error) string {
 // openRoot finds the root, and makes it where it is missing.
 func (t *Tree) openRoot() error {
 	c := t.first()
-	path, err := c.Realpath(t.o.Path)
-	if err != nil {
-		path = t.o.Path
+	given := t.o.Path
+	for len(given) > 0 && given[len(given)-1] == '/' {
+		given = given[:len(given)-1]
 	}
-	for len(path) > 0 && path[len(path)-1] == '/' {
-		path = path[:len(path)-1]
+	t.root = given
+	var a wire.Attrs
+	var path string
+	var err, perr error
+	_ = together(func() error { a, err = c.Lstat(t.abs("")); return nil },
+		func() error { path, perr = c.Realpath(t.o.Path); return nil }) // never fails
+	if perr == nil && path != t.abs("") {
+		t.root = strings.TrimRight(path, "/")
+		a, err = c.Lstat(t.abs(""))
 	}
-	t.root = path
-	a, err := c.Lstat(t.abs(""))
 	if errors.Is(err, unix.ENOENT) {
 		if merr := c.Mkdir(t.abs(""), wire.Attrs{Flags: wire.HasMode, Mode: 0o755}); merr != nil {
 			return fmt.Errorf("make slave %s: %w: %w; make it, or one that exists is needed", t.name(), slave.ErrNoVolume, merr)
@@ -112,22 +128,28 @@ func (t *Tree) openRoot() error {
 	return nil
 }
 
-// checkOwner refuses a root that is another master's, or nobody's and in use, before anything is changed in it.
-func (t *Tree) checkOwner() error {
-	if t.o.Force {
+// checkOwner refuses a root that is another master's, or nobody's and in use, before anything is changed in it. It gives the
+// owner on record, nil where there is none.
+func (t *Tree) checkOwner() (have *owner, err error) {
+	var empty error
+	_ = together(func() error { have, err = t.readOwner(); return nil }, func() error { // never fails
+		if !t.o.Force {
+			empty = t.checkEmpty()
+		}
 		return nil
-	}
-	have, err := t.readOwner()
+	})
 	switch {
+	case t.o.Force && err != nil:
+		return nil, nil
 	case err != nil:
-		return fmt.Errorf("slave %s: read its owner: %w: %w", t.name(), slave.ErrUnfit, err)
+		return nil, fmt.Errorf("slave %s: read its owner: %w: %w", t.name(), slave.ErrUnfit, err)
 	case have == nil:
-		return t.checkEmpty()
-	case have.Master != t.o.Master:
-		return fmt.Errorf("slave %s: %w (volume %s): use another directory, or --force to take it over",
+		return nil, empty
+	case have.Master != t.o.Master && !t.o.Force:
+		return nil, fmt.Errorf("slave %s: %w (volume %s): use another directory, or --force to take it over",
 			t.name(), slave.ErrForeign, have.Master)
 	}
-	return nil
+	return have, nil
 }
 
 // readOwner gives nil where there is no owner on record yet.
@@ -161,21 +183,23 @@ func (t *Tree) checkEmpty() error {
 	return err
 }
 
-func (t *Tree) openBase(context.Context) error { return t.ensureDir(slave.Reserved) }
-
-// openAreas makes what lies in .georep and clears what a cut left in staging.
-func (t *Tree) openAreas(context.Context) error {
+// makeAreas makes what lies in .georep.
+func (t *Tree) makeAreas() error {
 	g := new(errgroup.Group)
 	for _, dir := range []string{stagingDir, partialDir, parkedDir, trashDir, indexDir} {
 		g.Go(func() error { return t.ensureDir(dir) })
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
+	return g.Wait()
+}
+
+// clearStaging removes what a cut left there, and nothing of this session.
+func (t *Tree) clearStaging() error {
 	clear := new(errgroup.Group)
 	clear.SetLimit(asksAtOnce)
 	err := t.list(stagingDir, func(n wire.Name) error {
-		clear.Go(func() error { return ignoreAbsent(t.any().Remove(t.abs(stagingDir + "/" + n.Name))) })
+		if !strings.HasPrefix(n.Name, t.prefix) {
+			clear.Go(func() error { return ignoreAbsent(t.any().Remove(t.abs(stagingDir + "/" + n.Name))) })
+		}
 		return nil
 	})
 	return errors.Join(err, clear.Wait())
@@ -190,16 +214,7 @@ func ignoreAbsent(err error) error {
 }
 
 // writeOwner puts the owner on record, whole or not at all.
-func (t *Tree) writeOwner(context.Context) error {
-	have, err := t.readOwner()
-	if err == nil && have != nil && have.Master == t.o.Master && have.Session == t.o.Session {
-		return nil
-	}
-	if have != nil && have.Master != t.o.Master {
-		if err := t.forgetIndex(); err != nil {
-			return err
-		}
-	}
+func (t *Tree) writeOwner() error {
 	text, err := toml.Marshal(owner{Master: t.o.Master, Session: t.o.Session, Created: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return err
@@ -237,8 +252,8 @@ func (t *Tree) forgetIndex() error {
 // probeTime is an mtime that no new file has by itself.
 const probeTime = 1_000_000_001
 
-// probe learns what new files are like, and what the account can do.
-func (t *Tree) probe(context.Context) error {
+// probeFile learns what new files are like.
+func (t *Tree) probeFile() error {
 	c, path := t.any(), t.stagingName()
 	if err := t.create(path, []byte("x")); err != nil {
 		return err
@@ -248,89 +263,137 @@ func (t *Tree) probe(context.Context) error {
 	if lerr != nil {
 		return lerr
 	}
-	t.feat = features{uid: a.UID, gid: a.GID, times: err == nil && a.Mtime == probeTime}
-	if err := c.Remove(t.abs(path)); err != nil {
-		return err
-	}
-	link := t.stagingName()
-	if c.Symlink("georep probe", t.abs(link)) == nil {
-		target, err := c.Readlink(t.abs(link))
-		t.feat.symlinks = err == nil && target == "georep probe"
-		if err := ignoreAbsent(c.Remove(t.abs(link))); err != nil {
-			return err
-		}
-	}
+	t.feat.uid, t.feat.gid, t.feat.times = a.UID, a.GID, err == nil && a.Mtime == probeTime
 	if !t.feat.times {
 		t.log.Warn().Str("slave", t.name()).Msg("the server does not keep mtimes: files changed by others are told by size alone")
 	}
-	return nil
+	return c.Remove(t.abs(path))
 }
 
-// openIndex opens the index and drops from it what the journal says may be wrong.
-func (t *Tree) openIndex(context.Context) error {
+// probeLink learns whether the server makes symbolic links.
+func (t *Tree) probeLink() error {
+	c, link := t.any(), t.stagingName()
+	if c.Symlink("georep probe", t.abs(link)) != nil {
+		return nil
+	}
+	target, err := c.Readlink(t.abs(link))
+	t.feat.symlinks = err == nil && target == "georep probe"
+	return ignoreAbsent(c.Remove(t.abs(link)))
+}
+
+// openBooks makes sure once more whose the slave is, for somebody else may have taken it before the lease was ours, puts the
+// owner on record, opens the index and drops from it what the journal says may be wrong.
+func (t *Tree) openBooks() error {
 	t.idx = index.New(store{t})
-	dropped := 0
-	for _, name := range logNames {
-		text, err := t.readSmall(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+	var have *owner
+	journals := make([][]byte, len(logNames))
+	read := func() (err error) { have, err = t.checkOwner(); return err }
+	if err := together(read, func() error { return t.readJournals(journals) }, t.preload); err != nil {
+		return err
+	}
+	if have != nil && have.Master != t.o.Master {
+		if err := t.forgetIndex(); err != nil {
 			return err
 		}
+		t.idx, journals = index.New(store{t}), nil
+	}
+	own := func() error { return nil }
+	if have == nil || have.Master != t.o.Master || have.Session != t.o.Session {
+		own = t.writeOwner
+	}
+	return together(own, func() error { return t.openIndex(journals) })
+}
+
+func (t *Tree) readJournals(texts [][]byte) error {
+	g := new(errgroup.Group)
+	for i, name := range logNames {
+		g.Go(func() (err error) {
+			texts[i], err = t.readSmall(name)
+			return ignoreAbsent(err)
+		})
+	}
+	return g.Wait()
+}
+
+// preload reads the parts of the index that every session needs.
+func (t *Tree) preload() error {
+	g := new(errgroup.Group)
+	for _, id := range []index.ID{index.Top, index.Root, index.Parked, index.Links, index.Pending, index.Touched} {
+		g.Go(func() error { return t.idx.Each(id, func(string, index.Entry) bool { return false }) })
+	}
+	return g.Wait()
+}
+
+// openIndex drops from the index what the journals say may be wrong, and begins new ones.
+func (t *Tree) openIndex(journals [][]byte) error {
+	dropped := 0
+	for _, text := range journals {
 		n, err := t.idx.Recover(text)
 		if err != nil {
 			return err
 		}
 		dropped += n
 	}
-	if _, ok, err := t.idx.Get(index.Top, index.TopName); err != nil || !ok {
-		if err = errors.Join(err, t.idx.Set(index.Top, index.TopName, index.Entry{Kind: slave.Dir, ID: index.Root})); err != nil {
+	if dropped > 0 {
+		if err := t.idx.Flush(nil); err != nil {
 			return err
 		}
-	}
-	if err := t.idx.Flush(nil); err != nil {
-		return err
-	}
-	if dropped > 0 {
 		t.log.Info().Int("entries", dropped).Msg("the last session was cut off: these are compared again")
 	}
+	_, ok, err := t.idx.Get(index.Top, index.TopName)
+	if err == nil && !ok {
+		err = t.idx.Set(index.Top, index.TopName, index.Entry{Kind: slave.Dir, ID: index.Root})
+	}
+	if err != nil {
+		return err
+	}
+	g := new(errgroup.Group)
 	for i, name := range logNames {
-		l, err := t.newLog(name)
-		if err != nil {
+		g.Go(func() (err error) {
+			t.logs[i], err = t.newLog(name)
 			return err
-		}
-		t.logs[i] = l
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	t.journal = index.NewJournal(t.logs[0], t.logs[1])
-	return t.mendTouched()
-}
-
-// lookAround fills in what Info tells.
-func (t *Tree) lookAround(context.Context) error {
-	t.info = slave.Info{Version: t.o.Version, Namespace: xtime.Trusted, Root: t.feat.uid == 0, Path: t.abs("")}
-	if c := t.first(); c.CanSpace() {
-		if s, err := c.Statvfs(t.abs("")); err == nil {
-			t.info.FreeBytes = s.Free
-			if s.ReadOnly {
-				return unix.EROFS
-			}
-		}
-	}
-	for _, dir := range []string{parkedDir, partialDir} {
-		if err := t.list(dir, func(wire.Name) error { t.info.Parked++; return nil }); err != nil {
-			return err
-		}
+	if err := t.mendTouched(); err != nil {
+		return err
 	}
 	return t.idx.Each(index.Parked, func(name string, e index.Entry) bool {
 		if e.Virtual {
-			t.info.Parked++
+			t.parked.Add(1)
 		}
 		if e.Kind == slave.Dir {
 			t.within.add(name, e.ID)
 		}
 		return true
 	})
+}
+
+// lookAround learns how much room there is, and what is parked.
+func (t *Tree) lookAround() error {
+	count := func(dir string) func() error {
+		return func() error { return t.list(dir, func(wire.Name) error { t.parked.Add(1); return nil }) }
+	}
+	return together(t.room, count(parkedDir), count(partialDir))
+}
+
+func (t *Tree) room() error {
+	c := t.first()
+	if !c.CanSpace() {
+		return nil
+	}
+	s, err := c.Statvfs(t.abs(""))
+	if err != nil {
+		return nil // then it is not known
+	}
+	t.info.FreeBytes = s.Free
+	if s.ReadOnly {
+		return unix.EROFS
+	}
+	return nil
 }
 
 // reason makes more of an error than the protocol tells: servers say "failure" when the disk is full.

@@ -56,6 +56,7 @@ type Tree struct {
 	journal *index.Journal
 	logs    [2]*logFile
 	info    slave.Info
+	parked  atomic.Int64 // entries that were found in the park
 	feat    features
 	lease   leaseTimes
 	prefix  string // makes this session's names in staging its own
