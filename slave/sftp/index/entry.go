@@ -74,6 +74,10 @@ const (
 	flagVirtual = 1
 )
 
+// leastEntry is the least that an entry takes: its name's length, kind and flags, the GFID, the numbers, the target's length and
+// the number of xattrs.
+const leastEntry = 1 + 2 + 16 + 14 + 1 + 1
+
 // encode gives a node's form: a head, the entries, and a checksum.
 func encode(split bool, entries map[string]Entry) []byte {
 	b := append(make([]byte, 0, 64+96*len(entries)), magic...)
@@ -111,7 +115,7 @@ func (e *Entry) append(b []byte) []byte {
 	return b
 }
 
-// decode reads what encode wrote; anything else is an error, never more than its size in memory.
+// decode reads what encode wrote; anything else is an error, and takes memory in proportion to the text.
 func decode(text []byte) (split bool, entries map[string]Entry, err error) {
 	if len(text) < len(magic)+6 || string(text[:len(magic)]) != magic {
 		return false, nil, errDamaged
@@ -123,7 +127,7 @@ func decode(text []byte) (split bool, entries map[string]Entry, err error) {
 	d := reader{b: body[len(magic):]}
 	head := d.byte()
 	n := d.number()
-	if n > uint64(len(body)) {
+	if n > uint64(len(body)/leastEntry) {
 		return false, nil, errDamaged
 	}
 	entries = make(map[string]Entry, n)
