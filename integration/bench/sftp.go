@@ -11,15 +11,20 @@ import (
 	"georep/integration/harness/tree"
 )
 
-// rcloneTransfers is how many files rclone has on their way: its default of 4 would take hours.
-const rcloneTransfers = 64
+// rcloneTransfers is how many files rclone has on their way: its default of 4 would take hours. It looks at a file's directory
+// before each file, for one file of a directory at a time, and goes through the directories in turn: with 1,000 files in
+// each it would bring over ten files a second, however many transfers it may make. With few it is at its best.
+const (
+	rcloneTransfers = 64
+	sftpPerDir      = 10
+)
 
-// rclone brings slave in step with master over the site's SFTP server.
+// rclone brings slave in step with master over the site's SFTP server. As georep, it does not read back what it wrote.
 func (s *site) rclone(ctx context.Context, master, slave string) error {
 	n := strconv.Itoa(rcloneTransfers)
 	cmd := command(ctx, []string{"rclone", "--config", os.DevNull, "sync", master, ":sftp:" + slave, "--sftp-host", s.sshd.Host,
 		"--sftp-port", strconv.Itoa(s.port), "--sftp-user", s.sshd.User, "--sftp-key-file", s.sshd.IdentityFile,
-		"--sftp-known-hosts-file", s.known, "--transfers", n, "--checkers", n, "--exclude", "/.georep/**", "-q"})
+		"--sftp-known-hosts-file", s.known, "--transfers", n, "--checkers", n, "--sftp-disable-hashcheck", "--exclude", "/.georep/**", "-q"})
 	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK=")
 	return finish(cmd)
 }
@@ -38,7 +43,7 @@ func sftpRow(l *lab, t *host, rep *report) {
 	const size = 4096
 	files := l.scaled(100_000, 10)
 	dir := l.memory(t, int64(files)*2*size+256<<20)
-	master := manyFiles(t, dir, files, 1000, size)
+	master := manyFiles(t, dir, files, sftpPerDir, size)
 	s := l.over(t, wan)
 	var session *session
 	ours := s.copier("georep", dir, master, shown, func(ctx context.Context, _ string) error { return session.sync(ctx) })
@@ -51,7 +56,7 @@ func sftpRow(l *lab, t *host, rep *report) {
 	out := l.contest(t, ours, s.copier(fmt.Sprintf("rclone, %d transfers", rcloneTransfers), dir, master, shown,
 		func(ctx context.Context, slave string) error { return s.rclone(ctx, master, slave) }))
 	rep.lines = append(rep.lines, line{work: fmt.Sprintf("first sync by SFTP, %s files of 4 KiB, WAN", thousands(files)),
-		ours: out[0], peers: out[1:], unit: "s", goal: ratioGoal(1.0 / 3)})
+		ours: out[0], peers: out[1:], unit: "s", goal: goal{"≤ 1/3 × rclone", func(l *line) bool { return l.ratio() <= 1.0/3 }}})
 	rep.lines = append(rep.lines, l.sftpChange(t))
 }
 
