@@ -60,6 +60,17 @@ type marking struct {
 	// What was seen in rounds that count: changes marked a second, and overflows of the kernel's queue.
 	rate      []float64
 	overflows int
+	// Seconds of the processors that the load took, and the marker's whole life with it.
+	loadWith, loadWithout, marker []float64
+}
+
+// processors is how long this process has kept them busy.
+func processors() float64 {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // newMarking registers master and declares its marker used.
@@ -104,6 +115,7 @@ func (m *marking) off() error {
 		return err
 	}
 	_ = cmd.Wait() // that it was told to end may count as a failure
+	m.marker = append(m.marker, (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
 	return nil
 }
 
@@ -124,9 +136,12 @@ func (m *marking) marked(ctx context.Context, pace func(int)) (took, rate float6
 	if err = errors.Join(err, m.on(ctx)); err != nil {
 		return 0, 0, 0, err
 	}
-	before, begin := m.overflowed(), time.Now()
+	before, begin, busy := m.overflowed(), time.Now(), processors()
 	if took, err = clocked(func() error { return churn(dir, m.files, pace) }); err != nil {
 		return took, 0, 0, err
+	}
+	if pace == nil {
+		m.loadWith = append(m.loadWith, processors()-busy)
 	}
 	if err := m.scanned(ctx, time.Now()); err != nil {
 		return took, 0, 0, err
@@ -155,7 +170,9 @@ func (m *marking) without(context.Context, int) (result, error) {
 	if err = errors.Join(err, m.off()); err != nil {
 		return result{}, err
 	}
+	busy := processors()
 	took, err := clocked(func() error { return churn(load, m.files, nil) })
+	m.loadWithout = append(m.loadWithout, processors()-busy)
 	return result{seconds: took}, err
 }
 
@@ -182,7 +199,7 @@ func (m *marking) sustained(ctx context.Context, perFile time.Duration) (float64
 func markerRow(l *lab, t *host, rep *report) {
 	files := l.scaled(50_000, 200)
 	rates := table{title: "What the marker sustains", rows: [][]string{{"file system", "changes/s of the load", "marked/s",
-		"overflows of the queue", "marked/s without one"}},
+		"overflows of the queue", "marked/s without one", "processor time of the load, with and without", "of the marker"}},
 		note: "A change is a file created and written, renamed, or removed; each is up to three events. What overflows is " +
 			"found by a scan."}
 	for _, kind := range []string{fstest.Tmpfs, fstest.Ext4} {
@@ -203,7 +220,8 @@ func markerRow(l *lab, t *host, rep *report) {
 			}))
 		}
 		rates.rows = append(rates.rows, []string{kind, thousands(int(changesOf(files) / s[0].mid())),
-			thousands(int(median(m.rate))), strconv.Itoa(m.overflows), thousands(int(steady))})
+			thousands(int(median(m.rate))), strconv.Itoa(m.overflows), thousands(int(steady)),
+			number(median(m.loadWith)) + " s, " + quantity(median(m.loadWithout), "s"), quantity(median(m.marker), "s")})
 	}
 	rep.tables = append(rep.tables, rates)
 }
