@@ -54,9 +54,10 @@ moves-soak:
 storms:
 	GEOREP_STORM=100000 go test -count=1 -timeout 60m -v -run 'TestStorms|TestCheckouts' ./integration
 
-# 200 power cuts of the slave, on three file systems, with and without a write cache in the device.
+# 200 power cuts of the slave, and 200 of the master's host, on three file systems, with and without a write cache in the
+# device. GEOREP_SEED chooses another load.
 powercuts:
-	GEOREP_POWER_CUTS=200 go test -count=1 -timeout 180m -v -run TestPowerCuts ./integration
+	GEOREP_POWER_CUTS=200 go test -count=1 -timeout 360m -v -run TestPowerCuts ./integration
 
 # Every fault of a network in every phase of a session, among them those that only the keep-alive notices.
 network-faults:

@@ -152,7 +152,11 @@ func (d *Disk) mountAll() {
 
 func (d *Disk) mount(kind, image, at string) {
 	d.t.Helper()
-	run(d.t, "mount", "-t", kind, "-o", "loop", image, at)
+	options := "loop"
+	if kind == XFS {
+		options += ",nouuid" // an earlier state of it may be on its way out still, in the namespace of a process that ended
+	}
+	run(d.t, "mount", "-t", kind, "-o", options, image, at)
 }
 
 // unmount ends the use of the Disk.
