@@ -58,7 +58,7 @@ func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
 	if d == nil || d.reached != c.Entry.Record.Xtime || w.c.debts.due(g, w.c.hot.now()) {
 		return false
 	}
-	w.owe(n, c.Entry.Name, owed{dir: g, floor: d.stamp})
+	w.owe(n, c.Entry.Name, owed{dir: g, floor: max(d.stamp, n.floorOf(c.Entry.Name))})
 	return true
 }
 
@@ -82,6 +82,7 @@ func (w *crawl) settle(n *node) {
 	for _, o := range n.owes {
 		d.stamp = min(d.stamp, o.floor)
 	}
+	d.stamp = max(d.stamp, n.had) // which says so of all that is here
 	n.debt, n.finish.Record.Xtime = d, d.stamp
 	n.finish.Stamp = d.stamp > n.had
 	switch {
