@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 
 	"georep/slave"
@@ -23,7 +24,7 @@ func TestWhatLeftIsOwed(t *testing.T) {
 		} {
 			for _, marked := range []bool{true, false} {
 				t.Run(fmt.Sprintf("hinted %v, %s, marked at once %v", hinted, c.name, marked), func(t *testing.T) {
-					whatLeft(t, leaver{path: c.path, from: c.from, to: c.to}, hinted, marked)
+					whatLeft(t, &leaver{path: c.path, from: c.from, to: c.to}, hinted, marked)
 				})
 			}
 		}
@@ -35,12 +36,15 @@ type leaver struct {
 	slave.Tree
 	path     string // changes
 	from, to string // moves
+	mu       sync.Mutex
 	armed    bool
 	move     func()
 }
 
 // at moves it when the crawl comes to path, if the time has come.
 func (l *leaver) at(now bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.armed && now {
 		l.armed = false
 		l.move()
@@ -67,13 +71,13 @@ func (l *leaver) Begin(ctx context.Context, u *slave.Upload) (slave.UploadState,
 	return l.Tree.Begin(ctx, u)
 }
 
-func whatLeft(t *testing.T, l leaver, hinted, markedAtOnce bool) {
+func whatLeft(t *testing.T, l *leaver, hinted, markedAtOnce bool) {
 	w := hintedWorld(t, func(w *world) {
 		for _, path := range []string{"x/y/f", "x/y/k", "x/y/large", "v/k", "other/k"} {
 			w.write(path, path)
 		}
 	})
-	w.wrap = func(t slave.Tree) slave.Tree { l.Tree = t; return &l }
+	w.wrap = func(t slave.Tree) slave.Tree { l.Tree = t; return l }
 	w.connect()
 	w.pass()
 	tell := func(paths ...string) {
