@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/integration/harness/leak"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -97,6 +98,7 @@ type linked struct{ *world }
 
 // newLinked lies in memory, where a sync costs nothing.
 func newLinked(t *testing.T) *linked {
+	leak.Check(t)
 	dir, err := os.MkdirTemp("/dev/shm", "georep")
 	if err != nil {
 		t.Fatal(err)

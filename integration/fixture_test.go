@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"georep/integration/harness/compare"
+	"georep/integration/harness/leak"
 	"georep/integration/harness/tree"
 	"georep/internal/sshdtest"
 	"georep/status"
@@ -125,10 +126,28 @@ func (s *session) end() {
 	if s.t.Failed() {
 		s.dump()
 	}
+	s.noneLeft()
 	reports, _ := filepath.Glob(filepath.Join(s.races, "*"))
 	for _, r := range reports {
 		text, _ := os.ReadFile(r)
 		s.t.Errorf("a data race:\n%s", text)
+	}
+}
+
+// noneLeft waits until every process of the session has ended, on both hosts.
+func (s *session) noneLeft() {
+	for deadline := time.Now().Add(patience); ; <-time.After(5 * time.Millisecond) {
+		left := leak.Processes(binary, "GEOREP_STATE_DIR", s.state)
+		if s.far != "" {
+			left = append(left, leak.Processes(binary, "GEOREP_STATE_DIR", s.far)...)
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Errorf("processes left: %v", left)
+			return
+		}
 	}
 }
 

@@ -25,6 +25,8 @@ type core struct {
 	files    files
 	clock    *Clock
 	log      zerolog.Logger
+	// often is log for what may be said of every entry, again and again: no more of it than an operator needs.
+	often    zerolog.Logger
 	refusals refusals
 	own      *ownMarks
 	tree     directories // nil where there are no events
@@ -42,6 +44,12 @@ type core struct {
 	retry *batch     // what failed and has to be marked again; under mu
 	owing atomic.Int64
 }
+
+// warnBurst lines of what is said often may be written in a warnPeriod.
+const (
+	warnBurst  = 20
+	warnPeriod = time.Minute
+)
 
 // directories finds directories again by the keys that the source of events has for them: file handles, or watches. It is
 // used with core.mu held. What dir returns is good until the next call of dir, and until the source is read.
@@ -64,6 +72,7 @@ func newCore(o *Options) (*core, error) {
 	}
 	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{},
 		files: files{o.hook}, retry: newBatch()}
+	c.often = o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})
 	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }
 	c.setByKey = func(k beneath.HandleKey, t xtime.Time) error { return c.root.SetXtimeOfKey(k, &c.names, t) }
 	if err := c.start(o.Dir); err != nil {
@@ -103,7 +112,7 @@ func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) verdict {
 	case refused:
 		c.refusals.add(d, name, err)
 	case again:
-		c.log.Warn().Err(err).Msg("a mark failed and will be tried again")
+		c.often.Warn().Err(err).Msg("a mark failed and will be tried again")
 	}
 	return v
 }

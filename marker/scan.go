@@ -85,7 +85,7 @@ func (s *scan) trouble(d *beneath.Dir, name string, err error) {
 	case refused:
 		s.refusals.add(d, name, err)
 	case again:
-		s.log.Warn().Err(err).Msg("a scan could not read an entry and will be repeated")
+		s.often.Warn().Err(err).Msg("a scan could not read an entry and will be repeated")
 		s.incomplete.Store(true)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"georep/integration/harness/fstest"
@@ -173,6 +174,43 @@ func testHeartbeatStandsStill(t *testing.T, source string) {
 	v.settle()
 	if v.xtime("a/f") == 0 || v.xtime("") < v.xtime("a/f") {
 		t.Errorf("file %v, root %v", v.xtime("a/f"), v.xtime(""))
+	}
+}
+
+// TestFailedMarksDoNotFillTheLog has thousands of marks fail, again and again.
+func TestFailedMarksDoNotFillTheLog(t *testing.T) {
+	for _, source := range sources() {
+		t.Run(source, func(t *testing.T) {
+			v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+			v.o.Source = source
+			var lines atomic.Int64
+			v.o.Logger = v.o.Logger.Hook(zerolog.HookFunc(func(e *zerolog.Event, l zerolog.Level, _ string) {
+				if l >= zerolog.WarnLevel {
+					lines.Add(1)
+				}
+			}))
+			var broken atomic.Bool
+			var failures atomic.Int64
+			v.start(func(m *marker) {
+				set := m.set
+				m.set = func(d *beneath.Dir, name string, x xtime.Time) error {
+					if broken.Load() {
+						failures.Add(1)
+						return unix.EIO
+					}
+					return set(d, name, x)
+				}
+			})
+			v.quiet()
+			broken.Store(true)
+			v.sh("mkdir d; seq 2000 | sed 's,^,d/,' | xargs touch")
+			v.until("thousands of failures", func() bool { return failures.Load() > 4000 })
+			broken.Store(false)
+			v.settle()
+			if n := lines.Load(); n == 0 || n > 3*warnBurst {
+				t.Errorf("%d lines for %d failures", n, failures.Load())
+			}
+		})
 	}
 }
 

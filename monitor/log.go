@@ -23,7 +23,12 @@ const (
 
 // newLog opens the rotated log. Lines also go to console where that is not nil.
 func newLog(path string, console io.Writer) (io.Writer, io.Closer) {
-	file := &lumberjack.Logger{Filename: path, MaxSize: logMegabytes, MaxBackups: logBackups}
+	return newLogOf(path, console, logMegabytes)
+}
+
+// newLogOf is newLog with the size at which a file is put aside.
+func newLogOf(path string, console io.Writer, megabytes int) (io.Writer, io.Closer) {
+	file := &lumberjack.Logger{Filename: path, MaxSize: megabytes, MaxBackups: logBackups}
 	if console == nil {
 		return file, file
 	}
