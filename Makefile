@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench bench-syscalls soak moves-soak storms powercuts network-faults fail-the-nth fuzz
+.PHONY: build test race lint demo bench bench-syscalls soak moves-soak storms powercuts network-faults fail-the-nth soak-hour fuzz
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -58,6 +58,11 @@ storms:
 # device. GEOREP_SEED chooses another load.
 powercuts:
 	GEOREP_POWER_CUTS=200 go test -count=1 -timeout 360m -v -run TestPowerCuts ./integration
+
+# An hour of random load on one session: level memory, no descriptor left. SOAK=3m for a try.
+SOAK = 1h
+soak-hour:
+	GEOREP_SOAK=$(SOAK) go test -count=1 -timeout 180m -v -run 'TestSoak$$' ./integration
 
 # Every fault of a network in every phase of a session, among them those that only the keep-alive notices.
 network-faults:
