@@ -79,8 +79,12 @@ func newClient(rwc io.ReadWriteCloser) *Client {
 	// The error of closing tells nothing: all that mattered has been answered.
 	c.close = sync.OnceFunc(func() { _ = rwc.Close() })
 	c.ctx, c.end = context.WithCancelCause(context.Background())
-	c.in = newReceiver(watch(rwc, clientSilence, func() { c.fail(fmt.Errorf("%w for %v", ErrSilent, clientSilence)) }))
+	c.in = newReceiver(watch(rwc, clientSilence, func() { c.fail(silence()) }))
 	return c
+}
+
+func silence() error {
+	return fmt.Errorf("session with the slave: %w for %v; check the network and the host", ErrSilent, clientSilence)
 }
 
 // greet exchanges prefaces, says hello and waits for the answer.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,6 +112,45 @@ func TestSilenceEndsBothEnds(t *testing.T) {
 			t.Errorf("the server ended with %v", err)
 		}
 		<-tree.closed
+	})
+}
+
+// deaf loses what is written to it, once it is on.
+type deaf struct {
+	io.ReadWriteCloser
+	on atomic.Bool
+}
+
+func (d *deaf) Write(p []byte) (int, error) {
+	if d.on.Load() {
+		return len(p), nil
+	}
+	return d.ReadWriteCloser.Write(p)
+}
+
+// TestWhoIsNotHeardIsTold: where nothing arrives at the slave any more, but what it says does, it says why it ends.
+func TestWhoIsNotHeardIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		served := make(chan error, 1)
+		go func() {
+			served <- Serve(context.Background(), b, "v", func(Hello) (slave.Tree, error) { return newFake(), nil })
+		}()
+		line := &deaf{ReadWriteCloser: a}
+		c, err := Dial(context.Background(), line, testHello())
+		if err != nil {
+			t.Fatal(err)
+		}
+		line.on.Store(true)
+		begun := time.Now()
+		<-c.Done()
+		if took := time.Since(begun); took > serverSilence+parting || !strings.Contains(c.Err().Error(), ErrSilent.Error()) {
+			t.Errorf("after %v: %v", took, c.Err())
+		}
+		c.Close()
+		if err := <-served; !errors.Is(err, ErrSilent) {
+			t.Errorf("the server ended with %v", err)
+		}
 	})
 }
 

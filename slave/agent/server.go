@@ -110,9 +110,16 @@ func newServer(ctx context.Context, rw io.ReadWriteCloser) *server {
 		applied: make(chan struct{})}
 	close(s.applied)
 	s.close = sync.OnceFunc(func() { _ = rw.Close() })
-	s.in = newReceiver(watch(rw, serverSilence, s.close))
+	s.in = newReceiver(watch(rw, serverSilence, s.silent))
 	s.reading, s.stopReading = context.WithCancel(ctx)
 	return s
+}
+
+// silent is for a client of whom nothing arrives: it may still hear why the session ends.
+func (s *server) silent() {
+	err := fmt.Errorf("%w for %v: what the master sends does not arrive; check the network", ErrSilent, serverSilence)
+	s.out.now(outgoing{head: head{kind: frameBye}, body: errorBody(err)})
+	s.farewell()
 }
 
 // greet exchanges prefaces and reads the hello.
