@@ -164,7 +164,7 @@ func (n *network) slow() {
 	outside := filepath.Join(filepath.Dir(n.master), "slow")
 	incompressible(n.t.(*testing.T), outside, 8<<20, 77)
 	rename(n.t.(*testing.T), outside, filepath.Join(n.master, "slow"))
-	for begun := time.Now(); time.Since(begun) < noticed; pause(n.t, time.Second) {
+	for begun := time.Now(); time.Since(begun) < noticed/2; pause(n.t, time.Second) {
 		if st := n.status(); st.State == status.Faulty {
 			n.t.Fatalf("Faulty over a slow line: %s", st.Reason)
 		}
