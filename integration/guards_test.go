@@ -1,0 +1,96 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"georep/integration/harness/fstest"
+	"georep/status"
+)
+
+// TestMasterIsNotThere: a root that is unmounted, replaced or emptied is not the wish to delete everything. The session is
+// Faulty, says why, leaves the slave alone, and goes on when the master is back.
+func TestMasterIsNotThere(t *testing.T) {
+	top := fstest.Mount(t, fstest.Tmpfs, fstest.Options{})
+	master, there, away := filepath.Join(top, "master"), filepath.Join(top, "there"), filepath.Join(top, "away")
+	for _, dir := range []string{master, there} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bind := func() {
+		if err := unix.Mount(there, master, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bind()
+	t.Cleanup(func() { _ = unix.Unmount(master, unix.MNT_DETACH) })
+	s := newSession(t, master, t.TempDir())
+	for i := range 20 {
+		writeFile(t, filepath.Join(master, fmt.Sprint("f", i)), fmt.Sprint("content", i))
+	}
+	s.must(s.start("--retry-max", "1s"))
+	s.waitSynced()
+	for _, c := range []struct {
+		name          string
+		breaks, heals func()
+		reason        string
+	}{
+		{"emptied", func() { s.shell("mkdir ../kept; mv * ../kept/") }, func() { s.shell("mv ../kept/* .; rmdir ../kept") }, "is empty"},
+		{"unmounted", func() {
+			if err := unix.Unmount(master, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+		}, bind, "master"},
+		{"replaced", func() {
+			if err := unix.Unmount(master, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+			rename(t, master, away)
+			if err := os.Mkdir(master, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(master, "another"), "tree")
+		}, func() {
+			if err := os.RemoveAll(master); err != nil {
+				t.Fatal(err)
+			}
+			rename(t, away, master)
+			bind()
+		}, "master"},
+	} {
+		c.breaks()
+		st := s.waitStatus("faulty", func(st status.Status) bool { return st.State == status.Faulty })
+		t.Logf("%s: %s", c.name, st.Reason)
+		if !strings.Contains(st.Reason, c.reason) {
+			t.Errorf("%s: the reason lacks %q: %s", c.name, c.reason, st.Reason)
+		}
+		if out, err := exec.Command("sh", "-c", "cat "+s.slave+"/f* | wc -c; ls "+s.slave).Output(); err != nil ||
+			strings.Count(string(out), "f") != 20 || strings.Contains(string(out), "another") {
+			t.Errorf("%s: the slave has %s, %v", c.name, out, err)
+		}
+		c.heals()
+		s.waitSynced()
+	}
+}
+
+// TestSlaveChangedBySomebodyElse: the next compare of a directory finds what somebody did to it on the slave.
+func TestSlaveChangedBySomebodyElse(t *testing.T) {
+	s := small(t)
+	s.must(s.sync())
+	for path, content := range map[string]string{"d000000/extra": "not the master's", "d000001/f000001": "another content"} {
+		writeFile(t, filepath.Join(s.slave, path), content)
+	}
+	if err := os.Remove(filepath.Join(s.slave, "d000002", "f000002")); err != nil {
+		t.Fatal(err)
+	}
+	s.shell("for d in d*; do touch $d/new; done; echo more >> d000001/f000001")
+	s.must(s.sync())
+	s.equal()
+}
