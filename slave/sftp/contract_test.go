@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,8 +36,18 @@ func (p pipe) Close() error {
 }
 
 // program runs OpenSSH's server on a pipe.
-func program(t testing.TB) (io.ReadWriteCloser, error) {
-	cmd := exec.Command(openSSH, "-e")
+func program(t testing.TB) (io.ReadWriteCloser, error) { return run(t, exec.Command(openSSH, "-e")) }
+
+// programAs runs it as somebody else.
+func programAs(id uint32) server {
+	return func(t testing.TB) (io.ReadWriteCloser, error) {
+		cmd := exec.Command(openSSH, "-e")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+		return run(t, cmd)
+	}
+}
+
+func run(t testing.TB, cmd *exec.Cmd) (io.ReadWriteCloser, error) {
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
