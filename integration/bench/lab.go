@@ -118,7 +118,7 @@ func (l *lab) behind(t *host, o proxy.Options) *site {
 // over is a site at the end of the LAN or of the WAN.
 func (l *lab) over(t *host, which string) *site {
 	if which == wan {
-		return l.behind(t, proxy.Options{Delay: wanDelay, Rate: wanRate, Window: wanWindow})
+		return l.behind(t, proxy.Options{Delay: l.cfg.rtt / 2, Rate: wanRate, Window: wanWindow})
 	}
 	return l.direct(t)
 }

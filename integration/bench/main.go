@@ -48,6 +48,7 @@ type config struct {
 	runs    int     // that count
 	warmup  int     // that do not
 	timeout time.Duration
+	rtt     time.Duration // of the WAN
 	rows    *regexp.Regexp
 	out     string // directory for the files; "" for none
 	list    bool
@@ -61,6 +62,7 @@ func parseConfig(args []string, errs io.Writer) (config, error) {
 	f.IntVar(&c.runs, "runs", 3, "rounds that count")
 	f.IntVar(&c.warmup, "warmup", 1, "rounds before that do not count")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Minute, "the most that one run of one contender may take")
+	f.DurationVar(&c.rtt, "rtt", 2*wanDelay, "the round trip of the WAN; the goals are for the default")
 	rows := f.String("rows", ".*", "a regular expression: only the rows whose names it matches as a whole")
 	f.StringVar(&c.out, "out", "", "a directory for bench.md, bench.svg and growth.svg")
 	f.BoolVar(&c.list, "list", false, "name the rows and do nothing")
@@ -71,7 +73,7 @@ func parseConfig(args []string, errs io.Writer) (config, error) {
 	if c.rows, err = regexp.Compile("^(?:" + *rows + ")$"); err != nil {
 		return c, fmt.Errorf("-rows: %w", err)
 	}
-	if f.NArg() > 0 || !(c.scale > 0) || c.runs < 1 || c.warmup < 0 || c.timeout <= 0 {
+	if f.NArg() > 0 || !(c.scale > 0) || c.runs < 1 || c.warmup < 0 || c.timeout <= 0 || c.rtt < 0 {
 		return c, fmt.Errorf("wrong usage: no arguments, and -scale, -runs and -timeout above 0: see -help")
 	}
 	return c, nil
@@ -105,7 +107,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	defer l.close()
 	rep := newReport(c)
 	for _, r := range chosen {
+		begun := time.Now()
 		err := guarded(ctx, r.name, errs, func(t *host) { r.run(l, t, rep) })
+		fmt.Fprintf(errs, "%s: took %.1f s\n", r.name, time.Since(begun).Seconds())
 		if err != nil {
 			fmt.Fprintf(errs, "%s: %v\n", r.name, err)
 			rep.failed = append(rep.failed, fmt.Sprintf("%s: %v", r.name, err))

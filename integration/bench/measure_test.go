@@ -141,10 +141,11 @@ func TestArguments(t *testing.T) {
 func TestTiny(t *testing.T) {
 	dir := t.TempDir()
 	var out, errs strings.Builder
-	args := []string{"-scale", "0.0001", "-runs", "1", "-warmup", "0", "-timeout", "5m", "-out", dir}
+	args := []string{"-scale", "0.0001", "-runs", "1", "-warmup", "0", "-timeout", "5m", "-rtt", "4ms", "-out", dir}
 	if err := run(t.Context(), args, &out, &errs); err != nil {
 		t.Fatalf("%v\n%s", err, errs.String())
 	}
+	t.Log(errs.String())
 	text := out.String()
 	for _, want := range []string{"first sync, 10 files of 4 KiB, LAN", "first sync, 10 files of 4 KiB, WAN",
 		"one random file of 1 MiB, LAN", "one random file of 1 MiB, WAN", "1 MiB changed inside 4 MiB", "10 files, 10 changed", "100 files, 10 changed",

@@ -77,8 +77,8 @@ func (r *report) markdown() string {
 	b.WriteString("# georep beside its peers\n\n")
 	fmt.Fprintf(&b, "%s\n\n", r.about)
 	fmt.Fprintf(&b, "Medians of %d rounds after %d that did not count (lowest to highest in brackets), in turn, in one run, "+
-		"on the same trees, over the same sshd on loopback; the WAN is a proxy with a round trip of 100 ms and 1 Gbit/s. "+
-		"The ratio is to the first peer.\n", r.cfg.runs, r.cfg.warmup)
+		"on the same trees, over the same sshd on loopback; the WAN is a proxy with a round trip of %v and 1 Gbit/s. "+
+		"The ratio is to the first peer.\n", r.cfg.runs, r.cfg.warmup, r.cfg.rtt)
 	if r.cfg.scale != 1 {
 		fmt.Fprintf(&b, "\n**At scale %v: the goals are for scale 1, and these numbers say nothing about them.**\n",
 			r.cfg.scale)
