@@ -7,7 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
-	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -268,8 +267,6 @@ func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 			w.c.groups.Store(true)
 		}
 	case errors.Is(r.Err, slave.ErrSource) && errors.Is(r.Err, fs.ErrNotExist):
-		_, name := beneath.Split(op.Path)
-		w.hasLeft(n, name)
 	default:
 		w.hold(n)
 		w.c.failures.add(op.Path, op.Kind, op.Record.Xtime, r.Err, w.c.pass)
@@ -285,7 +282,6 @@ func (w *crawl) logResult(op *slave.Op, r slave.Result) {
 // failEntry notes an entry that could not be read on the master; what is gone by now is no failure.
 func (w *crawl) failEntry(n *node, name string, op slave.OpKind, at xtime.Time, err error) {
 	if gone(err) {
-		w.hasLeft(n, name)
 		return
 	}
 	w.hold(n)

@@ -34,15 +34,6 @@ type owed struct {
 	wait  wait       // of a file
 	path  string     // of a file, as it was when it was put off
 	size  int64
-	// left is set where the name led elsewhere, or nowhere, by the time that its turn came: what it led to before may have
-	// changed before it left. Its wait says only when to look again.
-	left *leave
-}
-
-// leave says of a name when its leaving has been marked: once its directory has the xtime at, or a later one.
-type leave struct {
-	at    xtime.Time
-	tries int // how often it was looked at since
 }
 
 // debts are all of a crawler, by directory. They are safe for concurrent use.
@@ -81,7 +72,7 @@ func (b *debts) waiting(most int) (list []Waiting, total int, bytes int64) {
 	defer b.mu.Unlock()
 	for _, d := range b.of {
 		for _, o := range d.owed {
-			if o.dir.IsZero() && o.left == nil {
+			if o.dir.IsZero() {
 				list = append(list, Waiting{o.path, o.wait.since})
 				bytes += o.size
 			}
@@ -205,7 +196,7 @@ func (b *debts) covers(g xtime.GFID, t *told, r *run) bool {
 	}
 	for name, dir := range t.names {
 		o, is := d.owed[name]
-		if !is || o.left != nil || o.dir != dir || !dir.IsZero() && r.of(dir) == nil {
+		if !is || o.dir != dir || !dir.IsZero() && r.of(dir) == nil {
 			return false
 		}
 	}

@@ -71,7 +71,6 @@ type node struct {
 	// requeued is set between again and the visit that follows.
 	requeued bool
 
-	seen  xtime.Time      // the xtime that the directory had at the first visit
 	had   xtime.Time      // the stamp that the slave has
 	reach xtime.Time      // up to there it has everything, but what old says
 	old   *debt           // what was owed before; nil: nothing, or not known

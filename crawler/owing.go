@@ -5,7 +5,6 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -31,7 +30,13 @@ func (w *crawl) waits(n *node, d *directory, it *plan.Item) bool {
 	if ok {
 		return false
 	}
-	w.owe(n, e.Name, owed{floor: n.floorOf(e.Name), wait: wait, path: join(n.path, e.Name), size: e.Stat.Size})
+	o := owed{floor: n.reach, wait: wait, path: join(n.path, e.Name), size: e.Stat.Size}
+	if n.old != nil {
+		if before, is := n.old.owed[e.Name]; is && before.dir.IsZero() {
+			o.floor = before.floor
+		}
+	}
+	w.owe(n, e.Name, o)
 	return true
 }
 
@@ -58,7 +63,7 @@ func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
 	if d == nil || d.reached != c.Entry.Record.Xtime || w.c.debts.due(g, w.c.hot.now()) {
 		return false
 	}
-	w.owe(n, c.Entry.Name, owed{dir: g, floor: max(d.stamp, n.floorOf(c.Entry.Name))})
+	w.owe(n, c.Entry.Name, owed{dir: g, floor: d.stamp})
 	return true
 }
 
@@ -82,7 +87,6 @@ func (w *crawl) settle(n *node) {
 	for _, o := range n.owes {
 		d.stamp = min(d.stamp, o.floor)
 	}
-	d.stamp = max(d.stamp, n.had) // which says so of all that is here
 	n.debt, n.finish.Record.Xtime = d, d.stamp
 	n.finish.Stamp = d.stamp > n.had
 	switch {
@@ -91,63 +95,7 @@ func (w *crawl) settle(n *node) {
 		n.parent.held = true // its place in the tree is another
 	default:
 		_, name := beneath.Split(n.path)
-		n.parent.owe(name, owed{dir: n.entry.Record.GFID, floor: max(d.stamp, n.parent.floorOf(name))})
-	}
-}
-
-// floorOf is up to where the slave has everything under a name, if this node has just been compared.
-func (n *node) floorOf(name string) xtime.Time {
-	if n.old != nil {
-		if before, is := n.old.owed[name]; is {
-			return before.floor
-		}
-	}
-	return n.reach
-}
-
-const (
-	// leftTries bounds how often a name that left is looked at while its leaving is not marked: the marker may have ended.
-	leftTries = 50
-	// leftPause is the time between two such looks.
-	leftPause = 20 * time.Millisecond
-)
-
-// hasLeft notes that what a name was found to lead to was not there any more when its turn came. It may have changed before
-// the moment that the directory's stamp is about, and what has changed is not on the slave: neither here, nor where it went,
-// which the mark of its leaving tells. So the name is owed until then (invariant 5), and everything else goes on.
-//
-// A name that the slave's books of links led to was not found by this crawl, and may lead nowhere for good.
-func (w *crawl) hasLeft(n *node, name string) { w.leaves(n, name, n.seen.Next()) }
-
-func (w *crawl) leaves(n *node, name string, at xtime.Time) {
-	if n.again {
-		return
-	}
-	w.owe(n, name, owed{floor: n.floorOf(name), wait: wait{due: w.c.hot.now()}, left: &leave{at: at}})
-}
-
-// isGone decides about a name that a visit did not find. A listing had it just before. Hints name what was removed, too, as
-// they do as a rule: only what they say to be a directory was there at the moment that they are about, and what has left
-// since then is not told from the rest where later marks follow.
-func (w *crawl) isGone(n *node, d *directory, name string) {
-	if n.told == nil {
-		w.hasLeft(n, name)
-		return
-	}
-	var o owed
-	if n.old != nil {
-		o = n.old.owed[name]
-	}
-	switch {
-	case o.left != nil && n.told.end < o.left.at && o.left.tries < leftTries && w.c.opts.Hints.flowing():
-		o.left = &leave{o.left.at, o.left.tries + 1}
-		o.wait.due = w.c.hot.now().Add(leftPause)
-		w.owe(n, name, o)
-	case o.left != nil:
-	case d.xtime > n.told.end:
-		w.leaves(n, name, d.xtime)
-	case !n.told.names[name].IsZero():
-		w.hasLeft(n, name)
+		n.parent.owe(name, owed{dir: n.entry.Record.GFID, floor: d.stamp})
 	}
 }
 

@@ -613,7 +613,6 @@ func TestReplacedWhileItIsRead(t *testing.T) {
 	w.mark("a/n")
 	w.pass()
 	w.mark("a/n")
-	w.pass() // looks at what left, and no further
 	w.inStep()
 }
 

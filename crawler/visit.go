@@ -168,7 +168,7 @@ func (w *crawl) enter(n *node) *directory {
 	}
 	n.finish = slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: n.path, Meta: meta, Pass: w.c.pass,
 		Record: slave.Record{GFID: n.entry.Record.GFID, Xtime: d.xtime}}
-	n.upto, n.seen = d.xtime, d.xtime
+	n.upto = d.xtime
 	return d
 }
 
@@ -188,20 +188,15 @@ func (w *crawl) cannotEnter(n *node, err error) {
 
 // movedAway gives up a directory that its path does not lead to. If it has left its parent, that one is marked anew. If it
 // is one above it that has left its place, those in between are not: they must not be stamped, since on the slave they
-// may move to where they are now as they are. What had changed in it before is owed by the directory that it, or the one above
-// it, has left.
+// may move to where they are now as they are.
 func (w *crawl) movedAway(n *node) {
 	w.skipNode(n)
-	again, gone, p := n.again, n, n.parent
+	p := n.parent
 	for ; p.parent != nil && !w.m.leadsTo(p.path, p.entry.Record.GFID); p = p.parent {
 		w.skipNode(p)
-		again, gone = again || p.again, p
 	}
-	switch _, name := beneath.Split(gone.path); {
-	case gone == n && w.m.leadsTo(n.path, n.entry.Record.GFID):
+	if p == n.parent && w.m.leadsTo(n.path, n.entry.Record.GFID) {
 		w.hold(n) // it is back
-	case !again:
-		w.hasLeft(p, name)
 	}
 }
 
@@ -244,7 +239,7 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 }
 
 // entries reads the listed names. What vanished since is left out: its removal marks the directory anew. But then it
-// must not count as stale either, so the directory's purge checks again (see stale), and may be owed (see isGone).
+// must not count as stale either, so the directory's purge checks again (see stale).
 func (w *crawl) entries(n *node, d *directory, names []beneath.Entry) []plan.Entry {
 	out := make([]plan.Entry, 0, len(names))
 	r := reader{m: w.m, dir: d.dir, unmarked: true}
@@ -253,9 +248,7 @@ func (w *crawl) entries(n *node, d *directory, names []beneath.Entry) []plan.Ent
 		switch {
 		case err == nil:
 			out = append(out, m)
-		case gone(err):
-			w.isGone(n, d, e.Name)
-		default:
+		case !gone(err):
 			w.failEntry(n, e.Name, slave.OpMeta, 0, err)
 		}
 	}

@@ -150,7 +150,7 @@ func (s *oneShot) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if out.Stime != 0 && !out.Waiting {
+		if out.Stime != 0 {
 			s.inStep.Store(true)
 			return nil
 		}

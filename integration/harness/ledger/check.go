@@ -54,6 +54,7 @@ type Report struct {
 type check struct {
 	*Ledger
 	names  *xtime.Names
+	whole  int // the state that the stamp of the replica's root claims; -1 for none
 	report Report
 }
 
@@ -67,6 +68,7 @@ func (l *Ledger) Check(above, root string, names *xtime.Names) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	c.whole = claim
 	if _, err := os.Lstat(root); err != nil {
 		if claim >= 0 {
 			c.wrong(root, claim, "is not there")
@@ -212,12 +214,18 @@ func (c *check) file(path string, want int, since []int, claim int) error {
 		c.wrong(path, claim, "is file %d, want %d or one of %d", id, want, since)
 		return nil
 	}
-	least := c.notes[claim].states[id]
 	if len(since) > 0 {
 		return nil // it may have come from elsewhere
 	}
+	if c.nodes[id].linked {
+		// What was changed through a name elsewhere is marked there, and up to the root from there.
+		if claim = c.whole; claim < 0 || c.notes[claim].states[id] == (state{}) {
+			return nil
+		}
+	}
+	least := c.notes[claim].states[id]
 	if version < least.version {
-		c.wrong(path, claim, "has version %d of file %d, want %d", version, id, least.version)
+		c.wrong(path, claim, "has version %d of file %d, want %d; several names: %v", version, id, least.version, c.nodes[id].linked)
 	}
 	var buf [16]byte
 	n, _ := unix.Lgetxattr(path, attribute, buf[:])

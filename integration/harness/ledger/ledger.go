@@ -32,9 +32,10 @@ type Ledger struct {
 type node struct {
 	id      int
 	dir     bool
-	parent  int // of a directory
-	version int // of the content
-	attr    int // value of its attribute
+	parent  int  // of a directory
+	version int  // of the content
+	attr    int  // value of its attribute
+	linked  bool // has, or had, several names
 	names   map[string]int
 }
 
@@ -268,6 +269,7 @@ func (l *Ledger) link(dir, to *node) error {
 	if err := os.Link(filepath.Join(l.path(dir), from), filepath.Join(l.path(to), name)); err != nil {
 		return err
 	}
+	n.linked = true
 	l.set(to, name, n.id)
 	return nil
 }
