@@ -70,7 +70,7 @@ network-faults:
 
 # Each system call of the marker fails, with each errno; the line is cut at every byte, or, where much is sent, near it.
 fail-the-nth:
-	GEOREP_FAIL_STEP=1 go test -count=1 -timeout 120m -v -run TestFailTheNth ./marker
+	GEOREP_FAIL_STEP=1 go test -count=1 -timeout 120m -v -run 'FailTheNth|FailsTheNth' ./marker ./crawler ./slave/disk
 	GEOREP_CUT_STEP=1 go test -count=1 -timeout 120m -v -run TestCut ./crawler ./slave/sftp
 
 # Each fuzz target for a minute.

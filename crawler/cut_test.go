@@ -174,7 +174,7 @@ func (w *linked) shell(script string) {
 }
 
 // markAll marks every entry of the master.
-func (w *linked) markAll() {
+func (w *world) markAll() {
 	w.t.Helper()
 	var paths []string
 	w.ok(filepath.WalkDir(w.master, func(p string, _ os.DirEntry, err error) error {
@@ -317,8 +317,8 @@ func TestCutLine(t *testing.T) {
 		down   bool
 		cuts   int64
 	}{
-		{"small, from the master", (*linked).small, false, 30}, {"small, from the slave", (*linked).small, true, 30},
-		{"large, from the master", (*linked).large, false, 10}, {"large, from the slave", (*linked).large, true, 10},
+		{"small, from the master", (*linked).small, false, 15}, {"small, from the slave", (*linked).small, true, 15},
+		{"large, from the master", (*linked).large, false, 6}, {"large, from the slave", (*linked).large, true, 6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newLinked(t)

@@ -1,6 +1,11 @@
 package crawler
 
-import "time"
+import (
+	"context"
+	"time"
+
+	"georep/slave"
+)
 
 // OnScan has fn called after a search for names of inodes has listed a directory.
 func (c *Crawler) OnScan(fn func(dir string)) { c.scanned = fn }
@@ -13,3 +18,11 @@ func (c *Crawler) Clock(now func() time.Time) { c.hot.now = now }
 
 // Absorb does what Follow does with hints before a Pass.
 func (c *Crawler) Absorb() bool { _, ok := c.absorb(); return ok }
+
+// Verify verifies the crawler's master against a slave that is open aside. Nothing changes meanwhile.
+func (c *Crawler) Verify(ctx context.Context, there slave.Tree, found func(Difference)) (Verdict, error) {
+	o := c.opts
+	o.Tree = there
+	settle := func(context.Context) error { return nil }
+	return Verify(ctx, o, VerifyOptions{Settle: settle, Found: found})
+}

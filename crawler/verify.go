@@ -108,7 +108,7 @@ type verifier struct {
 
 // begin compares the entry at the beginning and what is below it.
 func (w *verifier) begin() error {
-	here, err := w.pair([]string{w.v.Path})
+	here, err := w.firstLook([]string{w.v.Path})
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (w *verifier) begin() error {
 // only compares the entries that were asked for.
 func (w *verifier) only() error {
 	for list := w.v.Only; len(list) > 0; list = list[min(len(list), detailed):] {
-		pairs, err := w.pair(list[:min(len(list), detailed)])
+		pairs, err := w.firstLook(list[:min(len(list), detailed)])
 		if err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ func (w *verifier) names(path string, part, parts uint32) ([]string, int64, erro
 	return union(mine, state.Entries), all, nil
 }
 
-// unreadable reports a directory that cannot be listed on one side: what is in it was not compared.
+// unreadable reports what cannot be read, or listed, on one side: it was not compared, nor what is in it.
 func (w *verifier) unreadable(path string) {
 	w.judging.Lock()
 	defer w.judging.Unlock()
@@ -228,7 +228,7 @@ func (w *verifier) entries(dir string, names []string) error {
 			paths[i] = join(dir, name)
 		}
 		names = names[k:]
-		pairs, err := w.pair(paths)
+		pairs, err := w.firstLook(paths)
 		if err != nil {
 			return err
 		}
@@ -265,12 +265,36 @@ func (w *verifier) down(p *pair) error {
 	}
 }
 
+// firstLook looks at entries, and once more at each that could not be read: it may be a directory, and nothing goes down
+// into it later.
+func (w *verifier) firstLook(paths []string) ([]*pair, error) {
+	pairs, err := w.pair(paths)
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range pairs {
+		if p.unreadable == nil {
+			continue
+		}
+		again, err := w.pair([]string{p.path})
+		if err != nil {
+			return nil, err
+		}
+		pairs[i] = again[0]
+	}
+	return pairs, nil
+}
+
 // first notes an entry that was looked at for the first time.
 func (w *verifier) first(p *pair) {
+	if p.unreadable != nil {
+		w.unreadable(p.path)
+		return
+	}
 	other := w.links.meet(p)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if p.mine == nil && p.theirs == nil && p.unreadable == nil {
+	if p.mine == nil && p.theirs == nil {
 		return // it vanished on both sides
 	}
 	w.verdict.Entries++

@@ -63,7 +63,7 @@ const (
 // TestSoak has a random load on a session for GEOREP_SOAK, a few seconds where that is not set: the memory of every
 // process is level in the end, no descriptor is left open, and both sides are equal.
 func TestSoak(t *testing.T) {
-	duration := 3 * time.Second
+	duration := time.Second
 	if text := os.Getenv("GEOREP_SOAK"); text != "" {
 		var err error
 		if duration, err = time.ParseDuration(text); err != nil {
