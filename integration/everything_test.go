@@ -157,6 +157,17 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	compare.MustEqual(t, master, slave, compare.Replica())
 	s.withoutWriting()
+	if v := s.verify(0); len(v.Differences) > 0 || v.Pending > 0 {
+		t.Errorf("verify as an ordinary user: %+v", v)
+	}
+	writeFile(t, filepath.Join(slave, "barred", "in", "f"), "9\n")
+	if v := s.verify(1); len(v.Differences) != 1 || v.Differences[0].Path != "barred/in/f" {
+		t.Errorf("somebody changed one file: %+v", v)
+	}
+	if v := s.verify(0, "--repair"); v.Left != 0 || v.Repaired != 1 {
+		t.Errorf("after the repair: %+v", v)
+	}
+	compare.MustEqual(t, master, slave, compare.Replica())
 }
 
 // withoutWriting changes what its owner may not write, and so cannot mark.
