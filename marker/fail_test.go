@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/integration/harness/fstest"
+	"georep/integration/harness/leak"
 	"georep/marker/xtime"
 )
 
@@ -69,6 +70,7 @@ type kept struct {
 
 // newKept has a volume on tmpfs, where a sync costs nothing.
 func newKept(t *testing.T, source string) *kept {
+	leak.Check(t)
 	k := &kept{vol: newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))}
 	k.o.Source, k.o.Dir, k.o.hook = source, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}), k.faults.hook
 	k.o.ScanPoll, k.wanderers = 10*time.Millisecond, []string{"e/i"}

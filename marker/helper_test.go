@@ -10,7 +10,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"georep/integration/harness/leak"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 )
@@ -29,7 +28,6 @@ type vol struct {
 
 func newVol(t testing.TB, root string) *vol {
 	t.Helper()
-	leak.Check(t)
 	v := &vol{t: t, o: Options{
 		Root: root, UUID: xtime.NewUUID(), Namespace: xtime.Trusted, Dir: filepath.Join(t.TempDir(), "run"),
 		Logger: zerolog.New(zerolog.NewTestWriter(t)), ScanPoll: 50 * time.Millisecond,
