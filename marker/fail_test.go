@@ -233,15 +233,14 @@ func (k *kept) failEach(round func(n int, arm func())) {
 			break
 		}
 	}
-	k.t.Logf("%d of %d rounds met their call; the marker ended %d times", hit, serial, len(k.ends))
+	k.t.Logf("%d of %d rounds met their call; the marker ended %d times", hit, serial, k.checkEnds())
 	if hit < 5 {
 		k.t.Errorf("only %d calls failed", hit)
 	}
-	k.checkEnds()
 }
 
-// checkEnds sees that every end of a marker says why.
-func (k *kept) checkEnds() {
+// checkEnds sees that every end of a marker says why, and counts them.
+func (k *kept) checkEnds() int {
 	k.state.Lock()
 	defer k.state.Unlock()
 	for _, err := range k.ends {
@@ -249,4 +248,5 @@ func (k *kept) checkEnds() {
 			k.t.Errorf("a marker ended with %v", err)
 		}
 	}
+	return len(k.ends)
 }
