@@ -15,6 +15,7 @@ package slave
 import (
 	"context"
 	"io"
+	"strings"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -105,6 +106,14 @@ const MaxNames = 4096
 // MaxEntries is how many entries a survey returns of one query. A directory with more comes back with Truncated set,
 // and is asked for again in parts.
 const MaxEntries = 20_000
+
+// AllowedPath tells whether a path that a master sent may be worked on: it stays below the root, and out of Reserved.
+func AllowedPath(path string) bool {
+	if path == Reserved || strings.HasPrefix(path, Reserved+"/") {
+		return false
+	}
+	return beneath.ValidPath(path)
+}
 
 // PartOf says which of parts shares of a directory the name belongs to (FNV-1a, 32 bits). Both ends use it, so that a
 // large directory is compared in bounded memory although no two file systems list in the same order.

@@ -198,3 +198,32 @@ func (l Lost) String() string {
 	}
 	return s
 }
+
+// Valid tells whether an operation is well formed: nothing else is carried out, whoever sent it.
+func (op *Op) Valid() bool {
+	if !AllowedPath(op.Path) || !AllowedPath(op.From) {
+		return false
+	}
+	for i := range op.Meta.Xattrs {
+		if xtime.Own(op.Meta.Xattrs[i].Name) {
+			return false
+		}
+	}
+	switch op.Kind {
+	case OpMkdir, OpFinish:
+		return true
+	case OpPut:
+		return op.Path != "" && (op.Open != nil || op.Uploaded && !op.Record.GFID.IsZero())
+	case OpSymlink:
+		return op.Path != "" && op.Meta.Target != ""
+	case OpNode:
+		return op.Path != "" && op.Entry.Node()
+	case OpLink, OpUnpark:
+		return op.Path != "" && !op.Record.GFID.IsZero()
+	case OpMeta:
+		return op.Path != "" && op.Entry != Dir
+	case OpPark:
+		return op.Path != ""
+	}
+	return false
+}

@@ -1,6 +1,10 @@
 package slave
 
-import "georep/marker/xtime"
+import (
+	"slices"
+
+	"georep/marker/xtime"
+)
 
 // Version tells one state of a file's content on the master from every other, as far as size and times can tell.
 type Version [16]byte
@@ -29,6 +33,25 @@ type UploadState struct {
 type Range struct {
 	Off int64
 	End int64
+}
+
+// AddRange puts r among ascending ranges that do not touch, and gives what has become of them; have is not to be used any more.
+func AddRange(have []Range, r Range) []Range {
+	if r.Off == r.End {
+		return have
+	}
+	first, _ := slices.BinarySearchFunc(have, r.Off, func(h Range, off int64) int {
+		if h.End < off {
+			return -1
+		}
+		return 1
+	})
+	last := first
+	for last < len(have) && have[last].Off <= r.End {
+		r.Off, r.End = min(r.Off, have[last].Off), max(r.End, have[last].End)
+		last++
+	}
+	return slices.Replace(have, first, last, r)
 }
 
 // SumsQuery asks for the signature of an upload's basis.

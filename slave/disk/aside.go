@@ -157,7 +157,7 @@ func each[A any](ctx context.Context, t *Tree, paths []string, answer func(strin
 
 func (a *Aside) examine(path string) (d slave.Detail) {
 	err := slave.ErrInvalid
-	if path == "" || allowed(path) {
+	if path == "" || slave.AllowedPath(path) {
 		d, err = a.detail(path)
 	}
 	if err != nil {
@@ -222,7 +222,7 @@ func replicated(p place) (list []slave.Xattr, err error) {
 
 // distrust takes the xtime off an entry and off all that is above it. What is not there needs nothing.
 func (a *Aside) distrust(path string) error {
-	if path != "" && !allowed(path) {
+	if path != "" && !slave.AllowedPath(path) {
 		return slave.ErrInvalid
 	}
 	for {

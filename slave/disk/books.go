@@ -104,7 +104,7 @@ func parseIndex(text []byte) index {
 		if n == 5 {
 			dir, name, whole = cutDir(name, whole)
 		}
-		if whole && len(name) > 0 && allowed(string(name)) {
+		if whole && len(name) > 0 && slave.AllowedPath(string(name)) {
 			idx.add(string(name), dir)
 		}
 		rest = tail

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -224,14 +223,6 @@ func (t *Tree) live(ctx context.Context) error {
 	default:
 		return nil
 	}
-}
-
-// allowed checks a path that the master sent.
-func allowed(path string) bool {
-	if path == slave.Reserved || strings.HasPrefix(path, slave.Reserved+"/") {
-		return false
-	}
-	return beneath.ValidPath(path)
 }
 
 // trouble makes a *slave.PathError of err; what it already knows of the operation is kept.

@@ -72,7 +72,7 @@ func (t *Tree) syncAll() error {
 // placed finds an inode in the tree, of any kind, by what is remembered.
 func (t *Tree) placed(g xtime.GFID) (named, bool) {
 	path, ok := t.places.Path(places.KeyOf(g))
-	if !ok || !allowed(path) {
+	if !ok || !slave.AllowedPath(path) {
 		return named{}, false
 	}
 	return t.leadsTo(g, path)

@@ -283,7 +283,7 @@ func FuzzParseIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		idx := parseIndex(text)
 		for _, name := range idx.names {
-			if name == "" || !allowed(name) {
+			if name == "" || !slave.AllowedPath(name) {
 				t.Fatalf("name %q", name)
 			}
 		}

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -114,7 +113,7 @@ func (t *Tree) fail(it *item, err error) {
 // stage checks an operation and stages what it needs.
 func (t *Tree) stage(it *item) {
 	var err error
-	if !valid(it.op) {
+	if !it.op.Valid() {
 		err = slave.ErrInvalid
 	}
 	switch {
@@ -133,35 +132,6 @@ func (t *Tree) stage(it *item) {
 	if err != nil {
 		t.fail(it, err)
 	}
-}
-
-// valid tells whether an operation is well formed.
-func valid(op *slave.Op) bool {
-	if !allowed(op.Path) || !allowed(op.From) {
-		return false
-	}
-	for i := range op.Meta.Xattrs {
-		if xtime.Own(op.Meta.Xattrs[i].Name) {
-			return false
-		}
-	}
-	switch op.Kind {
-	case slave.OpMkdir, slave.OpFinish:
-		return true
-	case slave.OpPut:
-		return op.Path != "" && (op.Open != nil || op.Uploaded && !op.Record.GFID.IsZero())
-	case slave.OpSymlink:
-		return op.Path != "" && op.Meta.Target != ""
-	case slave.OpNode:
-		return op.Path != "" && op.Entry.Node()
-	case slave.OpLink, slave.OpUnpark:
-		return op.Path != "" && !op.Record.GFID.IsZero()
-	case slave.OpMeta:
-		return op.Path != "" && op.Entry != slave.Dir
-	case slave.OpPark:
-		return op.Path != ""
-	}
-	return false
 }
 
 // stagePut stages a file. The content is opened and closed even when bad is set, since the source counts on it.

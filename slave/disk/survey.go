@@ -31,7 +31,7 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 
 // survey answers one query; what keeps a directory from being read is in the answer.
 func (t *Tree) survey(q slave.Query) slave.DirState {
-	if !allowed(q.Path) || q.Parts > 1 && q.Part >= q.Parts || !validNames(q.Names) {
+	if !slave.AllowedPath(q.Path) || q.Parts > 1 && q.Part >= q.Parts || !validNames(q.Names) {
 		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
 	}
 	d, err := t.openList(q.Path)
@@ -180,7 +180,7 @@ func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, er
 
 // hash digests one file. Only regular files have a content to speak of; opening others might even have effects.
 func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
-	if path == "" || !allowed(path) {
+	if path == "" || !slave.AllowedPath(path) {
 		return slave.HashResult{Err: trouble("hash", path, slave.ErrInvalid)}
 	}
 	dir, name := beneath.Split(path)
@@ -241,7 +241,7 @@ func (t *Tree) Count(ctx context.Context, paths []string, limit int64) ([]int64,
 	defer t.leave()
 	all := make([]int64, len(paths))
 	for i, path := range paths {
-		if !allowed(path) {
+		if !slave.AllowedPath(path) {
 			continue
 		}
 		n, err := t.count(ctx, path, limit)

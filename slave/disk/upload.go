@@ -72,7 +72,7 @@ func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState
 	if err := t.live(ctx); err != nil {
 		return slave.UploadState{}, err
 	}
-	if spec.GFID.IsZero() || spec.Size < 0 || !allowed(spec.Basis) {
+	if spec.GFID.IsZero() || spec.Size < 0 || !slave.AllowedPath(spec.Basis) {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
 	t.uploads.mu.Lock()
@@ -191,7 +191,7 @@ func (t *Tree) readJournal(u *upload) ([]slave.Range, error) {
 		if r.Off < 0 || r.End < r.Off || r.End > u.spec.Size {
 			return nil, errOther
 		}
-		have = addRange(have, r)
+		have = slave.AddRange(have, r)
 	}
 	return have, nil
 }
@@ -445,29 +445,10 @@ func (t *Tree) noteRange(u *upload, r slave.Range) error {
 		return err
 	}
 	u.noted += rangeSize
-	u.have = addRange(u.have, r)
+	u.have = slave.AddRange(u.have, r)
 	if u.flushed += r.End - r.Off; u.flushed >= flushStep {
 		u.file.StartFlush(0, 0) // to the end: what was begun before costs nothing
 		u.flushed = 0
 	}
 	return nil
-}
-
-// addRange puts r among ascending ranges that do not touch.
-func addRange(have []slave.Range, r slave.Range) []slave.Range {
-	if r.Off == r.End {
-		return have
-	}
-	first, _ := slices.BinarySearchFunc(have, r.Off, func(h slave.Range, off int64) int {
-		if h.End < off {
-			return -1
-		}
-		return 1
-	})
-	last := first
-	for last < len(have) && have[last].Off <= r.End {
-		r.Off, r.End = min(r.Off, have[last].Off), max(r.End, have[last].End)
-		last++
-	}
-	return slices.Replace(have, first, last, r)
 }

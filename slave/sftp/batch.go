@@ -99,7 +99,7 @@ const flushAt = 20_000
 // read takes the content of an operation from the caller, in the order of the operations.
 func (b *batch) read(it *item) {
 	op := it.op
-	if !valid(op) {
+	if !op.Valid() {
 		it.err = slave.ErrInvalid
 	}
 	if op.Kind != slave.OpPut || op.Uploaded {
@@ -301,33 +301,4 @@ func (l *inodeLocks) lock(g xtime.GFID) (unlock func()) {
 			delete(l.held, g)
 		}
 	}
-}
-
-// valid tells whether an operation is well formed.
-func valid(op *slave.Op) bool {
-	if !allowed(op.Path) || !allowed(op.From) {
-		return false
-	}
-	for i := range op.Meta.Xattrs {
-		if xtime.Own(op.Meta.Xattrs[i].Name) {
-			return false
-		}
-	}
-	switch op.Kind {
-	case slave.OpMkdir, slave.OpFinish:
-		return true
-	case slave.OpPut:
-		return op.Path != "" && (op.Open != nil || op.Uploaded && !op.Record.GFID.IsZero())
-	case slave.OpSymlink:
-		return op.Path != "" && op.Meta.Target != ""
-	case slave.OpNode:
-		return op.Path != "" && op.Entry.Node()
-	case slave.OpLink, slave.OpUnpark:
-		return op.Path != "" && !op.Record.GFID.IsZero()
-	case slave.OpMeta:
-		return op.Path != "" && op.Entry != slave.Dir
-	case slave.OpPark:
-		return op.Path != ""
-	}
-	return false
 }

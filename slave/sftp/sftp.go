@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -15,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
-	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/sftp/index"
@@ -251,14 +249,6 @@ func (t *Tree) stagingName() string {
 }
 
 func (t *Tree) unique() string { return t.prefix + "-" + strconv.FormatUint(t.serial.Add(1), 36) }
-
-// allowed checks a path that the master sent.
-func allowed(path string) bool {
-	if path == slave.Reserved || strings.HasPrefix(path, slave.Reserved+"/") {
-		return false
-	}
-	return beneath.ValidPath(path)
-}
 
 // trouble makes a *slave.PathError of err; what it already knows of the operation is kept.
 func trouble(op, path string, err error) error {

@@ -45,7 +45,7 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 
 // survey answers one query; what keeps a directory from being read is in the answer.
 func (t *Tree) survey(q slave.Query) slave.DirState {
-	if !allowed(q.Path) || q.Parts > 1 && q.Part >= q.Parts || len(q.Names) > slave.MaxNames ||
+	if !slave.AllowedPath(q.Path) || q.Parts > 1 && q.Part >= q.Parts || len(q.Names) > slave.MaxNames ||
 		slices.ContainsFunc(q.Names, func(n string) bool { return !beneath.ValidName(n) }) {
 		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
 	}
@@ -278,7 +278,7 @@ func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, er
 
 // hash digests one file. Only regular files have a content to speak of; opening others might even have effects.
 func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
-	if path == "" || !allowed(path) {
+	if path == "" || !slave.AllowedPath(path) {
 		return slave.HashResult{Err: trouble("hash", path, slave.ErrInvalid)}
 	}
 	err := t.checkDirs(path)
@@ -337,7 +337,7 @@ func (t *Tree) Count(ctx context.Context, paths []string, limit int64) ([]int64,
 	defer t.leave()
 	all := make([]int64, len(paths))
 	for i, path := range paths {
-		if !allowed(path) || limit <= 0 {
+		if !slave.AllowedPath(path) || limit <= 0 {
 			continue
 		}
 		if _, err := t.lstat(path); err != nil {

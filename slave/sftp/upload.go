@@ -54,7 +54,7 @@ func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState
 	if err := t.live(ctx); err != nil {
 		return slave.UploadState{}, err
 	}
-	if spec.GFID.IsZero() || spec.Size < 0 || !allowed(spec.Basis) {
+	if spec.GFID.IsZero() || spec.Size < 0 || !slave.AllowedPath(spec.Basis) {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
 	t.uploads.mu.Lock()
@@ -113,7 +113,7 @@ func (u *upload) parse(text []byte) bool {
 		if r.Off < 0 || r.End < r.Off || r.End > u.spec.Size {
 			return false
 		}
-		u.have = addRange(u.have, r)
+		u.have = slave.AddRange(u.have, r)
 	}
 	return true
 }
@@ -224,7 +224,7 @@ func (u *upload) zero(from, to int64) error {
 // noteRange remembers a range, and from time to time makes what came durable and notes it for a later session.
 func (t *Tree) noteRange(u *upload, r slave.Range) error {
 	u.mu.Lock()
-	u.have = addRange(u.have, r)
+	u.have = slave.AddRange(u.have, r)
 	u.fresh += r.End - r.Off
 	if u.fresh < noteStep || u.noting {
 		u.mu.Unlock()
@@ -247,25 +247,6 @@ func (t *Tree) noteRange(u *upload, r slave.Range) error {
 	u.noting, u.resumed = false, true
 	u.mu.Unlock()
 	return err
-}
-
-// addRange puts r among ascending ranges that do not touch.
-func addRange(have []slave.Range, r slave.Range) []slave.Range {
-	if r.Off == r.End {
-		return have
-	}
-	first, _ := slices.BinarySearchFunc(have, r.Off, func(h slave.Range, off int64) int {
-		if h.End < off {
-			return -1
-		}
-		return 1
-	})
-	last := first
-	for last < len(have) && have[last].Off <= r.End {
-		r.Off, r.End = min(r.Off, have[last].Off), max(r.End, have[last].End)
-		last++
-	}
-	return slices.Replace(have, first, last, r)
 }
 
 // stageUploaded takes an upload that is complete for the staged content.
