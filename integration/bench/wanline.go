@@ -28,7 +28,7 @@ func lineRow(l *lab, t *host, rep *report) {
 	}
 	s := l.over(t, wan)
 	for _, n := range []int{1, 8} {
-		add(fmt.Sprintf("ssh, %d at once", n), s.sshRate(t, n, int64(l.scaled(64<<20, 8<<20)))/1e6, "MB/s",
+		add(fmt.Sprintf("ssh, %d at once", n), s.sshRate(t, n, int64(l.scaled(64<<20, 1<<20)))/1e6, "MB/s",
 			map[int]string{1: "20 MB/s", 8: "125 MB/s, if the machine encrypts so fast"}[n])
 	}
 	rep.tables = append(rep.tables, out)
