@@ -94,6 +94,7 @@ func (m *marker) armInotify(ctx context.Context, reason string) error {
 func (m *marker) use(l *live, source, reason string) {
 	m.live = l
 	l.lost = func() { m.beats.lose(); m.wakeScanner() }
+	m.stray = m.wakeScanner
 	l.blind = func() {
 		if !m.blind.Swap(true) {
 			m.wakeScanner()
@@ -148,7 +149,7 @@ func (m *marker) fallBack(err error) {
 	m.beats.lose()
 	m.core.mu.Lock()
 	m.tree, m.set = nil, m.plain
-	m.retry = newBatch()
+	m.retry, m.astray = newBatch(), nil
 	m.owing.Store(0)
 	m.core.mu.Unlock()
 	m.how.Store(&learn{SourceScan, err.Error()})

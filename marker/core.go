@@ -42,7 +42,11 @@ type core struct {
 
 	mu    sync.Mutex // held during a mark
 	retry *batch     // what failed and has to be marked again; under mu
-	owing atomic.Int64
+	// astray are the xtimes of inodes that changed through a name that is gone, and of which no other is known; under mu.
+	astray []xtime.Time
+	young  young
+	stray  func() // asks for a scan that meets them; called with mu held
+	owing  atomic.Int64
 }
 
 // warnBurst lines of what is said often may be written in a warnPeriod.
@@ -71,7 +75,7 @@ func newCore(o *Options) (*core, error) {
 		return nil, err
 	}
 	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{},
-		files: files{o.hook}, retry: newBatch()}
+		files: files{o.hook}, retry: newBatch(), stray: func() {}}
 	c.often = o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})
 	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }
 	c.setByKey = func(k beneath.HandleKey, t xtime.Time) error { return c.root.SetXtimeOfKey(k, &c.names, t) }
@@ -128,7 +132,7 @@ func (c *core) owe(d *beneath.Dir, name string) bool {
 		return false
 	}
 	c.retry.add(fanotify.Place{Dir: key, Name: name})
-	c.owing.Store(int64(c.retry.size()))
+	c.owing.Store(c.owes())
 	return true
 }
 

@@ -236,7 +236,7 @@ func (l *live) readBatch() error {
 
 // take turns one event into places to mark.
 func (l *live) take(ev *fanotify.Event) {
-	const gone = unix.FAN_DELETE | unix.FAN_ONDIR
+	const gone, came = unix.FAN_DELETE | unix.FAN_ONDIR, unix.FAN_CREATE | unix.FAN_RENAME
 	switch {
 	case ev.Overflow():
 		l.log.Warn().Msg("the kernel's event queue overflowed; scanning for what it lost")
@@ -252,6 +252,13 @@ func (l *live) take(ev *fanotify.Event) {
 	if ev.From.Dir != "" {
 		l.batch.add(fanotify.Place{Dir: ev.From.Dir})
 		l.batch.tell(ev.From)
+		l.left(ev.From) // the new name is young in its place, if it is below the root
+	}
+	if ev.Mask&(gone|came) != 0 {
+		l.left(ev.At)
+	}
+	if ev.Mask&came != 0 && !ev.IsDir() {
+		l.batch.made[ev.At] = struct{}{}
 	}
 	switch {
 	case ev.At.Dir == "":
@@ -276,12 +283,22 @@ func (l *live) take(ev *fanotify.Event) {
 	}
 }
 
+// left looks after the inode that lost a young name, if it was one.
+func (l *live) left(p fanotify.Place) {
+	if k := l.young.take(p); k != "" {
+		l.batch.left = append(l.batch.left, stray{dir: p.Dir, inode: k})
+		l.batch.count++
+	}
+}
+
 // addRetries puts into the batch what is due to be tried again.
 func (l *live) addRetries() {
 	if l.owing.Load() == 0 || time.Now().Before(l.retryAt) {
 		return
 	}
-	l.batch.addAll(l.takeRetry())
+	if b := l.takeRetry(); b.size() > 0 {
+		l.batch.addAll(b)
+	}
 }
 
 // nextRetry sets the time for what failed: sooner at first, and at once given up for a scan where it is too much.
@@ -291,7 +308,6 @@ func (l *live) nextRetry() {
 		l.backoff, l.retryAt = retryFirst, time.Time{}
 	case n > maxOwed:
 		l.takeRetry()
-		l.owing.Store(0)
 		l.lost()
 	case !time.Now().Before(l.retryAt):
 		l.retryAt = time.Now().Add(l.backoff)

@@ -20,12 +20,16 @@ type batch struct {
 	dirs  map[beneath.HandleKey]names
 	count int
 	news  news
+	made  map[fanotify.Place]struct{} // names that came about
+	left  []stray                     // inodes that lost a young name
 }
 
 // names are entries of a directory, each with the inodes that events told of under that name.
 type names map[string][]beneath.HandleKey
 
-func newBatch() *batch { return &batch{dirs: map[beneath.HandleKey]names{}, news: newNews()} }
+func newBatch() *batch {
+	return &batch{dirs: map[beneath.HandleKey]names{}, news: newNews(), made: map[fanotify.Place]struct{}{}}
+}
 
 func (b *batch) size() int { return b.count }
 
@@ -59,6 +63,7 @@ func (b *batch) addInode(p fanotify.Place, inode beneath.HandleKey) {
 // addAll adds places of which not all that changed there is known any more.
 func (b *batch) addAll(more *batch) {
 	b.news.partial = true
+	b.left = append(b.left, more.left...)
 	for dir, in := range more.dirs {
 		b.add(fanotify.Place{Dir: dir})
 		for name, inodes := range in {
@@ -75,9 +80,10 @@ func (b *batch) addAll(more *batch) {
 func (c *core) mark(b *batch) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer func() { c.owing.Store(int64(c.retry.size())) }()
-	depth := c.locateAll(b)
-	if len(depth) == 0 {
+	defer func() { c.owing.Store(c.owes()) }()
+	s := newStrays(b)
+	depth := c.locateAll(b, s)
+	if len(depth) == 0 && len(s.all) == 0 {
 		return nil
 	}
 	t, err := c.clock.Next()
@@ -88,16 +94,19 @@ func (c *core) mark(b *batch) error {
 	n := c.note()
 	for dir, in := range b.dirs {
 		if _, inside := depth[dir]; inside && len(in) > 0 {
-			c.markEntries(dir, in, t, n)
+			c.markEntries(dir, in, t, s)
 		}
 	}
-	c.markDirs(depth, t, n)
-	c.tell(n, b, t)
+	c.lead(s, depth, t, n)
+	if len(depth) > 0 {
+		c.markDirs(depth, t, n)
+		c.tell(n, b, t)
+	}
 	return nil
 }
 
 // locateAll returns the directories of the batch that lie below the root and all those above them, each with its depth.
-func (c *core) locateAll(b *batch) map[beneath.HandleKey]int {
+func (c *core) locateAll(b *batch, s *strays) map[beneath.HandleKey]int {
 	depth := map[beneath.HandleKey]int{}
 	for dir, in := range b.dirs {
 		chain, err := c.tree.chain(dir)
@@ -107,24 +116,32 @@ func (c *core) locateAll(b *batch) map[beneath.HandleKey]int {
 			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
 			continue
 		default:
-			// It is gone, and what removed it is an event of its own.
+			// It is gone, and what removed it is an event of its own. Whether it was below the root nobody knows.
+			s.orphans(dir, in, true)
 			continue
 		}
-		for i, k := range chain {
-			if _, have := depth[k]; have {
-				break
-			}
-			depth[k] = len(chain) - i
-		}
+		include(depth, chain)
 	}
 	return depth
 }
 
-func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, n *note) {
+// include adds a directory and those above it to those that are marked.
+func include(depth map[beneath.HandleKey]int, chain []beneath.HandleKey) {
+	for i, k := range chain {
+		if _, have := depth[k]; have {
+			break
+		}
+		depth[k] = len(chain) - i
+	}
+}
+
+func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *strays) {
 	d, err := c.tree.dir(dir)
 	if err != nil {
 		if judge(err, unseen) == again {
 			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
+		} else {
+			s.orphans(dir, in, false)
 		}
 		return
 	}
@@ -134,12 +151,12 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, n *not
 		}
 		for _, k := range inodes {
 			if now, err := d.Key(name); err == nil && now == k {
-				n.met(k)
+				c.meet(s, d, fanotify.Place{Dir: dir, Name: name}, k)
 				continue
 			}
 			switch c.stampInode(d, name, k, t) {
 			case done:
-				n.loose(d, dir, k)
+				s.all = append(s.all, stray{dir: dir, inode: k})
 			case again:
 				c.retry.addInode(fanotify.Place{Dir: dir, Name: name}, k)
 			}
@@ -193,5 +210,6 @@ func (c *core) takeRetry() *batch {
 	defer c.mu.Unlock()
 	b := c.retry
 	c.retry = newBatch()
+	c.owing.Store(c.owes())
 	return b
 }

@@ -147,6 +147,10 @@ func testScript(t *testing.T, v *vol, source string, s script) {
 		// That the other name shows the mark too is the inode's doing; its directory has no change.
 		got = slices.DeleteFunc(got, func(p string) bool { return p == "a" })
 	}
+	if strings.HasPrefix(s.name, "write through a name") {
+		// Where that was gone by the time of its mark, the other name is led to.
+		got = slices.DeleteFunc(got, func(p string) bool { return p == "b" })
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("marked %q, want %q", got, want)
 	}

@@ -78,7 +78,8 @@ type marker struct {
 	scanning atomic.Bool
 	scanTook atomic.Int64 // ns, of the last scan
 
-	scanRetry time.Duration // scanRetryFirst, but in tests
+	scanRetry  time.Duration // scanRetryFirst, but in tests
+	strayPause time.Duration // strayPause, but in tests
 }
 
 // open takes the lock, arms the source and sees to the volume mark, in this order (invariant 3).
@@ -91,7 +92,7 @@ func open(ctx context.Context, o Options) (*marker, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &marker{o: o, lock: held, wake: make(chan struct{}, 1), scanRetry: scanRetryFirst}
+	m := &marker{o: o, lock: held, wake: make(chan struct{}, 1), scanRetry: scanRetryFirst, strayPause: strayPause}
 	m.how.Store(&learn{source: SourceScan})
 	if m.core, err = newCore(&m.o); err != nil {
 		return nil, errors.Join(err, held.Close())

@@ -12,6 +12,9 @@ const (
 	// as a scan takes: whoever makes such events all the time must not have the tree scanned all the time.
 	blindPause = time.Minute
 	blindRatio = 100
+	// strayPause is the same for inodes that went astray, of which the heartbeat waits.
+	strayPause = 5 * time.Second
+	strayRatio = 20
 )
 
 // pass scans the tree once for all that is due, and says so to the heartbeat.
@@ -21,6 +24,10 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	m.blind.Store(false)
 	start := now()
 	s := &scan{core: m.core, volumeMark: m.o.VolumeMark}
+	upto, astray := m.seekStrays()
+	if astray {
+		m.beats.lose()
+	}
 	losses, missing := m.beats.losses()
 	if missing || !m.follows() && !m.fresh {
 		// In one run of the machine ctimes always tell.
@@ -44,6 +51,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 		return s, nil
 	}
 	m.beats.scanned(losses, start.wall, s.entries.Load())
+	m.metStrays(upto)
 	if !m.follows() && !m.fresh {
 		m.beats.drained(start, m.clock.Last())
 	}
@@ -85,8 +93,11 @@ func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
 		if _, missing := m.beats.losses(); missing {
 			return nil
 		}
-		if m.blind.Load() {
-			timer.Reset(min(d, max(blindPause, blindRatio*time.Duration(m.scanTook.Load()))))
+		took := time.Duration(m.scanTook.Load())
+		if _, astray := m.seekStrays(); astray {
+			timer.Reset(min(d, max(m.strayPause, strayRatio*took)))
+		} else if m.blind.Load() {
+			timer.Reset(min(d, max(blindPause, blindRatio*took)))
 		}
 	}
 }

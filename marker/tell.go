@@ -42,8 +42,7 @@ func (b *batch) moved(dir, from beneath.HandleKey) {
 
 // note collects, while a mark is made, what there is to tell about it. A nil note collects nothing.
 type note struct {
-	root *beneath.Dir
-	seen map[beneath.HandleKey]struct{}            // inodes that were found under the name that an event gave them
+	seen map[beneath.HandleKey]struct{}            // inodes that were found under a name of the batch, or one more
 	lost map[beneath.HandleKey][]beneath.HandleKey // inodes that were not, by the directory of that name
 	more map[beneath.HandleKey][]string            // names beyond those of the batch
 	dirs []noted                                   // in the order of the mark
@@ -63,36 +62,29 @@ func (c *core) note() *note {
 	if !c.hints.Wanted() || c.certain != nil && !c.certain() {
 		return nil
 	}
-	return &note{root: c.root, seen: map[beneath.HandleKey]struct{}{}, at: map[beneath.HandleKey]int{},
+	return &note{seen: map[beneath.HandleKey]struct{}{}, at: map[beneath.HandleKey]int{},
 		lost: map[beneath.HandleKey][]beneath.HandleKey{}, more: map[beneath.HandleKey][]string{}}
+}
+
+// found says that an inode lies under a name that the batch does not have.
+func (n *note) found(k, dir beneath.HandleKey, name string) {
+	if n != nil {
+		n.seen[k] = struct{}{}
+		n.more[dir] = append(n.more[dir], name)
+	}
+}
+
+// loose says that an inode lives on that is no longer under its name in dir, and under no other that is known.
+func (n *note) loose(dir, k beneath.HandleKey) {
+	if n != nil {
+		n.lost[dir] = append(n.lost[dir], k)
+	}
 }
 
 // met says that an inode was found under its name.
 func (n *note) met(k beneath.HandleKey) {
 	if n != nil {
 		n.seen[k] = struct{}{}
-	}
-}
-
-// loose says that an inode lives on that is no longer under its name in d. Where d has it under its only name, as after a
-// rename whose event is yet to come, that one is told.
-func (n *note) loose(d *beneath.Dir, dir, k beneath.HandleKey) {
-	if n == nil {
-		return
-	}
-	n.lost[dir] = append(n.lost[dir], k)
-	inode, err := n.root.PinKey(k)
-	if err != nil {
-		return
-	}
-	defer inode.Close()
-	name := inode.LastName()
-	if now, err := d.Key(name); name == "" || err != nil || now != k {
-		return
-	}
-	if st, err := inode.Stat(""); err == nil && st.Nlink == 1 {
-		n.met(k)
-		n.more[dir] = append(n.more[dir], name)
 	}
 }
 

@@ -3,6 +3,7 @@ package beneath
 import (
 	"encoding/binary"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -108,12 +109,33 @@ func (d *Dir) SetXtimeOfKey(k HandleKey, names *xtime.Names, t xtime.Time) error
 // LastName is the name under which the kernel last knew d, or what Pin holds, in the directory that it lies in: advice,
 // since it may have others, or have moved by now. "" if it is not known.
 func (d *Dir) LastName() string {
+	if _, name := Split(d.lastPath()); ValidName(name) {
+		return name
+	}
+	return ""
+}
+
+// LastPathOf is the path below d under which the kernel last knew inode, which Pin or PinKey gave: advice, as LastName is.
+// "" if it is not known, or not below d.
+func (d *Dir) LastPathOf(inode *Dir) string {
+	top, path := strings.TrimSuffix(d.lastPath(), "/"), inode.lastPath()
+	if rest, below := strings.CutPrefix(path, top+"/"); below && ValidPath(rest) {
+		return rest
+	}
+	return ""
+}
+
+// LastPathHolds tells whether the path under which the kernel last knew d, or what Pin holds, leads to it still, wherever
+// that is.
+func (d *Dir) LastPathHolds() bool {
+	var here, there unix.Stat_t
+	return unix.Fstat(d.fd, &here) == nil && unix.Lstat(d.lastPath(), &there) == nil && here.Dev == there.Dev && here.Ino == there.Ino
+}
+
+func (d *Dir) lastPath() string {
 	path, err := os.Readlink(d.proc)
 	if err != nil {
 		return ""
 	}
-	if _, name := Split(path); ValidName(name) {
-		return name
-	}
-	return ""
+	return path
 }

@@ -1,0 +1,162 @@
+package marker
+
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/fanotify"
+	"georep/marker/xtime"
+)
+
+// This file is about strays: inodes that changed through a name that is gone, while they live on under others. Those who
+// crawl come to an inode through the directories that are marked, and to these leads no event. The slave remembers names
+// that it removes; but of a name that was made, changed the inode and was removed before it ever had it, nobody would know
+// (invariants 1 and 14). So the marker looks for a name that the inode still has: where the kernel knew it last. Where that
+// leads nowhere, a scan is asked for, which meets all names, and the heartbeat stands still until then.
+//
+// It does so where a name is gone by the time of the mark of a change through it, and where a young name goes: one that a
+// link made while this marker runs. Of names that are older, or were made before the last maxYoung of them, it is taken
+// for granted that the slave had them in time.
+
+// stray is an inode with the directory in which an event met it.
+type stray struct {
+	dir, inode beneath.HandleKey
+	unmarked   bool // it has no mark of its change yet
+	unsure     bool // it may never have been below the root
+}
+
+// strays are those of one batch.
+type strays struct {
+	all  []stray
+	met  map[beneath.HandleKey]struct{} // inodes that lie under a name of the batch
+	made map[fanotify.Place]struct{}    // names that came about
+}
+
+func newStrays(b *batch) *strays {
+	return &strays{all: slices.Clone(b.left), met: map[beneath.HandleKey]struct{}{}, made: b.made}
+}
+
+// maxYoung is how many young names are remembered at least; twice so many at most.
+const maxYoung = 1 << 15
+
+// young are names that links made, in two generations, with their inodes. It is the live goroutine's.
+type young struct {
+	now, before map[fanotify.Place]beneath.HandleKey
+}
+
+func (y *young) add(p fanotify.Place, k beneath.HandleKey) {
+	if len(y.now) >= maxYoung || y.now == nil {
+		y.before, y.now = y.now, map[fanotify.Place]beneath.HandleKey{}
+	}
+	y.now[p] = k
+}
+
+// take forgets a name, and gives the inode that it was young for; "" if it was not.
+func (y *young) take(p fanotify.Place) beneath.HandleKey {
+	k, is := y.now[p]
+	if !is {
+		k = y.before[p]
+	}
+	delete(y.now, p)
+	delete(y.before, p)
+	return k
+}
+
+// meet notes that an inode lies under a name of the batch, which is young where a link made it.
+func (c *core) meet(s *strays, d *beneath.Dir, p fanotify.Place, k beneath.HandleKey) {
+	s.met[k] = struct{}{}
+	if _, made := s.made[p]; !made {
+		return
+	}
+	if st, err := d.Stat(p.Name); err == nil && st.Nlink > 1 {
+		c.young.add(p, k)
+	}
+}
+
+// lead has the directories marked that lead to the strays of a batch. It is called with mu held, before they are.
+func (c *core) lead(s *strays, depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
+	for k := range s.met {
+		n.met(k)
+	}
+	for _, one := range s.all {
+		if _, met := s.met[one.inode]; met {
+			continue
+		}
+		n.loose(one.dir, one.inode)
+		if !c.leadTo(&one, depth, t, n) && !one.unsure {
+			c.astray = append(c.astray, t)
+			c.stray()
+		}
+	}
+}
+
+// orphans are inodes that events met in a directory that is gone.
+func (s *strays) orphans(dir beneath.HandleKey, in names, unsure bool) {
+	for _, inodes := range in {
+		for _, k := range inodes {
+			s.all = append(s.all, stray{dir: dir, inode: k, unmarked: true, unsure: unsure})
+		}
+	}
+}
+
+// leadTo finds a name of an inode, and has its directory marked. It tells whether nothing is left to do for it.
+func (c *core) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtime.Time, n *note) bool {
+	k := one.inode
+	inode, err := c.root.PinKey(k)
+	if err != nil {
+		return errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ENOENT)
+	}
+	defer inode.Close()
+	st, err := inode.Stat("")
+	if err == nil && (st.Nlink == 0 || st.IsDir()) {
+		return true // gone; or what moved it is an event of its own
+	}
+	dir, name := beneath.Split(c.root.LastPathOf(inode))
+	if name == "" {
+		return err == nil && st.Nlink == 1 && inode.LastPathHolds() // outside
+	}
+	d, err := c.root.OpenPath(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	if now, err := d.Key(name); err != nil || now != k {
+		return false
+	}
+	key, err := c.tree.key(d)
+	if err != nil {
+		return false
+	}
+	chain, err := c.tree.chain(key)
+	if err != nil || len(chain) == 0 {
+		return false
+	}
+	if one.unmarked && c.stamp(d, name, t) == again {
+		return false
+	}
+	include(depth, chain)
+	n.found(k, key, name)
+	return true
+}
+
+// owes is how much is known to be unmarked. It is called with mu held.
+func (c *core) owes() int64 { return int64(c.retry.size() + len(c.astray)) }
+
+// seekStrays tells whether any inodes are astray, and the xtime of the last mark: those that went astray up to then are met
+// by a scan that begins now.
+func (c *core) seekStrays() (upto xtime.Time, any bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clock.Last(), len(c.astray) > 0
+}
+
+// metStrays says that a scan is complete that began at upto.
+func (c *core) metStrays(upto xtime.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.astray = slices.DeleteFunc(c.astray, func(t xtime.Time) bool { return t <= upto })
+	c.owing.Store(c.owes())
+}
