@@ -138,7 +138,11 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 			return
 		}
 		w.adopt(n)
-		w.push(w.hinted(next))
+		if next = w.hinted(next); n.told != nil {
+			d.later = append(d.later, next)
+		} else {
+			w.push(next)
+		}
 		return
 	}
 	if w.c.failures.heldBack(next.path, c.Entry.Record.Xtime, w.c.pass) {

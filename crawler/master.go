@@ -38,6 +38,8 @@ type directory struct {
 	dir   *beneath.Dir
 	xtime xtime.Time // effective; the only value that may become the stamp
 	stat  beneath.Stat
+	// later are children that are visited once the visit of this one has ended: by then it may be finished behind them.
+	later []*node
 	// refuses marks: its xtime tells nothing of what changed in or below it.
 	refuses bool
 }

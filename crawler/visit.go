@@ -65,11 +65,17 @@ func (w *crawl) survey(nodes []*node) ([]slave.DirState, error) {
 // visit reads one directory of the master, or the next part of it, and submits what the plan says.
 func (w *crawl) visit(n *node, state *slave.DirState) {
 	w.beginVisit(n)
-	defer w.visited(n)
 	d := w.enter(n)
 	if d == nil {
+		w.visited(n)
 		return
 	}
+	defer func() {
+		w.visited(n)
+		for _, c := range d.later {
+			w.push(c)
+		}
+	}()
 	w.stands(n, state)
 	if n.told != nil {
 		if !w.visitHinted(n, d, state) {
