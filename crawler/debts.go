@@ -66,6 +66,28 @@ func (b *debts) known(g xtime.GFID, stamp xtime.Time) *debt {
 	return nil
 }
 
+// prune forgets the debts of directories that none leads to from the root any more: they are gone, and what waited in them.
+func (b *debts) prune(root xtime.GFID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	kept := map[xtime.GFID]*debt{}
+	for todo := []xtime.GFID{root}; len(todo) > 0; {
+		g := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d := b.of[g]
+		if d == nil || kept[g] != nil {
+			continue
+		}
+		kept[g] = d
+		for _, o := range d.owed {
+			if !o.dir.IsZero() {
+				todo = append(todo, o.dir)
+			}
+		}
+	}
+	b.of = kept
+}
+
 // waiting lists up to most files that wait, those that wait longest first, and counts all.
 func (b *debts) waiting(most int) (list []Waiting, total int, bytes int64) {
 	b.mu.Lock()

@@ -188,7 +188,9 @@ func (f *follower) step(ctx context.Context) error {
 	if err != nil {
 		return f.trouble(ctx, err)
 	}
-	if at := f.progress(); at.InStep && at.Stime == s.Xtime {
+	// What is still to be tried again although all is there gets one more crawl, which forgets what it does not meet.
+	over := f.c.NextRetry()
+	if at := f.progress(); at.InStep && at.Stime == s.Xtime && (over.IsZero() || now.Before(over)) {
 		f.c.opts.Hints.settled()
 		f.update(func(p *Progress) {
 			p.LastSynced, p.Following, p.Behind = later(p.LastSynced, hb), f.c.opts.Hints.following(), f.lag.inStep(now, hb)

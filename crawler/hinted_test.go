@@ -643,6 +643,30 @@ func (w *world) saysInStep(path string) bool {
 	return g == recorded && stamp == max(x, w.volume)
 }
 
+// TestWhatWaitsGoesWithItsDirectory: nothing is said to wait that is gone.
+func TestWhatWaitsGoesWithItsDirectory(t *testing.T) {
+	now := time.Now()
+	w := hintedWorld(t, func(w *world) { w.write("a/b/f", "0") })
+	w.maxDelete = 100
+	w.settle, w.delay, w.clock = time.Hour, 2*time.Hour, func() time.Time { return now }
+	w.connect()
+	w.inStep()
+	for i := range 5 {
+		w.write("a/b/f", fmt.Sprint(i))
+		w.tell("a/b/f")
+		w.pass()
+	}
+	if _, n, _ := w.crawler.Waiting(1); n != 1 {
+		t.Fatalf("%d files wait", n)
+	}
+	w.ok(os.RemoveAll(w.at("a")))
+	w.tell("a")
+	w.inStep()
+	if list, _, _ := w.crawler.Waiting(1); len(list) > 0 || !w.crawler.NextRetry().IsZero() {
+		t.Errorf("there wait %v", list)
+	}
+}
+
 // TestRandomHints does anything on the master, delivers the hints in every wrong way, and checks after each pass that no
 // directory is taken for complete that is not.
 func TestRandomHints(t *testing.T) {
