@@ -73,7 +73,10 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 	if !n.found { // not yet counted
 		w.c.opts.Counters.Hinted.Add(1)
 	}
-	n.upto, n.finish.Record.Xtime = n.told.end, n.told.end
+	if n.upto != n.told.end || n.finish.Record.Xtime != n.told.end {
+		// Not in a second visit: children of the first may be looking.
+		n.upto, n.finish.Record.Xtime = n.told.end, n.told.end
+	}
 	w.looksAt(n.told, int64(len(names)))
 	w.mu.Lock()
 	n.keeps = true
