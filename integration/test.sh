@@ -37,7 +37,7 @@ sessions &
 beside=$!
 status=0
 # shellcheck disable=SC2046,SC2086 # a package has no blanks
-go test $race -count=1 -timeout 45m -v $(go list ./... | grep -v '/integration$') >"$log" 2>&1 || status=$?
+go test $race -p 3 -count=1 -timeout 45m -v $(go list ./... | grep -v '/integration$') >"$log" 2>&1 || status=$?
 wait "$beside" || status=$?
 cat "$dir"/sessions/* >>"$log"
 grep -aE '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
