@@ -267,8 +267,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	if a.path == "" {
 		keepLostAndFound(w.present(d, lostAndFound), &a.state)
 	}
-	w.displaceAhead(n, d, a.state.Entries)
-	stale := w.stale(d, slices.Clone(a.state.Entries))
+	stale := w.lookAhead(n, d, a.state.Entries)
 	if len(stale) == 0 {
 		return nil
 	}
@@ -296,13 +295,18 @@ func (w *crawl) parkAhead(a *ahead) error {
 	return nil
 }
 
-// displaceAhead remembers which of a directory's entries stand in the places of others (swaps and cycles).
-func (w *crawl) displaceAhead(n *node, d *directory, entries []slave.EntryState) {
+// lookAhead gives those of a directory's entries that the master lacks, and remembers which others stand in the places of
+// other inodes (swaps and cycles).
+func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (stale []slave.EntryState) {
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
 	for i := range entries {
-		if g, err := d.dir.GFID(entries[i].Name); err == nil && g != entries[i].Record.GFID {
+		switch g, err := d.dir.GFID(entries[i].Name); {
+		case errors.Is(err, fs.ErrNotExist):
+			stale = append(stale, entries[i])
+		case err == nil && g != entries[i].Record.GFID:
 			w.displace(n, &entries[i])
 		}
 	}
+	return stale
 }

@@ -254,7 +254,7 @@ func (l *live) take(ev *fanotify.Event) {
 		l.batch.tell(ev.From)
 		l.left(ev.From) // the new name is young in its place, if it is below the root
 	}
-	if ev.Mask&(gone|came) != 0 {
+	if ev.Mask&(unix.FAN_DELETE|came) != 0 {
 		l.left(ev.At)
 	}
 	if ev.Mask&came != 0 && !ev.IsDir() {
@@ -286,8 +286,7 @@ func (l *live) take(ev *fanotify.Event) {
 // left looks after the inode that lost a young name, if it was one.
 func (l *live) left(p fanotify.Place) {
 	if k := l.young.take(p); k != "" {
-		l.batch.left = append(l.batch.left, stray{dir: p.Dir, inode: k})
-		l.batch.count++
+		l.batch.lose(stray{dir: p.Dir, inode: k})
 	}
 }
 

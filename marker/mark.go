@@ -60,10 +60,16 @@ func (b *batch) addInode(p fanotify.Place, inode beneath.HandleKey) {
 	in[p.Name] = known
 }
 
+// lose adds inodes that lost a young name.
+func (b *batch) lose(all ...stray) {
+	b.left = append(b.left, all...)
+	b.count += len(all)
+}
+
 // addAll adds places of which not all that changed there is known any more.
 func (b *batch) addAll(more *batch) {
 	b.news.partial = true
-	b.left = append(b.left, more.left...)
+	b.lose(more.left...)
 	for dir, in := range more.dirs {
 		b.add(fanotify.Place{Dir: dir})
 		for name, inodes := range in {

@@ -85,8 +85,11 @@ func (c *core) lead(s *strays, depth map[beneath.HandleKey]int, t xtime.Time, n 
 		if _, met := s.met[one.inode]; met {
 			continue
 		}
+		if c.leadTo(&one, depth, t, n) {
+			continue
+		}
 		n.loose(one.dir, one.inode)
-		if !c.leadTo(&one, depth, t, n) && !one.unsure {
+		if !one.unsure {
 			c.astray = append(c.astray, t)
 			c.stray()
 		}

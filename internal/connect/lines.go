@@ -43,11 +43,12 @@ func (l *lines) of(ctx context.Context, stream int) *sshconn.Conn {
 	}
 	f := &l.further[at]
 	f.once.Do(func() {
-		var err error
-		if f.conn, err = l.dial(ctx); err != nil {
-			f.conn = nil
+		conn, err := l.dial(ctx)
+		if err != nil {
 			l.refused(err)
+			return
 		}
+		f.conn = conn
 	})
 	if f.conn == nil {
 		return l.main

@@ -27,7 +27,8 @@
 //	trash/          what Clean is taking apart
 //	links/xx/GFID   known names of an inode that has several: "ino want\n", then names, each ended by a NUL
 //	pending/GFID    the names of this inode are to be checked: its number on the master, and on the slave where a name
-//	                of it was removed (0 where the slave just has fewer names than the master)
+//	                of it was removed (0 where the slave just has fewer names than the master), and the session that
+//	                made it, as the target of a symbolic link; durable while it holds (pending.go)
 //
-// All of it but owner is advice: it is checked at use, and may vanish.
+// All of it but owner and pending is advice: it is checked at use, and may vanish.
 package disk
