@@ -46,6 +46,11 @@ grep -aE '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
 if [ "$status" -ne 0 ]; then
 	echo "--- the failures, with what was printed before them:"
 	grep -a -B 60 -E '^[[:space:]]*--- FAIL|^panic:|DATA RACE' "$log" | tail -n 400
+	echo "--- in short:"
+	awk '/^[[:space:]]*=== RUN/ { said = "" }
+	     /^[[:space:]]+[a-z0-9_]+_test\.go:[0-9]+:/ { said = said "\n" substr($0, 1, 300) }
+	     /^[[:space:]]*--- PASS/ { said = "" }
+	     /^[[:space:]]*--- FAIL/ { print $0 said; said = "" }' "$log" | tail -n 60
 fi
 if grep -aqE '^[[:space:]]*--- SKIP' "$log"; then
 	echo "some tests were skipped: see above"
