@@ -97,7 +97,7 @@ func TestBlockBoundaries(t *testing.T) {
 
 // TestMerged expects one instruction for what lies side by side in both files, up to MaxCopy, and data in full runs.
 func TestMerged(t *testing.T) {
-	basis := random(MaxCopy+MaxCopy/2, 10)
+	basis := random(MaxCopy+MaxData, 10)
 	r := encode(t, signed(t, basis, usualBlockSize), basis, pieces(basis, MaxData))
 	if len(r.list) != 2 || r.list[0].Len != MaxCopy {
 		t.Errorf("%d instructions, the first of %d bytes", len(r.list), r.list[0].Len)
@@ -152,7 +152,7 @@ func origins(r result) (s []string) {
 // TestZerosAreLinear gives 100 MiB of zeros, of which all blocks are equal, at any shift: each byte is hashed a fixed
 // number of times.
 func TestZerosAreLinear(t *testing.T) {
-	zeros := make([]byte, 100<<20)
+	zeros := make([]byte, 24<<20)
 	x := signed(t, zeros, 8192)
 	for _, tt := range []struct {
 		name string
