@@ -846,3 +846,36 @@ func (r *randomly) change() []string {
 	}
 	return paths
 }
+
+// TestDirectoriesSwapBeforeTheirNamesAreLinked: an inode got a further name, and its other names are searched. The directory
+// of one swaps places with another meanwhile, which has no such name and must not get one on the slave: nothing would ever
+// lead to it there.
+func TestDirectoriesSwapBeforeTheirNamesAreLinked(t *testing.T) {
+	w := hintedWorld(t, func(w *world) {
+		w.write("p/one", "content")
+		w.write("q/deep/f", "x")
+		w.ok(os.Mkdir(w.at("other"), 0o755))
+	})
+	w.forgetPlaces()
+	swapped := false
+	w.crawler.OnScan(func(dir string) {
+		if dir == "" && !swapped {
+			swapped = true
+			w.exchange("p", "q/deep")
+		}
+	})
+	w.ok(os.Link(w.at("p/one"), w.at("other/two")))
+	w.tell("other/two")
+	out := w.pass()
+	if !swapped {
+		t.Fatal("nothing was searched")
+	}
+	if out.Stime != 0 {
+		t.Error("the root was stamped although a name has yet to be linked")
+	}
+	if _, err := os.Lstat(w.there("q/deep/one")); err == nil {
+		t.Error("a name was made in another directory than the one that has it")
+	}
+	w.tell("p", "q/deep")
+	w.inStep()
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"io/fs"
+	"slices"
 	"sync"
 
 	"georep/crawler/plan"
@@ -235,7 +236,7 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 		return nil, false, err
 	}
 	ok = sure
-	var ops []slave.Op
+	var ops []placed
 	seen := map[string]bool{}
 	for _, g := range groups {
 		// Without a name, what the slave has under those that it knows is stale, and goes with its directory.
@@ -264,11 +265,18 @@ func (w *crawl) stillNames(g *slave.Group) (out []string) {
 	return out
 }
 
+// placed is an operation on a name, and the directory that has this name on the master. A path alone would not do: if
+// directories swapped places since the slave got them, it leads to another one there.
+type placed struct {
+	op  slave.Op
+	dir xtime.GFID
+}
+
 // settleOps are the links that make the names of an inode one on the slave, and one of the names if its content is to be
 // compared. sure tells that there are no others in the volume.
-func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale string, ops []slave.Op) {
+func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale string, ops []placed) {
 	for _, p := range paths {
-		e, err := w.entryAt(p)
+		e, dir, err := w.entryIn(p)
 		if err != nil || e.Record.GFID != g.GFID {
 			continue // gone meanwhile
 		}
@@ -279,7 +287,7 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 		if g.Short && sure {
 			op.Links, op.Settled = uint32(len(paths)), true
 		}
-		ops = append(ops, op)
+		ops = append(ops, placed{op, dir})
 		if !g.Short && stale == "" {
 			break // all is there, and the names are one: this only says so
 		}
@@ -418,17 +426,19 @@ func (s *nameScan) dir(path string) error {
 	return err
 }
 
-// join applies links to names that exist on the master. A name whose directory the slave lacks is one that moved while
-// the crawl passed: the next crawl comes to it. What cannot be linked otherwise is a failure of that name.
-func (w *crawl) join(ops []slave.Op) (joined bool, err error) {
-	if len(ops) == 0 {
-		return true, nil
+// join applies links to names that exist on the master. A name whose directory the slave lacks, or has elsewhere, is one
+// that moved while the crawl passed: the next crawl comes to it. What cannot be linked otherwise is a failure of that name.
+// Nothing else may be on its way to the slave.
+func (w *crawl) join(all []placed) (joined bool, err error) {
+	ops, dirs, err := w.inPlace(all)
+	if err != nil || len(ops) == 0 {
+		return len(all) == 0, err
 	}
-	results, err := w.applyNow(append(ops, w.finishAgain(ops)...))
+	results, err := w.applyNow(append(ops, w.finishAgain(dirs)...))
 	if err != nil {
 		return false, err
 	}
-	joined = true
+	joined = len(ops) == len(all)
 	for i, r := range results[:len(ops)] {
 		w.noteParked(r)
 		switch {
@@ -444,18 +454,43 @@ func (w *crawl) join(ops []slave.Op) (joined bool, err error) {
 	return joined, nil
 }
 
-// finishAgain gives the directories that ops touch their times back: most of them are finished already. What fails here
-// is found by the next crawl of the directory, which its link then marks.
-func (w *crawl) finishAgain(ops []slave.Op) []slave.Op {
-	var out []slave.Op
-	done := map[string]bool{}
-	for i := range ops {
-		dir, _ := beneath.Split(ops[i].Path)
-		if done[dir] || dir == "" {
-			continue // the root is yet to be finished
+// inPlace are the operations whose directory the slave has under the same path, and these directories.
+func (w *crawl) inPlace(all []placed) (ops []slave.Op, dirs map[string]xtime.GFID, err error) {
+	dirs = map[string]xtime.GFID{}
+	var queries []slave.Query
+	for i := range all {
+		dir, _ := beneath.Split(all[i].op.Path)
+		if _, asked := dirs[dir]; !asked && dir != "" {
+			dirs[dir] = xtime.GFID{}
+			queries = append(queries, slave.Query{Path: dir, ByName: true})
 		}
-		done[dir] = true
-		if op, err := w.finishOf(dir); err == nil {
+	}
+	for chunk := range slices.Chunk(queries, surveyDirs) {
+		states, err := w.c.opts.Tree.Survey(w.ctx, chunk)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i := range states {
+			if dirs[chunk[i].Path] = states[i].Record.GFID; states[i].Err != nil {
+				delete(dirs, chunk[i].Path)
+			}
+		}
+	}
+	for i := range all {
+		dir, _ := beneath.Split(all[i].op.Path)
+		if has, there := dirs[dir]; dir == "" || there && has == all[i].dir {
+			ops = append(ops, all[i].op)
+		}
+	}
+	return ops, dirs, nil
+}
+
+// finishAgain gives the directories that were touched their times back: most of them are finished already. What fails here
+// is found by the next crawl of the directory, which its link then marks.
+func (w *crawl) finishAgain(dirs map[string]xtime.GFID) []slave.Op {
+	var out []slave.Op
+	for dir, has := range dirs {
+		if op, err := w.finishOf(dir); err == nil && op.Record.GFID == has {
 			out = append(out, op)
 		}
 	}
@@ -489,4 +524,19 @@ func (w *crawl) entryAt(path string) (plan.Entry, error) {
 	}
 	defer d.Close()
 	return w.m.entry(d, name)
+}
+
+// entryIn is entryAt, with the directory that the entry is in.
+func (w *crawl) entryIn(path string) (e plan.Entry, dir xtime.GFID, err error) {
+	parent, name := beneath.Split(path)
+	d, err := w.m.root.OpenPath(parent)
+	if err != nil {
+		return e, dir, err
+	}
+	defer d.Close()
+	if dir, err = d.GFID(""); err != nil {
+		return e, dir, err
+	}
+	e, err = w.m.entry(d, name)
+	return e, dir, err
 }
