@@ -138,7 +138,7 @@ func (c *Crawler) Pass(ctx context.Context) (Outcome, error) {
 	return Outcome{Stime: w.stime, Hinted: w.root.told != nil, Reached: w.reached, Waiting: w.waiting}, nil
 }
 
-// Clean deletes what was parked more than keep ago. The slave must be in step.
+// Clean deletes what was parked more than keep ago. The slave must have everything that the master had then.
 func (c *Crawler) Clean(ctx context.Context, keep time.Duration) error {
 	if c.parked.Load() == 0 {
 		return nil

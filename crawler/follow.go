@@ -53,6 +53,8 @@ const (
 	troublePause  = time.Second
 	listFailures  = 100
 	cleanEvery    = time.Minute
+	cleanBusy     = 5 * time.Second // the least between two looks at what is parked while changes keep coming
+	parkedFor     = 2 * time.Second // more than the seconds of the slave's clock may hide
 	restFirst     = 20 * time.Millisecond
 	restLongest   = 10 * time.Second
 	hintComes     = 60 * time.Millisecond // how long a mark may wait for its hint
@@ -73,6 +75,7 @@ type follower struct {
 
 	undone  time.Duration // the last rest
 	cleaned time.Time     // when parked entries were last looked at
+	swept   time.Time     // up to when what was parked has been deleted while the session was busy
 
 	mu   sync.Mutex // guards what the reporting goroutine reads
 	prog Progress
@@ -223,7 +226,8 @@ func (f *follower) step(ctx context.Context) error {
 	if !out.Hinted && !out.Waiting {
 		f.claim = claim{s.Xtime, hb}
 	}
-	return f.passed(s.Xtime, out)
+	f.passed(s.Xtime, out)
+	return f.cleanWhileBusy(ctx)
 }
 
 // idle is all there is to do while nothing is due. Where the slave has everything but files that wait, it is as good as in
@@ -241,7 +245,7 @@ func (f *follower) idle(ctx context.Context, x xtime.Time, now, hb time.Time) er
 }
 
 // passed notes how a crawl ended that began when the root's xtime was seen.
-func (f *follower) passed(seen xtime.Time, out Outcome) error {
+func (f *follower) passed(seen xtime.Time, out Outcome) {
 	f.rest(seen, out)
 	f.tried = seen
 	if out.Hinted {
@@ -256,7 +260,6 @@ func (f *follower) passed(seen xtime.Time, out Outcome) error {
 		full = fmt.Errorf("the slave takes nothing more: %w; make room there, replication then goes on by itself", err)
 	}
 	f.tell(full)
-	return nil
 }
 
 // stamped notes what the slave has after a crawl without failures.
@@ -317,6 +320,19 @@ func (f *follower) clean(ctx context.Context) error {
 	}
 	f.cleaned = time.Now()
 	return f.c.Clean(ctx, f.o.KeepDeleted)
+}
+
+// cleanWhileBusy deletes what was parked before the time up to which the slave has everything: the new place of all that
+// moved until then has been come to. Where changes keep coming the slave is never in step, and would keep what was removed
+// for ever.
+func (f *follower) cleanWhileBusy(ctx context.Context) error {
+	synced, now := f.progress().LastSynced, time.Now()
+	every := max(cleanBusy, min(f.o.KeepDeleted, cleanEvery))
+	if f.c.parked.Load() == 0 || !synced.After(f.swept) || now.Before(f.cleaned.Add(every)) {
+		return nil
+	}
+	f.cleaned, f.swept = now, synced
+	return f.c.Clean(ctx, max(f.o.KeepDeleted, now.Sub(synced)+parkedFor))
 }
 
 func (f *follower) progress() Progress {

@@ -88,6 +88,45 @@ func TestSoak(t *testing.T) {
 	}
 }
 
+// TestParkedGoesUnderLoad: changes that keep coming do not let the slave be in step, and what is removed meanwhile must not
+// stay there for ever.
+func TestParkedGoesUnderLoad(t *testing.T) {
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: 1 << 30}))
+	s := newSession(t, master, slave)
+	s.must(s.start("--max-delete", "100"))
+	s.waitSynced()
+	m, err := mutate.New(master, uint64(number(t, "GEOREP_SEED", 1)), mutate.Options{Weights: map[string]int{
+		"create": 30, "mkdir": 3, "write": 5, "append": 10, "save": 10, "unlink": 20, "rename": 10, "move": 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parked := func() (names []string) {
+		list, _ := os.ReadDir(filepath.Join(slave, ".georep", "parked"))
+		for _, e := range list {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	var first []string // what lies there early on
+	for deadline := time.Now().Add(patience); ; {
+		if err := m.Run(t.Context(), 50, 0); err != nil {
+			t.Fatalf("%v\n%s", err, m)
+		}
+		now := parked()
+		pause(t, time.Millisecond)
+		if len(first) == 0 && len(now) >= 20 {
+			first = now
+		}
+		if len(first) > 0 && !slices.ContainsFunc(first, func(name string) bool { return slices.Contains(now, name) }) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d are parked, of %d that were early on some still: %+v", len(now), len(first), s.status())
+		}
+	}
+	s.converge(m)
+}
+
 // soak runs the load, and looks at the processes a hundred times.
 func (s *session) soak(m *mutate.Mutator, duration time.Duration) (samples []sample) {
 	s.t.Helper()
