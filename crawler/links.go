@@ -359,7 +359,7 @@ func (w *crawl) findNames(wanted map[uint64]xtime.GFID, names map[xtime.GFID][]s
 	for g, paths := range second.names {
 		names[g] = paths
 	}
-	return first.met == second.met, nil
+	return first.met == second.met && !second.torn, nil
 }
 
 // allNamed tells whether as many names were found of each inode as its link count says.
@@ -387,6 +387,7 @@ type nameScan struct {
 	wanted map[uint64]xtime.GFID
 	names  map[xtime.GFID][]string
 	met    uint64 // a sum over all directories, by path and inode, in whatever order
+	torn   bool   // a directory was not read to its end: it went meanwhile, or reading it failed
 }
 
 func (s *nameScan) dir(path string) error {
@@ -418,12 +419,16 @@ func (s *nameScan) dir(path string) error {
 	if s.c.scanned != nil {
 		s.c.scanned(path)
 	}
+	if s.ctx.Err() != nil {
+		return s.ctx.Err()
+	}
+	s.torn = s.torn || err != nil
 	for _, name := range dirs {
-		if err == nil {
-			err = s.dir(join(path, name))
+		if err := s.dir(join(path, name)); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // join applies links to names that exist on the master. A name whose directory the slave lacks, or has elsewhere, is one

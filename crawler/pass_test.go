@@ -645,6 +645,38 @@ func TestDirectoryMovesPastTheSearchForNames(t *testing.T) {
 	w.inStep()
 }
 
+// TestDirectoryGoesInTheSearchForNames: of an inode that got a further name the names are searched, and a directory is removed
+// when it has been opened for that and not been read. That is no end of the session.
+func TestDirectoryGoesInTheSearchForNames(t *testing.T) {
+	w := newWorld(t)
+	w.write("one", "content")
+	w.write("a/f", "x")
+	w.write("b/f", "x")
+	w.mark("")
+	w.inStep()
+	w.forgetPlaces()
+	searching, gone := false, false
+	w.crawler.OnScan(func(string) { searching = true })
+	w.root.Hook(func(op, _ string) error {
+		if op == "list" && searching && !gone {
+			gone = true
+			w.ok(os.RemoveAll(w.at("a")))
+			w.ok(os.RemoveAll(w.at("b")))
+		}
+		return nil
+	})
+	w.ok(os.Link(w.at("one"), w.at("two")))
+	w.ok(os.Link(w.at("one"), w.at("a/three")))
+	w.mark("two")
+	w.pass()
+	w.root.Hook(nil)
+	if !gone {
+		t.Fatal("nothing was searched")
+	}
+	w.mark("a", "b")
+	w.inStep()
+}
+
 // unsorted lists a directory in the file system's order.
 func unsorted(t *testing.T, dir string) []string {
 	t.Helper()
