@@ -156,8 +156,7 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *str
 			c.retry.add(fanotify.Place{Dir: dir, Name: name})
 		}
 		for _, k := range inodes {
-			if now, err := d.Key(name); err == nil && now == k {
-				c.meet(s, d, fanotify.Place{Dir: dir, Name: name}, k)
+			if c.meet(s, d, fanotify.Place{Dir: dir, Name: name}, k) {
 				continue
 			}
 			switch c.stampInode(d, name, k, t) {

@@ -65,15 +65,23 @@ func (y *young) take(p fanotify.Place) beneath.HandleKey {
 	return k
 }
 
-// meet notes that an inode lies under a name of the batch, which is young where a link made it.
-func (c *core) meet(s *strays, d *beneath.Dir, p fanotify.Place, k beneath.HandleKey) {
-	s.met[k] = struct{}{}
-	if _, made := s.made[p]; !made {
-		return
+// meet tells whether an inode lies under a name of the batch, which is young where a link made it. The name may go at any
+// moment. So the links are counted before the inode is met: it is young, or was not met.
+func (c *core) meet(s *strays, d *beneath.Dir, p fanotify.Place, k beneath.HandleKey) bool {
+	_, made := s.made[p]
+	linked := false
+	if made {
+		st, err := d.Stat(p.Name)
+		linked = err != nil || st.Nlink > 1
 	}
-	if st, err := d.Stat(p.Name); err == nil && st.Nlink > 1 {
+	if now, err := d.Key(p.Name); err != nil || now != k {
+		return false
+	}
+	s.met[k] = struct{}{}
+	if linked {
 		c.young.add(p, k)
 	}
+	return true
 }
 
 // lead has the directories marked that lead to the strays of a batch. It is called with mu held, before they are.

@@ -2,7 +2,9 @@ package marker
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,4 +69,41 @@ func TestStrayThatIsGone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestStrayAtAnyMoment: the further name goes just before the n-th call that the mark of a change makes with it.
+func TestStrayAtAnyMoment(t *testing.T) {
+	top := fstest.Mount(t, fstest.Ext4, fstest.Options{})
+	for n := int64(0); ; n++ {
+		v := newVolIn(t, top)
+		var armed atomic.Bool
+		var calls atomic.Int64
+		v.o.hook = func(_, name string) error {
+			if !armed.Load() || name != "g" || calls.Add(1) != n+1 {
+				return nil
+			}
+			return exec.Command("rm", v.o.Root+"/b/g").Run()
+		}
+		v.sh("mkdir a b; echo x > a/f")
+		v.start()
+		v.quiet()
+		before := v.all()
+		v.m.core.mu.Lock() // so that the mark begins when all is done
+		v.sh("ln a/f b/g; echo y > b/g")
+		armed.Store(true)
+		v.m.core.mu.Unlock()
+		v.settle()
+		v.halt()
+		if calls.Load() <= n {
+			if n < 3 {
+				t.Errorf("only %d calls", n)
+			}
+			return
+		}
+		for _, path := range []string{"", "a", "a/f"} {
+			if x := v.xtime(path); x <= before[path] {
+				t.Errorf("the name went at call %d: %q has %v still", n, path, x)
+			}
+		}
+	}
 }
