@@ -89,6 +89,19 @@ func (b *beats) since(m moment) (from time.Time, ok bool) {
 	return from, true
 }
 
+// tremble is by how much the offsets of two moments may differ though nobody set the clock.
+const tremble = time.Millisecond
+
+// setBack takes the heartbeat for what it is on a clock that was set back since. As it was written, it would lie in the
+// future, or nearer to now than it is, and claim what nobody has marked.
+func (h *heartbeat) setBack(bootID string, m moment) {
+	step := time.Duration(m.offset - h.BootOffset)
+	if h.BootID != bootID || step > -tremble || h.Time.IsZero() {
+		return
+	}
+	h.Time, h.BootOffset = h.Time.Add(step), m.offset
+}
+
 // drained says that everything that happened before m is marked, with xtimes up to x, unless it was lost.
 func (b *beats) drained(m moment, x xtime.Time) {
 	b.mu.Lock()
@@ -128,9 +141,11 @@ func (b *beats) scanned(losses int, t time.Time, entries int64) {
 	b.found, b.now.SlowScan, b.now.Entries = max(b.found, losses), t, entries
 }
 
+// get gives the heartbeat by the clock as it is set now.
 func (b *beats) get() heartbeat {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.now.setBack(b.bootID, now())
 	return b.now
 }
 
@@ -159,10 +174,21 @@ type moment struct {
 }
 
 func now() moment {
-	wall := time.Now().Round(0)
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return moment{wall: wall}
+	var m moment
+	// On a busy machine this may be interrupted between two looks at clocks, and the offset be wrong by that.
+	for range 10 {
+		before, wall, after := sinceStart(), time.Now().Round(0), sinceStart()
+		if m = (moment{wall, wall.UnixNano() - before}); after-before < int64(tremble)/2 {
+			break
+		}
 	}
-	return moment{wall, wall.UnixNano() - ts.Nano()}
+	return m
+}
+
+// sinceStart is the time since the machine started, in ns.
+func sinceStart() int64 {
+	var ts unix.Timespec
+	// It cannot fail: the clock exists, and so does ts.
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return ts.Nano()
 }

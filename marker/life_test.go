@@ -246,6 +246,50 @@ func TestSteppedClock(t *testing.T) {
 	}
 }
 
+// TestHeartbeatOfAClockThatWasSetBack: neither what an earlier marker wrote nor what this one has loaded is taken for a
+// mark of what has happened since.
+func TestHeartbeatOfAClockThatWasSetBack(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	v.sh("touch f")
+	v.start().quiet()
+	v.halt()
+	was := time.Time{}
+	v.editHeartbeat(func(h *heartbeat) {
+		was = h.Time
+		h.Time, h.BootOffset = h.Time.Add(time.Hour), h.BootOffset+int64(time.Hour)
+	})
+	old, err := ReadStatus(v.o.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.Heartbeat = old.Heartbeat.Add(time.Hour)
+	if err := writeStatus(files{}, v.o.Dir, &old); err != nil {
+		t.Fatal(err)
+	}
+	m, err := open(t.Context(), v.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	if at := m.beats.get().Time; at.Sub(was).Abs() > time.Minute/2 {
+		t.Errorf("the heartbeat of %v became that of %v", was, at)
+	}
+	v.sh("echo x > f")
+	waited := func(what string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*waitPoll)
+		defer cancel()
+		if err := WaitMark(ctx, v.o.Dir, time.Now()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: nothing was marked since, but WaitMark says %v", what, err)
+		}
+	}
+	waited("the status of the marker before")
+	if err := m.writeStatus(); err != nil {
+		t.Fatal(err)
+	}
+	waited("its own")
+}
+
 func (v *vol) editHeartbeat(edit func(*heartbeat)) {
 	v.t.Helper()
 	path := filepath.Join(v.o.Dir, heartbeatFile)

@@ -64,12 +64,13 @@ func Alive(dir string) bool {
 const waitPoll = 50 * time.Millisecond
 
 // WaitMark waits until the volume's living marker says that everything that happened before t is marked. ErrNotRunning,
-// wrapped, means that there is none any more; its Reason is then in the status.
+// wrapped, means that there is none any more; its Reason is then in the status. A heartbeat in the future is from before
+// the clock was set back, and proves nothing.
 func WaitMark(ctx context.Context, dir string, t time.Time) error {
 	for {
 		s, err := ReadStatus(dir)
 		switch {
-		case err == nil && s.Heartbeat.After(t):
+		case err == nil && s.Heartbeat.After(t) && !s.Heartbeat.After(time.Now()):
 			return nil
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return err
