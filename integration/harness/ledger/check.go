@@ -165,7 +165,7 @@ func (c *check) entry(dir *node, name string, e os.DirEntry, path string, claim 
 	}
 	if !e.IsDir() {
 		if claim >= 0 {
-			return c.file(path, want, since, claim)
+			return c.file(dir, path, want, since, claim)
 		}
 		return nil
 	}
@@ -196,8 +196,8 @@ func (c *check) since(dir int, name string, claim int) (ids []int) {
 	return ids
 }
 
-// file checks that the file at path is want, or one that has had the name since, and its version not too old.
-func (c *check) file(path string, want int, since []int, claim int) error {
+// file checks that the file at path, in dir, is want, or one that has had the name since, and its version not too old.
+func (c *check) file(dir *node, path string, want int, since []int, claim int) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -217,13 +217,7 @@ func (c *check) file(path string, want int, since []int, claim int) error {
 	if len(since) > 0 {
 		return nil // it may have come from elsewhere
 	}
-	if c.nodes[id].linked {
-		// What was changed through a name elsewhere is marked there, and up to the root from there.
-		if claim = c.whole; claim < 0 || c.notes[claim].states[id] == (state{}) {
-			return nil
-		}
-	}
-	least := c.notes[claim].states[id]
+	least := c.least(dir, id, claim)
 	if version < least.version {
 		c.wrong(path, claim, "has version %d of file %d, want %d; several names: %v", version, id, least.version, c.nodes[id].linked)
 	}
@@ -233,6 +227,20 @@ func (c *check) file(path string, want int, since []int, claim int) error {
 		c.wrong(path, claim, "has attribute %d of file %d, want %d", attr, id, least.attr)
 	}
 	return nil
+}
+
+// least is the state of a file that a name of it in dir must have at least.
+func (c *check) least(dir *node, id, claim int) state {
+	if !c.nodes[id].linked {
+		return c.notes[claim].states[id]
+	}
+	// What was changed through a name elsewhere is marked there, and up to the root from there.
+	here := c.notes[claim].through[id][dir.id]
+	if c.whole < 0 {
+		return here
+	}
+	all := c.notes[c.whole].states[id]
+	return state{max(here.version, all.version), max(here.attr, all.attr)}
 }
 
 // changed tells whether the content of a file was written after a state, or the file made.

@@ -37,6 +37,7 @@ type node struct {
 	attr    int  // value of its attribute
 	linked  bool // has, or had, several names
 	names   map[string]int
+	through map[int]state // of a file: what it was at the last change through a name in that directory
 }
 
 // change says that a name of a directory began to lead to another node, or to none.
@@ -53,6 +54,8 @@ type note struct {
 	logged int        // length of the log at that moment
 	names  map[int]map[string]int
 	states map[int]state
+	// through has, of the files with several names, what they were at the last change through a name in a directory.
+	through map[int]map[int]state
 }
 
 type state struct{ version, attr int }
@@ -76,6 +79,8 @@ func (l *Ledger) node(dir bool) *node {
 	n := &node{id: l.last, dir: dir}
 	if dir {
 		n.names = map[string]int{}
+	} else {
+		n.through = map[int]state{}
 	}
 	l.nodes[n.id] = n
 	return n
@@ -102,6 +107,9 @@ func (l *Ledger) set(dir *node, name string, id int) {
 	l.log = append(l.log, change{dir.id, name, id})
 }
 
+// touched books that a file changed, or came, through a name in a directory: to there the marks lead.
+func (n *node) touched(dir *node) { n.through[dir.id] = state{n.version, n.attr} }
+
 func (l *Ledger) path(dir *node) string {
 	if dir.id == topNode {
 		return l.root
@@ -119,11 +127,16 @@ func (l *Ledger) path(dir *node) string {
 func (l *Ledger) Note() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := note{at: time.Now(), logged: len(l.log), names: map[int]map[string]int{}, states: map[int]state{}}
+	n := note{at: time.Now(), logged: len(l.log), names: map[int]map[string]int{}, states: map[int]state{},
+		through: map[int]map[int]state{}}
 	l.walk(topNode, func(dir *node) {
 		n.names[dir.id] = maps.Clone(dir.names)
 		for _, id := range dir.names {
-			n.states[id] = state{l.nodes[id].version, l.nodes[id].attr}
+			file := l.nodes[id]
+			n.states[id] = state{file.version, file.attr}
+			if file.linked && n.through[id] == nil {
+				n.through[id] = maps.Clone(file.through)
+			}
 		}
 	})
 	l.notes = append(l.notes, n)
@@ -219,6 +232,7 @@ func (l *Ledger) save(dir *node) error {
 		return err
 	}
 	l.set(dir, "saving", n.id)
+	n.touched(dir)
 	if err := os.Rename(filepath.Join(path, "saving"), filepath.Join(path, name)); err != nil {
 		return err
 	}
@@ -234,6 +248,7 @@ func (l *Ledger) rewrite(dir *node) error {
 		return nil
 	}
 	n.version++
+	n.touched(dir)
 	return os.WriteFile(filepath.Join(l.path(dir), name), content(n.id, n.version), 0o644)
 }
 
@@ -243,6 +258,7 @@ func (l *Ledger) setAttr(dir *node) error {
 		return nil
 	}
 	n.attr++
+	n.touched(dir)
 	return unix.Setxattr(filepath.Join(l.path(dir), name), attribute, fmt.Append(nil, n.attr), 0)
 }
 
@@ -256,6 +272,7 @@ func (l *Ledger) rename(dir, to *node) error {
 		return err
 	}
 	l.set(to, name, n.id)
+	n.touched(to)
 	l.set(dir, from, 0)
 	return nil
 }
@@ -271,6 +288,7 @@ func (l *Ledger) link(dir, to *node) error {
 	}
 	n.linked = true
 	l.set(to, name, n.id)
+	n.touched(to)
 	return nil
 }
 
