@@ -75,6 +75,10 @@ func (t *Tree) recordedNamespace(o Options) (xtime.Namespace, error) {
 		slave.ErrUnfit)
 }
 
+// Hook has fn asked before each system call on the tree from now on; what fn returns, an errno, that call fails with. It
+// is for tests, and is called before anything else is.
+func (a *Aside) Hook(fn func(op, name string) error) { a.t.dir.Hook(fn) }
+
 // Info tells what was found when the slave was opened. What is parked is not counted.
 func (a *Aside) Info() slave.Info { return a.t.Info() }
 
