@@ -64,9 +64,10 @@ SOAK = 1h
 soak-hour:
 	GEOREP_SOAK=$(SOAK) go test -count=1 -timeout 180m -v -run 'TestSoak$$' ./integration
 
-# Every fault of a network in every phase of a session, among them those that only the keep-alive notices.
+# Every fault of a network in every phase of a session, among them those that only the keep-alive notices; and processes of
+# the slave's host that stand still for a minute.
 network-faults:
-	GEOREP_NETWORK_FAULTS=1 go test -count=1 -timeout 60m -v -run TestNetworkFaults ./integration
+	GEOREP_NETWORK_FAULTS=1 go test -count=1 -timeout 60m -v -run 'TestNetworkFaults|TestSilentServer' ./integration
 
 # Each system call of the marker fails, with each errno; the line is cut at every byte, or, where much is sent, near it.
 fail-the-nth:
