@@ -16,6 +16,8 @@ import (
 )
 
 const (
+	// controlPoll is how often the pid file and the status file are looked at. There is nothing to wait on: the
+	// monitor is no child of whoever stops it or waits for it.
 	controlPoll = 20 * time.Millisecond
 	// stopPatience is more than a monitor needs for a worker that ignores SIGTERM and a marker that takes its time.
 	stopPatience = 40 * time.Second
@@ -42,6 +44,7 @@ func Spawn(ctx context.Context, cmd *exec.Cmd, files volume.Files) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the monitor: %w", err)
 	}
+	// A child that has ended stays a zombie until Wait4 below, so the number is its own as long as it is looked for.
 	child := cmd.Process.Pid
 	defer cmd.Process.Release()
 	return poll(ctx, func() (bool, error) {
@@ -168,6 +171,7 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 	}
 }
 
+// orElse is s, or other where s is empty.
 func orElse(s, other string) string {
 	if s == "" {
 		return other

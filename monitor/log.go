@@ -16,9 +16,12 @@ import (
 
 // A session's log: 10 MB and three older ones.
 const (
+	// logMegabytes is the size at which the log is put aside and a new one begun.
 	logMegabytes = 10
-	logBackups   = 3
-	maxLogLine   = 64 << 10
+	// logBackups is how many of those are kept.
+	logBackups = 3
+	// maxLogLine bounds the memory that one line of a worker takes, in bytes. A longer one is logged in parts.
+	maxLogLine = 64 << 10
 )
 
 // newLog opens the rotated log. Lines also go to console where that is not nil.
@@ -26,7 +29,8 @@ func newLog(path string, console io.Writer) (io.Writer, io.Closer) {
 	return newLogOf(path, console, logMegabytes)
 }
 
-// newLogOf is newLog with the size at which a file is put aside.
+// newLogOf is newLog with the size at which a file is put aside. Nothing is opened before the first line. The closer
+// ends the log file alone; the console stays the caller's.
 func newLogOf(path string, console io.Writer, megabytes int) (io.Writer, io.Closer) {
 	file := &lumberjack.Logger{Filename: path, MaxSize: megabytes, MaxBackups: logBackups}
 	if console == nil {
@@ -37,6 +41,7 @@ func newLogOf(path string, console io.Writer, megabytes int) (io.Writer, io.Clos
 
 // tee writes whole lines to both; a console that is gone does not stop the log.
 type tee struct {
+	// mu keeps lines whole: the loop, the keeper and the reader of the worker's stderr all log.
 	mu      sync.Mutex
 	file    io.Writer
 	console io.Writer
@@ -81,6 +86,7 @@ func (s *stderrLog) line(text string) {
 	}
 	if json.Unmarshal([]byte(text), &l) != nil {
 		s.log.Error().Str("from", "worker").Msg(text)
+		// What follows the first line of a panic are goroutines and addresses, which explain nothing to an operator.
 		if !strings.HasPrefix(s.last, "panic: ") && !strings.HasPrefix(s.last, "fatal error: ") {
 			s.last = text
 		}

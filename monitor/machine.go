@@ -22,15 +22,22 @@ func defaultPace() pace {
 type event any
 
 type (
-	begin       struct{ paused bool }
-	spawned     struct{ pid int }
+	// begin is the first event: the loop runs.
+	begin struct{ paused bool }
+	// spawned follows the action spawn; the process is there, and has said nothing yet.
+	spawned struct{ pid int }
+	// spawnFailed follows it where no process came to be.
 	spawnFailed struct{ err error }
-	reported    struct{ report.Report }
-	exited      struct{ why string } // the worker and its process group are gone
-	wake        struct{}             // the time that machine.next named has come
-	stop        struct{}
-	marker      struct{ trouble string } // "" when the marker runs
-	reload      struct {
+	// reported is a line of the worker that could be read.
+	reported struct{ report.Report }
+	exited   struct{ why string } // the worker and its process group are gone
+	wake     struct{}             // the time that machine.next named has come
+	// stop is the operator's or the system's word: end the worker and come to an end.
+	stop struct{}
+	// marker is the keeper's news, told only when it changes.
+	marker struct{ trouble string } // "" when the marker runs
+	// reload is the session as it was read again after SIGUSR1.
+	reload struct {
 		paused   bool
 		retryMax time.Duration
 		restart  bool // the configuration changed: the worker must read it again
@@ -65,10 +72,13 @@ const (
 
 // machine decides. It has no clock, does no I/O and is used by one goroutine.
 type machine struct {
-	pace     pace
+	// pace and random never change.
+	pace pace
+	// retryMax is the session's retry-max: the longest pause between two tries. A reload may change it.
 	retryMax time.Duration
 	random   func() float64
 
+	// What the worker process does, and what was asked for.
 	phase    phase
 	paused   bool
 	stopping bool
@@ -80,6 +90,7 @@ type machine struct {
 	killAt   time.Time // when ending
 	tries    int       // that went wrong in a row
 
+	// What the status that is shown follows from (settle.go).
 	fault  *report.Fault // why it is not replicating, until a worker is ready
 	fresh  bool          // fault is from this worker
 	marker string        // trouble of the marker
@@ -87,6 +98,7 @@ type machine struct {
 	pulse  pulse         // how fast it goes
 	lagAt  time.Time     // when st.LagSeconds was true
 
+	// What is written to the status file, and whether that is due.
 	st    status.Status
 	dirty bool // st has news
 }

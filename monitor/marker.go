@@ -19,19 +19,24 @@ import (
 )
 
 const (
-	markerCheck  = time.Second      // how often the marker's lock is looked at
-	markerFast   = 5 * time.Second  // a marker that ends sooner died at once
-	markerSlow   = 30 * time.Second // a marker that has no lock by then does not come up
-	markerEnd    = 10 * time.Second // a marker that nobody needs has so long to end
-	markerKill   = 5 * time.Second  // and so long more after SIGTERM
+	markerCheck = time.Second      // how often the marker's lock is looked at
+	markerFast  = 5 * time.Second  // a marker that ends sooner died at once
+	markerSlow  = 30 * time.Second // a marker that has no lock by then does not come up
+	markerEnd   = 10 * time.Second // a marker that nobody needs has so long to end
+	markerKill  = 5 * time.Second  // and so long more after SIGTERM
+	// releaseCheck is how often release looks whether the marker is gone.
 	releaseCheck = 50 * time.Millisecond
-	stderrTail   = 4 << 10
+	// stderrTail is how much of a log's end is read to find the last line, in bytes.
+	stderrTail = 4 << 10
 )
 
-// keeper sees to it that the volume's marker process runs. The marker is shared: whoever finds the lock free starts one,
-// and of two that were started at the same moment the one without the lock ends by itself. For one goroutine.
+// keeper sees to it that the volume's marker process runs. The marker is shared: whoever finds the lock free starts
+// one, and of two that were started at the same moment the one without the lock ends by itself. For one goroutine. It
+// goes by the two locks of volume.Runtime alone: MarkerLock is held by the marker that runs, UsersLock is held shared
+// by every session that needs one.
 type keeper struct {
-	files    volume.Runtime
+	files volume.Runtime
+	// command makes the marker's command line; retryMax bounds the pause after a marker that died at once.
 	command  func() *exec.Cmd
 	retryMax time.Duration
 	random   func() float64
@@ -66,6 +71,8 @@ func (k *keeper) run(ctx context.Context, emit func(event)) {
 
 // step looks once and starts a marker where none runs and none is coming up.
 func (k *keeper) step(now time.Time) {
+	// Before the lock is looked at: in the other order the end of a marker in between would go unnoted, for its lock was
+	// still held.
 	died, how := k.reap()
 	held, err := volume.Locked(k.files.MarkerLock, volume.Shared)
 	switch {

@@ -28,6 +28,8 @@ const (
 
 // Config says what to supervise.
 type Config struct {
+	// Store is the registry. The session is read from it when Run begins and at each reload; nothing is written to
+	// it.
 	Store  *volume.Store
 	Master string // the volume's name
 	Slave  volume.Slave
@@ -53,6 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 	signal.Notify(again, reloadSignal)
 	defer signal.Stop(again)
 
+	// The pid file comes first of all: who has it may write the status file and the log.
 	files := cfg.Store.Files(cfg.Master, cfg.Slave)
 	pid, err := status.AcquirePid(files.Pid)
 	if err != nil {
@@ -70,17 +73,23 @@ func Run(ctx context.Context, cfg Config) error {
 
 // runner carries the machine's actions out. It lives as long as Run.
 type runner struct {
-	cfg     Config
-	files   volume.Files
+	cfg   Config
+	files volume.Files
+	// sink is the session's log and, where there is one, the console; log writes to it with this process's level.
 	sink    io.Writer
 	logFile io.Closer
 	log     zerolog.Logger
+	// The session as it was read last, to tell what a reload changes.
 	session volume.Session
+	// machine, worker, session and written belong to the loop's goroutine.
 	machine *machine
 	keeper  *keeper // nil without a marker
 	worker  *worker // nil without one
-	events  chan event
-	tasks   sync.WaitGroup // the worker's and the keeper's listeners
+	// events is what the tasks bring to the loop. It has no buffer: whoever hands an event over knows that it was
+	// taken.
+	events chan event
+	tasks  sync.WaitGroup // the worker's and the keeper's listeners
+	// written is when the status file was written last.
 	written time.Time
 }
 

@@ -9,15 +9,19 @@ import (
 
 // pulse counts what has been done over the last seconds.
 type pulse struct {
+	// Each counts what the session's workers have done since the monitor began: files, bytes of content, bytes on the
+	// wire.
 	files, content, wire status.Window
 }
 
+// add notes the counters as they are now.
 func (p *pulse) add(now time.Time, s status.Synced) {
 	p.files.Add(now, s.Files)
 	p.content.Add(now, s.BytesContent)
 	p.wire.Add(now, s.BytesWire)
 }
 
+// rates are per second, over the window's length.
 func (p *pulse) rates(now time.Time) status.Rates {
 	return status.Rates{Files: p.files.PerSecond(now), BytesContent: p.content.PerSecond(now),
 		BytesWire: p.wire.PerSecond(now)}

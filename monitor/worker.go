@@ -23,15 +23,20 @@ const (
 	drainPatience = 2 * time.Second
 )
 
-// worker is one worker process and the goroutines that listen to it. They end with the process.
+// worker is one worker process and the goroutines that listen to it. They end with the process. The goroutine that
+// listens reaps the process and closes the pipes; tell, term and kill may be called from another one until then and
+// do nothing after.
 type worker struct {
-	cmd     *exec.Cmd
+	cmd *exec.Cmd
+	// stdin takes commands, reports brings reports, and stderr has the worker's log and last words.
 	stdin   *os.File // our ends of the pipes
 	reports *os.File
 	stderr  *os.File
+	// log belongs to the reader of stderr until readers is done.
 	log     *stderrLog
 	readers errgroup.Group
 
+	// mu guards reaped, and is held while a signal is sent.
 	mu     sync.Mutex
 	reaped bool // the process number may be another's by now
 }
@@ -103,6 +108,7 @@ func (w *worker) wait() string {
 			break
 		}
 	}
+	// Whatever the worker started goes with it: nothing of an old worker may write to the slave beside a new one.
 	w.kill()
 	w.mu.Lock()
 	w.reaped = true
@@ -134,6 +140,7 @@ func (w *worker) tell(v report.Verb) {
 	report.WriteCommand(w.stdin, report.Command{Verb: v})
 }
 
+// close closes our ends of the pipes; what is not open yet is nil, which Close bears.
 func (w *worker) close() { closeAll([]*os.File{w.stdin, w.reports, w.stderr}) }
 
 func closeAll[C io.Closer](files []C) {

@@ -1,7 +1,11 @@
-// Package report is what a worker and its monitor say to each other over two pipes, one JSON object a line: reports from
-// the worker on descriptor 3, commands from the monitor on the worker's standard input. The end of the input means that
-// the monitor is gone and that the worker must end. A worker runs Writer.Run from its first moment on, before it connects:
-// one that is silent for a minute is taken for hung.
+// Package report is what a worker and its monitor say to each other over two pipes, one JSON object a line: reports
+// from the worker on descriptor 3, commands from the monitor on the worker's standard input. The end of the input
+// means that the monitor is gone and that the worker must end. A worker runs Writer.Run from its first moment on,
+// before it connects: one that is silent for a minute is taken for hung.
+//
+// Both ends are of one build as a rule, but a worker may outlive an update of the program: unknown fields and verbs
+// are passed over, and a line that makes no sense costs that line alone. writer.go is the worker's end of the
+// reports, decoder.go reads both directions.
 //
 // It owns the format and its bounds. It starts no process, decides nothing, and keeps no descriptor it did not get.
 package report
@@ -26,20 +30,27 @@ const (
 
 // Progress is how far a worker is.
 type Progress struct {
-	Crawl         status.Crawl     `json:"crawl_status,omitempty"`
-	Stime         uint64           `json:"stime,omitempty"` // an xtime.Time
-	LastSynced    status.Time      `json:"last_synced"`
-	LagSeconds    float64          `json:"lag_seconds"`
-	Pending       status.Pending   `json:"pending"`
-	Synced        status.Synced    `json:"synced"` // since this worker began
+	// Crawl is how the worker finds changes at the moment.
+	Crawl status.Crawl `json:"crawl_status,omitempty"`
+	// Stime is the slave root's stamp, and LastSynced the newest time of which the slave is known to have everything;
+	// they differ, since LastSynced goes on while nothing changes.
+	Stime      uint64      `json:"stime,omitempty"` // an xtime.Time
+	LastSynced status.Time `json:"last_synced"`
+	// LagSeconds is the age of the oldest change that the slave lacks, when the report was made; 0 in step.
+	LagSeconds float64        `json:"lag_seconds"`
+	Pending    status.Pending `json:"pending"`
+	Synced     status.Synced  `json:"synced"` // since this worker began
+	// Failures are the paths that are held back, Waiting the files that change faster than they are shipped.
 	Failures      []status.Failure `json:"failures,omitempty"`
 	FailuresTotal int              `json:"failures_total"` // Failures may list fewer
 	Waiting       []status.Waiting `json:"waiting,omitempty"`
 	WaitingTotal  int              `json:"waiting_total"` // Waiting may list fewer
-	Marker        string           `json:"marker,omitempty"`
-	Checkpoint    string           `json:"checkpoint,omitempty"`
-	ETASeconds    float64          `json:"eta_seconds,omitempty"` // of a first sync; 0: not known
-	NotKept       string           `json:"not_kept,omitempty"`    // what the slave's files cannot keep, as far as it was met
+	// Marker is where changes are learnt from: fanotify, inotify or scan. Checkpoint is the text that the status
+	// shows.
+	Marker     string  `json:"marker,omitempty"`
+	Checkpoint string  `json:"checkpoint,omitempty"`
+	ETASeconds float64 `json:"eta_seconds,omitempty"` // of a first sync; 0: not known
+	NotKept    string  `json:"not_kept,omitempty"`    // what the slave's files cannot keep, as far as it was met
 }
 
 // Fault is trouble that keeps the session from replicating.

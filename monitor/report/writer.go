@@ -15,6 +15,7 @@ import (
 )
 
 const (
+	// maxFailures bounds both lists of a report; the totals are counted beyond it.
 	maxFailures = status.MaxFailures
 	// progressEvery bounds how often progress is written.
 	progressEvery = 250 * time.Millisecond
@@ -25,9 +26,11 @@ const (
 // Writer is the worker's side. Its methods may be called from many goroutines; each line goes out whole. Progress never
 // blocks; the others block while the monitor does not read. After the first failed write all of them return its error.
 type Writer struct {
-	mu     sync.Mutex // held while a line is written
-	w      io.Writer
-	err    error
+	mu sync.Mutex // held while a line is written
+	w  io.Writer
+	// err is of the first write that failed, and guarded by mu.
+	err error
+	// heldMu guards held, and is never held while a line is written: that is why Progress does not block.
 	heldMu sync.Mutex
 	held   *Progress // the newest that is not written yet
 }
