@@ -21,6 +21,8 @@ func (e *env) agentCommand() *cli.Command {
 		}}
 }
 
+// agent serves one client and ends with it. Standard output belongs to the protocol; whatever is said to people goes
+// to standard error.
 func (e *env) agent(c *cli.Context) error {
 	if err := wants(c, 0, 0); err != nil {
 		return err
@@ -50,6 +52,7 @@ func (e *env) agent(c *cli.Context) error {
 
 // opener gives clients what they ask for and may have.
 type opener struct {
+	// The registry of this host, where the slave's volumes are.
 	store        *volume.Store
 	volume, path string // not "": this and nothing else
 	log          zerolog.Logger
@@ -64,6 +67,8 @@ func (o *opener) permits(h agent.Hello) error {
 	return nil
 }
 
+// open gives the client its tree: open for good, with the slave's lock, or aside, to look only. An error goes to the
+// client, which shows it to the operator there: it says what to do on the slave's host.
 func (o *opener) open(h agent.Hello) (slave.Tree, error) {
 	if err := o.permits(h); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ const defaultStateDir = "/var/lib/georep"
 
 // env is what every command prints to.
 type env struct {
+	// Standard output is for what was asked for, standard error for all else.
 	out, err io.Writer
 }
 
@@ -115,6 +116,7 @@ func levelOr(level, other string) zerolog.Level {
 	return l
 }
 
+// logWriter is standard error in the format that was asked for: JSON by itself where no terminal is.
 func (e *env) logWriter(format string) io.Writer {
 	if format == "json" || format == "" && !terminal(e.err) {
 		return status.JSONWriter{W: e.err}

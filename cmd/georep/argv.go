@@ -25,13 +25,16 @@ func reorder(app *cli.App, argv []string) ([]string, error) {
 
 // parser sorts the words of one command line.
 type parser struct {
+	// commands are narrowed with each word that names one; where none is left a word is an argument.
 	commands []*cli.Command // that the next word may name
 	global   []cli.Flag
 	leaf     *cli.Command // the command so far
 
+	// What the command line is put together from, in this order.
 	globals, path, locals, args []string
 }
 
+// parse sorts words one by one. Behind "--" all are commands or arguments, whatever they begin with.
 func (p *parser) parse(words []string) error {
 	for len(words) > 0 {
 		word := words[0]
@@ -108,6 +111,7 @@ func (p *parser) local(name string) cli.Flag {
 	return find(append(slices.Clone(p.leaf.Flags), cli.HelpFlag), name)
 }
 
+// find is the flag of that name or alias, or nil.
 func find(flags []cli.Flag, name string) cli.Flag {
 	i := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
 	if i < 0 {

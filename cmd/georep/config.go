@@ -17,6 +17,7 @@ func (e *env) configCommand() *cli.Command {
 		Flags:     []cli.Flag{jsonFlag(), &cli.StringFlag{Name: "reset", Usage: "give `KEY` its default again"}}}
 }
 
+// config shows one setting, all of them, sets one or resets one, by the number of arguments.
 func (e *env) config(c *cli.Context) error {
 	most := 4
 	if c.IsSet("reset") {
@@ -68,7 +69,7 @@ func (e *env) change(store *volume.Store, s volume.Session, change func(*volume.
 	return err
 }
 
-// setting is one row of the listing.
+// setting is one row of the listing. It is what --json shows of a key; the fields of ConfigKey stand beside these.
 type setting struct {
 	volume.ConfigKey
 	Value string `json:"value"`

@@ -6,6 +6,7 @@ import (
 	"georep/volume"
 )
 
+// resetSyncTime is the flag under its name in GlusterFS.
 const resetSyncTime = "reset-sync-time"
 
 func (e *env) deleteCommand() *cli.Command {
@@ -14,6 +15,7 @@ func (e *env) deleteCommand() *cli.Command {
 			Usage: "forget how far the slave is as well: the next session compares everything, and sends only what differs"}}}
 }
 
+// delete touches neither tree: the records on the slave stay, and a session that is created again goes on from them.
 func (e *env) delete(c *cli.Context) error {
 	t, err := parseTarget(c, 2)
 	if err != nil {

@@ -17,6 +17,7 @@ func (e *env) demoCommand() *cli.Command {
 		}}
 }
 
+// demo needs nothing registered and leaves nothing: the state directory is the demo's own.
 func (e *env) demo(c *cli.Context) error {
 	if err := wants(c, 0, 0); err != nil {
 		return err

@@ -1,6 +1,14 @@
-// Command georep replicates directory trees over SSH. This package is the command line alone: each file turns the flags
-// and arguments of one command into options and makes one call. It owns the exit codes and what is printed, and it is
-// the only place that ends the process. It decides nothing about replication.
+// Command georep replicates directory trees over SSH. This package is the command line alone: each file turns the
+// flags and arguments of one command into options and makes one call. It owns the exit codes and what is printed, and
+// it is the only place that ends the process. It decides nothing about replication.
+//
+// The way of a command line: main -> reorder (argv.go: flags may stand anywhere) -> the table of commands (app.go) ->
+// the Action of one command, in the file of its name -> an error, which exitCode turns into one line and a code.
+// session.go has what the commands on sessions share: the arguments MASTER and SLAVE, and a session that is
+// registered, and forgotten again when the command fails.
+//
+// The hidden commands are the processes of a running session, all of this one program: start runs monitor, monitor
+// runs worker and marker, and sshd on the slave's host runs agent.
 package main
 
 import (
@@ -19,9 +27,11 @@ import (
 
 // The exit codes.
 const (
-	exitDone        = 0
-	exitFailed      = 1
-	exitUsage       = 2
+	// Scripts and systemd units decide on these: they never change their meaning.
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+	// 128 + SIGINT, as shells have it; SIGTERM gives the same.
 	exitInterrupted = 130
 )
 
@@ -31,6 +41,7 @@ var errUsage = errors.New("wrong usage")
 // errTold ends a command that has already said what is wrong, where its monitor listens.
 var errTold = errors.New("told already")
 
+// The first SIGINT or SIGTERM ends the context, and every command returns soon after.
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	code := run(ctx, os.Args, os.Stdout, os.Stderr)
@@ -40,6 +51,8 @@ func main() {
 
 // run is the whole program but for the end of the process.
 func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
+	// urfave/cli prints and exits by itself where it is let: newApp takes both away from it, so that all errors come
+	// here.
 	app := newApp(&env{out: stdout, err: stderr})
 	args, err := reorder(app, argv)
 	if err == nil {
@@ -85,4 +98,5 @@ func asUsage(err error) error {
 	return &usageError{cause: err}
 }
 
+// usagef makes an error of the command line; the exit code is 2 and the help is pointed at.
 func usagef(format string, args ...any) error { return asUsage(fmt.Errorf(format, args...)) }

@@ -31,6 +31,8 @@ func (e *env) markerCommand() *cli.Command {
 		}}
 }
 
+// marker runs until nobody holds the volume's users' lock any more. It is one for all sessions of a volume, so its
+// settings are those of the session that started it.
 func (e *env) marker(c *cli.Context) error {
 	s, v, err := volumeArg(c)
 	if err != nil {

@@ -14,6 +14,7 @@ func (e *env) monitorCommand() *cli.Command {
 		Action: e.monitor}
 }
 
+// monitor is what start runs in the background; it takes all settings from the session's file.
 func (e *env) monitor(c *cli.Context) error {
 	t, err := parseTarget(c, 2)
 	if err != nil {
@@ -37,6 +38,7 @@ func monitorConfig(c *cli.Context, store *volume.Store, s volume.Session) (monit
 		return monitor.Config{}, err
 	}
 	again := func(argv []string) *exec.Cmd { return exec.Command(argv[0], argv[1:]...) }
+	// The words that name this program and its global flags, without "worker MASTER SLAVE".
 	program := worker.Args[:len(worker.Args)-3]
 	return monitor.Config{
 		Store: store, Master: s.Master, Slave: s.Slave,

@@ -48,6 +48,7 @@ func (p *progress) status(st status.Status) {
 	}
 }
 
+// clear leaves the line empty for what is printed next.
 func (p *progress) clear() {
 	if p.w != nil {
 		io.WriteString(p.w, clearLine)

@@ -103,7 +103,8 @@ func here(c *cli.Context, name string) bool {
 	return false
 }
 
-// configValue makes file names on this host mean the same from every directory.
+// configValue makes file names on this host mean the same from every directory. The monitor and its workers may have
+// another working directory than the one in which the operator typed; ~ is left for the SSH client to expand.
 func configValue(key, value string) string {
 	if (key == "identity" || key == "known-hosts") && value != "" && !strings.HasPrefix(value, "~") {
 		if abs, err := filepath.Abs(value); err == nil {
@@ -115,9 +116,10 @@ func configValue(key, value string) string {
 
 // registration is a session for a command, and what was made for it.
 type registration struct {
-	store      *volume.Store
-	volume     volume.Volume
-	session    volume.Session
+	store   *volume.Store
+	volume  volume.Volume
+	session volume.Session
+	// What this command made, and undo forgets again.
 	newVolume  bool
 	newSession bool
 }

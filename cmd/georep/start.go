@@ -29,6 +29,8 @@ func (e *env) startCommand() *cli.Command {
 		Flags: sessionFlags(&cli.BoolFlag{Name: "foreground", Usage: "stay, and log to standard error"}), Action: e.start}
 }
 
+// start registers what is missing, and starts the monitor. What it made is taken back where only the operator can
+// help; where the trouble may pass, such as a slave that is down, the session stays and keeps trying.
 func (e *env) start(c *cli.Context) error {
 	if c.Args().Len() == 0 {
 		return e.startAll(c)
@@ -74,6 +76,7 @@ func notRunning(t target) error {
 	return nil
 }
 
+// setStarted saves that the operator wants the session to run, or no more: what startAll goes by after a reboot.
 func (r *registration) setStarted(started bool) error {
 	s, err := r.store.UpdateSession(r.session.Master, r.session.Slave, func(s *volume.Session) error {
 		s.Started = started

@@ -16,6 +16,7 @@ import (
 // home clears the screen.
 const home = "\x1b[H\x1b[2J"
 
+// watchEvery is as often as a person reads; the monitor writes up to four times a second.
 const watchEvery = time.Second
 
 func (e *env) statusCommand() *cli.Command {
@@ -24,6 +25,7 @@ func (e *env) statusCommand() *cli.Command {
 			&cli.BoolFlag{Name: "watch", Usage: "again each second, until Ctrl-C"}}}
 }
 
+// status reads the registry and the sessions' files; no process is asked, so it answers also when all have crashed.
 func (e *env) status(c *cli.Context) error {
 	sel, err := parseSelection(c)
 	if err != nil {
@@ -53,6 +55,7 @@ type selection struct {
 	slave  *volume.Slave
 }
 
+// parseSelection reads the arguments; it looks nothing up.
 func parseSelection(c *cli.Context) (sel selection, err error) {
 	if err := wants(c, 0, 2); err != nil {
 		return sel, err
@@ -120,6 +123,7 @@ func (e *env) showStatus(c *cli.Context, sel selection) error {
 		}
 		errs, list = append(errs, err), append(list, st)
 	}
+	// Whole before it is written, so that the screen of --watch does not flicker.
 	var b bytes.Buffer
 	switch {
 	case c.Bool("json"):

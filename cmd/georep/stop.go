@@ -26,6 +26,8 @@ func (e *env) resumeCommand() *cli.Command {
 		Action: func(c *cli.Context) error { return e.setPaused(c, false) }}
 }
 
+// stop saves the word before it acts: a session that was told to stop stays stopped, also when this command is cut
+// short.
 func (e *env) stop(c *cli.Context) error {
 	t, err := parseTarget(c, 2)
 	if err != nil {

@@ -29,7 +29,10 @@ func (e *env) syncCommand() *cli.Command {
 		Usage: "one shot: until the slave has all that was there at the start"}
 }
 
+// sync does the work itself where no monitor runs, with the pid file held in a monitor's place; else it waits for the
+// monitor's worker to be in step with all that was there when it began.
 func (e *env) sync(c *cli.Context) error {
+	// Before anything else: what is promised counts from the moment the operator asked.
 	began := time.Now()
 	t, err := parseTarget(c, 2)
 	if err != nil {
@@ -116,6 +119,7 @@ func (e *env) syncRunning(c *cli.Context, r *registration, began time.Time) erro
 		}
 	}
 	runtime := r.store.Runtime(r.session.Master).Dir
+	// What changed before this command is marked by then, so a LastSynced after began covers it.
 	if err := marker.WaitMark(c.Context, runtime, began); err != nil && !errors.Is(err, marker.ErrNotRunning) {
 		return err
 	}

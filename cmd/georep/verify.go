@@ -51,17 +51,20 @@ type verification struct {
 	Left        int64        `json:"left"` // differences that are still there
 }
 
-// verifying is one run of the command.
+// verifying is one run of the command. It runs one comparison and, with --repair, up to repairRounds more of what
+// differed. Its callbacks come one at a time.
 type verifying struct {
-	e      *env
-	c      *cli.Context
-	r      *registration
-	json   bool
-	out    verification
+	e    *env
+	c    *cli.Context
+	r    *registration
+	json bool
+	out  verification
+	// paths are of what differs, at most maxRepaired, in the order in which it was found.
 	paths  []string
 	failed error // of writing
 }
 
+// verify exits with 1 where a difference is left, without a word more than the last line.
 func (e *env) verify(c *cli.Context) error {
 	t, err := parseTarget(c, 3)
 	if err != nil {
@@ -100,10 +103,12 @@ func (e *env) verify(c *cli.Context) error {
 	return err
 }
 
+// config is of a worker for this session; verify and repair connect as one would.
 func (v *verifying) config() worker.Config {
 	return worker.Config{Store: v.r.store, Session: v.r.session, Volume: v.r.volume, Version: version(), Logger: v.e.logger(v.c)}
 }
 
+// compare looks at the tree, or at the paths of o.Only, over a connection of its own; the session may run meanwhile.
 func (v *verifying) compare(ctx context.Context, o crawler.VerifyOptions) (crawler.Verdict, error) {
 	return worker.Verify(ctx, worker.VerifyConfig{Config: v.config(), VerifyOptions: o})
 }
@@ -134,6 +139,7 @@ func (v *verifying) repair(ctx context.Context) error {
 		if len(left) == 0 {
 			break
 		}
+		// The slave is made to differ first, and crawled then: a crawl that is under way would find it in step.
 		if err := worker.Distrust(ctx, v.config(), left); err != nil {
 			return err
 		}

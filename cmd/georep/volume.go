@@ -14,6 +14,7 @@ import (
 	"georep/volume"
 )
 
+// jsonFlag is the same for every listing.
 func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
 
 func (e *env) volumeCommand() *cli.Command {
@@ -63,6 +64,7 @@ func volumeArg(c *cli.Context) (s *volume.Store, v volume.Volume, err error) {
 	return s, v, err
 }
 
+// volumeList prints the volumes that can be read, also where one cannot, and fails then.
 func (e *env) volumeList(c *cli.Context) error {
 	if err := wants(c, 0, 0); err != nil {
 		return err
@@ -111,6 +113,7 @@ func (e *env) volumeDelete(c *cli.Context) error {
 	return s.DeleteVolume(v.Name)
 }
 
+// printJSON writes what no terminal takes for a command: see status.JSONWriter.
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(status.JSONWriter{W: w})
 	enc.SetIndent("", "  ")

@@ -16,6 +16,8 @@ func (e *env) workerCommand() *cli.Command {
 		ArgsUsage: "MASTER SLAVE", Action: e.worker}
 }
 
+// worker replicates until its monitor tells it to end or is gone. Reports go to descriptor 3, the log as JSON to
+// standard error, from where the monitor takes it; the last error there becomes the session's reason.
 func (e *env) worker(c *cli.Context) error {
 	t, err := parseTarget(c, 2)
 	if err != nil {
