@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 )
 
+// fileMode is of the status and pid files: the paths of failures are nobody's business but the operator's.
 const fileMode = 0o600
 
 // Write replaces the status file as a whole. It is not durable: after a power cut the monitor writes a new one anyway.

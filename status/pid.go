@@ -30,6 +30,7 @@ func (e *RunningError) Is(target error) bool { return target == ErrRunning }
 
 // PidFile is a held pid file. It is given up by Close or by the end of the process. Safe for concurrent use.
 type PidFile struct {
+	// mu guards file, which is nil once closed.
 	mu   sync.Mutex
 	file *os.File
 }
@@ -136,6 +137,8 @@ func readPid(f *os.File) int {
 	return pid
 }
 
+// flock is flock(2), which a signal may interrupt. The lock belongs to the open file: a second descriptor of the same
+// process is another holder.
 func flock(f *os.File, how int) error {
 	for {
 		err := unix.Flock(int(f.Fd()), how)

@@ -61,11 +61,14 @@ type Pending struct {
 
 // Synced counts what was applied since the monitor began.
 type Synced struct {
+	// What was shipped: files whose content was sent, whole or as a difference.
 	Files        int64 `json:"files"`
 	BytesWire    int64 `json:"bytes_wire"`    // sent and received
 	BytesContent int64 `json:"bytes_content"` // of the files' content
-	Renames      int64 `json:"renames"`
-	Purges       int64 `json:"purges"`
+	// Renames are entries that the slave had and that were put in their new place; Purges are those that were parked as
+	// stale.
+	Renames int64 `json:"renames"`
+	Purges  int64 `json:"purges"`
 }
 
 // Plus adds two counts.

@@ -138,6 +138,7 @@ func (s Status) lag() string {
 	return d.String()
 }
 
+// data is what is to be sent: files, and their bytes.
 func data(p Pending) string {
 	if p.Files == 0 {
 		return "0"
@@ -167,6 +168,7 @@ func when(t Time) string {
 	return t.Local().Format(time.DateTime)
 }
 
+// orNA is s, or what the table shows where nothing is known.
 func orNA(s string) string {
 	if s == "" {
 		return "N/A"

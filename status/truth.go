@@ -13,6 +13,7 @@ const silence = time.Minute
 
 // Session is what Load needs to know of a session.
 type Session struct {
+	// Master and Slave are as the registry has them; the files are those of volume.Files.
 	Master, Slave string
 	StatusFile    string
 	PidFile       string
@@ -47,6 +48,7 @@ func (s Status) Now(v View) Status {
 		s.LastSynced = Time{} // the clock was set back since: what is synced by the new one is not known yet
 	}
 	switch {
+	// A lock that nobody holds outweighs all that the file says.
 	case !v.Running:
 		s = s.without(v.Started)
 	case s.State == Created || s.State == Stopped || v.Pid != 0 && s.MonitorPid != v.Pid:
@@ -69,7 +71,8 @@ func (s Status) Now(v View) Status {
 	return s
 }
 
-// without is the status of a session whose monitor does not run.
+// without is the status of a session whose monitor does not run. Where it should run, that is trouble for the
+// operator, since nothing brings a monitor back but georep start.
 func (s Status) without(started bool) Status {
 	before := s.State
 	s.WorkerPid, s.MonitorPid, s.FinalReason = 0, 0, false
