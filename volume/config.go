@@ -10,7 +10,8 @@ import (
 	"georep/internal/bandwidth"
 )
 
-// Options are a session's settings with the defaults filled in.
+// Options are a session's settings with the defaults filled in. It is made by Session.Options, and a plain value: a
+// change in the registry shows in the next one.
 type Options struct {
 	LogLevel       string        // trace, debug, info, warn or error
 	MaxDelete      int           // percent of the tree that a crawl may purge without the operator's word
@@ -33,7 +34,8 @@ type Options struct {
 	Compression    string        // auto, off or always
 }
 
-// ConfigKey is one row of the table of settings.
+// ConfigKey is one row of the table of settings. Its values are kept as text, as the operator wrote them; apply
+// checks one and puts it into Options.
 type ConfigKey struct {
 	Name    string `json:"name"`
 	Default string `json:"default"`
@@ -111,6 +113,7 @@ func (k ConfigKey) check(o *Options, value string) error {
 	return nil
 }
 
+// These parse one kind of value each into to; their errors say what the value is not, and check adds what it may be.
 func oneOf(to *string, v string, allowed ...string) error {
 	if !slices.Contains(allowed, v) {
 		return fmt.Errorf("not one of its values")
@@ -163,6 +166,7 @@ func filled(to *string, v string) error {
 // duration also knows days, as 7d, and a bare number of seconds.
 func duration(to *time.Duration, v string, least time.Duration) error {
 	d, err := time.ParseDuration(v)
+	// At most 65,535 days, which a Duration holds.
 	if n, ok := strings.CutSuffix(v, "d"); ok && err != nil {
 		var days uint64
 		days, err = strconv.ParseUint(n, 10, 16)

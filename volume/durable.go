@@ -9,6 +9,7 @@ import (
 )
 
 const (
+	// Nobody but the owner reads what is in the state directory: it names hosts, logins and keys.
 	dirMode  = 0o700
 	fileMode = 0o600
 )
@@ -41,7 +42,7 @@ func fill(f *os.File, data []byte) error {
 	return f.Sync()
 }
 
-// removeDurable removes a file that may be missing.
+// removeDurable removes a file that may be missing. A name that it removed does not come back with a power cut.
 func removeDurable(path string) error {
 	if err := os.Remove(path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

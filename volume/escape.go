@@ -77,7 +77,8 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) < 0
 }
 
-// escape writes each byte that keep refuses as %XX.
+// escape writes each byte that keep refuses as %XX. It is undone by unescape whatever keep lets through, as long as
+// that is not the percent sign.
 func escape(s string, keep func(byte) bool) string {
 	const digits = "0123456789ABCDEF"
 	var b strings.Builder

@@ -21,11 +21,13 @@ const (
 	Exclusive LockMode = unix.LOCK_EX
 )
 
-// lockPoll is how often a wait for a lock looks again.
+// lockPoll is how often a wait for a lock looks again. flock(2) can wait by itself, but no context ends that.
 const lockPoll = 20 * time.Millisecond
 
-// Lock is an advisory lock (flock) on a file. It ends with Close or with the process. Safe for concurrent use.
+// Lock is an advisory lock (flock) on a file. It ends with Close or with the process. Safe for concurrent use. A lock
+// is between descriptors, not processes: two of one process exclude each other too.
 type Lock struct {
+	// mu guards file.
 	mu   sync.Mutex
 	file *os.File // nil once closed
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+// maxName leaves a session's directory, named after master and slave, room for the slave within 255 bytes (see
+// maxEscaped).
 const maxName = 64
 
 // CheckName accepts the names that volumes may have: 1 to 64 of the characters A-Z a-z 0-9 . _ -, the first of them
@@ -19,6 +21,7 @@ func CheckName(name string) error {
 	return nil
 }
 
+// nameChars need no quoting in a shell, a file name or a URL.
 const nameChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 // NameForPath makes a name for a path that becomes a volume on first use: its last component, with other characters

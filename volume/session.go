@@ -55,7 +55,7 @@ func (s Session) Get(key string) (value string, set bool, err error) {
 	return k.Default, false, nil
 }
 
-// Reset gives a key its default again.
+// Reset gives a key its default again. It changes the value in memory only; an unknown key is ErrSyntax.
 func (s *Session) Reset(key string) error {
 	if _, err := findKey(key); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (s Session) Options() (Options, error) {
 	return o, nil
 }
 
-// Files names what belongs to a session.
+// Files names what belongs to a session. All are absolute. The directory lives from CreateSession to DeleteSession.
 type Files struct {
 	Dir     string
 	Session string // the session itself

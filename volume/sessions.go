@@ -11,7 +11,8 @@ import (
 	"georep/marker/xtime"
 )
 
-// sessionFile is Session as the file has it.
+// sessionFile is Session as the file has it. A field that is new is left out of older files, and its zero value must
+// mean what was true before.
 type sessionFile struct {
 	Master  string            `toml:"master"`
 	Slave   string            `toml:"slave"`
@@ -164,6 +165,8 @@ func (s *Store) DeleteSession(master string, slave Slave) error {
 			return s.stateError("delete session", err)
 		}
 		defer pid.Close()
+		// The session's own file goes first: what a crash leaves of the rest belongs to no session, and addSession
+		// clears it.
 		if err := removeDurable(files.Session); err != nil {
 			return s.stateError("delete session", err)
 		}
@@ -171,6 +174,7 @@ func (s *Store) DeleteSession(master string, slave Slave) error {
 	})
 }
 
+// saveSession writes the session's file. The caller holds the registry's lock.
 func (s *Store) saveSession(sess Session) error {
 	f := sessionFile{
 		Master: sess.Master, Slave: sess.Slave.String(), UUID: sess.UUID, Created: sess.Created,

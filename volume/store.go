@@ -49,6 +49,7 @@ func OpenStore(dir string) (*Store, error) {
 // Dir returns the state directory, absolute.
 func (s *Store) Dir() string { return s.dir }
 
+// volumesDir and sessionsDir are the two halves of the registry.
 func (s *Store) volumesDir() string  { return filepath.Join(s.dir, "volumes") }
 func (s *Store) sessionsDir() string { return filepath.Join(s.dir, "sessions") }
 
@@ -69,7 +70,8 @@ func (s *Store) locked(change func() error) error {
 	return change()
 }
 
-// load decodes a TOML file. A missing file gives an error that is fs.ErrNotExist.
+// load decodes a TOML file. A missing file gives an error that is fs.ErrNotExist. Neither a lock nor a second look is
+// needed: every file is replaced as a whole.
 func (s *Store) load(path string, into any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

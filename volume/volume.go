@@ -72,6 +72,7 @@ func (s *Store) addVolume(v Volume) error {
 		return kindf(ErrVolumeExists, "volume %s exists already: choose another name, or see georep volume info %s",
 			v.Name, v.Name)
 	}
+	// It changes as long as a session runs, so the slave would never be in step.
 	if within(s.dir, v.Path) {
 		return kindf(ErrOverlap, "the state directory %q is inside %q and would be replicated with it: move it with "+
 			"--state-dir or GEOREP_STATE_DIR", s.dir, v.Path)
@@ -194,6 +195,7 @@ func (s *Store) DeleteVolume(name string) error {
 		if err := s.unused(name); err != nil {
 			return err
 		}
+		// First the record, then what its marker left: a crash in between leaves files that nobody looks at.
 		if err := removeDurable(s.volumeFile(name)); err != nil {
 			return s.stateError("delete volume "+name, err)
 		}
@@ -226,8 +228,10 @@ func (s *Store) unused(name string) error {
 	return nil
 }
 
+// volumeFile is the volume's path in the registry; the name is a valid one.
 func (s *Store) volumeFile(name string) string { return filepath.Join(s.volumesDir(), name+".toml") }
 
+// saveVolume writes the volume's file. The caller holds the registry's lock.
 func (s *Store) saveVolume(v Volume) error {
 	f := volumeFile{
 		Name: v.Name, UUID: v.UUID, Path: toText(v.Path), Created: v.Created,

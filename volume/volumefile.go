@@ -37,8 +37,10 @@ func (f *volumeFile) volume() (Volume, error) {
 	return v, nil
 }
 
-// Runtime names the files that a volume's marker process and its users share while they run.
+// Runtime names the files that a volume's marker process and its users share while they run. They are the marker's
+// and its users' meeting point: the locks decide, the rest is for the operator. All are absolute.
 type Runtime struct {
+	// Dir lives from the first use of a marker to DeleteVolume.
 	Dir          string
 	MarkerLock   string // held exclusively by the marker process
 	UsersLock    string // held shared by everyone who needs the marker; it ends when it can take it exclusively
