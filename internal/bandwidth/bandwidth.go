@@ -1,5 +1,9 @@
 // Package bandwidth bounds how many bytes a second are written, by several writers together, and reads and shows such
 // bounds as people write them. It owns nothing but its books: it starts no goroutine, and never closes a writer.
+//
+// It is no bucket of tokens that fills while nothing is written: each piece is entered into the books as a time until
+// which the line is paid for, and the next piece waits until then. So there are no bursts beyond slack, however long
+// a session was idle, and writers are served in the order in which they asked. text.go has what people write.
 package bandwidth
 
 import (
@@ -22,6 +26,7 @@ const (
 
 // Limit is a bound in bytes a second for all of its writers together. It may be used by several goroutines at once.
 type Limit struct {
+	// ctx ends all waiting; its cause is the error that writers get.
 	ctx context.Context
 
 	mu   sync.Mutex
@@ -51,6 +56,7 @@ func (l *Limit) SetLimit(bytesPerSecond int64) {
 // the end of the context cuts short gives an error that wraps the context's cause; other errors are those of w.
 func (l *Limit) Writer(w io.Writer) io.Writer { return &writer{limit: l, w: w} }
 
+// writer cuts what is written into pieces and pays for each before it is written.
 type writer struct {
 	limit *Limit
 	w     io.Writer
@@ -76,6 +82,7 @@ func (w *writer) Write(p []byte) (n int, err error) {
 // take waits until a piece of what is wanted may be written, and gives its size. Who asked first is served first, and
 // asks for one piece at a time, so all writers that have something to write get the same.
 func (l *Limit) take(want int) (int, error) {
+	// Also where no limit is set: after the end of the session nothing is written any more.
 	if l.ctx.Err() != nil {
 		return 0, context.Cause(l.ctx)
 	}
@@ -107,6 +114,7 @@ func (l *Limit) pay(want int) (size int, wait time.Duration) {
 		l.paid = earliest
 	}
 	wait = l.paid.Sub(now)
+	// What was paid for is not given back where the wait or the write then fails: the session is over by then.
 	l.paid = l.paid.Add(time.Duration(float64(size) / float64(l.rate) * float64(time.Second)))
 	return size, wait
 }

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mkdir makes a directory.
+// Mkdir makes a directory. The process's umask takes bits off mode, here and in Mknod: who wants exact bits sets them
+// with Chmod.
 func (d *Dir) Mkdir(name string, mode uint32) error {
 	return d.do("mkdir", name, func() error { return unix.Mkdirat(d.fd, name, mode) })
 }
@@ -24,6 +25,7 @@ func (d *Dir) Symlink(target, name string) error {
 
 // Readlink returns what the symbolic link name points to.
 func (d *Dir) Readlink(name string) (string, error) {
+	// A target is shorter than PATH_MAX, so this holds any.
 	buf := make([]byte, 4096)
 	n, err := retryInt(func() (int, error) { return unix.Readlinkat(d.fd, name, buf) })
 	if err != nil {
@@ -32,7 +34,7 @@ func (d *Dir) Readlink(name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// Link gives the inode at oldName a further name below to.
+// Link gives the inode at oldName a further name below to. A symbolic link gets the further name itself.
 func (d *Dir) Link(oldName string, to *Dir, name string) error {
 	return d.do("link", name, func() error { return unix.Linkat(d.fd, oldName, to.fd, name, 0) })
 }
@@ -97,7 +99,8 @@ func (d *Dir) SetMtime(name string, t Time) error {
 	})
 }
 
-// Syncfs writes the whole file system of d to its device.
+// Syncfs writes the whole file system of d to its device. It returns when that, also
+// what others wrote there, is on the device, or with an error that the device gave meanwhile.
 func (d *Dir) Syncfs() error {
 	// An O_PATH descriptor cannot be synced, so this is for directories from OpenDir and OpenRoot.
 	return d.do("syncfs", "", func() error { return unix.Syncfs(d.fd) })
@@ -108,6 +111,7 @@ func (d *Dir) Fsync() error {
 	return d.do("fsync", "", func() error { return unix.Fsync(d.fd) })
 }
 
+// do makes the call unless the hook has it fail, and names operation and entry in the error.
 func (d *Dir) do(op, name string, call func() error) error {
 	if err := d.ask(op, name); err != nil {
 		return pathError(op, name, err)

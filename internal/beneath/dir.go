@@ -14,12 +14,14 @@ import (
 // Dir is a directory held open. Its methods may be called from any goroutine, except List, of which one may run at a
 // time. Close is the owner's; using a closed Dir gives EBADF.
 type Dir struct {
+	// fd is closed once, by Close; it may be an O_PATH descriptor, which lists and syncs nothing.
 	fd      int
 	proc    string // "/proc/self/fd/N": how what has no system call of its own is reached without following the entry
 	oneFS   bool
 	xattrAt bool // the kernel has getxattrat and the like
-	hook    func(op, name string) error
-	once    sync.Once
+	// hook is nil but in tests; what is opened from d inherits it, oneFS and xattrAt.
+	hook func(op, name string) error
+	once sync.Once
 }
 
 // OpenRoot opens the directory at path, following symbolic links in it. With oneFS nothing below it is reached across
@@ -51,6 +53,7 @@ func (d *Dir) opened(fd int) *Dir {
 // from any goroutine.
 func (d *Dir) Hook(fn func(op, name string) error) { d.hook = fn }
 
+// ask is what the hook has to say about a call; nil without one.
 func (d *Dir) ask(op, name string) error {
 	if d.hook == nil {
 		return nil
@@ -159,6 +162,7 @@ func (d *Dir) OpenFile(name string, flags int, mode uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// openat is safe without openat2's bounds: name is one name, and O_NOFOLLOW is among the flags.
 func (d *Dir) openat(name string, flags int, mode uint32) (int, error) {
 	if err := d.ask("open", name); err != nil {
 		return -1, err
@@ -169,6 +173,7 @@ func (d *Dir) openat(name string, flags int, mode uint32) (int, error) {
 // Entry is one line of a directory listing.
 type Entry struct {
 	Name string
+	// Ino is the inode's number in the listing: of a mount point it is that of the directory below the mount.
 	Ino  uint64
 	Type uint8 // DT_* of getdents64; DT_UNKNOWN where the file system does not say
 }
@@ -197,6 +202,7 @@ func (d *Dir) List(fn func(Entry) error) error {
 	}
 }
 
+// getdents is asked of the hook for each buffer, so that a listing can fail in its middle.
 func (d *Dir) getdents(buf []byte) (int, error) {
 	if err := d.ask("list", ""); err != nil {
 		return 0, err
@@ -230,6 +236,7 @@ func eachDirent(b []byte, fn func(Entry) error) error {
 	return nil
 }
 
+// retryInt and retry make a call again that a signal interrupted; the Go runtime sends itself such signals.
 func retryInt(call func() (int, error)) (int, error) {
 	for {
 		n, err := call()

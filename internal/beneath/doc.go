@@ -1,13 +1,20 @@
-// Package beneath reaches the entries of a tree through directory descriptors, never through a path that somebody else
-// could redirect: each step is an openat2 with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS, each operation names one entry
-// of a directory that is held open (invariant 13). Paths may be longer than PATH_MAX and names may hold any byte but
-// '/' and NUL.
+// Package beneath reaches the entries of a tree through directory descriptors, never through a path that somebody
+// else could redirect: each step is an openat2 with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS, each operation names one
+// entry of a directory that is held open (invariant 13). Paths may be longer than PATH_MAX and names may hold any
+// byte but '/' and NUL.
 //
-// It owns descriptors only. It knows nothing of masters and slaves, and it never follows a symbolic link, except in the
-// path given to OpenRoot, which is the operator's.
+// It owns descriptors only. It knows nothing of masters and slaves, and it never follows a symbolic link, except in
+// the path given to OpenRoot, which is the operator's. It caches nothing of the tree: what it says is what the
+// kernel said at that call.
 //
-// Paths are relative to the root, without a leading or trailing slash; "" is the root itself. Errors are *fs.PathError,
-// so errors.Is(err, fs.ErrNotExist) and errors.Is(err, unix.ELOOP) hold.
+// dir.go opens and lists directories (Dir); change.go makes, moves and removes their entries; inode.go has the
+// content and attributes of one entry (Inode); stat.go describes entries and identifies their inodes (GFID); xattr.go
+// reads and writes xattrs, xtimes among them, xattrat.go by the newest system calls; handle.go finds an inode by its
+// file handle, which alone is not confined beneath anything, and says so.
+//
+// Paths are relative to the root, without a leading or trailing slash; "" is the root itself. Errors are
+// *fs.PathError, so errors.Is(err, fs.ErrNotExist) and errors.Is(err, unix.ELOOP) hold. A call that a signal
+// interrupts is made again.
 package beneath
 
 import (
@@ -54,6 +61,7 @@ func Join(dir, name string) string {
 	return dir + "/" + name
 }
 
+// pathError names the operation and the entry; nil stays nil.
 func pathError(op, path string, err error) error {
 	if err == nil {
 		return nil

@@ -53,6 +53,7 @@ func (d *Dir) OpenKey(k HandleKey) (*Dir, error) {
 	return d.opened(fd), nil
 }
 
+// openHandle opens the inode with the handle h; d only names the file system.
 func (d *Dir) openHandle(h unix.FileHandle, flags int) (int, error) {
 	if err := d.ask("open handle", ""); err != nil {
 		return -1, err
@@ -132,6 +133,8 @@ func (d *Dir) LastPathHolds() bool {
 	return unix.Fstat(d.fd, &here) == nil && unix.Lstat(d.lastPath(), &there) == nil && here.Dev == there.Dev && here.Ino == there.Ino
 }
 
+// lastPath is what the kernel's cache of names says, with " (deleted)" behind it where the name is gone; "" where
+// /proc cannot be read.
 func (d *Dir) lastPath() string {
 	path, err := os.Readlink(d.proc)
 	if err != nil {

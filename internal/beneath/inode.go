@@ -101,6 +101,7 @@ func (i *Inode) ReadUpTo(b []byte, off int64) (int, error) {
 	return max(n, 0), pathError("read", i.name, err)
 }
 
+// pread is one system call.
 func (i *Inode) pread(b []byte, off int64) (int, error) {
 	if err := i.dir.ask("read", i.name); err != nil {
 		return 0, err
@@ -272,6 +273,7 @@ func (i *Inode) Listxattr() ([]string, error) {
 	return attrNames(buf[:n]), nil
 }
 
+// do is for calls on the descriptor. They are not asked of Dir.Hook.
 func (i *Inode) do(op string, call func() error) error { return pathError(op, i.name, retry(call)) }
 
 // StartFlush begins to write a range of an open file to its device, without waiting. It promises nothing.

@@ -17,21 +17,24 @@ type Time struct {
 	Nsec uint32
 }
 
-// Stat is what statx tells of an entry.
+// Stat is what statx tells of an entry. It is a copy, true at the moment of the call.
 type Stat struct {
-	Mode    uint32 // type and permission bits, as st_mode
-	UID     uint32
-	GID     uint32
-	Nlink   uint32
-	Size    int64
-	Blocks  uint64 // of 512 bytes
-	Ino     uint64
-	Dev     uint64
-	Rdev    uint64
-	Mtime   Time
-	Ctime   Time
-	Btime   Time
-	Attrs   uint64 // STATX_ATTR_*
+	Mode   uint32 // type and permission bits, as st_mode
+	UID    uint32
+	GID    uint32
+	Nlink  uint32
+	Size   int64
+	Blocks uint64 // of 512 bytes
+	Ino    uint64
+	Dev    uint64
+	Rdev   uint64
+	// Mtime is the content's, Ctime the inode's last change of any kind, which nobody can set; Btime is zero where
+	// the file system keeps none.
+	Mtime Time
+	Ctime Time
+	Btime Time
+	Attrs uint64 // STATX_ATTR_*
+	// MountID tells mounts of one file system apart.
 	MountID uint64
 }
 
@@ -64,6 +67,7 @@ func (d *Dir) Access(name string, mode uint32) error {
 // StatFd describes the open file fd.
 func StatFd(fd int) (Stat, error) { return statAt(fd, "") }
 
+// statAt is statx of the entry name, or of fd itself. It triggers no automount.
 func statAt(fd int, name string) (Stat, error) {
 	var x unix.Statx_t
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
@@ -133,6 +137,7 @@ func HandleGFID(kind int32, handle []byte) xtime.GFID {
 	return digest(append(b, handle...))
 }
 
+// inodeGFID is for file systems without handles. A number that is used again has another birth time.
 func inodeGFID(st Stat) xtime.GFID {
 	b := append(make([]byte, 0, 64), "inode\x00"...)
 	b = binary.BigEndian.AppendUint64(b, st.Ino)
@@ -140,6 +145,7 @@ func inodeGFID(st Stat) xtime.GFID {
 	return digest(binary.BigEndian.AppendUint32(b, st.Btime.Nsec))
 }
 
+// digest makes 16 bytes of any length; the prefix keeps handles and inode numbers apart.
 func digest(b []byte) xtime.GFID {
 	sum := sha256.Sum256(b)
 	return xtime.GFID(sum[:16])

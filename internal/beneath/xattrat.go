@@ -13,6 +13,7 @@ import (
 
 // xattrArgs is struct xattr_args of linux/xattr.h.
 type xattrArgs struct {
+	// value is an address, size in bytes; flags are those of setxattr(2).
 	value uint64
 	size  uint32
 	flags uint32
@@ -29,11 +30,13 @@ func getxattrAt(fd int, name, attr string, buf []byte) (int, error) {
 	return xattrAt(unix.SYS_GETXATTRAT, fd, [2]string{name, attr}, buf)
 }
 
+// setxattrAt and removexattrAt change an xattr of the entry name of fd, which they do not follow.
 func setxattrAt(fd int, name, attr string, value []byte) error {
 	_, err := xattrAt(unix.SYS_SETXATTRAT, fd, [2]string{name, attr}, value)
 	return err
 }
 
+// xattrAt makes one of the two calls that take xattrArgs, on the names of entry and xattr.
 func xattrAt(call uintptr, fd int, names [2]string, buf []byte) (int, error) {
 	name, err := unix.BytePtrFromString(names[0])
 	if err != nil {

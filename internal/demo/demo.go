@@ -35,11 +35,13 @@ const (
 
 // Config says how to show it.
 type Config struct {
+	// Program is run for each command, as a user would run it; it must be a georep.
 	Program string // georep itself
 	Dir     string // where to make the temporary directory; "" finds a place
 	Keep    bool   // stay until ctx ends
-	Out     io.Writer
-	Logger  zerolog.Logger
+	// Out gets what is shown; Logger what the SSH server has to say.
+	Out    io.Writer
+	Logger zerolog.Logger
 }
 
 // Run shows the demo and cleans up behind it, also when ctx ends.
@@ -80,11 +82,13 @@ func Run(ctx context.Context, c Config) (err error) {
 type demo struct {
 	Config
 	*place
+	// The master's registry. The slave's is another one, as on another host, and is never opened here.
 	store *volume.Store
 	slave volume.Slave
 	flags []string // how the program reaches the server
 }
 
+// say writes a line for whoever watches.
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", args...) }
 
 // prepare writes what an SSH client needs, and registers both volumes as on two hosts.
@@ -112,6 +116,7 @@ func (d *demo) prepare(server *sshserver.Server) error {
 	return nil
 }
 
+// splitPort takes the server's address apart; it is of IPv4.
 func splitPort(addr string) (host string, port int, err error) {
 	i := strings.LastIndexByte(addr, ':')
 	if port, err = strconv.Atoi(addr[i+1:]); err != nil {
@@ -138,6 +143,7 @@ func (d *demo) georep(ctx context.Context, stateDir string, args ...string) erro
 	return ctx.Err()
 }
 
+// start fills the master, makes both volumes, and waits until the slave has everything.
 func (d *demo) start(ctx context.Context) error {
 	d.say("Everything is in %s; the master's xtimes are kept in %s.* attributes.", d.dir, d.namespace)
 	if err := fill(d.path("master")); err != nil {
@@ -217,6 +223,7 @@ func (d *demo) waitInStep(ctx context.Context, since time.Time) (status.Status, 
 	return st, err
 }
 
+// table shows the status as georep status does, and the reason where there is one.
 func (d *demo) table(st status.Status) {
 	var b strings.Builder
 	// A strings.Builder takes everything.

@@ -11,10 +11,12 @@ import (
 
 // place is the demo's temporary directory.
 type place struct {
+	// dir is absolute and the demo's alone; namespace is where its file system keeps marks.
 	dir       string
 	namespace xtime.Namespace
 }
 
+// path is of one of the demo's own files.
 func (p *place) path(name string) string { return filepath.Join(p.dir, name) }
 
 func (p *place) remove() error {
@@ -49,6 +51,7 @@ func findPlace(dir string) (*place, error) {
 	return nil, fmt.Errorf("demo: no place for it: %w; name a directory of yours on another file system with --dir", why)
 }
 
+// tryPlace makes a directory below parent, and leaves nothing where it is not fit.
 func tryPlace(parent string) (*place, error) {
 	parent, err := filepath.Abs(parent)
 	if err != nil {
@@ -68,6 +71,7 @@ func tryPlace(parent string) (*place, error) {
 	return p, nil
 }
 
+// make makes the trees of both "hosts" and finds out whether marks can be set.
 func (p *place) make() error {
 	for _, name := range []string{"master", "slave", "state", "slave-state"} {
 		if err := os.Mkdir(p.path(name), 0o700); err != nil {

@@ -38,10 +38,12 @@ func all(things ...func() error) error {
 
 // step is one change of the master.
 type step struct {
+	// text is shown before the change is made.
 	text   string
 	change func(root string) error
 }
 
+// steps are carried out in this order, and build on each other.
 func steps() []step {
 	return []step{
 		{"Edit docs/plan.txt: the marker stamps the file and every directory above it; only those are looked at.",

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
+// rsaBits is enough for every client that is tested; more would only take longer to make.
 const rsaBits = 2048
 
 // writeKeys makes the client's key, the authorised keys and the host keys.
@@ -38,6 +39,7 @@ func (s *Server) writeKeys(o *options) error {
 	return s.writeHostKeys(o)
 }
 
+// writeHostKeys makes one key of each kind, so that clients have something to choose from.
 func (s *Server) writeHostKeys(o *options) error {
 	makers := []func() (crypto.Signer, error){newEd25519, newECDSA}
 	if o.rsa {
@@ -57,6 +59,7 @@ func (s *Server) writeHostKeys(o *options) error {
 	return nil
 }
 
+// hostKeyFile is of the i-th host key.
 func (s *Server) hostKeyFile(i int) string { return s.file(fmt.Sprintf("host_key_%d", i)) }
 
 // WriteKey writes a private key in OpenSSH's format to path, the public one to path+".pub", and returns the latter.
@@ -77,6 +80,7 @@ func WriteEncryptedKey(path string, key crypto.Signer, passphrase string) (ssh.P
 	return writeKeyPair(path, block, key)
 }
 
+// writeKeyPair writes both halves, with the modes that ssh insists on.
 func writeKeyPair(path string, block *pem.Block, key crypto.Signer) (ssh.PublicKey, error) {
 	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 		return nil, fmt.Errorf("write key: %w", err)
@@ -134,6 +138,7 @@ func (s *Server) writeConfigs(o *options) error {
 	return nil
 }
 
+// serverConfig puts the test's own lines first, where they win.
 func (s *Server) serverConfig(o *options) string {
 	lines := append([]string(nil), o.lines...)
 	// A bash that sshd starts reads ~/.bashrc unless it believes to run within another: what the machine's own user has
@@ -167,6 +172,8 @@ func (s *Server) serverConfig(o *options) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
+// clientConfig is for OpenSSH's own client and for ours. It points away from all that the machine's user has: agent,
+// keys, known hosts.
 func (s *Server) clientConfig() string {
 	return strings.Join([]string{
 		"Host " + Alias + " " + s.Host,

@@ -29,6 +29,7 @@ func runOnThread(p *process, cmd *exec.Cmd, log *os.File, started chan<- error) 
 	_ = cmd.Wait()
 }
 
+// kill ends one process for good; waiting for it is its parent's.
 func kill(pid int) {
 	// Gone already is as good.
 	_ = syscall.Kill(pid, syscall.SIGKILL)

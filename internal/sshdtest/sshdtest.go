@@ -36,7 +36,9 @@ const Alias = "sshdtest"
 // Option changes how Start configures the server.
 type Option func(*options)
 
+// options collect what the test asked for, before the server starts.
 type options struct {
+	// env is for SetEnv, each quoted; lines are of sshd_config.
 	env    []string
 	lines  []string
 	rsa    bool
@@ -77,6 +79,7 @@ type Server struct {
 	HostKeys       []ssh.PublicKey // ed25519, ecdsa, and rsa with WithRSA
 	AuthorizedKeys string          // sshd reads it at every login
 
+	// log outlives restarts. mu guards proc.
 	log  logBuffer
 	mu   sync.Mutex
 	proc *process // nil while stopped
@@ -162,6 +165,8 @@ func (s *Server) Children() []int {
 	return descendants(pid)
 }
 
+// end kills the listening server and waits for it; with all, also its sessions and what they run. They are looked up
+// first: once their parent is gone they are init's children and not found any more.
 func (s *Server) end(all bool) {
 	children := s.Children()
 	s.mu.Lock()
@@ -195,6 +200,7 @@ func (s *Server) startAnywhere(o *options) error {
 	return err
 }
 
+// choosePort takes a port that is free at this moment; the server opens it a little later, so it may be gone by then.
 func (s *Server) choosePort(o *options) error {
 	l, err := net.Listen("tcp", net.JoinHostPort(s.Host, "0"))
 	if err != nil {
@@ -207,6 +213,7 @@ func (s *Server) choosePort(o *options) error {
 	return s.writeConfigs(o)
 }
 
+// launch starts sshd with the files as they are, and returns once it listens.
 func (s *Server) launch() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -231,6 +238,7 @@ func (s *Server) launch() error {
 
 func (s *Server) file(name string) string { return filepath.Join(s.Dir, name) }
 
+// prepare makes the keys and the directory that sshd wants. What names the port is written later (choosePort).
 func prepare(dir string, o *options) (*Server, error) {
 	s := &Server{Host: "127.0.0.1", Dir: dir}
 	me, err := user.Current()

@@ -45,8 +45,9 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) {
 
 // session is one channel, on which one command may run.
 type session struct {
-	ch      ssh.Channel
-	wg      *sync.WaitGroup // of the connection
+	ch ssh.Channel
+	wg *sync.WaitGroup // of the connection
+	// running is set by the first exec request, and never unset: a channel has one command, as RFC 4254 (6.5) has it.
 	running bool
 }
 
@@ -71,6 +72,7 @@ func (s *Server) session(ctx context.Context, ses *session, reqs <-chan *ssh.Req
 	}
 }
 
+// run carries the command out and tells the client how it ended.
 func (s *Server) run(ctx context.Context, ses *session, command string) {
 	exit := s.cfg.Handler(ctx, command, Streams{
 		Stdin: ses.ch, Stdout: ses.ch, Stderr: ses.ch.Stderr(), wg: ses.wg,

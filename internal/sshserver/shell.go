@@ -14,6 +14,7 @@ const (
 	// killGrace is how long what a command left behind may hold its output open after it was ended.
 	killGrace = 5 * time.Second
 
+	// exitNotStarted is what shells give for a command that they found and could not run.
 	exitNotStarted = 126
 	exitSignalBase = 128 // as shells do
 )
@@ -53,6 +54,8 @@ func ShellEnv(env []string) Handler {
 	}
 }
 
+// exitCode is what a shell would say of the end of a process. A process that ended well while others held its output
+// open ended well.
 func exitCode(err error) int {
 	var exit *exec.ExitError
 	switch {

@@ -58,14 +58,17 @@ type Config struct {
 
 // Server is a listening server. Its methods may be called from any goroutine; Run only once.
 type Server struct {
-	cfg       Config
-	listener  net.Listener
-	ssh       *ssh.ServerConfig
+	cfg      Config
+	listener net.Listener
+	ssh      *ssh.ServerConfig
+	// clientKey is the private key that New made, nil where Config named another one.
 	clientKey []byte
 
+	// closed ends Run, and is closed once.
 	closed chan struct{}
 	once   sync.Once
 
+	// mu guards conns, the connections that Close has to cut; wg counts the goroutines that serve them.
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 	wg    sync.WaitGroup
@@ -86,6 +89,7 @@ func New(cfg Config) (*Server, error) {
 	return s, s.listen()
 }
 
+// listen refuses any address but a loopback one: the server runs commands for whoever has the key.
 func (s *Server) listen() error {
 	addr := s.cfg.Addr
 	if addr == "" {
@@ -105,6 +109,7 @@ func (s *Server) listen() error {
 	return nil
 }
 
+// makeKeys makes fresh keys where Config has none. They live in memory only, as long as the server.
 func (s *Server) makeKeys() error {
 	if s.cfg.HostKey == nil {
 		key, err := newKey()
@@ -141,6 +146,7 @@ func newKey() (crypto.Signer, error) {
 	return key, nil
 }
 
+// authorise lets in the one key, under any user name: the commands run as this process's user anyway.
 func (s *Server) authorise(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 	if string(key.Marshal()) != string(s.cfg.AuthorizedKey.Marshal()) {
 		return nil, errors.New("key not authorised")
@@ -214,6 +220,7 @@ func (s *Server) track(conn net.Conn) bool {
 	return true
 }
 
+// forget closes a connection that was served, and is what every served connection ends with.
 func (s *Server) forget(conn net.Conn) {
 	s.mu.Lock()
 	delete(s.conns, conn)
