@@ -114,7 +114,11 @@ type Outcome struct {
 
 // Pass crawls once from the root. An error is the session's: the connection, the master that is not there, or a purge
 // that needs the operator's word. Entries that failed are in Failures; then Outcome.Stime is 0.
-func (c *Crawler) Pass(ctx context.Context) (Outcome, error) {
+func (c *Crawler) Pass(ctx context.Context) (Outcome, error) { return c.PassAfter(ctx, nil) }
+
+// PassAfter is Pass that saves the round trip for the slave's root, by what a Look just found there. Nothing may have been
+// done to the slave since that Look; nil stands for none. A State is good for one Pass.
+func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 	if err := checkIdentity(&c.opts); err != nil {
 		return Outcome{}, err
 	}
@@ -124,7 +128,7 @@ func (c *Crawler) Pass(ctx context.Context) (Outcome, error) {
 	}
 	c.pass++
 	c.failures.beginPass()
-	w, err := newCrawl(ctx, c, m)
+	w, err := newCrawl(ctx, c, m, look)
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -73,6 +73,7 @@ type follower struct {
 	claim   claim
 	lag     lag
 
+	look    *State        // the first one, for a Pass that follows at once
 	undone  time.Duration // the last rest
 	cleaned time.Time     // when parked entries were last looked at
 	swept   time.Time     // up to when what was parked has been deleted while the session was busy
@@ -112,6 +113,7 @@ func (f *follower) first(ctx context.Context) error {
 		if err == nil {
 			f.o.Events.Ready()
 			f.looked(&s, hb)
+			f.look = &s
 			return nil
 		}
 		if err := f.trouble(ctx, err); err != nil {
@@ -153,7 +155,9 @@ func (f *follower) orWaits(at time.Time) time.Time {
 
 func (f *follower) loop(ctx context.Context) error {
 	for {
-		if err := f.step(ctx); err != nil {
+		err := f.step(ctx)
+		f.look = nil // whatever came of it, the slave may change before the next
+		if err != nil {
 			return err
 		}
 		select {
@@ -218,7 +222,7 @@ func (f *follower) step(ctx context.Context) error {
 	if f.claim == (claim{}) {
 		f.claim = claim{s.Xtime, hb}
 	}
-	out, err := f.c.Pass(ctx)
+	out, err := f.c.PassAfter(ctx, f.look)
 	f.update(func(p *Progress) { p.Crawling = false })
 	if err != nil {
 		return f.trouble(ctx, err)

@@ -235,6 +235,11 @@ func (w *crawl) unfold(root *node) []ahead {
 
 // foreseen is the survey of a node that was made ahead, once.
 func (w *crawl) foreseen(n *node) *slave.DirState {
+	if n == w.root && w.looked != nil {
+		known := w.looked
+		w.looked = nil // from now on this crawl changes things
+		return known
+	}
 	if n.told == nil || n.parts > 1 {
 		return nil
 	}

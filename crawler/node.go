@@ -44,6 +44,7 @@ type crawl struct {
 	root     *node
 	run      *run                       // what hints tell; nil: nothing
 	ahead    map[string]*slave.DirState // surveyed before their turn, by path; under mu
+	looked   *slave.DirState            // the slave's root before this crawl, for the first visit; nil: not known
 	checked  map[xtime.GFID]bool        // inodes whose names were checked in this pass
 	revisits []*node                    // to be visited once those on their way are finished; finishRoot's
 	tasks    errgroup.Group
@@ -90,7 +91,7 @@ type node struct {
 	skip   bool       // it is not there any more: nothing to finish
 }
 
-func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
+func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, error) {
 	gfid, err := c.opts.Root.GFID("")
 	if err != nil {
 		return nil, err
@@ -107,6 +108,9 @@ func newCrawl(ctx context.Context, c *Crawler, m *master) (*crawl, error) {
 	w.stack.init()
 	w.expect(r)
 	w.root = w.hinted(&node{entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
+	if look != nil && w.root.told == nil { // hints park before the first visit, and ask for names only
+		w.looked = &look.Dir
+	}
 	return w, nil
 }
 

@@ -145,8 +145,10 @@ func (s *oneShot) run(ctx context.Context) error {
 		return nil
 	}
 	s.first.Store(look.Stime == 0)
+	last := &look
 	for range syncTries {
-		out, err := s.cr.Pass(ctx)
+		out, err := s.cr.PassAfter(ctx, last)
+		last = nil
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,122 @@
+package crawler_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"georep/crawler"
+	"georep/slave"
+)
+
+// noted has the world's slave note what it is asked, in order, from the next connect on. The function gives what was
+// noted so far.
+func (w *world) noted() func() []string {
+	var mu sync.Mutex
+	var calls []string
+	w.wrap = func(t slave.Tree) slave.Tree {
+		return &failing{Tree: t, call: func(call string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			calls = append(calls, call)
+			return nil
+		}}
+	}
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(calls)
+	}
+}
+
+// TestStartSurveysTheRootOnce: what a session asks at its start is asked over a long link, one thing after the other.
+func TestStartSurveysTheRootOnce(t *testing.T) {
+	for name, start := range map[string]func(*world){
+		"sync": func(w *world) {
+			s, err := w.crawler.Look(w.t.Context())
+			w.ok(err)
+			out, err := w.crawler.PassAfter(w.t.Context(), &s)
+			w.ok(err)
+			if out.Stime == 0 {
+				w.t.Error("not stamped")
+			}
+		},
+		"follow": func(w *world) {
+			ctx, cancel := context.WithCancel(w.t.Context())
+			defer cancel()
+			_ = w.crawler.Follow(ctx, crawler.FollowOptions{Poll: time.Millisecond, Heartbeat: time.Now,
+				Events: crawler.Events{Ready: func() {}, Trouble: func(err error) { w.t.Error(err) },
+					Progress: func(p crawler.Progress) {
+						if p.InStep {
+							cancel()
+						}
+					}}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			calls := w.noted()
+			w.connect()
+			for _, f := range []string{"a", "b"} {
+				w.write(f, f)
+			}
+			w.mark("a", "b")
+			start(w)
+			surveys := slices.DeleteFunc(calls(), func(c string) bool { return c != "survey" })
+			if len(surveys) != 1 {
+				t.Errorf("asked %v: surveyed %d times, want once", calls(), len(surveys))
+			}
+			w.inStep()
+		})
+	}
+}
+
+// TestLaterPassesLookAgain: what was seen at the start serves a crawl that follows at once, and no later one.
+func TestLaterPassesLookAgain(t *testing.T) {
+	w := newWorld(t)
+	w.write("a", "a")
+	w.write("b", "b")
+	w.mark("a", "b")
+	w.inStep()
+	w.connect()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var inStep atomic.Uint64
+	followed := make(chan error, 1)
+	go func() {
+		followed <- w.crawler.Follow(ctx, crawler.FollowOptions{Poll: time.Millisecond, Heartbeat: time.Now,
+			Events: crawler.Events{Ready: func() {}, Trouble: func(err error) { t.Error(err) },
+				Progress: func(p crawler.Progress) {
+					if p.InStep {
+						inStep.Store(uint64(p.Stime))
+					}
+				}}})
+	}()
+	reached := func() bool { return inStep.Load() == uint64(w.now) }
+	w.await(reached)
+	w.ok(os.Remove(w.there("b"))) // by somebody else
+	w.write("a", "changed")
+	w.mark("a")
+	w.await(reached)
+	cancel()
+	<-followed
+	if _, err := os.Stat(w.there("b")); err != nil {
+		t.Errorf("the crawl went by what the start had seen: %v", err)
+	}
+	w.inStep()
+}
+
+// await waits for a condition.
+func (w *world) await(met func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(time.Minute); !met(); {
+		if time.Now().After(end) {
+			w.t.Fatal("waited for a minute")
+		}
+		<-time.After(time.Millisecond)
+	}
+}
