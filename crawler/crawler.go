@@ -39,7 +39,7 @@ func New(opts Options) *Crawler {
 	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax)}
 	c.losses.now = time.Now
 	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}
-	c.groups.Store(true)
+	c.groups.Store(!opts.Tree.Info().Settled)
 	c.parked.Store(opts.Tree.Info().Parked)
 	return c
 }

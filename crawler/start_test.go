@@ -3,6 +3,7 @@ package crawler_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -72,6 +73,48 @@ func TestStartSurveysTheRootOnce(t *testing.T) {
 			}
 			w.inStep()
 		})
+	}
+}
+
+// TestStartAsksForGroupsWhereThereAreSome: a slave that has no inodes to be checked says so when it is opened. One that has
+// some, as after a session that was cut, is asked.
+func TestStartAsksForGroupsWhereThereAreSome(t *testing.T) {
+	w := newMaster(t, t.TempDir(), t.TempDir())
+	calls := w.noted()
+	w.connect()
+	w.write("a", "a")
+	w.mark("a")
+	w.inStep()
+	if slices.Contains(calls(), "groups") {
+		t.Errorf("asked %v of a new slave", calls())
+	}
+	// Of two names one is outside the volume: the slave marks the inode, and the crawl is cut before it asks.
+	w.write("b", "b")
+	w.ok(os.Link(w.at("b"), filepath.Join(t.TempDir(), "b")))
+	w.mark("b")
+	ctx, cancel := context.WithCancel(t.Context())
+	w.wrap = func(t slave.Tree) slave.Tree {
+		return &failing{Tree: t, call: func(call string) error {
+			if call == "groups" {
+				cancel()
+			}
+			return ctx.Err()
+		}}
+	}
+	w.connect()
+	if _, err := w.crawler.Pass(ctx); err == nil {
+		t.Fatal("the crawl was not cut")
+	}
+	calls = w.noted()
+	w.connect()
+	if w.tree.Info().Settled {
+		t.Error("the slave calls itself settled")
+	}
+	if w.pass().Stime == 0 {
+		t.Error("not stamped")
+	}
+	if !slices.Contains(calls(), "groups") {
+		t.Errorf("asked %v of a slave with an inode that lacks a name", calls())
 	}
 }
 

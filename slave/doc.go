@@ -80,6 +80,7 @@ type Info struct {
 	Root      bool            // runs as uid 0: owners, devices and trusted xattrs can be kept
 	Parked    int64           // entries parked, and contents received in part, when the session began
 	FreeBytes int64
+	Settled   bool   // Groups had nothing to tell when the session began; false where that was not looked at
 	Path      string // of the slave's root on its host, for messages
 }
 

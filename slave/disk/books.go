@@ -282,6 +282,16 @@ func (t *Tree) hasGroups() bool {
 	return eachName(t.links, stop) == found || eachName(t.pending, stop) == found
 }
 
+// hasMarks tells whether Groups has anything to look at.
+func (t *Tree) hasMarks() (bool, error) {
+	found := errors.New("found")
+	err := eachName(t.pending, func(string) error { return found })
+	if err == found {
+		return true, nil
+	}
+	return false, err
+}
+
 // pendingGroup is one that Groups looks at.
 type pendingGroup struct {
 	mark mark

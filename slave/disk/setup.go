@@ -276,7 +276,9 @@ func (t *Tree) lookAround(o Options) error {
 			return err
 		}
 	}
-	return nil
+	marks, err := t.hasMarks()
+	t.info.Settled = !marks
+	return err
 }
 
 // bootID tells this run of this kernel from every other; "" where /proc does not say.
