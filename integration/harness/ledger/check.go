@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -159,7 +160,7 @@ func (c *check) entry(dir *node, name string, e os.DirEntry, path string, claim 
 	}
 	if e == nil {
 		if !slices.Contains(since, 0) {
-			c.wrong(path, claim, "is not there")
+			c.wrong(path, claim, "is not there; %s", c.story(dir, name, want, claim))
 		}
 		return nil
 	}
@@ -184,6 +185,22 @@ func (c *check) entry(dir *node, name string, e os.DirEntry, path string, claim 
 		claim = -1
 	}
 	return c.dir(c.nodes[id], path, claim)
+}
+
+// story tells what the books have of a name that is missing, to find out why: what it leads to, when that came, where else it
+// was, and how far the root's stamp reaches.
+func (c *check) story(dir *node, name string, want, claim int) string {
+	var b strings.Builder
+	n := c.nodes[want]
+	fmt.Fprintf(&b, "%d, several names: %v, version %d; the root claims state %d, this is %d of %d;", want, n.linked, n.version,
+		c.whole, claim, len(c.notes))
+	logged := c.notes[claim].logged
+	for i, ch := range c.log {
+		if ch.id == want || ch.dir == dir.id && ch.name == name {
+			fmt.Fprintf(&b, " %d: %d/%s=%d", i-logged, ch.dir, ch.name, ch.id)
+		}
+	}
+	return b.String()
 }
 
 // since lists what a name has led to since a state.
