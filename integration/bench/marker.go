@@ -15,6 +15,7 @@ import (
 
 	"georep/integration/harness/fstest"
 	"georep/marker"
+	"georep/marker/fanotify"
 	"georep/volume"
 )
 
@@ -176,6 +177,45 @@ func (m *marking) without(context.Context, int) (result, error) {
 	return result{seconds: took}, err
 }
 
+// dropped makes a load while nobody marks, but the kernel tells of changes as it does for the marker: what that alone
+// costs.
+func (m *marking) dropped(context.Context, int) (result, error) {
+	load, err := m.fresh()
+	if err = errors.Join(err, m.off()); err != nil {
+		return result{}, err
+	}
+	dir, err := os.Open(load)
+	if err != nil {
+		return result{}, err
+	}
+	defer dir.Close()
+	events, err := fanotify.Open(int(dir.Fd()))
+	if err != nil {
+		return result{}, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- drop(events) }()
+	took, err := clocked(func() error { return churn(load, m.files, nil) })
+	events.Interrupt()
+	err = errors.Join(err, <-ended, events.Close())
+	return result{seconds: took}, err
+}
+
+// drop reads events, as they come, until it is interrupted.
+func drop(events *fanotify.Source) error {
+	for {
+		if err := events.Wait(); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				err = nil
+			}
+			return err
+		}
+		if _, err := events.Read(func(*fanotify.Event) {}); err != nil {
+			return err
+		}
+	}
+}
+
 // sustained halves the rate of a load until the kernel's queue does not overflow.
 func (m *marking) sustained(ctx context.Context, perFile time.Duration) (float64, error) {
 	for ; ; perFile *= 2 {
@@ -205,7 +245,8 @@ func markerRow(l *lab, t *host, rep *report) {
 	for _, kind := range []string{fstest.Tmpfs, fstest.Ext4} {
 		dir := fstest.Mount(t, kind, fstest.Options{Size: int64(files)*(8<<10) + 512<<20})
 		m := newMarking(l, t, mkdir(t, dir, "master"), files)
-		s := l.contest(t, contender{name: "with the marker", run: m.with}, contender{name: "without", run: m.without})
+		s := l.contest(t, contender{name: "with the marker", run: m.with}, contender{name: "without", run: m.without},
+			contender{name: "events only, read and dropped", run: m.dropped})
 		rep.lines = append(rep.lines, line{work: fmt.Sprintf("%s files created, renamed, half of them removed, on %s, while "+
 			"the marker runs", thousands(files), kind), ours: s[0], peers: s[1:], unit: "s",
 			goal: goal{"≤ 1.05 × without", func(l *line) bool { return l.ratio() <= 1.05 }}})
