@@ -179,7 +179,7 @@ func (m *marking) without(context.Context, int) (result, error) {
 
 // dropped makes a load while nobody marks, but the kernel tells of changes as it does for the marker: what that alone
 // costs.
-func (m *marking) dropped(context.Context, int) (result, error) {
+func (m *marking) dropped(ctx context.Context, _ int) (result, error) {
 	load, err := m.fresh()
 	if err = errors.Join(err, m.off()); err != nil {
 		return result{}, err
@@ -194,20 +194,26 @@ func (m *marking) dropped(context.Context, int) (result, error) {
 		return result{}, err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- drop(events) }()
+	go func() { ended <- drop(ctx, events) }()
 	took, err := clocked(func() error { return churn(load, m.files, nil) })
 	events.Interrupt()
 	err = errors.Join(err, <-ended, events.Close())
 	return result{seconds: took}, err
 }
 
-// drop reads events, as they come, until it is interrupted.
-func drop(events *fanotify.Source) error {
+// dropEach is how long events come together before they are dropped.
+const dropEach = 20 * time.Millisecond
+
+// drop reads events, as rarely as the marker does, until it is interrupted.
+func drop(ctx context.Context, events *fanotify.Source) error {
 	for {
 		if err := events.Wait(); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				err = nil
 			}
+			return err
+		}
+		if err := rest(ctx, dropEach); err != nil {
 			return err
 		}
 		if _, err := events.Read(func(*fanotify.Event) {}); err != nil {
