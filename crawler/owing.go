@@ -69,6 +69,7 @@ func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
 
 // settle decides how a node is stamped, and what it owes from then on. It may be called again. w.mu is held.
 func (w *crawl) settle(n *node) {
+	n.held = n.held || w.ctx.Err() != nil // a crawl that was given up has left something undone, maybe here
 	n.finish.Stamp, n.finish.Record.Xtime, n.debt = !n.held, n.upto, nil
 	if n.held || n.skip {
 		return
