@@ -14,26 +14,30 @@ import (
 
 // item is one operation on its way.
 type item struct {
-	op     *slave.Op
-	data   []byte // a small content, before it is staged
+	op   *slave.Op
+	data []byte // a small content, before it is staged
+	// end is what the content turned out to be: its size, and whether it changed while it was read.
 	end    slave.End
 	held   int64  // of Tree.bytes
 	staged string // path of what is staged; "" where nothing is (any more)
 	size   int64  // of a staged file
-	after  []*item
-	noted  noted
-	ready  chan struct{} // published, or failed; a stamp may follow
-	done   chan struct{} // res is final
-	res    slave.Result
-	err    error
+	// after are the operations of the batch that have to be through before this one is published (order).
+	after []*item
+	// noted is the journal's note that was written ahead, if one was.
+	noted noted
+	ready chan struct{} // published, or failed; a stamp may follow
+	done  chan struct{} // res is final
+	res   slave.Result
+	err   error
 }
 
 // batch is a list of operations on its way.
 type batch struct {
 	t     *Tree
 	items []item
-	dirs  dirs
-	wait  sync.WaitGroup
+	// dirs remembers which directories were looked at; wait counts the operations under way.
+	dirs dirs
+	wait sync.WaitGroup
 }
 
 // Apply carries out a batch: each operation as soon as those before it that it depends on are through, all others at the
@@ -53,6 +57,8 @@ func (t *Tree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error
 		}
 		done <- results
 	}()
+	// Whoever gives up the wait does not end the batch: what was begun is carried out, and the next call finds it
+	// done.
 	select {
 	case results := <-done:
 		return results, nil
@@ -71,6 +77,7 @@ func (t *Tree) run(sb *slave.Batch) ([]slave.Result, error) {
 		it := &b.items[i]
 		it.op, it.ready, it.done = &sb.Ops[i], make(chan struct{}), make(chan struct{})
 		order.add(it)
+		// Contents are read here, one after the other, since they come over one stream; all else is done beside it.
 		b.read(it)
 		b.wait.Go(func() { b.carryOut(it) })
 	}
@@ -124,6 +131,7 @@ func (b *batch) read(it *item) {
 
 // take reads a small content into memory, and stages a large one at once.
 func (t *Tree) take(it *item, content slave.Content) error {
+	// At least 4 KiB even for an empty file, which bounds the number of operations in memory too.
 	it.held = min(max(it.op.Meta.Size, 4096), smallBytes)
 	if err := t.bytes.Acquire(context.Background(), it.held); err != nil {
 		return err
@@ -201,6 +209,7 @@ func (b *batch) carryOut(it *item) {
 	if it.err == nil && it.failedBelow() {
 		it.err = slave.ErrHeldBack
 	}
+	// Announced before it is done and booked after: a round of stamps that begins in between waits for this one.
 	t.settler.publishing(it)
 	switch {
 	case it.err == nil:
@@ -271,6 +280,7 @@ type inodeLocks struct {
 	held map[xtime.GFID]*inodeLock
 }
 
+// users counts who has it or waits for it, under inodeLocks.mu; the last one removes it.
 type inodeLock struct {
 	sync.Mutex
 	users int

@@ -24,6 +24,8 @@ type book struct {
 // maxNames bounds the names that are kept of one inode.
 const maxNames = 1024
 
+// book reads what is known of an inode's names; nothing known is an empty book. booksMu is held by whoever writes it
+// back.
 func (t *Tree) book(g xtime.GFID) (b book, err error) {
 	e, ok, err := t.idx.Get(index.Links, g.String())
 	if err != nil || !ok {
@@ -36,6 +38,8 @@ func (t *Tree) book(g xtime.GFID) (b book, err error) {
 	return b, nil
 }
 
+// writeBook keeps a book as long as it tells more than the tree does: of one name, which is all there should be, none
+// is kept. The entry's fields stand for other things here: see book. t.booksMu is held.
 func (t *Tree) writeBook(g xtime.GFID, b book) error {
 	if len(b.names) == 0 || len(b.names) == 1 && b.want <= 1 && !b.settled {
 		return t.idx.Delete(index.Links, g.String())
@@ -164,6 +168,7 @@ func (t *Tree) forgetName(old index.Entry, path string) {
 
 // forgetBelow does that for all names in a directory that has left the tree, which lay at path.
 func (t *Tree) forgetBelow(id index.ID, path string) error {
+	// Without a single book there is nothing to forget, and no shard to be read: the usual case.
 	any := false
 	if err := t.idx.Each(index.Links, func(string, index.Entry) bool { any = true; return false }); err != nil || !any {
 		return err

@@ -20,6 +20,7 @@ type step struct {
 	to *index.Entry
 }
 
+// changes is change for several places that change together, as a move does: one note, one change, then the entries.
 func (t *Tree) changes(steps []step, do func() error) error {
 	var intents []index.Intent
 	for _, s := range steps {
@@ -40,6 +41,7 @@ func (t *Tree) changes(steps []step, do func() error) error {
 	if err != nil {
 		return err
 	}
+	// After carry: the note counts as needed until the index has the outcome.
 	defer done()
 	return t.carry(steps, do)
 }
@@ -47,6 +49,8 @@ func (t *Tree) changes(steps []step, do func() error) error {
 // carry makes a change that is noted.
 func (t *Tree) carry(steps []step, do func() error) (err error) {
 	if err := do(); err != nil {
+		// Whether it was made is not known: then the entries are dropped, which has the crawler compare what is
+		// there.
 		if !certain(err) {
 			for _, s := range steps {
 				err = errors.Join(err, t.idx.Delete(s.dir, s.name))
@@ -55,6 +59,7 @@ func (t *Tree) carry(steps []step, do func() error) (err error) {
 		return err
 	}
 	for _, s := range steps {
+		// Before the entry is in the index: see write.
 		t.touched(s.path)
 		if s.to == nil {
 			err = t.idx.Delete(s.dir, s.name)
@@ -70,6 +75,7 @@ func (t *Tree) carry(steps []step, do func() error) (err error) {
 
 // noted is the note of an operation that was made ahead, while its content is staged. The zero value is none.
 type noted struct {
+	// intent is what was foreseen; it is used only if the operation turns out to make just that.
 	intent index.Intent
 	ready  chan struct{} // closed once the note is written; then err and done are set
 	done   func()

@@ -25,6 +25,7 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 	if err := t.discardAll(ctx, limit); err != nil {
 		return t.ended(ctx, err)
 	}
+	// What was remembered of parked directories may be gone now. It is advice only, and is not searched again.
 	t.within.forget()
 	if err := t.cleanUploads(ctx, limit); err != nil {
 		return t.ended(ctx, err)
@@ -75,6 +76,7 @@ func (t *Tree) discard(ctx context.Context, name string, limit int64) error {
 	if err != nil || ok && e.Since > limit {
 		return err
 	}
+	// One rename takes it out of the park as a whole; taking it apart may take long and be cut short.
 	if err := t.rename(parkedDir+"/"+name, trashDir+"/"+t.unique()); err != nil {
 		return ignoreAbsent(err)
 	}
@@ -130,6 +132,7 @@ func (t *Tree) scrap(ctx context.Context, dir string, itself bool) error {
 		return gctx.Err()
 	}
 	err := t.list(dir, each)
+	// A directory with the master's mode may shut out its own owner.
 	if errors.Is(err, unix.EACCES) && t.any().Setstat(t.abs(dir), wire.Attrs{Flags: wire.HasMode, Mode: 0o700}) == nil {
 		err = t.list(dir, each)
 	}

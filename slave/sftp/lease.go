@@ -19,7 +19,10 @@ import (
 // leaseStep. One that has not changed for leaseTime is dead. A worker that was killed on this host is known to be dead at
 // once, by its process id.
 const (
+	// leaseFile says who holds the slave. It is made exclusively, which is all that the protocol has to tell two of
+	// them apart.
 	leaseFile = base + "lease"
+	// leaseTime is more than three steps, so that a slow answer or two do not cost a living holder the slave.
 	leaseStep = 5 * time.Second
 	leaseTime = 18 * time.Second
 	leasePoll = time.Second
@@ -30,6 +33,8 @@ type leaseTimes struct{ step, dead, poll time.Duration }
 
 // holder is what a lease says.
 type holder struct {
+	// token is the holder's own, chosen at random; boot, pid and start tell whether a holder on this host still
+	// lives.
 	token  string
 	boot   string
 	pid    int
@@ -37,6 +42,7 @@ type holder struct {
 	number uint64 // of changes
 }
 
+// text and parseHolder are the file's form.
 func (h holder) text() []byte {
 	return fmt.Appendf(nil, "%s %s %d %d %d\n", h.token, h.boot, h.pid, h.start, h.number)
 }
@@ -76,6 +82,7 @@ func startTime(pid int) (ticks uint64) {
 
 // takeLease makes the lease, or takes that of a dead holder.
 func (t *Tree) takeLease(ctx context.Context) error {
+	// Between the end of a dead holder's lease and our own another one may come: then it is looked at in turn.
 	for range 3 {
 		err := t.makeLease()
 		if err == nil {
@@ -98,6 +105,7 @@ func (t *Tree) takeLease(ctx context.Context) error {
 	return t.busy("somebody else")
 }
 
+// busy names who is in the way, and what to do.
 func (t *Tree) busy(who string) error {
 	return fmt.Errorf("slave %s: %w: %s is using it; stop that first", t.name(), slave.ErrBusy, who)
 }
@@ -160,6 +168,7 @@ func (t *Tree) keepLease() {
 	}
 }
 
+// renewLease reads before it writes: a lease that another one took, since this one looked dead, is not taken back.
 func (t *Tree) renewLease(number uint64) error {
 	text, err := t.readSmall(leaseFile)
 	if err == nil && parseHolder(text).token != t.prefix || errors.Is(err, fs.ErrNotExist) {

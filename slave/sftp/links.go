@@ -267,6 +267,7 @@ func (b *batch) sameLink(it *item, p place, src index.Entry, from place, ok bool
 	return nil
 }
 
+// linkNow makes the name and books it. The entry at from gets the number of names that the operation told.
 func (b *batch) linkNow(it *item, p place, src index.Entry, from place) error {
 	op, t := it.op, b.t
 	src.Links, src.Ino = max(op.Links, src.Links), op.Ino

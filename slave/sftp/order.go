@@ -18,8 +18,10 @@ type order struct {
 	below map[string][]*item // those about paths below, since then
 }
 
+// newOrder is for one batch, by one goroutine.
 func newOrder() *order { return &order{at: map[string]*item{}, below: map[string][]*item{}} }
 
+// add finds out what it has to wait for among those that were added before.
 func (o *order) add(it *item) {
 	op := it.op
 	o.path(it, op.Path)
@@ -33,6 +35,7 @@ func (o *order) add(it *item) {
 	if g.IsZero() || op.Kind == slave.OpFinish || op.Kind == slave.OpMkdir {
 		return
 	}
+	// A path has no NUL, so GFIDs and paths share the map.
 	o.put(it, "\x00"+string(g[:]))
 }
 
@@ -44,6 +47,8 @@ func (o *order) put(it *item, key string) {
 	o.at[key] = it
 }
 
+// path waits for the last about the path itself, for those below it since, and for the last about each directory
+// above.
 func (o *order) path(it *item, path string) {
 	o.put(it, path)
 	for _, b := range o.below[path] {
@@ -69,6 +74,7 @@ type dirs struct {
 	known map[string]*dirState
 }
 
+// attrs and err are there once done is closed.
 type dirState struct {
 	done  chan struct{}
 	attrs wire.Attrs // no Flags where they are not known

@@ -41,6 +41,7 @@ func (t *Tree) parkPlace(old index.Entry) (p place, same bool, err error) {
 	return parkedPlace(name), same, nil
 }
 
+// parkedPlace is the place of a name in parked/.
 func parkedPlace(name string) place { return place{index.Parked, parkedDir + "/" + name, name} }
 
 // parkBeside gives a non-directory a name among the parked, so that it can be renamed over without a gap; where the server
@@ -77,6 +78,7 @@ func (t *Tree) moveOut(from, to place, old index.Entry) (place, error) {
 	return to, t.move(from, to, old, asParked(old))
 }
 
+// asParked is the entry there: as it was, with the moment, which Clean goes by.
 func asParked(e index.Entry) index.Entry {
 	e.Since = time.Now().Unix()
 	return e
@@ -217,7 +219,9 @@ func (b *batch) bringBack(it *item, from, p place, e index.Entry) error {
 // be sent again. A parked directory's shards are searched when somebody asks for the first time after it was parked. What
 // is remembered is advice: it is looked at again when it is used.
 type within struct {
-	mu   sync.Mutex
+	// mu guards the rest; it is held during a search, so that two callers do not search the same.
+	mu sync.Mutex
+	// todo are parked directories that are not searched yet, at where an inode was found below parked/.
 	todo []parkedShard
 	at   map[xtime.GFID]string
 }
@@ -230,6 +234,7 @@ type parkedShard struct {
 // maxWithin bounds the entries that are remembered. What is beyond it is sent again.
 const maxWithin = 100_000
 
+// add notes a directory that was parked. One without a shard has nothing on record in it.
 func (w *within) add(name string, id index.ID) {
 	if id == 0 {
 		return

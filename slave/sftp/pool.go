@@ -17,6 +17,7 @@ import (
 // host is the far end: several sessions on one account, and the slave's root there. Requests that depend on each other wait
 // for each other's answers, so any of them may go over any session.
 type host struct {
+	// sessions never change once Open has returned, and the first is always there.
 	sessions []*wire.Client
 	turn     atomic.Uint64
 	root     string // absolute, without a slash at its end
@@ -49,6 +50,7 @@ const (
 	indexDir   = base + "index"
 )
 
+// lstat describes what stands at a path of the slave, itself.
 func (h *host) lstat(path string) (wire.Attrs, error) { return h.any().Lstat(h.abs(path)) }
 
 // rename moves an entry to a place where nothing is, or, where the server can, in the place of what is there.
@@ -144,6 +146,7 @@ func readAll(f *wire.Handle, size int64, each func([]byte) error) error {
 	}
 }
 
+// drain waits for answers that nobody needs, so that no goroutine outlives the call.
 func drain[T any](queue []T, take func(T)) {
 	for _, q := range queue {
 		take(q)
@@ -172,6 +175,8 @@ func (h *host) readSmall(path string) ([]byte, error) {
 	return all, err
 }
 
+// maxSmall bounds what is read into memory of a file of ours, which somebody may have put there: nodes and journals
+// are far smaller.
 const maxSmall = 64 << 20
 
 // ensureDir makes a directory of ours, if it is not there.
@@ -230,6 +235,7 @@ func (h *host) list(path string, each func(wire.Name) error) error {
 	return err
 }
 
+// mostAhead bounds the requests that are made ahead for one directory.
 const mostAhead = 16
 
 // names are what one request gave of a directory.
@@ -238,6 +244,7 @@ type names struct {
 	err  error
 }
 
+// ask asks for the next names, and does not wait.
 func ask(d *wire.Handle) chan names {
 	got := make(chan names, 1)
 	go func() {

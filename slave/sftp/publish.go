@@ -14,6 +14,7 @@ import (
 
 // place is where an operation takes effect: a name in a directory that has a shard.
 type place struct {
+	// dir is the shard of the directory that the name lies in; path is below the slave's root.
 	dir  index.ID
 	path string
 	name string
@@ -21,6 +22,8 @@ type place struct {
 
 // found is what stands at a place. known says that the index has an entry that fits what is there.
 type found struct {
+	// there says that something stands there, which kind and attrs are of. entry is the index's, whether it fits or
+	// not.
 	there bool
 	kind  slave.Kind
 	attrs wire.Attrs
@@ -83,6 +86,8 @@ func (t *Tree) ensureID(path string) (index.ID, error) {
 	return t.newID(path)
 }
 
+// newID gives a shard to a directory, and to those above it that have none. t.idMu is held, so that each gets one
+// only.
 func (t *Tree) newID(path string) (index.ID, error) {
 	id, err := t.idOf(path)
 	if id != 0 || err != nil || path == "" {
@@ -130,6 +135,7 @@ func (t *Tree) fits(e *index.Entry, there bool, a wire.Attrs) bool {
 	if kind != slave.File && kind != slave.Symlink {
 		return kind == slave.Dir
 	}
+	// Seconds are all that the protocol has; what they cannot tell apart is the journal's part.
 	return a.Size == e.Size && (!t.feat.times || a.Mtime == e.Seconds)
 }
 
@@ -144,6 +150,7 @@ func entryFor(op *slave.Op, kind slave.Kind, torn bool) index.Entry {
 	e := index.Entry{Kind: kind, Record: op.Record, ID: index.NewID(), Meta: op.Meta, Size: op.Meta.Size,
 		Seconds: seconds(op.Meta.Mtime), Links: op.Links, Ino: op.Ino}
 	if torn {
+		// The content is of no one moment: it is compared again.
 		e.Record.Xtime = 0
 	}
 	return e
@@ -177,6 +184,7 @@ func (b *batch) putOp(it *item) error {
 		if err != nil {
 			return err
 		}
+		// The master has one name of it left, but the slave may have others, which share the content.
 		linked = len(known.names) > 1
 	}
 	if linked {
@@ -287,6 +295,7 @@ func (b *batch) mkdirOp(it *item) error {
 	if err != nil {
 		return err
 	}
+	// Its owner must be able to work in it until OpFinish sets the mode that it is to have.
 	mode := op.Meta.Mode&0o7777 | 0o700
 	id := index.NewID()
 	e := index.Entry{Kind: slave.Dir, Record: slave.Record{GFID: op.Record.GFID}, ID: id, Meta: op.Meta}

@@ -92,18 +92,21 @@ func emptyDir(path string) error {
 	return err
 }
 
-// restore is one at work.
+// restore is one at work. Directories are walked by one goroutine; the files of one are restored by many.
 type restore struct {
 	t    *Tree
 	dest string
 
-	mu     sync.Mutex
-	out    Restored
+	// mu guards out and inodes.
+	mu  sync.Mutex
+	out Restored
+	// inodes are those with several names that were met so far, with the first of their names.
 	inodes map[xtime.GFID]*inode
 }
 
 // inode is one with several names.
 type inode struct {
+	// once makes the inode, under path; whoever has another name of it waits for that.
 	once   sync.Once
 	path   string
 	record slave.Record
@@ -169,10 +172,12 @@ func (r *restore) dir(ctx context.Context, path string, e index.Entry) error {
 			return err
 		}
 	}
+	// After what lies in it: making entries would change its time, and its mode might forbid to.
 	r.attributes(path, &e)
 	return nil
 }
 
+// local is where a path of the slave is restored to.
 func (r *restore) local(path string) string { return filepath.Join(r.dest, path) }
 
 // shown is the entry of what the index does not know.
@@ -282,6 +287,7 @@ func (r *restore) content(path, to string, e *index.Entry) error {
 	return errors.Join(err, out.Close())
 }
 
+// zeros tells whether a block can be left out.
 func zeros(b []byte) bool {
 	for _, c := range b {
 		if c != 0 {

@@ -16,7 +16,10 @@ import (
 
 // settler collects the stamps that wait, and the directories that were changed since the last were written.
 type settler struct {
-	mu     sync.Mutex
+	// mu guards all below it.
+	mu sync.Mutex
+	// stamps are those of finished directories, with whoever waits for them; dirs are to be synced before any is
+	// written.
 	stamps []stamp
 	dirs   map[string]struct{}
 	holds  holds
@@ -24,12 +27,14 @@ type settler struct {
 	wake   chan struct{}
 }
 
-// stamp is the xtime of a finished directory.
+// stamp is the xtime of a finished directory. done gets the outcome, once; it has room for it, so nobody is waited
+// for.
 type stamp struct {
 	op   *slave.Op
 	done chan error
 }
 
+// init makes it ready, before anybody uses it.
 func (s *settler) init() {
 	s.wake = make(chan struct{}, 1)
 	s.dirs = map[string]struct{}{}
@@ -156,6 +161,8 @@ func (t *Tree) round(stamps []stamp) {
 		cleared := make(chan error, 1)
 		go func() { cleared <- flushed() }() // a journal with more in it than is needed does no harm
 		for i, st := range stamps {
+			// Into the index in memory; they reach the slave with the flush below, after all that they vouch for
+			// (invariant 5).
 			results[i] = t.writeStamp(st.op)
 		}
 		err = t.idx.Flush(t.syncTouched)
@@ -252,6 +259,7 @@ func (t *Tree) syncDirs(dirs map[string]struct{}) error {
 
 // holds knows which directories may not be stamped in a pass.
 type holds struct {
+	// pass is the crawler's number of the pass that the rest is about.
 	pass  uint32
 	above map[string]struct{} // all directories above a failed one
 	every bool                // none may: the index could not be written

@@ -20,8 +20,10 @@ import (
 
 // features are what the server and its file system turned out to do.
 type features struct {
+	// uid and gid are found on a file that the account made; SFTP has no other way to ask.
 	uid, gid uint32 // of what this account makes
 	times    bool   // an mtime that is set is kept
+	// symlinks says that links can be made, and lead where they were told to.
 	symlinks bool
 }
 
@@ -32,6 +34,7 @@ type owner struct {
 	Created time.Time  `toml:"created"`
 }
 
+// ownerFile says whose the slave is; a root without it is nobody's.
 const ownerFile = base + "owner"
 
 // setup does all of Open but connect, as much of it as it can at the same time. What can be refused without a trace is refused
@@ -304,6 +307,7 @@ func (t *Tree) openBooks() error {
 	return together(own, func() error { return t.openIndex(journals) })
 }
 
+// readJournals reads both; one that is not there is empty.
 func (t *Tree) readJournals(texts [][]byte) error {
 	g := new(errgroup.Group)
 	for i, name := range logNames {
@@ -380,6 +384,7 @@ func (t *Tree) lookAround() error {
 	return together(t.room, count(parkedDir), count(partialDir))
 }
 
+// room learns the free space where the server tells it, and refuses a read-only slave.
 func (t *Tree) room() error {
 	c := t.first()
 	if !c.CanSpace() {
@@ -412,6 +417,7 @@ func (t *Tree) reason(err error) error {
 		return err
 	case s.ReadOnly:
 		return fmt.Errorf("%w (%w)", err, unix.EROFS)
+	// Less than 1 MiB: a server that reports 0 exactly when a write fails is rare.
 	case s.Free < 1<<20 || s.Inodes == 0:
 		return fmt.Errorf("%w (%w)", err, unix.ENOSPC)
 	}

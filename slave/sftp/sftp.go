@@ -39,13 +39,15 @@ type Options struct {
 
 // Bounds of what is under way.
 const (
-	stagedBytes  = 64 << 20 // contents in memory on their way
-	smallBytes   = 1 << 20  // a content up to this size is read at once
+	// stagedBytes bounds the memory of all batches under way together.
+	stagedBytes = 64 << 20 // contents in memory on their way
+	smallBytes  = 1 << 20  // a content up to this size is read at once
+	// hashesAtOnce bounds the files that are read back at a time.
 	hashesAtOnce = 16
 	asksAtOnce   = 512 // requests of one survey
 )
 
-// Tree is an open slave. It implements slave.Tree.
+// Tree is an open slave. It implements slave.Tree. Its methods may be called from any goroutine.
 type Tree struct {
 	*host
 	log     zerolog.Logger
@@ -53,20 +55,23 @@ type Tree struct {
 	idx     *index.Index
 	journal *index.Journal
 	logs    [2]*logFile
-	info    slave.Info
-	parked  atomic.Int64 // entries that were found in the park
-	feat    features
-	lease   leaseTimes
-	prefix  string // makes this session's names in staging its own
-	serial  atomic.Uint64
+	// info and feat are learnt by Open and do not change.
+	info   slave.Info
+	parked atomic.Int64 // entries that were found in the park
+	feat   features
+	lease  leaseTimes
+	prefix string // makes this session's names in staging its own
+	// serial numbers those names.
+	serial atomic.Uint64
 
 	refused   sync.Map // owners that this account may not give files to: owned -> struct{}
 	shardDirs sync.Map // directories of index/ that are there; path -> struct{}
 	fresh     sync.Map // shards of directories made by this session: what stands in them is known; index.ID -> struct{}
-	idMu      sync.Mutex
-	booksMu   sync.Mutex   // links and pending
-	flushMu   sync.Mutex   // held by flush
-	parkMu    sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
+	// idMu is held while a directory is given its shard.
+	idMu    sync.Mutex
+	booksMu sync.Mutex   // links and pending
+	flushMu sync.Mutex   // held by flush
+	parkMu  sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
 
 	busyInodes inodeLocks
 	uploads    uploads
@@ -75,15 +80,18 @@ type Tree struct {
 	bytes      *semaphore.Weighted
 	hashing    chan struct{}
 
-	closing  chan struct{}
-	done     chan struct{} // the session has ended, or is lost
+	// closing is closed by Close, before it waits for those who use the Tree.
+	closing chan struct{}
+	done    chan struct{} // the session has ended, or is lost
+	// parts are the goroutines that Open began: settle, keepLease and a watch for each session.
 	parts    sync.WaitGroup
 	once     sync.Once
 	failOnce sync.Once
-	mu       sync.Mutex
-	closed   bool
-	err      error
-	users    sync.WaitGroup
+	// mu guards closed and err, and that nobody enters once closed is set; users are those who entered.
+	mu     sync.Mutex
+	closed bool
+	err    error
+	users  sync.WaitGroup
 }
 
 // Compile-time proof of the contract.
@@ -95,6 +103,7 @@ func Open(ctx context.Context, o Options) (*Tree, error) {
 	return open(ctx, o, leaseTimes{leaseStep, leaseTime, leasePoll})
 }
 
+// open is Open with the lease's times.
 func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 	t := &Tree{lease: l, host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8], bytes: semaphore.NewWeighted(stagedBytes),
 		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
@@ -151,6 +160,7 @@ func (t *Tree) connect(ctx context.Context) error {
 	return nil
 }
 
+// hangUp ends the sessions, and with them every call.
 func (t *Tree) hangUp() {
 	for _, c := range t.sessions {
 		c.Close()
@@ -248,6 +258,7 @@ func (t *Tree) stagingName() string {
 	return stagingDir + "/" + t.unique()
 }
 
+// unique is a name that no session has used: prefix is random, serial counts.
 func (t *Tree) unique() string { return t.prefix + "-" + strconv.FormatUint(t.serial.Add(1), 36) }
 
 // trouble makes a *slave.PathError of err; what it already knows of the operation is kept.

@@ -11,11 +11,13 @@ import (
 
 // stagedFile is a large content on its way to staging.
 type stagedFile struct {
-	t    *Tree
+	t *Tree
+	// c is the session that f was opened on: a handle is of one session only.
 	c    *wire.Client
 	f    *wire.Handle
 	path string
 	away chan struct{} // a slot for each piece that is not answered
+	// wait counts the pieces on their way; mu guards err, which is of the last that failed.
 	wait sync.WaitGroup
 	mu   sync.Mutex
 	err  error
@@ -98,6 +100,7 @@ func (t *Tree) stage(it *item) error {
 	return nil
 }
 
+// stageSmall stages a content that is in memory.
 func (t *Tree) stageSmall(it *item) error {
 	c, path := t.any(), t.stagingName()
 	f, err := c.Open(t.abs(path), wire.OpenWrite|wire.OpenCreate|wire.OpenExcl, newFile(&it.op.Meta))
@@ -116,6 +119,7 @@ func (t *Tree) complete(f *wire.Handle, it *item) error {
 	want := owned{m.UID, m.GID}
 	last := wire.Last{Data: it.data, Sync: true}
 	set := func(a wire.Attrs) error { last.Sets = append(last.Sets, a); return nil }
+	// A set-id bit must never be on a file that is not the owner's that it is meant for.
 	if m.Mode&0o6000 != 0 && want != mine {
 		if err := f.WriteAll(it.data, 0, false); err != nil {
 			f.Release()

@@ -12,9 +12,11 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// store keeps the nodes of the index as files below .georep/index.
+// store keeps the nodes of the index as files below .georep/index. It implements index.Store; the index's nodes are
+// replaced as owner and journals are: staged, then renamed.
 type store struct{ t *Tree }
 
+// Load reads the node, or what was there before it where a cut came between the two renames of a replacement.
 func (s store) Load(name string) ([]byte, error) {
 	text, err := s.t.readSmall(indexDir + "/" + name)
 	if errors.Is(err, fs.ErrNotExist) && !s.t.first().CanReplace() {
@@ -59,18 +61,22 @@ func (n *stagedNode) Commit() error {
 	return n.t.reason(err)
 }
 
+// Drop removes the file in staging.
 func (n *stagedNode) Drop() { _ = n.t.any().Remove(n.t.abs(n.temp)) } // else it is cleared when the next session begins
 
+// Remove leaves the directory, which other nodes may be in.
 func (s store) Remove(name string) error {
 	return ignoreAbsent(s.t.any().Remove(s.t.abs(indexDir + "/" + name)))
 }
 
+// logNames are the journal's files, in the order of index.NewJournal's logs.
 var logNames = [2]string{base + "journal.0", base + "journal.1"}
 
 // logFile is one of the journal's two files.
 type logFile struct {
-	t    *Tree
-	f    *wire.Handle
+	t *Tree
+	f *wire.Handle
+	// size is where the next note goes. The handle stays open for the session's life.
 	size int64
 }
 

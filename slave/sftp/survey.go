@@ -58,8 +58,9 @@ func (t *Tree) survey(q slave.Query) slave.DirState {
 
 // survey is one directory being read.
 type survey struct {
-	t      *Tree
-	q      slave.Query
+	t *Tree
+	q slave.Query
+	// id is the directory's shard, 0 where it has none; listed is what the server lists of it, of this part.
 	id     index.ID
 	state  slave.DirState
 	listed map[string]wire.Attrs
@@ -77,6 +78,7 @@ func (s *survey) run() error {
 	return err
 }
 
+// read fills in the state.
 func (s *survey) read() (err error) {
 	t := s.t
 	if err := t.ofDirRead(s.q.Path, &s.state.Record); err != nil {
@@ -291,6 +293,7 @@ func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
 	return res
 }
 
+// digest reads a file back: there is no other way to know what is in it.
 func (t *Tree) digest(ctx context.Context, path string, res *slave.HashResult) error {
 	a, err := t.lstat(path)
 	if noFile(err) {
@@ -370,8 +373,10 @@ type counter struct {
 	wait  sync.WaitGroup
 }
 
+// errEnough ends a listing early, and is told to nobody.
 var errEnough = errors.New("enough")
 
+// count counts what lies in a directory, by itself or by another goroutine where a slot is free.
 func (c *counter) count(dir string) {
 	if a, err := c.t.lstat(dir); dir != "" && (err != nil || kindOf(a) != slave.Dir) {
 		return

@@ -19,29 +19,37 @@ import (
 // journal beside it of the ranges that are durable there, as far as the server can make them so: a later session goes on
 // from those. What is acknowledged but not yet durable counts in this session only.
 type uploads struct {
+	// mu guards open, the uploads that this session has begun. It is held while one is opened, so that none is opened
+	// twice.
 	mu   sync.Mutex
 	open map[xtime.GFID]*upload
 }
 
 type upload struct {
+	// spec, c, file and path do not change.
 	spec slave.Upload
 	c    *wire.Client
 	file *wire.Handle
 	path string
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// have is what is written, sorted and merged.
 	have    []slave.Range
 	fresh   int64 // bytes that came since the last note
 	resumed bool  // data may lie where no range is known
-	noting  bool
+	// noting says that a note is being written: there is one at a time.
+	noting bool
 }
 
 const (
 	gotSuffix = ".got"
 	// noteStep is how much of an upload may have to be sent again after a cut.
-	noteStep   = 16 << 20
+	noteStep = 16 << 20
+	// A journal is a header, the version (16 bytes) and the size (8), and a list of ranges of two numbers of 8 bytes,
+	// big-endian.
 	headerSize = 16 + 8
 	rangeSize  = 16
+	// maxUploads bounds the handles that uploads hold; one more closes others, which go on from their last note.
 	maxUploads = 16
 )
 
@@ -68,6 +76,8 @@ func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState
 	return slave.UploadState{Have: slices.Clone(u.have)}, nil
 }
 
+// beginLocked gives the upload of that inode, of this very version, opened and with what it has. t.uploads.mu is
+// held.
 func (t *Tree) beginLocked(spec *slave.Upload) (*upload, error) {
 	if u := t.uploads.open[spec.GFID]; u != nil {
 		if u.spec.Version == spec.Version && u.spec.Size == spec.Size {
@@ -118,6 +128,7 @@ func (u *upload) parse(text []byte) bool {
 	return true
 }
 
+// header names the version that the ranges are of.
 func (u *upload) header() []byte {
 	return binary.BigEndian.AppendUint64(append([]byte(nil), u.spec.Version[:]...), uint64(u.spec.Size))
 }
@@ -128,6 +139,7 @@ func (t *Tree) closeUpload(u *upload) {
 	u.file.Release()
 }
 
+// closeAll closes all; what they have stays for the next session.
 func (u *uploads) closeAll() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -146,8 +158,10 @@ func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, _ func(int64, []byte
 	return slave.Result{Err: trouble("sign", t.uploadPath(q.GFID), slave.ErrInvalid)}, t.live(ctx)
 }
 
+// uploadPath names an upload in errors.
 func (t *Tree) uploadPath(g xtime.GFID) string { return partialDir + "/" + g.String() }
 
+// upload is the one that was begun for this very version, nil where none was.
 func (t *Tree) upload(g xtime.GFID, v slave.Version) *upload {
 	t.uploads.mu.Lock()
 	defer t.uploads.mu.Unlock()
@@ -265,6 +279,7 @@ func (t *Tree) stageUploaded(it *item) error {
 		t.uploads.mu.Unlock()
 		return slave.ErrNeedContent
 	}
+	// No further Write finds it from here on.
 	delete(t.uploads.open, op.Record.GFID)
 	t.uploads.mu.Unlock()
 	it.end = slave.End{Size: u.spec.Size}
@@ -293,6 +308,7 @@ func (t *Tree) published(it *item) error {
 	return errPublished
 }
 
+// errPublished is success, for which nothing is left to be done.
 var errPublished = errors.New("it is there already")
 
 // cleanUploads removes what nobody goes on with.

@@ -17,6 +17,10 @@ type ID uint64
 
 // The shards that are always there. Top has one entry, Root's own.
 const (
+	// Top has the root's entry, since nothing lies above the root; Root is the shard of what lies in it. Parked is
+	// the shard of parked/, by names there. Links has what is known of inodes with several names, Pending those of
+	// them whose names are to be checked, both by GFID; Touched the directories whose times have to be put back, by
+	// path.
 	Top ID = iota + 1
 	Root
 	Parked
@@ -40,6 +44,7 @@ func NewID() ID {
 
 // Entry is what is kept of one name.
 type Entry struct {
+	// Kind is of the entry on the master, and Record which state of which inode it is; Xtime 0: to be compared.
 	Kind   slave.Kind
 	Record slave.Record
 	// Virtual says that the slave cannot have such an entry: nothing stands under its name.
@@ -51,15 +56,20 @@ type Entry struct {
 	Seconds uint32
 	Meta    slave.Meta // as the master has it
 	Links   uint32     // names that the inode has there
-	Ino     uint64
-	Since   int64 // in Parked: when it was parked, in seconds since 1970
+	// Ino is the inode's number on the master, by which the crawler finds its other names there.
+	Ino   uint64
+	Since int64 // in Parked: when it was parked, in seconds since 1970
 }
 
+// magic begins every node, and names the version of its form. A node of another one counts as damaged, and so as
+// empty.
 const magic = "georep index 1\n"
 
+// errDamaged never leaves this package: a node that cannot be read has no entries.
 var errDamaged = errors.New("a damaged part of the index")
 
-// file is the name of a node in its store.
+// file is the name of a node in its store. The last two digits of the number, which is
+// random, spread the shards over 256 directories.
 func (k nodeKey) file() string {
 	s := fmt.Sprintf("%016x", uint64(k.dir))
 	name := s[14:] + "/" + s
@@ -70,6 +80,7 @@ func (k nodeKey) file() string {
 }
 
 const (
+	// flagSplit stands in a node's head, flagVirtual in an entry's flags.
 	flagSplit   = 1
 	flagVirtual = 1
 )
@@ -92,10 +103,13 @@ func encode(split bool, entries map[string]Entry) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 }
 
+// appendText writes a length, as a varint, and the bytes.
 func appendText[S string | []byte](b []byte, s S) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// append encodes an entry: kind, flags, GFID, fourteen numbers as varints, the target, the xattrs. reader.entry is
+// its reverse, and has the same order.
 func (e *Entry) append(b []byte) []byte {
 	flags := byte(0)
 	if e.Virtual {
@@ -151,6 +165,7 @@ type reader struct {
 	bad bool
 }
 
+// take gives the next n bytes, which lie in the text.
 func (r *reader) take(n uint64) []byte {
 	if r.bad || n > uint64(len(r.b)) {
 		r.bad = true

@@ -23,10 +23,12 @@ func (x *Index) Flush(sync func() error) error {
 	x.flushMu.Lock()
 	defer x.flushMu.Unlock()
 	todo := x.collect()
+	// From here on the nodes count as clean, and changes count anew.
 	err := x.stage(todo, sync)
 	if err == nil && sync != nil {
 		err = sync()
 	}
+	// One depth after the other: a node that says that it is split must not be there before its parts are.
 	for level := todo; len(level) > 0 && err == nil; {
 		n := 1
 		for n < len(level) && len(level[n].n.key.way) == len(level[0].n.key.way) {
@@ -55,6 +57,8 @@ func (x *Index) collect() (todo []*saving) {
 
 // stage brings the nodes to the store as they are now; what is changed meanwhile makes them dirty again.
 func (x *Index) stage(todo []*saving, sync func() error) error {
+	// No context: a flush that was begun is carried through, for a node that is left out has to be written again
+	// anyway.
 	g := new(errgroup.Group)
 	if sync != nil {
 		g.Go(sync)

@@ -1,14 +1,19 @@
-// Package index keeps what a slave without xattrs cannot keep on its files: for each directory a shard with an entry a
-// name. A shard belongs to a number that its directory was given when it was made, and that stands in the entry of the
-// directory, so that renaming a directory moves no shard, and no two directories share one.
+// Package index keeps what a slave without xattrs cannot keep on its files: for each directory a shard with an entry
+// a name. A shard belongs to a number that its directory was given when it was made, and that stands in the entry of
+// the directory, so that renaming a directory moves no shard, and no two directories share one.
 //
 // It owns the shards' form, their cache and the journal. It never looks at the files that it describes: whoever asks
 // compares an entry's Size and Mtime seconds with what stands there, and believes neither where they differ.
 //
-// A shard is a tree of nodes: one is split in sixteen, by a hash of the names, when it outgrows maxNode, so that a change
-// in a large directory rewrites little. Nodes are files, each replaced whole or not at all, the parts before the node that
-// leads to them. Changes are made in memory and written by Flush. Until they are, the journal tells which entries may be
-// wrong: after a cut they are dropped (Recover), which costs a comparison of those files and nothing else.
+// A shard is a tree of nodes: one is split in sixteen, by a hash of the names, when it outgrows maxNode, so that a
+// change in a large directory rewrites little. Nodes are files, each replaced whole or not at all, the parts before
+// the node that leads to them. Changes are made in memory and written by Flush. Until they are, the journal tells
+// which entries may be wrong: after a cut they are dropped (Recover), which costs a comparison of those files and
+// nothing else.
+//
+// index.go has the nodes in memory, flush.go their way to the store, entry.go their form there, and journal.go the
+// journal. A node is absent, loading (ready is open), clean (in lru), dirty, or saving; only clean ones are
+// forgotten, so memory is bounded by maxCached and by what Flush has not written.
 package index
 
 import (
@@ -21,7 +26,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Store is where the nodes are kept. Its methods are called from many goroutines.
+// Store is where the nodes are kept. Its methods are called from many goroutines. Nothing is stored but by the names
+// that this package makes (nodeKey.file).
 type Store interface {
 	// Load reads a node; fs.ErrNotExist where there is none.
 	Load(name string) ([]byte, error)
@@ -53,12 +59,14 @@ const (
 type Index struct {
 	store Store
 
+	// mu guards all below it, and the nodes. It is given up during every call of the store.
 	mu     sync.Mutex
 	nodes  map[nodeKey]*node
 	lru    *list.List // of clean nodes, the one not used for longest at the back
 	cached int        // entries in them
 	dirty  int        // changes that are not written
 
+	// flushMu is held by Flush and Drop: a shard that is dropped must not be written by a flush that began before.
 	flushMu sync.Mutex
 }
 
@@ -67,6 +75,7 @@ func New(store Store) *Index {
 	return &Index{store: store, nodes: map[nodeKey]*node{}, lru: list.New()}
 }
 
+// digits are the sixteen ways down from a node that is split.
 const digits = "0123456789abcdef"
 
 // nodeKey names a node: the directory's, and which way down its tree.
@@ -77,18 +86,23 @@ type nodeKey struct {
 
 // node is one in memory. All but ready is protected by Index.mu.
 type node struct {
-	key     nodeKey
-	ready   chan struct{} // closed when it is loaded
-	err     error
+	key   nodeKey
+	ready chan struct{} // closed when it is loaded
+	// err is why it could not be loaded; whoever waited gets it, and the next caller loads again.
+	err error
+	// split says that the entries are in the nodes below; entries is empty then.
 	split   bool
 	entries map[string]Entry
 	dirty   int // changes since it was saved
-	saving  bool
-	at      *list.Element // in lru, where it is clean
+	// saving says that a flush has it on its list: it is neither split nor forgotten meanwhile.
+	saving bool
+	at     *list.Element // in lru, where it is clean
 }
 
 // digit is the way of a name at the given depth.
 func digit(name string, depth int) byte {
+	// FNV spreads its last bytes badly over the high bits, so they are mixed. The form
+	// on disk depends on this: another hash would lose what is there.
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name)) // never fails
 	v := h.Sum64()
@@ -183,6 +197,7 @@ func (x *Index) wake(n *node) {
 	}
 }
 
+// forget drops a clean node from memory, or one whose shard is dropped.
 func (x *Index) forget(n *node) {
 	x.wake(n)
 	delete(x.nodes, n.key)
@@ -226,6 +241,7 @@ func (x *Index) Update(dir ID, name string, change func(e *Entry)) error {
 	})
 }
 
+// change has do change the node that the name belongs in, and counts it if do says that something changed.
 func (x *Index) change(dir ID, name string, do func(*node) bool) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -271,6 +287,7 @@ func (x *Index) Each(dir ID, do func(name string, e Entry) bool) error {
 	return err
 }
 
+// each is Each for one node and those below it. The lock is not held while do runs, so do may call the Index.
 func (x *Index) each(key nodeKey, do func(string, Entry) bool) (more bool, err error) {
 	x.mu.Lock()
 	n, err := x.loaded(key)
@@ -306,6 +323,8 @@ func (x *Index) each(key nodeKey, do func(string, Entry) bool) (more bool, err e
 // Drop removes the shard of a directory that is gone.
 func (x *Index) Drop(dir ID) error { return x.drop(nodeKey{dir: dir}) }
 
+// drop forgets the nodes first and removes their files then; files that a cut leaves belong to a number that is never
+// used again.
 func (x *Index) drop(key nodeKey) error {
 	x.flushMu.Lock()
 	defer x.flushMu.Unlock()

@@ -18,6 +18,7 @@ type Log interface {
 
 // Intent says that the entry of a name is about to become another, with what stands under it.
 type Intent struct {
+	// Dir and Name say which entry; the rest is enough to tell whether it became what it was to become.
 	Dir    ID
 	Name   string
 	Record slave.Record // that the entry will have
@@ -28,8 +29,10 @@ type Intent struct {
 // Journal notes changes before they are made. What it has is needed until the index was flushed after them: then the one
 // of its files that is not written to is cleared. All methods may be called from many goroutines.
 type Journal struct {
+	// One is written to while the notes in the other wait for a flush that makes them needless.
 	logs [2]Log
 
+	// mu guards all below it, and is given up while a log is written.
 	mu      sync.Mutex
 	now     int     // the log that is written to
 	open    [2]int  // notes of changes under way
@@ -40,6 +43,7 @@ type Journal struct {
 
 // commit is what several callers have written at once.
 type commit struct {
+	// text is the notes, encoded; at is the log that they are written to, known once they are.
 	text  []byte
 	notes int
 	at    int
@@ -58,6 +62,7 @@ func (j *Journal) Note(intents []Intent) (done func(), err error) {
 	}
 	text := encodeIntents(intents)
 	j.mu.Lock()
+	// Whoever comes while a log is written shares the next write: one round trip, whatever their number.
 	if j.next == nil {
 		j.next = &commit{done: make(chan struct{})}
 	}
@@ -106,6 +111,7 @@ func (j *Journal) Turn() (flushed func() error) {
 	if !j.used[old] {
 		j.now, old = old, j.now
 	}
+	// A change that is under way may reach the index after the flush, so its note has to stay for the next one.
 	if !j.used[old] || j.open[old] > 0 {
 		return func() error { return nil }
 	}
@@ -163,6 +169,7 @@ func decodeIntents(text []byte) (all []Intent) {
 	return all
 }
 
+// intent is the reverse of what encodeIntents writes of one.
 func (r *reader) intent() (in Intent) {
 	in.Gone = r.byte() != 0
 	in.Dir = ID(r.number())

@@ -7,15 +7,18 @@ import (
 
 // Which of an Attrs' fields are set.
 const (
+	// The bits are the protocol's (SSH_FILEXFER_ATTR_*).
 	HasSize  = 1
 	HasOwner = 2
 	HasMode  = 4
 	HasTimes = 8
-	hasMore  = 1 << 31
+	// hasMore stands for pairs of strings that extensions add; they are read and thrown away.
+	hasMore = 1 << 31
 )
 
 // Attrs are what the protocol knows of a file. Times are seconds since 1970.
 type Attrs struct {
+	// Flags says which of the others are set, in what is sent and in what has come; the rest is zero.
 	Flags        uint32
 	Size         int64
 	UID, GID     uint32
@@ -59,6 +62,7 @@ type decoder struct {
 	err error
 }
 
+// take gives the next n bytes, which lie in the packet; nil where they are not there.
 func (d *decoder) take(n int) []byte {
 	if d.err != nil || n < 0 || len(d.b) < n {
 		d.err = errShort
@@ -107,6 +111,7 @@ func (d *decoder) attrs() (a Attrs) {
 		a.Atime, a.Mtime = d.uint32(), d.uint32()
 	}
 	if a.Flags&hasMore != 0 {
+		// A number that is too large ends with the packet.
 		for n := d.uint32(); n > 0 && d.err == nil; n-- {
 			d.bytes()
 			d.bytes()
@@ -115,6 +120,7 @@ func (d *decoder) attrs() (a Attrs) {
 	return a
 }
 
+// appendString encodes a string: its length in four bytes, then its bytes.
 func appendString[S string | []byte](b []byte, s S) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 }

@@ -16,11 +16,13 @@ const (
 
 // Extensions that are used where they are offered.
 const (
+	// extRename is rename(2), which replaces what is there; the protocol's own rename may not.
 	extRename  = "posix-rename@openssh.com"
 	extLink    = "hardlink@openssh.com"
 	extFsync   = "fsync@openssh.com"
 	extStatvfs = "statvfs@openssh.com"
-	extLset    = "lsetstat@openssh.com"
+	// extLset is setstat that does not follow symbolic links.
+	extLset = "lsetstat@openssh.com"
 )
 
 // CanReplace tells whether PosixRename works, CanLink whether Link does, and so on.
@@ -94,7 +96,8 @@ func (c *Client) taken(op, path string, want byte, wait func() (reply, error)) (
 
 // Handle is an open file or directory.
 type Handle struct {
-	c    *Client
+	c *Client
+	// id is the server's word for it, any bytes; path is for errors, and for set once the handle is closed.
 	id   string
 	path string
 }
@@ -102,6 +105,7 @@ type Handle struct {
 // open waits for a free handle.
 func (c *Client) open(op, path string, kind byte, body func([]byte) []byte) (*Handle, error) {
 	select {
+	// Given back by Close, Release and Finish.
 	case c.slots <- struct{}{}:
 	case <-c.done:
 		return nil, c.Err()
@@ -187,8 +191,10 @@ func (h *Handle) Readdir() ([]Name, error) {
 	return d.names()
 }
 
+// names reads the list of an answer. Each name comes with a line for people, as ls -l writes it, which is left.
 func (d *decoder) names() ([]Name, error) {
 	n := d.uint32()
+	// Twelve bytes are the least that a name takes, so memory follows the packet, not the number in it.
 	if int(n) > len(d.b)/12 {
 		return nil, ErrProtocol
 	}
@@ -204,6 +210,7 @@ func (d *decoder) names() ([]Name, error) {
 	return all, nil
 }
 
+// attrs sends a request that is answered with attributes.
 func (c *Client) attrs(op, path string, kind byte, body func([]byte) []byte) (Attrs, error) {
 	d, err := c.asked(op, path, kind, fxAttrs, body)
 	if err != nil {
@@ -283,6 +290,7 @@ func (c *Client) Realpath(path string) (string, error) {
 	return c.oneName("realpath", path, fxRealpath)
 }
 
+// oneName sends a request that is answered with one name.
 func (c *Client) oneName(op, path string, kind byte) (string, error) {
 	d, err := c.asked(op, path, kind, fxName, func(b []byte) []byte { return appendString(b, path) })
 	if err != nil {
@@ -297,6 +305,7 @@ func (c *Client) oneName(op, path string, kind byte) (string, error) {
 
 // Space is what a file system has left for an ordinary user.
 type Space struct {
+	// Bytes and inodes that are free.
 	Free, Inodes int64
 	ReadOnly     bool
 }
@@ -319,6 +328,8 @@ func (c *Client) Statvfs(path string) (Space, error) {
 	if d.err != nil {
 		return Space{}, ErrProtocol
 	}
+	// The numbers are those of statvfs(3) in its order: bsize, frsize, blocks, bfree, bavail, files, ffree, favail,
+	// fsid, flag, namemax. Blocks are counted in frsize.
 	unit := v[1]
 	if unit == 0 {
 		unit = v[0]

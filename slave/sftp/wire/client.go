@@ -11,12 +11,15 @@ import (
 )
 
 const (
+	// version is what nearly all servers speak; a server that offers more goes on with this one.
 	version   = 3
 	maxPacket = 1 << 20 // larger ones are no SFTP; OpenSSH's are 256 KiB at most
 	// leastHandles is what every server lets a session open.
 	leastHandles = 60
-	mostHandles  = 1000
-	readSize     = 32 << 10
+	// mostHandles is more than any caller has use for.
+	mostHandles = 1000
+	// readSize is what every server can be asked for at a time, and takes in one write.
+	readSize = 32 << 10
 )
 
 // Packet types.
@@ -52,24 +55,31 @@ const (
 // reply is an answer of the server.
 type reply struct {
 	kind byte
+	// What follows the request's number; it is the receiver's.
 	data []byte
 }
 
-// Client is one SFTP session.
+// Client is one SFTP session. Its methods may be called from any goroutine.
 type Client struct {
 	stream io.ReadWriteCloser
-	ext    map[string]string
-	write  int           // most bytes of data in one request
-	read   int           // the same in one answer
-	slots  chan struct{} // one for each handle that is open
-	wake   chan struct{}
+	// What the server said of itself, before New returns; constant from then on.
+	ext   map[string]string
+	write int           // most bytes of data in one request
+	read  int           // the same in one answer
+	slots chan struct{} // one for each handle that is open
+	// wake tells send that out has something; one signal in it is enough.
+	wake chan struct{}
 
-	mu    sync.Mutex
+	// mu guards the four below it. It is held while a request is encoded, and never while anything is written or
+	// read.
+	mu sync.Mutex
+	// next is the number of the next request; calls has who waits for which, and is nil after the end.
 	next  uint32
 	calls map[uint32]func(reply, error)
 	out   []byte // encoded, and not yet written
 	err   error
 
+	// done is closed at the end, by once; parts are send and receive.
 	done  chan struct{}
 	once  sync.Once
 	parts sync.WaitGroup
@@ -134,6 +144,7 @@ func (c *Client) learnLimits() error {
 		d := decoder{b: r.data}
 		packet, read, write, open := d.uint64(), d.uint64(), d.uint64(), d.uint64()
 		if r.kind == fxExtendedReply && d.err == nil {
+			// Some servers leave the length of a write out; the rest of such a packet is room for handle and numbers.
 			if write == 0 && packet > 2048 {
 				write = packet - 1024
 			}
@@ -143,6 +154,7 @@ func (c *Client) learnLimits() error {
 			if read > readSize {
 				c.read = int(min(read, 255<<10))
 			}
+			// Ten are left for whatever the server counts beside ours.
 			if open > 20 {
 				handles = int(min(open-10, mostHandles))
 			}
@@ -183,6 +195,7 @@ func (c *Client) fail(why error) {
 	c.once.Do(func() {
 		c.mu.Lock()
 		c.err = why
+		// Each call is answered once: by receive, which takes it off the list, or here, after which there is no list.
 		calls := c.calls
 		c.calls = nil
 		c.mu.Unlock()
@@ -249,6 +262,7 @@ func (c *Client) send() {
 			c.fail(fmt.Errorf("send to the SFTP server: %w", err))
 			return
 		}
+		// The buffer that was written is used again, unless a burst has made it large.
 		if spare = b; cap(spare) > 4<<20 {
 			spare = nil
 		}
@@ -284,6 +298,7 @@ func (c *Client) receive() {
 	}
 }
 
+// readPacket gives a packet without its length. What claims more than maxPacket is refused before it is read.
 func readPacket(r io.Reader) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {

@@ -17,6 +17,7 @@ var ErrProtocol = errors.New("the server does not speak SFTP version 3")
 
 // Status codes of the protocol.
 const (
+	// The numbers are the protocol's (SSH_FX_*).
 	statusOK          = 0
 	statusEOF         = 1
 	statusNoFile      = 2
@@ -31,6 +32,7 @@ const (
 type StatusError struct {
 	Op   string // the request
 	Path string // what it was about, as the server knows it
+	// Code is the protocol's number, Msg the server's words, in whatever language.
 	Code uint32
 	Msg  string // the server's words
 }
@@ -62,6 +64,7 @@ func (e *StatusError) Errno() syscall.Errno {
 	case statusBadMessage:
 		return unix.EINVAL
 	}
+	// Some servers give strerror's text.
 	msg := strings.ToLower(e.Msg)
 	for _, no := range []syscall.Errno{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EEXIST, unix.ENOTEMPTY, unix.ENOTDIR,
 		unix.EISDIR, unix.ENAMETOOLONG, unix.EMLINK, unix.EXDEV, unix.ELOOP, unix.EFBIG} {

@@ -35,6 +35,7 @@ func (h *Handle) Finish(l *Last) error {
 			waits = append(waits, wait)
 			continue
 		}
+		// The end of the session is a failure all the same.
 		waits = append(waits, func() error { l.Refused = wait(); return h.c.Err() })
 	}
 	if h.c.CanSync() {
@@ -77,6 +78,7 @@ func (h *Handle) writes(waits []func() error, data []byte, off int64) []func() e
 	return waits
 }
 
+// fsync sends the request; what it gives waits for the answer.
 func (h *Handle) fsync() func() error {
 	return h.c.begin("fsync", h.path, fxExtended, func(b []byte) []byte { return appendString(appendString(b, extFsync), h.id) })
 }
