@@ -115,6 +115,8 @@ type inode struct {
 // maxKept bounds Restored.Kept.
 const maxKept = 20
 
+var errNoName = errors.New("this is no name; the slave's index is damaged, or was tampered with, and what it has there was left out")
+
 // note remembers what could not be set.
 func (r *restore) note(path string, err error) {
 	if err == nil {
@@ -142,6 +144,11 @@ func (r *restore) dir(ctx context.Context, path string, e index.Entry) error {
 	entries := map[string]index.Entry{}
 	if e.ID != 0 {
 		err = r.t.idx.Each(e.ID, func(name string, e index.Entry) bool {
+			// The index lies with somebody else, who may have written names into it that lead elsewhere.
+			if !beneath.ValidName(name) {
+				r.note(beneath.Join(path, name), errNoName)
+				return true
+			}
 			if a, there := listed[name]; r.t.fits(&e, there, a) {
 				entries[name] = e
 			}
@@ -223,7 +230,12 @@ func (r *restore) entry(path string, e index.Entry) error {
 	if i.record != e.Record {
 		return r.make(path, &e) // another state of the inode: it is on its way to this name
 	}
-	return unix.Linkat(unix.AT_FDCWD, r.local(i.path), unix.AT_FDCWD, r.local(path), 0)
+	err = unix.Linkat(unix.AT_FDCWD, r.local(i.path), unix.AT_FDCWD, r.local(path), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.note(path, err) // the inode could not be made here, which has been noted, too
+		return nil
+	}
+	return err
 }
 
 // make makes an entry with its content and attributes.

@@ -221,7 +221,10 @@ func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
 
 // zero clears a range of a file that may have something there.
 func (u *upload) zero(from, to int64) error {
-	if !u.resumed {
+	u.mu.Lock()
+	resumed := u.resumed
+	u.mu.Unlock()
+	if !resumed {
 		return nil
 	}
 	blank := make([]byte, min(256<<10, max(to-from, 0)))
