@@ -85,7 +85,7 @@ func fixed(r run, c content, total int, packed bool) float64 {
 
 // TestNearTheBest compares the policy with the better of always and never packing, on links of 1 GB/s to 1 MB/s.
 func TestNearTheBest(t *testing.T) {
-	const total = 256 << 20
+	const total = 512 << 20
 	for _, perByte := range []float64{1, 3, 10, 83, 1000} {
 		for _, buffer := range []float64{0, 2 << 20, 8 << 20} {
 			for name, c := range map[string]content{"source": source, "small": small, "zeros": zeros, "random": random,

@@ -202,7 +202,7 @@ func TestAutoMeasures(t *testing.T) {
 		below := &timed{now: time.Unix(0, 0), each: c.each}
 		w := NewWriter(below, Auto)
 		w.now = func() time.Time { return below.now }
-		for w.Raw() < 12<<20 {
+		for w.Raw() < 32<<20 {
 			below.now = below.now.Add(c.idle)
 			if _, err := w.Write(c.data[w.Raw()%int64(len(c.data)):][:piece]); err != nil {
 				t.Fatal(err)

@@ -68,9 +68,9 @@ func TestBlackHoleFreesABlockedWriter(t *testing.T) {
 
 func TestIdleConnectionLives(t *testing.T) {
 	noLeaks(t)
-	const interval = 50 * time.Millisecond
+	const interval = 400 * time.Millisecond
 	c, _ := dialHole(t, interval)
-	s := execute(t, c, "sleep 1; echo still here")
+	s := execute(t, c, "sleep 2; echo still here")
 	if out, err := io.ReadAll(s); err != nil || string(out) != "still here\n" {
 		t.Errorf("got %q, %v", out, err)
 	}
