@@ -204,8 +204,9 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 	}
 	fresh := groups[:0]
 	for _, g := range groups {
-		if !w.checked[g.GFID] {
-			w.checked[g.GFID] = true
+		// Once more after its directory was visited: only then may the slave take it off its list.
+		if n := w.checked[g.GFID]; n == 0 || n == 1 && !g.Short {
+			w.checked[g.GFID]++
 			fresh = append(fresh, g)
 		}
 	}
@@ -241,6 +242,10 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 		// Without a name, what the slave has under those that it knows is stale, and goes with its directory.
 		stale, links := w.settleOps(g, names[g.GFID], sure || wanted[g.Ino] != g.GFID)
 		ops = append(ops, links...)
+		if stale != "" && w.checked[g.GFID] > 1 {
+			ok = false // the visit did not come to it: the next crawl does
+			continue
+		}
 		if dir, _ := beneath.Split(stale); stale != "" && dir == "" && w.root.told != nil {
 			ok = false // the root was not listed: the next crawl does
 		}
@@ -280,7 +285,9 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 			continue // gone meanwhile
 		}
 		if e.Record != g.Record {
-			stale = p
+			if stale = p; !g.Short {
+				return stale, nil // it stays on the slave's list until its content was compared
+			}
 		}
 		op := slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: e.Stat.Nlink, Ino: e.Stat.Ino}
 		if g.Short && sure {

@@ -45,7 +45,7 @@ type crawl struct {
 	run      *run                       // what hints tell; nil: nothing
 	ahead    map[string]*slave.DirState // surveyed before their turn, by path; under mu
 	looked   *slave.DirState            // the slave's root before this crawl, for the first visit; nil: not known
-	checked  map[xtime.GFID]bool        // inodes whose names were checked in this pass
+	checked  map[xtime.GFID]int         // how often the names of inodes were checked in this pass
 	revisits []*node                    // to be visited once those on their way are finished; finishRoot's
 	tasks    errgroup.Group
 
@@ -98,7 +98,7 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, 
 	}
 	r := c.take(gfid)
 	w := &crawl{c: c, m: m, run: r, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
-		checked: map[xtime.GFID]bool{}}
+		checked: map[xtime.GFID]int{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.session = ctx
 	w.pending.counters = c.opts.Counters

@@ -542,6 +542,45 @@ func TestChangeThroughANameThatIsGone(t *testing.T) {
 	}
 }
 
+// TestDirectoryMovesBeforeItsNameIsLookedAt: a name of an inode is gone, through which it was changed, and the directory of
+// the other is to be looked at for that. It moves just before, which does not say what lies in it: no stamp may, either.
+func TestDirectoryMovesBeforeItsNameIsLookedAt(t *testing.T) {
+	w := newWorld(t)
+	w.write("a/deep/in/f", "content")
+	w.write("x/y", "")
+	w.ok(os.Mkdir(w.at("b"), 0o755))
+	w.ok(os.Link(w.at("a/deep/in/f"), w.at("b/g")))
+	w.mark("")
+	w.inStep()
+	asked, moved := false, false
+	w.wrap = func(inner slave.Tree) slave.Tree {
+		return &failing{Tree: inner, call: func(name string) error {
+			switch {
+			case name == "groups":
+				asked = true
+			case name == "survey" && asked && !moved: // the visit that follows
+				moved = true
+				w.ok(os.Rename(w.at("a/deep"), w.at("x/deep")))
+			}
+			return nil
+		}}
+	}
+	w.connect()
+	w.write("b/g", "changed")
+	w.mark("b/g")
+	w.ok(os.Remove(w.at("b/g")))
+	w.mark("b/g")
+	out := w.pass()
+	if !moved {
+		t.Fatal("nothing was looked at")
+	}
+	if out.Stime != 0 {
+		t.Error("the root was stamped, and what was changed has not been looked at")
+	}
+	w.mark("a/deep", "x/deep")
+	w.inStep()
+}
+
 // TestSplitGroupIsJoined: whatever made two copies of an inode on the slave, a visit to one of their directories sees it.
 func TestSplitGroupIsJoined(t *testing.T) {
 	w := newWorld(t)

@@ -197,6 +197,10 @@ func (w *crawl) cannotEnter(n *node, err error) {
 // may move to where they are now as they are.
 func (w *crawl) movedAway(n *node) {
 	w.skipNode(n)
+	if n.again {
+		w.hold(n) // its new place says nothing of what was to be looked at in it
+		return
+	}
 	p := n.parent
 	for ; p.parent != nil && !w.m.leadsTo(p.path, p.entry.Record.GFID); p = p.parent {
 		w.skipNode(p)
