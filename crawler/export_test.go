@@ -26,3 +26,9 @@ func (c *Crawler) Verify(ctx context.Context, there slave.Tree, found func(Diffe
 	settle := func(context.Context) error { return nil }
 	return Verify(ctx, o, VerifyOptions{Settle: settle, Found: found})
 }
+
+// CleanWhileBusy cleans as Follow does before a crawl, where the slave has everything up to synced.
+func CleanWhileBusy(ctx context.Context, c *Crawler, o FollowOptions, synced time.Time) error {
+	f := &follower{c: c, o: o, prog: Progress{LastSynced: synced}}
+	return f.cleanWhileBusy(ctx)
+}

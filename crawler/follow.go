@@ -216,6 +216,10 @@ func (f *follower) step(ctx context.Context) error {
 		f.update(func(p *Progress) { p.InStep, p.Behind = false, f.behind() })
 		return nil
 	}
+	// Only here: where no change has come since the last crawl, what is parked goes as the slave is in step.
+	if err := f.cleanWhileBusy(ctx); err != nil {
+		return err
+	}
 	f.update(func(p *Progress) {
 		p.InStep, p.Crawling, p.Following, p.Behind = false, true, f.c.opts.Hints.following(), f.behind()
 	})
@@ -231,7 +235,7 @@ func (f *follower) step(ctx context.Context) error {
 		f.claim = claim{s.Xtime, hb}
 	}
 	f.passed(s.Xtime, out)
-	return f.cleanWhileBusy(ctx)
+	return nil
 }
 
 // idle is all there is to do while nothing is due. Where the slave has everything but files that wait, it is as good as in

@@ -436,13 +436,8 @@ func (w *crawl) finishOf(path string) (slave.Op, error) {
 }
 
 func (w *crawl) entryAt(path string) (plan.Entry, error) {
-	dir, name := beneath.Split(path)
-	d, err := w.m.root.OpenPath(dir)
-	if err != nil {
-		return plan.Entry{}, err
-	}
-	defer d.Close()
-	return w.m.entry(d, name)
+	e, _, err := w.entryIn(path)
+	return e, err
 }
 
 // entryIn is entryAt, with the directory that the entry is in.

@@ -163,3 +163,41 @@ func (w *world) await(met func() bool) {
 		<-time.After(time.Millisecond)
 	}
 }
+
+// cleans notes how old what is deleted must be, in seconds.
+type cleans struct {
+	slave.Tree
+	olderThan []int64
+}
+
+func (c *cleans) Clean(ctx context.Context, olderThan int64) error {
+	c.olderThan = append(c.olderThan, olderThan)
+	return c.Tree.Clean(ctx, olderThan)
+}
+
+// TestBusyCleanKeepsWhatMayBeClaimed: what was parked after the time up to which the slave has everything may have moved to a
+// place that the crawl has yet to come to (invariant 15), and keep-deleted holds, too.
+func TestBusyCleanKeepsWhatMayBeClaimed(t *testing.T) {
+	w := newWorld(t)
+	c := &cleans{}
+	w.wrap = func(t slave.Tree) slave.Tree { c.Tree = t; return c }
+	w.connect()
+	w.write("a", "a")
+	w.write("b", "b")
+	w.mark("a", "b")
+	w.inStep()
+	w.ok(os.Remove(w.at("b")))
+	w.mark("b")
+	w.inStep()
+	for _, keep := range []time.Duration{0, 3 * time.Hour} {
+		ago := time.Hour
+		w.ok(crawler.CleanWhileBusy(t.Context(), w.crawler, crawler.FollowOptions{KeepDeleted: keep}, time.Now().Add(-ago)))
+		least := int64(max(ago+time.Second, keep) / time.Second)
+		if n := len(c.olderThan); n == 0 || c.olderThan[n-1] < least || c.olderThan[n-1] > least+60 {
+			t.Errorf("keep-deleted %v: deleted what is older than %v s, want %d", keep, c.olderThan, least)
+		}
+	}
+	if list, err := os.ReadDir(w.there(slave.Reserved, "parked")); err != nil || len(list) != 1 {
+		t.Errorf("parked are %v, %v", list, err)
+	}
+}
