@@ -190,6 +190,7 @@ func TestMonitorKilled(t *testing.T) {
 	if err != nil || st.State != status.Active {
 		t.Fatalf("ready: %+v, %v", st, err)
 	}
+	b.wait("the marker", func() bool { return len(b.pids("markers")) == 1 })
 	unix.Kill(st.MonitorPid, unix.SIGKILL)
 	b.wait("the worker to see that", func() bool { return strings.Contains(b.read("told"), "eof") })
 	st = b.until("the truth", inState(status.Faulty))
