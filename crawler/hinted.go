@@ -106,9 +106,15 @@ func (w *crawl) looksAt(t *told, names int64) {
 	w.pending.done(amount{entries: names})
 }
 
-// list gives up the hints for a directory and has it visited anew.
+// list gives up the hints for a directory and has it visited anew. In a second visit it is too late for that: directories in
+// it were visited on their own since the first, and a listing would stamp what changed in them after that. The next crawl
+// comes to it then.
 func (w *crawl) list(n *node) {
 	w.looksAt(n.told, int64(len(n.told.names)))
+	if n.given != nil {
+		w.hold(n)
+		return
+	}
 	w.mu.Lock()
 	n.owes = nil
 	w.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -667,8 +668,8 @@ func TestWhatWaitsGoesWithItsDirectory(t *testing.T) {
 	}
 }
 
-// TestRandomHints does anything on the master, delivers the hints in every wrong way, and checks after each pass that no
-// directory is taken for complete that is not.
+// TestRandomHints does anything on the master, before each pass and while it goes on, delivers the hints in every wrong way,
+// and checks after each pass that no directory is taken for complete that is not.
 func TestRandomHints(t *testing.T) {
 	seeds := 9
 	if n, err := strconv.Atoi(os.Getenv("GEOREP_SEEDS")); err == nil {
@@ -689,13 +690,14 @@ func TestRandomHints(t *testing.T) {
 			if waits {
 				w.settle, w.delay, w.clock = 30*time.Millisecond, 90*time.Millisecond, func() time.Time { return now }
 			}
-			w.connect()
 			r := &randomly{w: w, rnd: rand.New(rand.NewPCG(seed, 11))}
+			r.changesWhileItCrawls()
+			w.connect()
 			if waits {
 				r.hot = []string{"a/b/f", "a/b/g", "d/e/f"}
 			}
 			hinted := int64(0)
-			for range 60 {
+			for range 50 {
 				now = now.Add(time.Duration(r.rnd.IntN(20)) * time.Millisecond)
 				for range 1 + r.rnd.IntN(4) {
 					if paths := r.change(); len(paths) > 0 {
@@ -707,9 +709,11 @@ func TestRandomHints(t *testing.T) {
 					w.checkStamps()
 				}
 				w.counters.Hinted.Store(0)
+				r.left = r.rnd.IntN(5)
 				if _, err := w.crawler.Pass(t.Context()); err != nil {
 					t.Fatal(err)
 				}
+				r.left = 0
 				hinted += w.counters.Hinted.Load()
 				w.checkStamps()
 				_, n, _ := w.crawler.Waiting(0)
@@ -741,6 +745,35 @@ type randomly struct {
 	kept []*hint.Hint
 	n    int
 	hot  []string // these are written more often than others
+
+	mu   sync.Mutex // guards all while a pass goes on
+	left int        // so many changes are still to be made in the midst of the pass
+}
+
+// changesWhileItCrawls has the master changed in the midst of a pass, when the slave is called.
+func (r *randomly) changesWhileItCrawls() {
+	f := &failing{}
+	r.w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	f.call = func(string) error { r.meanwhile(); return nil }
+	f.fail = func(*slave.Op) error { r.meanwhile(); return nil }
+}
+
+func (r *randomly) meanwhile() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left == 0 || r.rnd.IntN(6) > 0 {
+		return
+	}
+	r.left--
+	var paths []string
+	if r.rnd.IntN(2) == 0 {
+		paths = r.chmod(r.pick(true)) // of a directory, whatever lies in it stays in step
+	} else {
+		paths = r.change()
+	}
+	if len(paths) > 0 {
+		r.deliver(r.w.hint(paths...))
+	}
 }
 
 // deliver hands a hint over: mostly as it is, but now and then not at all, later, twice, or with a gap.
@@ -756,7 +789,7 @@ func (r *randomly) deliver(h *hint.Hint) {
 		r.w.hints.Gap()
 		r.w.hints.Hint(h)
 	case 4:
-		i := r.rnd.IntN(len(h.Dirs))
+		i := len(h.Dirs) - 1 - r.rnd.IntN(len(h.Dirs))*r.rnd.IntN(2) // the root as often as not
 		h.Dirs[i].Names, h.Dirs[i].Whole = nil, true
 		r.w.hints.Hint(h)
 	case 5:
@@ -793,6 +826,13 @@ func (r *randomly) fresh() string {
 	return beneath.Join(r.pick(true), fmt.Sprint("n", r.n%25))
 }
 
+func (r *randomly) chmod(path string) []string {
+	if os.Chmod(r.w.at(path), os.FileMode(0o700+r.rnd.IntN(64))) != nil {
+		return nil
+	}
+	return []string{path}
+}
+
 // change does one thing and returns what the marker would be told of: nothing if it could not be done.
 func (r *randomly) change() []string {
 	w, p, q := r.w, r.pick(false), r.fresh()
@@ -806,7 +846,9 @@ func (r *randomly) change() []string {
 			return []string{p}
 		}
 	}
-	switch r.rnd.IntN(10) {
+	switch r.rnd.IntN(11) {
+	case 10:
+		return r.chmod(r.pick(r.rnd.IntN(2) == 0))
 	case 0, 1, 2:
 		if p == "" {
 			return nil
@@ -877,5 +919,44 @@ func TestDirectoriesSwapBeforeTheirNamesAreLinked(t *testing.T) {
 		t.Error("a name was made in another directory than the one that has it")
 	}
 	w.tell("p", "q/deep")
+	w.inStep()
+}
+
+// TestChildChangesBeforeTheSecondVisit: a directory by hints waits for a second visit, because of what may have moved there.
+// Meanwhile one below it, which is through, changes again; and the directory above has been marked beyond the hints, so that
+// they are no longer enough. The second visit must not stamp what it did not look at.
+func TestChildChangesBeforeTheSecondVisit(t *testing.T) {
+	w := newWorld(t)
+	f := &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	w.write("s/k/f", "x")
+	w.write("o", "moves")
+	w.write("r", "x")
+	w.mark("")
+	w.inStep()
+	changed := false
+	f.fail = func(op *slave.Op) error {
+		if op.Kind == slave.OpFinish && op.Path == "s/k" && !changed {
+			changed = true
+			w.ok(unix.Removexattr(w.at("s/k"), "user.a"))
+			w.hint("s/k") // comes too late
+		}
+		return nil
+	}
+	w.ok(unix.Setxattr(w.at("s/k"), "user.a", []byte("1"), 0))
+	w.ok(os.Rename(w.at("o"), w.at("s/o")))
+	h := w.hint("s/k", "s/o", "o")
+	h.Dirs[len(h.Dirs)-1].Whole = true // so the root is listed
+	w.hints.Hint(h)
+	w.write("r", "changed")
+	w.hint("r")
+	w.pass()
+	if !changed {
+		t.Fatal("nothing changed meanwhile")
+	}
+	w.checkStamps()
 	w.inStep()
 }
