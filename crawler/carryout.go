@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
+	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -27,7 +28,7 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 		return
 	}
 	w.putOff(n, &p)
-	stale := w.stale(d, p.Stale)
+	stale := w.stale(n, d, p.Stale)
 	if err := w.guard.allow(w.ctx, n.path, w.removals(stale, &p)); err != nil {
 		w.cancel(err)
 		return
@@ -260,8 +261,8 @@ func (w *crawl) noteParked(r slave.Result) {
 	}
 }
 
-// result is the ordinary treatment: a success clears an earlier failure, a failure holds back the directory, except
-// that what vanished or moved on the master is no failure: that has marked its directory anew.
+// result is the ordinary treatment: a success clears an earlier failure, a failure holds back the directory. What vanished or
+// moved on the master is no failure: that has marked its directory anew, and is owed until then.
 func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 	w.logResult(op, r)
 	switch {
@@ -271,6 +272,8 @@ func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 			w.c.groups.Store(true)
 		}
 	case errors.Is(r.Err, slave.ErrSource) && errors.Is(r.Err, fs.ErrNotExist):
+		_, name := beneath.Split(op.Path)
+		w.missed(n, name, xtime.GFID{})
 	default:
 		w.hold(n)
 		w.c.failures.add(op.Path, op.Kind, op.Record.Xtime, r.Err, w.c.pass)
@@ -286,6 +289,7 @@ func (w *crawl) logResult(op *slave.Op, r slave.Result) {
 // failEntry notes an entry that could not be read on the master; what is gone by now is no failure.
 func (w *crawl) failEntry(n *node, name string, op slave.OpKind, at xtime.Time, err error) {
 	if gone(err) {
+		w.missed(n, name, xtime.GFID{})
 		return
 	}
 	w.hold(n)

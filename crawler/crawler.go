@@ -176,6 +176,9 @@ func (c *Crawler) Waiting(most int) (list []Waiting, total int, bytes int64) {
 // absorb takes what hints tell, and gives the xtime that they reach where all of that only concerns files that wait, so
 // that there is nothing to do. What it has taken is for the next Pass otherwise.
 func (c *Crawler) absorb() (reached xtime.Time, ok bool) {
+	if due := c.debts.next(); !due.IsZero() && !c.hot.now().Before(due) {
+		return 0, false // what comes now must not put that off
+	}
 	if c.taken == nil {
 		c.taken = c.opts.Hints.take()
 	}

@@ -5,6 +5,7 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -30,14 +31,34 @@ func (w *crawl) waits(n *node, d *directory, it *plan.Item) bool {
 	if ok {
 		return false
 	}
-	o := owed{floor: n.reach, wait: wait, path: join(n.path, e.Name), size: e.Stat.Size}
+	w.owe(n, e.Name, owed{floor: n.floor(e.Name, xtime.GFID{}), wait: wait, path: join(n.path, e.Name), size: e.Stat.Size})
+	return true
+}
+
+// missed notes that what the directory has under a name was replaced, moved or removed before it was brought over. The slave
+// may still have what was there before that, or nothing, while the xtime to be stamped claims what is missed now: so the name
+// is owed, and the next crawl looks at it. dir is the GFID of a directory, zero for anything else.
+func (w *crawl) missed(n *node, name string, dir xtime.GFID) {
+	if n.entry.Always {
+		w.hold(n) // hints say nothing of what is in it
+		return
+	}
+	o := owed{dir: dir, floor: n.floor(name, dir)}
+	if dir.IsZero() {
+		now := w.c.hot.now()
+		o.wait, o.path = wait{due: now, since: now}, join(n.path, name)
+	}
+	w.owe(n, name, o)
+}
+
+// floor is up to where the slave has everything under a name.
+func (n *node) floor(name string, dir xtime.GFID) xtime.Time {
 	if n.old != nil {
-		if before, is := n.old.owed[e.Name]; is && before.dir.IsZero() {
-			o.floor = before.floor
+		if before, is := n.old.owed[name]; is && before.dir == dir {
+			return before.floor
 		}
 	}
-	w.owe(n, e.Name, o)
-	return true
+	return n.reach
 }
 
 func (w *crawl) owe(n *node, name string, o owed) {

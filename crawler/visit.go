@@ -9,6 +9,7 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -192,22 +193,25 @@ func (w *crawl) cannotEnter(n *node, err error) {
 	}
 }
 
-// movedAway gives up a directory that its path does not lead to. If it has left its parent, that one is marked anew. If it
-// is one above it that has left its place, those in between are not: they must not be stamped, since on the slave they
-// may move to where they are now as they are.
+// movedAway gives up a directory that its path does not lead to. If it has left its parent, that one is marked anew, and owes
+// what was missed until then. If it is one above it that has left its place, those in between are not: they must not be
+// stamped, since on the slave they may move to where they are now as they are.
 func (w *crawl) movedAway(n *node) {
 	w.skipNode(n)
 	if n.again {
 		w.hold(n) // its new place says nothing of what was to be looked at in it
 		return
 	}
-	p := n.parent
-	for ; p.parent != nil && !w.m.leadsTo(p.path, p.entry.Record.GFID); p = p.parent {
+	from, p := n, n.parent
+	for ; p.parent != nil && !w.m.leadsTo(p.path, p.entry.Record.GFID); from, p = p, p.parent {
 		w.skipNode(p)
 	}
 	if p == n.parent && w.m.leadsTo(n.path, n.entry.Record.GFID) {
 		w.hold(n) // it is back
+		return
 	}
+	_, name := beneath.Split(from.path)
+	w.missed(p, name, from.entry.Record.GFID)
 }
 
 func (w *crawl) skipNode(n *node) {
@@ -266,12 +270,15 @@ func (w *crawl) entries(n *node, d *directory, names []beneath.Entry) []plan.Ent
 	return out
 }
 
-// stale leaves only what the master still lacks at this moment: a listing may miss what is renamed while it is read.
-func (w *crawl) stale(d *directory, entries []slave.EntryState) []slave.EntryState {
+// stale leaves only what the master still lacks at this moment: a listing may miss what is renamed while it is read, and what
+// came back since is yet to be brought over.
+func (w *crawl) stale(n *node, d *directory, entries []slave.EntryState) []slave.EntryState {
 	out := entries[:0]
 	for _, s := range entries {
 		if _, err := d.dir.Stat(s.Name); errors.Is(err, fs.ErrNotExist) {
 			out = append(out, s)
+		} else {
+			w.missed(n, s.Name, xtime.GFID{})
 		}
 	}
 	return out

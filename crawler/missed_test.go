@@ -1,0 +1,129 @@
+package crawler_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// TestLeavesItsPlaceAtAnyMoment: what changed leaves its place, or loses it to another, just before the n-th call of a crawl on
+// the master. No stamp may then claim the change while the slave has what was there before it.
+func TestLeavesItsPlaceAtAnyMoment(t *testing.T) {
+	step := int64(17)
+	if n, err := strconv.ParseInt(os.Getenv("GEOREP_FAIL_STEP"), 10, 64); err == nil {
+		step = n
+	}
+	for name, leave := range map[string]struct {
+		do    string
+		marks []string
+	}{
+		"replaced":            {"echo three > d/saving; mv d/saving d/s/f", []string{"d/saving", "d/s/f"}},
+		"removed":             {"rm d/s/f", []string{"d/s/f"}},
+		"moved":               {"mv d/s/f e/f", []string{"d/s/f", "e/f"}},
+		"its directory moved": {"mv d/s e/s", []string{"d/s", "e/s"}},
+		"the one above moved": {"mv d e/d", []string{"d", "e/d"}},
+		"came back":           {"mv d/s e/s; mv e/s d/s", []string{"d/s", "e/s"}},
+	} {
+		for _, hints := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, hints %v", name, hints), func(t *testing.T) {
+				for n := 1 + rand.Int64N(step); leavesItsPlace(t, n, hints, leave.do, leave.marks) >= n; n += step {
+				}
+			})
+		}
+	}
+}
+
+// leavesItsPlace does what it says before the n-th call, and tells how many there were.
+func leavesItsPlace(t *testing.T, n int64, hints bool, do string, marks []string) int64 {
+	w := hintedWorld(t, func(w *world) {
+		w.write("d/s/f", "one\n")
+		w.write("d/s/g", "x")
+		w.write("e/h", "x")
+	})
+	w.ok(os.WriteFile(w.at("saving"), []byte("two\n"), 0o644))
+	w.ok(os.Rename(w.at("saving"), w.at("d/s/f")))
+	told := w.hint("saving", "d/s/f")
+	if hints {
+		w.hints.Hint(told)
+	}
+	claimed := w.now
+	var calls atomic.Int64
+	var mu sync.Mutex
+	w.root.Hook(func(_, _ string) error {
+		if calls.Add(1) != n {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		cmd := exec.Command("sh", "-c", do)
+		cmd.Dir = w.master
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", do, err, out)
+		}
+		if later := w.hint(marks...); hints {
+			w.hints.Hint(later)
+		}
+		return nil
+	})
+	w.pass()
+	w.root.Hook(nil)
+	made := calls.Load()
+	stale := ""
+	for _, path := range []string{"d/s/f", "e/f", "e/s/f", "e/d/s/f"} {
+		if b, err := os.ReadFile(w.there(path)); err == nil && string(b) == "one\n" {
+			stale = path
+		}
+	}
+	for path := stale; path != ""; {
+		path, _ = beneath.Split(path)
+		if at := w.stamp(path); at >= claimed {
+			t.Errorf("before call %d: %q is stamped %v, but %s is as it was before %v", n, path, at, stale, claimed)
+		}
+	}
+	for tries := 0; w.stamp("") < w.now && tries < 3; tries++ {
+		w.pass() // what was missed may have a pass of its own
+	}
+	w.inStep()
+	return made
+}
+
+// TestReplacedOnItsWay: a file is replaced after it was listed, and before its content was read, in a large batch.
+func TestReplacedOnItsWay(t *testing.T) {
+	w := newWorld(t)
+	f := &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.connect()
+	w.write("d/f", "one")
+	w.mark("")
+	w.inStep()
+	replaced := false
+	f.fail = func(op *slave.Op) error {
+		if op.Kind == slave.OpPut && !replaced {
+			replaced = true
+			w.write("d/f.new", "three")
+			w.ok(os.Rename(w.at("d/f.new"), w.at("d/f")))
+			w.mark("d/f.new", "d/f")
+		}
+		return nil
+	}
+	w.write("d/f.new", strings.Repeat("two", 1<<20))
+	w.ok(os.Rename(w.at("d/f.new"), w.at("d/f")))
+	w.mark("d/f")
+	claimed := w.now
+	out := w.pass()
+	b, err := os.ReadFile(w.there("d/f"))
+	w.ok(err)
+	if !replaced || len(b) < 10 && string(b) != "three" && (out.Stime >= claimed || w.stamp("d") >= claimed || !out.Waiting) {
+		t.Errorf("replaced: %v; the slave has %q, and the outcome is %+v", replaced, b, out)
+	}
+	w.inStep()
+}
