@@ -922,6 +922,40 @@ func TestDirectoriesSwapBeforeTheirNamesAreLinked(t *testing.T) {
 	w.inStep()
 }
 
+// TestDirectoryMovesBeforeItsTimesAreRestored: a name is linked in a directory that nothing changed on the master. What gives
+// its times back meets it elsewhere, because one above it moved just then, which marks neither of them.
+func TestDirectoryMovesBeforeItsTimesAreRestored(t *testing.T) {
+	w := newWorld(t)
+	f := &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.connect()
+	w.write("r/p/one", "content")
+	w.ok(os.Mkdir(w.at("other"), 0o755))
+	w.ok(os.Chtimes(w.at("r/p"), time.Unix(1, 0), time.Unix(1, 0)))
+	w.mark("")
+	w.inStep()
+	w.forgetPlaces()
+	searched, moved := false, false
+	w.crawler.OnScan(func(string) { searched = true })
+	f.call = func(name string) error {
+		if name == "survey" && searched && !moved { // the last before the links
+			moved = true
+			w.ok(os.Rename(w.at("r"), w.at("r2")))
+		}
+		return nil
+	}
+	w.ok(os.Link(w.at("r/p/one"), w.at("other/two")))
+	w.mark("other/two")
+	w.pass()
+	if !moved {
+		t.Fatal("nothing was linked")
+	}
+	w.ok(os.Rename(w.at("r2"), w.at("r")))
+	w.mark("r", "r2")
+	w.pass()
+	w.inStep()
+}
+
 // TestChildChangesBeforeTheSecondVisit: a directory by hints waits for a second visit, because of what may have moved there.
 // Meanwhile one below it, which is through, changes again; and the directory above has been marked beyond the hints, so that
 // they are no longer enough. The second visit must not stamp what it did not look at.

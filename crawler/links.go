@@ -2,8 +2,6 @@ package crawler
 
 import (
 	"errors"
-	"io/fs"
-	"slices"
 	"sync"
 
 	"georep/crawler/plan"
@@ -272,8 +270,15 @@ func (w *crawl) stillNames(g *slave.Group) (out []string) {
 // placed is an operation on a name, and the directory that has this name on the master. A path alone would not do: if
 // directories swapped places since the slave got them, it leads to another one there.
 type placed struct {
-	op  slave.Op
-	dir xtime.GFID
+	op    slave.Op
+	dir   xtime.GFID
+	short bool // the slave's directory may change: a name is made there, or led elsewhere
+}
+
+// dirOf is the path of the directory that the name is in.
+func (p *placed) dirOf() string {
+	dir, _ := beneath.Split(p.op.Path)
+	return dir
 }
 
 // settleOps are the links that make the names of an inode one on the slave, and one of the names if its content is to be
@@ -293,7 +298,7 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 		if g.Short && sure {
 			op.Links, op.Settled = uint32(len(paths)), true
 		}
-		ops = append(ops, placed{op, dir})
+		ops = append(ops, placed{op, dir, g.Short})
 		if !g.Short && stale == "" {
 			break // all is there, and the names are one: this only says so
 		}
@@ -343,96 +348,6 @@ func within(path string, dirs map[string]bool) bool {
 		}
 	}
 	return false
-}
-
-// join applies links to names that exist on the master. A name whose directory the slave lacks, or has elsewhere, is one
-// that moved while the crawl passed: the next crawl comes to it. What cannot be linked otherwise is a failure of that name.
-// Nothing else may be on its way to the slave.
-func (w *crawl) join(all []placed) (joined bool, err error) {
-	ops, dirs, err := w.inPlace(all)
-	if err != nil || len(ops) == 0 {
-		return len(all) == 0, err
-	}
-	results, err := w.applyNow(append(ops, w.finishAgain(dirs)...))
-	if err != nil {
-		return false, err
-	}
-	joined = len(ops) == len(all)
-	for i, r := range results[:len(ops)] {
-		w.noteParked(r)
-		switch {
-		case r.Err == nil:
-			w.c.failures.clear(ops[i].Path)
-		case errors.Is(r.Err, fs.ErrNotExist) || errors.Is(r.Err, slave.ErrNeedContent):
-			joined = false
-		default:
-			joined = false
-			w.c.failures.add(ops[i].Path, slave.OpLink, ops[i].Record.Xtime, r.Err, w.c.pass)
-		}
-	}
-	return joined, nil
-}
-
-// inPlace are the operations whose directory the slave has under the same path, and these directories.
-func (w *crawl) inPlace(all []placed) (ops []slave.Op, dirs map[string]xtime.GFID, err error) {
-	dirs = map[string]xtime.GFID{}
-	var queries []slave.Query
-	for i := range all {
-		dir, _ := beneath.Split(all[i].op.Path)
-		if _, asked := dirs[dir]; !asked && dir != "" {
-			dirs[dir] = xtime.GFID{}
-			queries = append(queries, slave.Query{Path: dir, ByName: true})
-		}
-	}
-	for chunk := range slices.Chunk(queries, surveyDirs) {
-		states, err := w.c.opts.Tree.Survey(w.ctx, chunk)
-		if err != nil {
-			return nil, nil, err
-		}
-		for i := range states {
-			if dirs[chunk[i].Path] = states[i].Record.GFID; states[i].Err != nil {
-				delete(dirs, chunk[i].Path)
-			}
-		}
-	}
-	for i := range all {
-		dir, _ := beneath.Split(all[i].op.Path)
-		if has, there := dirs[dir]; dir == "" || there && has == all[i].dir {
-			ops = append(ops, all[i].op)
-		}
-	}
-	return ops, dirs, nil
-}
-
-// finishAgain gives the directories that were touched their times back: most of them are finished already. What fails here
-// is found by the next crawl of the directory, which its link then marks.
-func (w *crawl) finishAgain(dirs map[string]xtime.GFID) []slave.Op {
-	var out []slave.Op
-	for dir, has := range dirs {
-		if op, err := w.finishOf(dir); err == nil && op.Record.GFID == has {
-			out = append(out, op)
-		}
-	}
-	return out
-}
-
-func (w *crawl) finishOf(path string) (slave.Op, error) {
-	dir, err := w.m.root.OpenDir(path)
-	if err != nil {
-		return slave.Op{}, err
-	}
-	defer dir.Close()
-	d, err := w.m.describe(dir)
-	if err != nil {
-		return slave.Op{}, err
-	}
-	gfid, err := dir.GFID("")
-	if err != nil {
-		return slave.Op{}, err
-	}
-	meta, err := w.m.meta(dir, "", &d.stat)
-	return slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: path, Meta: meta, Pass: w.c.pass,
-		Record: slave.Record{GFID: gfid}}, err
 }
 
 func (w *crawl) entryAt(path string) (plan.Entry, error) {

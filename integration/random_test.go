@@ -183,31 +183,42 @@ func TestKills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := m.Run(ctx, 0, 2*time.Millisecond); err != nil {
-			t.Error(err)
-		}
-	})
 	rnd := rand.New(rand.NewPCG(seed, 7))
 	killed := map[string]int{}
-	for deadline := time.Now().Add(10 * patience); len(killed) < 4 || total(killed) < kills; {
+	for len(killed) < 4 || total(killed) < kills {
+		s.killSome(m, rnd, killed, min(kills, total(killed)+killsInARow))
+		s.ensureStarted()
+		s.converge(m)
+	}
+	t.Logf("killed %v", killed)
+}
+
+// killsInARow is how many kills there are before both sides have to become equal: a slave that never is in step keeps all
+// that was removed.
+const killsInARow = 50
+
+// killSome kills under load until so many, and one of each, are killed.
+func (s *session) killSome(m *mutate.Mutator, rnd *rand.Rand, killed map[string]int, upTo int) {
+	s.t.Helper()
+	ctx, stop := context.WithCancel(s.t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() {
+		if err := m.Run(ctx, 0, 2*time.Millisecond); err != nil {
+			s.t.Error(err)
+		}
+	})
+	for deadline := time.Now().Add(10 * patience); len(killed) < 4 || total(killed) < upTo; {
 		s.waitStatus("up again", func(st status.Status) bool { return st.State == status.Active })
-		pause(t, time.Duration(rnd.IntN(600))*time.Millisecond)
+		pause(s.t, time.Duration(rnd.IntN(600))*time.Millisecond)
 		if which := s.killOne(rnd); which != "" {
 			killed[which]++
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("only %v were up to be killed", killed)
+			s.t.Fatalf("only %v were up to be killed", killed)
 		}
 	}
-	t.Logf("killed %v", killed)
-	stop()
-	wg.Wait()
-	s.ensureStarted()
-	s.converge(m)
 }
 
 // killOne kills the worker, the agent, the marker or the monitor; a monitor that is gone is started again, as an
