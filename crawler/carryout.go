@@ -29,7 +29,11 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 	}
 	w.putOff(n, &p)
 	stale := w.stale(n, d, p.Stale)
-	if err := w.guard.allow(w.ctx, n.path, w.removals(stale, &p)); err != nil {
+	err := w.guard.allow(w.ctx, n.path, w.removals(stale, &p))
+	if isRefused(err) && w.letStand(n, &p, stale) {
+		stale, err = nil, nil
+	}
+	if err != nil {
 		w.cancel(err)
 		return
 	}

@@ -26,6 +26,7 @@ type Crawler struct {
 	parked   atomic.Int64
 	distance distance
 	losses   losses
+	free     int64 // entries that may always be removed
 	hot      hot
 	debts    debts
 	taken    *run // hints that were looked at, for the next Pass
@@ -36,7 +37,7 @@ func New(opts Options) *Crawler {
 	if opts.Counters == nil {
 		opts.Counters = &Counters{}
 	}
-	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax)}
+	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: freeDeletes}
 	c.losses.now = time.Now
 	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}
 	c.groups.Store(!opts.Tree.Info().Settled)

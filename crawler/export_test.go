@@ -19,6 +19,9 @@ func (c *Crawler) Clock(now func() time.Time) { c.hot.now = now }
 // Absorb does what Follow does with hints before a Pass.
 func (c *Crawler) Absorb() bool { _, ok := c.absorb(); return ok }
 
+// Free sets how many entries may always be removed.
+func (c *Crawler) Free(n int64) { c.free = n }
+
 // Verify verifies the crawler's master against a slave that is open aside. Nothing changes meanwhile.
 func (c *Crawler) Verify(ctx context.Context, there slave.Tree, found func(Difference)) (Verdict, error) {
 	o := c.opts

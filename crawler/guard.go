@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -64,14 +65,23 @@ func (l *losses) lately() (sum int64) {
 // guard counts what a crawl removes, and stops it beyond a share of what the slave had (invariant 10). How much that is
 // gets counted only when much is removed, and only as far as needed to know that the share is not reached: the cost
 // follows the removals, not the tree.
+//
+// What it refuses may have moved, so it is left standing until the crawl has met what is new (wait.go). What moves from
+// where it stands to its new place never counts; what was parked first counts until it is brought back.
 type guard struct {
 	opts   *Options
 	losses *losses
+	free   int64 // may always be removed
 
 	mu      sync.Mutex
 	removed int64
-	had     int64 // what the slave had at least, when the crawl began
+	had     int64                // what the slave had at least, when the crawl began
+	counted map[xtime.GFID]int64 // what of removed each inode that was parked stands for
+	renamed map[xtime.GFID]int   // further names that inodes got: as many may go
 }
+
+// maxCounted bounds each of the guard's maps. What is beyond it counts as removed though it comes back.
+const maxCounted = 100_000
 
 // allow asks whether the entries of dir may be parked, and counts them. A directory counts with all that lies in it.
 func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState) error {
@@ -80,46 +90,118 @@ func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n, err := g.size(ctx, dir, stale)
+	sizes, err := g.sizes(ctx, dir, stale)
 	if err != nil {
 		return err
+	}
+	n := int64(0)
+	for _, size := range sizes {
+		n += size
 	}
 	before := max(g.removed, g.losses.lately())
 	removed := before + n
 	if err := g.count(ctx, before, removed); err != nil {
 		return err
 	}
-	if removed > freeDeletes && removed > g.had/100*int64(g.opts.MaxDelete) {
+	if removed > g.free && removed > g.had/100*int64(g.opts.MaxDelete) {
 		return fmt.Errorf("%w: %d entries of about %d lately, over %d %%; if that is right, say so with "+
 			"`georep config MASTER SLAVE max-delete 100`, and set it back afterwards", ErrMaxDelete, removed, g.had,
 			g.opts.MaxDelete)
 	}
-	g.removed += n
-	g.losses.add(n)
+	g.lost(n, stale, sizes)
 	return nil
 }
 
-// size is how many entries the stale ones are.
-func (g *guard) size(ctx context.Context, dir string, stale []slave.EntryState) (int64, error) {
-	var dirs []string
-	for _, s := range stale {
-		if s.Kind == slave.Dir {
-			dirs = append(dirs, join(dir, s.Name))
+// lost counts what is removed. mu is held.
+func (g *guard) lost(n int64, stale []slave.EntryState, sizes []int64) {
+	g.removed += n
+	g.losses.add(n)
+	for i := range stale {
+		id := stale[i].Record.GFID
+		if sizes[i] == 0 {
+			if g.renamed[id]--; g.renamed[id] == 0 {
+				delete(g.renamed, id)
+			}
+			continue
+		}
+		if !id.IsZero() && len(g.counted) < maxCounted {
+			if g.counted == nil {
+				g.counted = map[xtime.GFID]int64{}
+			}
+			g.counted[id] += sizes[i]
 		}
 	}
-	n := int64(len(stale) - len(dirs))
+}
+
+// gone counts an inode that left the tree unasked.
+func (g *guard) gone(id xtime.GFID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lost(1, []slave.EntryState{{Record: slave.Record{GFID: id}}}, []int64{1})
+}
+
+// isRefused tells that the guard said no.
+func isRefused(err error) bool { return errors.Is(err, ErrMaxDelete) }
+
+// back counts n entries that came back into the tree from where the inode id was parked, with all in it.
+func (g *guard) back(id xtime.GFID, n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.losses.add(-n)
+	was := min(g.counted[id], n)
+	g.removed -= was
+	if g.counted[id] -= was; g.counted[id] == 0 {
+		delete(g.counted, id)
+	}
+}
+
+// outstanding is what there is to come back.
+func (g *guard) outstanding() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return max(g.removed, g.losses.lately())
+}
+
+// furtherName notes that an inode got one, so that the removal of one loses nothing.
+func (g *guard) furtherName(id xtime.GFID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.renamed == nil {
+		g.renamed = map[xtime.GFID]int{}
+	}
+	if len(g.renamed) < maxCounted {
+		g.renamed[id]++
+	}
+}
+
+// sizes tells for how many entries each of the stale ones counts. mu is held.
+func (g *guard) sizes(ctx context.Context, dir string, stale []slave.EntryState) ([]int64, error) {
+	var dirs []string
+	var at []int
+	sizes, spare := make([]int64, len(stale)), map[xtime.GFID]int{}
+	for i, s := range stale {
+		id := s.Record.GFID
+		switch {
+		case s.Kind == slave.Dir:
+			dirs, at = append(dirs, join(dir, s.Name)), append(at, i)
+		case g.renamed[id] > spare[id]:
+			spare[id]++
+		default:
+			sizes[i] = 1
+		}
+	}
 	for len(dirs) > 0 {
 		k := min(len(dirs), slave.MaxItems)
 		counts, err := g.opts.Tree.Count(ctx, dirs[:k], countAll)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		for _, c := range counts {
-			n += c
+		for i, c := range counts {
+			sizes[at[i]] = max(c, 1)
 		}
-		dirs = dirs[k:]
+		dirs, at = dirs[k:], at[k:]
 	}
-	return n, nil
+	return sizes, nil
 }
 
 // countAll is no limit.
@@ -129,7 +211,7 @@ const countAll = 1 << 62
 // by now; it is counted as gone.
 func (g *guard) count(ctx context.Context, before, removed int64) error {
 	need := (removed/int64(max(g.opts.MaxDelete, 1)) + 1) * 100
-	if removed <= freeDeletes || g.had >= need {
+	if removed <= g.free || g.had >= need {
 		return nil
 	}
 	// Twice as much, so that the next removals need no count of their own.

@@ -152,6 +152,9 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 			w.item(n, d, it)
 			continue
 		}
+		if it.State == nil {
+			w.guard.furtherName(f.Record.GFID)
+		}
 		w.pending.done(ofItem(&it))
 		if it.Entry.Record != f.Record {
 			compare = append(compare, asFound(it, f))

@@ -22,7 +22,9 @@ type moves struct {
 	mu        sync.Mutex
 	since     xtime.Time            // the slave's stime at the beginning: older inodes may be on the slave
 	hinted    bool                  // the root is visited by hints: nothing needs to be put off
+	partly    bool                  // there may be moves of which foresee has not seen both ends
 	off       bool                  // nothing is put off any more
+	over      bool                  // nor is anything left standing that nobody has claimed
 	progress  bool                  // something was found since the last round, or may be by what was met for the first time
 	waiting   []*node               // for their second visit
 	displaced map[xtime.GFID]string // inodes that stand where others belong, and where
@@ -78,10 +80,15 @@ func (w *crawl) putOff(n *node, p *plan.Plan) {
 	n.off = left(p, items, children)
 	w.pending.add(n.off)
 	p.Items, p.Children = items, children
+	w.wait(n, p)
+}
+
+// wait has n visited once more when nothing else is to be done. What is left of its plan is done now. moves.mu is held.
+func (w *crawl) wait(n *node, p *plan.Plan) {
 	w.moves.waiting = append(w.moves.waiting, n)
 	w.moves.progress = w.moves.progress || !n.second
 	n.second = true
-	n.give(children)
+	n.give(p.Children)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n.own++ // until the second visit has ended
@@ -116,13 +123,19 @@ func foreign(s *slave.EntryState, e *plan.Entry) bool {
 
 // displace remembers what stands where another inode belongs. moves.mu is held.
 func (w *crawl) displace(n *node, s *slave.EntryState) {
-	if s == nil || s.Record.GFID.IsZero() || len(w.moves.displaced) >= maxDisplaced {
+	if s != nil && !s.Record.GFID.IsZero() {
+		w.displaceAt(s.Record.GFID, join(n.path, s.Name))
+	}
+}
+
+func (w *crawl) displaceAt(g xtime.GFID, path string) {
+	if len(w.moves.displaced) >= maxDisplaced {
 		return
 	}
 	if w.moves.displaced == nil {
 		w.moves.displaced = map[xtime.GFID]string{}
 	}
-	w.moves.displaced[s.Record.GFID], w.moves.swapped = join(n.path, s.Name), true
+	w.moves.displaced[g], w.moves.swapped = path, true
 }
 
 // began counts visits or operations on their way.
@@ -147,7 +160,8 @@ func (m *moves) ended(k int) []*node {
 		return nil
 	}
 	out := m.waiting
-	m.waiting, m.off, m.progress = nil, !m.progress, false
+	m.over = m.off && !m.progress
+	m.waiting, m.off, m.progress = nil, m.off || !m.progress, false
 	return out
 }
 
@@ -168,7 +182,8 @@ func (w *crawl) ended(k int) {
 func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 	w.moves.mu.Lock()
 	parked := w.c.parked.Load() > 0
-	displaced, last := len(w.moves.displaced) > 0, w.moves.off || w.moves.hinted && (w.moves.swapped || parked)
+	displaced := len(w.moves.displaced) > 0
+	last := w.moves.off || w.moves.hinted && (w.moves.swapped || w.moves.partly || parked)
 	w.moves.mu.Unlock()
 	only := last && !parked
 	if n.found || !last && !parked && !displaced {
@@ -208,6 +223,10 @@ func (w *crawl) moveIn(n *node, fresh []newcomer, last bool) (moved bool, err er
 		if err != nil {
 			return moved, err
 		}
+		ops, err = w.mayMakeWay(n, ops, fresh)
+		if err != nil {
+			return moved, err
+		}
 		some, missed, err := w.tryMoves(ops)
 		moved = moved || some
 		if err != nil {
@@ -222,26 +241,43 @@ func (w *crawl) moveIn(n *node, fresh []newcomer, last bool) (moved bool, err er
 func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool, err error) {
 	results, err := w.applyNow(ops)
 	missed = map[xtime.GFID]bool{}
+	moving := movedBy(ops)
+	stood := map[xtime.GFID]string{} // taken from where it stood, and not yet in its place
 	for i, r := range results {
 		w.noteParked(r)
+		op := &ops[i]
+		_, direct := stood[op.Record.GFID]
 		switch {
-		case ops[i].Kind != slave.OpUnpark:
+		case op.Kind == slave.OpPark && r.Parked && moving[op.Expect]:
+			stood[op.Expect] = op.Path
+		case op.Kind != slave.OpUnpark:
 		case errors.Is(r.Err, slave.ErrNeedContent):
-			missed[ops[i].Record.GFID] = true
+			missed[op.Record.GFID] = true
 		case r.Err == nil:
 			moved = true
-			if err := w.cameBack(&ops[i]); err != nil {
+			delete(stood, op.Record.GFID)
+			if direct {
+				continue
+			}
+			if err := w.cameBack(op); err != nil {
 				return moved, nil, err
 			}
 		}
 	}
-	return moved, missed, err
+	if err != nil {
+		return moved, missed, err
+	}
+	return moved, missed, w.putBack(ops, stood)
 }
 
-// cameBack takes what was moved out of what counts as removed. No more of a directory is counted than that.
+// cameBack takes what was parked, and moved from there, out of what counts as removed. No more of a directory is counted
+// than that.
 func (w *crawl) cameBack(op *slave.Op) error {
-	lost := w.c.losses.lately()
-	if lost == 0 || w.c.opts.MaxDelete >= 100 {
+	if w.c.opts.MaxDelete >= 100 {
+		return nil
+	}
+	lost := w.guard.outstanding()
+	if lost == 0 {
 		return nil
 	}
 	n := int64(1)
@@ -252,7 +288,7 @@ func (w *crawl) cameBack(op *slave.Op) error {
 		}
 		n = counts[0]
 	}
-	w.c.losses.add(-n)
+	w.guard.back(countedAs(op), n)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package crawler_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"georep/crawler"
 )
 
 // movable is a world with contents that nobody wants to send again. Later than their birth is what the slave has.
@@ -133,6 +136,42 @@ func TestMovedFromOutside(t *testing.T) {
 // and nothing that it had is sent again.
 func TestRandomMoves(t *testing.T) { randomMoves(t, movable, (*world).mark) }
 
+// TestRandomMovesWithNothingToRemove is the same where max-delete allows no removal, so that whatever has left its place
+// stands there until it is claimed, and what was removed needs the operator's word. What stands in another's way may then be
+// sent again, but the slave is always equal.
+func TestRandomMovesWithNothingToRemove(t *testing.T) {
+	for name, mark := range map[string]func(*world, ...string){"crawls": (*world).mark, "hints": (*world).tell} {
+		t.Run(name, func(t *testing.T) {
+			make := movable
+			if name == "hints" {
+				make = movableByHints
+			}
+			randomMoves(t, func(t *testing.T) *world {
+				w := make(t)
+				w.maxDelete, w.strict = 0, true
+				w.connect()
+				w.inStep()
+				return w
+			}, mark)
+		})
+	}
+}
+
+// withWord does a pass, and where that is refused another one with the operator's word.
+func (w *world) withWord() {
+	w.t.Helper()
+	if _, err := w.crawler.Pass(w.t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+		w.ok(err)
+		return
+	}
+	was := w.maxDelete
+	w.maxDelete = 100
+	w.connect()
+	w.pass()
+	w.maxDelete = was
+	w.connect()
+}
+
 func randomMoves(t *testing.T, make func(*testing.T) *world, mark func(*world, ...string)) {
 	first, seeds := uint64(0), uint64(10)
 	for name, n := range map[string]*uint64{"GEOREP_SEED": &first, "GEOREP_SEEDS": &seeds} {
@@ -182,8 +221,11 @@ func randomMoves(t *testing.T, make func(*testing.T) *world, mark func(*world, .
 				w.connect()
 				before = 0
 			}
+			if w.strict {
+				w.withWord()
+			}
 			w.inStep()
-			if n := w.counters.Bytes.Load() - before; n > fresh {
+			if n := w.counters.Bytes.Load() - before; n > fresh && !w.strict {
 				t.Errorf("seed %d: %d bytes were sent, %d are new", seed, n, fresh)
 			}
 			w.ok(w.crawler.Clean(t.Context(), 0))

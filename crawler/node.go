@@ -103,7 +103,7 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, 
 	w.session = ctx
 	w.pending.counters = c.opts.Counters
 	w.ship = newShipper(ctx, &c.opts, &w.pending, func(err error) { w.cancel(err) })
-	w.guard.opts, w.guard.losses = &c.opts, &c.losses
+	w.guard.opts, w.guard.losses, w.guard.free = &c.opts, &c.losses, c.free
 	w.uploads.init()
 	w.stack.init()
 	w.expect(r)

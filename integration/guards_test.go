@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/integration/harness/fstest"
+	"georep/integration/harness/tree"
 	"georep/status"
 )
 
@@ -83,6 +84,48 @@ func TestMasterIsNotThere(t *testing.T) {
 		}
 		c.heals()
 		s.waitSynced()
+	}
+}
+
+// TestMovesOfTheWholeTree: moves are no removals, however much moves, by hints and by a crawl. What leaves the volume is
+// one.
+func TestMovesOfTheWholeTree(t *testing.T) {
+	top := fstest.Mount(t, fstest.Tmpfs, fstest.Options{})
+	master, slave := twoSides(t, top)
+	s := newSession(t, master, slave)
+	if err := tree.Many(master, 1200, 1200, 10); err != nil {
+		t.Fatal(err)
+	}
+	s.must(s.start())
+	s.waitSynced()
+	following := func(st status.Status) bool { return st.Crawl == status.ChangelogCrawl }
+	s.waitStatus("following hints", following)
+	sent := s.status().Synced
+	for _, move := range []string{"mv d000000 a", "mkdir z && mv a/* z && rmdir a", "mkdir -p new/below && mv z new/below/z"} {
+		s.shell(move)
+		s.waitSynced()
+	}
+	if now := s.status().Synced; now.BytesContent != sent.BytesContent || now.Renames < sent.Renames+1202 {
+		t.Errorf("%+v before the moves, %+v after them", sent, now)
+	}
+	s.must(s.run("stop", s.masterArg, s.spec))
+	s.shell("mv new/below/z d && rmdir -p new/below")
+	sent = s.status().Synced
+	s.must(s.start())
+	s.waitSynced()
+	if now := s.status().Synced; now.BytesContent > 0 && now.BytesContent != sent.BytesContent || now.Renames == 0 {
+		t.Errorf("%+v before the move while it was stopped, %+v after it", sent, now)
+	}
+	s.waitStatus("following hints again", following)
+	writeFile(t, filepath.Join(master, "stays"), "stays")
+	s.waitSynced()
+	rename(t, filepath.Join(master, "d"), filepath.Join(top, "away"))
+	st := s.waitStatus("faulty", func(st status.Status) bool { return st.State == status.Faulty })
+	if !strings.Contains(st.Reason, "max-delete") {
+		t.Errorf("what was moved out of the volume: %s", st.Reason)
+	}
+	if list, err := os.ReadDir(filepath.Join(slave, "d")); len(list) != 1200 {
+		t.Errorf("the slave has %d of 1,200 files left, %v", len(list), err)
 	}
 }
 

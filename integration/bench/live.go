@@ -263,7 +263,6 @@ func renameRow(l *lab, t *host, rep *report) {
 	t.must(tree.Many(mkdir(t, v.master, "dir-0"), files, 1000, 4096))
 	s := l.behind(t, proxy.Options{})
 	session := s.newSession(t, v.master, v.slave)
-	session.more = append(session.more, "--max-delete", "100") // what moves is all of the tree
 	t.must(l.within(t, session.start))
 	t.must(l.within(t, func(ctx context.Context) error { return s.rsync(ctx, v.master, theirs) }))
 	renames := 0
