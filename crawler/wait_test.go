@@ -240,3 +240,24 @@ func TestHardLinksThatMove(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedPurgeIsNotStamped: the directory is met again by each crawl, until the operator says a word.
+func TestRefusedPurgeIsNotStamped(t *testing.T) {
+	w := inMemory(t, false)
+	w.maxDelete, w.strict = 0, true
+	w.connect()
+	w.write("a/b/f", "x")
+	w.write("a/b/g", "x")
+	w.mark("a/b")
+	w.inStep()
+	w.ok(os.Remove(w.at("a/b/f")))
+	w.mark("a/b")
+	for i := range 60 {
+		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+			t.Fatalf("crawl %d: %v", i, err)
+		}
+	}
+	w.maxDelete = 100
+	w.connect()
+	w.inStep()
+}
