@@ -149,6 +149,9 @@ func (g *guard) back(id xtime.GFID, n int64) {
 	defer g.mu.Unlock()
 	g.losses.add(-n)
 	was := min(g.counted[id], n)
+	if was == 0 {
+		return // parked by another crawl
+	}
 	g.removed -= was
 	if g.counted[id] -= was; g.counted[id] == 0 {
 		delete(g.counted, id)
