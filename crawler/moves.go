@@ -29,6 +29,7 @@ type moves struct {
 	waiting   []*node               // for their second visit
 	displaced map[xtime.GFID]string // inodes that stand where others belong, and where
 	swapped   bool                  // there were any
+	blocked   map[xtime.GFID]bool   // inodes whose places are taken by more than may be removed
 	busy      int                   // visits and operations on their way
 }
 
@@ -56,19 +57,19 @@ func (w *crawl) knownSince(root *node, state *slave.DirState) {
 func (w *crawl) putOff(n *node, p *plan.Plan) {
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
-	if w.moves.off || w.moves.since == 0 || w.moves.hinted {
+	if w.moves.off || w.moves.since == 0 || w.moves.hinted && len(w.moves.blocked) == 0 {
 		return
 	}
 	items, children := p.Items[:0:0], p.Children[:0:0]
 	for _, it := range p.Items {
-		if foreign(it.State, &it.Entry) && w.mayHaveMoved(&it.Entry) && !w.isHeldBack(n, &it.Entry) {
+		if foreign(it.State, &it.Entry) && w.mayCome(&it.Entry) && !w.isHeldBack(n, &it.Entry) {
 			w.displace(n, it.State)
 		} else {
 			items = append(items, it)
 		}
 	}
 	for _, c := range p.Children {
-		if c.Make && w.mayHaveMoved(&c.Entry) && !w.isHeldBack(n, &c.Entry) {
+		if c.Make && w.mayCome(&c.Entry) && !w.isHeldBack(n, &c.Entry) {
 			w.displace(n, c.State)
 		} else {
 			children = append(children, c)
@@ -81,6 +82,14 @@ func (w *crawl) putOff(n *node, p *plan.Plan) {
 	w.pending.add(n.off)
 	p.Items, p.Children = items, children
 	w.wait(n, p)
+}
+
+// mayCome tells whether an inode may get its place by a later round. moves.mu is held.
+func (w *crawl) mayCome(e *plan.Entry) bool {
+	if w.moves.hinted {
+		return w.moves.blocked[e.Record.GFID]
+	}
+	return w.mayHaveMoved(e)
 }
 
 // wait has n visited once more when nothing else is to be done. What is left of its plan is done now. moves.mu is held.

@@ -140,6 +140,9 @@ func TestRandomMoves(t *testing.T) { randomMoves(t, movable, (*world).mark) }
 // stands there until it is claimed, and what was removed needs the operator's word. What stands in another's way may then be
 // sent again, but the slave is always equal.
 func TestRandomMovesWithNothingToRemove(t *testing.T) {
+	if os.Getenv("GEOREP_SEEDS") == "" {
+		t.Setenv("GEOREP_SEEDS", "3")
+	}
 	for name, mark := range map[string]func(*world, ...string){"crawls": (*world).mark, "hints": (*world).tell} {
 		t.Run(name, func(t *testing.T) {
 			make := movable

@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"maps"
 	"strings"
 
 	"georep/crawler/plan"
@@ -80,6 +81,10 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 	}
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
+	if w.moves.blocked == nil {
+		w.moves.blocked = map[xtime.GFID]bool{}
+	}
+	maps.Copy(w.moves.blocked, blocked)
 	out := ops[:0]
 	for _, op := range ops {
 		switch {
