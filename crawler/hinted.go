@@ -224,14 +224,12 @@ func (w *crawl) unfold(root *node) []ahead {
 	all := []ahead{{gfid: root.entry.Record.GFID, told: root.told}}
 	names := len(root.told.names)
 	if names > partNames {
-		w.moves.partly = true
 		return all[:0]
 	}
 	for i := 0; i < len(all); i++ {
 		for name, g := range all[i].told.names {
 			t := w.run.of(g)
 			if t == nil || len(t.names) > partNames || len(all) == foreseeDirs || names+len(t.names) > foreseeNames {
-				w.moves.partly = w.moves.partly || !g.IsZero()
 				continue
 			}
 			names += len(t.names)
@@ -266,7 +264,6 @@ func (w *crawl) foreseen(n *node) *slave.DirState {
 func (w *crawl) parkAhead(a *ahead) error {
 	d, err := w.m.open(a.path, a.gfid)
 	if err != nil {
-		w.moves.partly = true
 		return nil
 	}
 	defer d.dir.Close()
@@ -276,7 +273,6 @@ func (w *crawl) parkAhead(a *ahead) error {
 	}
 	w.stands(n, &a.state)
 	if !w.proven(n, d, &a.state) || a.path == "" && w.emptied(d) {
-		w.moves.partly = true
 		return nil
 	}
 	if a.path == "" {

@@ -22,13 +22,11 @@ type moves struct {
 	mu        sync.Mutex
 	since     xtime.Time            // the slave's stime at the beginning: older inodes may be on the slave
 	hinted    bool                  // the root is visited by hints: nothing needs to be put off
-	partly    bool                  // there may be moves of which foresee has not seen both ends
 	off       bool                  // nothing is put off any more
 	over      bool                  // nor is anything left standing that nobody has claimed
 	progress  bool                  // something was found since the last round, or may be by what was met for the first time
 	waiting   []*node               // for their second visit
 	displaced map[xtime.GFID]string // inodes that stand where others belong, and where
-	swapped   bool                  // there were any
 	blocked   map[xtime.GFID]bool   // inodes whose places are taken by more than may be removed
 	busy      int                   // visits and operations on their way
 }
@@ -144,7 +142,7 @@ func (w *crawl) displaceAt(g xtime.GFID, path string) {
 	if w.moves.displaced == nil {
 		w.moves.displaced = map[xtime.GFID]string{}
 	}
-	w.moves.displaced[g], w.moves.swapped = path, true
+	w.moves.displaced[g] = path
 }
 
 // began counts visits or operations on their way.
@@ -192,14 +190,20 @@ func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 	w.moves.mu.Lock()
 	parked := w.c.parked.Load() > 0
 	displaced := len(w.moves.displaced) > 0
-	last := w.moves.off || w.moves.hinted && (w.moves.swapped || w.moves.partly || parked)
+	last := w.moves.off || w.moves.hinted // of moves that were made since, no hint may tell yet
 	w.moves.mu.Unlock()
 	only := last && !parked
+	if n.found {
+		w.leaveOut(n, p)
+	}
 	if n.found || !last && !parked && !displaced {
 		return false, true
 	}
-	n.found = true
 	fresh := newcomers(p)
+	n.found, n.sought = true, map[xtime.GFID]bool{}
+	for i := range fresh {
+		n.sought[fresh[i].Record.GFID] = true
+	}
 	if only {
 		fresh = slices.DeleteFunc(fresh, func(e newcomer) bool {
 			return !w.mayHaveMoved(&e.Entry) && !w.isDisplaced(e.Record.GFID)
@@ -219,6 +223,16 @@ func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 		w.again(n)
 	}
 	return restored, true
+}
+
+// leaveOut takes out of the plan what has come to the directory since it was looked at for what may be elsewhere on the
+// slave. The mark of that is newer than the stamp will be, so the next crawl comes to it, and looks for it first.
+func (w *crawl) leaveOut(n *node, p *plan.Plan) {
+	came := func(s *slave.EntryState, e *plan.Entry) bool {
+		return foreign(s, e) && !n.sought[e.Record.GFID] && w.mayHaveMoved(e)
+	}
+	p.Items = slices.DeleteFunc(p.Items, func(it plan.Item) bool { return came(it.State, &it.Entry) })
+	p.Children = slices.DeleteFunc(p.Children, func(c plan.Child) bool { return c.Make && came(c.State, &c.Entry) })
 }
 
 // moveTries is how often an inode is looked for that is gone from where it was found: moves that are made at the same time

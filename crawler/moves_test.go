@@ -3,6 +3,7 @@ package crawler_test
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
 )
 
 // movable is a world with contents that nobody wants to send again. Later than their birth is what the slave has.
@@ -176,48 +179,15 @@ func (w *world) withWord() {
 }
 
 func randomMoves(t *testing.T, make func(*testing.T) *world, mark func(*world, ...string)) {
-	first, seeds := uint64(0), uint64(10)
-	for name, n := range map[string]*uint64{"GEOREP_SEED": &first, "GEOREP_SEEDS": &seeds} {
-		if text := os.Getenv(name); text != "" {
-			_, err := fmt.Sscan(text, n)
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for seed := first; seed < first+seeds; seed++ {
+	for seed := range seeds(t, 10) {
 		w := make(t)
 		rnd := rand.New(rand.NewPCG(seed, 11))
 		for range 12 {
 			fresh := int64(0)
 			for range rnd.IntN(8) + 1 {
-				var all []string
-				w.ok(filepath.WalkDir(w.master, func(p string, _ os.DirEntry, err error) error {
-					if rel, _ := filepath.Rel(w.master, p); rel != "." {
-						all = append(all, rel)
-					}
-					return err
-				}))
-				a := all[rnd.IntN(len(all))]
-				b := all[rnd.IntN(len(all))]
-				switch rnd.IntN(6) {
-				case 0, 1:
-					b = filepath.Join(filepath.Dir(b), fmt.Sprint("n", rnd.IntN(20)))
-					_ = os.Rename(w.at(a), w.at(b)) // into itself, over a full directory: refused
-				case 2, 3:
-					_ = unix.Renameat2(unix.AT_FDCWD, w.at(a), unix.AT_FDCWD, w.at(b), unix.RENAME_EXCHANGE)
-				case 4:
-					b = filepath.Join(filepath.Dir(b), fmt.Sprint("w", rnd.IntN(1000)))
-					if _, err := os.Lstat(w.at(b)); err != nil {
-						w.write(b, "fresh")
-						fresh += 5
-					}
-				case 5:
-					if len(all) > 20 && rnd.IntN(4) == 0 {
-						w.ok(os.RemoveAll(w.at(a)))
-					}
-				}
-				mark(w, a, b)
+				marks, n := w.randomMove(rnd)
+				mark(w, marks...)
+				fresh += n
 			}
 			before := w.counters.Bytes.Load()
 			if rnd.IntN(4) == 0 {
@@ -233,5 +203,139 @@ func randomMoves(t *testing.T, make func(*testing.T) *world, mark func(*world, .
 			}
 			w.ok(w.crawler.Clean(t.Context(), 0))
 		}
+	}
+}
+
+// seeds are those to try: n of them, unless the environment says otherwise.
+func seeds(t *testing.T, n uint64) iter.Seq[uint64] {
+	first := uint64(0)
+	for name, v := range map[string]*uint64{"GEOREP_SEED": &first, "GEOREP_SEEDS": &n} {
+		if text := os.Getenv(name); text != "" {
+			if _, err := fmt.Sscan(text, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return func(yield func(uint64) bool) {
+		for seed := first; seed < first+n && yield(seed); seed++ {
+		}
+	}
+}
+
+// randomMove does one thing at random. It gives what is to be marked, and how many bytes are new.
+func (w *world) randomMove(rnd *rand.Rand) (marks []string, fresh int64) {
+	var all []string
+	w.ok(filepath.WalkDir(w.master, func(p string, _ os.DirEntry, err error) error {
+		if rel, _ := filepath.Rel(w.master, p); rel != "." {
+			all = append(all, rel)
+		}
+		return err
+	}))
+	a := all[rnd.IntN(len(all))]
+	b := all[rnd.IntN(len(all))]
+	switch rnd.IntN(7) {
+	case 0, 1:
+		b = filepath.Join(filepath.Dir(b), fmt.Sprint("n", rnd.IntN(20)))
+		_ = os.Rename(w.at(a), w.at(b)) // into itself, over a full directory: refused
+	case 2, 3:
+		_ = unix.Renameat2(unix.AT_FDCWD, w.at(a), unix.AT_FDCWD, w.at(b), unix.RENAME_EXCHANGE)
+	case 4:
+		b = filepath.Join(filepath.Dir(b), fmt.Sprint("w", rnd.IntN(1000)))
+		if _, err := os.Lstat(w.at(b)); err != nil {
+			w.write(b, "fresh")
+			fresh = 5
+		}
+	case 5:
+		if len(all) > 20 && rnd.IntN(4) == 0 {
+			w.ok(os.RemoveAll(w.at(a)))
+		}
+	case 6:
+		b = filepath.Join(filepath.Dir(b), fmt.Sprint("d", rnd.IntN(20)))
+		_ = os.Mkdir(w.at(b), 0o755)
+	}
+	return []string{a, b}, fresh
+}
+
+// spot is a name in a directory, wherever that moves.
+type spot struct {
+	dir  xtime.GFID
+	name string
+}
+
+func (w *world) spots(paths []string) (out []spot) {
+	w.t.Helper()
+	for _, p := range paths {
+		dir, name := beneath.Split(p)
+		if d, err := w.root.OpenPath(dir); err == nil {
+			g, err := d.GFID("")
+			w.ok(err)
+			d.Close()
+			out = append(out, spot{g, name})
+		}
+	}
+	return out
+}
+
+// where gives the paths of spots as they are now.
+func (w *world) where(spots []spot) (paths []string) {
+	w.t.Helper()
+	w.ok(filepath.WalkDir(w.master, func(p string, e os.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return err
+		}
+		rel, _ := filepath.Rel(w.master, p)
+		if rel == "." {
+			rel = ""
+		}
+		dir, name := beneath.Split(rel)
+		d, err := w.root.OpenPath(dir)
+		w.ok(err)
+		defer d.Close()
+		g, err := d.GFID(name)
+		w.ok(err)
+		for _, s := range spots {
+			if s.dir == g {
+				paths = append(paths, beneath.Join(rel, s.name))
+			}
+		}
+		return nil
+	}))
+	return paths
+}
+
+// TestMovesSeenHalf: a crawl meets moves of which no mark tells yet, of each one end or both, and sends nothing for them, nor
+// for what is left of them when the marks have come.
+func TestMovesSeenHalf(t *testing.T) {
+	for name, mark := range map[string]func(*world, ...string){"crawls": (*world).mark, "hints": (*world).tell} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range seeds(t, 2) {
+				w := movable(t)
+				if name == "hints" {
+					w = movableByHints(t)
+				}
+				rnd := rand.New(rand.NewPCG(seed, 12))
+				w.forget()
+				var untold [][]spot
+				fresh := int64(0)
+				for range 12 {
+					for range rnd.IntN(8) + 1 {
+						marks, n := w.randomMove(rnd)
+						untold, fresh = append(untold, w.spots(marks)), fresh+n
+					}
+					for len(untold) > 0 && rnd.IntN(8) > 0 {
+						mark(w, w.where(untold[0])...)
+						untold = untold[1:]
+					}
+					w.pass()
+				}
+				for _, spots := range untold {
+					mark(w, w.where(spots)...)
+				}
+				w.inStep()
+				if n := w.counters.Bytes.Load(); n > fresh {
+					t.Errorf("seed %d: %d bytes were sent, %d are new", seed, n, fresh)
+				}
+			}
+		})
 	}
 }

@@ -71,6 +71,7 @@ type node struct {
 	off     amount          // what that visit is for
 	// requeued is set between again and the visit that follows.
 	requeued bool
+	sought   map[xtime.GFID]bool // what was looked for when found was set
 
 	had   xtime.Time      // the stamp that the slave has
 	reach xtime.Time      // up to there it has everything, but what old says

@@ -105,8 +105,7 @@ func TestMovesOfTheWholeTree(t *testing.T) {
 		s.shell(move)
 		s.waitSynced()
 	}
-	// Files that move one by one while they are looked at may be sent again.
-	if now := s.status().Synced; now.Renames < sent.Renames+2 {
+	if now := s.status().Synced; now.Renames < sent.Renames+2 || now.BytesContent != sent.BytesContent {
 		t.Errorf("%+v before the moves, %+v after them", sent, now)
 	}
 	s.must(s.run("stop", s.masterArg, s.spec))
