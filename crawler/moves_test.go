@@ -19,7 +19,7 @@ import (
 
 // movable is a world with contents that nobody wants to send again. Later than their birth is what the slave has.
 func movable(t *testing.T) *world {
-	w := newWorld(t)
+	w := inMemory(t, false)
 	w.maxDelete = 100
 	for _, d := range []string{"a", "b", "c", "z/deep"} {
 		for i := range 3 {

@@ -39,7 +39,8 @@ type world struct {
 	counters      crawler.Counters
 	crawler       *crawler.Crawler
 	maxDelete     int
-	strict        bool // no entry may be removed without counting
+	strict        bool  // no entry may be removed without counting
+	free          int64 // so many may; 0: as many as ever
 	hints         *crawler.Hints
 	seq           uint64
 	settle, delay time.Duration
@@ -93,8 +94,8 @@ func (w *world) over(t slave.Tree) {
 	if w.clock != nil {
 		w.crawler.Clock(w.clock)
 	}
-	if w.strict {
-		w.crawler.Free(0)
+	if w.strict || w.free > 0 {
+		w.crawler.Free(w.free)
 	}
 }
 
@@ -825,7 +826,7 @@ func TestLostAndFoundOfTheSlaveStays(t *testing.T) {
 }
 
 func TestMaxDelete(t *testing.T) {
-	w := newWorld(t)
+	w := inMemory(t, false)
 	w.write("keep", "x")
 	w.ok(os.Mkdir(w.at("d"), 0o755))
 	w.ok(tree.Many(w.at("d"), 1500, 100, 1))
@@ -847,14 +848,15 @@ func TestMaxDelete(t *testing.T) {
 // TestMaxDeleteOverManyCrawls: what is deleted while the slave follows closely counts together; what comes and goes does
 // not, and neither does what moves.
 func TestMaxDeleteOverManyCrawls(t *testing.T) {
-	w := newWorld(t)
+	w := inMemory(t, false)
+	w.goFreely(200)
 	w.ok(os.Mkdir(w.at("d"), 0o755))
-	w.ok(tree.Many(w.at("d"), 2400, 400, 1))
+	w.ok(tree.Many(w.at("d"), 480, 80, 1))
 	w.mark("")
 	w.inStep()
 	for range 8 {
 		w.ok(os.Mkdir(w.at("come"), 0o755))
-		w.ok(tree.Many(w.at("come"), 300, 300, 1))
+		w.ok(tree.Many(w.at("come"), 60, 60, 1))
 		w.mark("come")
 		w.inStep()
 		w.ok(os.RemoveAll(w.at("come")))
@@ -874,10 +876,11 @@ func TestMaxDeleteOverManyCrawls(t *testing.T) {
 
 // TestMaxDeleteAfterAFirstSync: that the slave has just got it all does not allow to remove it.
 func TestMaxDeleteAfterAFirstSync(t *testing.T) {
-	w := newWorld(t)
+	w := inMemory(t, false)
+	w.goFreely(100)
 	w.ok(os.Mkdir(w.at("d"), 0o755))
 	w.ok(os.Mkdir(w.at("stays"), 0o755))
-	w.ok(tree.Many(w.at("d"), 1200, 100, 10))
+	w.ok(tree.Many(w.at("d"), 120, 10, 10))
 	w.mark("")
 	w.inStep()
 	w.deleteOneByOne("d")
