@@ -75,6 +75,7 @@ type follower struct {
 
 	look    *State        // the first one, for a Pass that follows at once
 	undone  time.Duration // the last rest
+	ended   time.Time     // when the last crawl did, of this session or before
 	cleaned time.Time     // when parked entries were last looked at
 	swept   time.Time     // up to when what was parked has been deleted while the session was busy
 
@@ -93,7 +94,7 @@ type claim struct {
 // Follow keeps the slave in step until ctx ends or the session fails: it looks at the xtime of the master's root, and
 // crawls when that differs from the slave's stamp or when something that failed is due again.
 func (c *Crawler) Follow(ctx context.Context, o FollowOptions) error {
-	f := &follower{c: c, o: o}
+	f := &follower{c: c, o: o, ended: time.Now()}
 	if err := f.first(ctx); err != nil {
 		return err
 	}
@@ -202,7 +203,7 @@ func (f *follower) step(ctx context.Context) error {
 		f.update(func(p *Progress) {
 			p.LastSynced, p.Following, p.Behind = later(p.LastSynced, hb), f.c.opts.Hints.following(), f.lag.inStep(now, hb)
 		})
-		return f.clean(ctx)
+		return f.clean(ctx, hb)
 	}
 	if s.Xtime == f.tried && now.Before(f.c.NextRetry()) || now.Before(f.again) {
 		return f.idle(ctx, s.Xtime, now, hb)
@@ -227,6 +228,7 @@ func (f *follower) step(ctx context.Context) error {
 		f.claim = claim{s.Xtime, hb}
 	}
 	out, err := f.c.PassAfter(ctx, f.look)
+	f.ended = time.Now()
 	f.update(func(p *Progress) { p.Crawling = false })
 	if err != nil {
 		return f.trouble(ctx, err)
@@ -249,7 +251,7 @@ func (f *follower) idle(ctx context.Context, x xtime.Time, now, hb time.Time) er
 	f.update(func(p *Progress) {
 		p.Following, p.Behind = f.c.opts.Hints.following(), f.orWaits(f.lag.inStep(now, hb))
 	})
-	return f.clean(ctx)
+	return f.clean(ctx, hb)
 }
 
 // passed notes how a crawl ended that began when the root's xtime was seen.
@@ -321,9 +323,11 @@ func (f *follower) tell(err error) {
 	f.bad = err != nil
 }
 
-// clean deletes what has been parked long enough. Where it has to stay for a while, that is looked at now and then.
-func (f *follower) clean(ctx context.Context) error {
-	if f.c.parked.Load() == 0 || time.Now().Before(f.cleaned.Add(min(f.o.KeepDeleted, cleanEvery))) {
+// clean deletes what has been parked long enough, where the slave has all that is marked. What moved while the last crawl
+// passed may be parked and have no mark yet, so first everything has to be marked that came before the end of that. Where
+// things have to stay for a while, that is looked at now and then.
+func (f *follower) clean(ctx context.Context, marked time.Time) error {
+	if f.c.parked.Load() == 0 || !marked.After(f.ended) || time.Now().Before(f.cleaned.Add(min(f.o.KeepDeleted, cleanEvery))) {
 		return nil
 	}
 	f.cleaned = time.Now()

@@ -201,3 +201,60 @@ func TestBusyCleanKeepsWhatMayBeClaimed(t *testing.T) {
 		t.Errorf("parked are %v, %v", list, err)
 	}
 }
+
+// TestCleanKeepsWhatHasYetToBeMarked: in step with all marks, a slave may have parked what moved a moment ago, to a place of
+// which no mark tells yet (invariant 15).
+func TestCleanKeepsWhatHasYetToBeMarked(t *testing.T) {
+	w := newWorld(t)
+	w.write("a/f", "moves")
+	w.write("b/g", "x")
+	w.mark("a/f", "b/g")
+	w.inStep()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var steps atomic.Int64
+	var inStep atomic.Uint64
+	var beat atomic.Pointer[time.Time]
+	now := time.Now()
+	beat.Store(&now)
+	heartbeat := func() time.Time { steps.Add(1); return *beat.Load() }
+	followed := make(chan error, 1)
+	go func() {
+		followed <- w.crawler.Follow(ctx, crawler.FollowOptions{Poll: time.Millisecond, Heartbeat: heartbeat,
+			Events: crawler.Events{Ready: func() {}, Trouble: func(err error) { t.Error(err) },
+				Progress: func(p crawler.Progress) {
+					if p.InStep {
+						inStep.Store(uint64(p.Stime))
+					}
+				}}})
+	}()
+	reached := func() bool { return inStep.Load() == uint64(w.now) }
+	someSteps := func() {
+		from := steps.Load()
+		w.await(func() bool { return steps.Load() > from+3 })
+	}
+	w.await(reached)
+	w.rename("a/f", "b/f")
+	w.mark("a")
+	w.await(reached)
+	someSteps()
+	sent := w.counters.Bytes.Load()
+	w.mark("b/f")
+	w.await(reached)
+	if n := w.counters.Bytes.Load(); n != sent {
+		t.Errorf("%d bytes were sent", n-sent)
+	}
+	w.ok(os.Remove(w.at("b/g")))
+	w.mark("b/g")
+	w.await(reached)
+	now = time.Now()
+	beat.Store(&now)
+	w.await(func() bool {
+		list, err := os.ReadDir(w.there(slave.Reserved, "parked"))
+		w.ok(err)
+		return len(list) == 0
+	})
+	cancel()
+	<-followed
+	w.inStep()
+}
