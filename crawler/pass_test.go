@@ -905,7 +905,7 @@ func (w *world) deleteOneByOne(dir string) {
 }
 
 func TestLargeDirectoryInParts(t *testing.T) {
-	w := newWorld(t)
+	w := inMemory(t, false)
 	w.ok(os.Mkdir(w.at("d"), 0o755))
 	n := slave.MaxEntries + 500
 	for i := range n {
