@@ -7,12 +7,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"georep/crawler"
+	"georep/integration/harness/moves"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 )
@@ -21,14 +21,9 @@ import (
 func movable(t *testing.T) *world {
 	w := inMemory(t, false)
 	w.maxDelete = 100
-	for _, d := range []string{"a", "b", "c", "z/deep"} {
-		for i := range 3 {
-			w.write(fmt.Sprintf("%s/f%d", d, i), strings.Repeat(d, 10_000+i))
-		}
-		w.write(d+"/sub/x", d)
-		w.ok(os.Symlink("target of "+d, w.at(d, "link")))
-	}
-	w.mark("a", "b", "c", "z/deep")
+	w.connect()
+	w.ok(moves.In(w.master).Fill())
+	w.mark("")
 	w.inStep()
 	return w
 }
@@ -39,76 +34,39 @@ func (w *world) exchange(a, b string) {
 	w.ok(unix.Renameat2(unix.AT_FDCWD, w.at(a), unix.AT_FDCWD, w.at(b), unix.RENAME_EXCHANGE))
 }
 
+// TestMovesSendNoContent makes every kind of move, and has a crawl find it, in the same session or in a new one, or hints tell
+// of it.
 func TestMovesSendNoContent(t *testing.T) {
-	for name, move := range map[string]func(w *world) []string{
-		"a file":           func(w *world) []string { w.rename("a/f0", "c/new"); return []string{"a/f0", "c/new"} },
-		"the other way":    func(w *world) []string { w.rename("c/f0", "a/new"); return []string{"c/f0", "a/new"} },
-		"in its directory": func(w *world) []string { w.rename("a/f0", "a/new"); return []string{"a/f0", "a/new"} },
-		"a symbolic link":  func(w *world) []string { w.rename("a/link", "c/link2"); return []string{"a/link", "c/link2"} },
-		"over another":     func(w *world) []string { w.rename("a/f0", "c/f1"); return []string{"a/f0", "c/f1"} },
-		"a directory":      func(w *world) []string { w.rename("z/deep", "moved"); return []string{"z/deep", "moved"} },
-		"a directory down": func(w *world) []string { w.rename("a", "z/deep/a"); return []string{"a", "z/deep/a"} },
-		"a directory in a new one": func(w *world) []string {
-			w.ok(os.Mkdir(w.at("new"), 0o755))
-			w.rename("a", "new/a")
-			return []string{"a", "new/a", "new"}
-		},
-		"out of a directory that is removed": func(w *world) []string {
-			w.rename("z/deep/sub", "c/saved")
-			w.rename("z/deep/f1", "a/saved")
-			w.ok(os.RemoveAll(w.at("z")))
-			return []string{"c/saved", "a/saved", "z"}
-		},
-		"two names swapped":             func(w *world) []string { w.exchange("a/f0", "c/f2"); return []string{"a/f0", "c/f2"} },
-		"swapped beside each other":     func(w *world) []string { w.exchange("a/f0", "a/f2"); return []string{"a/f0", "a/f2"} },
-		"two directories swapped":       func(w *world) []string { w.exchange("a", "z/deep"); return []string{"a", "z/deep"} },
-		"directories beside each other": func(w *world) []string { w.exchange("a", "b"); return []string{"a", "b"} },
-		"a directory and a file":        func(w *world) []string { w.exchange("a/sub", "c/f1"); return []string{"a/sub", "c/f1"} },
-		"a cycle of three": func(w *world) []string {
-			w.exchange("a/f0", "b/f0")
-			w.exchange("b/f0", "c/f0")
-			return []string{"a/f0", "b/f0", "c/f0"}
-		},
-		"a cycle of directories": func(w *world) []string {
-			w.exchange("a", "b")
-			w.exchange("b", "c")
-			return []string{"a", "b", "c"}
-		},
-		"a chain": func(w *world) []string {
-			w.rename("a/f2", "a/f3")
-			w.rename("a/f1", "a/f2")
-			w.rename("a/f0", "a/f1")
-			return []string{"a/f0", "a/f1", "a/f2", "a/f3"}
-		},
-		"a directory, and one of its files out of it": func(w *world) []string {
-			w.rename("a/f0", "c/out")
-			w.rename("a", "z/a")
-			return []string{"c/out", "z/a", "a"}
-		},
-		"a directory, and a file into it": func(w *world) []string {
-			w.rename("a", "z/a")
-			w.rename("c/f0", "z/a/in")
-			return []string{"a", "z/a/in", "c/f0", "z/a"}
-		},
-		"a directory, and its subdirectory above it": func(w *world) []string {
-			w.rename("a/sub", "sub")
-			w.rename("a", "sub/a")
-			return []string{"a", "sub/a", "sub"}
-		},
-	} {
-		for _, anew := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s anew %v", name, anew), func(t *testing.T) {
+	for _, c := range moves.Cases() {
+		for _, how := range []string{"a crawl", "a new session", "hints"} {
+			t.Run(c.Name+" by "+how, func(t *testing.T) {
 				w := movable(t)
-				bytes, links := w.counters.Bytes.Load(), w.counters.Files.Load()
-				marks := move(w)
-				if anew {
-					w.connect()
-					bytes, links = 0, 0
+				if how == "hints" {
+					w = movableByHints(t)
 				}
-				w.mark(marks...)
+				tree := moves.In(w.master)
+				w.ok(tree.Do(c))
+				touched, err := tree.Touched()
+				w.ok(err)
+				switch how {
+				case "hints":
+					w.tell(touched...)
+				case "a new session":
+					w.connect()
+					w.mark(touched...)
+				default:
+					w.mark(touched...)
+				}
+				w.counters.Bytes.Store(0)
 				w.inStep()
-				if n := w.counters.Bytes.Load() - bytes; n != 0 {
-					t.Errorf("%d bytes in %d files were sent", n, w.counters.Files.Load()-links)
+				if n := w.counters.Bytes.Load(); n != 0 {
+					t.Errorf("%d bytes were sent", n)
+				}
+				if n := w.counters.Visited.Load(); n != 0 && how == "hints" && !c.Lists {
+					t.Errorf("%d directories were listed", n)
+				}
+				if how == "hints" {
+					w.checkStamps()
 				}
 				w.ok(w.crawler.Clean(t.Context(), 0))
 				w.inStep()

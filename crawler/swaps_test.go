@@ -1,10 +1,9 @@
 package crawler_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"georep/crawler"
 	"georep/slave"
@@ -19,82 +18,6 @@ func movableByHints(t *testing.T) *world {
 	w.inStep()
 	w.forget()
 	return w
-}
-
-// whiteout moves a to b and leaves a whiteout in its place, as overlayfs does in its upper layer.
-func (w *world) whiteout(a, b string) {
-	w.ok(unix.Renameat2(unix.AT_FDCWD, w.at(a), unix.AT_FDCWD, w.at(b), unix.RENAME_WHITEOUT))
-}
-
-// TestSwapsByHints: what changes places is moved on the slave, and nothing is listed for it.
-func TestSwapsByHints(t *testing.T) {
-	for name, swap := range map[string]func(w *world) []string{
-		"two names":         func(w *world) []string { w.exchange("a/f0", "c/f2"); return []string{"a/f0", "c/f2"} },
-		"beside each other": func(w *world) []string { w.exchange("a/f0", "a/f2"); return []string{"a/f0", "a/f2"} },
-		"symbolic links":    func(w *world) []string { w.exchange("a/link", "c/link"); return []string{"a/link", "c/link"} },
-		"by three renames": func(w *world) []string {
-			w.rename("a/f0", "t")
-			w.rename("b/f0", "a/f0")
-			w.rename("t", "b/f0")
-			return []string{"t", "a/f0", "b/f0"}
-		},
-		"a cycle of three": func(w *world) []string {
-			w.exchange("a/f0", "b/f0")
-			w.exchange("b/f0", "c/f0")
-			return []string{"a/f0", "b/f0", "c/f0"}
-		},
-		"directories":                   func(w *world) []string { w.exchange("a", "z/deep"); return []string{"a", "z/deep"} },
-		"directories beside each other": func(w *world) []string { w.exchange("a", "b"); return []string{"a", "b"} },
-		"a cycle of directories": func(w *world) []string {
-			w.exchange("a", "b")
-			w.exchange("b", "c")
-			return []string{"a", "b", "c"}
-		},
-		"a directory and a file":         func(w *world) []string { w.exchange("a/sub", "c/f1"); return []string{"a/sub", "c/f1"} },
-		"a directory and a file beneath": func(w *world) []string { w.exchange("b", "z/deep/f1"); return []string{"b", "z/deep/f1"} },
-		"directories, and what is in them": func(w *world) []string {
-			w.exchange("a", "b")
-			w.exchange("a/f0", "c/f0")
-			w.exchange("b/f1", "a/f2")
-			return []string{"a", "b", "a/f0", "c/f0", "b/f1", "a/f2"}
-		},
-		"one of a swap changed, too": func(w *world) []string {
-			w.exchange("a/f0", "c/f2")
-			w.exchange("a/f1", "c/f1")
-			w.ok(os.Chmod(w.at("a/f1"), 0o600))
-			return []string{"a/f0", "c/f2", "a/f1", "c/f1"}
-		},
-		"a whiteout": func(w *world) []string { w.whiteout("a/f0", "b/moved"); return []string{"a/f0", "b/moved"} },
-		"a whiteout over another": func(w *world) []string {
-			w.whiteout("c/f0", "a/f1")
-			return []string{"c/f0", "a/f1"}
-		},
-		"a whiteout that moves": func(w *world) []string {
-			w.whiteout("a/f0", "b/moved")
-			w.exchange("a/f0", "b/f2")
-			return []string{"a/f0", "b/moved", "b/f2"}
-		},
-		"a chain over another file": func(w *world) []string {
-			w.rename("a/f1", "b/f1")
-			w.rename("c/f1", "a/f1")
-			return []string{"a/f1", "b/f1", "c/f1"}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := movableByHints(t)
-			w.tell(swap(w)...)
-			w.inStep()
-			if n := w.counters.Bytes.Load(); n != 0 {
-				t.Errorf("%d bytes in %d files were sent", n, w.counters.Files.Load())
-			}
-			if n := w.counters.Visited.Load(); n != 0 {
-				t.Errorf("%d directories were listed", n)
-			}
-			w.checkStamps()
-			w.ok(w.crawler.Clean(t.Context(), 0))
-			w.inStep()
-		})
-	}
 }
 
 // TestRandomMovesByHints is TestRandomMoves with every change told of.
@@ -180,5 +103,28 @@ func TestMovesWhileACrawlPasses(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestManySwapsByHints: beyond what is looked at ahead of a crawl by hints the slave is asked where it has what.
+func TestManySwapsByHints(t *testing.T) {
+	w := inMemory(t, true)
+	const dirs = 560 // of which 512 are looked at ahead
+	for i := range dirs {
+		w.write(fmt.Sprintf("d%d/f", i), fmt.Sprint("content", i))
+	}
+	w.mark("")
+	w.inStep()
+	w.forget()
+	var touched []string
+	for i := 0; i < dirs; i += 2 {
+		a, b := fmt.Sprintf("d%d/f", i), fmt.Sprintf("d%d/f", i+1)
+		w.exchange(a, b)
+		touched = append(touched, a, b)
+	}
+	w.tell(touched...)
+	w.inStep()
+	if n := w.counters.Bytes.Load(); n != 0 {
+		t.Errorf("%d bytes in %d files were sent", n, w.counters.Files.Load())
 	}
 }
