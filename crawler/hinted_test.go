@@ -713,7 +713,7 @@ func TestRandomHints(t *testing.T) {
 					w.checkStamps()
 				}
 				w.counters.Hinted.Store(0)
-				r.left = r.rnd.IntN(5)
+				r.left = max(0, r.rnd.IntN(12)-7)
 				if _, err := w.crawler.Pass(t.Context()); err != nil {
 					t.Fatal(err)
 				}

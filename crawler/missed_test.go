@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"georep/crawler"
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -126,4 +127,45 @@ func TestReplacedOnItsWay(t *testing.T) {
 		t.Errorf("replaced: %v; the slave has %q, and the outcome is %+v", replaced, b, out)
 	}
 	w.inStep()
+}
+
+// TestReplacedNameIsNeverMissed: a file moved, in the way of a further name, and another took its old name. The slave never
+// lacks that name: it has had it all the time on the master.
+func TestReplacedNameIsNeverMissed(t *testing.T) {
+	for _, hints := range []bool{false, true} {
+		t.Run(fmt.Sprint("hints ", hints), func(t *testing.T) {
+			w := newWorld(t)
+			f := &failing{}
+			w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+			w.hints = &crawler.Hints{}
+			w.hints.Up()
+			w.connect()
+			w.write("d/f", "moves")
+			w.write("e/x", "x")
+			w.mark("")
+			w.inStep()
+			var missed atomic.Int64
+			f.fail = func(*slave.Op) error {
+				if _, err := os.Lstat(w.there("d/f")); err != nil {
+					missed.Add(1)
+				}
+				return nil
+			}
+			f.call = func(string) error { return f.fail(nil) }
+			w.ok(os.Link(w.at("d/f"), w.at("e/g")))
+			w.write("d/new", "another")
+			w.ok(os.Rename(w.at("d/new"), w.at("d/f")))
+			if h := w.hint("e/g", "d/new", "d/f"); hints {
+				w.hints.Hint(h)
+			}
+			w.forget()
+			w.inStep()
+			if n := missed.Load(); n > 0 {
+				t.Errorf("the name was missed at %d calls", n)
+			}
+			if n := w.counters.Bytes.Load(); n != int64(len("another")) {
+				t.Errorf("%d bytes were sent, want those of the new file", n)
+			}
+		})
+	}
 }

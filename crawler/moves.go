@@ -273,13 +273,13 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 		switch {
 		case op.Kind == slave.OpPark && r.Parked && moving[op.Expect]:
 			stood[op.Expect] = op.Path
-		case op.Kind != slave.OpUnpark:
+		case !takesPlace(op):
 		case errors.Is(r.Err, slave.ErrNeedContent):
 			missed[op.Record.GFID] = true
 		case r.Err == nil:
 			moved = true
 			delete(stood, op.Record.GFID)
-			if direct {
+			if direct || op.Kind == slave.OpLink {
 				continue
 			}
 			if err := w.cameBack(op); err != nil {
@@ -336,8 +336,9 @@ func newcomers(p *plan.Plan) []newcomer {
 	return out
 }
 
-// unparks are the operations that put the newcomers that the slave has in their places. What stands elsewhere in the place
-// of another inode is parked first, and so is a directory that stands in the way.
+// unparks are the operations that put the newcomers that the slave has in their places. What left its place is parked first,
+// and so is what stands in the way, where one of them is a directory. A file whose name leads to another one by now keeps it
+// until that comes, and gets a further name: else that name, which the stamps claim, would be missed meanwhile.
 func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error) {
 	gfids := make([]xtime.GFID, len(fresh))
 	for i := range fresh {
@@ -354,7 +355,8 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error
 		if !found[i].Parked && !isDisplaced {
 			continue
 		}
-		if isDisplaced {
+		shared := isDisplaced && e.Kind != slave.Dir && w.leadsElsewhere(from)
+		if isDisplaced && !shared {
 			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.Kind, Path: from, Expect: e.Record.GFID})
 		}
 		path := join(n.path, e.Name)
@@ -363,6 +365,10 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error
 		}
 		op := slave.Op{Kind: slave.OpUnpark, Entry: e.Kind, Path: path, From: parkedAt(&found[i]),
 			Record: slave.Record{GFID: e.Record.GFID, Xtime: found[i].Record.Xtime}}
+		if shared {
+			op.Kind, op.From = slave.OpLink, from
+			w.c.groups.Store(true)
+		}
 		if e.Kind != slave.Dir && e.Stat.Nlink > 1 {
 			// Without these the slave would take the inode for one with a single name, and settle its group too early.
 			op.Links, op.Ino = e.Stat.Nlink, e.Stat.Ino
@@ -388,6 +394,13 @@ func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (pat
 		return "", false
 	}
 	return f.Path, !within(n.path, map[string]bool{f.Path: true}) && n.path != f.Path
+}
+
+// leadsElsewhere tells whether the master has another file under a name that an inode left. A directory there could only come
+// once the name is free.
+func (w *crawl) leadsElsewhere(path string) bool {
+	e, err := w.entryAt(path)
+	return err == nil && e.Kind != slave.Dir
 }
 
 func (w *crawl) isDisplaced(g xtime.GFID) bool {

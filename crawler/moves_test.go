@@ -155,6 +155,9 @@ func randomMoves(t *testing.T, make func(*testing.T) *world, mark func(*world, .
 			if w.strict {
 				w.withWord()
 			}
+			if out := w.pass(); out.Stime == w.now {
+				w.ok(w.crawler.Clean(t.Context(), 0)) // a parked name counts as one
+			}
 			w.inStep()
 			if n := w.counters.Bytes.Load() - before; n > fresh && !w.strict {
 				t.Errorf("seed %d: %d bytes were sent, %d are new", seed, n, fresh)

@@ -75,7 +75,7 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 	}
 	places := map[string]bool{}
 	for i := range ops {
-		if op := &ops[i]; op.Kind == slave.OpUnpark && blocked[op.Record.GFID] {
+		if op := &ops[i]; takesPlace(op) && blocked[op.Record.GFID] {
 			places[op.Path] = true
 		}
 	}
@@ -90,6 +90,8 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 		switch {
 		case op.Kind == slave.OpPark && blocked[op.Expect]:
 			w.displaceAt(op.Expect, op.Path)
+		case op.Kind == slave.OpLink && blocked[op.Record.GFID]:
+			w.displaceAt(op.Record.GFID, op.From)
 		case !places[op.Path]:
 			out = append(out, op)
 		}
@@ -97,11 +99,14 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 	return out, nil
 }
 
+// takesPlace tells whether an operation puts an inode that the slave has in its place.
+func takesPlace(op *slave.Op) bool { return op.Kind == slave.OpUnpark || op.Kind == slave.OpLink }
+
 // movedBy are the inodes that operations put in their places.
 func movedBy(ops []slave.Op) map[xtime.GFID]bool {
 	out := map[xtime.GFID]bool{}
 	for i := range ops {
-		if ops[i].Kind == slave.OpUnpark {
+		if takesPlace(&ops[i]) {
 			out[ops[i].Record.GFID] = true
 		}
 	}
