@@ -99,7 +99,7 @@ func TestLinkedTrees(t *testing.T) {
 				s.shell("f=daily.1/d000001/$(ls source/d000001 | head -1); echo saved > t; mv t $f")
 				s.shell("echo more >> daily.1/d000001/$(ls source/d000001 | tail -1)")
 			})
-			s.costs("a directory of linked files renamed", 0, perName/4, func() { s.shell("mv daily.2 weekly.0") })
+			s.costs("a directory of linked files renamed", 0, perName/3, func() { s.shell("mv daily.2 weekly.0") })
 			s.must(s.run("stop", s.masterArg, s.spec))
 			s.shell("cp -al weekly.0 monthly.0; mv daily.1 weekly.1; rm -rf daily.0")
 			s.must(s.start())
