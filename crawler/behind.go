@@ -78,7 +78,7 @@ func (w *crawl) toRoot(n *node, rootToo bool) []*node {
 	}
 	root := w.root
 	ready := last == root || last.parent == root && root.own == 0 && root.below == 1 && root.parts <= 1
-	if rootToo && ready && !root.skip && len(w.revisits) == 0 && !w.c.groups.Load() {
+	if rootToo && ready && !root.skip && len(w.revisits) == 0 && !w.c.groups.Load() && w.c.debts.none() {
 		root.held = root.held || last.held
 		w.settle(root)
 		chain = append(chain, root)

@@ -137,9 +137,6 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 		return Outcome{}, err
 	}
 	c.failures.endPass(c.pass)
-	if w.stime != 0 || w.waiting {
-		c.debts.prune(w.root.entry.Record.GFID)
-	}
 	return Outcome{Stime: w.stime, Hinted: w.root.told != nil, Reached: w.reached, Waiting: w.waiting}, nil
 }
 

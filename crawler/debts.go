@@ -66,12 +66,17 @@ func (b *debts) known(g xtime.GFID, stamp xtime.Time) *debt {
 	return nil
 }
 
-// prune forgets the debts of directories that none leads to from the root any more: they are gone, and what waited in them.
-func (b *debts) prune(root xtime.GFID) {
+// prune forgets the debts of directories that none leads to from what the root owes: they are gone, and what waited in them,
+// or on their way to another place. It tells whether there were any.
+func (b *debts) prune(root *debt) (some bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	kept := map[xtime.GFID]*debt{}
-	for todo := []xtime.GFID{root}; len(todo) > 0; {
+	var todo []xtime.GFID
+	if root != nil {
+		todo = root.dirs(todo)
+	}
+	for len(todo) > 0 {
 		g := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		d := b.of[g]
@@ -79,13 +84,28 @@ func (b *debts) prune(root xtime.GFID) {
 			continue
 		}
 		kept[g] = d
-		for _, o := range d.owed {
-			if !o.dir.IsZero() {
-				todo = append(todo, o.dir)
-			}
+		todo = d.dirs(todo)
+	}
+	some = len(b.of) > len(kept)
+	b.of = kept
+	return some
+}
+
+// dirs adds the directories that owe something themselves.
+func (d *debt) dirs(to []xtime.GFID) []xtime.GFID {
+	for _, o := range d.owed {
+		if !o.dir.IsZero() {
+			to = append(to, o.dir)
 		}
 	}
-	b.of = kept
+	return to
+}
+
+// none tells that nothing is owed.
+func (b *debts) none() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.of) == 0
 }
 
 // waiting lists up to most files that wait, those that wait longest first, and counts all.

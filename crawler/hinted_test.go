@@ -666,6 +666,9 @@ func TestWhatWaitsGoesWithItsDirectory(t *testing.T) {
 	}
 	w.ok(os.RemoveAll(w.at("a")))
 	w.tell("a")
+	if out := w.pass(); out.Stime != 0 || out.Waiting {
+		t.Errorf("%+v: what waits in a directory that is met nowhere may be where the crawl has been before", out)
+	}
 	w.inStep()
 	if list, _, _ := w.crawler.Waiting(1); len(list) > 0 || !w.crawler.NextRetry().IsZero() {
 		t.Errorf("there wait %v", list)

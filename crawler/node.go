@@ -321,13 +321,24 @@ func (w *crawl) finishRoot(n *node) {
 	if w.c.opts.VolumeMark() != w.m.mark {
 		w.hold(n) // raised meanwhile: what was in step by the old one is to be compared
 	}
-	w.mu.Lock()
-	w.settle(n)
-	w.mu.Unlock()
+	w.settleRoot(n)
 	w.ship.submit(w.ctx, []slave.Op{n.finish}, func(results []slave.Result) {
 		w.finishResult(n, results[0])
 		w.rootDone(n)
 	})
+}
+
+// settleRoot is settle for the root. A directory that owes something and is met nowhere has moved past the crawl, if it is
+// not gone: what it owes would not be missed any more. So nothing is stamped this time, and the next crawl finds it.
+func (w *crawl) settleRoot(n *node) {
+	w.c.debts.set(n.entry.Record.GFID, nil) // it is about to be written anew
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settle(n)
+	if !n.held && w.c.debts.prune(n.debt) {
+		n.held = true
+		w.settle(n)
+	}
 }
 
 // rootDone ends the crawl.
