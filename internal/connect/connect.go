@@ -125,7 +125,7 @@ func (c *Config) remote(ctx context.Context, o volume.Options, ids uuids) (slave
 	return tree, nil
 }
 
-// dial makes the connection that all of a session goes over.
+// dial makes a connection of the session.
 func (c *Config) dial(ctx context.Context, o volume.Options) (*sshconn.Conn, error) {
 	s := c.Session.Slave
 	target := sshconn.Target{User: s.User, Host: s.Host, Port: o.SSHPort, ConfigFile: os.Getenv("GEOREP_SSH_CONFIG")}
@@ -136,6 +136,12 @@ func (c *Config) dial(ctx context.Context, o volume.Options) (*sshconn.Conn, err
 		target.KnownHosts = []string{o.KnownHosts}
 	}
 	return sshconn.Dial(ctx, target, sshconn.Options{Logger: c.Logger})
+}
+
+// lines are the connections of a session of so many streams, of which conn is the first.
+func (c *Config) lines(conn *sshconn.Conn, o volume.Options, streams int) *lines {
+	return newLines(conn, streams, func(ctx context.Context) (*sshconn.Conn, error) { return c.dial(ctx, o) },
+		func(err error) { c.Logger.Info().Err(err).Msg("the session goes on with fewer SSH connections") })
 }
 
 // agentCommand is what the far end's shell is to run.
@@ -167,8 +173,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	hello.Mode, hello.Squeezed = modes[o.Compression], o.Compression != "off"
 	live, end := context.WithCancel(context.Background()) // of the whole session
 	limit := bandwidth.NewLimit(live, o.BWLimit)
-	all := newLines(conn, streams, func(ctx context.Context) (*sshconn.Conn, error) { return c.dial(ctx, o) },
-		func(err error) { c.Logger.Info().Err(err).Msg("the session goes on with fewer SSH connections") })
+	all := c.lines(conn, o, streams)
 	var first *sshconn.Stream
 	group, err := agent.DialGroup(ctx, hello, agent.GroupOptions{
 		Streams: streams,

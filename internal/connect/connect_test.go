@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 
 	"georep/integration/harness/proxy"
 	"georep/internal/connect"
+	"georep/internal/sshdtest"
 	"georep/internal/sshserver"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -178,6 +180,81 @@ func TestLines(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLinesSFTP: so are SFTP sessions; sshd may refuse the second connection.
+func TestLinesSFTP(t *testing.T) {
+	for name, refuse := range map[string]bool{"two": false, "refused": true} {
+		t.Run(name, func(t *testing.T) {
+			c := sftpConfig(t, 8)
+			p := through(t, &c)
+			before := runtime.NumGoroutine()
+			var refused sync.WaitGroup
+			if refuse {
+				refused.Go(func() { // once the first is there, long before it has logged in
+					eventually(t, "a first connection", func() bool { return p.Stats().Connections == 1 })
+					p.Refuse(true)
+				})
+			}
+			tree, err := connect.Slave(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tree.Close()
+			refused.Wait()
+			open := 2
+			if refuse {
+				open = 1
+			}
+			eventually(t, "a second connection", func() bool {
+				st := p.Stats()
+				return st.Connections == 2 && st.Open == open
+			})
+			for i := range 16 {
+				b := &slave.Batch{Ops: []slave.Op{slavetest.Put(fmt.Sprint(i), slavetest.Rec(i, 1), "content")}}
+				if results, err := tree.Apply(t.Context(), b); err != nil || results[0].Err != nil {
+					t.Errorf("apply: %v, %v", results, err)
+				}
+			}
+			if err := tree.Close(); err != nil {
+				t.Error(err)
+			}
+			eventually(t, "the end of all connections", func() bool { return p.Stats().Open == 0 })
+			eventually(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= before })
+		})
+	}
+}
+
+// sftpConfig is a session whose slave is behind a real sshd that gives SFTP alone.
+func sftpConfig(t *testing.T, streams int) connect.Config {
+	t.Helper()
+	t.Setenv("SSH_AUTH_SOCK", "")
+	t.Setenv("GEOREP_SSH_CONFIG", "none")
+	server := sshdtest.Start(t, sshdtest.Config("ForceCommand internal-sftp"))
+	to, err := volume.ParseSlave(server.Host + ":" + filepath.Join(t.TempDir(), "slave"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := volume.Session{Master: "data", Slave: to, UUID: xtime.NewUUID().String()}
+	for key, value := range map[string]string{"ssh-port": strconv.Itoa(server.Port), "identity": server.IdentityFile,
+		"known-hosts": server.KnownHostsFile, "agentless": "true", "sync-jobs": strconv.Itoa(streams)} {
+		if err := s.Set(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return connect.Config{Session: s, Volume: volume.Volume{Name: "data", UUID: xtime.NewUUID().String(), Path: t.TempDir()},
+		Version: "test", Logger: zerolog.New(zerolog.NewTestWriter(t)), Wire: new(atomic.Int64)}
+}
+
+// eventually waits until it holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("no sign of %s", what)
+			return
+		}
 	}
 }
 

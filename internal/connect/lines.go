@@ -56,6 +56,12 @@ func (l *lines) of(ctx context.Context, stream int) *sshconn.Conn {
 	return f.conn
 }
 
+// onMain is how many of so many streams are for the first connection.
+func (l *lines) onMain(streams int) int {
+	n := len(l.further) + 1
+	return (streams + n - 1) / n
+}
+
 // close cuts all connections. Nobody asks for one any more.
 func (l *lines) close() {
 	for i := range l.further {

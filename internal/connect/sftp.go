@@ -21,10 +21,16 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 	}
 	live, end := context.WithCancel(context.Background()) // of the whole session
 	limit := bandwidth.NewLimit(live, o.BWLimit)
+	all := c.lines(conn, o, o.SyncJobs)
+	early := all.onMain(o.SyncJobs)
 	tree, err := sftp.Open(ctx, sftp.Options{Path: s.Path, Host: s.Host, Master: ids.master, Session: ids.session,
-		Force: c.Force, Logger: c.Logger, Version: c.Version, Streams: o.SyncJobs,
-		Open: func(ctx context.Context, _ int) (io.ReadWriteCloser, error) {
-			stream, err := conn.Subsystem(ctx, "sftp")
+		Force: c.Force, Logger: c.Logger, Version: c.Version, Streams: o.SyncJobs, Late: o.SyncJobs - early,
+		Open: func(ctx context.Context, number int) (io.ReadWriteCloser, error) {
+			line := conn
+			if number >= early {
+				line = all.of(ctx, 1+(number-early)%(maxLines-1))
+			}
+			stream, err := line.Subsystem(ctx, "sftp")
 			if err != nil {
 				return nil, err
 			}
@@ -34,21 +40,21 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 		end()
 		return nil, err
 	}
-	return &browsed{Tree: tree, conn: conn, end: end}, nil
+	return &browsed{Tree: tree, lines: all, end: end}, nil
 }
 
-// browsed is such a slave with the connection it came by.
+// browsed is such a slave with the connections it came by.
 type browsed struct {
 	*sftp.Tree
-	conn *sshconn.Conn
-	end  func() // of what waits for the bandwidth limit
+	lines *lines
+	end   func() // of what waits for the bandwidth limit
 }
 
-// Close ends the session, then the connection.
+// Close ends the session, then the connections.
 func (b *browsed) Close() error {
 	err := b.Tree.Close()
 	b.end()
-	b.conn.Close()
+	b.lines.close()
 	return err
 }
 

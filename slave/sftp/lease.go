@@ -191,7 +191,7 @@ func (t *Tree) renewLease(number uint64) error {
 
 // dropLease gives the lease back, if it is ours.
 func (t *Tree) dropLease() {
-	if len(t.sessions) == 0 || t.first().Err() != nil {
+	if len(t.all()) == 0 || t.first().Err() != nil {
 		return
 	}
 	if text, err := t.readSmall(leaseFile); err == nil && parseHolder(text).token == t.prefix {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -17,17 +18,42 @@ import (
 // host is the far end: several sessions on one account, and the slave's root there. Requests that depend on each other wait
 // for each other's answers, so any of them may go over any session.
 type host struct {
-	// sessions never change once Open has returned, and the first is always there.
-	sessions []*wire.Client
+	sessions atomic.Pointer[[]*wire.Client] // a list is never changed: join puts another in its place
 	turn     atomic.Uint64
 	root     string // absolute, without a slash at its end
 }
 
 // any gives a session for the next request.
-func (h *host) any() *wire.Client { return h.sessions[h.turn.Add(1)%uint64(len(h.sessions))] }
+func (h *host) any() *wire.Client {
+	all := h.all()
+	return all[h.turn.Add(1)%uint64(len(all))]
+}
 
 // first has the features that are asked about: all sessions run the same server.
-func (h *host) first() *wire.Client { return h.sessions[0] }
+func (h *host) first() *wire.Client { return h.all()[0] }
+
+// all gives the sessions that there are now.
+func (h *host) all() []*wire.Client {
+	if have := h.sessions.Load(); have != nil {
+		return *have
+	}
+	return nil
+}
+
+// join adds a session to those that requests go over.
+func (h *host) join(c *wire.Client) {
+	for {
+		old := h.sessions.Load()
+		var list []*wire.Client
+		if old != nil {
+			list = slices.Clone(*old)
+		}
+		list = append(list, c)
+		if h.sessions.CompareAndSwap(old, &list) {
+			return
+		}
+	}
+}
 
 // abs is where a path of the slave is on its host.
 func (h *host) abs(path string) string {

@@ -32,9 +32,10 @@ type Options struct {
 	Force   bool // take a root that is not empty, or another master's
 	Logger  zerolog.Logger
 	Version string // for Info
-	// Streams is how many SFTP sessions to begin, and Open gives the stream of one. Only the first has to succeed.
-	Streams int
-	Open    func(ctx context.Context, number int) (io.ReadWriteCloser, error)
+	// Streams is how many SFTP sessions to begin, and Open gives the stream of one. Only the first has to succeed. The last
+	// Late of them are begun once the slave is open, and join the others when they are there.
+	Streams, Late int
+	Open          func(ctx context.Context, number int) (io.ReadWriteCloser, error)
 }
 
 // Bounds of what is under way.
@@ -124,24 +125,21 @@ func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 	}
 	t.parts.Go(t.settle)
 	t.parts.Go(t.keepLease)
-	for _, c := range t.sessions {
+	for _, c := range t.all() {
 		t.parts.Go(func() { t.watch(c) })
 	}
+	t.beginLate()
 	return t, nil
 }
 
 // connect begins the sessions. Those after the first are a help that a server may refuse.
 func (t *Tree) connect(ctx context.Context) error {
-	clients := make([]*wire.Client, max(t.o.Streams, 1))
+	clients := make([]*wire.Client, max(t.o.Streams-t.o.Late, 1))
 	g := new(errgroup.Group)
 	for i := range clients {
-		g.Go(func() error {
-			stream, err := t.o.Open(ctx, i)
-			if err == nil {
-				clients[i], err = wire.New(ctx, stream)
-			}
-			if err != nil && i > 0 {
-				t.log.Debug().Err(err).Int("session", i).Msg("one SFTP session less")
+		g.Go(func() (err error) {
+			clients[i], err = t.begin(ctx, i)
+			if i > 0 {
 				return nil
 			}
 			return err
@@ -150,7 +148,7 @@ func (t *Tree) connect(ctx context.Context) error {
 	err := g.Wait()
 	for _, c := range clients {
 		if c != nil {
-			t.sessions = append(t.sessions, c)
+			t.join(c)
 		}
 	}
 	if err != nil {
@@ -160,9 +158,43 @@ func (t *Tree) connect(ctx context.Context) error {
 	return nil
 }
 
+// begin gives one session, nil with an error.
+func (t *Tree) begin(ctx context.Context, number int) (*wire.Client, error) {
+	stream, err := t.o.Open(ctx, number)
+	var c *wire.Client
+	if err == nil {
+		c, err = wire.New(ctx, stream)
+	}
+	if err != nil {
+		t.log.Debug().Err(err).Int("session", number).Msg("one SFTP session less")
+		return nil, err
+	}
+	return c, nil
+}
+
+// beginLate begins the sessions that the opening did not wait for. The end of the Tree ends them.
+func (t *Tree) beginLate() {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.parts.Go(func() {
+		<-t.done
+		cancel()
+	})
+	for i := max(t.o.Streams-t.o.Late, 1); i < t.o.Streams; i++ {
+		t.parts.Go(func() {
+			c, err := t.begin(ctx, i)
+			if err != nil {
+				return
+			}
+			defer c.Close() // it may have come after the others were hung up
+			t.join(c)
+			t.watch(c)
+		})
+	}
+}
+
 // hangUp ends the sessions, and with them every call.
 func (t *Tree) hangUp() {
-	for _, c := range t.sessions {
+	for _, c := range t.all() {
 		c.Close()
 	}
 }
