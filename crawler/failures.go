@@ -1,6 +1,8 @@
 package crawler
 
 import (
+	"errors"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -107,7 +109,8 @@ func (f *failures) beginPass() {
 	f.excess = 0
 }
 
-// list returns up to max failures, oldest first, and how many there are.
+// list returns up to max failures, oldest first, and how many there are. Of what a full slave refused it has one: the rest
+// tells nothing that full does not.
 func (f *failures) list(max int) (out []Failure, total int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -121,6 +124,12 @@ func (f *failures) list(max int) (out []Failure, total int) {
 		return out[i].Path < out[j].Path
 	})
 	total = len(out) + f.excess
+	refused := false
+	out = slices.DeleteFunc(out, func(e Failure) bool {
+		again := refused && slave.Full(e.Err)
+		refused = refused || slave.Full(e.Err)
+		return again
+	})
 	return out[:min(max, len(out))], total
 }
 
@@ -137,13 +146,17 @@ func (f *failures) nextRetry() time.Time {
 	return first
 }
 
-// full returns a failure that says that the slave as a whole takes no more, or nil.
+// full returns what says that the slave as a whole takes no more, without the path that it struck, or nil.
 func (f *failures) full() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, e := range f.byPath {
 		if slave.Full(e.Err) {
-			return e.Err
+			err := e.Err
+			for pe := (*slave.PathError)(nil); errors.As(err, &pe) && slave.Full(pe.Err); {
+				err = pe.Err
+			}
+			return err
 		}
 	}
 	return nil

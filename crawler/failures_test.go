@@ -6,8 +6,29 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"georep/slave"
 )
+
+// TestFullIsToldOnce: a slave that takes nothing more is trouble of the session, whatever the number of files it refused.
+func TestFullIsToldOnce(t *testing.T) {
+	f := newFailures(time.Second)
+	f.add("denied", slave.OpPut, 1, unix.EACCES, 1)
+	if f.full() != nil {
+		t.Fatal("full")
+	}
+	for _, path := range []string{"a", "b", "c"} {
+		f.add(path, slave.OpPut, 1, &slave.PathError{Op: "write", Path: path, Err: unix.EDQUOT}, 1)
+	}
+	list, n := f.list(5)
+	if n != 4 || len(list) != 2 {
+		t.Errorf("%d, listed %v", n, list)
+	}
+	if err := f.full(); err != unix.EDQUOT {
+		t.Errorf("full: %v", err)
+	}
+}
 
 func TestBackOffGrowsWithRetriesOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
