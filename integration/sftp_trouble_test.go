@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -76,10 +77,7 @@ func TestSFTPFull(t *testing.T) {
 	master := few(t, 12, 1<<20)
 	s := sftpSession(t, master, slave, sftpServers()["OpenSSH"])
 	s.must(s.run(append([]string{"start", "data", s.spec, "--retry-max", "1s"}, s.sftpFlags()...)...))
-	st := s.waitStatus("full", func(st status.Status) bool {
-		return strings.Contains(st.Reason, "no space left") || len(st.Failures) > 0 && strings.Contains(st.Failures[0].Error, "no space left")
-	})
-	t.Logf("%s: %s %+v", st.State, st.Reason, st.Failures)
+	s.takesNoMore("no space left")
 	remount := func(flags uintptr, data string) {
 		if err := unix.Mount("tmpfs", slave, "tmpfs", unix.MS_REMOUNT|flags, data); err != nil {
 			t.Fatal(err)
@@ -105,4 +103,64 @@ func TestSFTPFull(t *testing.T) {
 	if err := sftpEqual(master, slave, true); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// takesNoMore waits until the session as a whole says why, in one line.
+func (s *session) takesNoMore(why string) {
+	s.t.Helper()
+	st := s.waitStatus(why, func(st status.Status) bool { return st.State == status.Faulty && strings.Contains(st.Reason, why) })
+	if strings.Contains(st.Reason, "\n") || strings.Contains(st.Reason, ".georep") || len(st.Failures) > 1 {
+		s.t.Errorf("the status: %s %s, %+v", st.State, st.Reason, st.Failures)
+	}
+}
+
+// quota makes a directory that takes so many bytes at most, on a file system with far more, and what changes that.
+func quota(t *testing.T, limit string) (dir string, change func(limit string)) {
+	t.Helper()
+	top := fstest.Mount(t, fstest.Btrfs, fstest.Options{})
+	dir = filepath.Join(top, "account")
+	btrfs := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("btrfs", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("btrfs %v: %v: %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	btrfs("quota", "enable", top)
+	btrfs("subvolume", "create", dir)
+	group := "0/" + btrfs("inspect-internal", "rootid", dir)
+	// By the directory above: in its own not even that may be done once it is full.
+	change = func(limit string) { t.Helper(); btrfs("qgroup", "limit", limit, group, top) }
+	change(limit)
+	return dir, change
+}
+
+// TestSFTPQuota: OpenSSH's server says no more than "failure" of an account over its quota, and statvfs tells of room. The
+// session says what is likely, and goes on by itself once there is room.
+func TestSFTPQuota(t *testing.T) {
+	slave, limit := quota(t, "8M")
+	master := few(t, 12, 1<<20)
+	for i := range 300 {
+		if err := os.WriteFile(filepath.Join(master, fmt.Sprintf("small%d", i)), make([]byte, 8000), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := sftpSession(t, master, slave, sftpServers()["OpenSSH"])
+	s.must(s.run(append([]string{"start", "data", s.spec, "--retry-max", "1s"}, s.sftpFlags()...)...))
+	s.takesNoMore("quota")
+	limit("32M")
+	now := time.Now()
+	s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
+	if err := sftpEqual(master, slave, true); err != nil {
+		t.Fatal(err)
+	}
+	s.must(s.run("stop", "data", s.spec))
+	limit("1M")
+	sync := append([]string{"sync", "data", s.spec}, s.sftpFlags()...)
+	if r := s.run(sync...); r.code != 1 || !strings.Contains(r.stderr, "quota") || strings.Count(r.stderr, "\n") != 1 {
+		t.Errorf("an account over its quota: exit code %d, %s", r.code, r.stderr)
+	}
+	limit("32M")
+	s.must(s.run(sync...))
 }

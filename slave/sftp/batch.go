@@ -116,6 +116,9 @@ func (b *batch) read(it *item) {
 		it.err = slave.ErrInvalid
 		return
 	}
+	if it.err == nil {
+		it.err = b.t.verdict.refused()
+	}
 	content, err := op.Open()
 	if err != nil {
 		it.err = sourceError(err)
@@ -218,6 +221,7 @@ func (b *batch) carryOut(it *item) {
 		it.err = nil
 	}
 	it.noted.over()
+	it.err = t.reason(it.err)
 	if it.staged != "" && t.first().Err() == nil {
 		_ = t.any().Remove(t.abs(it.staged)) // else it is cleared when the next session begins
 	}
@@ -227,7 +231,7 @@ func (b *batch) carryOut(it *item) {
 		it.err = <-stamped
 	}
 	if it.err != nil {
-		it.res = slave.Result{Err: trouble(it.op.Kind.String(), it.op.Path, t.reason(it.err))}
+		it.res = slave.Result{Err: trouble(it.op.Kind.String(), it.op.Path, it.err)}
 	}
 }
 

@@ -95,6 +95,8 @@ func (t *Tree) hint(err error) string {
 		return "; this account must be allowed to write there"
 	case unix.EROFS:
 		return "; it is read-only"
+	case unix.ENOSPC, unix.EDQUOT:
+		return "; make room there"
 	}
 	return ""
 }
@@ -399,27 +401,4 @@ func (t *Tree) room() error {
 		return unix.EROFS
 	}
 	return nil
-}
-
-// reason makes more of an error than the protocol tells: servers say "failure" when the disk is full.
-func (t *Tree) reason(err error) error {
-	var se *wire.StatusError
-	if !errors.As(err, &se) || !se.Vague() {
-		return err
-	}
-	c := t.first()
-	if !c.CanSpace() {
-		return err
-	}
-	s, serr := c.Statvfs(t.abs(""))
-	switch {
-	case serr != nil:
-		return err
-	case s.ReadOnly:
-		return fmt.Errorf("%w (%w)", err, unix.EROFS)
-	// Less than 1 MiB: a server that reports 0 exactly when a write fails is rare.
-	case s.Free < 1<<20 || s.Inodes == 0:
-		return fmt.Errorf("%w (%w)", err, unix.ENOSPC)
-	}
-	return err
 }

@@ -78,6 +78,7 @@ type Tree struct {
 	uploads    uploads
 	within     within
 	settler    settler
+	verdict    verdict
 	bytes      *semaphore.Weighted
 	hashing    chan struct{}
 

@@ -182,7 +182,9 @@ func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error
 	}
 	err := error(slave.ErrNeedContent)
 	if u := t.upload(s.GFID, s.Version); u != nil {
-		err = t.writeSegment(u, s)
+		if err = t.verdict.refused(); err == nil {
+			err = t.writeSegment(u, s)
+		}
 	}
 	if lost := t.first().Err(); lost != nil {
 		return slave.Result{}, lost

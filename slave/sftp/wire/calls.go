@@ -305,7 +305,7 @@ func (c *Client) oneName(op, path string, kind byte) (string, error) {
 
 // Space is what a file system has left for an ordinary user.
 type Space struct {
-	// Bytes and inodes that are free.
+	// Bytes and inodes that are free; Inodes is -1 where the file system does not count them, as btrfs does not.
 	Free, Inodes int64
 	ReadOnly     bool
 }
@@ -334,5 +334,9 @@ func (c *Client) Statvfs(path string) (Space, error) {
 	if unit == 0 {
 		unit = v[0]
 	}
-	return Space{Free: int64(v[4] * unit), Inodes: int64(v[7]), ReadOnly: v[9]&1 != 0}, nil
+	inodes := int64(v[7])
+	if v[5] == 0 {
+		inodes = -1
+	}
+	return Space{Free: int64(v[4] * unit), Inodes: inodes, ReadOnly: v[9]&1 != 0}, nil
 }
