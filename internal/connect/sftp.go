@@ -22,11 +22,23 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 	live, end := context.WithCancel(context.Background()) // of the whole session
 	limit := bandwidth.NewLimit(live, o.BWLimit)
 	all := c.lines(conn, o, o.SyncJobs)
-	early := all.onMain(o.SyncJobs)
-	tree, err := sftp.Open(ctx, sftp.Options{Path: s.Path, Host: s.Host, Master: ids.master, Session: ids.session,
-		Force: c.Force, Logger: c.Logger, Version: c.Version, Streams: o.SyncJobs, Late: o.SyncJobs - early,
+	far := c.sftpOptions(all, o, func(s *sshconn.Stream) io.ReadWriteCloser { return c.wrap(s, limit) })
+	far.Master, far.Session, far.Force = ids.master, ids.session, c.Force
+	tree, err := sftp.Open(ctx, far)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return &browsed{Tree: tree, lines: all, end: end}, nil
+}
+
+// sftpOptions has the SFTP sessions of a slave spread over its connections. Those that are not on the first come late.
+func (c *Config) sftpOptions(all *lines, o volume.Options, wrap func(*sshconn.Stream) io.ReadWriteCloser) sftp.Options {
+	s, early := c.Session.Slave, all.onMain(o.SyncJobs)
+	return sftp.Options{Path: s.Path, Host: s.Host, Logger: c.Logger, Version: c.Version,
+		Streams: o.SyncJobs, Late: o.SyncJobs - early,
 		Open: func(ctx context.Context, number int) (io.ReadWriteCloser, error) {
-			line := conn
+			line := all.main
 			if number >= early {
 				line = all.of(ctx, 1+(number-early)%(maxLines-1))
 			}
@@ -34,13 +46,8 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 			if err != nil {
 				return nil, err
 			}
-			return c.wrap(stream, limit), nil
-		}})
-	if err != nil {
-		end()
-		return nil, err
-	}
-	return &browsed{Tree: tree, lines: all, end: end}, nil
+			return wrap(stream), nil
+		}}
 }
 
 // browsed is such a slave with the connections it came by.
@@ -74,7 +81,7 @@ func Restore(ctx context.Context, c Config, dest string) (sftp.Restored, error) 
 	if err != nil {
 		return sftp.Restored{}, err
 	}
-	defer conn.Close()
-	return sftp.Restore(ctx, sftp.Options{Path: s.Path, Host: s.Host, Logger: c.Logger, Version: c.Version, Streams: o.SyncJobs,
-		Open: func(ctx context.Context, _ int) (io.ReadWriteCloser, error) { return conn.Subsystem(ctx, "sftp") }}, dest)
+	all := c.lines(conn, o, o.SyncJobs)
+	defer all.close()
+	return sftp.Restore(ctx, c.sftpOptions(all, o, func(s *sshconn.Stream) io.ReadWriteCloser { return s }), dest)
 }

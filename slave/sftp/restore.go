@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
@@ -19,8 +20,12 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// filesAtOnce is how many files are read back at the same time.
-const filesAtOnce = 64
+// What is under way at the same time: files that are read back, the bytes that were asked for of them, and directories.
+const (
+	filesAtOnce = 256
+	dirsAtOnce  = 64
+	bytesAtOnce = 64 << 20
+)
 
 // Restored tells what a restore brought back.
 type Restored struct {
@@ -40,16 +45,22 @@ func Restore(ctx context.Context, o Options, dest string) (Restored, error) {
 	if err := t.connect(ctx); err != nil {
 		return Restored{}, err
 	}
-	defer t.hangUp()
-	stop := context.AfterFunc(ctx, t.hangUp)
-	defer stop()
+	stop := context.AfterFunc(ctx, func() { t.fail(context.Cause(ctx)); t.hangUp() })
+	defer func() {
+		stop()
+		t.fail(ErrClosed)
+		t.hangUp()
+		t.parts.Wait()
+	}()
 	if err := t.openForReading(); err != nil {
 		return Restored{}, err
 	}
+	t.beginLate()
 	if err := emptyDir(dest); err != nil {
 		return Restored{}, err
 	}
-	r := &restore{t: t, dest: dest, inodes: map[xtime.GFID]*inode{}}
+	r := &restore{t: t, dest: dest, inodes: map[xtime.GFID]*inode{}, dirs: make(chan struct{}, dirsAtOnce),
+		files: make(chan struct{}, filesAtOnce), bytes: semaphore.NewWeighted(bytesAtOnce)}
 	top, _, err := t.idx.Get(index.Top, index.TopName)
 	if err == nil {
 		err = r.dir(ctx, "", top)
@@ -92,10 +103,13 @@ func emptyDir(path string) error {
 	return err
 }
 
-// restore is one at work. Directories are walked by one goroutine; the files of one are restored by many.
+// restore is one at work. What lies in a directory is restored by many goroutines, and so are many directories.
 type restore struct {
 	t    *Tree
 	dest string
+	// dirs, files and bytes bound what is under way.
+	dirs, files chan struct{}
+	bytes       *semaphore.Weighted
 
 	// mu guards out and inodes.
 	mu  sync.Mutex
@@ -131,57 +145,121 @@ func (r *restore) note(path string, err error) {
 
 // dir restores what lies in a directory, then its own attributes.
 func (r *restore) dir(ctx context.Context, path string, e index.Entry) error {
-	listed := map[string]wire.Attrs{}
-	err := r.t.list(path, func(n wire.Name) error {
-		if path != "" || n.Name != slave.Reserved {
-			listed[n.Name] = n.Attrs
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read %q on the slave: %w", path, err)
-	}
-	entries := map[string]index.Entry{}
-	if e.ID != 0 {
-		err = r.t.idx.Each(e.ID, func(name string, e index.Entry) bool {
-			// The index lies with somebody else, who may have written names into it that lead elsewhere.
-			if !beneath.ValidName(name) {
-				r.note(beneath.Join(path, name), errNoName)
-				return true
-			}
-			if a, there := listed[name]; r.t.fits(&e, there, a) {
-				entries[name] = e
-			}
-			return true
-		})
-	}
+	entries, err := r.entries(ctx, path, e)
 	if err != nil {
 		return err
 	}
-	for name, a := range listed {
-		if _, known := entries[name]; !known {
-			r.out.Unknown++
-			entries[name] = shown(a)
+	g, gctx := errgroup.WithContext(ctx)
+	for name, e := range entries {
+		sub := beneath.Join(path, name)
+		if e.Kind != slave.Dir {
+			r.begin(gctx, g, r.files, func() error { return r.entry(gctx, sub, e) })
 		}
-	}
-	if err := r.files(ctx, path, entries); err != nil {
-		return err
 	}
 	for name, e := range entries {
-		if e.Kind != slave.Dir {
-			continue
-		}
 		sub := beneath.Join(path, name)
-		if err := os.Mkdir(r.local(sub), 0o700); err != nil {
-			return err
+		if e.Kind == slave.Dir {
+			r.beginDir(g, func() error { return r.subdir(gctx, sub, e) })
 		}
-		if err := r.dir(ctx, sub, e); err != nil {
-			return err
-		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	// After what lies in it: making entries would change its time, and its mode might forbid to.
 	r.attributes(path, &e)
-	return nil
+	return ctx.Err()
+}
+
+// begin does something beside the rest, once there is a slot for it.
+func (r *restore) begin(ctx context.Context, g *errgroup.Group, slots chan struct{}, do func() error) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	g.Go(func() error {
+		defer func() { <-slots }()
+		return do()
+	})
+}
+
+// beginDir does it at once where there is no slot: whoever waits for what lies in a directory has one, so waiting for another
+// could last for ever.
+func (r *restore) beginDir(g *errgroup.Group, do func() error) {
+	select {
+	case r.dirs <- struct{}{}:
+		g.Go(func() error {
+			defer func() { <-r.dirs }()
+			return do()
+		})
+	default:
+		err := do()
+		g.Go(func() error { return err })
+	}
+}
+
+func (r *restore) subdir(ctx context.Context, path string, e index.Entry) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := os.Mkdir(r.local(path), 0o700); err != nil {
+		return err
+	}
+	return r.dir(ctx, path, e)
+}
+
+// entries gives what is to be restored in a directory: what stands there, as the index has it where the two agree, and what
+// stands in the index alone. Both are asked for at the same time.
+func (r *restore) entries(ctx context.Context, path string, e index.Entry) (map[string]index.Entry, error) {
+	listed, recorded := map[string]wire.Attrs{}, map[string]index.Entry{}
+	g := new(errgroup.Group)
+	g.Go(func() error {
+		err := r.t.list(path, func(n wire.Name) error {
+			if path != "" || n.Name != slave.Reserved {
+				listed[n.Name] = n.Attrs
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return fmt.Errorf("read %q on the slave: %w", path, err)
+		}
+		return nil
+	})
+	if e.ID != 0 {
+		g.Go(func() error {
+			return r.t.idx.Each(e.ID, func(name string, e index.Entry) bool { recorded[name] = e; return ctx.Err() == nil })
+		})
+	}
+	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
+		return nil, err
+	}
+	r.settle(path, listed, recorded)
+	return recorded, nil
+}
+
+// settle takes out of recorded what may not be believed, and puts in what it lacks.
+func (r *restore) settle(path string, listed map[string]wire.Attrs, recorded map[string]index.Entry) {
+	for name, e := range recorded {
+		a, there := listed[name]
+		// The index lies with somebody else, who may have written names into it that lead elsewhere.
+		valid := beneath.ValidName(name)
+		if !valid {
+			r.note(beneath.Join(path, name), errNoName)
+		}
+		if !valid || !r.t.fits(&e, there, a) {
+			delete(recorded, name)
+		}
+	}
+	unknown := int64(0)
+	for name, a := range listed {
+		if _, known := recorded[name]; !known {
+			unknown++
+			recorded[name] = shown(a)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.out.Unknown += unknown
 }
 
 // local is where a path of the slave is restored to.
@@ -193,27 +271,13 @@ func shown(a wire.Attrs) index.Entry {
 		Mtime: beneath.Time{Sec: int64(a.Mtime)}}}
 }
 
-// files restores all but directories, many at the same time.
-func (r *restore) files(ctx context.Context, dir string, entries map[string]index.Entry) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(filesAtOnce)
-	for name, e := range entries {
-		if e.Kind != slave.Dir {
-			g.Go(func() error {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				return r.entry(beneath.Join(dir, name), e)
-			})
-		}
-	}
-	return g.Wait()
-}
-
 // entry restores one entry; a further name of an inode that is here already becomes a link.
-func (r *restore) entry(path string, e index.Entry) error {
+func (r *restore) entry(ctx context.Context, path string, e index.Entry) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if e.Links <= 1 || e.Record.GFID.IsZero() {
-		return r.make(path, &e)
+		return r.make(ctx, path, &e)
 	}
 	r.mu.Lock()
 	i := r.inodes[e.Record.GFID]
@@ -223,12 +287,12 @@ func (r *restore) entry(path string, e index.Entry) error {
 	}
 	r.mu.Unlock()
 	var err error
-	i.once.Do(func() { err = r.make(i.path, &e) })
+	i.once.Do(func() { err = r.make(ctx, i.path, &e) })
 	if i.path == path || err != nil {
 		return err
 	}
 	if i.record != e.Record {
-		return r.make(path, &e) // another state of the inode: it is on its way to this name
+		return r.make(ctx, path, &e) // another state of the inode: it is on its way to this name
 	}
 	err = unix.Linkat(unix.AT_FDCWD, r.local(i.path), unix.AT_FDCWD, r.local(path), 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -239,7 +303,7 @@ func (r *restore) entry(path string, e index.Entry) error {
 }
 
 // make makes an entry with its content and attributes.
-func (r *restore) make(path string, e *index.Entry) error {
+func (r *restore) make(ctx context.Context, path string, e *index.Entry) error {
 	r.mu.Lock()
 	r.out.Entries++
 	r.mu.Unlock()
@@ -247,7 +311,7 @@ func (r *restore) make(path string, e *index.Entry) error {
 	var err error
 	switch {
 	case e.Kind == slave.File:
-		err = r.content(path, to, e)
+		err = r.content(ctx, path, e)
 	case e.Kind == slave.Symlink:
 		target := e.Meta.Target
 		if !e.Virtual {
@@ -270,8 +334,13 @@ func (r *restore) make(path string, e *index.Entry) error {
 }
 
 // content reads a file back; blocks of zeros become holes.
-func (r *restore) content(path, to string, e *index.Entry) error {
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (r *restore) content(ctx context.Context, path string, e *index.Entry) error {
+	held := min(max(e.Size, readSize), readAhead*readSize)
+	if err := r.bytes.Acquire(ctx, held); err != nil {
+		return err
+	}
+	defer r.bytes.Release(held)
+	out, err := os.OpenFile(r.local(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
