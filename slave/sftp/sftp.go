@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"georep/marker/xtime"
@@ -32,7 +31,7 @@ type Options struct {
 	Force   bool // take a root that is not empty, or another master's
 	Logger  zerolog.Logger
 	Version string // for Info
-	// Streams is how many SFTP sessions to begin, and Open gives the stream of one. Only the first has to succeed. The last
+	// Streams is how many SFTP sessions to begin, and Open gives the stream of one. One of the first has to succeed. The last
 	// Late of them are begun once the slave is open, and join the others when they are there.
 	Streams, Late int
 	Open          func(ctx context.Context, number int) (io.ReadWriteCloser, error)
@@ -133,28 +132,22 @@ func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 	return t, nil
 }
 
-// connect begins the sessions. Those after the first are a help that a server may refuse.
+// connect begins the sessions. One is enough: a server may refuse the others, and which of them it takes is its own affair.
 func (t *Tree) connect(ctx context.Context) error {
-	clients := make([]*wire.Client, max(t.o.Streams-t.o.Late, 1))
-	g := new(errgroup.Group)
+	n := max(t.o.Streams-t.o.Late, 1)
+	clients, errs := make([]*wire.Client, n), make([]error, n)
+	var all sync.WaitGroup
 	for i := range clients {
-		g.Go(func() (err error) {
-			clients[i], err = t.begin(ctx, i)
-			if i > 0 {
-				return nil
-			}
-			return err
-		})
+		all.Go(func() { clients[i], errs[i] = t.begin(ctx, i) })
 	}
-	err := g.Wait()
+	all.Wait()
 	for _, c := range clients {
 		if c != nil {
 			t.join(c)
 		}
 	}
-	if err != nil {
-		t.hangUp()
-		return fmt.Errorf("begin an SFTP session on %s: %w", t.o.Host, err)
+	if len(t.all()) == 0 {
+		return fmt.Errorf("begin an SFTP session on %s: %w", t.o.Host, errs[0])
 	}
 	return nil
 }

@@ -1,11 +1,14 @@
 package sftp
 
 import (
+	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"georep/marker/xtime"
 	"georep/slave"
@@ -19,7 +22,8 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	mine := memory(t)
-	tree, err := Open(t.Context(), options(t, mine, program, 1))
+	alive := leaseTimes{step: 20 * time.Millisecond, dead: leaseTime, poll: 20 * time.Millisecond}
+	tree, err := open(t.Context(), options(t, mine, program, 1), alive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +45,7 @@ func TestRefused(t *testing.T) {
 		c.change(&o)
 		l := quickLease
 		if name == "in use" {
-			l = leaseTimes{leaseStep, leaseTime, leasePoll}
+			l = alive
 		}
 		_, err := open(t.Context(), o, l)
 		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") {
@@ -50,6 +54,27 @@ func TestRefused(t *testing.T) {
 	}
 	if list, err := os.ReadDir(full); err != nil || len(list) != 1 {
 		t.Errorf("a slave that was refused has %v, %v", list, err)
+	}
+}
+
+// TestFewerSessions: whichever sessions the server takes, one is enough.
+func TestFewerSessions(t *testing.T) {
+	for taken := range 4 {
+		o := options(t, memory(t), program, 3)
+		inner := o.Open
+		o.Open = func(ctx context.Context, number int) (io.ReadWriteCloser, error) {
+			if number != taken {
+				return nil, errors.New("no more sessions")
+			}
+			return inner(ctx, number)
+		}
+		tree, err := Open(t.Context(), o)
+		if (err == nil) != (taken < 3) {
+			t.Errorf("session %d is taken: %v", taken, err)
+		}
+		if err == nil {
+			tree.Close()
+		}
 	}
 }
 
