@@ -3,6 +3,7 @@ package sftp
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,8 @@ func TestOrdinaryAccount(t *testing.T) {
 	if os.Getuid() != 0 {
 		return
 	}
+	restoredAs(t, root, start, "d/f", file.Meta)
+	restoredAs(t, root, start, "d", done.Meta)
 	// What belongs to another: refused by name, and nothing else is.
 	if err := os.Chown(f.Path("d"), 0, 0); err != nil {
 		t.Fatal(err)
@@ -67,5 +70,20 @@ func TestOrdinaryAccount(t *testing.T) {
 		slavetest.Put("h", slavetest.Rec(4, 1), "y")}})
 	if err != nil || !errors.Is(results[0].Err, unix.EACCES) || results[1].Err != nil {
 		t.Errorf("%v, %v", results, err)
+	}
+}
+
+// restoredAs: what is on record alone comes back with a restore.
+func restoredAs(t *testing.T, root string, start server, path string, want slave.Meta) {
+	t.Helper()
+	dest := filepath.Join(t.TempDir(), "copy")
+	if out, err := Restore(t.Context(), options(t, root, start, 1), dest); err != nil || out.Unknown > 0 || len(out.Kept) > 0 {
+		t.Fatalf("restore: %+v, %v", out, err)
+	}
+	var st unix.Stat_t
+	err := unix.Lstat(filepath.Join(dest, path), &st)
+	if err != nil || st.Mode&0o7777 != want.Mode || st.Uid != want.UID || st.Gid != want.GID {
+		t.Errorf("restored, %s has mode %o of %d:%d, %v; want %o of %d:%d", path, st.Mode, st.Uid, st.Gid, err,
+			want.Mode, want.UID, want.GID)
 	}
 }
