@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,9 +44,9 @@ func TestSFTPReadOnlyServer(t *testing.T) {
 }
 
 // TestSFTPLargeFileGoesOn: a file whose sending was cut goes on where it was. What was on its way, and what had come since the
-// last note of what is there, is sent again.
+// last note of what is there, is sent again. A move sends nothing of it.
 func TestSFTPLargeFileGoesOn(t *testing.T) {
-	const size, again = 48 << 20, 32 << 20
+	const size, again = 32 << 20, 22 << 20
 	master, slave := few(t, 1, 1), t.TempDir()
 	s := sftpSession(t, master, slave, sftpServers()["OpenSSH"])
 	p := s.through(proxy.Options{Rate: 60 << 20})
@@ -62,6 +63,19 @@ func TestSFTPLargeFileGoesOn(t *testing.T) {
 	s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
 	if n := p.Stats().BytesUp; n < size || n > size+again {
 		t.Errorf("%d bytes were sent for %d", n, size)
+	}
+	if err := sftpEqual(master, slave, true); err != nil {
+		t.Fatal(err)
+	}
+	before := p.Stats().BytesUp
+	if err := errors.Join(os.Mkdir(filepath.Join(master, "d"), 0o755),
+		os.Rename(filepath.Join(master, "large"), filepath.Join(master, "d", "moved"))); err != nil {
+		t.Fatal(err)
+	}
+	now = time.Now()
+	s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
+	if n := p.Stats().BytesUp - before; n > 1<<20 {
+		t.Errorf("%d bytes were sent for a move", n)
 	}
 	if err := sftpEqual(master, slave, true); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,8 @@ import (
 const (
 	typeVersion = 2
 	typeRead    = 5
+	typeLstat   = 7
+	typeOpendir = 11
 	typeSymlink = 20
 	typeStatus  = 101
 )
