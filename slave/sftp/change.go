@@ -48,6 +48,9 @@ func (t *Tree) changes(steps []step, do func() error) error {
 
 // carry makes a change that is noted.
 func (t *Tree) carry(steps []step, do func() error) (err error) {
+	for _, s := range steps {
+		t.listings.changing(s.path)
+	}
 	if err := do(); err != nil {
 		// Whether it was made is not known: then the entries are dropped, which has the crawler compare what is
 		// there.

@@ -68,6 +68,7 @@ func (s *settler) gathered() []stamp {
 
 // touched notes that the directory that path lies in was changed.
 func (t *Tree) touched(path string) {
+	t.listings.changing(path)
 	dir, _ := beneath.Split(path)
 	t.settler.mu.Lock()
 	defer t.settler.mu.Unlock()

@@ -78,6 +78,7 @@ type Tree struct {
 	within     within
 	settler    settler
 	verdict    verdict
+	listings   listings
 	bytes      *semaphore.Weighted
 	hashing    chan struct{}
 

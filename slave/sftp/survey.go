@@ -101,20 +101,30 @@ func (s *survey) read() (err error) {
 	return s.join()
 }
 
-// list lists the directory.
+// list lists the directory, and keeps the listing where it is a part of a large one.
 func (s *survey) list() error {
+	if have, err := s.fromKept(); have || err != nil {
+		return err
+	}
 	s.listed = map[string]wire.Attrs{}
+	all := s.t.listings.begin(s.q.Path, s.state.Record)
 	err := s.t.list(s.q.Path, func(n wire.Name) error {
 		if s.q.Path == "" && n.Name == slave.Reserved {
 			return nil
 		}
 		s.state.Total++
+		all.add(n)
 		if len(s.listed) <= slave.MaxEntries && slave.PartOf(n.Name, s.q.Parts) == s.q.Part {
 			s.listed[n.Name] = n.Attrs
 		}
 		return nil
 	})
 	s.state.Truncated = err == nil && len(s.listed) > slave.MaxEntries
+	more := s.state.Truncated || s.q.Part+1 < s.q.Parts
+	if err == nil && more && s.q.Parts > 1 {
+		all.given(s.q.Part, s.q.Parts)
+	}
+	s.t.listings.end(all, err == nil && more)
 	return err
 }
 

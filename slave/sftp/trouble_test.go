@@ -3,12 +3,10 @@ package sftp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,37 +113,4 @@ func TestParkedLeftover(t *testing.T) {
 	f.Must(slavetest.Mkdir("d", slavetest.Rec(1, 0)), slavetest.Mkdir("d/e", slavetest.Rec(2, 0)))
 	f.Must(slavetest.Park("d", slavetest.GFID(1)))
 	f.Gone("d")
-}
-
-// TestListedOnce: what a listing tells of entries is not asked for again.
-func TestListedOnce(t *testing.T) {
-	const files = 300
-	var asked [256]atomic.Int64
-	root := memory(t)
-	start := func(t testing.TB) (io.ReadWriteCloser, error) {
-		inner, err := program(t)
-		if err != nil {
-			return nil, err
-		}
-		return newOdd(inner, false, func(kind byte) (bool, bool) { asked[kind].Add(1); return false, false }), nil
-	}
-	tree, err := Open(t.Context(), options(t, root, start, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tree.Close()
-	f := &slavetest.Fixture{T: t, Tree: tree, Root: root}
-	ops := []slave.Op{slavetest.Mkdir("d", slavetest.Rec(1000, 1))}
-	for i := range files {
-		ops = append(ops, slavetest.Put(fmt.Sprintf("d/%d", i), slavetest.Rec(i, 1), "content"))
-	}
-	f.Must(ops...)
-	dirs, looks := asked[typeOpendir].Load(), asked[typeLstat].Load()
-	if _, entries := f.Survey("d"); len(entries) != files {
-		t.Errorf("%d entries", len(entries))
-	}
-	dirs, looks = asked[typeOpendir].Load()-dirs, asked[typeLstat].Load()-looks
-	if dirs != 1 || looks > 2 { // of the directory, and those above it
-		t.Errorf("listed %d times, %d entries looked at", dirs, looks)
-	}
 }
