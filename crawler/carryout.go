@@ -256,13 +256,18 @@ func (w *crawl) send(n *node, tasks ...task) {
 	}
 }
 
-// noteParked remembers that there are parked entries, and that the removal of a name may ask for a look at others.
+// noteParked remembers that there are parked entries, that the removal of a name may ask for a look at others, and that
+// what moved may be found now.
 func (w *crawl) noteParked(r slave.Result) {
 	if r.Parked {
 		w.moves.found()
-		w.c.parked.Add(1)
-		w.c.groups.Store(true)
+		w.countParked()
 	}
+}
+
+func (w *crawl) countParked() {
+	w.c.parked.Add(1)
+	w.c.groups.Store(true)
 }
 
 // result is the ordinary treatment: a success clears an earlier failure, a failure holds back the directory. What vanished or

@@ -112,6 +112,25 @@ func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState)
 	return nil
 }
 
+// take counts entries of dir that are parked on their way to another place, until they come back.
+func (g *guard) take(ctx context.Context, dir string, moving []slave.EntryState) error {
+	if g.opts.MaxDelete >= 100 || len(moving) == 0 {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sizes, err := g.sizes(ctx, dir, moving)
+	if err != nil {
+		return err
+	}
+	n := int64(0)
+	for _, size := range sizes {
+		n += size
+	}
+	g.lost(n, moving, sizes)
+	return nil
+}
+
 // lost counts what is removed. mu is held.
 func (g *guard) lost(n int64, stale []slave.EntryState, sizes []int64) {
 	g.removed += n

@@ -22,7 +22,7 @@ type moves struct {
 	mu        sync.Mutex
 	since     xtime.Time            // the slave's stime at the beginning: older inodes may be on the slave
 	hinted    bool                  // the root is visited by hints: nothing needs to be put off
-	off       bool                  // nothing is put off any more
+	off       bool                  // nothing is put off any more, but what is blocked
 	over      bool                  // nor is anything left standing that nobody has claimed
 	progress  bool                  // something was found since the last round, or may be by what was met for the first time
 	waiting   []*node               // for their second visit
@@ -55,7 +55,8 @@ func (w *crawl) knownSince(root *node, state *slave.DirState) {
 func (w *crawl) putOff(n *node, p *plan.Plan) {
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
-	if w.moves.off || w.moves.since == 0 || w.moves.hinted && len(w.moves.blocked) == 0 {
+	onlyBlocked := w.moves.off || w.moves.hinted
+	if w.moves.over || w.moves.since == 0 || onlyBlocked && len(w.moves.blocked) == 0 {
 		return
 	}
 	items, children := p.Items[:0:0], p.Children[:0:0]
@@ -84,7 +85,7 @@ func (w *crawl) putOff(n *node, p *plan.Plan) {
 
 // mayCome tells whether an inode may get its place by a later round. moves.mu is held.
 func (w *crawl) mayCome(e *plan.Entry) bool {
-	if w.moves.hinted {
+	if w.moves.hinted || w.moves.off {
 		return w.moves.blocked[e.Record.GFID]
 	}
 	return w.mayHaveMoved(e)
@@ -267,17 +268,19 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 	moving := movedBy(ops)
 	stood := map[xtime.GFID]string{} // taken from where it stood, and not yet in its place
 	for i, r := range results {
-		w.noteParked(r)
 		op := &ops[i]
 		_, direct := stood[op.Record.GFID]
 		switch {
 		case op.Kind == slave.OpPark && r.Parked && moving[op.Expect]:
+			w.countParked() // whether that helps anything is yet to be seen
 			stood[op.Expect] = op.Path
 		case !takesPlace(op):
+			w.noteParked(r)
 		case errors.Is(r.Err, slave.ErrNeedContent):
 			missed[op.Record.GFID] = true
 		case r.Err == nil:
 			moved = true
+			w.noteParked(r) // what stood there
 			delete(stood, op.Record.GFID)
 			if direct || op.Kind == slave.OpLink {
 				continue

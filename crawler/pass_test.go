@@ -37,6 +37,7 @@ type world struct {
 	tree          slave.Tree
 	wrap          func(slave.Tree) slave.Tree
 	counters      crawler.Counters
+	sentBefore    int64 // by crawlers before this one
 	crawler       *crawler.Crawler
 	maxDelete     int
 	strict        bool  // no entry may be removed without counting
@@ -86,6 +87,7 @@ func (w *world) over(t slave.Tree) {
 	}
 	id, err := w.root.Identity()
 	w.ok(err)
+	w.sentBefore += w.counters.Bytes.Load()
 	w.counters = crawler.Counters{}
 	w.crawler = crawler.New(crawler.Options{Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),

@@ -60,43 +60,91 @@ func (w *crawl) stillStand(n *node, stale []slave.EntryState) {
 }
 
 // mayMakeWay asks the guard about what stands in the places of newcomers and is not moved by the same operations. Where it
-// refuses, those moves are left out, and what they were to take stays known.
+// refuses, those moves are left out, and what they were to take stays known. What is itself such a newcomer elsewhere is no
+// removal (swaps and cycles of large directories): it makes way, and is put in its place when that is free.
 func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.Op, error) {
 	moving, blocked := movedBy(ops), map[xtime.GFID]bool{}
-	var inTheWay []slave.EntryState
+	var inTheWay, claimed []slave.EntryState
 	for i := range fresh {
-		if s, g := fresh[i].state, fresh[i].Record.GFID; s != nil && moving[g] && !moving[s.Record.GFID] {
+		s, g := fresh[i].state, fresh[i].Record.GFID
+		if s != nil && moving[g] && !moving[s.Record.GFID] && !w.isBlocked(s.Record.GFID) {
 			inTheWay, blocked[g] = append(inTheWay, *s), true
 		}
 	}
 	err := w.guard.allow(w.ctx, n.path, inTheWay)
-	if !isRefused(err) {
-		return ops, err
+	refused := isRefused(err)
+	if err != nil && !refused || refused && w.isOver() {
+		return nil, err
 	}
-	places := map[string]bool{}
-	for i := range ops {
-		if op := &ops[i]; takesPlace(op) && blocked[op.Record.GFID] {
-			places[op.Path] = true
+	if refused {
+		w.block(blocked)
+		maps.DeleteFunc(moving, func(g xtime.GFID, _ bool) bool { return blocked[g] })
+	}
+	for i := range fresh {
+		s, g := fresh[i].state, fresh[i].Record.GFID
+		if s != nil && moving[g] && !moving[s.Record.GFID] && w.isBlocked(s.Record.GFID) {
+			claimed = append(claimed, *s)
 		}
 	}
+	if err := w.guard.take(w.ctx, n.path, claimed); err != nil || !refused {
+		return ops, err
+	}
+	return w.without(ops, blocked), nil
+}
+
+// block notes inodes that have to wait for their places, which may be a reason for another round.
+func (w *crawl) block(blocked map[xtime.GFID]bool) {
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
 	if w.moves.blocked == nil {
 		w.moves.blocked = map[xtime.GFID]bool{}
 	}
-	maps.Copy(w.moves.blocked, blocked)
+	for g := range blocked {
+		w.moves.progress = w.moves.progress || !w.moves.blocked[g]
+		w.moves.blocked[g] = true
+	}
+}
+
+// without leaves out the operations that move the blocked inodes, unless others need the places where they stand.
+func (w *crawl) without(ops []slave.Op, blocked map[xtime.GFID]bool) []slave.Op {
+	left, taken := map[string]bool{}, map[string]bool{}
+	for i := range ops {
+		if op := &ops[i]; takesPlace(op) {
+			if blocked[op.Record.GFID] {
+				left[op.Path] = true
+			} else {
+				taken[op.Path] = true
+			}
+		}
+	}
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
 	out := ops[:0]
 	for _, op := range ops {
 		switch {
-		case op.Kind == slave.OpPark && blocked[op.Expect]:
+		case op.Kind == slave.OpPark && blocked[op.Expect] && !taken[op.Path]:
 			w.displaceAt(op.Expect, op.Path)
 		case op.Kind == slave.OpLink && blocked[op.Record.GFID]:
 			w.displaceAt(op.Record.GFID, op.From)
-		case !places[op.Path]:
+		case !left[op.Path]:
 			out = append(out, op)
 		}
 	}
-	return out, nil
+	return out
+}
+
+// isOver tells that there will be no further round.
+func (w *crawl) isOver() bool {
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
+	return w.moves.over
+}
+
+// isBlocked tells whether an inode was met in another place on the master, which is taken.
+func (w *crawl) isBlocked(g xtime.GFID) bool {
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
+	return w.moves.blocked[g]
 }
 
 // takesPlace tells whether an operation puts an inode that the slave has in its place.

@@ -115,6 +115,56 @@ func TestMovesAreNoRemovals(t *testing.T) {
 	}
 }
 
+// TestLargeDirectoriesSwap: what changes places, each more than max-delete allows to remove, is moved all the same.
+func TestLargeDirectoriesSwap(t *testing.T) {
+	for name, swap := range map[string]func(w *world) []string{
+		"two":                   func(w *world) []string { w.exchange("d", "x/k"); return []string{"d", "x/k"} },
+		"two beside each other": func(w *world) []string { w.exchange("d", "b"); return []string{"d", "b"} },
+		"three": func(w *world) []string {
+			w.exchange("d", "x/k")
+			w.exchange("x/k", "y/b")
+			return []string{"d", "x/k", "y/b"}
+		},
+		"one in the place of the next, the last new": func(w *world) []string {
+			w.rename("d", "z")
+			w.rename("x/k", "d")
+			return []string{"d", "x/k", "z"}
+		},
+	} {
+		for _, hints := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s hints %v", name, hints), func(t *testing.T) {
+				w := shares(t, hints)
+				w.maxDelete, w.strict = 3, true
+				w.goFreely(0)
+				for _, dir := range []string{"x", "y"} {
+					w.ok(os.Mkdir(w.at(dir), 0o755))
+				}
+				w.rename("k", "x/k")
+				w.rename("b", "y/b")
+				w.mark("x/k", "y/b", "k", "b")
+				if strings.Contains(name, "beside") {
+					w.rename("x/k", "b")
+					w.mark("x/k", "b")
+				}
+				w.inStep()
+				w.ok(w.crawler.Clean(t.Context(), 0))
+				w.forget()
+				w.after(hints, swap(w))
+				w.inStep()
+				if n := w.counters.Bytes.Load(); n != 0 {
+					t.Errorf("%d bytes in %d files were sent", n, w.counters.Files.Load())
+				}
+				w.ok(w.crawler.Clean(t.Context(), 0))
+				w.ok(os.RemoveAll(w.at("d"))) // what moved has not made room for this
+				w.after(hints, []string{"d"})
+				if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+					t.Fatalf("a removal: %v", err)
+				}
+			})
+		}
+	}
+}
+
 // TestRemovalsBesideMoves: what is removed within the share may go, whatever moves beside it.
 func TestRemovalsBesideMoves(t *testing.T) {
 	for name, move := range map[string]func(w *world) []string{
