@@ -204,17 +204,20 @@ func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	}
 }
 
-// notePending makes the mark that says that names are to be checked, or lets it go.
+// notePending makes the mark that says that names are to be checked, or lets it go. That of an earlier session stays until
+// Groups has told of it: the names may be right, and a cut between a name and what gave its directory the times back have left
+// these wrong.
 func (t *Tree) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
 	if t.liveNames(g, idx.names, st) < idx.want {
 		return t.setMark(g, mark{ino: idx.ino})
 	}
-	_, marked := t.marks.have[g]
+	m, marked := t.marks.have[g]
 	if !marked {
-		_, err := t.pending.Stat(g.String())
-		marked = err == nil
+		if _, err := t.pending.Stat(g.String()); err == nil {
+			m, marked = t.readMark(g.String()), true
+		}
 	}
-	if marked {
+	if marked && (m.session == t.prefix || t.marks.told[g] > 0) {
 		t.marks.done[g] = false
 	}
 	return nil

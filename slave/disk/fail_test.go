@@ -221,6 +221,9 @@ func failTheNth(t *testing.T, errno error, forever bool) {
 		if play(f, 3) < batches && play(f, 4) < batches {
 			t.Fatalf("call %d (%s) failed; the replays fail too", n, calls[min(n, len(calls)-1)])
 		}
+		if forever && len(groupsOf(f)) > 0 && play(f, 5) < batches { // what the session before left is told of, then settled
+			t.Fatalf("call %d (%s) failed; so does what settles it", n, calls[min(n, len(calls)-1)])
+		}
 		after(f)
 		f.Tree.Close()
 		os.RemoveAll(f.Root)

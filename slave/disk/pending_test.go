@@ -112,6 +112,28 @@ func TestMarksOfAnEarlierSession(t *testing.T) {
 	}
 }
 
+// TestEarlierMarkIsToldOfFirst: what changes the inode in this session does not settle the mark that an earlier one left. A
+// cut may have left the times of a directory wrong where that session led a name elsewhere, and only the look at all names,
+// which the mark asks for, puts them right.
+func TestEarlierMarkIsToldOfFirst(t *testing.T) {
+	f, _ := newSeamed(t)
+	f.Must(slavetest.Mkdir("d", slavetest.Rec(10, 1)))
+	f.Must(slavetest.Linked(slavetest.Put("a", slavetest.Rec(1, 1), "x"), 2))
+	f.Tree.Close()
+	f, _ = seamed(t, f.Root)
+	f.Must(slavetest.Linked(slavetest.Link("d/b", "a", slavetest.Rec(1, 1), 2), 2))
+	f.Must(slavetest.Linked(slavetest.Put("a", slavetest.Rec(1, 2), "y"), 2))
+	f.Must(slavetest.Finish("", slavetest.Rec(12, 1), 1))
+	if got := groupsOf(f); len(got) != 1 || !got[0].Short || len(got[0].Names) != 2 {
+		t.Fatalf("the mark of the earlier session is told of as %+v", got)
+	}
+	f.Must(slavetest.Linked(slavetest.Link("d/b", "", slavetest.Rec(1, 2), 2), 2))
+	f.Must(slavetest.Finish("", slavetest.Rec(12, 2), 1))
+	if got := groupsOf(f); len(got) != 0 {
+		t.Fatalf("settled, but told of as %+v", got)
+	}
+}
+
 // TestMarksAreDurable sees that an inode's mark is durable before a name of it changes, and is removed only after a sync of
 // all that came before.
 func TestMarksAreDurable(t *testing.T) {
