@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -295,5 +296,23 @@ func TestMovesSeenHalf(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMovesOutOfWhatWasParkedBefore: what moved out of a directory that was removed is taken from where an earlier session
+// parked that, although what was parked long ago is deleted meanwhile.
+func TestMovesOutOfWhatWasParkedBefore(t *testing.T) {
+	w := movable(t)
+	w.rename("z/deep/sub", "c/saved")
+	w.rename("z/deep/f1", "a/saved")
+	w.ok(os.RemoveAll(w.at("z")))
+	w.mark("z")
+	w.pass()
+	w.connect()
+	w.ok(w.crawler.Clean(t.Context(), time.Hour))
+	w.mark("c/saved", "a/saved")
+	w.inStep()
+	if n := w.counters.Bytes.Load(); n != 0 {
+		t.Errorf("%d bytes were sent", n)
 	}
 }

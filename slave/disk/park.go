@@ -217,11 +217,16 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 	defer t.cleanMu.Unlock()
 	limit := time.Now().Unix() - olderThan
 	var gone []xtime.GFID
+	dirs := map[string]bool{} // that are deleted
 	err := eachName(t.parked, func(name string) error {
 		if err := t.live(ctx); err != nil {
 			return err
 		}
-		if err := t.discard(name, limit); err != nil {
+		kind, err := t.discard(name, limit)
+		if kind == slave.Dir {
+			dirs[name] = true
+		}
+		if err != nil {
 			t.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
 		} else if g, err := xtime.ParseGFID(name); err == nil && len(gone) < maxForgotten {
 			gone = append(gone, g)
@@ -232,7 +237,7 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 		return err
 	}
 	t.forgetPlaces(gone)
-	t.forgetWithin()
+	t.forgetWithin(dirs)
 	t.lookForDirs()
 	if err := t.cleanUploads(ctx, limit); err != nil {
 		return err
@@ -241,19 +246,22 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 }
 
 // discard moves an entry out of the park, if it was parked at limit or before: half of a directory must not be
-// unparked.
-func (t *Tree) discard(name string, limit int64) error {
+// unparked. It gives the kind of what it moved, Unknown where it moved nothing.
+func (t *Tree) discard(name string, limit int64) (slave.Kind, error) {
 	t.parkMu.Lock()
 	defer t.parkMu.Unlock()
 	st, err := t.parked.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Ctime.Sec > limit {
-		return nil
+		return slave.Unknown, nil
 	}
 	if err != nil {
-		return err
+		return slave.Unknown, err
 	}
-	to := place{t.trash, t.stagingName()}
-	return t.move(place{t.parked, name}, to, entry{kind: slave.KindOf(st.Mode)})
+	to, kind := place{t.trash, t.stagingName()}, slave.KindOf(st.Mode)
+	if err := t.move(place{t.parked, name}, to, entry{kind: kind}); err != nil {
+		return slave.Unknown, err
+	}
+	return kind, nil
 }
 
 // eachName calls fn for the names in a directory of our own. fn may remove them; names that are added meanwhile may be

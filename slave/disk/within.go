@@ -2,6 +2,9 @@ package disk
 
 import (
 	"errors"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +23,8 @@ type within struct {
 	at   map[xtime.GFID]string
 }
 
-// maxWithin bounds the entries that are remembered. What is beyond it is sent again.
+// maxWithin bounds the entries that are remembered, those of directories parked later before those of others. What is beyond
+// it is sent again.
 const maxWithin = 100_000
 
 // parkedDir notes a directory that was parked.
@@ -50,11 +54,18 @@ func (t *Tree) lookForDirs() {
 	t.dirsParked.Store(err != nil)
 }
 
-// forgetWithin forgets everything: what was parked is deleted.
-func (t *Tree) forgetWithin() {
+// forgetWithin forgets what lay in parked directories that are deleted.
+func (t *Tree) forgetWithin(dirs map[string]bool) {
+	if len(dirs) == 0 {
+		return
+	}
 	t.within.mu.Lock()
 	defer t.within.mu.Unlock()
-	t.within.todo, t.within.at = nil, nil
+	t.within.todo = slices.DeleteFunc(t.within.todo, func(name string) bool { return dirs[name] })
+	maps.DeleteFunc(t.within.at, func(_ xtime.GFID, path string) bool {
+		top, _, _ := strings.Cut(path, "/")
+		return dirs[top]
+	})
 }
 
 // findWithin finds an inode below a parked directory: its path there.
@@ -125,7 +136,7 @@ func (t *Tree) unstampWithin(path string) error {
 // searchParked remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is
 // held.
 func (t *Tree) searchParked(name string) {
-	if t.within.at == nil {
+	if t.within.at == nil || len(t.within.at) >= maxWithin {
 		t.within.at = map[xtime.GFID]string{}
 	}
 	full := errors.New("enough")
