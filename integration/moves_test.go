@@ -16,8 +16,8 @@ import (
 	"georep/status"
 )
 
-// TestMoves makes every kind of move live, while nothing runs, and before both the marker and the worker are killed. No
-// content is sent, and the slave has every file and directory still, but under its new name.
+// TestMoves makes every kind of move live, and then again, half of them before everything is killed, the others while nothing
+// runs. No content is sent, and the slave has every file and directory still, but under its new name.
 func TestMoves(t *testing.T) {
 	master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
 	s := newSession(t, master, slave)
@@ -33,17 +33,17 @@ func TestMoves(t *testing.T) {
 			}
 		}
 	}
-	move := func(phase string) {
+	move := func(phase string, first, step int) {
 		t.Helper()
-		for i, c := range moves.Cases() {
-			if err := moves.In(filepath.Join(master, fmt.Sprint(phase, i))).Do(c); err != nil {
+		cases := moves.Cases()
+		for i := first; i < len(cases); i += step {
+			if err := moves.In(filepath.Join(master, fmt.Sprint(phase, i))).Do(cases[i]); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	for _, phase := range []string{"live", "stopped", "killed"} {
-		fill(phase)
-	}
+	fill("live")
+	fill("killed")
 	s.must(s.start("--max-delete", "100", "--retry-max", "1s"))
 	s.waitSynced()
 	s.waitStatus("following hints", func(st status.Status) bool { return st.Crawl == status.ChangelogCrawl })
@@ -63,20 +63,21 @@ func TestMoves(t *testing.T) {
 		}
 		before = after
 	}
-	move("live")
+	move("live", 0, 1)
 	check("live")
-	s.must(s.run("stop", s.masterArg, s.spec))
-	move("stopped")
-	s.must(s.start())
-	check("made while nothing ran")
-	move("killed")
+	move("killed", 0, 2)
 	ms, err := marker.ReadStatus(filepath.Join(s.state, "volumes", "data.d"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.kill(ms.PID)
-	s.kill(s.status().WorkerPid)
-	check("made before both ends were killed")
+	st := s.status()
+	for _, pid := range []int{st.WorkerPid, ms.PID, st.MonitorPid} {
+		s.kill(pid)
+	}
+	s.waitGone()
+	move("killed", 1, 2)
+	s.must(s.start())
+	check("made before everything was killed, and while nothing ran")
 }
 
 // place is where the slave has an inode of the master.
