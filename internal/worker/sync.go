@@ -152,7 +152,8 @@ func (s *oneShot) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if out.Stime != 0 {
+		// Where something was missed because it was moving, the stamp says up to where nothing was.
+		if out.Stime != 0 && (!out.Waiting || out.Stime >= look.Xtime) {
 			s.inStep.Store(true)
 			return nil
 		}

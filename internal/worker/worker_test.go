@@ -3,11 +3,14 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,6 +77,47 @@ func TestSync(t *testing.T) {
 		compare.MustEqual(t, c.Volume.Path, slaveOf(c), compare.Replica())
 		ok(t, os.RemoveAll(filepath.Join(c.Volume.Path, "files")))
 		ok(t, os.WriteFile(filepath.Join(c.Volume.Path, "new"), []byte(time.Now().String()), 0o600))
+	}
+}
+
+// TestSyncOfWhatIsReplaced: a sync that ends well has brought over all that the master had when it began, though files are
+// replaced again and again while it reads them.
+func TestSyncOfWhatIsReplaced(t *testing.T) {
+	c := setUp(t)
+	const files = 12
+	var version atomic.Int64
+	save := func() {
+		n := version.Add(1)
+		path := filepath.Join(c.Volume.Path, fmt.Sprint("f", n%files))
+		ok(t, os.WriteFile(path+".new", fmt.Append(nil, n), 0o600))
+		ok(t, os.Rename(path+".new", path))
+	}
+	for range files {
+		save()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			save()
+		}
+	})
+	for range 2 {
+		had := version.Load() - 1 // the last may not have its name yet
+		var err error
+		c.Volume, err = c.Store.Volume("data")
+		ok(t, err)
+		_, err = worker.Sync(t.Context(), worker.SyncConfig{Config: c})
+		ok(t, err)
+		for i := range int64(files) {
+			b, err := os.ReadFile(filepath.Join(slaveOf(c), fmt.Sprint("f", i)))
+			ok(t, err)
+			if n, _ := strconv.ParseInt(string(b), 10, 64); n <= had-files {
+				t.Errorf("f%d is version %d, and the master had %d of all when the sync began", i, n, had)
+			}
+		}
 	}
 }
 
