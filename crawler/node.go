@@ -73,7 +73,7 @@ type node struct {
 	requeued bool
 	sought   map[xtime.GFID]bool // what was looked for when found was set
 
-	had   xtime.Time      // the stamp that the slave has
+	had   xtime.Time      // the stamp that the slave has; written under crawl.mu, as the next two are
 	reach xtime.Time      // up to there it has everything, but what old says
 	old   *debt           // what was owed before; nil: nothing, or not known
 	owes  map[string]owed // what is owed now; under crawl.mu, as debt is

@@ -11,12 +11,16 @@ import (
 
 // stands notes what the slave has of a node's directory: its stamp, and up to where it has everything but what is owed.
 func (w *crawl) stands(n *node, state *slave.DirState) {
-	n.had, n.reach, n.old = 0, 0, nil
+	had, old := xtime.Time(0), (*debt)(nil)
 	if state.Err == nil && state.Record.GFID == n.entry.Record.GFID {
-		n.had, n.reach = state.Record.Xtime, state.Record.Xtime
-		if n.old = w.c.debts.known(n.entry.Record.GFID, n.had); n.old != nil {
-			n.reach = n.old.reached
-		}
+		had = state.Record.Xtime
+		old = w.c.debts.known(n.entry.Record.GFID, had)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.had, n.reach, n.old = had, had, old
+	if old != nil {
+		n.reach = old.reached
 	}
 }
 
@@ -31,7 +35,7 @@ func (w *crawl) waits(n *node, d *directory, it *plan.Item) bool {
 	if ok {
 		return false
 	}
-	w.owe(n, e.Name, owed{floor: n.floor(e.Name, xtime.GFID{}), wait: wait, path: join(n.path, e.Name), size: e.Stat.Size})
+	w.owe(n, e.Name, owed{floor: w.floor(n, e.Name, xtime.GFID{}), wait: wait, path: join(n.path, e.Name), size: e.Stat.Size})
 	return true
 }
 
@@ -43,7 +47,7 @@ func (w *crawl) missed(n *node, name string, dir xtime.GFID) {
 		w.hold(n) // hints say nothing of what is in it
 		return
 	}
-	o := owed{dir: dir, floor: n.floor(name, dir)}
+	o := owed{dir: dir, floor: w.floor(n, name, dir)}
 	if dir.IsZero() {
 		now := w.c.hot.now()
 		o.wait, o.path = wait{due: now, since: now}, join(n.path, name)
@@ -52,7 +56,9 @@ func (w *crawl) missed(n *node, name string, dir xtime.GFID) {
 }
 
 // floor is up to where the slave has everything under a name.
-func (n *node) floor(name string, dir xtime.GFID) xtime.Time {
+func (w *crawl) floor(n *node, name string, dir xtime.GFID) xtime.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if n.old != nil {
 		if before, is := n.old.owed[name]; is && before.dir == dir {
 			return before.floor
