@@ -282,7 +282,7 @@ func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 		}
 	case errors.Is(r.Err, slave.ErrSource) && errors.Is(r.Err, fs.ErrNotExist):
 		_, name := beneath.Split(op.Path)
-		w.missed(n, name, xtime.GFID{})
+		w.missed(n, name)
 	default:
 		w.hold(n)
 		w.c.failures.add(op.Path, op.Kind, op.Record.Xtime, r.Err, w.c.pass)
@@ -298,7 +298,7 @@ func (w *crawl) logResult(op *slave.Op, r slave.Result) {
 // failEntry notes an entry that could not be read on the master; what is gone by now is no failure.
 func (w *crawl) failEntry(n *node, name string, op slave.OpKind, at xtime.Time, err error) {
 	if gone(err) {
-		w.missed(n, name, xtime.GFID{})
+		w.missed(n, name)
 		return
 	}
 	w.hold(n)

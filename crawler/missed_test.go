@@ -10,6 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"georep/crawler"
 	"georep/internal/beneath"
@@ -168,4 +171,42 @@ func TestReplacedNameIsNeverMissed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMissedAgainAndAgain: a name that is listed and never can be opened is looked at after pauses, not without end.
+func TestMissedAgainAndAgain(t *testing.T) {
+	now := time.Now()
+	w := newWorld(t)
+	w.clock = func() time.Time { return now }
+	w.connect()
+	w.write("d/f", "one")
+	w.write("d/g", "one")
+	w.mark("")
+	w.inStep()
+	w.root.Hook(func(op, name string) error {
+		if strings.HasPrefix(op, "open") && name == "f" {
+			return unix.ENOENT
+		}
+		return nil
+	})
+	w.write("d/f", "changed")
+	w.write("d/g", "changed")
+	w.mark("d/f", "d/g")
+	began := now
+	for _, after := range []time.Duration{0, 10 * time.Millisecond, 30 * time.Millisecond, 3 * time.Second, time.Minute} {
+		now = began.Add(after)
+		if out := w.pass(); !out.Waiting || out.Stime >= w.now {
+			t.Fatalf("after %v: %+v", after, out)
+		}
+		if got, want := w.crawler.NextRetry().Sub(now), min(after, time.Second); got != want {
+			t.Errorf("missed for %v, the next look is %v away, want %v", after, got, want)
+		}
+	}
+	if b, err := os.ReadFile(w.there("d/g")); err != nil || string(b) != "changed" {
+		t.Errorf("the file beside it is %q, %v", b, err)
+	}
+	w.root.Hook(nil)
+	now = now.Add(time.Second)
+	w.pass()
+	w.inStep()
 }

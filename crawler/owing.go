@@ -35,32 +35,45 @@ func (w *crawl) waits(n *node, d *directory, it *plan.Item) bool {
 	if ok {
 		return false
 	}
-	w.owe(n, e.Name, owed{floor: w.floor(n, e.Name, xtime.GFID{}), wait: wait, path: join(n.path, e.Name), size: e.Stat.Size})
+	w.owe(n, e.Name, owed{floor: w.floor(n, e.Name), wait: wait, path: join(n.path, e.Name), size: e.Stat.Size})
 	return true
 }
 
+// missedPause is the longest pause between two looks at a name that is missed again and again.
+const missedPause = time.Second
+
 // missed notes that what the directory has under a name was replaced, moved or removed before it was brought over. The slave
 // may still have what was there before that, or nothing, while the xtime to be stamped claims what is missed now: so the name
-// is owed, and the next crawl looks at it. dir is the GFID of a directory, zero for anything else.
-func (w *crawl) missed(n *node, name string, dir xtime.GFID) {
+// is owed, and the next crawl looks at it. Where it is missed for long, crawls come after pauses as long as that.
+func (w *crawl) missed(n *node, name string) {
 	if n.entry.Always {
 		w.hold(n) // hints say nothing of what is in it
 		return
 	}
-	o := owed{dir: dir, floor: w.floor(n, name, dir)}
-	if dir.IsZero() {
-		now := w.c.hot.now()
-		o.wait, o.path = wait{due: now, since: now}, join(n.path, name)
+	now := w.c.hot.now()
+	o := owed{floor: w.floor(n, name), path: join(n.path, name), wait: wait{due: now, since: now}}
+	if since := w.missedSince(n, name); !since.IsZero() {
+		o.wait = wait{due: now.Add(min(now.Sub(since), missedPause)), since: since}
 	}
 	w.owe(n, name, o)
 }
 
-// floor is up to where the slave has everything under a name.
-func (w *crawl) floor(n *node, name string, dir xtime.GFID) xtime.Time {
+// missedSince is since when a name is owed; zero where it was not.
+func (w *crawl) missedSince(n *node, name string) (since time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if n.old != nil {
-		if before, is := n.old.owed[name]; is && before.dir == dir {
+		since = n.old.owed[name].wait.since
+	}
+	return since
+}
+
+// floor is up to where the slave has everything under a name.
+func (w *crawl) floor(n *node, name string) xtime.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.old != nil {
+		if before, is := n.old.owed[name]; is {
 			return before.floor
 		}
 	}

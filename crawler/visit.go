@@ -9,7 +9,6 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -211,7 +210,7 @@ func (w *crawl) movedAway(n *node) {
 		return
 	}
 	_, name := beneath.Split(from.path)
-	w.missed(p, name, from.entry.Record.GFID)
+	w.missed(p, name)
 }
 
 func (w *crawl) skipNode(n *node) {
@@ -278,7 +277,7 @@ func (w *crawl) stale(n *node, d *directory, entries []slave.EntryState) []slave
 		if _, err := d.dir.Stat(s.Name); errors.Is(err, fs.ErrNotExist) {
 			out = append(out, s)
 		} else {
-			w.missed(n, s.Name, xtime.GFID{})
+			w.missed(n, s.Name)
 		}
 	}
 	return out
