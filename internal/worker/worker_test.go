@@ -85,10 +85,11 @@ func TestSync(t *testing.T) {
 func TestSyncOfWhatIsReplaced(t *testing.T) {
 	c := setUp(t)
 	const files = 12
+	master := c.Volume.Path
 	var version atomic.Int64
 	save := func() {
 		n := version.Add(1)
-		path := filepath.Join(c.Volume.Path, fmt.Sprint("f", n%files))
+		path := filepath.Join(master, fmt.Sprint("f", n%files))
 		ok(t, os.WriteFile(path+".new", fmt.Append(nil, n), 0o600))
 		ok(t, os.Rename(path+".new", path))
 	}
