@@ -7,18 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"georep/crawler"
 	"georep/slave"
 )
 
 // TestChangeByHintsTakesTwoRoundTrips: one to look at what the slave has, and one for all that follows, stamps included.
 func TestChangeByHintsTakesTwoRoundTrips(t *testing.T) {
-	w := newWorld(t)
-	f := &failing{}
-	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
-	w.hints = &crawler.Hints{}
-	w.hints.Up()
-	w.connect()
+	w, f := failingWorld(t)
 	for _, name := range []string{"top", "a/b/c/f", "a/b/c/g"} {
 		w.write(name, "x")
 	}
@@ -53,12 +47,7 @@ func TestChangeByHintsTakesTwoRoundTrips(t *testing.T) {
 
 // TestResultsBeforeTheVisitEnds: however early the results come, nothing above is finished before all below it is.
 func TestResultsBeforeTheVisitEnds(t *testing.T) {
-	w := newWorld(t)
-	f := &failing{}
-	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
-	w.hints = &crawler.Hints{}
-	w.hints.Up()
-	w.connect()
+	w, f := failingWorld(t)
 	for _, name := range []string{"a/f", "b/f", "c/f"} {
 		w.write(name, "x")
 	}
@@ -94,12 +83,7 @@ func TestResultsBeforeTheVisitEnds(t *testing.T) {
 
 // TestStampsBehindAFailure: what travels behind an operation that fails is refused, and only that.
 func TestStampsBehindAFailure(t *testing.T) {
-	w := newWorld(t)
-	f := &failing{}
-	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
-	w.hints = &crawler.Hints{}
-	w.hints.Up()
-	w.connect()
+	w, f := failingWorld(t)
 	w.write("a/b/f", "x")
 	w.mark("")
 	w.inStep()

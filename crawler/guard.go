@@ -94,12 +94,8 @@ func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState)
 	if err != nil {
 		return err
 	}
-	n := int64(0)
-	for _, size := range sizes {
-		n += size
-	}
 	before := max(g.removed, g.losses.lately())
-	removed := before + n
+	removed := before + sum(sizes)
 	if err := g.count(ctx, before, removed); err != nil {
 		return err
 	}
@@ -108,7 +104,7 @@ func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState)
 			"`georep config MASTER SLAVE max-delete 100`, and set it back afterwards", ErrMaxDelete, removed, g.had,
 			g.opts.MaxDelete)
 	}
-	g.lost(n, stale, sizes)
+	g.lost(stale, sizes)
 	return nil
 }
 
@@ -123,16 +119,20 @@ func (g *guard) take(ctx context.Context, dir string, moving []slave.EntryState)
 	if err != nil {
 		return err
 	}
-	n := int64(0)
-	for _, size := range sizes {
-		n += size
-	}
-	g.lost(n, moving, sizes)
+	g.lost(moving, sizes)
 	return nil
 }
 
+func sum(sizes []int64) (n int64) {
+	for _, size := range sizes {
+		n += size
+	}
+	return n
+}
+
 // lost counts what is removed. mu is held.
-func (g *guard) lost(n int64, stale []slave.EntryState, sizes []int64) {
+func (g *guard) lost(stale []slave.EntryState, sizes []int64) {
+	n := sum(sizes)
 	g.removed += n
 	g.losses.add(n)
 	for i := range stale {
@@ -156,7 +156,7 @@ func (g *guard) lost(n int64, stale []slave.EntryState, sizes []int64) {
 func (g *guard) gone(id xtime.GFID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.lost(1, []slave.EntryState{{Record: slave.Record{GFID: id}}}, []int64{1})
+	g.lost([]slave.EntryState{{Record: slave.Record{GFID: id}}}, []int64{1})
 }
 
 // isRefused tells that the guard said no.

@@ -278,12 +278,7 @@ func TestChildOfAListedDirectory(t *testing.T) {
 // TestFailureIsNotPassedOver: what failed holds back what is above it, while hints bring the rest; and no hint stamps
 // what was held back.
 func TestFailureIsNotPassedOver(t *testing.T) {
-	w := newWorld(t)
-	f := &failing{}
-	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
-	w.hints = &crawler.Hints{}
-	w.hints.Up()
-	w.connect()
+	w, f := failingWorld(t)
 	w.write("a/b/bad", "x")
 	w.write("a/b/good", "x")
 	w.write("c/f", "x")
@@ -967,12 +962,7 @@ func TestDirectoryMovesBeforeItsTimesAreRestored(t *testing.T) {
 // Meanwhile one below it, which is through, changes again; and the directory above has been marked beyond the hints, so that
 // they are no longer enough. The second visit must not stamp what it did not look at.
 func TestChildChangesBeforeTheSecondVisit(t *testing.T) {
-	w := newWorld(t)
-	f := &failing{}
-	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
-	w.hints = &crawler.Hints{}
-	w.hints.Up()
-	w.connect()
+	w, f := failingWorld(t)
 	w.write("s/k/f", "x")
 	w.write("o", "moves")
 	w.write("r", "x")

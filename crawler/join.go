@@ -43,8 +43,8 @@ func (w *crawl) join(all []placed) (joined bool, err error) {
 	for i, r := range results[len(here):] {
 		w.finishedAgain(&again[i], r, dirs)
 	}
-	settled, err := w.settled(all, here, dirs, unsettled)
-	return settled && len(unsettled) == 0, err
+	err = w.sayAll(all, here, dirs, unsettled)
+	return err == nil && len(unsettled) == 0, err
 }
 
 // linked books the result of a link that was to be made at once, and tells whether it is one.
@@ -72,9 +72,9 @@ func (w *crawl) finishedAgain(op *slave.Op, r slave.Result, left map[string]xtim
 	}
 }
 
-// settled tells the slave of those inodes whose names, all of them, are in place by now, and whether these are all. left are
-// the directories that are not as they were.
-func (w *crawl) settled(all, here []placed, left map[string]xtime.GFID, unsettled map[xtime.GFID]bool) (bool, error) {
+// sayAll tells the slave of those inodes whose names, all of them, are in place by now. left are the directories that are not
+// as they were. The inodes that it cannot tell of join those that are unsettled.
+func (w *crawl) sayAll(all, here []placed, left map[string]xtime.GFID, unsettled map[xtime.GFID]bool) error {
 	placedHere := map[string]bool{}
 	for i := range here {
 		placedHere[here[i].op.Path] = true
@@ -100,7 +100,7 @@ func (w *crawl) settled(all, here []placed, left map[string]xtime.GFID, unsettle
 			unsettled[ops[i].Record.GFID] = true
 		}
 	}
-	return err == nil, err
+	return err
 }
 
 // inPlace are the operations whose directory the slave has under the same path, and these directories.

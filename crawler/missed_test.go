@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"georep/crawler"
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -137,12 +136,7 @@ func TestReplacedOnItsWay(t *testing.T) {
 func TestReplacedNameIsNeverMissed(t *testing.T) {
 	for _, hints := range []bool{false, true} {
 		t.Run(fmt.Sprint("hints ", hints), func(t *testing.T) {
-			w := newWorld(t)
-			f := &failing{}
-			w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
-			w.hints = &crawler.Hints{}
-			w.hints.Up()
-			w.connect()
+			w, f := failingWorld(t)
 			w.write("d/f", "moves")
 			w.write("e/x", "x")
 			w.mark("")

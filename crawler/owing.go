@@ -35,7 +35,7 @@ func (w *crawl) waits(n *node, d *directory, it *plan.Item) bool {
 	if ok {
 		return false
 	}
-	w.owe(n, e.Name, owed{floor: w.floor(n, e.Name), wait: wait, path: join(n.path, e.Name), size: e.Stat.Size})
+	w.owe(n, e.Name, owed{floor: w.owedBefore(n, e.Name).floor, wait: wait, path: join(n.path, e.Name), size: e.Stat.Size})
 	return true
 }
 
@@ -50,34 +50,25 @@ func (w *crawl) missed(n *node, name string) {
 		w.hold(n) // hints say nothing of what is in it
 		return
 	}
-	now := w.c.hot.now()
-	o := owed{floor: w.floor(n, name), path: join(n.path, name), wait: wait{due: now, since: now}}
-	if since := w.missedSince(n, name); !since.IsZero() {
+	now, before := w.c.hot.now(), w.owedBefore(n, name)
+	o := owed{floor: before.floor, path: join(n.path, name), wait: wait{due: now, since: now}}
+	if since := before.wait.since; !since.IsZero() {
 		o.wait = wait{due: now.Add(min(now.Sub(since), missedPause)), since: since}
 	}
 	w.owe(n, name, o)
 }
 
-// missedSince is since when a name is owed; zero where it was not.
-func (w *crawl) missedSince(n *node, name string) (since time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if n.old != nil {
-		since = n.old.owed[name].wait.since
-	}
-	return since
-}
-
-// floor is up to where the slave has everything under a name.
-func (w *crawl) floor(n *node, name string) xtime.Time {
+// owedBefore is what was owed under a name when this crawl came to it: where nothing was, the slave has everything there up
+// to what it has of the directory.
+func (w *crawl) owedBefore(n *node, name string) owed {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if n.old != nil {
 		if before, is := n.old.owed[name]; is {
-			return before.floor
+			return before
 		}
 	}
-	return n.reach
+	return owed{floor: n.reach}
 }
 
 func (w *crawl) owe(n *node, name string, o owed) {

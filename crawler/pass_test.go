@@ -242,6 +242,16 @@ func (f *failing) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, er
 	return results, err
 }
 
+// failingWorld is a world whose slave can be made to fail, or met by changes of the master, and whose crawler takes hints.
+func failingWorld(t *testing.T) (*world, *failing) {
+	w, f := newWorld(t), &failing{}
+	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	return w, f
+}
+
 // within tells whether path is dir or lies below it.
 func within(path, dir string) bool {
 	return dir == "" || path == dir || strings.HasPrefix(path, dir+"/")
