@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -78,6 +79,7 @@ type guard struct {
 	had     int64                // what the slave had at least, when the crawl began
 	counted map[xtime.GFID]int64 // what of removed each inode that was parked stands for
 	renamed map[xtime.GFID]int   // further names that inodes got: as many may go
+	behind  map[string]int64     // how many of them left their old names in or below a directory
 }
 
 // maxCounted bounds each of the guard's maps. What is beyond it counts as removed though it comes back.
@@ -196,6 +198,20 @@ func (g *guard) furtherName(id xtime.GFID) {
 	}
 }
 
+// leaves notes that an inode moved and left its old name behind, so that no more is lost with that, nor with a directory that it
+// is in.
+func (g *guard) leaves(op *slave.Op) {
+	g.furtherName(op.Record.GFID)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.behind == nil {
+		g.behind = map[string]int64{}
+	}
+	for dir, _ := beneath.Split(op.From); dir != "" && len(g.behind) < maxCounted; dir, _ = beneath.Split(dir) {
+		g.behind[dir]++
+	}
+}
+
 // sizes tells for how many entries each of the stale ones counts. mu is held.
 func (g *guard) sizes(ctx context.Context, dir string, stale []slave.EntryState) ([]int64, error) {
 	var dirs []string
@@ -219,7 +235,7 @@ func (g *guard) sizes(ctx context.Context, dir string, stale []slave.EntryState)
 			return nil, err
 		}
 		for i, c := range counts {
-			sizes[at[i]] = max(c, 1)
+			sizes[at[i]] = max(c-g.behind[dirs[i]], 1)
 		}
 		dirs, at = dirs[k:], at[k:]
 	}

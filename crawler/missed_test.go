@@ -9,12 +9,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -165,6 +167,101 @@ func TestReplacedNameIsNeverMissed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReplacedNameOfADirectoryThatMoved: the same, and the name's directory has moved as well, or was removed. As long as its
+// stamp is there it has the name, or the master has removed it; and in step no inode has more names than there.
+func TestReplacedNameOfADirectoryThatMoved(t *testing.T) {
+	ways := map[string]struct {
+		kept   bool // the directory has had the name all the time
+		change func(w *world) []string
+	}{
+		"moved": {true, func(w *world) []string {
+			w.ok(os.Rename(w.at("p/d"), w.at("q/d")))
+			w.write("q/d/new", "another")
+			w.ok(os.Rename(w.at("q/d/new"), w.at("q/d/f")))
+			return []string{"p/d", "q/d", "q/d/f"}
+		}},
+		"another in its place": {true, func(w *world) []string {
+			w.ok(os.Rename(w.at("p/d"), w.at("q/d")))
+			w.write("q/d/new", "another")
+			w.ok(os.Rename(w.at("q/d/new"), w.at("q/d/f")))
+			w.ok(os.Mkdir(w.at("p/d"), 0o755))
+			return []string{"p/d", "q/d", "q/d/f"}
+		}},
+		"removed": {false, func(w *world) []string {
+			w.ok(os.RemoveAll(w.at("p/d")))
+			return []string{"p/d"}
+		}},
+		"moved without it": {false, func(w *world) []string {
+			w.ok(os.Remove(w.at("p/d/f")))
+			w.ok(os.Rename(w.at("p/d"), w.at("q/d")))
+			return []string{"p/d", "q/d", "q/d/f"}
+		}},
+	}
+	for _, hints := range []bool{false, true} {
+		for name, way := range ways {
+			for _, to := range []string{"a/g", "z/g"} {
+				t.Run(fmt.Sprint(name, ", to ", to, ", hints ", hints), func(t *testing.T) {
+					w, f := failingWorld(t)
+					for _, one := range []string{"p/d/f", "a/x", "q/x", "z/x"} {
+						w.write(one, one)
+					}
+					w.mark("")
+					w.inStep()
+					there, err := beneath.OpenRoot(w.slave, false)
+					w.ok(err)
+					defer there.Close()
+					stamp, id, err := recordOf(there, "p/d", &w.names)
+					w.ok(err)
+					w.ok(os.Link(w.at("p/d/f"), w.at(to)))
+					changed := append(way.change(w), to)
+					var missed atomic.Int64
+					f.fail = func(*slave.Op) error {
+						for _, dir := range []string{"p/d", "q/d"} {
+							if way.kept && lacks(there, dir, "f", id, stamp, &w.names) {
+								missed.Add(1)
+							}
+						}
+						return nil
+					}
+					f.call = func(string) error { return f.fail(nil) }
+					if h := w.hint(changed...); hints {
+						w.hints.Hint(h)
+					}
+					w.forget()
+					w.inStep()
+					if n := missed.Load(); n > 0 {
+						t.Errorf("the name was missed at %d calls", n)
+					}
+					if n := w.counters.Bytes.Load(); n > int64(len("another")) || !way.kept && n > 0 {
+						t.Errorf("%d bytes were sent, want no more than those of a new file", n)
+					}
+					for _, path := range []string{to, "q/d/f"} {
+						st, err := os.Stat(w.there(path))
+						if err == nil && st.Sys().(*syscall.Stat_t).Nlink != 1 {
+							t.Errorf("%s has %d names", path, st.Sys().(*syscall.Stat_t).Nlink)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// lacks tells whether a directory has lost a name although it is on record as id with this stamp.
+func lacks(there *beneath.Dir, dir, name string, id xtime.GFID, stamp xtime.Time, names *xtime.Names) bool {
+	d, err := there.OpenPath(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	if _, err := d.Stat(name); err == nil {
+		return false
+	}
+	g, err := d.RecordedGFID("", names)
+	x, stampErr := d.Xtime("", names)
+	return err == nil && stampErr == nil && g == id && x == stamp
 }
 
 // TestMissedAgainAndAgain: a name that is listed and never can be opened is looked at after pauses, not without end.

@@ -282,7 +282,11 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 			moved = true
 			w.noteParked(r) // what stood there
 			delete(stood, op.Record.GFID)
-			if direct || op.Kind == slave.OpLink {
+			if op.Kind == slave.OpLink {
+				w.guard.leaves(op)
+				continue
+			}
+			if direct {
 				continue
 			}
 			if err := w.cameBack(op); err != nil {
@@ -358,7 +362,7 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error
 		if !found[i].Parked && !isDisplaced {
 			continue
 		}
-		shared := isDisplaced && e.Kind != slave.Dir && w.leadsElsewhere(from)
+		shared := isDisplaced && e.Kind != slave.Dir && w.mayLeadElsewhere(from, &found[i])
 		if isDisplaced && !shared {
 			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.Kind, Path: from, Expect: e.Record.GFID})
 		}
@@ -399,11 +403,17 @@ func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (pat
 	return f.Path, !within(n.path, map[string]bool{f.Path: true}) && n.path != f.Path
 }
 
-// leadsElsewhere tells whether the master has another file under a name that an inode left. A directory there could only come
-// once the name is free.
-func (w *crawl) leadsElsewhere(path string) bool {
-	e, err := w.entryAt(path)
-	return err == nil && e.Kind != slave.Dir
+// mayLeadElsewhere tells whether the master may have another file under a name that an inode left. A directory there could only
+// come once the name is free. Where the name's directory is elsewhere by now, or gone, nobody knows.
+func (w *crawl) mayLeadElsewhere(path string, f *slave.Found) bool {
+	e, dir, err := w.entryIn(path)
+	switch {
+	case err == nil:
+		return e.Kind != slave.Dir
+	case !gone(err) || !w.c.opts.Tree.Info().Links:
+		return false
+	}
+	return dir.IsZero() || f.Path == path && !f.Dir.IsZero() && f.Dir != dir
 }
 
 func (w *crawl) isDisplaced(g xtime.GFID) bool {

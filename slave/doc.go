@@ -80,6 +80,7 @@ type Info struct {
 	Root      bool            // runs as uid 0: owners, devices and trusted xattrs can be kept
 	Parked    int64           // entries parked, and contents received in part, when the session began
 	FreeBytes int64
+	Links     bool   // an OpLink costs no content
 	Settled   bool   // Groups had nothing to tell when the session began; false where that was not looked at
 	Path      string // of the slave's root on its host, for messages
 }
@@ -157,9 +158,10 @@ type EntryState struct {
 
 // Found is the answer of Find.
 type Found struct {
-	Parked bool   // an OpUnpark can put it under a new name
-	Path   string // where Parked within a directory: OpUnpark's From; else a path in the tree, "" if there is none
-	Linked bool   // an OpLink can give it a further name: it is in the tree, and no directory
+	Parked bool       // an OpUnpark can put it under a new name
+	Path   string     // where Parked within a directory: OpUnpark's From; else a path in the tree, "" if there is none
+	Linked bool       // an OpLink can give it a further name: it is in the tree, and no directory
+	Dir    xtime.GFID // of the directory that Path, in the tree, lies in; zero where that is not known
 	Record Record
 }
 

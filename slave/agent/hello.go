@@ -120,6 +120,7 @@ func (d *decoder) welcome() (w welcome) {
 const (
 	infoRoot    = 1
 	infoSettled = 2
+	infoLinks   = 4
 )
 
 // maxAncestors bounds the directories above a slave's root.
@@ -131,7 +132,7 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	b = appendStr(b, clip(i.Version, maxVersion))
 	b = appendStr(b, clip(i.Identity.BootID, maxName))
 	b = appendStr(b, clip(string(i.Namespace), maxName))
-	b = append(b, bit(i.Root, infoRoot)|bit(i.Settled, infoSettled))
+	b = append(b, bit(i.Root, infoRoot)|bit(i.Settled, infoSettled)|bit(i.Links, infoLinks))
 	b = binary.AppendUvarint(b, uint64(max(i.Parked, 0)))
 	b = binary.AppendUvarint(b, uint64(max(i.FreeBytes, 0)))
 	b = appendStr(b, clip(i.Path, maxPath))
@@ -147,8 +148,8 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 func (d *decoder) info() (i slave.Info) {
 	i.Version, i.Identity.BootID = printable(d.str(maxVersion)), printable(d.str(maxName))
 	ns := d.str(maxName)
-	bits := d.bits(infoRoot | infoSettled)
-	i.Root, i.Settled = bits&infoRoot != 0, bits&infoSettled != 0
+	bits := d.bits(infoRoot | infoSettled | infoLinks)
+	i.Root, i.Settled, i.Links = bits&infoRoot != 0, bits&infoSettled != 0, bits&infoLinks != 0
 	i.Parked, i.FreeBytes = d.size(), d.size()
 	i.Path = d.str(maxPath)
 	for n := d.uvarint(maxAncestors); n > 0 && d.err == nil; n-- {

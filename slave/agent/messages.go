@@ -279,7 +279,7 @@ const (
 // appendFound encodes where an inode is.
 func appendFound(b []byte, f slave.Found) []byte {
 	b = append(b, bit(f.Parked, foundParked)|bit(f.Linked, foundLinked))
-	return appendRecord(appendStr(b, f.Path), f.Record)
+	return appendRecord(appendOptionalGFID(appendStr(b, f.Path), f.Dir), f.Record)
 }
 
 // found decodes where an inode is.
@@ -287,6 +287,7 @@ func (d *decoder) found() (f slave.Found) {
 	bits := d.bits(foundParked | foundLinked)
 	f.Parked, f.Linked = bits&foundParked != 0, bits&foundLinked != 0
 	f.Path = d.str(maxPath)
+	f.Dir = d.optionalGFID()
 	f.Record = d.record()
 	return f
 }

@@ -22,6 +22,7 @@ type committer struct {
 	keys   map[string]places.Key   // of directories, as long as dirs has what is above them
 	stamps []stamp                 // published, and waiting for the next sync
 	holds  holds
+	behind behind
 }
 
 // stamp is the xtime of a finished directory.
@@ -33,7 +34,7 @@ type stamp struct {
 // runCommitter takes group after group until the Tree is closed. Stamps that wait when nothing else does get a sync of
 // their own.
 func (t *Tree) runCommitter() {
-	t.work.dirs, t.work.keys = map[string]*beneath.Dir{}, map[string]places.Key{}
+	t.work.dirs, t.work.keys, t.work.behind = map[string]*beneath.Dir{}, map[string]places.Key{}, behind{}
 	defer t.forgetDirs()
 	for {
 		if t.live(context.Background()) != nil {

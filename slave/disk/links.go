@@ -310,6 +310,7 @@ func (t *Tree) linkOp(it *item) error {
 	if err := t.replace(it, p, old); err != nil {
 		return err
 	}
+	t.work.behind.leaves(op)
 	st, err := p.dir.Stat(p.name)
 	if err == nil {
 		t.noteGroup(op, st, []string{op.Path, src.path})

@@ -228,7 +228,7 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 		}
 		if err != nil {
 			t.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
-		} else if g, err := xtime.ParseGFID(name); err == nil && len(gone) < maxForgotten {
+		} else if g, err := xtime.ParseGFID(name); err == nil && kind != slave.Unknown && len(gone) < maxForgotten {
 			gone = append(gone, g)
 		}
 		return nil
@@ -410,11 +410,11 @@ func (t *Tree) find(g xtime.GFID) slave.Found {
 func (t *Tree) findOnce(g xtime.GFID) slave.Found {
 	for _, name := range t.readIndex(g).names {
 		if n, ok := t.verify(g, name); ok {
-			return slave.Found{Linked: true, Path: name, Record: n.rec}
+			return slave.Found{Linked: true, Path: name, Dir: t.dirGFID(name), Record: n.rec}
 		}
 	}
 	if n, ok := t.placed(g); ok {
-		return slave.Found{Linked: n.kind != slave.Dir, Path: n.path, Record: n.rec}
+		return slave.Found{Linked: n.kind != slave.Dir, Path: n.path, Dir: t.dirGFID(n.path), Record: n.rec}
 	}
 	pk, err := t.look(place{t.parked, g.String()})
 	if err == nil && pk.there && pk.rec.GFID == g {

@@ -178,6 +178,9 @@ func (t *Tree) finishOp(it *item) error {
 	if err := t.applyInPlace(it, c, old); err != nil {
 		return err
 	}
+	if op.Path == "" {
+		t.dropBehind()
+	}
 	if t.work.holds.held(op.Pass, op.Path) {
 		return slave.ErrHeldBack
 	}

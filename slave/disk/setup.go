@@ -255,7 +255,7 @@ func (t *Tree) lookAround(o Options) error {
 		return err
 	}
 	t.info = slave.Info{
-		Version: o.Version, Namespace: t.names.Namespace, Root: t.root, Path: o.Path,
+		Version: o.Version, Namespace: t.names.Namespace, Root: t.root, Links: true, Path: o.Path,
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()},
 	}
 	if abs, err := filepath.Abs(o.Path); err == nil {

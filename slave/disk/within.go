@@ -103,34 +103,42 @@ func (t *Tree) parkedPlace(path string) (p place, done func(), err error) {
 	return place{d, name}, func() { d.Close() }, nil
 }
 
-// unstampWithin takes the stamps off the parked directories above path, before something is taken out of them: they say
+// unstampWithin takes the stamps off the parked directories above paths, before these are taken out of them: they say
 // that all is there, and would be believed when a directory is brought back. That they are gone is durable before the
 // move is, or a power cut could undo the one and not the other.
-func (t *Tree) unstampWithin(path string) error {
-	changed := false
-	for dir, _ := beneath.Split(path); dir != ""; dir, _ = beneath.Split(dir) {
-		d, err := t.parked.OpenPath(dir)
-		if err != nil {
-			return err
+func (t *Tree) unstampWithin(paths ...string) error {
+	changed, done := false, map[string]bool{}
+	for _, path := range paths {
+		for dir, _ := beneath.Split(path); dir != "" && !done[dir]; dir, _ = beneath.Split(dir) {
+			had, err := t.unstamp(dir)
+			if err != nil {
+				return err
+			}
+			changed, done[dir] = changed || had, true
 		}
-		remove := func() error { return t.sys.removexattr(d.At(""), t.names.Xtime) }
-		err = remove()
-		if !t.root && errors.Is(err, unix.EACCES) {
-			err = t.lifted(d.At(""), remove)
-		}
-		d.Close()
-		if errors.Is(err, unix.ENODATA) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		changed = true
 	}
 	if !changed {
 		return nil
 	}
 	return t.sys.syncfs(t.dir)
+}
+
+// unstamp takes the stamp off a parked directory, and tells whether it had one.
+func (t *Tree) unstamp(dir string) (had bool, err error) {
+	d, err := t.parked.OpenPath(dir)
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	remove := func() error { return t.sys.removexattr(d.At(""), t.names.Xtime) }
+	err = remove()
+	if !t.root && errors.Is(err, unix.EACCES) {
+		err = t.lifted(d.At(""), remove)
+	}
+	if errors.Is(err, unix.ENODATA) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // searchParked remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is

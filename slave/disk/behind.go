@@ -1,0 +1,106 @@
+package disk
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// This file has the names that moves leave behind. An inode with one name on the master may get its new one here before
+// anybody knows what its old name leads to by now: the directory of that has moved, too, or was removed. The old one stays
+// until its directory is visited, because a stamp may claim a name there. If that directory was removed, it takes the name
+// along to where it is parked, and the inode would have two until Clean comes to it. So when the root is finished, and
+// all directories have been visited, such names are taken out of the park.
+
+// behind are inodes that may have left a name behind, and how often their names were looked for. The committer owns it.
+type behind map[xtime.GFID]uint8
+
+const (
+	// maxBehind bounds the inodes whose names are looked for. Those of others stay parked until Clean.
+	maxBehind = 100_000
+	// maxLooks is how many crawls a name may take to be parked.
+	maxLooks = 8
+)
+
+// leaves notes that an inode which has one name on the master got a further one here.
+func (b behind) leaves(op *slave.Op) {
+	if g := op.Record.GFID; op.Links <= 1 && len(b) < maxBehind {
+		b[g] = 0
+	}
+}
+
+// dropBehind takes the parked names of such inodes away. What cannot be is logged, and left to Clean.
+func (t *Tree) dropBehind() {
+	var parked []string // below parked/
+	for g := range t.work.behind {
+		path, done := t.nameBehind(g)
+		if path != "" {
+			parked = append(parked, path)
+		}
+		if t.work.behind[g]++; done || t.work.behind[g] >= maxLooks {
+			delete(t.work.behind, g)
+		}
+	}
+	if len(parked) == 0 {
+		return
+	}
+	err := t.unstampWithin(parked...)
+	for _, path := range parked {
+		if err == nil {
+			err = t.unlinkParked(path)
+		}
+	}
+	if err != nil {
+		t.log.Warn().Err(err).Msg("take away a name that was left behind")
+	}
+}
+
+// nameBehind finds a parked name of an inode, as a path below parked/; "" if there is none. done tells that nothing is to be
+// looked for again.
+func (t *Tree) nameBehind(g xtime.GFID) (path string, done bool) {
+	n, ok := t.placed(g)
+	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || t.readBook(g).want > 1 {
+		return "", true
+	}
+	if p, same, err := t.parkPlace(n.entry); err == nil && same {
+		return p.name, n.st.Nlink == 2
+	}
+	path, e, ok := t.findWithin(g)
+	if !ok || !sameInode(e.st, n.st) {
+		return "", false
+	}
+	return path, n.st.Nlink == 2
+}
+
+func (t *Tree) unlinkParked(path string) error {
+	p, done, err := t.parkedPlace(path)
+	if err != nil {
+		return err
+	}
+	defer done()
+	unlink := func() error { return t.sys.unlink(p) }
+	err = unlink()
+	if !t.root && errors.Is(err, unix.EACCES) {
+		err = t.lifted(p.dir.At(""), unlink)
+	}
+	return ignoreAbsent(err)
+}
+
+// dirGFID is the GFID on record of the directory that path lies in, zero if there is none.
+func (t *Tree) dirGFID(path string) xtime.GFID {
+	dir, _ := beneath.Split(path)
+	d, err := t.openDir(dir)
+	if err != nil {
+		return xtime.GFID{}
+	}
+	defer d.Close()
+	g, err := d.RecordedGFID("", &t.names)
+	if err != nil {
+		return xtime.GFID{}
+	}
+	return g
+}
