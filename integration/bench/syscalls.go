@@ -46,12 +46,13 @@ func syscallsRow(l *lab, t *host, rep *report) {
 	near, nearLog := traced("georep-master")
 	far, farLog := traced("georep-slave")
 	session.wrap, session.remote = near, filepath.Join(logs, "agent")
-	script := "#!/bin/sh\nexec " + strings.Join(far, " ") + " " + l.binary + " \"$@\"\n"
+	// Each stream of the session starts an agent of its own, and each agent has its own log.
+	script := "#!/bin/sh\nexec " + strings.Join(far, " ") + ".$$ " + l.binary + " \"$@\"\n"
 	t.must(os.WriteFile(session.remote, []byte(script), 0o755))
 	t.must(session.sync(ctx))
 	t.must(equal(master, ours))
 	add("georep, worker", nearLog)
-	add("georep, agent", farLog)
+	add("georep, agent", farLog+".*")
 
 	near, nearLog = traced("rsync-master")
 	far, farLog = traced("rsync-slave")
@@ -63,23 +64,40 @@ func syscallsRow(l *lab, t *host, rep *report) {
 	rep.tables = append(rep.tables, out)
 }
 
-// counted reads what strace -c has written, once it has: the far end may end a little later than the near one.
-func counted(ctx context.Context, path string) (map[string]int, error) {
-	var counts map[string]int
-	err := wait(ctx, 20*time.Millisecond, func() (bool, error) {
-		f, err := os.Open(path)
-		if err != nil {
-			return false, err
-		}
-		defer f.Close()
-		var complete bool
-		counts, complete, err = parseCounts(f)
-		return complete, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+// counted adds up what strace -c has written to the files that pattern matches, once it has: the far end may end a little
+// later than the near one.
+func counted(ctx context.Context, pattern string) (map[string]int, error) {
+	paths, err := filepath.Glob(pattern)
+	if err == nil && len(paths) == 0 {
+		err = os.ErrNotExist
 	}
-	return counts, nil
+	sum := map[string]int{}
+	for _, path := range paths {
+		if err == nil {
+			err = wait(ctx, 20*time.Millisecond, func() (bool, error) { return addCounts(sum, path) })
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", pattern, err)
+	}
+	return sum, nil
+}
+
+// addCounts adds the calls in one file to sum, and tells whether that is complete.
+func addCounts(sum map[string]int, path string) (complete bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	counts, complete, err := parseCounts(f)
+	if err != nil || !complete {
+		return false, err
+	}
+	for name, n := range counts {
+		sum[name] += n
+	}
+	return true, nil
 }
 
 // parseCounts reads strace's summary: calls by name. It is complete when it has its total.
