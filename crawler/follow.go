@@ -31,6 +31,7 @@ type Progress struct {
 	Following  bool      // by hints, rather than by comparing
 	Failures   []Failure // the first of them
 	Failed     int       // how many there are
+	CaughtUp   bool      // LastSynced came on by more than it does while all goes well: worth telling at once
 	// Waiting are the first of the files that wait because they keep changing; there are Waits of them, of so many bytes.
 	Waiting      []Waiting
 	Waits        int
@@ -50,6 +51,7 @@ type FollowOptions struct {
 // Bounds of the pauses in Follow.
 const (
 	progressEvery = 300 * time.Millisecond
+	catchUp       = 2 * time.Second // by which LastSynced comes on at most while all goes well
 	troublePause  = time.Second
 	listFailures  = 100
 	cleanEvery    = time.Minute
@@ -79,7 +81,8 @@ type follower struct {
 	cleaned time.Time     // when parked entries were last looked at
 	swept   time.Time     // up to when what was parked has been deleted while the session was busy
 
-	mu   sync.Mutex // guards what the reporting goroutine reads
+	news chan struct{} // there is something to tell at once
+	mu   sync.Mutex    // guards what the reporting goroutine reads
 	prog Progress
 	bad  bool
 }
@@ -94,7 +97,7 @@ type claim struct {
 // Follow keeps the slave in step until ctx ends or the session fails: it looks at the xtime of the master's root, and
 // crawls when that differs from the slave's stamp or when something that failed is due again.
 func (c *Crawler) Follow(ctx context.Context, o FollowOptions) error {
-	f := &follower{c: c, o: o, ended: time.Now()}
+	f := &follower{c: c, o: o, ended: time.Now(), news: make(chan struct{}, 1)}
 	if err := f.first(ctx); err != nil {
 		return err
 	}
@@ -172,7 +175,8 @@ func (f *follower) loop(ctx context.Context) error {
 
 // pause is the time to the next look, unless a hint comes before.
 func (f *follower) pause() time.Duration {
-	if f.o.SlowPoll > f.o.Poll && f.c.opts.Hints.flowing() && f.progress().InStep {
+	p := f.progress()
+	if f.o.SlowPoll > f.o.Poll && f.c.opts.Hints.flowing() && p.InStep && time.Since(p.LastSynced) < catchUp {
 		return f.o.SlowPoll
 	}
 	return f.o.Poll
@@ -356,7 +360,15 @@ func (f *follower) progress() Progress {
 func (f *follower) update(change func(*Progress)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	before := f.prog.LastSynced
 	change(&f.prog)
+	if f.prog.LastSynced.Sub(before) > catchUp {
+		f.prog.CaughtUp = true
+		select {
+		case f.news <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // report calls Progress until stop is closed, and once at the end.
@@ -367,6 +379,7 @@ func (f *follower) report(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			open = false
+		case <-f.news:
 		case <-tick.C:
 		}
 		list, total := f.c.Failures(listFailures)
@@ -375,6 +388,7 @@ func (f *follower) report(stop <-chan struct{}) {
 		p.Failures, p.Failed, p.LastSynced = list, total, later(p.LastSynced, time.Time{})
 		p.Waiting, p.Waits, p.WaitingBytes = f.c.Waiting(listFailures)
 		f.o.Events.Progress(p)
+		f.prog.CaughtUp = false
 		f.mu.Unlock()
 	}
 }

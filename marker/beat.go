@@ -40,7 +40,8 @@ type beats struct {
 	path   string
 	files  files
 	bootID string
-	owing  func() int64 // marks to be tried again
+	owing  func() int64  // marks to be tried again
+	caught chan struct{} // has a value when the heartbeat came on by more than it does while all goes well
 
 	mu      sync.Mutex
 	now     heartbeat // as of now
@@ -51,7 +52,7 @@ type beats struct {
 
 // openBeats reads the last heartbeat; ok tells whether there is one.
 func openBeats(dir string, files files, owing func() int64) (b *beats, ok bool, err error) {
-	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, owing: owing, now: heartbeat{Entries: -1}}
+	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, owing: owing, caught: make(chan struct{}, 1), now: heartbeat{Entries: -1}}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, false, fmt.Errorf("tell one run of the machine from another: %w", err)
@@ -108,6 +109,12 @@ func (b *beats) drained(m moment, x xtime.Time) {
 	defer b.mu.Unlock()
 	if b.lost > b.found || b.owing() > 0 {
 		return
+	}
+	if m.wall.Sub(b.now.Time) > keepEach {
+		select {
+		case b.caught <- struct{}{}:
+		default:
+		}
 	}
 	b.now.Time, b.now.Xtime, b.now.BootID, b.now.BootOffset = m.wall, x, b.bootID, m.offset
 }

@@ -21,7 +21,8 @@ const (
 )
 
 // keep does, each second, what does not depend on events: it proves that the root is still the master, writes the
-// status and the heartbeat, and sees whether anybody still uses the marker.
+// status and the heartbeat, and sees whether anybody still uses the marker. What a scan has made good is in the status at
+// once: a session that starts waits for that.
 func (m *marker) keep(ctx context.Context) error {
 	ticker := time.NewTicker(keepEach)
 	defer ticker.Stop()
@@ -29,10 +30,17 @@ func (m *marker) keep(ctx context.Context) error {
 		if err := m.keepOnce(n); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
+		for waits := true; waits; {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-ticker.C:
+				waits = false
+			case <-m.beats.caught:
+				if err := m.writeStatus(); err != nil {
+					return err
+				}
+			}
 		}
 	}
 }
@@ -47,7 +55,7 @@ func (m *marker) keepOnce(n int) error {
 		}
 	}
 	if err := m.writeStatus(); err != nil {
-		return fmt.Errorf("write the marker's status: %w", err)
+		return err
 	}
 	if m.o.ExitWhenUnused && n >= unusedGrace {
 		return m.checkUsers()
@@ -102,5 +110,8 @@ func (m *marker) writeStatus() error {
 		s.Reason = fmt.Sprintf("%d marks failed and are tried again; the log names the cause", s.Retrying)
 	}
 	m.refusals.fill(&s)
-	return writeStatus(m.files, m.o.Dir, &s)
+	if err := writeStatus(m.files, m.o.Dir, &s); err != nil {
+		return fmt.Errorf("write the marker's status: %w", err)
+	}
+	return nil
 }

@@ -339,6 +339,32 @@ func TestHeartbeatWaitsForTheScan(t *testing.T) {
 	step("a mark failed", false)
 }
 
+// TestHeartbeatThatCaughtUp: the heartbeat says when it has caught up after it stood still, and only then.
+func TestHeartbeatThatCaughtUp(t *testing.T) {
+	b, _, err := openBeats(t.TempDir(), files{}, func() int64 { return 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := now()
+	for _, step := range []struct {
+		after time.Duration
+		says  bool
+	}{{0, true}, {keepEach, false}, {keepEach / 5, false}, {2 * keepEach, true}, {keepEach, false}, {time.Hour, true}} {
+		at.wall = at.wall.Add(step.after)
+		b.drained(at, 1)
+		select {
+		case <-b.caught:
+			if !step.says {
+				t.Errorf("said to have caught up after %v", step.after)
+			}
+		default:
+			if step.says {
+				t.Errorf("not said to have caught up after %v", step.after)
+			}
+		}
+	}
+}
+
 // TestClockStepsWhileItRuns sets the clock that xtimes come from by hours, back and forth, under a running marker and
 // between restarts. Every change gets an xtime beyond all before it (invariant 2).
 func TestClockStepsWhileItRuns(t *testing.T) {

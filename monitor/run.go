@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	writeAtMost  = 250 * time.Millisecond // the status file's shortest life
-	writeAtLeast = 5 * time.Second        // and its longest
-	usersWait    = 15 * time.Second       // for a marker that is ending, and keeps newcomers waiting meanwhile
+	writeAtMost  = 50 * time.Millisecond // the status file's shortest life
+	writeAtLeast = 5 * time.Second       // and its longest
+	usersWait    = 15 * time.Second      // for a marker that is ending, and keeps newcomers waiting meanwhile
 	reloadSignal = unix.SIGUSR1
 )
 

@@ -284,7 +284,11 @@ func (t *teller) progress(p crawler.Progress) {
 		out.Marker = s.Source
 	}
 	out.ETASeconds = t.eta.seconds(time.Now(), p.Stime == 0)
-	t.reports.Progress(out)
+	if p.CaughtUp {
+		t.reports.News(out)
+	} else {
+		t.reports.Progress(out)
+	}
 }
 
 // tellLost says once what the slave cannot keep.

@@ -98,6 +98,31 @@ func TestWriterRun(t *testing.T) {
 	})
 }
 
+// TestWriterNews: news is written at once, whenever the last report was.
+func TestWriterNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var buf bytes.Buffer
+		w := NewWriter(&buf)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- w.Run(ctx) }()
+		w.Progress(Progress{Stime: 1})
+		synctest.Wait()
+		if buf.Len() > 0 {
+			t.Error("what is no news was written at once")
+		}
+		w.News(Progress{Stime: 2})
+		synctest.Wait()
+		if list := readAll(t, &buf); len(list) != 1 || list[0].Progress.Stime != 2 {
+			t.Errorf("written: %+v", list)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWriterMonitorGone(t *testing.T) {
 	r, out := io.Pipe()
 	r.Close()

@@ -32,11 +32,12 @@ type Writer struct {
 	err error
 	// heldMu guards held, and is never held while a line is written: that is why Progress does not block.
 	heldMu sync.Mutex
-	held   *Progress // the newest that is not written yet
+	held   *Progress     // the newest that is not written yet
+	news   chan struct{} // held is not to wait
 }
 
 // NewWriter writes to w, which stays the caller's.
-func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+func NewWriter(w io.Writer) *Writer { return &Writer{w: w, news: make(chan struct{}, 1)} }
 
 // Inherited opens the descriptor that the monitor gave this process. The caller closes it.
 func Inherited() (*os.File, error) {
@@ -60,6 +61,10 @@ func (w *Writer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			_, err := w.flush()
 			return err
+		case <-w.news:
+			if _, err := w.flush(); err != nil {
+				return err
+			}
 		case now := <-ticker.C:
 			wrote, err := w.flush()
 			if !wrote && err == nil && now.Sub(last) >= aliveEvery {
@@ -85,6 +90,15 @@ func (w *Writer) Progress(p Progress) {
 	w.heldMu.Lock()
 	defer w.heldMu.Unlock()
 	w.held = &p
+}
+
+// News is Progress that Run writes at once.
+func (w *Writer) News(p Progress) {
+	w.Progress(p)
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
 }
 
 // Ready says that the worker is connected and has surveyed the root, or that the last fault is over.
