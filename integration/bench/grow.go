@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,6 +68,9 @@ func (w *growth) measure(g *grown) {
 	g.one, g.ten = w.changes(1), w.changes(10)
 	g.restart, g.scan = w.restarts()
 	w.t.must(equal(w.master, w.ours))
+	verified, err := w.session.verified(w.t.ctx)
+	w.t.must(err)
+	maps.Copy(g.peaks, verified)
 	w.t.must(equal(w.master, w.theirs))
 }
 
@@ -240,9 +244,9 @@ func restartRow(l *lab, t *host, rep *report) {
 }
 
 func memoryRow(l *lab, t *host, rep *report) {
-	out := table{title: "Peak resident memory, MiB, after a first sync",
+	out := table{title: "Peak resident memory, MiB, of a first sync, and of a verification of all",
 		note: "The goal is 96 MiB a process, whatever the size."}
-	processes := []string{"worker", "agent", "marker", "monitor"}
+	processes := []string{"worker", "agent", "marker", "monitor", "verify", "its agent"}
 	out.rows = append(out.rows, append([]string{"files"}, processes...))
 	for _, n := range l.sizes(middleTree, largeTree) {
 		row := []string{thousands(n)}

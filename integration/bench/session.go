@@ -123,6 +123,51 @@ func (s *session) peaks() (map[string]float64, error) {
 	return out, nil
 }
 
+// verified compares both sides in full, and gives the largest resident sets that its two ends had meanwhile, in MiB. They are
+// looked at a few times a second, up to shortly before their ends.
+func (s *session) verified(ctx context.Context) (map[string]float64, error) {
+	cmd, out := s.georep(ctx, "verify", "data", s.spec()), &strings.Builder{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		return nil, said(cmd, err, nil)
+	}
+	worker := s.agentPid() // serves the session's worker, and is not asked
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	peaks := map[string]float64{}
+	note := func(name string, pid int) {
+		if v, err := peakMiB(pid); err == nil {
+			peaks[name] = max(peaks[name], v)
+		}
+	}
+	for {
+		note("verify", cmd.Process.Pid)
+		for _, pid := range running(s.remote, "agent") {
+			if pid != worker {
+				note("its agent", pid)
+			}
+		}
+		select {
+		case err := <-ended:
+			return peaks, said(cmd, err, []byte(out.String()))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// running finds the processes with these first arguments.
+func running(args ...string) (pids []int) {
+	want := strings.Join(args, "\x00") + "\x00"
+	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range list {
+		if text, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(text), want) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // agentPid reads the pid that the agent left in the lock of the slave; 0 without one.
 func (s *session) agentPid() int {
 	text, err := os.ReadFile(filepath.Join(s.slave, ".georep", "lock"))
