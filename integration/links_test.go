@@ -1,17 +1,14 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"georep/integration/harness/compare"
 	"georep/integration/harness/fstest"
 	"georep/integration/harness/tree"
 	"georep/status"
@@ -36,28 +33,13 @@ func (s *session) costs(what string, content, wire int64, change func()) {
 	s.t.Helper()
 	before := s.cost()
 	change()
-	s.allGone()
+	s.waitSynced()
 	after := s.cost()
 	sent, all := after.BytesContent-before.BytesContent, after.BytesWire-before.BytesWire
 	s.t.Logf("%s: %d bytes of content in %d files, %d bytes on the wire", what, sent, after.Files-before.Files, all)
 	if sent > content || all > wire {
 		s.t.Errorf("%s: %d bytes of content, at most %d were to be sent; %d on the wire, at most %d", what, sent, content, all, wire)
 	}
-}
-
-// allGone waits until the slave has all, and what was parked, whose links count too, is deleted.
-func (s *session) allGone() {
-	s.t.Helper()
-	now := time.Now()
-	s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
-	defer cancel()
-	opts := compare.Replica()
-	opts.Holes = false
-	if err := compare.Wait(ctx, s.master, s.slave, opts); err != nil {
-		s.t.Fatal(err)
-	}
-	s.equal()
 }
 
 // TestLinkedTrees: copies of a tree by links, and snapshots that are rotated as rsnapshot does it, cost what changes, by
@@ -103,7 +85,7 @@ func TestLinkedTrees(t *testing.T) {
 			s.must(s.run("stop", s.masterArg, s.spec))
 			s.shell("cp -al weekly.0 monthly.0; mv daily.1 weekly.1; rm -rf daily.0")
 			s.must(s.start())
-			s.allGone()
+			s.waitSynced()
 			if c := s.cost(); c.BytesContent != 0 || c.BytesWire > 2*perName {
 				t.Errorf("changed while nothing ran: %+v", c)
 			}
@@ -148,7 +130,7 @@ func TestExchangesAndWhiteouts(t *testing.T) {
 			s.must(s.run("stop", s.masterArg, s.spec))
 			changes(1)
 			s.must(s.start())
-			s.allGone()
+			s.waitSynced()
 			if c := s.cost(); c.BytesContent != 0 {
 				t.Errorf("changed while nothing ran: %+v", c)
 			}

@@ -50,7 +50,7 @@ func TestMoves(t *testing.T) {
 	before, sent := s.places(), s.cost().BytesContent
 	check := func(how string) {
 		t.Helper()
-		s.allGone()
+		s.waitSynced()
 		if c := s.cost(); c.BytesContent != sent {
 			t.Errorf("%s: %+v, before it %d bytes of content", how, c, sent)
 		}

@@ -40,7 +40,7 @@ func TestChangeThroughAShortLivedName(t *testing.T) {
 					t.Fatalf("%v: %s", err, out)
 				}
 			}
-			s.allGone() // a parked name counts as one until it is deleted
+			s.waitSynced()
 		})
 	}
 }
