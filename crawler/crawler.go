@@ -111,6 +111,9 @@ type Outcome struct {
 	// where the slave had none.
 	Waiting bool
 	Reached xtime.Time
+	// Met tells that all that was marked up to Reached has been come to, also where Stime is 0 because the names of some inodes
+	// could not be settled: what moved until then is in its new place.
+	Met bool
 }
 
 // Pass crawls once from the root. An error is the session's: the connection, the master that is not there, or a purge
@@ -137,10 +140,10 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 		return Outcome{}, err
 	}
 	c.failures.endPass(c.pass)
-	return Outcome{Stime: w.stime, Hinted: w.root.told != nil, Reached: w.reached, Waiting: w.waiting}, nil
+	return Outcome{Stime: w.stime, Hinted: w.root.told != nil, Reached: w.reached, Waiting: w.waiting, Met: w.met}, nil
 }
 
-// Clean deletes what was parked more than keep ago. The slave must have everything that the master had then.
+// Clean deletes what was parked more than keep ago. What the master had moved until then must be in its new place.
 func (c *Crawler) Clean(ctx context.Context, keep time.Duration) error {
 	if c.parked.Load() == 0 {
 		return nil

@@ -80,6 +80,8 @@ type follower struct {
 	ended   time.Time     // when the last crawl did, of this session or before
 	cleaned time.Time     // when parked entries were last looked at
 	swept   time.Time     // up to when what was parked has been deleted while the session was busy
+	met     time.Time     // all that changed until then has been come to by a crawl, whether or not that stamped the root
+	comes   claim         // the same of the crawl that is next to say so
 
 	news chan struct{} // there is something to tell at once
 	mu   sync.Mutex    // guards what the reporting goroutine reads
@@ -231,6 +233,9 @@ func (f *follower) step(ctx context.Context) error {
 	if f.claim == (claim{}) {
 		f.claim = claim{s.Xtime, hb}
 	}
+	if f.comes == (claim{}) {
+		f.comes = claim{s.Xtime, hb}
+	}
 	out, err := f.c.PassAfter(ctx, f.look)
 	f.ended = time.Now()
 	f.update(func(p *Progress) { p.Crawling = false })
@@ -239,6 +244,9 @@ func (f *follower) step(ctx context.Context) error {
 	}
 	if !out.Hinted && !out.Waiting {
 		f.claim = claim{s.Xtime, hb}
+	}
+	if !out.Hinted {
+		f.comes = claim{s.Xtime, hb}
 	}
 	f.passed(s.Xtime, out)
 	return nil
@@ -268,6 +276,9 @@ func (f *follower) passed(seen xtime.Time, out Outcome) {
 	if out.Stime != 0 || out.Waiting {
 		f.reached = out.Reached
 		f.update(func(p *Progress) { f.stamped(p, seen, out) })
+	}
+	if out.Met && (!out.Hinted || out.Reached >= f.comes.xtime) {
+		f.met, f.comes = later(f.met, f.comes.time), claim{}
 	}
 	var full error
 	if err := f.c.Full(); err != nil {
@@ -338,11 +349,11 @@ func (f *follower) clean(ctx context.Context, marked time.Time) error {
 	return f.c.Clean(ctx, f.o.KeepDeleted)
 }
 
-// cleanWhileBusy deletes what was parked before the time up to which the slave has everything: the new place of all that
-// moved until then has been come to. Where changes keep coming the slave is never in step, and would keep what was removed
-// for ever.
+// cleanWhileBusy deletes what was parked before the time up to which the slave has everything, or a crawl has come to
+// everything: what moved until then is in its new place. Where changes keep coming the slave is never in step, and would keep
+// what was removed for ever; and where hard links lie in directories that are renamed all the time, no crawl settles all names.
 func (f *follower) cleanWhileBusy(ctx context.Context) error {
-	synced, now := f.progress().LastSynced, time.Now()
+	synced, now := later(f.progress().LastSynced, f.met), time.Now()
 	every := max(cleanBusy, min(f.o.KeepDeleted, cleanEvery))
 	if f.c.parked.Load() == 0 || !synced.After(f.swept) || now.Before(f.cleaned.Add(every)) {
 		return nil

@@ -36,18 +36,20 @@ type crawl struct {
 	stack   stack
 	open    chan struct{} // a token for each directory held open
 	done    chan struct{} // closed when the root is finished
-	stime   xtime.Time    // written before done is closed, as the next two are
+	stime   xtime.Time    // written before done is closed, as the next three are
 	reached xtime.Time
 	waiting bool
+	met     bool
 
-	session  context.Context
-	root     *node
-	run      *run                       // what hints tell; nil: nothing
-	ahead    map[string]*slave.DirState // surveyed before their turn, by path; under mu
-	looked   *slave.DirState            // the slave's root before this crawl, for the first visit; nil: not known
-	checked  map[xtime.GFID]int         // how often the names of inodes were checked in this pass
-	revisits []*node                    // to be visited once those on their way are finished; finishRoot's
-	tasks    errgroup.Group
+	session   context.Context
+	root      *node
+	run       *run                       // what hints tell; nil: nothing
+	ahead     map[string]*slave.DirState // surveyed before their turn, by path; under mu
+	looked    *slave.DirState            // the slave's root before this crawl, for the first visit; nil: not known
+	checked   map[xtime.GFID]int         // how often the names of inodes were checked in this pass
+	revisits  []*node                    // to be visited once those on their way are finished; finishRoot's
+	unsettled bool                       // names of inodes are left to be checked; finishRoot's
+	tasks     errgroup.Group
 
 	mu   sync.Mutex // guards the counters of all nodes and live
 	live map[*node]struct{}
@@ -307,9 +309,7 @@ func (w *crawl) finishRoot(n *node) {
 	}
 	if len(w.revisits) == 0 {
 		more, ok := w.checkGroups()
-		if !ok {
-			w.hold(n)
-		}
+		w.unsettled = w.unsettled || !ok
 		w.revisits = more
 	}
 	if len(w.revisits) > 0 {
@@ -324,6 +324,7 @@ func (w *crawl) finishRoot(n *node) {
 	w.settleRoot(n)
 	w.ship.submit(w.ctx, []slave.Op{n.finish}, func(results []slave.Result) {
 		w.finishResult(n, results[0])
+		w.met = w.met && results[0].Err == nil
 		w.rootDone(n)
 	})
 }
@@ -336,6 +337,11 @@ func (w *crawl) settleRoot(n *node) {
 	defer w.mu.Unlock()
 	w.settle(n)
 	if !n.held && w.c.debts.prune(n.debt) {
+		n.held = true
+		w.settle(n)
+	}
+	w.met = !n.held && n.debt == nil
+	if w.unsettled && !n.held {
 		n.held = true
 		w.settle(n)
 	}
