@@ -55,8 +55,9 @@ const (
 	troublePause  = time.Second
 	listFailures  = 100
 	cleanEvery    = time.Minute
-	cleanBusy     = 5 * time.Second // the least between two looks at what is parked while changes keep coming
-	parkedFor     = 2 * time.Second // more than the seconds of the slave's clock may hide
+	cleanBusy     = 5 * time.Second  // the least between two looks at what is parked while changes keep coming
+	parkedFor     = 2 * time.Second  // more than the seconds of the slave's clock may hide
+	parkedLongest = 10 * time.Minute // and then goes with the next crawl, even if that did not come to everything
 	restFirst     = 20 * time.Millisecond
 	restLongest   = 10 * time.Second
 	hintComes     = 60 * time.Millisecond // how long a mark may wait for its hint
@@ -80,7 +81,7 @@ type follower struct {
 	ended   time.Time     // when the last crawl did, of this session or before
 	cleaned time.Time     // when parked entries were last looked at
 	swept   time.Time     // up to when what was parked has been deleted while the session was busy
-	met     time.Time     // all that changed until then has been come to by a crawl, whether or not that stamped the root
+	met     time.Time     // what was parked before has been looked for by crawls, whether or not they stamped the root
 	comes   claim         // the same of the crawl that is next to say so
 
 	news chan struct{} // there is something to tell at once
@@ -277,8 +278,12 @@ func (f *follower) passed(seen xtime.Time, out Outcome) {
 		f.reached = out.Reached
 		f.update(func(p *Progress) { f.stamped(p, seen, out) })
 	}
-	if out.Met && (!out.Hinted || out.Reached >= f.comes.xtime) {
-		f.met, f.comes = later(f.met, f.comes.time), claim{}
+	if !out.Hinted || out.Reached >= f.comes.xtime {
+		at := f.comes.time
+		if !out.Met {
+			at = at.Add(-parkedLongest)
+		}
+		f.met, f.comes = later(f.met, at), claim{}
 	}
 	var full error
 	if err := f.c.Full(); err != nil {
@@ -352,6 +357,8 @@ func (f *follower) clean(ctx context.Context, marked time.Time) error {
 // cleanWhileBusy deletes what was parked before the time up to which the slave has everything, or a crawl has come to
 // everything: what moved until then is in its new place. Where changes keep coming the slave is never in step, and would keep
 // what was removed for ever; and where hard links lie in directories that are renamed all the time, no crawl settles all names.
+// Where something fails in each crawl, or is missed, what moved there may not be in its place for long. Its content is sent
+// again then: a slave that is filled up by what was removed would be worse.
 func (f *follower) cleanWhileBusy(ctx context.Context) error {
 	synced, now := later(f.progress().LastSynced, f.met), time.Now()
 	every := max(cleanBusy, min(f.o.KeepDeleted, cleanEvery))

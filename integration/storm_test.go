@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,11 +96,14 @@ func TestHotFile(t *testing.T) {
 // storm is how many files a storm has: few in CI, 100,000 in make storms.
 func storm(t *testing.T) int { return number(t, "GEOREP_STORM", 2000) }
 
+// inodes are mkfs's arguments for a file system of that many more than a few.
+func inodes(n int) []string { return []string{"-N", strconv.Itoa(50_000 + n)} }
+
 // TestStorms: a burst, a tree that goes, files that live shortly, an archive that is unpacked, and a checkout between far
 // commits end with equal trees, and cost what they have to.
 func TestStorms(t *testing.T) {
 	n := storm(t)
-	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: int64(512<<20 + n*16<<10)}))
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: int64(512<<20 + n*32<<10), Mkfs: inodes(10 * n)}))
 	s := newSession(t, master, slave)
 	if err := os.WriteFile(filepath.Join(master, "stays"), []byte("stays"), 0o644); err != nil {
 		t.Fatal(err)
@@ -181,7 +185,7 @@ func mustMkdir(t *testing.T, parts ...string) string {
 // TestCheckouts unpacks an archive, and goes to and fro between two commits that have little in common.
 func TestCheckouts(t *testing.T) {
 	n := storm(t) / 4
-	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: int64(512<<20 + n*32<<10)}))
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: int64(512<<20 + n*32<<10), Mkfs: inodes(10 * n)}))
 	s := newSession(t, master, slave)
 	s.must(s.start("--max-delete", "100"))
 	s.waitSynced()
