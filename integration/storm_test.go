@@ -81,7 +81,8 @@ func TestHotFile(t *testing.T) {
 	s.waitStatus("in step", func(st status.Status) bool { return st.LagSeconds == 0 && len(st.Waiting) == 0 })
 	s.must(s.run("stop", s.masterArg, s.spec))
 	files, visited := s.lastLogged("the worker ends", "files").(int), s.lastLogged("the worker ends", "visited").(int)
-	if most := 40 + 5 + int(took/time.Second); files > most {
+	// It is quiet for a moment now and then on a busy machine, and goes early then.
+	if most := 40 + 5 + 3*int(took/time.Second); files > most {
 		t.Errorf("%d files were shipped for 40 new ones and %d writes to a log in %v, want at most %d", files, writes, took, most)
 	}
 	if visited > 8 {
