@@ -31,7 +31,7 @@ type Progress struct {
 	Following  bool      // by hints, rather than by comparing
 	Failures   []Failure // the first of them
 	Failed     int       // how many there are
-	CaughtUp   bool      // LastSynced came on by more than it does while all goes well: worth telling at once
+	CaughtUp   bool      // LastSynced passed the start of the session, or came on by more than it does while all goes well
 	// Waiting are the first of the files that wait because they keep changing; there are Waits of them, of so many bytes.
 	Waiting      []Waiting
 	Waits        int
@@ -67,6 +67,7 @@ const (
 type follower struct {
 	c       *Crawler
 	o       FollowOptions
+	began   time.Time
 	tried   xtime.Time // up to there the last Pass looked
 	reached xtime.Time // up to there the slave has everything but files that wait
 	again   time.Time  // not before this after trouble
@@ -100,7 +101,8 @@ type claim struct {
 // Follow keeps the slave in step until ctx ends or the session fails: it looks at the xtime of the master's root, and
 // crawls when that differs from the slave's stamp or when something that failed is due again.
 func (c *Crawler) Follow(ctx context.Context, o FollowOptions) error {
-	f := &follower{c: c, o: o, ended: time.Now(), news: make(chan struct{}, 1)}
+	now := time.Now()
+	f := &follower{c: c, o: o, began: now, ended: now, news: make(chan struct{}, 1)}
 	if err := f.first(ctx); err != nil {
 		return err
 	}
@@ -179,7 +181,8 @@ func (f *follower) loop(ctx context.Context) error {
 // pause is the time to the next look, unless a hint comes before.
 func (f *follower) pause() time.Duration {
 	p := f.progress()
-	if f.o.SlowPoll > f.o.Poll && f.c.opts.Hints.flowing() && p.InStep && time.Since(p.LastSynced) < catchUp {
+	caught := p.LastSynced.After(f.began) && time.Since(p.LastSynced) < catchUp
+	if f.o.SlowPoll > f.o.Poll && f.c.opts.Hints.flowing() && p.InStep && caught {
 		return f.o.SlowPoll
 	}
 	return f.o.Poll
@@ -380,7 +383,7 @@ func (f *follower) update(change func(*Progress)) {
 	defer f.mu.Unlock()
 	before := f.prog.LastSynced
 	change(&f.prog)
-	if f.prog.LastSynced.Sub(before) > catchUp {
+	if now := f.prog.LastSynced; now.Sub(before) > catchUp || now.After(f.began) && !before.After(f.began) {
 		f.prog.CaughtUp = true
 		select {
 		case f.news <- struct{}{}:

@@ -261,35 +261,38 @@ func TestCleanKeepsWhatHasYetToBeMarked(t *testing.T) {
 }
 
 // TestCaughtUpIsToldOfAtOnce: a session that starts with nothing changed waits for the marker to have looked. That it has is told
-// apart from what is told anyway, and looked for often although hints would tell of changes.
+// apart from what is told anyway, and looked for often although hints would tell of changes; also where the session before
+// ended a moment ago.
 func TestCaughtUpIsToldOfAtOnce(t *testing.T) {
-	w := newWorld(t)
-	w.hints = &crawler.Hints{}
-	w.hints.Up()
-	w.connect()
-	w.write("a", "a")
-	w.mark("a")
-	w.inStep()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var looks atomic.Int64
-	began := time.Now()
-	var told []crawler.Progress
-	err := w.crawler.Follow(ctx, crawler.FollowOptions{Poll: time.Millisecond, SlowPoll: time.Hour,
-		Heartbeat: func() time.Time {
-			if looks.Add(1) < 10 {
-				return began.Add(-time.Hour)
-			}
-			return began
-		},
-		Events: crawler.Events{Ready: func() {}, Trouble: func(err error) { t.Error(err) },
-			Progress: func(p crawler.Progress) {
-				if told = append(told, p); p.LastSynced.Equal(began) {
-					cancel()
+	for _, before := range []time.Duration{time.Hour, time.Millisecond} {
+		w := newWorld(t)
+		w.hints = &crawler.Hints{}
+		w.hints.Up()
+		w.connect()
+		w.write("a", "a")
+		w.mark("a")
+		w.inStep()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var looks atomic.Int64
+		began := time.Now()
+		var told []crawler.Progress
+		err := w.crawler.Follow(ctx, crawler.FollowOptions{Poll: time.Millisecond, SlowPoll: time.Hour,
+			Heartbeat: func() time.Time {
+				if looks.Add(1) < 10 {
+					return began.Add(-before)
 				}
-			}}})
-	i := slices.IndexFunc(told, func(p crawler.Progress) bool { return p.LastSynced.Equal(began) })
-	if !errors.Is(err, context.Canceled) || i < 0 || !told[i].CaughtUp {
-		t.Errorf("%v, told %+v", err, told)
+				return time.Now()
+			},
+			Events: crawler.Events{Ready: func() {}, Trouble: func(err error) { t.Error(err) },
+				Progress: func(p crawler.Progress) {
+					if told = append(told, p); p.LastSynced.After(began) {
+						cancel()
+					}
+				}}})
+		i := slices.IndexFunc(told, func(p crawler.Progress) bool { return p.LastSynced.After(began) })
+		if !errors.Is(err, context.Canceled) || i < 0 || !told[i].CaughtUp {
+			t.Errorf("%v before: %v, told %+v", before, err, told)
+		}
 	}
 }

@@ -41,10 +41,11 @@ type beats struct {
 	files  files
 	bootID string
 	owing  func() int64  // marks to be tried again
-	caught chan struct{} // has a value when the heartbeat came on by more than it does while all goes well
+	caught chan struct{} // has a value when the heartbeat moved for the first time, or by more than it does while all goes well
 
 	mu      sync.Mutex
 	now     heartbeat // as of now
+	moved   bool      // since the marker was started
 	lost    int       // how often events were lost; the start counts
 	found   int       // the value of lost up to which a scan has found what was lost
 	written heartbeat
@@ -110,7 +111,8 @@ func (b *beats) drained(m moment, x xtime.Time) {
 	if b.lost > b.found || b.owing() > 0 {
 		return
 	}
-	if m.wall.Sub(b.now.Time) > keepEach {
+	if !b.moved || m.wall.Sub(b.now.Time) > keepEach {
+		b.moved = true
 		select {
 		case b.caught <- struct{}{}:
 		default:

@@ -339,13 +339,21 @@ func TestHeartbeatWaitsForTheScan(t *testing.T) {
 	step("a mark failed", false)
 }
 
-// TestHeartbeatThatCaughtUp: the heartbeat says when it has caught up after it stood still, and only then.
+// TestHeartbeatThatCaughtUp: the heartbeat says when it has caught up after the start, or after it stood still, and only then.
 func TestHeartbeatThatCaughtUp(t *testing.T) {
-	b, _, err := openBeats(t.TempDir(), files{}, func() int64 { return 0 })
+	dir, none := t.TempDir(), func() int64 { return 0 }
+	b, _, err := openBeats(dir, files{}, none)
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := now()
+	b.drained(at, 1)
+	if err := b.save(); err != nil {
+		t.Fatal(err)
+	}
+	if b, _, err = openBeats(dir, files{}, none); err != nil {
+		t.Fatal(err)
+	}
 	for _, step := range []struct {
 		after time.Duration
 		says  bool
