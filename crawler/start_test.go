@@ -248,8 +248,8 @@ func TestCleanKeepsWhatHasYetToBeMarked(t *testing.T) {
 	w.ok(os.Remove(w.at("b/g")))
 	w.mark("b/g")
 	w.await(reached)
-	now = time.Now()
-	beat.Store(&now)
+	later := time.Now()
+	beat.Store(&later)
 	w.await(func() bool {
 		list, err := os.ReadDir(w.there(slave.Reserved, "parked"))
 		w.ok(err)
