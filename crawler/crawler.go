@@ -29,7 +29,8 @@ type Crawler struct {
 	free     int64 // entries that may always be removed
 	hot      hot
 	debts    debts
-	taken    *run // hints that were looked at, for the next Pass
+	taken    *run         // hints that were looked at, for the next Pass
+	strays   atomic.Int64 // names that were left behind since the root was stamped (mayLeave)
 }
 
 // New makes a Crawler. It does nothing yet.

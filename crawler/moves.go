@@ -413,7 +413,14 @@ func (w *crawl) mayLeadElsewhere(path string, f *slave.Found) bool {
 	case !gone(err) || !w.c.opts.Tree.Info().Links:
 		return false
 	}
-	return dir.IsZero() || f.Path == path && !f.Dir.IsZero() && f.Dir != dir
+	return (dir.IsZero() || f.Path == path && !f.Dir.IsZero() && f.Dir != dir) && w.c.mayLeave()
+}
+
+// mayLeave tells whether one more name may be left behind where nobody knows who will come to it, and counts it. If this crawl
+// ends before its directory is parked, the next one takes all that were left for removals; so they stay well below what
+// may always be removed. What is beyond that is taken from its old name, as long as no crawl has stamped the root.
+func (c *Crawler) mayLeave() bool {
+	return c.opts.MaxDelete >= 100 || c.strays.Add(1) <= c.free/2
 }
 
 func (w *crawl) isDisplaced(g xtime.GFID) bool {

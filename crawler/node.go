@@ -351,6 +351,7 @@ func (w *crawl) settleRoot(n *node) {
 func (w *crawl) rootDone(n *node) {
 	if !n.held {
 		w.stime = n.finish.Record.Xtime
+		w.c.strays.Store(0)
 	}
 	w.reached, w.waiting = n.upto, n.debt != nil && !n.held
 	close(w.done)
