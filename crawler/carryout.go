@@ -27,6 +27,7 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 	if restored, ok := w.bringBack(n, &p); !ok || restored {
 		return
 	}
+	w.awaitPark(n, &p)
 	w.putOff(n, &p)
 	stale := w.stale(n, d, p.Stale)
 	err := w.guard.allow(w.ctx, n.path, w.removals(stale, &p))

@@ -1,10 +1,12 @@
 package crawler_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/crawler"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -94,10 +97,7 @@ func leavesItsPlace(t *testing.T, n int64, hints bool, do string, marks []string
 			t.Errorf("before call %d: %q is stamped %v, but %s is as it was before %v", n, path, at, stale, claimed)
 		}
 	}
-	for tries := 0; w.stamp("") < w.now && tries < 3; tries++ {
-		w.pass() // what was missed may have a pass of its own
-	}
-	w.inStep()
+	w.reach()
 	return made
 }
 
@@ -299,5 +299,108 @@ func TestMissedAgainAndAgain(t *testing.T) {
 	w.root.Hook(nil)
 	now = now.Add(time.Second)
 	w.pass()
+	w.inStep()
+}
+
+// blindTo is a slave that knows what it has parked, and not where the rest is, as one by SFTP.
+type blindTo struct{ slave.Tree }
+
+func (b blindTo) Info() slave.Info {
+	info := b.Tree.Info()
+	info.NoPlaces = true
+	return info
+}
+
+func (b blindTo) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
+	all, err := b.Tree.Find(ctx, gfids)
+	for i := range all {
+		if !all[i].Parked {
+			all[i] = slave.Found{}
+		}
+	}
+	return all, err
+}
+
+// TestMovesAtAnyMoment: a file, or a directory with one, moves to a directory that came just before, in the middle of a crawl
+// that was not told of it. No content is sent, whether the slave knows where its files are or not.
+func TestMovesAtAnyMoment(t *testing.T) {
+	for _, blind := range []bool{false, true} {
+		for _, what := range []string{"file", "directory"} {
+			t.Run(fmt.Sprintf("%s, blind %v", what, blind), func(t *testing.T) {
+				for n := int64(1); movesAtCall(t, n, what, blind) >= n; n++ {
+				}
+			})
+		}
+	}
+}
+
+// movesAtCall moves it before the n-th call of the crawl, and tells how many there were.
+func movesAtCall(t *testing.T, n int64, what string, blind bool) int64 {
+	w := blindWorld(t, blind)
+	w.write("file", "what nobody wants to send again")
+	w.write("directory/file", "nor this")
+	w.mark("")
+	w.inStep()
+	w.forget()
+	w.ok(os.Mkdir(w.at("d"), 0o755))
+	w.tell("d")
+	var calls atomic.Int64
+	w.root.Hook(func(_, _ string) error {
+		if calls.Add(1) == n {
+			if err := os.Rename(w.at(what), w.at("d/moved")); err != nil {
+				t.Error(err)
+			}
+			w.hints.Hint(w.hint(what, "d/moved"))
+		}
+		return nil
+	})
+	w.pass()
+	w.root.Hook(nil)
+	w.reach()
+	if sent := w.counters.Bytes.Load(); sent > 0 {
+		t.Errorf("moved before call %d: %d bytes were sent", n, sent)
+	}
+	return calls.Load()
+}
+
+// blindWorld is a world with hints, whose slave knows where its files are unless it is blind.
+func blindWorld(t *testing.T, blind bool) *world {
+	w := newWorld(t)
+	if blind {
+		w.wrap = func(t slave.Tree) slave.Tree { return blindTo{t} }
+	}
+	w.hints = &crawler.Hints{}
+	w.hints.Up()
+	w.connect()
+	return w
+}
+
+// reach passes until the slave has what the master has: what was missed has a pass of its own.
+func (w *world) reach() {
+	w.t.Helper()
+	for tries := 0; w.stamp("") < w.now && tries < 3; tries++ {
+		w.pass()
+	}
+	w.inStep()
+}
+
+// TestComesFromElsewhere: what looks as if it had been moved, and comes from outside, gets to a slave that does not know where
+// its files are, one crawl later.
+func TestComesFromElsewhere(t *testing.T) {
+	w := blindWorld(t, true)
+	w.write("d/x", "x")
+	w.write("g", "old")
+	outside := t.TempDir()
+	w.ok(os.MkdirAll(filepath.Join(outside, "e/e"), 0o755))
+	w.ok(os.WriteFile(filepath.Join(outside, "e/e/f"), []byte("inside"), 0o644))
+	w.ok(os.WriteFile(filepath.Join(outside, "g"), []byte("another"), 0o644))
+	w.mark("")
+	w.inStep()
+	w.ok(os.Rename(filepath.Join(outside, "e"), w.at("d/e")))
+	w.ok(os.Rename(filepath.Join(outside, "g"), w.at("g")))
+	w.tell("d/e", "g", "d/e/e", "d/e/e/f")
+	if out := w.pass(); !out.Waiting {
+		t.Errorf("nothing waits for the next crawl: %+v", out)
+	}
 	w.inStep()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"georep/crawler/plan"
 	"georep/marker/xtime"
@@ -28,6 +29,7 @@ type moves struct {
 	waiting   []*node               // for their second visit
 	displaced map[xtime.GFID]string // inodes that stand where others belong, and where
 	blocked   map[xtime.GFID]bool   // inodes whose places are taken by more than may be removed
+	awaited   int                   // names that are left to the next crawl (awaitPark)
 	busy      int                   // visits and operations on their way
 }
 
@@ -81,6 +83,53 @@ func (w *crawl) putOff(n *node, p *plan.Plan) {
 	w.pending.add(n.off)
 	p.Items, p.Children = items, children
 	w.wait(n, p)
+}
+
+// maxAwaited bounds what a crawl leaves to the next one by awaitPark; beyond that contents are sent.
+const maxAwaited = 10_000
+
+// moveAge is how much older than what the slave has an inode must be to be awaited. In a burst the marks of new files come
+// that much later than others that the crawl has seen, and a new file must not wait for a second crawl.
+const moveAge = 2 * time.Second
+
+// awaitPark takes out of the plan what has come to the directory while the crawl went on, where the slave cannot tell what it
+// has elsewhere: its old name is told of by a hint that this crawl has not seen. The name is owed, once, and by the next
+// crawl the old one is parked. What lies in a directory that came itself, and has no stamp yet,
+// moved with that.
+func (w *crawl) awaitPark(n *node, p *plan.Plan) {
+	w.moves.mu.Lock()
+	since, hinted := w.moves.since, w.moves.hinted
+	w.moves.mu.Unlock()
+	if !w.c.opts.Tree.Info().NoPlaces || !hinted || since == 0 || n.had == 0 && w.mayHaveMoved(&n.entry) {
+		return
+	}
+	awaits := func(s *slave.EntryState, e *plan.Entry) bool {
+		born := unixTime(e.Stat.Btime)
+		if !foreign(s, e) || !w.mayHaveMoved(e) || xtime.FromTime(born.Add(moveAge)) >= since || w.isHeldBack(n, e) {
+			return false
+		}
+		if !w.owedBefore(n, e.Name).wait.since.IsZero() {
+			return false
+		}
+		w.moves.mu.Lock()
+		defer w.moves.mu.Unlock()
+		w.moves.awaited++
+		return w.moves.awaited <= maxAwaited
+	}
+	p.Items = slices.DeleteFunc(p.Items, func(it plan.Item) bool {
+		is := awaits(it.State, &it.Entry)
+		if is {
+			w.missed(n, it.Entry.Name)
+		}
+		return is
+	})
+	p.Children = slices.DeleteFunc(p.Children, func(c plan.Child) bool {
+		is := c.Make && awaits(c.State, &c.Entry)
+		if is {
+			w.missed(n, c.Entry.Name)
+		}
+		return is
+	})
 }
 
 // mayCome tells whether an inode may get its place by a later round. moves.mu is held.
