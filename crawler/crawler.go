@@ -27,6 +27,7 @@ type Crawler struct {
 	distance distance
 	losses   losses
 	free     int64 // entries that may always be removed
+	large    int64 // bytes of a basis of which strong sums are asked for first
 	hot      hot
 	debts    debts
 	taken    *run         // hints that were looked at, for the next Pass
@@ -38,7 +39,7 @@ func New(opts Options) *Crawler {
 	if opts.Counters == nil {
 		opts.Counters = &Counters{}
 	}
-	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: freeDeletes}
+	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: freeDeletes, large: strongFirst}
 	c.losses.now = time.Now
 	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}
 	c.groups.Store(!opts.Tree.Info().Settled)

@@ -8,6 +8,14 @@ import (
 	"georep/slave/delta"
 )
 
+// Of a large basis the strong sums come first, which are a third of the work at the slave and mostly all that is needed. What
+// they leave is not worth the rest of the signature where it is little: so much, and that part of the file.
+const (
+	strongFirst = 32 << 20
+	littleLeft  = 2 << 20
+	littlePart  = 256
+)
+
 // sendDeltas sends the ranges that are missing, of which the basis may have parts. What is unchanged in place goes while
 // the signature still comes.
 func (s *sending) sendDeltas(ranges []slave.Range) error {
@@ -16,8 +24,12 @@ func (s *sending) sendDeltas(ranges []slave.Range) error {
 	if err != nil {
 		return err
 	}
-	s.group.Go(func() error { return s.fetch(q, sums) })
-	if s.comparable() {
+	inPlace := s.comparable()
+	if inPlace && s.state.BasisSize >= s.w.c.large {
+		q.Which = uint8(delta.OnlyStrong)
+	}
+	s.group.Go(func() error { return s.fetchAll(q, sums) })
+	if inPlace {
 		if ranges, err = s.sendInPlace(sums); err != nil {
 			return err
 		}
@@ -29,6 +41,19 @@ func (s *sending) sendDeltas(ranges []slave.Range) error {
 	if err != nil {
 		return err
 	}
+	if delta.Which(q.Which) == delta.OnlyStrong {
+		left := int64(0)
+		for _, r := range ranges {
+			left += r.End - r.Off
+		}
+		if left <= min(littleLeft, s.spec.Size/littlePart) {
+			return s.sendAll(ranges)
+		}
+		q.Which = uint8(delta.OnlyWeak)
+		if err := s.fetch(q, index.AddWeak); err != nil {
+			return err
+		}
+	}
 	for _, r := range ranges {
 		if err := s.sendDelta(r, index); err != nil {
 			return err
@@ -37,23 +62,27 @@ func (s *sending) sendDeltas(ranges []slave.Range) error {
 	return nil
 }
 
-// fetch gets the signature of the basis.
-func (s *sending) fetch(q slave.SumsQuery, sums *delta.Growing) error {
+// fetchAll gets a signature of the basis.
+func (s *sending) fetchAll(q slave.SumsQuery, sums *delta.Growing) error {
+	err := s.fetch(q, sums.Add)
+	sums.End(err)
+	return err
+}
+
+// fetch gets a signature of the basis, piece by piece.
+func (s *sending) fetch(q slave.SumsQuery, add func(first int64, blocks []delta.Block) error) error {
 	var blocks []delta.Block
 	r, err := s.w.c.opts.Tree.Sums(s.ctx, q, func(first int64, text []byte) error {
 		var err error
-		if blocks, err = delta.ParseBlocks(blocks[:0], text); err != nil {
+		if blocks, err = delta.Which(q.Which).ParseBlocks(blocks[:0], text); err != nil {
 			return err
 		}
-		return sums.Add(first, blocks)
+		return add(first, blocks)
 	})
 	if err != nil {
-		err = &sessionError{err}
-	} else {
-		err = r.Err
+		return &sessionError{err}
 	}
-	sums.End(err)
-	return err
+	return r.Err
 }
 
 // sendDelta sends a range of which the basis may have parts.

@@ -22,6 +22,9 @@ func (c *Crawler) Absorb() bool { _, ok := c.absorb(); return ok }
 // Free sets how many entries may always be removed.
 func (c *Crawler) Free(n int64) { c.free = n }
 
+// Large sets of how large a basis the strong sums are asked for first, in bytes.
+func (c *Crawler) Large(n int64) { c.large = n }
+
 // Verify verifies the crawler's master against a slave that is open aside. Nothing changes meanwhile.
 func (c *Crawler) Verify(ctx context.Context, there slave.Tree, found func(Difference)) (Verdict, error) {
 	o := c.opts

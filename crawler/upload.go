@@ -221,6 +221,11 @@ func (s *sending) send() error {
 	if s.state.BlockSize != 0 && len(ranges) > 0 {
 		return s.sendDeltas(ranges)
 	}
+	return s.sendAll(ranges)
+}
+
+// sendAll sends ranges as they are.
+func (s *sending) sendAll(ranges []slave.Range) error {
 	for _, r := range ranges {
 		if err := s.sendPlain(r); err != nil {
 			return err

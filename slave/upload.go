@@ -59,6 +59,7 @@ type SumsQuery struct {
 	GFID    xtime.GFID
 	Version Version
 	Key     [16]byte // of the signature (package delta)
+	Which   uint8    // of the sums: delta.Which
 }
 
 // MaxSums bounds the bytes that one call of a signature's receiver gets.

@@ -144,7 +144,7 @@ func (f *fakeTree) Begin(_ context.Context, u *slave.Upload) (slave.UploadState,
 
 func (f *fakeTree) Sums(_ context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
 	for i := range 5 {
-		if err := emit(int64(i), bytes.Repeat([]byte{q.Key[0]}, slave.MaxSums-i)); err != nil {
+		if err := emit(int64(i), bytes.Repeat([]byte{q.Key[0] + q.Which}, slave.MaxSums-i)); err != nil {
 			return slave.Result{}, err
 		}
 	}

@@ -49,11 +49,11 @@ func (d *decoder) nextRange(at int64) (r slave.Range) {
 }
 
 func appendSumsQuery(b []byte, q slave.SumsQuery) []byte {
-	return append(append(append(b, q.GFID[:]...), q.Version[:]...), q.Key[:]...)
+	return append(append(append(append(b, q.GFID[:]...), q.Version[:]...), q.Key[:]...), q.Which)
 }
 
 func (d *decoder) sumsQuery() (q slave.SumsQuery) {
-	q.GFID, q.Version, q.Key = d.id16(), d.id16(), d.id16()
+	q.GFID, q.Version, q.Key, q.Which = d.id16(), d.id16(), d.id16(), d.u8()
 	return q
 }
 

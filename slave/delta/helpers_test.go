@@ -30,7 +30,7 @@ func signed(t testing.TB, basis []byte, block int) *Index {
 	}
 	s := Signer{Key: testKey, Shape: shape, Basis: bytes.NewReader(basis), Every: 100}
 	s.Emit = func(first int64, blocks []Block) error {
-		parsed, err := ParseBlocks(nil, AppendBlocks(nil, blocks))
+		parsed, err := Both.ParseBlocks(nil, Both.AppendBlocks(nil, blocks))
 		return errors.Join(err, x.Add(first, parsed))
 	}
 	if err := s.Sign(context.Background()); err != nil {

@@ -97,6 +97,21 @@ func (x *Index) Add(first int64, blocks []Block) error {
 	return nil
 }
 
+// AddWeak completes blocks of which Add was given the strong sums alone.
+func (x *Index) AddWeak(first int64, blocks []Block) error {
+	if x.sealed {
+		return fmt.Errorf("weak sums from block %d come after the signature's end: %w", first, ErrMalformed)
+	}
+	for i := range blocks {
+		b := x.block(first + int64(i))
+		if b == nil {
+			return fmt.Errorf("a weak sum of block %d, which has no strong one: %w", first+int64(i), ErrMalformed)
+		}
+		b.Weak = blocks[i].Weak
+	}
+	return nil
+}
+
 // newChunk is an empty piece. The first grows as it is filled, for most files have few blocks.
 func (x *Index) newChunk() []Block {
 	if len(x.chunks) == 0 {

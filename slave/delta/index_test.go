@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"runtime"
@@ -165,4 +166,53 @@ func TestIndexMemory(t *testing.T) {
 		t.Error(err)
 	}
 	runtime.KeepAlive(x)
+}
+
+// TestWeakSumsLater: an index of strong sums that gets the weak ones later is the one of both.
+func TestWeakSumsLater(t *testing.T) {
+	basis := random(100*64+10, 1)
+	shape := Shape{Size: int64(len(basis)), Block: 64}
+	later, err := NewIndex(testKey, shape, MaxBlocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hole := func(off int64) (int64, int64, error) { // blocks 10 to 19
+		if off < 640 {
+			return off, 640, nil
+		}
+		return max(off, 1280), shape.Size, nil
+	}
+	sign := func(which Which, emit func(int64, []Block) error) {
+		t.Helper()
+		s := Signer{Key: testKey, Shape: shape, Basis: bytes.NewReader(basis), Which: which, Every: 7, Emit: emit, Extent: hole}
+		if err := s.Sign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both, err := NewIndex(testKey, shape, MaxBlocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign(Both, both.Add)
+	sign(OnlyStrong, later.Add)
+	if b := later.block(5); b.Weak != 0 || b.Strong != both.block(5).Strong {
+		t.Errorf("of strong sums: %v", b)
+	}
+	sign(OnlyWeak, later.AddWeak)
+	for n := range shape.Blocks() {
+		a, b := both.block(n), later.block(n)
+		if (a == nil) != (n >= 10 && n < 20) || (b == nil) != (a == nil) || a != nil && *a != *b {
+			t.Errorf("block %d: %v and %v", n, a, b)
+		}
+	}
+	if err := later.AddWeak(12, []Block{{Weak: 1}}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("the weak sum of a hole: %v", err)
+	}
+	if err := later.AddWeak(shape.Blocks()-1, make([]Block, 2)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("the weak sum of what lies behind the end: %v", err)
+	}
+	later.Seal()
+	if err := later.AddWeak(0, []Block{{Weak: 1}}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a weak sum behind the end: %v", err)
+	}
 }

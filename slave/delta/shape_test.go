@@ -39,8 +39,8 @@ func TestBlockSizeRules(t *testing.T) {
 			if blocks > MaxBlocks || size <= 1<<40 && blocks*int64(b) < size {
 				t.Errorf("%d: %d blocks of %d", size, blocks, b)
 			}
-			if size <= 1<<30 && blocks*EncodedSize > 400<<10 {
-				t.Errorf("%d: signature of %d bytes", size, blocks*EncodedSize)
+			if size <= 1<<30 && blocks*int64(Both.EncodedSize()) > 400<<10 {
+				t.Errorf("%d: signature of %d bytes", size, blocks*int64(Both.EncodedSize()))
 			}
 		}
 	}

@@ -14,31 +14,66 @@ type Block struct {
 	Strong [StrongSize]byte
 }
 
-// EncodedSize is the length of a Block on the wire, in bytes: the weak sum, big-endian, and the strong one.
-const EncodedSize = weakSize + StrongSize
+// Which of the sums a signature has.
+type Which uint8
 
-const weakSize = weakBits / 8
+// The strong sums alone tell what is unchanged in place, for a third of the work; the weak ones alone are the rest
+// (Index.AddWeak).
+const (
+	Both Which = iota
+	OnlyStrong
+	OnlyWeak
+)
+
+// EncodedSize is the length of a Block on the wire, in bytes: the weak sum, big-endian, and the strong one, as far as the
+// signature has them.
+func (w Which) EncodedSize() int { return w.weakSize() + w.strongSize() }
+
+func (w Which) weakSize() int {
+	if w == OnlyStrong {
+		return 0
+	}
+	return weakBits / 8
+}
+
+func (w Which) strongSize() int {
+	if w == OnlyWeak {
+		return 0
+	}
+	return StrongSize
+}
+
+// Check says with ErrMalformed that w is none of the constants.
+func (w Which) Check() error {
+	if w > OnlyWeak {
+		return fmt.Errorf("a signature of sums of kind %d: %w", w, ErrMalformed)
+	}
+	return nil
+}
 
 // AppendBlocks appends the blocks' wire form to b.
-func AppendBlocks(b []byte, blocks []Block) []byte {
+func (w Which) AppendBlocks(b []byte, blocks []Block) []byte {
 	for i := range blocks {
 		var weak [8]byte
 		binary.BigEndian.PutUint64(weak[:], blocks[i].Weak)
-		b = append(b, weak[8-weakSize:]...)
-		b = append(b, blocks[i].Strong[:]...)
+		b = append(b, weak[8-w.weakSize():]...)
+		b = append(b, blocks[i].Strong[:w.strongSize()]...)
 	}
 	return b
 }
 
-// ParseBlocks appends the blocks of which b is the wire form to blocks. They keep no part of b.
-func ParseBlocks(blocks []Block, b []byte) ([]Block, error) {
-	if len(b)%EncodedSize != 0 {
-		return blocks, fmt.Errorf("%d bytes of block sums, not a multiple of %d: %w", len(b), EncodedSize, ErrMalformed)
+// ParseBlocks appends the blocks of which b is the wire form to blocks. They keep no part of b; a sum that the signature
+// lacks is zero.
+func (w Which) ParseBlocks(blocks []Block, b []byte) ([]Block, error) {
+	size, weakSize := w.EncodedSize(), w.weakSize()
+	if len(b)%size != 0 {
+		return blocks, fmt.Errorf("%d bytes of block sums, not a multiple of %d: %w", len(b), size, ErrMalformed)
 	}
-	for ; len(b) > 0; b = b[EncodedSize:] {
+	for ; len(b) > 0; b = b[size:] {
 		var weak [8]byte
-		copy(weak[8-weakSize:], b)
-		block := Block{Weak: binary.BigEndian.Uint64(weak[:]), Strong: [StrongSize]byte(b[weakSize:EncodedSize])}
+		copy(weak[8-weakSize:], b[:weakSize])
+		block := Block{Weak: binary.BigEndian.Uint64(weak[:])}
+		copy(block.Strong[:], b[weakSize:size])
 		blocks = append(blocks, block)
 	}
 	return blocks, nil
@@ -49,6 +84,8 @@ type Signer struct {
 	Key   Key
 	Shape Shape
 	Basis io.ReaderAt
+	// Which sums are computed; the others are zero.
+	Which Which
 	// Every bounds the blocks given to one call of Emit; 0 means 1024.
 	Every int
 	// Emit is given the sums of blocks first, first+1, ... in ascending order; they are its own only until it returns.
@@ -74,7 +111,7 @@ type signing struct {
 // Sign reads the basis once, in order, and returns when all of it is signed. A basis that is shorter than its shape
 // says is an error that wraps io.ErrUnexpectedEOF. The context is looked at before each read.
 func (s Signer) Sign(ctx context.Context) error {
-	if err := s.Shape.Check(); err != nil {
+	if err := errors.Join(s.Which.Check(), s.Shape.Check()); err != nil {
 		return err
 	}
 	sums, err := newSums(s.Key)
@@ -144,7 +181,14 @@ func (g *signing) read(n, count int64) error {
 	for ; len(b) > 0; n++ {
 		block := b[:g.Shape.length(n)]
 		b = b[len(block):]
-		if err := g.add(n, Block{Weak: g.sums.weak(block), Strong: g.sums.strong(block)}); err != nil {
+		var sum Block
+		if g.Which != OnlyStrong {
+			sum.Weak = g.sums.weak(block)
+		}
+		if g.Which != OnlyWeak {
+			sum.Strong = g.sums.strong(block)
+		}
+		if err := g.add(n, sum); err != nil {
 			return err
 		}
 	}

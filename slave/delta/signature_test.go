@@ -179,16 +179,30 @@ func TestSignExtents(t *testing.T) {
 
 func TestParseBlocks(t *testing.T) {
 	blocks := []Block{{0, [StrongSize]byte{1}}, {weakMask, [StrongSize]byte{2}}, {12345, [StrongSize]byte{StrongSize - 1: 3}}}
-	b := AppendBlocks([]byte("x"), blocks)[1:]
-	for n := range len(b) + 1 {
-		got, err := ParseBlocks(nil, b[:n])
-		if n%EncodedSize != 0 {
-			if !errors.Is(err, ErrMalformed) {
-				t.Errorf("%d bytes: %v", n, err)
+	for which, size := range map[Which]int{Both: 17, OnlyStrong: 12, OnlyWeak: 5} {
+		want := slices.Clone(blocks)
+		for i := range want {
+			switch which {
+			case OnlyStrong:
+				want[i].Weak = 0
+			case OnlyWeak:
+				want[i].Strong = [StrongSize]byte{}
 			}
-		} else if err != nil || !slices.Equal(got, blocks[:n/EncodedSize]) {
-			t.Errorf("%d bytes: %v, %v", n, got, err)
 		}
+		b := which.AppendBlocks([]byte("x"), blocks)[1:]
+		for n := range len(b) + 1 {
+			got, err := which.ParseBlocks(nil, b[:n])
+			if n%size != 0 {
+				if !errors.Is(err, ErrMalformed) {
+					t.Errorf("%d: %d bytes: %v", which, n, err)
+				}
+			} else if err != nil || !slices.Equal(got, want[:n/size]) {
+				t.Errorf("%d: %d bytes: %v, %v", which, n, got, err)
+			}
+		}
+	}
+	if err := (OnlyWeak + 1).Check(); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a signature of no known kind: %v", err)
 	}
 }
 
@@ -196,14 +210,14 @@ func TestParseBlocks(t *testing.T) {
 // nothing but copy from within the basis, or send data, to the new file's end.
 func FuzzSignature(f *testing.F) {
 	f.Add([]byte{}, int64(0), int64(0), uint8(0))
-	f.Add(AppendBlocks(nil, make([]Block, 5)), int64(5*16), int64(0), uint8(15))
-	f.Add(AppendBlocks(nil, make([]Block, 5)), int64(1<<62), int64(3), uint8(3))
+	f.Add(Both.AppendBlocks(nil, make([]Block, 5)), int64(5*16), int64(0), uint8(15))
+	f.Add(Both.AppendBlocks(nil, make([]Block, 5)), int64(1<<62), int64(3), uint8(3))
 	f.Fuzz(func(t *testing.T, b []byte, size, first int64, block uint8) {
-		blocks, err := ParseBlocks(nil, b)
+		blocks, err := Both.ParseBlocks(nil, b)
 		if err != nil {
 			return
 		}
-		if !bytes.Equal(AppendBlocks(nil, blocks), b) {
+		if !bytes.Equal(Both.AppendBlocks(nil, blocks), b) {
 			t.Fatal("another wire form")
 		}
 		x, err := NewIndex(testKey, Shape{Size: size, Block: int(block) + 1}, 1000)

@@ -124,7 +124,7 @@ func TestStrong(t *testing.T) {
 func TestSumsAreFormat(t *testing.T) {
 	s := testSums(t, testKey)
 	b := []byte("the two ends may be of different versions")
-	got := AppendBlocks(nil, []Block{{s.weak(b), s.strong(b)}})
+	got := Both.AppendBlocks(nil, []Block{{s.weak(b), s.strong(b)}})
 	const want = "727984984a9102e70a1a719a56ba067e23"
 	if hex := hexOf(got); hex != want {
 		t.Errorf("%s, was %s", hex, want)

@@ -298,7 +298,7 @@ func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []b
 	u, done, err := t.using(q.GFID, q.Version)
 	if err == nil {
 		defer done()
-		err = t.sign(ctx, u, q.Key, emit)
+		err = t.sign(ctx, u, q, emit)
 	}
 	if err := t.live(ctx); err != nil {
 		return slave.Result{}, err
@@ -307,8 +307,9 @@ func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []b
 }
 
 // sign reads the basis once. Two at a time, as with hashing, leave the processors to others.
-func (t *Tree) sign(ctx context.Context, u *upload, key delta.Key, emit func(int64, []byte) error) error {
-	if u.basis == nil {
+func (t *Tree) sign(ctx context.Context, u *upload, q slave.SumsQuery, emit func(int64, []byte) error) error {
+	which := delta.Which(q.Which)
+	if u.basis == nil || which.Check() != nil {
 		return slave.ErrInvalid
 	}
 	select {
@@ -320,9 +321,9 @@ func (t *Tree) sign(ctx context.Context, u *upload, key delta.Key, emit func(int
 		return ErrClosed
 	}
 	var text []byte
-	s := delta.Signer{Key: key, Shape: delta.NewShape(u.was.Size), Basis: readerAt{u.basis},
+	s := delta.Signer{Key: q.Key, Shape: delta.NewShape(u.was.Size), Basis: readerAt{u.basis}, Which: which,
 		Emit: func(first int64, blocks []delta.Block) error {
-			text = delta.AppendBlocks(text[:0], blocks)
+			text = which.AppendBlocks(text[:0], blocks)
 			return errors.Join(t.live(ctx), emit(first, text))
 		}}
 	return s.Sign(ctx)

@@ -145,20 +145,12 @@ func uploadFromBasis(f *Fixture) {
 	if s.Err != nil || s.BasisSize != 1<<20 || s.BlockSize != delta.BlockSize(1<<20) {
 		f.Fatalf("%+v", s)
 	}
-	var blocks []delta.Block
-	q := slave.SumsQuery{GFID: GFID(2), Version: slave.Version{3}, Key: delta.NewKey()}
-	r, err := f.Tree.Sums(f.Context(), q, func(first int64, sums []byte) (err error) {
-		if first != int64(len(blocks)) {
-			return fmt.Errorf("block %d after %d", first, len(blocks))
-		}
-		blocks, err = delta.ParseBlocks(blocks, sums)
-		return err
-	})
-	var want []delta.Block
-	werr := delta.Signer{Key: q.Key, Shape: delta.NewShape(1 << 20), Basis: bytes.NewReader(old),
-		Emit: func(_ int64, b []delta.Block) error { want = append(want, b...); return nil }}.Sign(f.Context())
-	if err != nil || werr != nil || r.Err != nil || fmt.Sprint(blocks) != fmt.Sprint(want) {
-		f.Fatalf("%d blocks, want %d: %v, %v, %v", len(blocks), len(want), r.Err, err, werr)
+	for _, which := range []delta.Which{delta.Both, delta.OnlyStrong, delta.OnlyWeak} {
+		f.signed(old, which)
+	}
+	q := slave.SumsQuery{GFID: GFID(2), Version: slave.Version{3}, Which: uint8(delta.OnlyWeak + 1)}
+	if r, err := f.Tree.Sums(f.Context(), q, func(int64, []byte) error { return nil }); err != nil || !errors.Is(r.Err, slave.ErrInvalid) {
+		f.Fatalf("a signature of no known kind: %v, %v", r.Err, err)
 	}
 	f.mustWrite(2, 3, 0, 2<<20, slave.Part{Off: 100, Data: []byte("new")}, slave.Part{Off: 1 << 20, Len: 1 << 20})
 	f.mustWrite(2, 3, 2<<20, 3<<20, slave.Part{Off: 2 << 20, Len: 1<<20 - 5, From: 5})
@@ -178,6 +170,25 @@ func uploadFromBasis(f *Fixture) {
 	}
 	if err := f.write(3, 1, 0, 10, slave.Part{Len: 10}); !errors.Is(err, slave.ErrConflict) {
 		f.Fatalf("a basis that was changed: %v", err)
+	}
+}
+
+// signed checks the signature of the upload's basis.
+func (f *Fixture) signed(basis []byte, which delta.Which) {
+	f.Helper()
+	q := slave.SumsQuery{GFID: GFID(2), Version: slave.Version{3}, Key: delta.NewKey(), Which: uint8(which)}
+	var blocks, want []delta.Block
+	r, err := f.Tree.Sums(f.Context(), q, func(first int64, sums []byte) (err error) {
+		if first != int64(len(blocks)) {
+			return fmt.Errorf("block %d after %d", first, len(blocks))
+		}
+		blocks, err = which.ParseBlocks(blocks, sums)
+		return err
+	})
+	werr := delta.Signer{Key: q.Key, Shape: delta.NewShape(int64(len(basis))), Basis: bytes.NewReader(basis), Which: which,
+		Emit: func(_ int64, b []delta.Block) error { want = append(want, b...); return nil }}.Sign(f.Context())
+	if err != nil || werr != nil || r.Err != nil || fmt.Sprint(blocks) != fmt.Sprint(want) {
+		f.Fatalf("%d blocks, want %d: %v, %v, %v", len(blocks), len(want), r.Err, err, werr)
 	}
 }
 
