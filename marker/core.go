@@ -62,6 +62,12 @@ type directories interface {
 	dir(k beneath.HandleKey) (*beneath.Dir, error)
 	// chain is k and the directories above it, the root last; nil where k does not lie below the root.
 	chain(k beneath.HandleKey) ([]beneath.HandleKey, error)
+	// parent is the directory that k lies in, as far as that is known without a look; of the root it is not.
+	parent(k beneath.HandleKey) (up beneath.HandleKey, known bool)
+	// top is the root's key.
+	top() beneath.HandleKey
+	// gfid is that of k, open as d; nil where it could not be opened. Zero: it is not known.
+	gfid(k beneath.HandleKey, d *beneath.Dir) xtime.GFID
 	// moved says that a directory moved.
 	moved()
 	// expect says that d lies below the root. It needs no lock.

@@ -205,7 +205,7 @@ func (c *core) markDirs(depth map[beneath.HandleKey]int, t xtime.Time, n *note) 
 		if v == again {
 			c.retry.add(fanotify.Place{Dir: k})
 		}
-		n.marked(k, v)
+		n.marked(c, k, v)
 	}
 }
 

@@ -52,6 +52,7 @@ type note struct {
 // noted is one directory of a mark.
 type noted struct {
 	key     beneath.HandleKey
+	gfid    xtime.GFID // zero if it is not known
 	before  xtime.Time
 	name    string // "" if it is not known
 	unclear bool   // what changed in it cannot be told
@@ -94,7 +95,7 @@ func (n *note) before(c *core, d *beneath.Dir, k beneath.HandleKey) {
 		return
 	}
 	x, err := d.Xtime("", &c.names)
-	one := noted{key: k, before: x, unclear: err != nil}
+	one := noted{key: k, gfid: c.tree.gfid(k, d), before: x, unclear: err != nil}
 	// If it is being moved at this moment, name or parent may be those of later: but then there is an event to come, and
 	// a later mark tells both names and both parents.
 	one.name = d.LastName()
@@ -104,7 +105,7 @@ func (n *note) before(c *core, d *beneath.Dir, k beneath.HandleKey) {
 
 // marked notes how the mark of a directory went. One that is gone is not told of; one that is not marked says nothing of
 // what is in it.
-func (n *note) marked(k beneath.HandleKey, v verdict) {
+func (n *note) marked(c *core, k beneath.HandleKey, v verdict) {
 	if n == nil || v == done || v == gone {
 		return
 	}
@@ -112,7 +113,7 @@ func (n *note) marked(k beneath.HandleKey, v verdict) {
 	if !ok {
 		i = len(n.dirs)
 		n.at[k] = i
-		n.dirs = append(n.dirs, noted{key: k})
+		n.dirs = append(n.dirs, noted{key: k, gfid: c.tree.gfid(k, nil)})
 	}
 	n.dirs[i].unclear = true
 }
@@ -120,13 +121,12 @@ func (n *note) marked(k beneath.HandleKey, v verdict) {
 // tell gives the workers the hint of a mark that is complete, or a gap where not all of it can be told. It is called
 // with mu held.
 func (c *core) tell(n *note, b *batch, t xtime.Time) {
-	tree, byHandle := c.tree.(*tree)
-	if n == nil || !byHandle || b.news.partial || len(n.dirs) == 0 {
-		c.hints.Gap() // a watch's number is not an inode that workers know
+	if n == nil || b.news.partial || len(n.dirs) == 0 {
+		c.hints.Gap()
 		return
 	}
 	root := &n.dirs[len(n.dirs)-1]
-	if root.key != tree.rootKey || root.unclear || root.before >= t {
+	if root.key != c.tree.top() || root.unclear || root.before >= t {
 		c.hints.Gap()
 		return
 	}
@@ -138,11 +138,11 @@ func (c *core) tell(n *note, b *batch, t xtime.Time) {
 	h := &hint.Hint{Xtime: t}
 	for i := range n.dirs { // the deepest first: all below a directory have put their names in by its turn
 		d := &n.dirs[i]
-		out := hint.Dir{GFID: d.key.GFID(), Before: d.before, Whole: d.unclear || d.before >= t}
+		out := hint.Dir{GFID: d.gfid, Before: d.before, Whole: d.unclear || d.before >= t}
 		if d.before >= t { // left by somebody else's clock
 			out.Before = 0
 		}
-		if !tree.nameIn(n, d, names) {
+		if d.gfid.IsZero() || !c.nameIn(n, d, names) {
 			c.hints.Gap()
 			return
 		}
@@ -196,11 +196,11 @@ func (b *batch) told(dir beneath.HandleKey, more []string) map[string]xtime.GFID
 
 // nameIn puts a directory among the names of the one that it lies in, which has its turn later. It tells whether that one
 // is known.
-func (t *tree) nameIn(n *note, d *noted, names map[beneath.HandleKey]map[string]xtime.GFID) bool {
-	if d.key == t.rootKey {
+func (c *core) nameIn(n *note, d *noted, names map[beneath.HandleKey]map[string]xtime.GFID) bool {
+	if d.key == c.tree.top() {
 		return true
 	}
-	up, known := t.parent(d.key)
+	up, known := c.tree.parent(d.key)
 	i, marked := n.at[up]
 	switch {
 	case !known || !marked:
@@ -209,7 +209,7 @@ func (t *tree) nameIn(n *note, d *noted, names map[beneath.HandleKey]map[string]
 	case d.name == "":
 		n.dirs[i].unclear = true
 	default:
-		names[up][d.name] = d.key.GFID()
+		names[up][d.name] = d.gfid
 	}
 	return true
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
+	"georep/marker/xtime"
 )
 
 const (
@@ -46,6 +47,10 @@ func (t *tree) flush() { t.young, t.old = map[beneath.HandleKey]beneath.HandleKe
 func (t *tree) moved() { t.flush() }
 
 func (*tree) expect(*beneath.Dir) {} // all of the file system is listened to
+
+func (t *tree) top() beneath.HandleKey { return t.rootKey }
+
+func (*tree) gfid(k beneath.HandleKey, _ *beneath.Dir) xtime.GFID { return k.GFID() }
 
 func (t *tree) key(d *beneath.Dir) (beneath.HandleKey, error) { return d.Key("") }
 
@@ -133,6 +138,7 @@ func (t *tree) locate(k beneath.HandleKey) error {
 	}
 }
 
+// parent is the directory that k lies in, as far as is remembered.
 func (t *tree) parent(k beneath.HandleKey) (beneath.HandleKey, bool) {
 	if up, ok := t.young[k]; ok {
 		return up, true

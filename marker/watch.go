@@ -41,6 +41,24 @@ func (w watched) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
 	return keys, err
 }
 
+func (w watched) parent(k beneath.HandleKey) (beneath.HandleKey, bool) {
+	up, known := w.src.Parent(watchID(k))
+	return watchKey(up), known
+}
+
+func (w watched) top() beneath.HandleKey { return watchKey(w.src.Root()) }
+
+func (watched) gfid(_ beneath.HandleKey, d *beneath.Dir) xtime.GFID {
+	if d == nil {
+		return xtime.GFID{}
+	}
+	g, err := d.GFID("")
+	if err != nil {
+		return xtime.GFID{}
+	}
+	return g
+}
+
 func (w watched) expect(d *beneath.Dir) { w.src.Expect(d) }
 
 func (watched) moved() {} // the source sees to that
@@ -90,6 +108,11 @@ func (l *live) takeWatch(e inotify.Event) {
 	case inotify.Blind:
 		l.blind()
 	default:
-		l.batch.add(fanotify.Place{Dir: watchKey(e.Dir), Name: e.Name})
+		at := fanotify.Place{Dir: watchKey(e.Dir), Name: e.Name}
+		l.batch.add(at)
+		l.batch.tell(fanotify.Place{Dir: at.Dir, Name: e.Told})
+		if e.Unclear {
+			l.batch.moved(at.Dir, "")
+		}
 	}
 }

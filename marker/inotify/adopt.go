@@ -120,7 +120,7 @@ func (s *Source) list(t task, n *node, d *beneath.Dir, fn func(Event)) error {
 		err = s.failed
 	case err == nil && !since.IsZero():
 		if st, statErr := d.Stat(""); statErr == nil && changedSince(&st, since) {
-			s.report(n.id, "")
+			s.reportAll(n.id)
 		}
 	case err != nil && !isAny(err, unix.ENOENT) && s.tree.byID[t.id] != nil:
 		s.warn(fmt.Errorf("list a new directory, which will be tried again: %w", err))
@@ -231,8 +231,12 @@ func (s *Source) lookIn(p *node, d *beneath.Dir, name string, empty time.Time) f
 		return found
 	}
 	moved := s.tree.link(p, name, n, s.now())
-	if moved && !empty.IsZero() {
-		s.report(n.id, "")
+	switch {
+	case !moved || empty.IsZero():
+	case fresh:
+		s.reportAll(n.id)
+	default:
+		s.report(n.id, "") // it was watched all the time, so every name is told
 	}
 	if fresh || s.adopt.walking && n.gen != s.adopt.gen {
 		n.gen = s.adopt.gen

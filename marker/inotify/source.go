@@ -32,6 +32,11 @@ type Event struct {
 	Kind Kind
 	Dir  ID
 	Name string
+	// Told is the name in Dir that the change is about where it is not to be marked: what it led to is gone, or is a
+	// directory.
+	Told string
+	// Unclear: what else changed in Dir, nobody can tell by name.
+	Unclear bool
 }
 
 // mask is what changes a tree. IN_MODIFY tells of a write while the file stays open, IN_CLOSE_WRITE of what was written
@@ -223,6 +228,12 @@ func (s *Source) give(fn func(Event)) {
 
 func (s *Source) report(dir ID, name string) { s.out = append(s.out, Event{Dir: dir, Name: name}) }
 
+// reportDir reports a directory because of a name in it.
+func (s *Source) reportDir(dir ID, name string) { s.out = append(s.out, Event{Dir: dir, Told: name}) }
+
+// reportAll reports a directory of which it is not known what changed in it.
+func (s *Source) reportAll(dir ID) { s.out = append(s.out, Event{Dir: dir, Unclear: true}) }
+
 func (s *Source) ask(k Kind) { s.out = append(s.out, Event{Kind: k}) }
 
 func (s *Source) now() lostAt { return lostAt{time.Now(), s.epoch} }
@@ -263,7 +274,7 @@ func (s *Source) takeDir(n *node, e *raw) {
 		}
 		return
 	}
-	s.report(n.id, "")
+	s.reportDir(n.id, e.name)
 	s.look(at, false)
 }
 
@@ -275,7 +286,7 @@ func (s *Source) takeFile(n *node, e *raw) {
 	}
 	s.follow(at, e)
 	if e.has(unix.IN_DELETE | unix.IN_MOVED_FROM) {
-		s.report(n.id, "")
+		s.reportDir(n.id, e.name)
 		return
 	}
 	s.report(n.id, e.name)
@@ -375,6 +386,19 @@ func (s *Source) Chain(id ID) ([]ID, error) {
 	}
 	return chain, nil
 }
+
+// Parent is the directory that id lies in, as far as events have told; the root has none.
+func (s *Source) Parent(id ID) (up ID, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.tree.byID[id]; n != nil && n.parent != nil {
+		return n.parent.id, true
+	}
+	return 0, false
+}
+
+// Root is the ID of the root.
+func (s *Source) Root() ID { return s.tree.root.id } // which never changes
 
 func (s *Source) addWatch(d *beneath.Dir, mask uint32) (id ID, err error) {
 	// Through the descriptor: no path is walked, and none is too long.
