@@ -92,6 +92,7 @@ func Open(root *beneath.Dir, skip string, warn func(error)) (*Source, error) {
 		adopt: newAdoption(), missed: newMissed()}
 	s.warn = func(err error) { s.warnOnce(err, warn) }
 	s.kernel = kernel{read: q.Read, add: s.addWatch, remove: s.removeWatch}
+	s.tree.watch = s.watchOf
 	if s.quiet, err = newQuiet(); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
@@ -349,6 +350,22 @@ func (s *Source) identify(d *beneath.Dir) (*node, error) {
 	}
 	s.kernel.remove(id)
 	return nil, errStale
+}
+
+// watchOf is the watch that the kernel has for d, for nodes.prove. One that it had none for is new, and is left to the event
+// that tells of it.
+func (s *Source) watchOf(d *beneath.Dir) (id ID, none bool, err error) {
+	id, err = s.kernel.add(d, mask)
+	if isAny(err, unix.EACCES, unix.EPERM) && refuses(d, "", unix.R_OK) {
+		return 0, true, nil
+	}
+	if err != nil {
+		return 0, false, s.limit(err)
+	}
+	if s.tree.byID[id] == nil {
+		s.kernel.remove(id)
+	}
+	return id, false, nil
 }
 
 // Dir opens a directory, or finds it open. The result is the Source's, and good until the next call of Dir, Read or

@@ -317,3 +317,51 @@ func (s *Source) mark(t testing.TB, path string, n int, after func()) {
 		t.Fatal(err)
 	}
 }
+
+// TestAnotherOfTheSameNumber: a directory in the place of one that was watched, with the same inode number, is not taken for
+// that while the events that tell are yet to be read. What an event of the old one says of names would be looked for in the
+// new one, and these directories would lose their watches with the old one.
+func TestAnotherOfTheSameNumber(t *testing.T) {
+	dir := fstest.Mount(t, fstest.Ext4, fstest.Options{})
+	s := newSource(t, dir)
+	b := filepath.Join(dir, "b")
+	ino := func() uint64 {
+		st, err := s.tree.dir.Stat("b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	for try := 0; ; try++ {
+		if err := os.Mkdir(b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		settle(t, s)
+		old, was := s.tree.at[place{s.tree.root.id, "b"}], ino()
+		if d := s.tree.open[old.id]; d != nil { // as after many others
+			delete(s.tree.open, old.id)
+			delete(s.tree.ids, d)
+			d.Close()
+		}
+		if err := errors.Join(os.Remove(b), os.Mkdir(b, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		if same := ino() == was; same || try == 50 {
+			if !same {
+				t.Fatal("ext4 uses no inode number again")
+			}
+			if d, err := s.Dir(old.id); err == nil {
+				st, err := d.Stat("")
+				t.Errorf("a directory that is gone is open: %+v, %v", st, err)
+			}
+			break
+		}
+		settle(t, s)
+		if err := os.Remove(b); err != nil {
+			t.Fatal(err)
+		}
+		settle(t, s)
+	}
+	settle(t, s)
+	checkTree(t, s, dir)
+}
