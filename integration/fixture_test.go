@@ -212,11 +212,14 @@ func (s *session) must(r result) result {
 	return r
 }
 
-// flags are how the master reaches the sshd. GEOREP_SYNC_JOBS runs the tests with another number of streams.
+// jobsVar runs the tests with another number of streams.
+const jobsVar = "GEOREP_SYNC_JOBS"
+
+// flags are how the master reaches the sshd.
 func (s *session) flags() []string {
 	flags := append([]string{"--ssh-port", strconv.Itoa(s.port), "--identity", s.sshd.IdentityFile, "--known-hosts",
 		s.sshd.KnownHostsFile, "--remote-georep", binary}, s.extra...)
-	if jobs := os.Getenv("GEOREP_SYNC_JOBS"); jobs != "" {
+	if jobs := os.Getenv(jobsVar); jobs != "" {
 		flags = append(flags, "--sync-jobs", jobs)
 	}
 	return flags

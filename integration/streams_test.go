@@ -35,7 +35,11 @@ func bulk(t *testing.T, dir string) {
 func (s *session) grown(t *testing.T, more ...string) int {
 	t.Helper()
 	bulk(t, filepath.Join(s.master, "bulk"))
-	s.must(s.start(append([]string{"--log-level", "debug"}, more...)...))
+	flags := []string{"--log-level", "debug"}
+	if os.Getenv(jobsVar) != "" {
+		flags = append(flags, "--sync-jobs", "8") // what it is otherwise; these tests are about the number
+	}
+	s.must(s.start(append(flags, more...)...))
 	s.waitSynced()
 	const message = "the session has all of its streams"
 	for deadline := time.Now().Add(patience); s.lastLogged(message, "streams") == nil; pause(t, 20*time.Millisecond) {
