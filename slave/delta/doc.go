@@ -46,6 +46,9 @@
 //	100 GiB     128 KiB   13.3 MiB
 //	1 TiB       1 MiB     17 MiB
 //
+// Of these 17 bytes 12 are the strong sum. It can come alone, and the other 5 later or never (Which): the weak sum is two
+// thirds of the work at the slave, and only what moved needs it.
+//
 // # Holes
 //
 // The new file comes as pieces of data with holes between them (Source). A hole is not produced, and no instruction
