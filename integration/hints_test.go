@@ -25,17 +25,24 @@ import (
 // TestChangesInALargeDirectoryAreNotListed: with hints a change costs no listing, without them it does; the status says
 // which.
 func TestChangesInALargeDirectoryAreNotListed(t *testing.T) {
-	for hints, crawl := range map[string]status.Crawl{"on": status.ChangelogCrawl, "off": status.NoCrawl} {
-		t.Run(hints, func(t *testing.T) {
+	for name, c := range map[string]struct{ hints, source string }{
+		"on": {"on", marker.SourceFanotify}, "off": {"off", marker.SourceFanotify}, "by inotify": {"on", marker.SourceInotify},
+	} {
+		t.Run(name, func(t *testing.T) {
+			crawl := status.NoCrawl
+			if c.hints == "on" {
+				crawl = status.ChangelogCrawl
+			}
 			master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
 			s := newSession(t, master, slave)
 			if err := tree.Many(master, 6000, 3000, 10); err != nil {
 				t.Fatal(err)
 			}
-			s.must(s.sync())
-			s.must(s.start("--hints", hints))
+			s.must(s.sync("--marker-source", c.source))
+			s.must(s.start("--hints", c.hints, "--marker-source", c.source))
 			s.waitStatus("idle", func(st status.Status) bool { return st.State == status.Active && st.Crawl == crawl })
-			for i := range 10 {
+			const changes = 5
+			for i := range changes {
 				if err := os.WriteFile(filepath.Join(master, "d000000", fmt.Sprint("new", i)), []byte("new"), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -47,7 +54,7 @@ func TestChangesInALargeDirectoryAreNotListed(t *testing.T) {
 			s.must(s.run("stop", s.masterArg, s.spec))
 			visited, hinted := s.lastLogged("the worker ends", "visited").(int), s.lastLogged("the worker ends", "hinted").(int)
 			// The scan that the marker begins with may mark what is younger than the last heartbeat, and is no hint.
-			if hints == "on" && (visited > 6 || hinted < 20) || hints == "off" && (visited < 20 || hinted != 0) {
+			if c.hints == "on" && (visited > 6 || hinted < 2*changes) || c.hints == "off" && (visited < 2*changes || hinted != 0) {
 				t.Errorf("%d directories were listed, %d visited by hints", visited, hinted)
 			}
 		})

@@ -253,7 +253,7 @@ func TestHintsTellAllUnderLoad(t *testing.T) {
 		v.start()
 		v.settle()
 		l := hear(t, v)
-		const rounds = 12
+		const rounds = 8
 		told := 0
 		for seed := range rounds {
 			l.forget()
