@@ -222,7 +222,8 @@ func (b *batch) carryOut(it *item) {
 	}
 	it.noted.over()
 	it.err = t.reason(it.err)
-	if it.staged != "" && t.first().Err() == nil {
+	t.endUpload(it)
+	if it.staged != "" && !it.op.Uploaded && t.first().Err() == nil {
 		_ = t.any().Remove(t.abs(it.staged)) // else it is cleared when the next session begins
 	}
 	stamped := t.settler.finished(it)

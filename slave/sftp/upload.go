@@ -106,7 +106,14 @@ func (t *Tree) beginLocked(spec *slave.Upload) (*upload, error) {
 		u.have = nil
 		flags |= wire.OpenCreate | wire.OpenExcl
 	}
-	if u.file, err = u.c.Open(t.abs(u.path), flags, newFile(nil)); err != nil {
+	u.file, err = u.c.Open(t.abs(u.path), flags, newFile(nil))
+	if err != nil && u.resumed && u.c.Err() == nil {
+		// It may have got the mode that it was to be published with.
+		if err = u.c.Setstat(t.abs(u.path), newFile(nil)); err == nil {
+			u.file, err = u.c.Open(t.abs(u.path), flags, newFile(nil))
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	t.uploads.open[spec.GFID] = u
@@ -268,7 +275,8 @@ func (t *Tree) noteRange(u *upload, r slave.Range) error {
 	return err
 }
 
-// stageUploaded takes an upload that is complete for the staged content.
+// stageUploaded takes an upload that is complete for the staged content. It stays where it is, with its journal, until it is
+// renamed to its place: a cut before that must not cost the content.
 func (t *Tree) stageUploaded(it *item) error {
 	op := it.op
 	t.uploads.mu.Lock()
@@ -291,12 +299,15 @@ func (t *Tree) stageUploaded(it *item) error {
 	if err := t.complete(u.file, it); err != nil {
 		return err
 	}
-	temp := t.stagingName()
-	if err := t.rename(u.path, temp); err != nil {
-		return err
+	it.staged = u.path
+	return nil
+}
+
+// endUpload removes the journal of an upload that is in its place. One that is left is removed by the next upload, or Clean.
+func (t *Tree) endUpload(it *item) {
+	if it.op.Uploaded && it.err == nil && it.staged == "" {
+		_ = t.any().Remove(t.abs(t.uploadPath(it.op.Record.GFID) + gotSuffix))
 	}
-	it.staged = temp
-	return ignoreAbsent(u.c.Remove(t.abs(u.path + gotSuffix)))
 }
 
 // published makes an operation whose answer was lost a success: what it would make is there.

@@ -2,9 +2,12 @@ package sftp
 
 import (
 	"bytes"
+	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"georep/slave"
@@ -65,6 +68,68 @@ func TestUploadGoesOn(t *testing.T) {
 			f.Must(op)
 			if got, err := os.ReadFile(filepath.Join(root, "large")); err != nil || !bytes.Equal(got, text) {
 				t.Errorf("another content, %v", err)
+			}
+		})
+	}
+}
+
+// TestUploadIsNotSentAgain cuts the connection at each request of the operation that publishes an upload: the file is in its
+// place then, or what was noted of it is still there.
+func TestUploadIsNotSentAgain(t *testing.T) {
+	const size = noteStep + 4096
+	text := bytes.Repeat([]byte("georep! "), size/8)
+	spec := &slave.Upload{GFID: slavetest.GFID(1), Version: slave.Version{1}, Size: size}
+	op := slavetest.Put("large", slavetest.Rec(1, 1), "")
+	op.Open, op.Uploaded, op.Version, op.Meta.Size, op.Meta.Mode = nil, true, spec.Version, size, 0o400
+	as := func(s server) func(testing.TB, string) server { return func(testing.TB, string) server { return s } }
+	for name, how := range map[string]func(testing.TB, string) server{"OpenSSH": as(program), "bare": as(bare), "ordinary": ordinary} {
+		t.Run(name, func(t *testing.T) {
+			for n := int64(1); ; n++ {
+				root := memory(t)
+				start := how(t, root)
+				var count, at atomic.Int64
+				at.Store(math.MaxInt64)
+				tree, err := open(t.Context(), options(t, root, func(t testing.TB) (io.ReadWriteCloser, error) {
+					inner, err := start(t)
+					if err != nil {
+						return nil, err
+					}
+					return newOdd(inner, false, func(kind byte) (bool, bool) { return false, kind != typeRead && count.Add(1) >= at.Load() }), nil
+				}, 1), quickLease)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s, err := tree.Begin(t.Context(), spec); err != nil || s.Err != nil {
+					t.Fatal(s.Err, err)
+				}
+				for off := int64(0); off < size; off += 1 << 20 {
+					end := min(off+1<<20, size)
+					r, err := tree.Write(t.Context(), &slave.Segment{GFID: spec.GFID, Version: spec.Version,
+						Range: slave.Range{Off: off, End: end}, Parts: []slave.Part{{Off: off, Data: text[off:end]}}})
+					if err != nil || r.Err != nil {
+						t.Fatal(r.Err, err)
+					}
+				}
+				at.Store(count.Load() + n)
+				_, err = tree.Apply(t.Context(), &slave.Batch{Ops: []slave.Op{op}})
+				whole := err == nil && count.Load() < at.Load()
+				tree.Close()
+				if whole {
+					t.Logf("%d requests", n)
+					break
+				}
+				if tree, err = open(t.Context(), options(t, root, start, 1), quickLease); err != nil {
+					t.Fatal(err)
+				}
+				state, err := tree.Begin(t.Context(), spec)
+				if err != nil || state.Err != nil {
+					t.Fatal(state.Err, err)
+				}
+				got, err := os.ReadFile(filepath.Join(root, "large"))
+				if published := err == nil && bytes.Equal(got, text); !published && (len(state.Have) != 1 || state.Have[0].End < noteStep) {
+					t.Errorf("cut at %d: nothing is there, and it goes on from %v", n, state.Have)
+				}
+				tree.Close()
 			}
 		})
 	}
