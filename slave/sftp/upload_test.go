@@ -123,6 +123,7 @@ func TestUploadIsNotSentAgain(t *testing.T) {
 				}
 				state, err := tree.Begin(t.Context(), spec)
 				if err != nil || state.Err != nil {
+					tree.Close()
 					t.Fatal(state.Err, err)
 				}
 				got, err := os.ReadFile(filepath.Join(root, "large"))
