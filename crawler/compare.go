@@ -2,6 +2,7 @@ package crawler
 
 import (
 	"crypto/sha256"
+	"sync"
 
 	"georep/crawler/plan"
 	"georep/slave"
@@ -13,34 +14,78 @@ const (
 	hashBytes = 256 << 20
 )
 
+// comparesAhead is how many requests for hashes of one directory are under way.
+const comparesAhead = 4
+
+// compared is a request for hashes under way.
+type compared struct {
+	items []plan.Item
+	same  []bool // both ends have the same content; set once done is closed, as is err
+	err   error
+	done  chan struct{}
+}
+
 // compare asks the slave for the hashes of files that are probably right, sends metadata only where they agree, and the
-// content where not.
+// content where not. Both ends read at the same time, and the next files meanwhile.
 func (w *crawl) compare(n *node, d *directory, items []plan.Item) {
-	for len(items) > 0 && w.ctx.Err() == nil {
+	var ahead []*compared
+	for (len(items) > 0 || len(ahead) > 0) && w.ctx.Err() == nil {
+		if len(items) == 0 || len(ahead) == comparesAhead {
+			w.endCompare(n, d, ahead[0])
+			ahead = ahead[1:]
+			continue
+		}
 		k, bytes := 0, int64(0)
 		for k < len(items) && k < hashFiles && (k == 0 || bytes+items[k].Entry.Stat.Size <= hashBytes) {
 			bytes += items[k].Entry.Stat.Size
 			k++
 		}
-		w.compareSome(n, d, items[:k])
+		ahead = append(ahead, w.beginCompare(n, d, items[:k]))
 		items = items[k:]
+	}
+	for _, c := range ahead {
+		<-c.done // it uses d
 	}
 }
 
-func (w *crawl) compareSome(n *node, d *directory, items []plan.Item) {
-	paths := make([]string, 0, len(items))
-	for _, it := range items {
-		paths = append(paths, join(n.path, it.Entry.Name))
+func (w *crawl) beginCompare(n *node, d *directory, items []plan.Item) *compared {
+	c := &compared{items: items, same: make([]bool, len(items)), done: make(chan struct{})}
+	paths := make([]string, len(items))
+	for i := range items {
+		paths[i] = join(n.path, items[i].Entry.Name)
 	}
-	theirs, err := w.c.opts.Tree.Hash(w.ctx, paths)
-	if err != nil {
-		w.cancel(err)
+	var wait sync.WaitGroup
+	ours := make([]slave.HashResult, len(items))
+	wait.Go(func() {
+		for i := range items {
+			ours[i] = w.digest(d, &items[i].Entry)
+		}
+	})
+	go func() {
+		defer close(c.done)
+		theirs, err := w.c.opts.Tree.Hash(w.ctx, paths)
+		wait.Wait()
+		if c.err = err; err != nil {
+			return
+		}
+		for i := range items {
+			a, b := &ours[i], &theirs[i]
+			c.same[i] = a.Err == nil && b.Err == nil && a.Size == b.Size && a.Sum == b.Sum
+		}
+	}()
+	return c
+}
+
+// endCompare waits for the hashes, and sends what follows from them.
+func (w *crawl) endCompare(n *node, d *directory, c *compared) {
+	if <-c.done; c.err != nil {
+		w.cancel(c.err)
 		return
 	}
-	for i, it := range items {
+	for i, it := range c.items {
 		was := ofItem(&it)
 		it.How = plan.Replace
-		if it.Entry.Kind == slave.File && sameContent(d, &it.Entry, &theirs[i]) {
+		if c.same[i] {
 			it.How = plan.Adopt
 		}
 		w.pending.done(was)
@@ -49,32 +94,28 @@ func (w *crawl) compareSome(n *node, d *directory, items []plan.Item) {
 	}
 }
 
-// sameContent tells whether the slave's digest is that of the master's file. What is written after it was read here gets a
-// newer xtime than the one that was listed. Its ctime may move: a mark changes that, and a further name.
-func sameContent(d *directory, e *plan.Entry, theirs *slave.HashResult) bool {
-	if theirs.Err != nil || theirs.Size != e.Stat.Size {
-		return false
+// digest digests the master's file. An error means that it is not the one that was listed. What is written after it was read
+// here gets a newer xtime than that. Its ctime may move: a mark changes that, and a further name.
+func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
+	if e.Kind != slave.File {
+		return slave.HashResult{Err: slave.ErrConflict}
 	}
 	f, err := d.dir.OpenQuietly(e.Name)
 	if err != nil {
-		return false
+		return slave.HashResult{Err: err}
 	}
 	defer f.Close()
 	h := sha256.New()
-	buf := make([]byte, slave.MaxPiece)
-	for {
-		n, err := f.Read(buf)
-		if err != nil {
-			return false
-		}
-		if n == 0 {
-			break
-		}
-		h.Write(buf[:n])
+	if res.Size, err = f.Digest(h, w.ctx.Err); err != nil {
+		return slave.HashResult{Err: err}
 	}
 	st, err := f.Stat()
-	if err != nil || st.Ino != e.Stat.Ino || st.Size != e.Stat.Size || st.Mtime != e.Stat.Mtime {
-		return false
+	if err == nil && (st.Ino != e.Stat.Ino || st.Size != e.Stat.Size || res.Size != st.Size || st.Mtime != e.Stat.Mtime) {
+		err = slave.ErrConflict
 	}
-	return [slave.HashSize]byte(h.Sum(nil)) == theirs.Sum
+	if err != nil {
+		return slave.HashResult{Err: err}
+	}
+	h.Sum(res.Sum[:0])
+	return res
 }

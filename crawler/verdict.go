@@ -2,6 +2,7 @@ package crawler
 
 import (
 	"crypto/sha256"
+	"errors"
 	"slices"
 	"time"
 
@@ -157,8 +158,8 @@ func (w *verifier) someContents(files []*pair) error {
 		mine[i] = w.hash(path)
 	}
 	got := <-theirs
-	if got.err != nil {
-		return got.err
+	if err := errors.Join(got.err, w.ctx.Err()); err != nil {
+		return err // a file that was not read to its end is no difference
 	}
 	for i, p := range files {
 		if mine[i].Err != nil || got.sums[i].Err != nil || mine[i].Sum != got.sums[i].Sum {
@@ -181,17 +182,9 @@ func (w *verifier) hash(path string) (res slave.HashResult) {
 		return slave.HashResult{Err: err}
 	}
 	defer f.Close()
-	h, buf := sha256.New(), make([]byte, slave.MaxPiece)
-	for w.ctx.Err() == nil {
-		n, err := f.Read(buf)
-		if err != nil {
-			return slave.HashResult{Err: err}
-		}
-		if n == 0 {
-			break
-		}
-		h.Write(buf[:n])
-		res.Size += int64(n)
+	h := sha256.New()
+	if res.Size, err = f.Digest(h, w.ctx.Err); err != nil {
+		return slave.HashResult{Err: err}
 	}
 	w.mu.Lock()
 	w.verdict.Bytes += res.Size

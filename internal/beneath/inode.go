@@ -2,6 +2,8 @@ package beneath
 
 import (
 	"errors"
+	"hash"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -191,6 +193,26 @@ func (i *Inode) Read(b []byte) (int, error) {
 	}
 	n, err := retryInt(func() (int, error) { return unix.Read(i.fd, b) })
 	return max(n, 0), pathError("read", i.name, err)
+}
+
+// digestBuffers are what Digest reads into: little more than what stays in the processor's caches.
+var digestBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
+// Digest writes the rest of an open file to h and tells how much that was. live is called after each piece; its error ends it.
+func (i *Inode) Digest(h hash.Hash, live func() error) (size int64, err error) {
+	buf := digestBuffers.Get().(*[]byte)
+	defer digestBuffers.Put(buf)
+	for {
+		n, err := i.Read(*buf)
+		if n == 0 || err != nil {
+			return size, err
+		}
+		h.Write((*buf)[:n])
+		size += int64(n)
+		if err := live(); err != nil {
+			return size, err
+		}
+	}
 }
 
 // Truncate sets the length of an open file.

@@ -202,9 +202,6 @@ func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
 	return res
 }
 
-// hashBuffer is what is read at a time: little more than what stays in the processor's caches.
-const hashBuffer = 256 << 10
-
 // digest reads the file to its end. It looks at the kind again once it is open, when it can no longer change.
 func (t *Tree) digest(ctx context.Context, p place, res *slave.HashResult) error {
 	f, err := p.dir.OpenInode(p.name)
@@ -215,22 +212,12 @@ func (t *Tree) digest(ctx context.Context, p place, res *slave.HashResult) error
 	if st, err := f.Stat(); err != nil || slave.KindOf(st.Mode) != slave.File {
 		return errors.Join(err, slave.ErrConflict)
 	}
-	sum, buf := sha256.New(), make([]byte, hashBuffer)
-	for {
-		n, err := f.Read(buf)
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			sum.Sum(res.Sum[:0])
-			return nil
-		}
-		sum.Write(buf[:n])
-		res.Size += int64(n)
-		if err := t.live(ctx); err != nil {
-			return err
-		}
+	sum := sha256.New()
+	if res.Size, err = f.Digest(sum, func() error { return t.live(ctx) }); err != nil {
+		return err
 	}
+	sum.Sum(res.Sum[:0])
+	return nil
 }
 
 // Count counts the entries at and below each path. What cannot be listed counts as one.
