@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -88,19 +87,4 @@ func (t *Tree) unlinkParked(path string) error {
 		err = t.lifted(p.dir.At(""), unlink)
 	}
 	return ignoreAbsent(err)
-}
-
-// dirGFID is the GFID on record of the directory that path lies in, zero if there is none.
-func (t *Tree) dirGFID(path string) xtime.GFID {
-	dir, _ := beneath.Split(path)
-	d, err := t.openDir(dir)
-	if err != nil {
-		return xtime.GFID{}
-	}
-	defer d.Close()
-	g, err := d.RecordedGFID("", &t.names)
-	if err != nil {
-		return xtime.GFID{}
-	}
-	return g
 }

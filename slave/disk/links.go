@@ -18,20 +18,24 @@ type named struct {
 
 // verify tells whether path is a name of the inode on record as g.
 func (t *Tree) verify(g xtime.GFID, path string) (named, bool) {
-	n, ok := t.leadsTo(g, path)
+	n, ok := t.leadsTo(g, path, nil)
 	return n, ok && n.kind != slave.Dir
 }
 
-// leadsTo is verify for inodes of any kind.
-func (t *Tree) leadsTo(g xtime.GFID, path string) (named, bool) {
-	dir, name := beneath.Split(path)
-	d, err := t.openDir(dir)
+// leadsTo is verify for inodes of any kind. It puts the GFID on record of the directory that path lies in, if there is one, into
+// dir where that is wanted.
+func (t *Tree) leadsTo(g xtime.GFID, path string, dir *xtime.GFID) (named, bool) {
+	in, name := beneath.Split(path)
+	d, err := t.openDir(in)
 	if err != nil {
 		return named{}, false
 	}
 	defer d.Close()
 	e, err := t.look(place{d, name})
 	ok := err == nil && e.there && e.rec.GFID == g
+	if ok && dir != nil {
+		*dir, _ = d.RecordedGFID("", &t.names) // one that cannot be read is none
+	}
 	return named{path, e}, ok
 }
 

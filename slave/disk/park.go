@@ -408,13 +408,14 @@ func (t *Tree) find(g xtime.GFID) slave.Found {
 // findOnce looks in all places. A name in the tree goes before a parked one: bringing back another inode of the same GFID
 // would split the group. What cannot be read counts as not there: then the inode is shipped.
 func (t *Tree) findOnce(g xtime.GFID) slave.Found {
+	var dir xtime.GFID
 	for _, name := range t.readIndex(g).names {
-		if n, ok := t.verify(g, name); ok {
-			return slave.Found{Linked: true, Path: name, Dir: t.dirGFID(name), Record: n.rec}
+		if n, ok := t.leadsTo(g, name, &dir); ok && n.kind != slave.Dir {
+			return slave.Found{Linked: true, Path: name, Dir: dir, Record: n.rec}
 		}
 	}
-	if n, ok := t.placed(g); ok {
-		return slave.Found{Linked: n.kind != slave.Dir, Path: n.path, Dir: t.dirGFID(n.path), Record: n.rec}
+	if n, ok := t.placedIn(g, &dir); ok {
+		return slave.Found{Linked: n.kind != slave.Dir, Path: n.path, Dir: dir, Record: n.rec}
 	}
 	pk, err := t.look(place{t.parked, g.String()})
 	if err == nil && pk.there && pk.rec.GFID == g {

@@ -70,12 +70,15 @@ func (t *Tree) syncAll() error {
 }
 
 // placed finds an inode in the tree, of any kind, by what is remembered.
-func (t *Tree) placed(g xtime.GFID) (named, bool) {
+func (t *Tree) placed(g xtime.GFID) (named, bool) { return t.placedIn(g, nil) }
+
+// placedIn is placed that tells of the directory what leadsTo does.
+func (t *Tree) placedIn(g xtime.GFID, dir *xtime.GFID) (named, bool) {
 	path, ok := t.places.Path(places.KeyOf(g))
 	if !ok || !slave.AllowedPath(path) {
 		return named{}, false
 	}
-	return t.leadsTo(g, path)
+	return t.leadsTo(g, path, dir)
 }
 
 // knownNames gives the names of the inode on record as g, but path, that are remembered and lead to it.
