@@ -94,8 +94,7 @@ const moveAge = 2 * time.Second
 
 // awaitPark takes out of the plan what has come to the directory while the crawl went on, where the slave cannot tell what it
 // has elsewhere: its old name is told of by a hint that this crawl has not seen. The name is owed, once, and by the next
-// crawl the old one is parked. What lies in a directory that came itself, and has no stamp yet,
-// moved with that.
+// crawl the old one is parked. What lies in a directory that came itself, and has no stamp yet, moved with that.
 func (w *crawl) awaitPark(n *node, p *plan.Plan) {
 	w.moves.mu.Lock()
 	since, hinted := w.moves.since, w.moves.hinted
