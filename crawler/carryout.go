@@ -167,7 +167,8 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	if c.Absent {
 		w.c.losses.add(-1)
 	}
-	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: meta, Record: c.Entry.Record}
+	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: meta, Record: c.Entry.Record,
+		In: n.entry.Record.GFID}
 	w.adopt(n)
 	tasks = append(tasks, task{op: mkdir, then: func(r slave.Result) {
 		if r.Err != nil {
@@ -217,7 +218,7 @@ func opFor(k slave.Kind) slave.OpKind {
 // shipOp builds the operation for an item.
 func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 	e := it.Entry
-	op := slave.Op{Kind: opFor(e.Kind), Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record}
+	op := slave.Op{Kind: opFor(e.Kind), Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record, In: n.entry.Record.GFID}
 	if e.Stat.Nlink > 1 {
 		op.Links, op.Ino = e.Stat.Nlink, e.Stat.Ino
 	}
@@ -281,6 +282,8 @@ func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 		if op.Links > 1 {
 			w.c.groups.Store(true)
 		}
+	case errors.Is(r.Err, slave.ErrMoved):
+		w.hold(n) // where it is now there is a mark, or a hint, of its own
 	case errors.Is(r.Err, slave.ErrSource) && errors.Is(r.Err, fs.ErrNotExist):
 		_, name := beneath.Split(op.Path)
 		w.missed(n, name)

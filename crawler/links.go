@@ -166,7 +166,7 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 // linkOf makes an entry of n a further name of its inode, which the slave has under from, "" if that is not known.
 func linkOf(n *node, e *plan.Entry, from string) slave.Op {
 	return slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record, Links: e.Stat.Nlink,
-		Ino: e.Stat.Ino, From: from}
+		Ino: e.Stat.Ino, From: from, In: n.entry.Record.GFID}
 }
 
 // asFound is the item as it stands after its link was made: in need of a comparison, if it is a file.
@@ -297,7 +297,7 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 				return stale, nil // it stays on the slave's list until its content was compared
 			}
 		}
-		op := slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: e.Stat.Nlink, Ino: e.Stat.Ino}
+		op := slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: e.Stat.Nlink, Ino: e.Stat.Ino, In: dir}
 		if g.Short && sure {
 			op.Links, op.Settled = uint32(len(paths)), true
 		}

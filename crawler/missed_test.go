@@ -2,6 +2,7 @@ package crawler_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -403,4 +404,66 @@ func TestComesFromElsewhere(t *testing.T) {
 		t.Errorf("nothing waits for the next crawl: %+v", out)
 	}
 	w.inStep()
+}
+
+// TestDirectoryMovesUnderAnOperation: while a new file is on its way, its directory moves on both sides, and another takes its
+// place. The file does not get into that one, whose stamp knows nothing of it.
+func TestDirectoryMovesUnderAnOperation(t *testing.T) {
+	for what, make := range map[string]func(w *world, path string) error{
+		"file":      func(w *world, path string) error { return os.WriteFile(w.at(path), []byte("new"), 0o644) },
+		"symlink":   func(w *world, path string) error { return os.Symlink("new", w.at(path)) },
+		"fifo":      func(w *world, path string) error { return syscall.Mkfifo(w.at(path), 0o644) },
+		"directory": func(w *world, path string) error { return os.Mkdir(w.at(path), 0o755) },
+		"link":      func(w *world, path string) error { return os.Link(w.at("f"), w.at(path)) },
+		"moved":     func(w *world, path string) error { return os.Rename(w.at("f"), w.at(path)) },
+	} {
+		for _, stays := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, stays %v", what, stays), func(t *testing.T) { directoryMovesUnder(t, stays, make) })
+		}
+	}
+}
+
+func directoryMovesUnder(t *testing.T, stays bool, make func(w *world, path string) error) {
+	w, f := failingWorld(t)
+	w.write("f", "f")
+	w.write("p/x", "x")
+	w.write("b/y", "y")
+	w.mark("")
+	w.inStep()
+	state, _ := f.Tree.Survey(t.Context(), []slave.Query{{Path: "p"}, {Path: "b"}})
+	moved := false
+	f.fail = func(op *slave.Op) error {
+		if op.Path != "p/k" || moved {
+			return nil
+		}
+		moved = true
+		w.rename("p", "q")
+		w.rename("b", "p")
+		if !stays {
+			w.ok(os.Remove(w.at("q/k")))
+		}
+		w.hints.Hint(w.hint("p", "q", "b", "q/k"))
+		// As the same crawl does it, which comes to their new places.
+		a, b := state[0].Record, state[1].Record
+		results, err := f.Tree.Apply(t.Context(), &slave.Batch{Ops: []slave.Op{
+			{Kind: slave.OpPark, Entry: slave.Dir, Path: "p", Expect: a.GFID},
+			{Kind: slave.OpUnpark, Entry: slave.Dir, Path: "q", Record: a},
+			{Kind: slave.OpPark, Entry: slave.Dir, Path: "b", Expect: b.GFID},
+			{Kind: slave.OpUnpark, Entry: slave.Dir, Path: "p", Record: b},
+		}})
+		for _, r := range results {
+			err = errors.Join(err, r.Err)
+		}
+		return err
+	}
+	w.ok(make(w, "p/k"))
+	w.hints.Hint(w.hint("f", "p/k"))
+	w.pass()
+	if !moved {
+		t.Fatal("nothing was sent")
+	}
+	w.reach()
+	if list, total := w.crawler.Failures(1); total > 0 {
+		t.Errorf("it counts as a failure: %v", list)
+	}
 }

@@ -418,7 +418,7 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error
 		if e.state != nil && (e.Kind == slave.Dir || e.state.Kind == slave.Dir) {
 			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.state.Kind, Path: path, Expect: e.state.Record.GFID})
 		}
-		op := slave.Op{Kind: slave.OpUnpark, Entry: e.Kind, Path: path, From: parkedAt(&found[i]),
+		op := slave.Op{Kind: slave.OpUnpark, Entry: e.Kind, Path: path, From: parkedAt(&found[i]), In: n.entry.Record.GFID,
 			Record: slave.Record{GFID: e.Record.GFID, Xtime: found[i].Record.Xtime}}
 		if shared {
 			op.Kind, op.From = slave.OpLink, from

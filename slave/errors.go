@@ -14,6 +14,8 @@ var (
 	ErrConflict = errors.New("the entry is not what was expected there")
 	// ErrNeedContent: the inode that OpLink or OpUnpark names is not on the slave; ship it.
 	ErrNeedContent = errors.New("the slave does not have this inode")
+	// ErrMoved: another directory than Op.In is there. The next crawl finds where it is.
+	ErrMoved = errors.New("its directory is not there any more")
 	// ErrHeldBack: a stamp is refused because one below it failed.
 	ErrHeldBack = errors.New("held back by a failure below it")
 	// ErrSource: the content could not be read on the master; the cause is beside it.

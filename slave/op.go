@@ -125,6 +125,9 @@ type Op struct {
 	Entry  Kind // of what is made
 	Path   string
 	Record Record
+	// In is the directory that Path should lie in, where that is known: what is made, or moved there, goes nowhere else, but
+	// fails with ErrMoved. The root's children need none.
+	In     xtime.GFID
 	Expect xtime.GFID // OpMeta, OpPark: the GFID on record there; zero: an entry without a record
 	Meta   Meta
 	// Links is the number of names the inode has on the master, where that is more than one, and Ino its number there.

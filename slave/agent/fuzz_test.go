@@ -41,7 +41,7 @@ func FuzzDecodeOps(f *testing.F) {
 	op := putOp("path", nil)
 	op.Meta.Xattrs = []slave.Xattr{{Name: "user.x", Value: []byte("v")}}
 	op.Record = fullRecord
-	f.Add(appendOp(appendOp(nil, &op), &slave.Op{Kind: slave.OpMkdir, Path: "d", Expect: xtime.GFID{1}}))
+	f.Add(appendOp(appendOp(nil, &op), &slave.Op{Kind: slave.OpMkdir, Path: "d", In: xtime.GFID{2}, Expect: xtime.GFID{1}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		batch, err := decodeBatch(frame{body: b})
 		if err != nil {

@@ -22,6 +22,7 @@ func appendOp(b []byte, op *slave.Op) []byte {
 	b = append(b, byte(op.Kind), byte(op.Entry), bit(op.Stamp, opStamp)|bit(op.Settled, opSettled)|bit(op.Uploaded, opUploaded))
 	b = appendStr(b, op.Path)
 	b = appendRecord(b, op.Record)
+	b = appendOptionalGFID(b, op.In)
 	b = appendOptionalGFID(b, op.Expect)
 	b = appendMeta(b, &op.Meta)
 	b = binary.AppendUvarint(b, uint64(op.Links))
@@ -54,6 +55,7 @@ func (d *decoder) op() (op slave.Op) {
 	op.Stamp, op.Settled, op.Uploaded = bits&opStamp != 0, bits&opSettled != 0, bits&opUploaded != 0
 	op.Path = d.str(maxPath)
 	op.Record = d.record()
+	op.In = d.optionalGFID()
 	op.Expect = d.optionalGFID()
 	op.Meta = d.meta()
 	op.Links = d.u32()

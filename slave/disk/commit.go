@@ -268,11 +268,35 @@ func (t *Tree) publish(it *item) error {
 		t.moving.Add(1)
 		defer t.moving.Add(1)
 	}
+	if err := t.inPlace(it.op); err != nil {
+		return err
+	}
 	err := t.carryOut(it)
 	if err == nil {
 		t.notePlace(it.op)
 	}
 	return err
+}
+
+// inPlace tells with ErrMoved that an operation's path does not lie in the directory any more that it is meant for: on their way
+// from the master another crawl, or another part of this one, may have moved that. One without a record is new.
+func (t *Tree) inPlace(op *slave.Op) error {
+	dir, _ := beneath.Split(op.Path)
+	if op.In.IsZero() || dir == "" {
+		return nil
+	}
+	is := func() bool {
+		key, known := t.dirKey(op.Path, dir)
+		return !known || key == places.KeyOf(op.In)
+	}
+	if is() {
+		return nil
+	}
+	delete(t.work.keys, dir) // one that was adopted meanwhile has another record
+	if is() {
+		return nil
+	}
+	return slave.ErrMoved
 }
 
 // carryOut is publish, with parkMu held.

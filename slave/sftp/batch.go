@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -252,8 +253,18 @@ func (it *item) failedBelow() bool {
 
 // publish does one operation whose content is staged.
 func (b *batch) publish(it *item) error {
-	b.t.parkMu.RLock()
-	defer b.t.parkMu.RUnlock()
+	// A directory moves while nothing else is at work, so that it is the one that an operation looked at for as long as that
+	// takes.
+	if k := it.op.Kind; it.op.Entry == slave.Dir && (k == slave.OpPark || k == slave.OpUnpark) {
+		b.t.parkMu.Lock()
+		defer b.t.parkMu.Unlock()
+	} else {
+		b.t.parkMu.RLock()
+		defer b.t.parkMu.RUnlock()
+	}
+	if err := b.t.inPlace(it.op); err != nil {
+		return err
+	}
 	g := it.op.Record.GFID
 	if it.op.Kind == slave.OpPark {
 		g = it.op.Expect
@@ -276,6 +287,25 @@ func (b *batch) publish(it *item) error {
 		return b.finishOp(it)
 	}
 	return slave.ErrInvalid
+}
+
+// inPlace tells with ErrMoved that an operation's path does not lie in the directory any more that it is meant for, by what is on
+// record of it (see slave/disk).
+func (t *Tree) inPlace(op *slave.Op) error {
+	dir, _ := beneath.Split(op.Path)
+	if op.In.IsZero() || dir == "" {
+		return nil
+	}
+	above, name := beneath.Split(dir)
+	id, err := t.idOf(above)
+	if err != nil || id == 0 {
+		return err
+	}
+	e, known, err := t.idx.Get(id, name)
+	if err == nil && known && !e.Record.GFID.IsZero() && e.Record.GFID != op.In {
+		err = slave.ErrMoved
+	}
+	return err
 }
 
 // inodeLocks let one operation at a time work on the names of an inode, of whatever batch: what replaces all names of one

@@ -16,9 +16,34 @@ func parkCases() []testCase {
 		{"a replaced file of another GFID is parked", replacedIsParked},
 		{"clean deletes whole trees and leaves what is young", cleanTrees},
 		{"entries without a record are parked too", parkNoRecord},
+		{"what is meant for a directory goes into no other", intoAnother},
 		{"what lies in a parked directory is found and brought back", unparkWithin},
 		{"a parked directory that something was taken out of is complete no more", unparkLessWithin},
 	}
+}
+
+// intoAnother has two directories change places between the look at one and the operation.
+func intoAnother(f *Fixture) {
+	f.Must(Mkdir("a", Rec(1, 0)), Put("a/x", Rec(3, 1), "x"), Mkdir("b", Rec(2, 0)), Put("parked", Rec(5, 1), "p"))
+	f.Must(Finish("a", Rec(1, 2), 1), Finish("b", Rec(2, 2), 1))
+	f.Must(Park("parked", GFID(5)))
+	for _, r := range f.Apply(Park("a", GFID(1)), Park("b", GFID(2)), Unpark("b", Rec(1, 2)), Unpark("a", Rec(2, 2))) {
+		if r.Err != nil {
+			f.Fatal(r.Err)
+		}
+	}
+	in := func(op slave.Op, dir int) slave.Op { op.In = GFID(dir); return op }
+	link := slave.Op{Kind: slave.OpSymlink, Entry: slave.Symlink, Path: "a/s", Record: Rec(7, 1), Meta: MetaOf(0o777)}
+	link.Meta.Target = "to"
+	for _, op := range []slave.Op{Put("a/new", Rec(6, 1), "n"), Mkdir("a/d", Rec(8, 0)), link, Unpark("a/back", Rec(5, 1)),
+		Link("a/l", "b/x", Rec(3, 1), 2)} {
+		f.Fails(in(op, 1), slave.ErrMoved)
+		f.Gone(op.Path)
+		f.Must(in(op, 2))
+	}
+	// One that is made anew, or gets its GFID, with its first entries.
+	f.Must(Mkdir("c", Rec(20, 0)), in(Put("c/f", Rec(21, 1), "f"), 20), in(Put("top", Rec(22, 1), "t"), 99))
+	f.Must(Mkdir("c", Rec(23, 0)), in(Put("c/g", Rec(24, 1), "g"), 23))
 }
 
 // found asks about one inode.
