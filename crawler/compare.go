@@ -1,7 +1,6 @@
 package crawler
 
 import (
-	"crypto/sha256"
 	"sync"
 
 	"georep/crawler/plan"
@@ -105,8 +104,7 @@ func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
 		return slave.HashResult{Err: err}
 	}
 	defer f.Close()
-	h := sha256.New()
-	if res.Size, err = f.Digest(h, w.ctx.Err); err != nil {
+	if res.Size, res.Sum, err = f.Digest(w.ctx.Err); err != nil {
 		return slave.HashResult{Err: err}
 	}
 	st, err := f.Stat()
@@ -116,6 +114,5 @@ func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
 	if err != nil {
 		return slave.HashResult{Err: err}
 	}
-	h.Sum(res.Sum[:0])
 	return res
 }

@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"georep/crawler"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -366,14 +365,12 @@ func movesAtCall(t *testing.T, n int64, what string, blind bool) int64 {
 
 // blindWorld is a world with hints, whose slave knows where its files are unless it is blind.
 func blindWorld(t *testing.T, blind bool) *world {
-	w := newWorld(t)
-	if blind {
-		w.wrap = func(t slave.Tree) slave.Tree { return blindTo{t} }
-	}
-	w.hints = &crawler.Hints{}
-	w.hints.Up()
-	w.connect()
-	return w
+	return hintedOver(t, func(t slave.Tree) slave.Tree {
+		if blind {
+			return blindTo{t}
+		}
+		return t
+	})
 }
 
 // reach passes until the slave has what the master has: what was missed has a pass of its own.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"georep/crawler/plan"
@@ -29,8 +30,9 @@ type moves struct {
 	waiting   []*node               // for their second visit
 	displaced map[xtime.GFID]string // inodes that stand where others belong, and where
 	blocked   map[xtime.GFID]bool   // inodes whose places are taken by more than may be removed
-	awaited   int                   // names that are left to the next crawl (awaitPark)
 	busy      int                   // visits and operations on their way
+
+	awaited atomic.Int64 // names that are left to the next crawl (awaitPark); without mu
 }
 
 // maxDisplaced bounds what is remembered for swaps; beyond that contents are sent.
@@ -110,25 +112,14 @@ func (w *crawl) awaitPark(n *node, p *plan.Plan) {
 		if !w.owedBefore(n, e.Name).wait.since.IsZero() {
 			return false
 		}
-		w.moves.mu.Lock()
-		defer w.moves.mu.Unlock()
-		w.moves.awaited++
-		return w.moves.awaited <= maxAwaited
+		if w.moves.awaited.Add(1) > maxAwaited {
+			return false
+		}
+		w.missed(n, e.Name)
+		return true
 	}
-	p.Items = slices.DeleteFunc(p.Items, func(it plan.Item) bool {
-		is := awaits(it.State, &it.Entry)
-		if is {
-			w.missed(n, it.Entry.Name)
-		}
-		return is
-	})
-	p.Children = slices.DeleteFunc(p.Children, func(c plan.Child) bool {
-		is := c.Make && awaits(c.State, &c.Entry)
-		if is {
-			w.missed(n, c.Entry.Name)
-		}
-		return is
-	})
+	p.Items = slices.DeleteFunc(p.Items, func(it plan.Item) bool { return awaits(it.State, &it.Entry) })
+	p.Children = slices.DeleteFunc(p.Children, func(c plan.Child) bool { return c.Make && awaits(c.State, &c.Entry) })
 }
 
 // mayCome tells whether an inode may get its place by a later round. moves.mu is held.

@@ -244,12 +244,18 @@ func (f *failing) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, er
 
 // failingWorld is a world whose slave can be made to fail, or met by changes of the master, and whose crawler takes hints.
 func failingWorld(t *testing.T) (*world, *failing) {
-	w, f := newWorld(t), &failing{}
-	w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
+	f := &failing{}
+	return hintedOver(t, func(t slave.Tree) slave.Tree { f.Tree = t; return f }), f
+}
+
+// hintedOver is a world whose slave is wrapped, and whose crawler takes hints.
+func hintedOver(t *testing.T, wrap func(slave.Tree) slave.Tree) *world {
+	w := newWorld(t)
+	w.wrap = wrap
 	w.hints = &crawler.Hints{}
 	w.hints.Up()
 	w.connect()
-	return w, f
+	return w
 }
 
 // within tells whether path is dir or lies below it.

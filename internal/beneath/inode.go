@@ -1,8 +1,8 @@
 package beneath
 
 import (
+	"crypto/sha256"
 	"errors"
-	"hash"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -198,19 +198,25 @@ func (i *Inode) Read(b []byte) (int, error) {
 // digestBuffers are what Digest reads into: little more than what stays in the processor's caches.
 var digestBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// Digest writes the rest of an open file to h and tells how much that was. live is called after each piece; its error ends it.
-func (i *Inode) Digest(h hash.Hash, live func() error) (size int64, err error) {
+// Digest reads an open file to its end, and gives how much that was and its SHA-256. live is called after each piece; its error
+// ends it.
+func (i *Inode) Digest(live func() error) (size int64, sum [sha256.Size]byte, err error) {
 	buf := digestBuffers.Get().(*[]byte)
 	defer digestBuffers.Put(buf)
+	h := sha256.New()
 	for {
 		n, err := i.Read(*buf)
-		if n == 0 || err != nil {
-			return size, err
+		if err != nil {
+			return size, sum, err
+		}
+		if n == 0 {
+			h.Sum(sum[:0])
+			return size, sum, nil
 		}
 		h.Write((*buf)[:n])
 		size += int64(n)
 		if err := live(); err != nil {
-			return size, err
+			return size, sum, err
 		}
 	}
 }

@@ -46,8 +46,8 @@ type nodes struct {
 	open  map[ID]*beneath.Dir
 	ids   map[*beneath.Dir]ID // of open, and the root
 	order []ID                // of open, oldest first
-	// watch gives the watch of an open directory, none where this user may not read it.
-	watch func(d *beneath.Dir) (id ID, none bool, err error)
+	// proves tells with errStale that an open directory, which has the inode number of n, is another.
+	proves func(n *node, d *beneath.Dir) error
 }
 
 // lostAt is when a directory lost its place.
@@ -182,29 +182,19 @@ func (t *nodes) opened(n *node) (*beneath.Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.prove(n, d); err != nil {
+	st, err := d.Stat("")
+	if err == nil && digest(&st) != n.inode {
+		err = errStale
+	}
+	if err == nil {
+		err = t.proves(n, d)
+	}
+	if err != nil {
 		d.Close()
 		return nil, err
 	}
 	t.remember(n.id, d)
 	return d, nil
-}
-
-// prove tells whether d is n, or that it is not with errStale. An inode number is no proof, since the kernel uses it again
-// at once; that of one that is watched is enough only where nothing more can be learnt.
-func (t *nodes) prove(n *node, d *beneath.Dir) error {
-	st, err := d.Stat("")
-	if err != nil {
-		return err
-	}
-	if digest(&st) != n.inode {
-		return errStale
-	}
-	id, none, err := t.watch(d)
-	if err == nil && !none && id != n.id {
-		err = errStale
-	}
-	return err
 }
 
 func (t *nodes) remember(id ID, d *beneath.Dir) {

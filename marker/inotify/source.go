@@ -92,7 +92,7 @@ func Open(root *beneath.Dir, skip string, warn func(error)) (*Source, error) {
 		adopt: newAdoption(), missed: newMissed()}
 	s.warn = func(err error) { s.warnOnce(err, warn) }
 	s.kernel = kernel{read: q.Read, add: s.addWatch, remove: s.removeWatch}
-	s.tree.watch = s.watchOf
+	s.tree.proves = s.proves
 	if s.quiet, err = newQuiet(); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
@@ -352,20 +352,17 @@ func (s *Source) identify(d *beneath.Dir) (*node, error) {
 	return nil, errStale
 }
 
-// watchOf is the watch that the kernel has for d, for nodes.prove. One that it had none for is new, and is left to the event
-// that tells of it.
-func (s *Source) watchOf(d *beneath.Dir) (id ID, none bool, err error) {
-	id, err = s.kernel.add(d, mask)
-	if isAny(err, unix.EACCES, unix.EPERM) && refuses(d, "", unix.R_OK) {
-		return 0, true, nil
+// proves is nodes.proves: the kernel uses the number of an inode again at once, but not a watch. Where this user may not read
+// the directory, nothing more can be learnt.
+func (s *Source) proves(n *node, d *beneath.Dir) error {
+	got, err := s.identify(d)
+	switch {
+	case err == nil && got != n:
+		return errStale
+	case isAny(err, unix.EACCES, unix.EPERM) && refuses(d, "", unix.R_OK):
+		return nil
 	}
-	if err != nil {
-		return 0, false, s.limit(err)
-	}
-	if s.tree.byID[id] == nil {
-		s.kernel.remove(id)
-	}
-	return id, false, nil
+	return s.limit(err)
 }
 
 // Dir opens a directory, or finds it open. The result is the Source's, and good until the next call of Dir, Read or

@@ -285,18 +285,10 @@ func (t *Tree) inPlace(op *slave.Op) error {
 	if op.In.IsZero() || dir == "" {
 		return nil
 	}
-	is := func() bool {
-		key, known := t.dirKey(op.Path, dir)
-		return !known || key == places.KeyOf(op.In)
+	if key, known := t.dirKey(op.Path, dir); known && key != places.KeyOf(op.In) {
+		return slave.ErrMoved
 	}
-	if is() {
-		return nil
-	}
-	delete(t.work.keys, dir) // one that was adopted meanwhile has another record
-	if is() {
-		return nil
-	}
-	return slave.ErrMoved
+	return nil
 }
 
 // carryOut is publish, with parkMu held.

@@ -144,6 +144,7 @@ func (t *Tree) mkdirOp(it *item) error {
 		t: t, inode: p.dir.At(p.name), kind: slave.Dir, meta: &meta, had: old.rec,
 		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record,
 	}
+	delete(t.work.keys, op.Path) // it may have another GFID from now on
 	for _, step := range []func() error{c.open, c.owner, c.gfid, c.mode} {
 		if err := step(); err != nil {
 			return err

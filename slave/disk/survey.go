@@ -2,7 +2,6 @@ package disk
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io/fs"
 	"sync"
@@ -212,12 +211,8 @@ func (t *Tree) digest(ctx context.Context, p place, res *slave.HashResult) error
 	if st, err := f.Stat(); err != nil || slave.KindOf(st.Mode) != slave.File {
 		return errors.Join(err, slave.ErrConflict)
 	}
-	sum := sha256.New()
-	if res.Size, err = f.Digest(sum, func() error { return t.live(ctx) }); err != nil {
-		return err
-	}
-	sum.Sum(res.Sum[:0])
-	return nil
+	res.Size, res.Sum, err = f.Digest(func() error { return t.live(ctx) })
+	return err
 }
 
 // Count counts the entries at and below each path. What cannot be listed counts as one.
