@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"georep/internal/sshdtest"
@@ -150,5 +151,42 @@ func TestSilentAgentDoesNotHoldUpDial(t *testing.T) {
 	t.Setenv("SSH_AUTH_SOCK", l.Addr().String())
 	if _, err := Dial(t.Context(), to, Options{ConnectTimeout: 50 * time.Millisecond}); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// unanswered is a connection that ends just before a channel is opened on it: then the library may wait for the answer for
+// ever (golang.org/x/crypto/ssh, mux.openChannel: a channel that is added behind dropAll is never closed).
+type unanswered struct {
+	ssh.Conn
+	over chan struct{} // the test is
+}
+
+func (u unanswered) OpenChannel(string, []byte) (ssh.Channel, <-chan *ssh.Request, error) {
+	_ = u.Close()
+	<-u.over
+	return nil, nil, net.ErrClosed
+}
+
+// TestEndsWhileAStreamIsOpened: neither the one who opens a stream then nor Close waits for it.
+func TestEndsWhileAStreamIsOpened(t *testing.T) {
+	c, err := Dial(t.Context(), target(t, sshdtest.Start(t)), Options{KeepAlive: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	defer close(over)
+	c.client = &ssh.Client{Conn: unanswered{c.client.Conn, over}}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(t.Context(), "true")
+		ended <- errors.Join(err, c.Close())
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, ErrPeerDead) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits")
 	}
 }

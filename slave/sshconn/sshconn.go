@@ -293,7 +293,7 @@ func (c *Conn) request(ctx context.Context, kind, command string) (*Stream, erro
 }
 
 func (c *Conn) open(kind, command string) (*Stream, error) {
-	ch, reqs, err := c.client.OpenChannel("session", nil)
+	ch, reqs, err := c.openChannel()
 	if err != nil {
 		return nil, c.execError(err)
 	}
@@ -314,6 +314,27 @@ func (c *Conn) open(kind, command string) (*Stream, error) {
 		}
 	}
 	return nil, c.execError(err)
+}
+
+// openChannel opens a channel, or ends with the connection. The library does not always: a channel that is added just behind the
+// end of the connection is never told of it. What waits for that then keeps nothing but itself.
+func (c *Conn) openChannel() (ssh.Channel, <-chan *ssh.Request, error) {
+	type result struct {
+		ch   ssh.Channel
+		reqs <-chan *ssh.Request
+		err  error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		ch, reqs, err := c.client.OpenChannel("session", nil)
+		opened <- result{ch, reqs, err}
+	}()
+	select {
+	case r := <-opened:
+		return r.ch, r.reqs, r.err
+	case <-c.done:
+		return nil, nil, c.err()
+	}
 }
 
 // execError prefers the reason why the whole connection ended.
