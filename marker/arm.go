@@ -150,6 +150,7 @@ func (m *marker) fallBack(err error) {
 	m.core.mu.Lock()
 	m.tree, m.set = nil, m.plain
 	m.retry, m.astray = newBatch(), nil
+	clear(m.arrivals) // they are not covered
 	m.owing.Store(0)
 	m.core.mu.Unlock()
 	m.how.Store(&learn{SourceScan, err.Error()})

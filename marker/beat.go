@@ -40,6 +40,7 @@ type beats struct {
 	path   string
 	files  files
 	bootID string
+	cover  *coverage     // what the heartbeat is about
 	owing  func() int64  // marks to be tried again
 	caught chan struct{} // has a value when the heartbeat moved for the first time, or by more than it does while all goes well
 
@@ -52,8 +53,9 @@ type beats struct {
 }
 
 // openBeats reads the last heartbeat; ok tells whether there is one.
-func openBeats(dir string, files files, owing func() int64) (b *beats, ok bool, err error) {
-	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, owing: owing, caught: make(chan struct{}, 1), now: heartbeat{Entries: -1}}
+func openBeats(dir string, files files, cover *coverage, owing func() int64) (b *beats, ok bool, err error) {
+	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, cover: cover, owing: owing, caught: make(chan struct{}, 1),
+		now: heartbeat{Entries: -1}}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, false, fmt.Errorf("tell one run of the machine from another: %w", err)
@@ -72,7 +74,7 @@ func openBeats(dir string, files files, owing func() int64) (b *beats, ok bool, 
 		return b, false, nil
 	}
 	b.written = b.now
-	return b, true, nil
+	return b, true, cover.load()
 }
 
 // since tells from which ctime on a scan has to look for what the heartbeat does not cover. ok is false when the clock
@@ -140,6 +142,7 @@ func (b *beats) reset(m moment, x xtime.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.found = b.lost
+	b.cover.coverAll()
 	b.now = heartbeat{Time: m.wall, Xtime: x, BootID: b.bootID, BootOffset: m.offset, Entries: -1}
 }
 
@@ -165,6 +168,9 @@ func (b *beats) save() error {
 		return nil
 	}
 	content, err := json.Marshal(now)
+	if err == nil {
+		err = b.cover.save()
+	}
 	if err != nil {
 		return err
 	}
@@ -181,6 +187,9 @@ type moment struct {
 	wall   time.Time
 	offset int64 // ns
 }
+
+// boot is the time since the machine started, in ns.
+func (m moment) boot() int64 { return m.wall.UnixNano() - m.offset }
 
 func now() moment {
 	var m moment

@@ -29,6 +29,9 @@ type core struct {
 	often    zerolog.Logger
 	refusals refusals
 	own      *ownMarks
+	cover    *coverage
+	moving   movers
+	upTo     progress    // of the events
 	tree     directories // nil where there are no events
 
 	// set writes one xtime. Tests make it fail.
@@ -44,9 +47,14 @@ type core struct {
 	retry *batch     // what failed and has to be marked again; under mu
 	// astray are the xtimes of inodes that changed through a name that is gone, and of which no other is known; under mu.
 	astray []xtime.Time
-	young  young
-	stray  func() // asks for a scan that meets them; called with mu held
-	owing  atomic.Int64
+	// arrivals are directories that came from outside of the volume, in which everything is yet to be marked, numbered;
+	// arrived is the last number; under mu.
+	arrivals map[beneath.HandleKey]int
+	arrived  int
+	recent   recent
+	young    young
+	stray    func() // asks for a scan that meets them; called with mu held
+	owing    atomic.Int64
 }
 
 // warnBurst lines of what is said often may be written in a warnPeriod.
@@ -60,6 +68,8 @@ const (
 type directories interface {
 	key(d *beneath.Dir) (beneath.HandleKey, error)
 	dir(k beneath.HandleKey) (*beneath.Dir, error)
+	// reopen opens k to be listed. The result is the caller's. It needs no lock.
+	reopen(k beneath.HandleKey) (*beneath.Dir, error)
 	// chain is k and the directories above it, the root last; nil where k does not lie below the root.
 	chain(k beneath.HandleKey) ([]beneath.HandleKey, error)
 	// parent is the directory that k lies in, as far as that is known without a look; of the root it is not.
@@ -81,7 +91,8 @@ func newCore(o *Options) (*core, error) {
 		return nil, err
 	}
 	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{},
-		files: files{o.hook}, retry: newBatch(), stray: func() {}}
+		files: files{o.hook}, retry: newBatch(), arrivals: map[beneath.HandleKey]int{}, stray: func() {}}
+	c.cover = newCoverage(filepath.Join(o.Dir, coverageFile), c.files)
 	c.often = o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})
 	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }
 	c.setByKey = func(k beneath.HandleKey, t xtime.Time) error { return c.root.SetXtimeOfKey(k, &c.names, t) }

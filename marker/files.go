@@ -19,6 +19,7 @@ const (
 	heartbeatFile = "marker.heartbeat"
 	statusFile    = "marker.status"
 	ownFile       = "marker.own"
+	coverageFile  = "marker.coverage"
 	usersFile     = "users.lock"
 )
 

@@ -313,7 +313,7 @@ func (v *vol) editHeartbeat(edit func(*heartbeat)) {
 // TestHeartbeatWaitsForTheScan: what was lost holds the heartbeat until a scan that began after the loss is complete.
 func TestHeartbeatWaitsForTheScan(t *testing.T) {
 	owing := int64(0)
-	b, known, err := openBeats(t.TempDir(), files{}, func() int64 { return owing })
+	b, known, err := openBeats(t.TempDir(), files{}, newCoverage("", files{}), func() int64 { return owing })
 	if err != nil || known {
 		t.Fatal(known, err)
 	}
@@ -342,7 +342,7 @@ func TestHeartbeatWaitsForTheScan(t *testing.T) {
 // TestHeartbeatThatCaughtUp: the heartbeat says when it has caught up after the start, or after it stood still, and only then.
 func TestHeartbeatThatCaughtUp(t *testing.T) {
 	dir, none := t.TempDir(), func() int64 { return 0 }
-	b, _, err := openBeats(dir, files{}, none)
+	b, _, err := openBeats(dir, files{}, newCoverage("", files{}), none)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +351,7 @@ func TestHeartbeatThatCaughtUp(t *testing.T) {
 	if err := b.save(); err != nil {
 		t.Fatal(err)
 	}
-	if b, _, err = openBeats(dir, files{}, none); err != nil {
+	if b, _, err = openBeats(dir, files{}, newCoverage("", files{}), none); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {

@@ -168,6 +168,7 @@ func (l *live) markQueue() error {
 	l.nextRetry()
 	if l.need <= 0 && (l.unsure == nil || !l.unsure()) {
 		l.beats.drained(l.t0, l.clock.Last())
+		l.upTo.move(l.t0)
 	}
 	return nil
 }
@@ -245,9 +246,11 @@ func (l *live) take(ev *fanotify.Event) {
 	case ev.PID == l.pid:
 		return // Our own mark.
 	case ev.Mask&unix.FAN_RENAME != 0 && ev.IsDir():
-		l.core.mu.Lock()
-		l.tree.moved()
-		l.core.mu.Unlock()
+		l.takeMove(ev)
+	case ev.Mask&gone == gone:
+		l.batch.removed[ev.Target] = ev.At.Dir
+	case ev.Mask&unix.FAN_CREATE != 0 && ev.IsDir():
+		l.batch.begun[ev.Target] = struct{}{}
 	}
 	if ev.From.Dir != "" {
 		l.batch.add(fanotify.Place{Dir: ev.From.Dir})
@@ -281,6 +284,20 @@ func (l *live) take(ev *fanotify.Event) {
 	default:
 		l.batch.addInode(ev.At, ev.Target)
 	}
+}
+
+// takeMove is about a directory that moved.
+func (l *live) takeMove(ev *fanotify.Event) {
+	l.core.mu.Lock()
+	l.tree.moved()
+	l.core.mu.Unlock()
+	met := l.moving.add(ev.Target)
+	if ev.Target == "" {
+		l.cover.leaveAll()
+		l.lost()
+		return
+	}
+	l.batch.moves = append(l.batch.moves, dirMove{dir: ev.Target, from: ev.From.Dir, to: ev.At.Dir, met: met})
 }
 
 // left looks after the inode that lost a young name, if it was one.

@@ -20,15 +20,21 @@ type batch struct {
 	dirs  map[beneath.HandleKey]names
 	count int
 	news  news
-	made  map[fanotify.Place]struct{} // names that came about
-	left  []stray                     // inodes that lost a young name
+	moves []dirMove
+	// begun are directories that were made: nothing in them is older than they are, but what moves there.
+	begun map[beneath.HandleKey]struct{}
+	// removed are directories that were removed, with those in which they were.
+	removed map[beneath.HandleKey]beneath.HandleKey
+	made    map[fanotify.Place]struct{} // names that came about
+	left    []stray                     // inodes that lost a young name
 }
 
 // names are entries of a directory, each with the inodes that events told of under that name.
 type names map[string][]beneath.HandleKey
 
 func newBatch() *batch {
-	return &batch{dirs: map[beneath.HandleKey]names{}, news: newNews(), made: map[fanotify.Place]struct{}{}}
+	return &batch{dirs: map[beneath.HandleKey]names{}, news: newNews(), made: map[fanotify.Place]struct{}{},
+		begun: map[beneath.HandleKey]struct{}{}, removed: map[beneath.HandleKey]beneath.HandleKey{}}
 }
 
 func (b *batch) size() int { return b.count }
@@ -70,6 +76,7 @@ func (b *batch) lose(all ...stray) {
 func (b *batch) addAll(more *batch) {
 	b.news.partial = true
 	b.lose(more.left...)
+	b.moves = append(b.moves, more.moves...)
 	for dir, in := range more.dirs {
 		b.add(fanotify.Place{Dir: dir})
 		for name, inodes := range in {
@@ -89,6 +96,7 @@ func (c *core) mark(b *batch) error {
 	defer func() { c.owing.Store(c.owes()) }()
 	s := newStrays(b)
 	depth := c.locateAll(b, s)
+	c.moves(b, depth)
 	if len(depth) == 0 && len(s.all) == 0 {
 		return nil
 	}
@@ -105,7 +113,7 @@ func (c *core) mark(b *batch) error {
 	}
 	c.lead(s, depth, t, n)
 	if len(depth) > 0 {
-		c.markDirs(depth, t, n)
+		c.markDirs(b, depth, t, n)
 		c.tell(n, b, t)
 	}
 	return nil
@@ -189,7 +197,7 @@ func (c *core) byCtimeOfKey(k beneath.HandleKey) bool {
 }
 
 // markDirs marks the deepest first. A directory that refuses does not keep those above it from being marked.
-func (c *core) markDirs(depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
+func (c *core) markDirs(b *batch, depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
 	keys := make([]beneath.HandleKey, 0, len(depth))
 	for k := range depth {
 		keys = append(keys, k)
@@ -201,6 +209,9 @@ func (c *core) markDirs(depth map[beneath.HandleKey]int, t xtime.Time, n *note) 
 		if v == done {
 			n.before(c, d, k)
 			v = c.stamp(d, "", t)
+		}
+		if _, is := b.begun[k]; is && v == done {
+			c.begins(b, k, d)
 		}
 		if v == again {
 			c.retry.add(fanotify.Place{Dir: k})

@@ -107,7 +107,7 @@ func open(ctx context.Context, o Options) (*marker, error) {
 func (m *marker) prepare(ctx context.Context) error {
 	known := false
 	var err error
-	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.owing.Load); err != nil {
+	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.cover, m.owing.Load); err != nil {
 		return err
 	}
 	if err := m.own.load(m.files, filepath.Join(m.o.Dir, ownFile)); err != nil {

@@ -3,7 +3,6 @@ package marker
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -22,10 +21,13 @@ const (
 
 // scan is one pass over the tree that finds, and marks, what changed by its ctime (invariant 11). Directories are
 // shared among as many goroutines as there are processors, and nothing is queued, so memory does not grow with the
-// tree. Whoever changes a directory behind the scan's back is somebody else's to see: live events, or the next scan.
+// tree. Whoever changes a directory behind the scan's back is somebody else's to see: live events, or the next scan. So is
+// a directory that moves past the scan: events tell of it (meetMovers), or the next scan meets one that this one did not.
 type scan struct {
 	*core
-	since time.Time // mark what changed since then; zero: nothing
+	all   bool                           // mark everything
+	moved map[beneath.HandleKey]struct{} // directories that it was sent to, beyond the tree's root
+	since time.Time                      // mark what changed since then; zero: nothing
 	// slow marks what changed since then and carries no xtime as new as that. Unlike since it spares what was marked by
 	// an event, but may miss a change in the very moment of a mark. Zero: nothing.
 	slow       time.Time
@@ -35,6 +37,7 @@ type scan struct {
 	entries    atomic.Int64
 	marked     atomic.Int64
 	incomplete atomic.Bool
+	doubtful   atomic.Bool // entries were marked that are not new
 	started    time.Time
 	group      *errgroup.Group
 }
@@ -42,30 +45,50 @@ type scan struct {
 // run makes the pass. An error is ctx's or the clock's; what could not be read or marked, but may be later, makes the
 // scan incomplete instead.
 func (s *scan) run(ctx context.Context) error {
-	s.started = time.Now()
 	root, err := s.root.OpenDir("")
 	if err != nil {
 		return err
 	}
-	s.group, ctx = errgroup.WithContext(ctx)
-	s.group.SetLimit(runtime.GOMAXPROCS(0))
-	s.group.Go(func() error { return s.visit(ctx, root) })
-	return s.group.Wait()
+	g, ctx := s.goroutines(ctx)
+	g.Go(func() error { return s.visit(ctx, root, s.all) })
+	return g.Wait()
 }
 
-// visit scans one directory and all below it, and closes it.
-func (s *scan) visit(ctx context.Context, d *beneath.Dir) error {
+// visit scans one directory and all below it that it has not met yet, and closes it. doubt: the directory that it lies in
+// is not covered.
+func (s *scan) visit(ctx context.Context, d *beneath.Dir, doubt bool) error {
 	defer d.Close()
+	st, err := d.Stat("")
+	if err != nil {
+		s.trouble(d, "", err)
+		return nil
+	}
+	number := st.Number(s.rootStat.Dev)
+	if !s.cover.meet(number) {
+		return nil
+	}
 	if s.expect != nil {
 		s.expect(d)
 	}
-	v := visit{scan: s, d: d}
+	v := visit{scan: s, d: d, number: number, doubt: doubt || s.doubts(&st)}
+	return v.run(ctx)
+}
+
+// doubts tells whether a directory that changed may have come from where nobody saw what changed in it.
+func (s *scan) doubts(st *beneath.Stat) bool {
+	return !s.since.IsZero() && changedSince(st, s.since) && !s.isRoot(st) && !s.cover.has(st.Number(s.rootStat.Dev))
+}
+
+// run scans the directory.
+func (v *visit) run(ctx context.Context) error {
+	s, d := v.scan, v.d
 	err := d.List(func(e beneath.Entry) error { return v.entry(ctx, e) })
 	var fatal *fatalError
 	if errors.As(err, &fatal) {
 		return err
 	}
 	if err != nil {
+		s.cover.unmeet(v.number)
 		s.trouble(d, "", err)
 	}
 	if err := v.finish(); err != nil {
@@ -94,6 +117,8 @@ func (s *scan) trouble(d *beneath.Dir, name string, err error) {
 type visit struct {
 	*scan
 	d       *beneath.Dir
+	number  uint64
+	doubt   bool // mark everything in it
 	changed []found
 	dirs    []string
 	marked  bool
@@ -117,7 +142,7 @@ func (v *visit) entry(ctx context.Context, e beneath.Entry) error {
 
 // look checks an entry that is no directory, as far as the listing knows.
 func (v *visit) look(e beneath.Entry) error {
-	if v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
+	if !v.doubt && v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
 		return nil
 	}
 	st, err := v.d.Stat(e.Name)
@@ -126,7 +151,7 @@ func (v *visit) look(e beneath.Entry) error {
 		v.trouble(v.d, e.Name, err)
 	case st.IsDir():
 		v.dirs = append(v.dirs, e.Name)
-	case v.isNew(v.d, e.Name, &st):
+	case v.isNew(v.d, e.Name, &st), v.doubt && v.isOld(&st):
 		v.changed = append(v.changed, found{e.Name, st})
 	}
 	if len(v.changed) >= scanChunk {
@@ -145,7 +170,7 @@ func (v *visit) finish() error {
 		v.trouble(v.d, "", err)
 		return nil
 	}
-	if !v.marked && v.isNew(v.d, "", &st) {
+	if !v.marked && (v.isNew(v.d, "", &st) || v.doubt && v.isOld(&st)) {
 		return v.flush()
 	}
 	return nil
@@ -177,10 +202,10 @@ func (v *visit) descend(ctx context.Context) error {
 			v.trouble(v.d, name, err)
 			continue
 		}
-		if v.group.TryGo(func() error { return v.scan.visit(ctx, child) }) {
+		if v.group.TryGo(func() error { return v.scan.visit(ctx, child, v.doubt) }) {
 			continue
 		}
-		if err := v.scan.visit(ctx, child); err != nil {
+		if err := v.scan.visit(ctx, child, v.doubt); err != nil {
 			return err
 		}
 	}
@@ -190,8 +215,8 @@ func (v *visit) descend(ctx context.Context) error {
 // isNew decides by the ctime.
 func (s *scan) isNew(d *beneath.Dir, name string, st *beneath.Stat) bool {
 	c := time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec))
-	since := !s.since.IsZero() && !c.Before(s.since)
-	slow := !s.slow.IsZero() && !c.Before(s.slow)
+	since := !s.since.IsZero() && changedSince(st, s.since)
+	slow := !s.slow.IsZero() && changedSince(st, s.slow)
 	if !since && !slow || s.own.has(st) {
 		return false
 	}
@@ -205,4 +230,18 @@ func (s *scan) isNew(d *beneath.Dir, name string, st *beneath.Stat) bool {
 	// An xtime in the future, after a step of the clock, proves nothing.
 	x = max(x, s.volumeMark)
 	return x.Time().After(s.started) || c.After(x.Time().Add(markLag))
+}
+
+// isOld tells whether an entry that is not new has to be marked all the same, in a directory that is not covered.
+func (s *scan) isOld(st *beneath.Stat) bool {
+	if s.own.has(st) {
+		return false
+	}
+	s.doubtful.Store(true)
+	return true
+}
+
+// changedSince decides by the ctime alone.
+func changedSince(st *beneath.Stat, t time.Time) bool {
+	return !time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec)).Before(t)
 }

@@ -23,7 +23,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	defer m.scanning.Store(false)
 	m.blind.Store(false)
 	start := now()
-	s := &scan{core: m.core, volumeMark: m.o.VolumeMark}
+	s := m.beginScan(false)
 	upto, astray := m.seekStrays()
 	if astray {
 		m.beats.lose()
@@ -41,7 +41,11 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	} else if !slow.IsZero() {
 		s.slow = slow.Add(-slack)
 	}
-	if err := s.run(ctx); err != nil {
+	err := s.run(ctx)
+	if err == nil && m.follows() {
+		err = m.meetMovers(ctx, s)
+	}
+	if err := m.endScan(s, whole, 0, err); err != nil {
 		return s, err
 	}
 	m.scanTook.Store(int64(time.Since(s.started)))
@@ -78,7 +82,8 @@ func (m *marker) scanNow(ctx context.Context) error {
 	}
 }
 
-// untilDue waits for the next scan: at most d, and not at all once events were lost.
+// untilDue waits for the next scan: at most d, and not at all once events were lost. Meanwhile it sees to what comes from
+// outside.
 func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -90,6 +95,9 @@ func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
 			return nil
 		case <-m.wake:
 		}
+		if err := m.awaitArrivals(ctx); err != nil {
+			return err
+		}
 		if _, missing := m.beats.losses(); missing {
 			return nil
 		}
@@ -99,6 +107,28 @@ func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
 		} else if m.blind.Load() {
 			timer.Reset(min(d, max(blindPause, blindRatio*took)))
 		}
+	}
+}
+
+// awaitArrivals returns when all is marked that came from outside, or when events were lost.
+func (m *marker) awaitArrivals(ctx context.Context) error {
+	wait := m.scanRetry
+	for {
+		met, err := m.meetArrivals(ctx)
+		if err != nil {
+			return err
+		}
+		_, any := m.awaited()
+		if _, missing := m.beats.losses(); missing || !any {
+			return nil
+		}
+		if met { // but more came
+			continue
+		}
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+		wait = min(2*wait, scanRetryLongest)
 	}
 }
 

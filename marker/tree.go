@@ -79,6 +79,15 @@ func (t *tree) dir(k beneath.HandleKey) (*beneath.Dir, error) {
 	return d, nil
 }
 
+func (t *tree) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
+	d, err := t.root.OpenKey(k)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.OpenDir("")
+}
+
 // chain returns the directory k and those above it, the root last; nil when k does not lie below the root.
 func (t *tree) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
 	var chain []beneath.HandleKey

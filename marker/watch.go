@@ -32,6 +32,8 @@ func (w watched) key(d *beneath.Dir) (beneath.HandleKey, error) {
 
 func (w watched) dir(k beneath.HandleKey) (*beneath.Dir, error) { return w.src.Dir(watchID(k)) }
 
+func (w watched) reopen(k beneath.HandleKey) (*beneath.Dir, error) { return w.src.Open(watchID(k)) }
+
 func (w watched) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
 	ids, err := w.src.Chain(watchID(k))
 	var keys []beneath.HandleKey
@@ -107,6 +109,10 @@ func (l *live) takeWatch(e inotify.Event) {
 		l.lost()
 	case inotify.Blind:
 		l.blind()
+	case inotify.Moved:
+		l.moving.add(watchKey(e.Dir))
+	case inotify.Left:
+		l.cover.leave(e.Inode)
 	default:
 		at := fanotify.Place{Dir: watchKey(e.Dir), Name: e.Name}
 		l.batch.add(at)

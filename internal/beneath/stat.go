@@ -46,6 +46,9 @@ func (s *Stat) Fixed() bool {
 // IsDir tells whether the entry is a directory.
 func (s *Stat) IsDir() bool { return s.Mode&unix.S_IFMT == unix.S_IFDIR }
 
+// Number is one number of the two that identify a living inode. On the device dev it is the inode's own.
+func (s *Stat) Number(dev uint64) uint64 { return s.Ino ^ (s.Dev-dev)*0x9e3779b97f4a7c15 }
+
 // Stat describes the entry name, or d itself where name is "". Symbolic links are described, not followed.
 func (d *Dir) Stat(name string) (Stat, error) {
 	if err := d.ask("stat", name); err != nil {

@@ -27,6 +27,8 @@ type task struct {
 	// empty is a moment, before the directory came, when everything in the queue had been read. What is in it and changed
 	// since is reported. Zero: nothing is, a scan will follow.
 	empty time.Time
+	// all: it is new here, and may have been in the tree before, and changed elsewhere since. All that is in it is reported.
+	all bool
 }
 
 // suspicion is the first and the last epoch in which a directory was not where it should be.
@@ -140,7 +142,7 @@ func (s *Source) listed(t task, n *node, d *beneath.Dir, e beneath.Entry, since 
 		gone := s.tree.byID[t.id] != n
 		found := absent
 		if !gone {
-			found = s.lookIn(n, d, e.Name, t.empty)
+			found = s.lookIn(n, d, e.Name, t.empty, false)
 		}
 		err := s.failed
 		if gone && err == nil {
@@ -164,6 +166,9 @@ func (s *Source) listed(t task, n *node, d *beneath.Dir, e beneath.Entry, since 
 func (t *task) since() time.Time {
 	if t.empty.IsZero() {
 		return time.Time{}
+	}
+	if t.all {
+		return time.Unix(0, 0)
 	}
 	then, counted := t.empty.Round(0), time.Now().Round(0).Add(-time.Since(t.empty))
 	if counted.Before(then) {
@@ -205,15 +210,16 @@ func (s *Source) look(at place, onlyAttr bool) {
 		s.warn(fmt.Errorf("look at a directory, which will be tried again: %w", err))
 		s.deferPlace(at, empty)
 	default:
-		if s.lookIn(p, d, at.name, empty) == denied && onlyAttr {
+		if s.lookIn(p, d, at.name, empty, true) == denied && onlyAttr {
 			s.report(p.id, at.name)
 		}
 	}
 }
 
 // lookIn watches the directory name in p, open as d, and puts it in its place in our tree. A new one, and one that came
-// from elsewhere, is reported; a new one is to be listed.
-func (s *Source) lookIn(p *node, d *beneath.Dir, name string, empty time.Time) finding {
+// from elsewhere, is reported; a new one is to be listed. told: an event told of that place, and it may have been elsewhere
+// meanwhile.
+func (s *Source) lookIn(p *node, d *beneath.Dir, name string, empty time.Time, told bool) finding {
 	at := place{p.id, name}
 	n, fresh, found, err := s.watch(d, at)
 	if err != nil {
@@ -231,6 +237,9 @@ func (s *Source) lookIn(p *node, d *beneath.Dir, name string, empty time.Time) f
 		return found
 	}
 	moved := s.tree.link(p, name, n, s.now())
+	if !fresh && (moved || told) {
+		s.out = append(s.out, Event{Kind: Moved, Dir: n.id})
+	}
 	switch {
 	case !moved || empty.IsZero():
 	case fresh:
@@ -240,7 +249,7 @@ func (s *Source) lookIn(p *node, d *beneath.Dir, name string, empty time.Time) f
 	}
 	if fresh || s.adopt.walking && n.gen != s.adopt.gen {
 		n.gen = s.adopt.gen
-		s.adopt.tasks = append(s.adopt.tasks, task{n.id, empty})
+		s.adopt.tasks = append(s.adopt.tasks, task{n.id, empty, fresh})
 	}
 	return present
 }
@@ -264,7 +273,7 @@ func (s *Source) watch(d *beneath.Dir, at place) (n *node, fresh bool, found fin
 	id, err := s.kernel.add(child, mask)
 	if isAny(err, unix.EACCES, unix.EPERM) && refuses(child, "", unix.R_OK) {
 		// It may be watched since before it became unreadable.
-		if old := s.tree.at[at]; old != nil && old.inode == digest(&st) {
+		if old := s.tree.at[at]; old != nil && old.inode == st.Number(s.tree.dev) {
 			return old, false, present, nil
 		}
 		return nil, false, denied, nil
@@ -273,7 +282,7 @@ func (s *Source) watch(d *beneath.Dir, at place) (n *node, fresh bool, found fin
 		return nil, false, absent, err
 	}
 	if n = s.tree.byID[id]; n == nil {
-		n, fresh = &node{id: id, inode: digest(&st)}, true
+		n, fresh = &node{id: id, inode: st.Number(s.tree.dev)}, true
 		s.tree.byID[id] = n
 	}
 	return n, fresh, present, nil
@@ -414,6 +423,7 @@ func (s *Source) dropSome() {
 			a.dropping = append(a.dropping, child)
 		}
 		s.kernel.remove(n.id)
+		s.out = append(s.out, Event{Kind: Left, Inode: n.inode})
 		s.tree.forget(n, s.now())
 	}
 }

@@ -15,7 +15,7 @@ type ID int32
 type node struct {
 	id    ID
 	own   int32  // marks of ours on it whose event was not read yet
-	inode uint64 // a digest of its device and inode numbers
+	inode uint64 // beneath.Stat.Number, by the root's device
 	gen   uint32 // the last walk that met it
 	// parent and name are its place; no parent is the root, or a directory that is not where it was (nodes.lost).
 	parent            *node
@@ -40,6 +40,7 @@ const cachedDirs = 256
 type nodes struct {
 	root  *node
 	dir   *beneath.Dir // the root's
+	dev   uint64       // the root's
 	byID  map[ID]*node
 	at    map[place]*node
 	lost  map[ID]lostAt // those without a place
@@ -171,6 +172,15 @@ func (t *nodes) opened(n *node) (*beneath.Dir, error) {
 	if d := t.open[n.id]; d != nil {
 		return d, nil
 	}
+	d, err := t.reopen(n)
+	if err == nil {
+		t.remember(n.id, d)
+	}
+	return d, err
+}
+
+// reopen opens n, as opened does. The result is the caller's.
+func (t *nodes) reopen(n *node) (*beneath.Dir, error) {
 	path, ok := t.path(n)
 	if !ok {
 		return nil, errStale
@@ -183,7 +193,7 @@ func (t *nodes) opened(n *node) (*beneath.Dir, error) {
 		return nil, err
 	}
 	st, err := d.Stat("")
-	if err == nil && digest(&st) != n.inode {
+	if err == nil && st.Number(t.dev) != n.inode {
 		err = errStale
 	}
 	if err == nil {
@@ -193,7 +203,6 @@ func (t *nodes) opened(n *node) (*beneath.Dir, error) {
 		d.Close()
 		return nil, err
 	}
-	t.remember(n.id, d)
 	return d, nil
 }
 
@@ -209,6 +218,3 @@ func (t *nodes) remember(id ID, d *beneath.Dir) {
 	}
 	t.open[id], t.ids[d], t.order = d, id, append(t.order, id)
 }
-
-// digest makes one number of the two that identify a living inode.
-func digest(st *beneath.Stat) uint64 { return st.Ino ^ st.Dev*0x9e3779b97f4a7c15 }

@@ -25,6 +25,10 @@ const (
 	Lost
 	// Blind: a change may have gone unseen, which is so unlikely that a scan for it can wait.
 	Blind
+	// Moved: the directory came to where it is, and had been watched before. There is nothing to mark.
+	Moved
+	// Left: Inode is a directory that is not watched any more, since it is not in the tree. There is nothing to mark.
+	Left
 )
 
 // Event is one thing to do.
@@ -37,6 +41,7 @@ type Event struct {
 	Told string
 	// Unclear: what else changed in Dir, nobody can tell by name.
 	Unclear bool
+	Inode   uint64 // beneath.Stat.Number, by the root's device
 }
 
 // mask is what changes a tree. IN_MODIFY tells of a write while the file stays open, IN_CLOSE_WRITE of what was written
@@ -120,7 +125,8 @@ func (s *Source) start() error {
 	if err != nil {
 		return s.limit(fmt.Errorf("watch the root: %w", err))
 	}
-	s.tree.root = &node{id: id, inode: digest(&st)}
+	s.tree.dev = st.Dev
+	s.tree.root = &node{id: id, inode: st.Number(st.Dev)}
 	s.tree.byID[id], s.tree.ids[s.tree.dir] = s.tree.root, id
 	// The kernel queues an event before the system call that made it returns.
 	if d, err := s.tree.dir.OpenDir(""); err != nil || d.Close() != nil {
@@ -378,6 +384,37 @@ func (s *Source) Dir(id ID) (*beneath.Dir, error) {
 	d, err := s.tree.opened(n)
 	if errors.Is(err, errStale) {
 		s.suspect(n)
+	}
+	return d, err
+}
+
+// Open opens a directory to be listed. The result is the caller's. ESTALE means that it is not in the tree any more, or that
+// this user may not read it. Other errors may be over soon, that its place is not known now among them. It may be called
+// from any goroutine.
+func (s *Source) Open(id ID) (*beneath.Dir, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.tree.byID[id]
+	if n == nil {
+		return nil, unix.ESTALE
+	}
+	at := s.tree.dir
+	if n != s.tree.root {
+		d, err := s.tree.reopen(n)
+		if isAny(err, unix.EACCES) {
+			if d, err = s.tree.reopen(n); isAny(err, unix.EACCES) {
+				return nil, unix.ESTALE
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer d.Close()
+		at = d
+	}
+	d, err := at.OpenDir("")
+	if isAny(err, unix.EACCES, unix.EPERM) && refuses(at, "", unix.R_OK) {
+		err = unix.ESTALE
 	}
 	return d, err
 }

@@ -1,0 +1,341 @@
+package marker
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"georep/internal/beneath"
+)
+
+// This file is about directories that move. What changed in one while no marker ran, or where no event tells, a scan has to
+// find; but one that moves meanwhile may be where the scan has been, or not any more where it comes. And what went on in
+// one while it lay outside of the volume, no event told, and the slave may know it from before: all that is in it is marked
+// when it comes back.
+
+// movers are the directories that moved while a scan runs, which goes to them once it has been everywhere else. They may be
+// used from any goroutine.
+type movers struct {
+	mu   sync.Mutex
+	on   bool
+	all  bool // the scan marks all that lies in them
+	dirs map[beneath.HandleKey]struct{}
+	many bool // more than maxMovers, or one that is not known
+}
+
+// maxMovers bounds them; beyond it the scan is made once more.
+const maxMovers = 1 << 16
+
+func (m *movers) begin(all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.on, m.all, m.many, m.dirs = true, all, false, map[beneath.HandleKey]struct{}{}
+}
+
+func (m *movers) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.on, m.dirs = false, nil
+}
+
+// add notes one; "" is one that is not known. It tells whether the scan will mark all that lies in it.
+func (m *movers) add(k beneath.HandleKey) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case !m.on:
+		return false
+	case k == "" || len(m.dirs) >= maxMovers:
+		m.many = true
+		return false
+	}
+	m.dirs[k] = struct{}{}
+	return m.all
+}
+
+// take gives those since it was last called; ok is false where that is not all of them.
+func (m *movers) take() (dirs map[beneath.HandleKey]struct{}, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dirs, m.dirs = m.dirs, map[beneath.HandleKey]struct{}{}
+	return dirs, !m.many
+}
+
+// progress tells up to which moment all events are read. It may be used from any goroutine.
+type progress struct {
+	mu   sync.Mutex
+	upTo int64         // moment.boot
+	more chan struct{} // closed when it moves; nil where nobody waits
+}
+
+func (p *progress) move(m moment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.upTo = m.boot()
+	if p.more != nil {
+		close(p.more)
+		p.more = nil
+	}
+}
+
+// reached is that moment.
+func (p *progress) reached() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.upTo
+}
+
+// wait waits until all is read that happened before m.
+func (p *progress) wait(ctx context.Context, m moment) error {
+	for {
+		p.mu.Lock()
+		if p.upTo >= m.boot() {
+			p.mu.Unlock()
+			return nil
+		}
+		if p.more == nil {
+			p.more = make(chan struct{})
+		}
+		more := p.more
+		p.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-more:
+		}
+	}
+}
+
+// meetMovers is the end of a scan that events accompany. A directory that the scan did not meet moved, or lies in one that
+// did; so once all is read and none of those that moved is a new one, it has met all there were at its begin.
+func (m *marker) meetMovers(ctx context.Context, s *scan) error {
+	for !s.incomplete.Load() {
+		if err := m.upTo.wait(ctx, now()); err != nil {
+			return err
+		}
+		dirs, ok := m.moving.take()
+		if !ok {
+			s.incomplete.Store(true)
+		}
+		for k := range dirs {
+			s.moved[k] = struct{}{}
+		}
+		before := s.cover.count()
+		if err := s.runIn(ctx, dirs); err != nil {
+			return err
+		}
+		if s.cover.count() <= before {
+			return nil
+		}
+	}
+	return nil
+}
+
+// runIn scans directories, wherever in the volume they are now.
+func (s *scan) runIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) error {
+	g, ctx := s.goroutines(ctx)
+	for k := range dirs {
+		d, err := s.tree.reopen(k)
+		inside := false
+		if err == nil {
+			if inside, err = s.inside(d); err != nil || !inside {
+				d.Close()
+			}
+		}
+		switch judge(err, unseen) {
+		case again:
+			s.often.Warn().Err(err).Msg("a scan could not go to a directory that moved, and will be repeated")
+			s.incomplete.Store(true)
+		case done:
+			if inside {
+				g.Go(func() error { return s.visit(ctx, d, s.all) })
+			}
+		}
+	}
+	return g.Wait()
+}
+
+// dirMove is an event of a directory that moved.
+type dirMove struct {
+	dir, from, to beneath.HandleKey
+	met           bool // a scan will mark all that lies in it
+}
+
+// recent are the directories of moves that were judged when not all was read yet that had happened before. It is used with
+// core.mu held.
+type recent struct {
+	dirs []beneath.HandleKey
+	at   []int64 // sinceStart
+}
+
+func (r *recent) add(k beneath.HandleKey, at int64) {
+	r.dirs, r.at = append(r.dirs, k), append(r.at, at)
+}
+
+// forget drops what was judged before a moment up to which all is read.
+func (r *recent) forget(upTo int64) {
+	i, _ := slices.BinarySearch(r.at, upTo)
+	r.dirs, r.at = slices.Delete(r.dirs, 0, i), slices.Delete(r.at, 0, i)
+}
+
+// moves sees to the directories of a batch that moved out of the volume or into it. It is called with mu held, with the
+// directories of the batch that lie in the volume now.
+func (c *core) moves(b *batch, depth map[beneath.HandleKey]int) {
+	if len(b.moves) == 0 {
+		return
+	}
+	c.recent.forget(c.upTo.reached())
+	awaited, came := len(c.arrivals) > 0, false
+	for _, one := range b.moves {
+		from, to := c.wasInside(b, one.from, depth), c.wasInside(b, one.to, depth)
+		if !from || !to {
+			c.leaves(one.dir)
+		}
+		// It may come out of what came from outside before a scan marks what is in that.
+		if !from || awaited && !one.met {
+			came = c.arrive(one.dir) && !from || came
+		}
+		c.recent.add(one.dir, sinceStart())
+	}
+	// Where these came from may have been outside still when they moved.
+	for _, k := range c.recent.dirs {
+		if came {
+			c.arrive(k)
+		}
+	}
+}
+
+// wasInside tells whether a directory of a batch lies in the volume, or did until it was removed.
+func (c *core) wasInside(b *batch, k beneath.HandleKey, depth map[beneath.HandleKey]int) bool {
+	for range len(b.removed) + 1 {
+		if _, inside := depth[k]; inside {
+			return true
+		}
+		up, removed := b.removed[k]
+		if !removed {
+			return false
+		}
+		k = up
+	}
+	return false
+}
+
+// begins takes a directory into the coverage that was made since the last mark.
+func (c *core) begins(b *batch, k beneath.HandleKey, d *beneath.Dir) {
+	_, came := c.arrivals[k]
+	if came || slices.ContainsFunc(b.moves, func(one dirMove) bool { return one.dir == k }) {
+		return
+	}
+	if st, err := d.Stat(""); err == nil {
+		c.cover.add(st.Number(c.rootStat.Dev))
+	}
+}
+
+// leaves takes a directory out of the coverage.
+func (c *core) leaves(k beneath.HandleKey) {
+	d, err := c.root.PinKey(k)
+	if err == nil {
+		defer d.Close()
+		var st beneath.Stat
+		if st, err = d.Stat(""); err == nil {
+			c.cover.leave(st.Number(c.rootStat.Dev))
+			return
+		}
+	}
+	if judge(err, unseen) != gone {
+		c.cover.leaveAll()
+	}
+}
+
+// arrive has all marked that lies in a directory, and tells whether it lies in the volume. It is called with mu held.
+func (c *core) arrive(k beneath.HandleKey) bool {
+	chain, err := c.tree.chain(k)
+	if v := judge(err, unseen); v != again && chain == nil {
+		return false
+	}
+	if len(c.arrivals) >= maxOwed {
+		clear(c.arrivals)
+		k = c.tree.top()
+	}
+	c.arrived++
+	c.arrivals[k] = c.arrived
+	c.stray()
+	return true
+}
+
+// awaited tells whether there is anything for meetArrivals, and the number of the last one.
+func (c *core) awaited() (upTo int, any bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.arrived, len(c.arrivals) > 0
+}
+
+// meetArrivals marks all that lies in directories that came from outside, and tells whether it could.
+func (m *marker) meetArrivals(ctx context.Context) (bool, error) {
+	upTo, any := m.awaited()
+	if !any {
+		return true, nil
+	}
+	s := m.beginScan(true)
+	m.core.mu.Lock()
+	for k := range m.arrivals {
+		s.moved[k] = struct{}{}
+	}
+	m.core.mu.Unlock()
+	err := s.runIn(ctx, s.moved)
+	if err == nil {
+		err = m.meetMovers(ctx, s)
+	}
+	err = m.endScan(s, parts, upTo, err)
+	return !s.incomplete.Load(), err
+}
+
+// beginScan prepares a scan. all: it marks everything that it meets.
+func (m *marker) beginScan(all bool) *scan {
+	m.cover.begin()
+	if m.follows() {
+		m.moving.begin(all)
+	}
+	return &scan{core: m.core, volumeMark: m.o.VolumeMark, all: all, moved: map[beneath.HandleKey]struct{}{}, started: time.Now()}
+}
+
+// endScan ends it, given what it was, how many arrivals there were before it met them, and how it went. What was marked
+// because a directory had not been covered is on the device before it counts as that: no ctime would tell of it.
+func (m *marker) endScan(s *scan, e extent, upTo int, err error) error {
+	if err == nil && !s.incomplete.Load() && s.doubtful.Load() {
+		err = m.root.Syncfs()
+	}
+	complete := err == nil && !s.incomplete.Load()
+	m.core.mu.Lock()
+	defer m.core.mu.Unlock()
+	m.moving.end()
+	if !complete {
+		e = nothing
+	}
+	if !complete && s.all {
+		for k := range s.moved {
+			m.arrive(k)
+		}
+	}
+	for k, n := range m.arrivals {
+		if e == parts && n <= upTo {
+			delete(m.arrivals, k)
+		} else {
+			m.leaves(k)
+		}
+	}
+	m.cover.end(e)
+	m.owing.Store(m.owes())
+	return err
+}
+
+// goroutines is for a part of a scan.
+func (s *scan) goroutines(ctx context.Context) (*errgroup.Group, context.Context) {
+	s.group, ctx = errgroup.WithContext(ctx)
+	s.group.SetLimit(runtime.GOMAXPROCS(0))
+	return s.group, ctx
+}

@@ -1,0 +1,386 @@
+package marker
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/integration/harness/fstest"
+	"georep/internal/beneath"
+	"georep/marker/inotify"
+	"georep/marker/xtime"
+)
+
+// moving is a volume in which directories move just before the n-th call of a marker that has changes to find.
+type moving struct {
+	*vol
+	mu    sync.Mutex
+	armed bool
+	calls int
+	moved bool
+}
+
+// movesInAScan are what is done in the midst of a scan: the scan has been in one place, or will be, and not in the other.
+func movesInAScan() []string {
+	return []string{"mv p r", "swap p/s q/s", "mv q/s s", "mv p/s q/t; mv q p/q", "mv p/s ../$$; mv ../$$ t"}
+}
+
+// newMoving makes the changes that nobody sees.
+func newMoving(t *testing.T, top, source, script string, n int) *moving {
+	v := &moving{vol: newVolIn(t, top)}
+	v.o.Source = source
+	v.o.hook = func(string, string) error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.armed {
+			if v.calls++; v.calls == n+1 {
+				v.sh(script)
+				v.moved = true
+			}
+		}
+		return nil
+	}
+	v.sh("mkdir -p p/s/d q/s/d; touch p/f p/s/f p/s/d/f q/f q/s/f q/s/d/f")
+	once(v)
+	v.sh("for f in $(find . -name f); do echo changed > $f; done")
+	return v
+}
+
+// arm lets the calls count from now on.
+func (v *moving) arm() { v.mu.Lock(); defer v.mu.Unlock(); v.armed = true }
+
+// disarm ends that.
+func (v *moving) disarm() { v.mu.Lock(); defer v.mu.Unlock(); v.armed = false }
+
+// check fails where a crawl would not find a change.
+func (v *moving) check() {
+	v.t.Helper()
+	all := v.all()
+	for path, x := range all {
+		if filepath.Base(path) == "f" && x <= v.o.VolumeMark {
+			v.t.Errorf("%q changed, and has %v, not more than the volume mark %v", path, x, v.o.VolumeMark)
+		}
+		if dir, _ := beneath.Split(path); path != "" && all[dir] < x {
+			v.t.Errorf("%q has %v, its directory only %v", path, x, all[dir])
+		}
+	}
+}
+
+// eachMoment runs test for each script, with the move at each moment of it, until the moments do not come any more.
+func eachMoment(t *testing.T, source string, test func(v *moving)) {
+	const most = 60 // calls of a scan, and more
+	step := min(failStep(t), 4)
+	for _, script := range movesInAScan() {
+		t.Run(script, func(t *testing.T) {
+			t.Parallel()
+			top := fstest.Mount(t, fstest.Tmpfs, fstest.Options{})
+			var all []*moving
+			for n := 0; n < most; n += step {
+				all = append(all, newMoving(t, top, source, script, n))
+			}
+			all[0].aged()
+			moved := 0
+			for n, v := range all {
+				test(v)
+				if v.moved {
+					moved++
+				}
+				if v.check(); t.Failed() {
+					t.Fatalf("at call %d", n*step)
+				}
+			}
+			if moved < 20/step {
+				t.Errorf("only %d moves in the midst of a scan", moved)
+			}
+		})
+	}
+}
+
+// TestDirectoriesMoveDuringAScan: whatever moves from where a scan comes later to where it has been, or between names of a
+// directory that is being listed, the scan finds what had changed in it. What is told by an event is the move alone.
+func TestDirectoriesMoveDuringAScan(t *testing.T) {
+	for _, source := range sources() {
+		t.Run(source, func(t *testing.T) {
+			eachMoment(t, source, func(v *moving) {
+				v.start(func(*marker) { v.arm() })
+				v.settle()
+				v.disarm()
+				v.settle()
+				v.halt()
+			})
+		})
+	}
+}
+
+// TestDirectoriesMoveDuringTheLastScan: where there are no events, it is the next scan that finds it; it may be another
+// process's, and the record of what the last one met may be lost.
+func TestDirectoriesMoveDuringTheLastScan(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(map[bool]string{false: "on record", true: "record lost"}[lost], func(t *testing.T) {
+			eachMoment(t, SourceScan, func(v *moving) {
+				v.arm()
+				once(v)
+				v.disarm()
+				if lost {
+					v.loseRecords()
+				}
+				once(v)
+			})
+		})
+	}
+}
+
+func once(v *moving) {
+	v.t.Helper()
+	if _, err := Once(v.t.Context(), v.o); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// loseRecords removes what a marker can do without.
+func (v *moving) loseRecords() {
+	v.t.Helper()
+	err := filepath.WalkDir(v.o.Dir, func(p string, _ fs.DirEntry, err error) error {
+		if err == nil && (strings.HasSuffix(p, ownFile) || strings.HasSuffix(p, coverageFile)) {
+			err = os.Remove(p)
+		}
+		return err
+	})
+	if err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// away is a volume with a directory d that leaves it, is changed, and comes back.
+func away(t *testing.T, dir, source string) *vol {
+	shIn(t, dir, "mkdir -p v/d/e v/c out; touch v/d/f v/d/e/f")
+	v := newVol(t, filepath.Join(dir, "v"))
+	v.o.Source = source
+	return v
+}
+
+// leave moves d out of the volume, and waits until the marker has given it up.
+func (v *vol) leave() {
+	v.t.Helper()
+	had := 0
+	src, watches := v.m.live.src.(*inotify.Source)
+	if watches {
+		had = src.Watched()
+	}
+	v.sh("mv d ../out/d")
+	v.quiet()
+	if watches {
+		v.until("the end of its watches", func() bool { return src.Watched() == had-2 })
+	}
+}
+
+const changeOutside = "echo changed | tee out/d/f > out/d/e/f"
+
+// TestWhatComesBackIsMarked: what changed in a directory while it lay outside of the volume no event tells, and no ctime that
+// a scan would look at; so all that is in it is marked when it comes back.
+func TestWhatComesBackIsMarked(t *testing.T) {
+	for how, back := range map[string]string{
+		"to its place":             "mv ../out/d d",
+		"to another":               "mv ../out/d c/x",
+		"in another directory":     "mv ../out o",
+		"and out of that at once":  "mv ../out o; mv o/d c/x; rmdir o",
+		"and to a third at once":   "mv ../out/d c/x; mv c/x y",
+		"and out, and back again":  "mv ../out/d d; mv d ../out/d; mv ../out/d c/x",
+		"in exchange for another":  "swap ../out/d c; mv c x",
+		"as its parts":             "mv ../out/d/e e; mv ../out/d d",
+		"over an empty directory":  "mkdir c/x; mv -T ../out/d c/x",
+		"and its part is moved on": "mv ../out/d d; mv d/e c/e",
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			for _, source := range []string{SourceFanotify, SourceInotify} {
+				v := away(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}), source)
+				v.start()
+				v.quiet()
+				v.leave()
+				shIn(t, filepath.Dir(v.o.Root), changeOutside)
+				v.aged()
+				v.quiet()
+				before := v.all()
+				v.sh(back)
+				v.quiet()
+				v.changedFiles(before, 2)
+			}
+		})
+	}
+}
+
+// changedFiles fails unless so many files have changed, and are marked anew.
+func (v *vol) changedFiles(before map[string]xtime.Time, want int) {
+	v.t.Helper()
+	n := 0
+	for p, x := range v.all() {
+		if filepath.Base(p) != "f" {
+			continue
+		}
+		if n++; x <= max(before[p], v.o.VolumeMark) {
+			v.t.Errorf("%s: %q came back, and has %v still", v.o.Source, p, x)
+		}
+	}
+	if n != want {
+		v.t.Errorf("%d files, want %d", n, want)
+	}
+}
+
+// TestWhatComesBackToAStoppedMarkerIsMarked: the same where no marker sees it come, or it go.
+func TestWhatComesBackToAStoppedMarkerIsMarked(t *testing.T) {
+	for _, source := range sources() {
+		for _, seen := range []bool{true, false} {
+			t.Run(fmt.Sprint(source, " sees it go: ", seen), func(t *testing.T) {
+				t.Parallel()
+				v := away(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}), source)
+				v.start()
+				v.quiet()
+				if !seen {
+					v.halt()
+					v.sh("mv d ../out/d")
+					v.start()
+				} else if source == SourceScan {
+					v.sh("mv d ../out/d")
+				} else {
+					v.leave()
+				}
+				v.quiet()
+				shIn(t, filepath.Dir(v.o.Root), changeOutside)
+				v.aged()
+				v.quiet()
+				v.halt()
+				before := v.all()
+				v.sh("mv ../out/d d")
+				v.start()
+				v.quiet()
+				v.changedFiles(before, 2)
+			})
+		}
+	}
+}
+
+// TestNewDirectoryCostsNoMore: a directory that was made while the marker ran is known when it is started again.
+func TestNewDirectoryCostsNoMore(t *testing.T) {
+	fstest.Each(t, func(t *testing.T, dir string) {
+		v := newVol(t, dir)
+		v.o.Source = SourceFanotify
+		v.start()
+		v.quiet()
+		v.sh("mkdir -p a/b/c; touch a/f a/b/f a/b/c/f; mv a/b/c a/c")
+		v.aged()
+		v.quiet()
+		v.halt()
+		before := v.all()
+		v.sh("touch a/g; rm a/b/f")
+		v.start()
+		v.quiet()
+		v.checkMarked(before, "", "a", "a/g", "a/b")
+	})
+}
+
+// TestKilledBeforeWhatCameBackIsMarked: a marker that ends between the two leaves it to the next.
+func TestKilledBeforeWhatCameBackIsMarked(t *testing.T) {
+	v := away(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}), SourceFanotify)
+	v.start()
+	v.quiet()
+	v.leave()
+	shIn(t, filepath.Dir(v.o.Root), changeOutside)
+	v.aged()
+	v.quiet()
+	v.halt()
+	before := v.all()
+	v.o.hook = func(op, name string) error {
+		if name == "f" {
+			return unix.EIO
+		}
+		return nil
+	}
+	v.start()
+	v.quiet()
+	v.sh("mv ../out/d d")
+	v.until("the arrival is seen", func() bool { _, any := v.m.awaited(); return any })
+	t0 := time.Now()
+	time.Sleep(heartbeatEach * keepEach) // a heartbeat would have been saved
+	if hb := v.m.beats.get().Time; hb.After(t0) {
+		t.Errorf("the heartbeat is at %v, after the arrival at %v, which is not marked", hb, t0)
+	}
+	v.halt()
+	v.o.hook = nil
+	v.start()
+	v.quiet()
+	v.changedFiles(before, 2)
+}
+
+// TestCoverage: what is saved is read, and what is damaged is not believed.
+func TestCoverage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "coverage")
+	c := newCoverage(path, files{})
+	load := func() *coverage {
+		l := newCoverage(path, files{})
+		if err := l.load(); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	check := func(what string, c *coverage, want ...bool) {
+		t.Helper()
+		for i, w := range want {
+			if c.has(uint64(i)) != w {
+				t.Errorf("%s: %d is covered: %v", what, i, !w)
+			}
+		}
+	}
+	save := func() {
+		t.Helper()
+		if err := c.save(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("no file", load(), false, false)
+	c.coverAll()
+	c.leave(1)
+	save()
+	check("all but one", load(), true, false, true)
+	c.begin()
+	c.meet(1)
+	c.meet(3)
+	c.leave(3)
+	c.end(parts)
+	save()
+	check("one more, and one less", load(), true, true, true, false)
+	c.begin()
+	c.meet(2)
+	c.end(nothing)
+	check("nothing", c, true, true, true, false)
+	c.begin()
+	c.meet(2)
+	c.meet(4)
+	c.leave(4)
+	c.end(whole)
+	save()
+	check("a whole scan", load(), false, false, true, false, false)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range content {
+		for _, damaged := range [][]byte{append(append(slices.Clone(content[:i]), content[i]^1), content[i+1:]...), content[:i]} {
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			check("damaged", load(), false, false, false, false, false)
+		}
+	}
+	c.leaveAll()
+	save()
+	check("nobody knows", load(), false, false, false)
+}
