@@ -1,0 +1,147 @@
+package marker
+
+import (
+	"context"
+	"slices"
+
+	"georep/internal/beneath"
+)
+
+// This file is about directories that leave the volume and come into it. What went on in one while it lay outside, no event
+// told, and the slave may know it from before: all that is in it is marked when it comes back. This is fanotify's part.
+// Inotify lists every directory that it did not watch before.
+
+// dirMove is an event of a directory that moved.
+type dirMove struct {
+	dir, from, to beneath.HandleKey
+	met           bool // a scan will mark all that lies in it
+}
+
+// recent are the directories of moves that were judged when not all was read yet that had happened before. It is used with
+// core.mu held.
+type recent struct {
+	dirs []beneath.HandleKey
+	at   []int64 // sinceStart
+}
+
+func (r *recent) add(k beneath.HandleKey, at int64) {
+	r.dirs, r.at = append(r.dirs, k), append(r.at, at)
+}
+
+// forget drops what was judged before a moment up to which all is read.
+func (r *recent) forget(upTo int64) {
+	i, _ := slices.BinarySearch(r.at, upTo)
+	r.dirs, r.at = slices.Delete(r.dirs, 0, i), slices.Delete(r.at, 0, i)
+}
+
+// moves sees to the directories of a batch that moved out of the volume or into it. It is called with mu held, with the
+// directories of the batch that lie in the volume now.
+func (c *core) moves(b *batch, depth map[beneath.HandleKey]int) {
+	if len(b.moves) == 0 {
+		return
+	}
+	c.recent.forget(c.upTo.reached())
+	awaited, came := len(c.arrivals) > 0, false
+	for _, one := range b.moves {
+		from, to := c.wasInside(b, one.from, depth), c.wasInside(b, one.to, depth)
+		if !from || !to {
+			c.leaves(one.dir)
+		}
+		// It may come out of what came from outside before a scan marks what is in that.
+		if !from || awaited && !one.met {
+			came = c.arrive(one.dir) && !from || came
+		}
+		c.recent.add(one.dir, sinceStart())
+	}
+	// Where these came from may have been outside still when they moved.
+	for _, k := range c.recent.dirs {
+		if came {
+			c.arrive(k)
+		}
+	}
+}
+
+// wasInside tells whether a directory of a batch lies in the volume, or did until it was removed.
+func (c *core) wasInside(b *batch, k beneath.HandleKey, depth map[beneath.HandleKey]int) bool {
+	for range len(b.removed) + 1 {
+		if _, inside := depth[k]; inside {
+			return true
+		}
+		up, removed := b.removed[k]
+		if !removed {
+			return false
+		}
+		k = up
+	}
+	return false
+}
+
+// begins takes a directory into the coverage that was made since the last mark.
+func (c *core) begins(b *batch, k beneath.HandleKey, d *beneath.Dir) {
+	_, came := c.arrivals[k]
+	if came || slices.ContainsFunc(b.moves, func(one dirMove) bool { return one.dir == k }) {
+		return
+	}
+	if st, err := d.Stat(""); err == nil {
+		c.cover.add(st.Number(c.rootStat.Dev))
+	}
+}
+
+// leaves takes a directory out of the coverage.
+func (c *core) leaves(k beneath.HandleKey) {
+	d, err := c.root.PinKey(k)
+	if err == nil {
+		defer d.Close()
+		var st beneath.Stat
+		if st, err = d.Stat(""); err == nil {
+			c.cover.leave(st.Number(c.rootStat.Dev))
+			return
+		}
+	}
+	if judge(err, unseen) != gone {
+		c.cover.leaveAll()
+	}
+}
+
+// arrive has all marked that lies in a directory, and tells whether it lies in the volume. It is called with mu held.
+func (c *core) arrive(k beneath.HandleKey) bool {
+	chain, err := c.tree.chain(k)
+	if v := judge(err, unseen); v != again && chain == nil {
+		return false
+	}
+	if len(c.arrivals) >= maxOwed {
+		clear(c.arrivals)
+		k = c.tree.top()
+	}
+	c.arrived++
+	c.arrivals[k] = c.arrived
+	c.stray()
+	return true
+}
+
+// awaited tells whether there is anything for meetArrivals, and the number of the last one.
+func (c *core) awaited() (upTo int, any bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.arrived, len(c.arrivals) > 0
+}
+
+// meetArrivals marks all that lies in directories that came from outside, and tells whether it could.
+func (m *marker) meetArrivals(ctx context.Context) (bool, error) {
+	upTo, any := m.awaited()
+	if !any {
+		return true, nil
+	}
+	s := m.beginScan(true)
+	m.core.mu.Lock()
+	for k := range m.arrivals {
+		s.moved[k] = struct{}{}
+	}
+	m.core.mu.Unlock()
+	err := s.runIn(ctx, s.moved)
+	if err == nil {
+		err = m.meetMovers(ctx, s)
+	}
+	err = m.endScan(s, parts, upTo, err)
+	return !s.incomplete.Load(), err
+}
