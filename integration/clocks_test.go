@@ -142,6 +142,7 @@ func (s *session) lightsOut() {
 			s.t.Fatal(err)
 		}
 		if len(pids) == 0 {
+			s.waitGone() // a dying process gives up its locks after its list of files
 			return
 		}
 		for _, pid := range pids {

@@ -138,7 +138,8 @@ func (m *marker) meetArrivals(ctx context.Context) (bool, error) {
 		s.moved[k] = struct{}{}
 	}
 	m.core.mu.Unlock()
-	err := s.runIn(ctx, s.moved)
+	left, err := s.runIn(ctx, s.moved)
+	m.moving.back(left)
 	if err == nil {
 		err = m.meetMovers(ctx, s)
 	}

@@ -2,6 +2,7 @@ package marker
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"time"
@@ -62,6 +63,15 @@ func (m *movers) take() (dirs map[beneath.HandleKey]struct{}, ok bool) {
 	return dirs, !m.many
 }
 
+// back gives back what take gave.
+func (m *movers) back(dirs []beneath.HandleKey) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range dirs {
+		m.dirs[k] = struct{}{}
+	}
+}
+
 // progress tells up to which moment all events are read. It may be used from any goroutine.
 type progress struct {
 	mu   sync.Mutex
@@ -110,7 +120,7 @@ func (p *progress) wait(ctx context.Context, m moment) error {
 // meetMovers is the end of a scan that events accompany. A directory that the scan did not meet moved, or lies in one that
 // did; so once all is read and none of those that moved is a new one, it has met all there were at its begin.
 func (m *marker) meetMovers(ctx context.Context, s *scan) error {
-	for !s.incomplete.Load() {
+	for tries := moverTries; !s.incomplete.Load(); {
 		if err := m.upTo.wait(ctx, now()); err != nil {
 			return err
 		}
@@ -122,21 +132,34 @@ func (m *marker) meetMovers(ctx context.Context, s *scan) error {
 			s.moved[k] = struct{}{}
 		}
 		before := s.cover.count()
-		if err := s.runIn(ctx, dirs); err != nil {
+		left, err := s.runIn(ctx, dirs)
+		if err != nil {
 			return err
 		}
-		if s.cover.count() <= before {
+		if len(left) == 0 && s.cover.count() <= before {
 			return nil
 		}
+		if tries--; tries == 0 {
+			s.incomplete.Store(true)
+		}
+		m.moving.back(left)
 	}
 	return nil
 }
 
-// runIn scans directories, wherever in the volume they are now.
-func (s *scan) runIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) error {
+// moverTries bounds how often what moved is looked for; each time all events are read before. Where directories are moved
+// all the time it ends all the same, and begins anew.
+const moverTries = 100
+
+// runIn scans directories, wherever in the volume they are now. left are those of which that is not known.
+func (s *scan) runIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) (left []beneath.HandleKey, err error) {
 	g, ctx := s.goroutines(ctx)
 	for k := range dirs {
 		d, err := s.tree.reopen(k)
+		if errors.Is(err, errElsewhere) {
+			left = append(left, k)
+			continue
+		}
 		inside := false
 		if err == nil {
 			if inside, err = s.inside(d); err != nil || !inside {
@@ -153,7 +176,7 @@ func (s *scan) runIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) e
 			}
 		}
 	}
-	return g.Wait()
+	return left, g.Wait()
 }
 
 // beginScan prepares a scan. all: it marks everything that it meets.

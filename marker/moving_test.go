@@ -77,13 +77,13 @@ func (v *moving) check() {
 // eachMoment runs test for each script, with the move at each moment of it, until the moments do not come any more.
 func eachMoment(t *testing.T, source string, test func(v *moving)) {
 	const most = 60 // calls of a scan, and more
-	step := min(failStep(t), 4)
-	for _, script := range movesInAScan() {
+	step := min(failStep(t), 7)
+	for first, script := range movesInAScan() {
 		t.Run(script, func(t *testing.T) {
 			t.Parallel()
 			top := fstest.Mount(t, fstest.Tmpfs, fstest.Options{})
 			var all []*moving
-			for n := 0; n < most; n += step {
+			for n := first % step; n < most; n += step {
 				all = append(all, newMoving(t, top, source, script, n))
 			}
 			all[0].aged()
@@ -94,7 +94,7 @@ func eachMoment(t *testing.T, source string, test func(v *moving)) {
 					moved++
 				}
 				if v.check(); t.Failed() {
-					t.Fatalf("at call %d", n*step)
+					t.Fatalf("at call %d", first%step+n*step)
 				}
 			}
 			if moved < 20/step {

@@ -32,7 +32,13 @@ func (w watched) key(d *beneath.Dir) (beneath.HandleKey, error) {
 
 func (w watched) dir(k beneath.HandleKey) (*beneath.Dir, error) { return w.src.Dir(watchID(k)) }
 
-func (w watched) reopen(k beneath.HandleKey) (*beneath.Dir, error) { return w.src.Open(watchID(k)) }
+func (w watched) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
+	d, err := w.src.Open(watchID(k))
+	if errors.Is(err, inotify.ErrStale) {
+		err = errElsewhere
+	}
+	return d, err
+}
 
 func (w watched) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
 	ids, err := w.src.Chain(watchID(k))

@@ -100,7 +100,7 @@ func (s *Source) openTask(t task) (*node, *beneath.Dir) {
 	switch {
 	case err == nil:
 		return n, d
-	case errors.Is(err, errStale):
+	case errors.Is(err, ErrStale):
 		s.suspect(n)
 	case isAny(err, unix.ENOENT), isAny(err, unix.EACCES) && s.mayNotRead(n):
 		return nil, nil // deleted, or not for us to read
@@ -203,7 +203,7 @@ func (s *Source) look(at place, onlyAttr bool) {
 	}
 	d, err := s.tree.opened(p)
 	switch {
-	case errors.Is(err, errStale):
+	case errors.Is(err, ErrStale):
 		s.suspect(p)
 		s.deferPlace(at, empty)
 	case err != nil:
@@ -296,7 +296,7 @@ func refuses(d *beneath.Dir, name string, mode uint32) bool {
 // mayNotRead is refuses for a directory that may not even be opened.
 func (s *Source) mayNotRead(n *node) bool {
 	d, err := s.tree.opened(n)
-	return err != nil && !errors.Is(err, errStale) || err == nil && refuses(d, "", unix.R_OK)
+	return err != nil && !errors.Is(err, ErrStale) || err == nil && refuses(d, "", unix.R_OK)
 }
 
 // maxPlaces bounds what waits; beyond it a walk is cheaper.

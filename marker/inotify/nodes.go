@@ -29,9 +29,9 @@ type place struct {
 	name string
 }
 
-// errStale means that a directory is not where it was last seen, or that its way there is not known now: events that
+// ErrStale means that a directory is not where it was last seen, or that its way there is not known now: events that
 // tell are under way.
-var errStale = errors.New("the directory has moved or is gone")
+var ErrStale = errors.New("the directory has moved or is gone")
 
 // cachedDirs is how many directories are held open.
 const cachedDirs = 256
@@ -47,7 +47,7 @@ type nodes struct {
 	open  map[ID]*beneath.Dir
 	ids   map[*beneath.Dir]ID // of open, and the root
 	order []ID                // of open, oldest first
-	// proves tells with errStale that an open directory, which has the inode number of n, is another.
+	// proves tells with ErrStale that an open directory, which has the inode number of n, is another.
 	proves func(n *node, d *beneath.Dir) error
 }
 
@@ -164,7 +164,7 @@ func (t *nodes) path(n *node) (string, bool) {
 }
 
 // opened gives n open, and proves that it is n. The result is good until the next call, or until n is forgotten. The
-// error is errStale, or one that says nothing of where n lies.
+// error is ErrStale, or one that says nothing of where n lies.
 func (t *nodes) opened(n *node) (*beneath.Dir, error) {
 	if n == t.root {
 		return t.dir, nil
@@ -183,18 +183,18 @@ func (t *nodes) opened(n *node) (*beneath.Dir, error) {
 func (t *nodes) reopen(n *node) (*beneath.Dir, error) {
 	path, ok := t.path(n)
 	if !ok {
-		return nil, errStale
+		return nil, ErrStale
 	}
 	d, err := t.dir.OpenPath(path)
 	if notThere(err) {
-		return nil, errStale
+		return nil, ErrStale
 	}
 	if err != nil {
 		return nil, err
 	}
 	st, err := d.Stat("")
 	if err == nil && st.Number(t.dev) != n.inode {
-		err = errStale
+		err = ErrStale
 	}
 	if err == nil {
 		err = t.proves(n, d)

@@ -323,7 +323,7 @@ func (s *Source) limit(err error) error {
 func (s *Source) Expect(d *beneath.Dir) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.identify(d); errors.Is(err, errStale) && !s.adopt.walking {
+	if _, err := s.identify(d); errors.Is(err, ErrStale) && !s.adopt.walking {
 		s.walkAll()
 	}
 }
@@ -345,7 +345,7 @@ func (s *Source) identify(d *beneath.Dir) (*node, error) {
 		if n := s.tree.byID[id]; n != nil {
 			return n, nil
 		}
-		return nil, errStale // the root, and it was removed
+		return nil, ErrStale // the root, and it was removed
 	}
 	id, err := s.kernel.add(d, mask)
 	if err != nil {
@@ -355,7 +355,7 @@ func (s *Source) identify(d *beneath.Dir) (*node, error) {
 		return n, nil
 	}
 	s.kernel.remove(id)
-	return nil, errStale
+	return nil, ErrStale
 }
 
 // proves is nodes.proves: the kernel uses the number of an inode again at once, but not a watch. Where this user may not read
@@ -364,7 +364,7 @@ func (s *Source) proves(n *node, d *beneath.Dir) error {
 	got, err := s.identify(d)
 	switch {
 	case err == nil && got != n:
-		return errStale
+		return ErrStale
 	case isAny(err, unix.EACCES, unix.EPERM) && refuses(d, "", unix.R_OK):
 		return nil
 	}
@@ -382,15 +382,15 @@ func (s *Source) Dir(id ID) (*beneath.Dir, error) {
 		return nil, unix.ESTALE
 	}
 	d, err := s.tree.opened(n)
-	if errors.Is(err, errStale) {
+	if errors.Is(err, ErrStale) {
 		s.suspect(n)
 	}
 	return d, err
 }
 
 // Open opens a directory to be listed. The result is the caller's. ESTALE means that it is not in the tree any more, or that
-// this user may not read it. Other errors may be over soon, that its place is not known now among them. It may be called
-// from any goroutine.
+// this user may not read it; ErrStale that its place is not known now. Other errors may be over soon. It may be called from
+// any goroutine.
 func (s *Source) Open(id ID) (*beneath.Dir, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -429,7 +429,7 @@ func (s *Source) Chain(id ID) ([]ID, error) {
 		return nil, nil
 	}
 	if top(n) != s.tree.root {
-		return nil, errStale
+		return nil, ErrStale
 	}
 	var chain []ID
 	for ; n != nil; n = n.parent {
