@@ -49,7 +49,8 @@ func (c *core) moves(b *batch, depth map[beneath.HandleKey]int) {
 		}
 		// It may come out of what came from outside before a scan marks what is in that.
 		if !from || awaited && !one.met {
-			came = c.arrive(one.dir) && !from || came
+			inside := c.arrive(one.dir)
+			came = came || !from && (inside || to) // also where it is gone again
 		}
 		c.recent.add(one.dir, sinceStart())
 	}
