@@ -151,6 +151,7 @@ func (m *marker) fallBack(err error) {
 	m.tree, m.set = nil, m.plain
 	m.retry, m.astray = newBatch(), nil
 	clear(m.arrivals) // they are not covered
+	m.earliest.Store(nil)
 	m.owing.Store(0)
 	m.core.mu.Unlock()
 	m.how.Store(&learn{SourceScan, err.Error()})

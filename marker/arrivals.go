@@ -40,7 +40,7 @@ func (c *core) moves(b *batch, depth map[beneath.HandleKey]int) {
 	if len(b.moves) == 0 {
 		return
 	}
-	c.recent.forget(c.upTo.reached())
+	c.recent.forget(c.upTo.reached().boot())
 	awaited, came := len(c.arrivals) > 0, false
 	for _, one := range b.moves {
 		from, to := c.wasInside(b, one.from, depth), c.wasInside(b, one.to, depth)
@@ -110,14 +110,28 @@ func (c *core) arrive(k beneath.HandleKey) bool {
 	if v := judge(err, unseen); v != again && chain == nil {
 		return false
 	}
-	if len(c.arrivals) >= maxOwed {
+	if _, have := c.arrivals[k]; !have && len(c.arrivals) >= maxOwed {
 		clear(c.arrivals)
 		k = c.tree.top()
 	}
 	c.arrived++
-	c.arrivals[k] = c.arrived
+	c.arrivals[k] = arrival{c.arrived, c.upTo.reached()}
+	c.waits(c.arrivals[k])
 	c.stray()
 	return true
+}
+
+// arrival is a directory that came from outside.
+type arrival struct {
+	n      int
+	before moment // it came after
+}
+
+// waits has the heartbeat wait for an arrival. It is called with mu held.
+func (c *core) waits(a arrival) {
+	if first := c.earliest.Load(); first == nil || a.before.boot() < first.boot() {
+		c.earliest.Store(&a.before)
+	}
 }
 
 // awaited tells whether there is anything for meetArrivals, and the number of the last one.

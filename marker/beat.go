@@ -40,9 +40,10 @@ type beats struct {
 	path   string
 	files  files
 	bootID string
-	cover  *coverage     // what the heartbeat is about
-	owing  func() int64  // marks to be tried again
-	caught chan struct{} // has a value when the heartbeat moved for the first time, or by more than it does while all goes well
+	cover  *coverage      // what the heartbeat is about
+	owing  func() int64   // marks to be tried again
+	bound  func() *moment // up to where it may move; nil: any
+	caught chan struct{}  // has a value when the heartbeat moved for the first time, or by more than it does while all goes well
 
 	mu      sync.Mutex
 	now     heartbeat // as of now
@@ -55,7 +56,8 @@ type beats struct {
 // openBeats reads the last heartbeat; ok tells whether there is one.
 func openBeats(dir string, files files, cover *coverage, owing func() int64) (b *beats, ok bool, err error) {
 	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, cover: cover, owing: owing, caught: make(chan struct{}, 1),
-		now: heartbeat{Entries: -1}}
+		bound: func() *moment { return nil },
+		now:   heartbeat{Entries: -1}}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, false, fmt.Errorf("tell one run of the machine from another: %w", err)
@@ -112,6 +114,11 @@ func (b *beats) drained(m moment, x xtime.Time) {
 	defer b.mu.Unlock()
 	if b.lost > b.found || b.owing() > 0 {
 		return
+	}
+	if up := b.bound(); up != nil && up.boot() < m.boot() {
+		if m = *up; b.now.BootID == b.bootID && m.boot() <= b.now.Time.UnixNano()-b.now.BootOffset {
+			return
+		}
 	}
 	if !b.moved || m.wall.Sub(b.now.Time) > keepEach {
 		b.moved = true

@@ -18,17 +18,21 @@ type found struct {
 
 // markChain marks entries of d that are no directories, then d and every directory above it, with an xtime of their
 // own: an older one would hide them where an ancestor was marked since. It holds two descriptors whatever the depth.
-// incomplete tells that something has to be marked again and cannot be remembered.
+// Where d is not in the volume now nothing is marked, and it counts as not met. incomplete tells that something has to be
+// marked again and cannot be remembered.
 func (c *core) markChain(d *beneath.Dir, entries []found) (incomplete bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	inside, err := c.inside(d)
-	if err != nil {
-		return judge(err, unseen) == again, nil
+	if err == nil && inside {
+		return c.markInside(d, entries)
 	}
-	if !inside {
-		return false, nil
-	}
+	// Whichever of those above it moved: when it comes back it has to look like one that was not met.
+	lost := c.climb(d, func(_ *beneath.Dir, st *beneath.Stat) { c.cover.unmeet(st.Number(c.rootStat.Dev)) })
+	return judge(err, unseen) == again || judge(lost, unseen) == again, nil
+}
+
+func (c *core) markInside(d *beneath.Dir, entries []found) (incomplete bool, err error) {
 	t, err := c.clock.Next()
 	if err != nil {
 		return true, err

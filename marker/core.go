@@ -47,10 +47,11 @@ type core struct {
 	retry *batch     // what failed and has to be marked again; under mu
 	// astray are the xtimes of inodes that changed through a name that is gone, and of which no other is known; under mu.
 	astray []xtime.Time
-	// arrivals are directories that came from outside of the volume, in which everything is yet to be marked, numbered;
-	// arrived is the last number; under mu.
-	arrivals map[beneath.HandleKey]int
+	// arrivals are directories that came from outside of the volume, in which everything is yet to be marked; arrived is
+	// the last number, and earliest the moment before the first; they change under mu.
+	arrivals map[beneath.HandleKey]arrival
 	arrived  int
+	earliest atomic.Pointer[moment]
 	recent   recent
 	young    young
 	stray    func() // asks for a scan that meets them; called with mu held
@@ -74,6 +75,8 @@ type directories interface {
 	// reopen opens k to be listed. The result is the caller's. It needs no lock. errElsewhere: it moved, or what it lies in
 	// did, and an event that was not read yet will tell.
 	reopen(k beneath.HandleKey) (*beneath.Dir, error)
+	// number is beneath.Stat.Number of k, by the root's device, where that is known without a look.
+	number(k beneath.HandleKey) (n uint64, known bool)
 	// chain is k and the directories above it, the root last; nil where k does not lie below the root.
 	chain(k beneath.HandleKey) ([]beneath.HandleKey, error)
 	// parent is the directory that k lies in, as far as that is known without a look; of the root it is not.
@@ -95,7 +98,7 @@ func newCore(o *Options) (*core, error) {
 		return nil, err
 	}
 	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{},
-		files: files{o.hook}, retry: newBatch(), arrivals: map[beneath.HandleKey]int{}, stray: func() {}}
+		files: files{o.hook}, retry: newBatch(), arrivals: map[beneath.HandleKey]arrival{}, stray: func() {}}
 	c.cover = newCoverage(filepath.Join(o.Dir, coverageFile), c.files)
 	c.often = o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})
 	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }

@@ -108,11 +108,11 @@ func (c *coverage) unmeet(n uint64) {
 	c.met.Remove(n)
 }
 
-// count is how many directories the scan has met.
-func (c *coverage) count() uint64 {
+// isMet tells whether it did.
+func (c *coverage) isMet(n uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.met.GetCardinality()
+	return c.met.Contains(n)
 }
 
 // What a scan was.

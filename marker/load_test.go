@@ -48,10 +48,10 @@ func TestMain(m *testing.M) {
 }
 
 // loadMain changes the tree below the working directory at random until its standard input ends, or for so many
-// operations.
+// operations, with a pause in µs after each.
 func loadMain() {
-	seed, ops := uint64(0), 0
-	fmt.Sscan(os.Getenv(paramsVar), &seed, &ops)
+	seed, ops, pause := uint64(0), 0, 0
+	fmt.Sscan(os.Getenv(paramsVar), &seed, &ops, &pause)
 	var stop atomic.Bool
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -60,6 +60,9 @@ func loadMain() {
 	r := rand.New(rand.NewPCG(seed, 2))
 	for n := 0; !stop.Load() && (ops == 0 || n < ops); n++ {
 		randomOp(r)
+		if pause > 0 {
+			time.Sleep(time.Duration(pause) * time.Microsecond)
+		}
 	}
 }
 

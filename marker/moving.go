@@ -75,14 +75,14 @@ func (m *movers) back(dirs []beneath.HandleKey) {
 // progress tells up to which moment all events are read. It may be used from any goroutine.
 type progress struct {
 	mu   sync.Mutex
-	upTo int64         // moment.boot
+	upTo moment
 	more chan struct{} // closed when it moves; nil where nobody waits
 }
 
 func (p *progress) move(m moment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.upTo = m.boot()
+	p.upTo = m
 	if p.more != nil {
 		close(p.more)
 		p.more = nil
@@ -90,7 +90,7 @@ func (p *progress) move(m moment) {
 }
 
 // reached is that moment.
-func (p *progress) reached() int64 {
+func (p *progress) reached() moment {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.upTo
@@ -100,7 +100,7 @@ func (p *progress) reached() int64 {
 func (p *progress) wait(ctx context.Context, m moment) error {
 	for {
 		p.mu.Lock()
-		if p.upTo >= m.boot() {
+		if p.upTo.boot() >= m.boot() {
 			p.mu.Unlock()
 			return nil
 		}
@@ -118,7 +118,7 @@ func (p *progress) wait(ctx context.Context, m moment) error {
 }
 
 // meetMovers is the end of a scan that events accompany. A directory that the scan did not meet moved, or lies in one that
-// did; so once all is read and none of those that moved is a new one, it has met all there were at its begin.
+// did; so once all is read, and it has met those that moved, it has met all there were at its begin.
 func (m *marker) meetMovers(ctx context.Context, s *scan) error {
 	for tries := moverTries; !s.incomplete.Load(); {
 		if err := m.upTo.wait(ctx, now()); err != nil {
@@ -131,12 +131,12 @@ func (m *marker) meetMovers(ctx context.Context, s *scan) error {
 		for k := range dirs {
 			s.moved[k] = struct{}{}
 		}
-		before := s.cover.count()
+		before := s.older.Load()
 		left, err := s.runIn(ctx, dirs)
 		if err != nil {
 			return err
 		}
-		if len(left) == 0 && s.cover.count() <= before {
+		if len(left) == 0 && s.older.Load() == before {
 			return nil
 		}
 		if tries--; tries == 0 {
@@ -157,7 +157,9 @@ func (s *scan) runIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) (
 	for k := range dirs {
 		d, err := s.tree.reopen(k)
 		if errors.Is(err, errElsewhere) {
-			left = append(left, k)
+			if n, known := s.tree.number(k); !known || !s.cover.isMet(n) {
+				left = append(left, k)
+			}
 			continue
 		}
 		inside := false
@@ -206,11 +208,13 @@ func (m *marker) endScan(s *scan, e extent, upTo int, err error) error {
 			m.arrive(k)
 		}
 	}
-	for k, n := range m.arrivals {
-		if e == parts && n <= upTo {
+	m.earliest.Store(nil)
+	for k, a := range m.arrivals {
+		if e == parts && a.n <= upTo {
 			delete(m.arrivals, k)
 		} else {
 			m.leaves(k)
+			m.waits(a)
 		}
 	}
 	m.cover.end(e)

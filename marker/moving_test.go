@@ -384,3 +384,87 @@ func TestCoverage(t *testing.T) {
 	save()
 	check("nobody knows", load(), false, false, false)
 }
+
+// TestRandomBorder changes a volume and what lies around it at random, with directories that move between the two, while a
+// marker runs, is killed or is not there. Whoever knew the volume at the begin of a round, and looks at what has a newer
+// mark, or none and a newer ctime, misses no change.
+func TestRandomBorder(t *testing.T) {
+	rounds := 4
+	if failStep(t) == 1 {
+		rounds = 100
+	}
+	for _, c := range [][2]string{{fstest.Ext4, SourceFanotify}, {fstest.XFS, SourceInotify}, {fstest.Tmpfs, SourceScan}} {
+		t.Run(c[1], func(t *testing.T) {
+			t.Parallel()
+			top := fstest.Mount(t, c[0], fstest.Options{})
+			shIn(t, top, "mkdir d0 d1 d2")
+			_, fill := startSelf(t, "load", top, "1 500")
+			fill()
+			v := newVol(t, filepath.Join(top, "d0"))
+			v.o.Source = c[1]
+			v.start().quiet()
+			for round := range rounds {
+				before, newest := v.states(), v.xtime("")
+				switch round % 4 {
+				case 0: // the marker runs
+				case 1, 2:
+					v.halt()
+				default:
+					v.halt()
+					_, end := startSelf(t, "load", top, fmt.Sprint(1000+round, " 0 1000"))
+					v.killOne(300 * time.Millisecond)
+					end()
+				}
+				_, end := startSelf(t, "load", top, fmt.Sprint(100+round, " 400"))
+				end()
+				if v.stop == nil {
+					v.aged() // by then the changes are too old for a start to look at by chance
+					_, end := startSelf(t, "load", top, fmt.Sprint(2000+round, " 0 1000"))
+					v.start().settle()
+					end()
+				}
+				v.quiet()
+				if v.checkMissed(before, newest); t.Failed() {
+					t.Fatalf("round %d", round)
+				}
+			}
+		})
+	}
+}
+
+// checkMissed fails where an inode changed that was there, and neither its mark nor the marks of what it lies in are newer
+// than newest, or where that goes for the directory of one that was not.
+func (v *vol) checkMissed(before map[string]entryState, newest xtime.Time) {
+	v.t.Helper()
+	known := map[uint64]entryState{}
+	for _, s := range before {
+		known[s.ino] = s
+	}
+	now := v.states()
+	changed := 0
+	for path, s := range now {
+		b, had := known[s.ino]
+		if had && b.size == s.size && b.mode == s.mode && b.mtime == s.mtime {
+			continue
+		}
+		changed++
+		if had && s.xtime != 0 && s.xtime <= newest {
+			v.t.Errorf("%q changed, and has %v; %v was known", path, s.xtime, newest)
+		}
+		p, _ := beneath.Split(path)
+		if up, has := now[p], known[now[p].ino]; !had && has.ino == 0 && up.xtime >= s.xtime {
+			continue // its directory is new, too
+		}
+		for ; ; p, _ = beneath.Split(p) {
+			if up := now[p].xtime; up <= newest || up < s.xtime {
+				v.t.Errorf("%q changed, and has %v; %q above it %v; %v was known", path, s.xtime, p, up, newest)
+			}
+			if p == "" {
+				break
+			}
+		}
+	}
+	if changed == 0 {
+		v.t.Error("nothing changed: the test tests nothing")
+	}
+}

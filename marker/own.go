@@ -38,12 +38,12 @@ func (o *ownMarks) has(st *beneath.Stat) bool {
 	if !ok {
 		t, ok = o.old[k]
 	}
-	return ok && t == st.Ctime
+	return ok && t == st.Ctime && !tooYoung(st, st.Ctime)
 }
 
 // add remembers a mark, given what the entry was before and after it.
 func (o *ownMarks) add(before, after *beneath.Stat, now time.Time) {
-	if !sameButCtime(before, after) || now.Sub(time.Unix(after.Mtime.Sec, int64(after.Mtime.Nsec))).Abs() < settled {
+	if !sameButCtime(before, after) || tooYoung(after, after.Ctime) || tooYoung(after, beneath.Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}) {
 		return
 	}
 	o.mu.Lock()
@@ -60,6 +60,11 @@ func (o *ownMarks) forget(st *beneath.Stat) {
 	defer o.mu.Unlock()
 	delete(o.young, inode{st.Dev, st.Ino})
 	delete(o.old, inode{st.Dev, st.Ino})
+}
+
+// tooYoung tells whether a file may have been written in the same tick as t.
+func tooYoung(st *beneath.Stat, t beneath.Time) bool {
+	return time.Unix(t.Sec, int64(t.Nsec)).Sub(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))).Abs() < settled
 }
 
 func sameButCtime(a, b *beneath.Stat) bool {

@@ -110,6 +110,7 @@ func (m *marker) prepare(ctx context.Context) error {
 	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.cover, m.owing.Load); err != nil {
 		return err
 	}
+	m.beats.bound = m.earliest.Load
 	if err := m.own.load(m.files, filepath.Join(m.o.Dir, ownFile)); err != nil {
 		return err
 	}

@@ -37,7 +37,8 @@ type scan struct {
 	entries    atomic.Int64
 	marked     atomic.Int64
 	incomplete atomic.Bool
-	doubtful   atomic.Bool // entries were marked that are not new
+	doubtful   atomic.Bool  // entries were marked that are not new
+	older      atomic.Int64 // directories that were there before the scan
 	started    time.Time
 	group      *errgroup.Group
 }
@@ -66,6 +67,9 @@ func (s *scan) visit(ctx context.Context, d *beneath.Dir, doubt bool) error {
 	number := st.Number(s.rootStat.Dev)
 	if !s.cover.meet(number) {
 		return nil
+	}
+	if !s.isYoung(&st) {
+		s.older.Add(1)
 	}
 	if s.expect != nil {
 		s.expect(d)
@@ -230,6 +234,12 @@ func (s *scan) isNew(d *beneath.Dir, name string, st *beneath.Stat) bool {
 	// An xtime in the future, after a step of the clock, proves nothing.
 	x = max(x, s.volumeMark)
 	return x.Time().After(s.started) || c.After(x.Time().Add(markLag))
+}
+
+// isYoung tells whether a directory was made since the scan began.
+func (s *scan) isYoung(st *beneath.Stat) bool {
+	b := time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
+	return b.After(s.started) && b.Before(time.Now())
 }
 
 // isOld tells whether an entry that is not new has to be marked all the same, in a directory that is not covered.

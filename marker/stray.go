@@ -154,7 +154,7 @@ func (c *core) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtime.Time,
 }
 
 // owes is how much is known to be unmarked. It is called with mu held.
-func (c *core) owes() int64 { return int64(c.retry.size() + len(c.astray) + len(c.arrivals)) }
+func (c *core) owes() int64 { return int64(c.retry.size() + len(c.astray)) }
 
 // seekStrays tells whether any inodes are astray, and the xtime of the last mark: those that went astray up to then are met
 // by a scan that begins now.

@@ -79,6 +79,8 @@ func (t *tree) dir(k beneath.HandleKey) (*beneath.Dir, error) {
 	return d, nil
 }
 
+func (*tree) number(beneath.HandleKey) (uint64, bool) { return 0, false }
+
 func (t *tree) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
 	d, err := t.root.OpenKey(k)
 	if err != nil {

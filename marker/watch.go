@@ -32,6 +32,8 @@ func (w watched) key(d *beneath.Dir) (beneath.HandleKey, error) {
 
 func (w watched) dir(k beneath.HandleKey) (*beneath.Dir, error) { return w.src.Dir(watchID(k)) }
 
+func (w watched) number(k beneath.HandleKey) (uint64, bool) { return w.src.Number(watchID(k)) }
+
 func (w watched) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
 	d, err := w.src.Open(watchID(k))
 	if errors.Is(err, inotify.ErrStale) {

@@ -419,6 +419,16 @@ func (s *Source) Open(id ID) (*beneath.Dir, error) {
 	return d, err
 }
 
+// Number is beneath.Stat.Number of a directory, by the root's device. It may be called from any goroutine.
+func (s *Source) Number(id ID) (n uint64, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := s.tree.byID[id]; at != nil {
+		return at.inode, true
+	}
+	return 0, false
+}
+
 // Chain returns a directory and those above it, the root last; nil when it does not lie in the tree any more. An error
 // means that it moved and its new place is not known yet.
 func (s *Source) Chain(id ID) ([]ID, error) {
