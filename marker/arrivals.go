@@ -1,6 +1,7 @@
 package marker
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -17,21 +18,20 @@ type dirMove struct {
 	met           bool // a scan will mark all that lies in it
 }
 
-// recent are the directories of moves that were judged when not all was read yet that had happened before. It is used with
-// core.mu held.
-type recent struct {
-	dirs []beneath.HandleKey
-	at   []int64 // sinceStart
-}
+// recent are the moves that were judged when not all was read yet that had happened before. They are used with core.mu held.
+type recent []judged
 
-func (r *recent) add(k beneath.HandleKey, at int64) {
-	r.dirs, r.at = append(r.dirs, k), append(r.at, at)
+// judged is a directory that moved.
+type judged struct {
+	dir   beneath.HandleKey
+	at    int64  // it was judged; sinceStart
+	after moment // it moved
 }
 
 // forget drops what was judged before a moment up to which all is read.
-func (r *recent) forget(upTo int64) {
-	i, _ := slices.BinarySearch(r.at, upTo)
-	r.dirs, r.at = slices.Delete(r.dirs, 0, i), slices.Delete(r.at, 0, i)
+func (r *recent) forget(upTo moment) {
+	i, _ := slices.BinarySearchFunc(*r, upTo.boot(), func(one judged, t int64) int { return cmp.Compare(one.at, t) })
+	*r = slices.Delete(*r, 0, i)
 }
 
 // moves sees to the directories of a batch that moved out of the volume or into it. It is called with mu held, with the
@@ -40,7 +40,8 @@ func (c *core) moves(b *batch, depth map[beneath.HandleKey]int) {
 	if len(b.moves) == 0 {
 		return
 	}
-	c.recent.forget(c.upTo.reached().boot())
+	read := c.upTo.reached()
+	c.recent.forget(read)
 	awaited, came := len(c.arrivals) > 0, false
 	for _, one := range b.moves {
 		from, to := c.wasInside(b, one.from, depth), c.wasInside(b, one.to, depth)
@@ -49,15 +50,15 @@ func (c *core) moves(b *batch, depth map[beneath.HandleKey]int) {
 		}
 		// It may come out of what came from outside before a scan marks what is in that.
 		if !from || awaited && !one.met {
-			inside := c.arrive(one.dir)
+			inside := c.arrive(one.dir, read)
 			came = came || !from && (inside || to) // also where it is gone again
 		}
-		c.recent.add(one.dir, sinceStart())
+		c.recent = append(c.recent, judged{one.dir, sinceStart(), read})
 	}
 	// Where these came from may have been outside still when they moved.
-	for _, k := range c.recent.dirs {
+	for _, one := range c.recent {
 		if came {
-			c.arrive(k)
+			c.arrive(one.dir, one.after)
 		}
 	}
 }
@@ -104,18 +105,20 @@ func (c *core) leaves(k beneath.HandleKey) {
 	}
 }
 
-// arrive has all marked that lies in a directory, and tells whether it lies in the volume. It is called with mu held.
-func (c *core) arrive(k beneath.HandleKey) bool {
+// arrive has all marked that lies in a directory that came after a moment, and tells whether it lies in the volume. It is
+// called with mu held.
+func (c *core) arrive(k beneath.HandleKey, after moment) bool {
 	chain, err := c.tree.chain(k)
 	if v := judge(err, unseen); v != again && chain == nil {
 		return false
 	}
 	if _, have := c.arrivals[k]; !have && len(c.arrivals) >= maxOwed {
 		clear(c.arrivals)
-		k = c.tree.top()
+		k, after = c.tree.top(), *c.earliest.Load()
 	}
+	c.leaves(k)
 	c.arrived++
-	c.arrivals[k] = arrival{c.arrived, c.upTo.reached()}
+	c.arrivals[k] = arrival{c.arrived, after}
 	c.waits(c.arrivals[k])
 	c.stray()
 	return true
@@ -123,14 +126,14 @@ func (c *core) arrive(k beneath.HandleKey) bool {
 
 // arrival is a directory that came from outside.
 type arrival struct {
-	n      int
-	before moment // it came after
+	n     int
+	after moment // it came after that
 }
 
 // waits has the heartbeat wait for an arrival. It is called with mu held.
 func (c *core) waits(a arrival) {
-	if first := c.earliest.Load(); first == nil || a.before.boot() < first.boot() {
-		c.earliest.Store(&a.before)
+	if first := c.earliest.Load(); first == nil || a.after.boot() < first.boot() {
+		c.earliest.Store(&a.after)
 	}
 }
 

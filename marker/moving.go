@@ -203,9 +203,11 @@ func (m *marker) endScan(s *scan, e extent, upTo int, err error) error {
 	if !complete {
 		e = nothing
 	}
-	if !complete && s.all {
+	if first := m.earliest.Load(); !complete && s.all && first != nil {
 		for k := range s.moved {
-			m.arrive(k)
+			if _, waits := m.arrivals[k]; !waits { // it may come out of one that does
+				m.arrive(k, *first)
+			}
 		}
 	}
 	m.earliest.Store(nil)
