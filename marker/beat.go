@@ -116,7 +116,8 @@ func (b *beats) drained(m moment, x xtime.Time) {
 		return
 	}
 	if up := b.bound(); up != nil && up.boot() < m.boot() {
-		if m = *up; b.now.BootID == b.bootID && m.boot() <= b.now.Time.UnixNano()-b.now.BootOffset {
+		m = *up
+		if m.wall.IsZero() || b.now.BootID == b.bootID && m.boot() <= b.now.Time.UnixNano()-b.now.BootOffset {
 			return
 		}
 	}

@@ -339,6 +339,38 @@ func TestHeartbeatWaitsForTheScan(t *testing.T) {
 	step("a mark failed", false)
 }
 
+// TestHeartbeatIsBound: while something from outside is to be marked, the heartbeat moves up to the moment before it came, and
+// never back.
+func TestHeartbeatIsBound(t *testing.T) {
+	b, _, err := openBeats(t.TempDir(), files{}, newCoverage("", files{}), func() int64 { return 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bound *moment
+	b.bound = func() *moment { return bound }
+	step := func(what string, want time.Time) {
+		t.Helper()
+		b.drained(now(), 1)
+		if got := b.get().Time; !got.Equal(want) {
+			t.Errorf("%s: the heartbeat is at %v, want %v", what, got, want)
+		}
+	}
+	bound = &moment{}
+	b.now = heartbeat{Time: time.Now().Add(-time.Hour), BootID: "of the machine's last run"}
+	step("came before anything was read", b.now.Time)
+	first, second := now(), now()
+	bound = &second
+	step("came later", second.wall)
+	bound = &first
+	step("one more, of before", second.wall)
+	bound = &moment{}
+	step("one more, of before anything was read", second.wall)
+	bound = nil
+	if b.drained(now(), 1); !b.get().Time.After(second.wall) {
+		t.Error("nothing waits, and it does not move")
+	}
+}
+
 // TestHeartbeatThatCaughtUp: the heartbeat says when it has caught up after the start, or after it stood still, and only then.
 func TestHeartbeatThatCaughtUp(t *testing.T) {
 	dir, none := t.TempDir(), func() int64 { return 0 }
