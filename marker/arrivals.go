@@ -119,7 +119,7 @@ func (c *core) arrive(k beneath.HandleKey, after moment) bool {
 	c.leaves(k)
 	c.arrived++
 	c.arrivals[k] = arrival{c.arrived, after}
-	c.waits(c.arrivals[k])
+	c.earliest.Store(earlier(c.earliest.Load(), c.arrivals[k]))
 	c.stray()
 	return true
 }
@@ -130,11 +130,12 @@ type arrival struct {
 	after moment // it came after that
 }
 
-// waits has the heartbeat wait for an arrival. It is called with mu held.
-func (c *core) waits(a arrival) {
-	if first := c.earliest.Load(); first == nil || a.after.boot() < first.boot() {
-		c.earliest.Store(&a.after)
+// earlier is the moment before the first of those that first is of, and a.
+func earlier(first *moment, a arrival) *moment {
+	if first == nil || a.after.boot() < first.boot() {
+		return &a.after
 	}
+	return first
 }
 
 // awaited tells whether there is anything for meetArrivals, and the number of the last one.

@@ -210,15 +210,16 @@ func (m *marker) endScan(s *scan, e extent, upTo int, err error) error {
 			}
 		}
 	}
-	m.earliest.Store(nil)
+	var first *moment
 	for k, a := range m.arrivals {
 		if e == parts && a.n <= upTo {
 			delete(m.arrivals, k)
 		} else {
 			m.leaves(k)
-			m.waits(a)
+			first = earlier(first, a)
 		}
 	}
+	m.earliest.Store(first) // at once: the heartbeat must not meet one that forgets those that wait
 	m.cover.end(e)
 	m.owing.Store(m.owes())
 	return err

@@ -309,7 +309,11 @@ func TestKilledBeforeWhatCameBackIsMarked(t *testing.T) {
 	v.sh("mv ../out/d d")
 	v.until("the arrival is seen", func() bool { _, any := v.m.awaited(); return any })
 	t0 := time.Now()
-	time.Sleep(heartbeatEach * keepEach) // a heartbeat would have been saved
+	for end := t0.Add(heartbeatEach * keepEach); time.Now().Before(end); { // by then a heartbeat would have been saved
+		if v.m.earliest.Load() == nil {
+			t.Fatal("for a moment nothing held the heartbeat")
+		}
+	}
 	if hb := v.m.beats.get().Time; hb.After(t0) {
 		t.Errorf("the heartbeat is at %v, after the arrival at %v, which is not marked", hb, t0)
 	}
