@@ -39,35 +39,28 @@ func (c *coverage) has(n uint64) bool {
 }
 
 // add says that a directory is covered from now on.
-func (c *coverage) add(n uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.met != nil {
-		c.met.Add(n)
-	}
-	changed := false
-	if c.but {
-		changed = c.dirs.CheckedRemove(n)
-	} else {
-		changed = c.dirs.CheckedAdd(n)
-	}
-	c.dirty = c.dirty || changed
-}
+func (c *coverage) add(n uint64) { c.set(n, true) }
 
 // leave says that a directory is not in the volume any more, or was not for a while.
-func (c *coverage) leave(n uint64) {
+func (c *coverage) leave(n uint64) { c.set(n, false) }
+
+func (c *coverage) set(n uint64, covered bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.met != nil {
-		c.met.Remove(n)
+		put(c.met, n, covered)
 	}
-	changed := false
-	if c.but {
-		changed = c.dirs.CheckedAdd(n)
-	} else {
-		changed = c.dirs.CheckedRemove(n)
+	if put(c.dirs, n, covered != c.but) {
+		c.dirty = true
 	}
-	c.dirty = c.dirty || changed
+}
+
+// put adds n, or removes it, and tells whether that changed anything.
+func put(dirs *roaring64.Bitmap, n uint64, in bool) bool {
+	if in {
+		return dirs.CheckedAdd(n)
+	}
+	return dirs.CheckedRemove(n)
 }
 
 // leaveAll says that of every directory.
