@@ -64,16 +64,13 @@ const (
 	warnPeriod = time.Minute
 )
 
-// errElsewhere means that a directory is not where it was last seen.
-var errElsewhere = errors.New("its place is not known now")
-
 // directories finds directories again by the keys that the source of events has for them: file handles, or watches. It is
 // used with core.mu held. What dir returns is good until the next call of dir, and until the source is read.
 type directories interface {
 	key(d *beneath.Dir) (beneath.HandleKey, error)
 	dir(k beneath.HandleKey) (*beneath.Dir, error)
-	// reopen opens k to be listed. The result is the caller's. It needs no lock. errElsewhere: it moved, or what it lies in
-	// did, and an event that was not read yet will tell.
+	// reopen opens k to be listed. The result is the caller's. It needs no lock. inotify.ErrStale: it moved, or what it lies
+	// in did, and an event that was not read yet will tell.
 	reopen(k beneath.HandleKey) (*beneath.Dir, error)
 	// number is beneath.Stat.Number of k, by the root's device, where that is known without a look.
 	number(k beneath.HandleKey) (n uint64, known bool)

@@ -76,7 +76,6 @@ func (b *batch) lose(all ...stray) {
 func (b *batch) addAll(more *batch) {
 	b.news.partial = true
 	b.lose(more.left...)
-	b.moves = append(b.moves, more.moves...)
 	for dir, in := range more.dirs {
 		b.add(fanotify.Place{Dir: dir})
 		for name, inodes := range in {

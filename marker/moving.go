@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"georep/internal/beneath"
+	"georep/marker/inotify"
 )
 
 // This file is about directories that move while a scan runs. What changed in one while no marker ran, or where no event
@@ -156,7 +157,7 @@ func (s *scan) runIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) (
 	g, ctx := s.goroutines(ctx)
 	for k := range dirs {
 		d, err := s.tree.reopen(k)
-		if errors.Is(err, errElsewhere) {
+		if errors.Is(err, inotify.ErrStale) {
 			if n, known := s.tree.number(k); !known || !s.cover.isMet(n) {
 				left = append(left, k)
 			}

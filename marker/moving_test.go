@@ -1,6 +1,7 @@
 package marker
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -184,6 +185,18 @@ func (v *vol) leave() {
 
 const changeOutside = "echo changed | tee out/d/f > out/d/e/f"
 
+// changedAway is such a volume when its marker runs, and the directory was changed outside so long ago that no slack tells.
+func changedAway(t *testing.T, source string) *vol {
+	v := away(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}), source)
+	v.start()
+	v.quiet()
+	v.leave()
+	shIn(t, filepath.Dir(v.o.Root), changeOutside)
+	v.aged()
+	v.quiet()
+	return v
+}
+
 // TestWhatComesBackIsMarked: what changed in a directory while it lay outside of the volume no event tells, and no ctime that
 // a scan would look at; so all that is in it is marked when it comes back.
 func TestWhatComesBackIsMarked(t *testing.T) {
@@ -202,13 +215,7 @@ func TestWhatComesBackIsMarked(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			for _, source := range []string{SourceFanotify, SourceInotify} {
-				v := away(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}), source)
-				v.start()
-				v.quiet()
-				v.leave()
-				shIn(t, filepath.Dir(v.o.Root), changeOutside)
-				v.aged()
-				v.quiet()
+				v := changedAway(t, source)
 				before := v.all()
 				v.sh(back)
 				v.quiet()
@@ -289,13 +296,7 @@ func TestNewDirectoryCostsNoMore(t *testing.T) {
 
 // TestKilledBeforeWhatCameBackIsMarked: a marker that ends between the two leaves it to the next.
 func TestKilledBeforeWhatCameBackIsMarked(t *testing.T) {
-	v := away(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}), SourceFanotify)
-	v.start()
-	v.quiet()
-	v.leave()
-	shIn(t, filepath.Dir(v.o.Root), changeOutside)
-	v.aged()
-	v.quiet()
+	v := changedAway(t, SourceFanotify)
 	v.halt()
 	before := v.all()
 	v.o.hook = func(op, name string) error {
@@ -322,6 +323,34 @@ func TestKilledBeforeWhatCameBackIsMarked(t *testing.T) {
 	v.start()
 	v.quiet()
 	v.changedFiles(before, 2)
+}
+
+// TestCoverageIsSavedFirst: a heartbeat never gets to the device without the coverage that it stands on.
+func TestCoverageIsSavedFirst(t *testing.T) {
+	dir, failure := t.TempDir(), error(nil)
+	f := files{func(op, path string) error {
+		if op == "rename" && strings.Contains(path, coverageFile) {
+			return failure
+		}
+		return nil
+	}}
+	c := newCoverage(filepath.Join(dir, coverageFile), f)
+	b, _, err := openBeats(dir, f, c, func() int64 { return 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.coverAll()
+	c.leave(7)
+	b.drained(now(), 1)
+	for _, failure = range []error{unix.EIO, nil} {
+		if err := b.save(); !errors.Is(err, failure) {
+			t.Fatalf("%v, want %v", err, failure)
+		}
+		after := newCoverage(c.path, f)
+		if _, known, err := openBeats(dir, f, after, b.owing); err != nil || known != (failure == nil) || after.has(7) || after.has(8) != known {
+			t.Errorf("coverage failed with %v: a heartbeat is there: %v, covers %v and %v, %v", failure, known, after.has(7), after.has(8), err)
+		}
+	}
 }
 
 // TestCoverage: what is saved is read, and what is damaged is not believed.

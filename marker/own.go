@@ -38,12 +38,12 @@ func (o *ownMarks) has(st *beneath.Stat) bool {
 	if !ok {
 		t, ok = o.old[k]
 	}
-	return ok && t == st.Ctime && !tooYoung(st, st.Ctime)
+	return ok && t == st.Ctime && !tooYoung(st, time.Unix(t.Sec, int64(t.Nsec)))
 }
 
 // add remembers a mark, given what the entry was before and after it.
 func (o *ownMarks) add(before, after *beneath.Stat, now time.Time) {
-	if !sameButCtime(before, after) || tooYoung(after, after.Ctime) || tooYoung(after, beneath.Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}) {
+	if !sameButCtime(before, after) || tooYoung(after, now) {
 		return
 	}
 	o.mu.Lock()
@@ -63,8 +63,8 @@ func (o *ownMarks) forget(st *beneath.Stat) {
 }
 
 // tooYoung tells whether a file may have been written in the same tick as t.
-func tooYoung(st *beneath.Stat, t beneath.Time) bool {
-	return time.Unix(t.Sec, int64(t.Nsec)).Sub(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))).Abs() < settled
+func tooYoung(st *beneath.Stat, t time.Time) bool {
+	return t.Sub(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))).Abs() < settled
 }
 
 func sameButCtime(a, b *beneath.Stat) bool {

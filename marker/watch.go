@@ -34,13 +34,7 @@ func (w watched) dir(k beneath.HandleKey) (*beneath.Dir, error) { return w.src.D
 
 func (w watched) number(k beneath.HandleKey) (uint64, bool) { return w.src.Number(watchID(k)) }
 
-func (w watched) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
-	d, err := w.src.Open(watchID(k))
-	if errors.Is(err, inotify.ErrStale) {
-		err = errElsewhere
-	}
-	return d, err
-}
+func (w watched) reopen(k beneath.HandleKey) (*beneath.Dir, error) { return w.src.Open(watchID(k)) }
 
 func (w watched) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
 	ids, err := w.src.Chain(watchID(k))
