@@ -322,43 +322,62 @@ func (b blindTo) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, e
 }
 
 // TestMovesAtAnyMoment: a file, or a directory with one, moves to a directory that came just before, in the middle of a crawl
-// that was not told of it. No content is sent, whether the slave knows where its files are or not.
+// that was not told of it. No content is sent, whether the slave knows where its files are or not, and however young they are.
 func TestMovesAtAnyMoment(t *testing.T) {
 	for _, blind := range []bool{false, true} {
-		for _, what := range []string{"file", "directory"} {
-			t.Run(fmt.Sprintf("%s, blind %v", what, blind), func(t *testing.T) {
-				for n := int64(1); movesAtCall(t, n, what, blind) >= n; n++ {
-				}
-			})
+		for _, young := range []bool{false, true} {
+			for _, what := range []string{"file", "directory"} {
+				t.Run(fmt.Sprintf("%s, blind %v, young %v", what, blind, young), func(t *testing.T) {
+					t.Parallel()
+					for _, late := range []bool{false, true} {
+						for n := int64(1); movesAtCall(t, n, what, blind, young, late) >= n; n++ {
+						}
+					}
+				})
+			}
 		}
 	}
 }
 
-// movesAtCall moves it before the n-th call of the crawl, and tells how many there were.
-func movesAtCall(t *testing.T, n int64, what string, blind bool) int64 {
+// movesAtCall moves it before the n-th call of the crawl, and tells how many there were. The mark comes at once, or late: after
+// the crawl.
+func movesAtCall(t *testing.T, n int64, what string, blind, young, late bool) int64 {
 	w := blindWorld(t, blind)
 	w.write("file", "what nobody wants to send again")
 	w.write("directory/file", "nor this")
+	if young { // by more than a tick older than their mark, which is as much older than what comes after it
+		time.Sleep(20 * time.Millisecond)
+		w.now = xtime.FromTime(time.Now())
+		w.volume = w.now
+		time.Sleep(20 * time.Millisecond)
+		w.mark("file", "directory/file")
+	}
 	w.mark("")
 	w.inStep()
 	w.forget()
 	w.ok(os.Mkdir(w.at("d"), 0o755))
 	w.tell("d")
 	var calls atomic.Int64
+	mark := func() { w.hints.Hint(w.hint(what, "d/moved")) }
 	w.root.Hook(func(_, _ string) error {
 		if calls.Add(1) == n {
 			if err := os.Rename(w.at(what), w.at("d/moved")); err != nil {
 				t.Error(err)
 			}
-			w.hints.Hint(w.hint(what, "d/moved"))
+			if !late {
+				mark()
+			}
 		}
 		return nil
 	})
 	w.pass()
 	w.root.Hook(nil)
+	if late && calls.Load() >= n {
+		mark()
+	}
 	w.reach()
 	if sent := w.counters.Bytes.Load(); sent > 0 {
-		t.Errorf("moved before call %d: %d bytes were sent", n, sent)
+		t.Errorf("moved before call %d, late %v: %d bytes were sent", n, late, sent)
 	}
 	return calls.Load()
 }

@@ -90,8 +90,8 @@ func (w *crawl) putOff(n *node, p *plan.Plan) {
 // maxAwaited bounds what a crawl leaves to the next one by awaitPark; beyond that contents are sent.
 const maxAwaited = 10_000
 
-// moveAge is how much older than what the slave has an inode must be to be awaited. In a burst the marks of new files come
-// that much later than others that the crawl has seen, and a new file must not wait for a second crawl.
+// moveAge is how much later than the birth of an inode a mark must be to be taken for that of a move. In a burst the first
+// marks of new files come that late, and a new file must not wait for a second crawl.
 const moveAge = 2 * time.Second
 
 // awaitPark takes out of the plan what has come to the directory while the crawl went on, where the slave cannot tell what it
@@ -105,8 +105,10 @@ func (w *crawl) awaitPark(n *node, p *plan.Plan) {
 		return
 	}
 	awaits := func(s *slave.EntryState, e *plan.Entry) bool {
-		born := unixTime(e.Stat.Btime)
-		if !foreign(s, e) || !w.mayHaveMoved(e) || xtime.FromTime(born.Add(moveAge)) >= since || w.isHeldBack(n, e) {
+		x, born := e.Record.Xtime, unixTime(e.Stat.Btime)
+		// It came with the mark that the slave has, or with one whose hint is yet to come, or with one that only a change gives.
+		came := x <= since || x > w.run.end || x > xtime.FromTime(born.Add(moveAge))
+		if !foreign(s, e) || !w.mayHaveMoved(e) || !came || w.isHeldBack(n, e) {
 			return false
 		}
 		if !w.owedBefore(n, e.Name).wait.since.IsZero() {

@@ -42,11 +42,12 @@ go test $race -p 3 -count=1 -timeout 45m -v ./marker ./crawler $(go list ./... |
 	>"$log" 2>&1 || status=$?
 wait "$beside" || status=$?
 cat "$dir"/sessions/* >>"$log" # fails where none has run
-grep -aE '^(ok|FAIL|panic:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
+grep -aE '^(ok|FAIL|panic:|fatal error:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
 if [ "$status" -ne 0 ]; then
 	echo "--- the failures, with what was printed before them:"
-	grep -a -B 60 -E '^[[:space:]]*--- FAIL|^panic:|DATA RACE' "$log" | tail -n 400
+	grep -a -B 60 -E '^[[:space:]]*--- FAIL' "$log" | tail -n 400
 	echo "--- in short:"
+	grep -a -A 20 -E '^panic:|^fatal error:|DATA RACE' "$log" | tail -n 60
 	awk '/^[[:space:]]*=== RUN/ { said = "" }
 	     /^[[:space:]]+[a-z0-9_]+_test\.go:[0-9]+:/ { said = said "\n" substr($0, 1, 300) }
 	     /^[[:space:]]*--- PASS/ { said = "" }
@@ -57,7 +58,7 @@ if grep -aqE '^[[:space:]]*--- SKIP' "$log"; then
 	status=1
 fi
 passed=$(grep -acE '^[[:space:]]*--- PASS' "$log" || true)
-failed=$(grep -acE '^[[:space:]]*--- FAIL' "$log" || true)
+failed=$(grep -acE '^[[:space:]]*--- FAIL|^panic:|^fatal error:' "$log" || true)
 echo "the whole output: $log"
 echo "$passed passed, $failed failed"
 exit "$status"
