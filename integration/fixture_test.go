@@ -68,6 +68,9 @@ func withBinary(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
+// raceOptions have the race detector report to files, and not hold up the end of each program for a second.
+func raceOptions(path string) string { return "log_path=" + path + " atexit_sleep_ms=20" }
+
 // patience bounds every wait for something that must happen. It is no measure of anything.
 const patience = 5 * time.Minute
 
@@ -107,7 +110,7 @@ func newSessionIn(t testing.TB, state, master, slave string, more ...sshdtest.Op
 	s := &session{t: t, master: master, slave: slave, state: state, far: t.TempDir(), races: t.TempDir(),
 		masterArg: "data"}
 	s.sshd = sshdtest.Start(t, append(more, sshdtest.Env("GEOREP_STATE_DIR", s.far),
-		sshdtest.Env("GORACE", "log_path="+filepath.Join(s.races, "agent")))...)
+		sshdtest.Env("GORACE", raceOptions(filepath.Join(s.races, "agent"))))...)
 	s.port = s.sshd.Port
 	s.spec = s.sshd.Host + "::copy"
 	s.must(s.farRun("volume", "create", "copy", slave))
@@ -172,7 +175,7 @@ func (s *session) command(ctx context.Context, args ...string) *exec.Cmd {
 		program = s.program
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), "GEOREP_STATE_DIR="+s.state, "GORACE=log_path="+filepath.Join(s.races, "master"),
+	cmd.Env = append(os.Environ(), "GEOREP_STATE_DIR="+s.state, "GORACE="+raceOptions(filepath.Join(s.races, "master")),
 		"GEOREP_SSH_CONFIG=none", "SSH_AUTH_SOCK=")
 	return cmd
 }
