@@ -68,22 +68,35 @@ func (w *crawl) alone(n *node, ops int) bool {
 // unsettles tells whether an operation may leave names of an inode to be looked for before the root is stamped.
 func (t task) unsettles() bool { return t.parks || t.op.Kind == slave.OpPark || t.op.Links > 1 }
 
-// toRoot is chain with the root at its end, where that waits for nothing else and may be finished. w.mu is held.
+// toRoot is what finishes a node and those above it, with the root at its end if it may be. w.mu is held.
 func (w *crawl) toRoot(n *node, rootToo bool) []*node {
 	var chain []*node
-	last := n
 	if n.parent != nil {
 		chain = w.climb(n)
-		last = chain[len(chain)-1]
 	}
-	root := w.root
-	ready := last == root || last.parent == root && root.own == 0 && root.below == 1 && root.parts <= 1
-	if rootToo && ready && !root.skip && len(w.revisits) == 0 && !w.c.groups.Load() && w.c.debts.none() {
-		root.held = root.held || last.held
-		w.settle(root)
-		chain = append(chain, root)
+	if rootToo && w.reachesRoot(chain) {
+		chain = w.withRoot(chain)
 	}
 	return slices.DeleteFunc(chain, func(c *node) bool { return c.skip })
+}
+
+// reachesRoot tells whether the root waits for nothing but a chain, which is empty where the root itself is meant, and nothing
+// has to be known of it that the results of the chain may tell. w.mu is held.
+func (w *crawl) reachesRoot(chain []*node) bool {
+	root := w.root
+	if len(chain) > 0 && (chain[len(chain)-1].parent != root || root.own != 0 || root.below != 1) {
+		return false
+	}
+	return root.parts <= 1 && !root.skip && len(w.revisits) == 0 && !w.c.groups.Load() && w.c.debts.none()
+}
+
+// withRoot adds the root to a chain that reaches it. w.mu is held.
+func (w *crawl) withRoot(chain []*node) []*node {
+	for _, c := range chain {
+		w.root.held = w.root.held || c.held
+	}
+	w.settle(w.root)
+	return append(chain, w.root)
 }
 
 // visited ends a visit, unless its end was handed to the operations that it sent: these may have come back already, with
@@ -136,11 +149,6 @@ func (w *crawl) allDone(n *node, own int, chain []*node, results []slave.Result)
 	w.mu.Unlock()
 	for i, c := range chain {
 		w.finishResult(c, results[i])
-	}
-	if last := len(chain) - 1; chain[last] == w.root {
-		w.pending.done(dirs(last))
-		w.rootDone(w.root)
-		return
 	}
 	w.finished(chain)
 }

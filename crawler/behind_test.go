@@ -2,6 +2,7 @@ package crawler_test
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -42,6 +43,53 @@ func TestChangeByHintsTakesTwoRoundTrips(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, calls, want)
 		}
 		w.inStep()
+	}
+}
+
+// TestStampsOfACrawlTravelTogether: what finishes the last directory brings what finishes those above it, the root among them,
+// and does not stamp them where it fails.
+func TestStampsOfACrawlTravelTogether(t *testing.T) {
+	for _, fails := range []string{"", "a/b", "a", "root"} {
+		t.Run(fails, func(t *testing.T) {
+			w, f := failingWorld(t)
+			w.write("a/b/f", "x")
+			w.mark("")
+			var mu sync.Mutex
+			batches := 0
+			f.call = func(call string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if call == "apply" {
+					batches++
+				}
+				return nil
+			}
+			f.fail = func(op *slave.Op) error {
+				if op.Kind == slave.OpFinish && op.Path == strings.TrimPrefix(fails, "root") && fails != "" {
+					return syscall.EIO
+				}
+				return nil
+			}
+			out := w.pass()
+			if fails == "" {
+				if out.Stime == 0 || !out.Met || batches != 4 {
+					t.Errorf("%+v after %d batches, want 4: two directories, a file, all that finishes them", out, batches)
+				}
+				w.inStep()
+				return
+			}
+			if out.Stime != 0 || out.Met || w.stamp("") != 0 {
+				t.Errorf("%+v, the root stamped %v, although %s failed", out, w.stamp(""), fails)
+			}
+			w.checkStamps()
+			f.fail = nil
+			for end := time.Now().Add(time.Minute); w.pass().Stime == 0; {
+				if time.Now().After(end) {
+					t.Fatal("never tried again")
+				}
+			}
+			w.inStep()
+		})
 	}
 }
 

@@ -222,8 +222,8 @@ func (w *crawl) complete(n *node) {
 	w.finishNode(n)
 }
 
-// finishNode sends the operations that end n and those of its ancestors that wait for nothing else: in one batch,
-// deepest first, so that stamps climb in one step. The slave holds back an ancestor whose descendant failed.
+// finishNode sends the operations that end n and those of its ancestors that wait for nothing else, the root among them: in one
+// batch, deepest first, so that stamps climb in one step. The slave holds back an ancestor whose descendant failed.
 func (w *crawl) finishNode(n *node) {
 	chain := w.chain(n)
 	var ops []slave.Op
@@ -246,18 +246,30 @@ func (w *crawl) finishNode(n *node) {
 				i++
 			}
 		}
+		if chain[len(chain)-1] == w.root {
+			w.met = !w.root.held && w.root.debt == nil
+		}
 		w.finished(chain)
 	})
 }
 
-// chain is n and each ancestor, below the root, that only waits for the one before it. It settles who is stamped.
+// chain is n and each ancestor that only waits for the one before it. It settles who is stamped.
 func (w *crawl) chain(n *node) []*node {
 	w.mu.Lock()
+	chain := w.climb(n)
+	// Where names of inodes were looked for there is more to know of the root.
+	last := w.reachesRoot(chain) && len(w.checked) == 0 && !w.unsettled
+	w.mu.Unlock()
+	// Nothing else is going on by then, and the mark is in a file.
+	if !last || w.c.opts.VolumeMark() != w.m.mark {
+		return chain
+	}
+	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.climb(n)
+	return w.withRoot(chain)
 }
 
-// climb is chain with w.mu held.
+// climb is chain up to the root, which is left out. w.mu is held.
 func (w *crawl) climb(n *node) []*node {
 	chain := []*node{n}
 	w.settle(n)
@@ -287,10 +299,15 @@ func (w *crawl) finishResult(n *node, r slave.Result) {
 	}
 }
 
-// finished tells the parent of the last of a chain.
+// finished tells the parent of the last of a chain; where that is the root, the crawl is through.
 func (w *crawl) finished(chain []*node) {
-	w.pending.done(dirs(len(chain)))
 	last := chain[len(chain)-1]
+	if last == w.root {
+		w.pending.done(dirs(len(chain) - 1))
+		w.rootDone(last)
+		return
+	}
+	w.pending.done(dirs(len(chain)))
 	held := false
 	w.mu.Lock()
 	for _, n := range chain {

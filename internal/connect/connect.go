@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,9 @@ type Config struct {
 	Logger  zerolog.Logger
 	// Wire counts the bytes that cross the connection, both ways.
 	Wire *atomic.Int64
+	// Much, if set, is called while the session begins, and tells whether so much is to be sent that all of its streams are
+	// worth their opening at once. It ends with ctx, at the latest at the end of the session, whose Close waits for it.
+	Much func(ctx context.Context) bool
 }
 
 // Slave opens the session's slave. Its errors are one line for the operator; Final tells whether trying again can help.
@@ -174,6 +178,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	live, end := context.WithCancel(context.Background()) // of the whole session
 	limit := bandwidth.NewLimit(live, o.BWLimit)
 	all := c.lines(conn, o, streams)
+	grow := c.ahead(live, all, streams)
 	var first *sshconn.Stream
 	group, err := agent.DialGroup(ctx, hello, agent.GroupOptions{
 		Streams: streams,
@@ -195,17 +200,41 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 			}
 		},
 	})
-	switch {
-	case err == nil:
-		return &remote{Group: group, lines: all, end: end}, nil
-	case first == nil:
-		end()
-		return nil, err
+	grown := grow(group)
+	if err == nil {
+		return &remote{Group: group, lines: all, end: end, grown: grown}, nil
 	}
 	end()
-	err = explain(err, first, command, s.Host)
-	first.Close()
+	if first != nil {
+		err = explain(err, first, command, s.Host)
+		first.Close()
+	}
+	grown.Wait()
+	all.close()
 	return nil, err
+}
+
+// ahead asks whether much is to be sent, and makes the connections for it, while the session begins on the first. What it
+// returns is called with the session, or nil, and has it open its streams if so; its result is to be waited for once live has
+// ended.
+func (c *Config) ahead(live context.Context, all *lines, streams int) func(*agent.Group) *sync.WaitGroup {
+	var tasks sync.WaitGroup
+	begun := make(chan *agent.Group, 1)
+	if c.Much != nil && streams > 1 {
+		tasks.Go(func() {
+			if !c.Much(live) {
+				return
+			}
+			tasks.Go(func() { all.ahead(live) })
+			if group := <-begun; group != nil {
+				group.Grow()
+			}
+		})
+	}
+	return func(group *agent.Group) *sync.WaitGroup {
+		begun <- group
+		return &tasks
+	}
 }
 
 // modes are the values of the option compression but off, which has no chunks at all.
@@ -256,13 +285,15 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 type remote struct {
 	*agent.Group
 	lines *lines
-	end   func() // of what waits for the bandwidth limit
+	end   func() // of what waits for the bandwidth limit, and of what goes on to open streams
+	grown *sync.WaitGroup
 }
 
 // Close ends the session, then the connections.
 func (r *remote) Close() error {
 	r.end()
 	err := r.Group.Close()
+	r.grown.Wait()
 	r.lines.close()
 	return err
 }

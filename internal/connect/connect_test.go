@@ -183,6 +183,74 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// TestMuch: where much is to be sent all streams are opened at once, and over both connections; and whatever becomes of the
+// session, nothing is left of that.
+func TestMuch(t *testing.T) {
+	t.Run("at once", func(t *testing.T) {
+		c := config(t, 8)
+		p := through(t, &c)
+		c.Much = func(context.Context) bool { return true }
+		tree, err := connect.Slave(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tree.Close()
+		eventually(t, "all streams", func() bool { return tree.(interface{ Streams() int }).Streams() == 8 })
+		if st := p.Stats(); st.Connections != 2 {
+			t.Errorf("%d connections", st.Connections)
+		}
+		if err := tree.Close(); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "the end of all connections", func() bool { return p.Stats().Open == 0 })
+	})
+	t.Run("no", func(t *testing.T) {
+		c := config(t, 8)
+		p := through(t, &c)
+		said := make(chan struct{})
+		c.Much = func(context.Context) bool { defer close(said); return false }
+		tree, err := connect.Slave(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tree.Close()
+		<-said
+		if err := tree.Close(); err != nil {
+			t.Error(err)
+		}
+		if st := p.Stats(); st.Connections != 1 || tree.(interface{ Streams() int }).Streams() != 1 {
+			t.Errorf("%d connections", st.Connections)
+		}
+	})
+	t.Run("ends before it is known", func(t *testing.T) {
+		c := config(t, 8)
+		p := through(t, &c)
+		c.Much = func(ctx context.Context) bool { <-ctx.Done(); return true }
+		tree, err := connect.Slave(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tree.Close(); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "the end of all connections", func() bool { return p.Stats().Open == 0 })
+	})
+	t.Run("fails", func(t *testing.T) {
+		c := config(t, 8)
+		if err := c.Session.Set("remote-georep", "/nowhere/georep"); err != nil {
+			t.Fatal(err)
+		}
+		p := through(t, &c)
+		c.Much = func(context.Context) bool { return true }
+		before := runtime.NumGoroutine()
+		if _, err := connect.Slave(t.Context(), c); !errors.Is(err, connect.ErrNoAgent) {
+			t.Errorf("%v", err)
+		}
+		eventually(t, "the end of all connections", func() bool { return p.Stats().Open == 0 })
+		eventually(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= before })
+	})
+}
+
 // TestLinesSFTP: so are SFTP sessions; sshd may refuse the second connection.
 func TestLinesSFTP(t *testing.T) {
 	for name, refuse := range map[string]bool{"two": false, "refused": true} {

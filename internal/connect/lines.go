@@ -56,6 +56,13 @@ func (l *lines) of(ctx context.Context, stream int) *sshconn.Conn {
 	return f.conn
 }
 
+// ahead makes all connections, so that those who want them need not wait. ctx bounds the connecting.
+func (l *lines) ahead(ctx context.Context) {
+	for i := range l.further {
+		l.of(ctx, i+1)
+	}
+}
+
 // onMain is how many of so many streams are for the first connection.
 func (l *lines) onMain(streams int) int {
 	n := len(l.further) + 1

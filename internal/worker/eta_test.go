@@ -16,6 +16,8 @@ import (
 	"georep/crawler"
 	"georep/integration/harness/tree"
 	"georep/internal/beneath"
+	"georep/status"
+	"georep/volume"
 )
 
 func TestETA(t *testing.T) {
@@ -115,6 +117,68 @@ func TestCountManyDirectories(t *testing.T) {
 	var got total
 	if err := got.count(t.Context(), openRoot(t, top)); err != nil || got.entries.Load() != 2*dirs {
 		t.Errorf("%d entries, %v; want %d", got.entries.Load(), err, 2*dirs)
+	}
+}
+
+// TestHoldsMuch: by what lies deep in the tree, without a look at more than is needed to know.
+func TestHoldsMuch(t *testing.T) {
+	for name, c := range map[string]struct {
+		large int64 // a file, two levels down
+		many  int   // empty ones
+		want  bool
+	}{
+		"nothing": {0, 0, false}, "little": {muchBytes - 1, 10, false}, "much": {muchBytes, 10, true},
+		"many that are empty": {0, muchEntries + 10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			err := errors.Join(os.MkdirAll(filepath.Join(top, "a", "b"), 0o755), tree.Many(top, c.many, 1000, 0),
+				os.WriteFile(filepath.Join(top, "a", "b", "large"), nil, 0o600), os.Truncate(filepath.Join(top, "a", "b", "large"), c.large))
+			if err != nil {
+				t.Fatal(err)
+			}
+			root, before := openRoot(t, top), descriptors(t)
+			if got := holdsMuch(t.Context(), root); got != c.want {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+			count := &total{enough: muchBytes}
+			if err := count.count(t.Context(), root); (err != nil) != (c.want || c.many > muchEntries) || count.known.Load() != (err == nil) {
+				t.Errorf("%v, known: %v", err, count.known.Load())
+			}
+			if n := count.entries.Load(); n > muchEntries {
+				t.Errorf("%d entries were looked at", n)
+			}
+			if after := descriptors(t); after != before {
+				t.Errorf("%d descriptors, before %d", after, before)
+			}
+		})
+	}
+}
+
+// TestMuchIsAskedOfAFirstSyncOnly: a slave that was in step once is sent what changed.
+func TestMuchIsAskedOfAFirstSyncOnly(t *testing.T) {
+	store, err := volume.OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := volume.ParseSlave("host:/slave")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Config{Store: store, Session: volume.Session{Master: "data", Slave: to}}
+	m := &master{Dir: openRoot(t, t.TempDir())}
+	if much := m.much(c); much == nil || much(t.Context()) {
+		t.Error("a first sync of nothing")
+	}
+	st, path := status.New("data", to.String()), store.Files("data", to).Status
+	for _, at := range []time.Time{{}, time.Now()} {
+		st.LastSynced = status.Time{Time: at}
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), status.Write(path, st)); err != nil {
+			t.Fatal(err)
+		}
+		if (m.much(c) != nil) != at.IsZero() {
+			t.Errorf("last in step at %v: asked %v", at, m.much(c) != nil)
+		}
 	}
 }
 

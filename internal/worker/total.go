@@ -19,6 +19,25 @@ type total struct {
 	entries atomic.Int64 // below the root
 	bytes   atomic.Int64 // of content; what has several names counts once
 	known   atomic.Bool  // the count is complete
+
+	enough int64 // bytes after which the count ends; 0: none
+}
+
+// What makes a master one with much to send, and how many entries are looked at to find out.
+const (
+	muchBytes   = 16 << 20
+	muchEntries = 20_000
+)
+
+// errCounted ends a count that has found what it was for.
+var errCounted = errors.New("counted as far as was asked for")
+
+// holdsMuch tells whether a tree holds so much that all of a session's streams are worth their opening at once. It stops
+// when it knows.
+func holdsMuch(ctx context.Context, root *beneath.Dir) bool {
+	t := &total{enough: muchBytes}
+	_ = t.count(ctx, root) // whatever ended it
+	return t.bytes.Load() >= muchBytes
 }
 
 // dirChunk bounds the names of directories that are kept at a time, for each level of depth.
@@ -83,7 +102,7 @@ func (c *counting) run() error {
 	if c.ctx.Err() != nil {
 		return c.ctx.Err()
 	}
-	if !c.top {
+	if !c.top && !errors.Is(err, errCounted) {
 		return nil
 	}
 	return err
@@ -100,8 +119,10 @@ func (c *counting) entry(e beneath.Entry) error {
 	if err != nil {
 		return nil // gone, or unreadable
 	}
-	c.total.entries.Add(1)
-	c.total.bytes.Add(crawler.Share(&st))
+	entries, bytes := c.total.entries.Add(1), c.total.bytes.Add(crawler.Share(&st))
+	if enough := c.total.enough; enough > 0 && (bytes >= enough || entries >= muchEntries) {
+		return errCounted
+	}
 	if st.IsDir() {
 		c.dirs = append(c.dirs, e.Name)
 	}

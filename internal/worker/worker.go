@@ -85,7 +85,7 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 	defer m.Close()
 	counters, wire := told.counters, told.wire
 	tree, err := connect.Slave(ctx, connect.Config{Session: c.Session, Volume: c.Volume, Force: c.Force,
-		Version: c.Version, Logger: c.Logger, Wire: wire})
+		Version: c.Version, Logger: c.Logger, Wire: wire, Much: m.much(&c)})
 	if err != nil {
 		return err
 	}
@@ -183,6 +183,15 @@ func (m *master) waitMarked(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// much is connect.Config's: a slave that was never in step wants all that the master has.
+func (m *master) much(c *Config) func(context.Context) bool {
+	st, err := status.Read(c.Store.Files(c.Session.Master, c.Session.Slave).Status)
+	if err == nil && !st.LastSynced.IsZero() {
+		return nil
+	}
+	return func(ctx context.Context) bool { return holdsMuch(ctx, m.Dir) }
 }
 
 // mark is the volume mark as the marker knows it; 0 before it has said so.

@@ -31,8 +31,8 @@ type GroupOptions struct {
 // Group is a slave at the far end of several streams of one session, which only bulk data needs: an SSH channel has a
 // window that a long link does not fill. It implements slave.Tree.
 //
-// It begins with one stream and opens the others when the first batch comes that is bulky or would have to wait, so that
-// a session with little to send has one. Where they cannot be opened it goes on with those it has. Each stream sends
+// It begins with one stream and opens the others when the first batch comes that is bulky or would have to wait, or at the
+// word of Grow, so that a session with little to send has one. Where they cannot be opened it goes on with those it has. Each stream sends
 // one batch at a time; the results of many may be awaited.
 //
 // The loss of any stream ends the session: all calls, pending and later, return the same error.
@@ -137,6 +137,13 @@ func (g *Group) Close() error {
 	}
 	g.wg.Wait()
 	return nil
+}
+
+// Grow has the further streams opened, in the background: much is about to be sent.
+func (g *Group) Grow() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.grow()
 }
 
 // grow opens the further streams in the background, the first time that it is called. The caller holds the lock.

@@ -52,13 +52,6 @@ func newFar(tree *fakeTree) *far {
 // FilePipe is a stream that can be handed to another process, for the tests outside the package.
 func FilePipe(t testing.TB) (client, server io.ReadWriteCloser) { return osPipe(t) }
 
-// Grow opens the further streams.
-func (g *Group) Grow() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.grow()
-}
-
 // ApplyOver is Apply over a chosen stream.
 func (g *Group) ApplyOver(ctx context.Context, b *slave.Batch, number int) ([]slave.Result, error) {
 	c := g.clients[number]
