@@ -100,6 +100,11 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		}
 		return nil
 	}
+	if c.out != "" { // not after hours
+		if err := os.MkdirAll(c.out, 0o755); err != nil {
+			return fmt.Errorf("make the directory for the report: %w", err)
+		}
+	}
 	l, err := newLab(ctx, c, errs)
 	if err != nil {
 		return err

@@ -17,6 +17,8 @@ func Stdio() (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What comes in bulk then wakes each end less often. Where a socket leads here, or no more is to be had, it stays as it is.
+	_, _ = unix.FcntlInt(uintptr(unix.Stdin), unix.F_SETPIPE_SZ, stdinPipe())
 	out, err := pollable(unix.Stdout, "stdout")
 	if err != nil {
 		return nil, errors.Join(err, in.Close())
@@ -25,6 +27,15 @@ func Stdio() (io.ReadWriteCloser, error) {
 		return nil, errors.Join(fmt.Errorf("redirect stdout: %w", err), in.Close(), out.Close())
 	}
 	return &pair{in: in, out: out}, nil
+}
+
+// stdinPipe is how much the pipe may hold that sshd writes to. All pipes of an ordinary user share 64 MiB (pipe-user-pages-soft
+// in proc(5)), and beyond that new ones of any program get small.
+func stdinPipe() int {
+	if os.Geteuid() == 0 {
+		return 1 << 20
+	}
+	return 256 << 10
 }
 
 // pollable opens a descriptor a second time for the runtime's poller.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"go/parser"
 	"go/token"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"georep/slave"
 )
@@ -221,6 +224,9 @@ func serveStdio() {
 	if err == nil {
 		err = Serve(context.Background(), rw, "v", func(Hello) (slave.Tree, error) {
 			os.Stdout.WriteString("stray words\n")
+			if n, err := unix.FcntlInt(0, unix.F_GETPIPE_SZ, 0); err != nil || n < 256<<10 {
+				return nil, fmt.Errorf("the pipe holds %d bytes, %v", n, err)
+			}
 			return newFake(), nil
 		})
 	}
