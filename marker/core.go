@@ -56,6 +56,8 @@ type core struct {
 	young    young
 	stray    func() // asks for a scan that meets them; called with mu held
 	owing    atomic.Int64
+	// unsynced is set while scans have marked what no ctime would tell of, if the marks were lost by a power cut.
+	unsynced atomic.Bool
 }
 
 // warnBurst lines of what is said often may be written in a warnPeriod.

@@ -194,8 +194,9 @@ func (m *marker) beginScan(all bool) *scan {
 // endScan ends it, given what it was, how many arrivals there were before it met them, and how it went. What was marked
 // because a directory had not been covered is on the device before it counts as that: no ctime would tell of it.
 func (m *marker) endScan(s *scan, e extent, upTo int, err error) error {
-	if err == nil && !s.incomplete.Load() && s.doubtful.Load() {
+	if err == nil && !s.incomplete.Load() && m.unsynced.Load() {
 		err = m.root.Syncfs()
+		m.unsynced.Store(err != nil)
 	}
 	complete := err == nil && !s.incomplete.Load()
 	m.core.mu.Lock()

@@ -325,6 +325,78 @@ func TestKilledBeforeWhatCameBackIsMarked(t *testing.T) {
 	v.changedFiles(before, 2)
 }
 
+// TestMarksAreOnTheDeviceBeforeTheyCount: the marks of what came back are no more than in memory until the scan has synced the
+// file system. Where that fails its directory does not count as covered, and the next scan marks it again.
+func TestMarksAreOnTheDeviceBeforeTheyCount(t *testing.T) {
+	v := changedAway(t, SourceFanotify)
+	v.halt()
+	if _, err := Once(t.Context(), v.o); err != nil { // by now no ctime tells what was changed outside
+		t.Fatal(err)
+	}
+	v.sh("mv ../out/d d")
+	synced := 0
+	v.o.hook = func(op, _ string) error {
+		if op != "syncfs" {
+			return nil
+		}
+		synced++
+		return unix.EIO
+	}
+	for range 2 {
+		before := v.all()
+		if _, err := Once(t.Context(), v.o); !errors.Is(err, unix.EIO) {
+			t.Fatalf("a scan whose marks could not be synced: %v", err)
+		}
+		v.changedFiles(before, 2)
+	}
+	v.o.hook = nil
+	before := v.all()
+	if _, err := Once(t.Context(), v.o); err != nil {
+		t.Fatal(err)
+	}
+	v.changedFiles(before, 2)
+	if synced != 2 {
+		t.Errorf("synced %d times", synced)
+	}
+}
+
+// TestSyncIsOwedUntilItIsDone: also by a scan that had to end before it, to whichever is complete.
+func TestSyncIsOwedUntilItIsDone(t *testing.T) {
+	v, failure, synced := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{})), error(nil), 0
+	v.o.Source = SourceScan
+	v.o.hook = func(op, _ string) error {
+		if op != "syncfs" {
+			return nil
+		}
+		synced++
+		return failure
+	}
+	m, err := open(t.Context(), v.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	end := func(incomplete bool) error {
+		s := m.beginScan(false)
+		s.incomplete.Store(incomplete)
+		return m.endScan(s, whole, 0, nil)
+	}
+	m.unsynced.Store(true)
+	if err := end(true); err != nil || synced != 0 {
+		t.Fatalf("%v, %d syncs by a scan that is not complete", err, synced)
+	}
+	failure = unix.EIO
+	if err := end(false); !errors.Is(err, failure) {
+		t.Fatal(err)
+	}
+	failure = nil
+	for range 2 {
+		if err := end(false); err != nil || synced != 2 {
+			t.Fatalf("%v, %d syncs, want the one that failed and one more", err, synced)
+		}
+	}
+}
+
 // TestCoverageIsSavedFirst: a heartbeat never gets to the device without the coverage that it stands on.
 func TestCoverageIsSavedFirst(t *testing.T) {
 	dir, failure := t.TempDir(), error(nil)

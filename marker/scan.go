@@ -37,7 +37,6 @@ type scan struct {
 	entries    atomic.Int64
 	marked     atomic.Int64
 	incomplete atomic.Bool
-	doubtful   atomic.Bool  // entries were marked that are not new
 	older      atomic.Int64 // directories that were there before the scan
 	started    time.Time
 	group      *errgroup.Group
@@ -75,6 +74,7 @@ func (s *scan) visit(ctx context.Context, d *beneath.Dir, doubt bool) error {
 		s.expect(d)
 	}
 	v := visit{scan: s, d: d, number: number, doubt: doubt || s.doubts(&st)}
+	v.unlogged = v.doubt && (st.Btime.Sec == 0 || time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)).Before(s.since) || s.since.IsZero())
 	return v.run(ctx)
 }
 
@@ -120,12 +120,15 @@ func (s *scan) trouble(d *beneath.Dir, name string, err error) {
 // visit is the state of one directory's scan.
 type visit struct {
 	*scan
-	d       *beneath.Dir
-	number  uint64
-	doubt   bool // mark everything in it
-	changed []found
-	dirs    []string
-	marked  bool
+	d      *beneath.Dir
+	number uint64
+	doubt  bool // mark everything in it
+	// unlogged is set where an entry may have a ctime that is new from an earlier mark alone: of one that never got to the
+	// device, no ctime would tell after a power cut. In a directory that was made since, everything is new by itself.
+	unlogged bool
+	changed  []found
+	dirs     []string
+	marked   bool
 }
 
 func (v *visit) entry(ctx context.Context, e beneath.Entry) error {
@@ -155,7 +158,7 @@ func (v *visit) look(e beneath.Entry) error {
 		v.trouble(v.d, e.Name, err)
 	case st.IsDir():
 		v.dirs = append(v.dirs, e.Name)
-	case v.isNew(v.d, e.Name, &st), v.doubt && v.isOld(&st):
+	case v.isDue(e.Name, &st):
 		v.changed = append(v.changed, found{e.Name, st})
 	}
 	if len(v.changed) >= scanChunk {
@@ -174,10 +177,22 @@ func (v *visit) finish() error {
 		v.trouble(v.d, "", err)
 		return nil
 	}
-	if !v.marked && (v.isNew(v.d, "", &st) || v.doubt && v.isOld(&st)) {
+	if !v.marked && v.isDue("", &st) {
 		return v.flush()
 	}
 	return nil
+}
+
+// isDue tells whether an entry is to be marked.
+func (v *visit) isDue(name string, st *beneath.Stat) bool {
+	isNew := v.isNew(v.d, name, st)
+	if !isNew && (!v.doubt || v.own.has(st)) {
+		return false
+	}
+	if !isNew || v.unlogged {
+		v.unsynced.Store(true)
+	}
+	return true
 }
 
 func (v *visit) flush() error {
@@ -240,15 +255,6 @@ func (s *scan) isNew(d *beneath.Dir, name string, st *beneath.Stat) bool {
 func (s *scan) isYoung(st *beneath.Stat) bool {
 	b := time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
 	return b.After(s.started) && b.Before(time.Now())
-}
-
-// isOld tells whether an entry that is not new has to be marked all the same, in a directory that is not covered.
-func (s *scan) isOld(st *beneath.Stat) bool {
-	if s.own.has(st) {
-		return false
-	}
-	s.doubtful.Store(true)
-	return true
 }
 
 // changedSince decides by the ctime alone.
