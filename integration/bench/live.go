@@ -174,7 +174,9 @@ func burstRow(l *lab, t *host, rep *report) {
 		return v
 	}
 	ours, theirs := begin("georep"), begin("lsyncd")
-	ours.start = s.newSession(t, ours.master, ours.slave).start
+	session := s.newSession(t, ours.master, ours.slave)
+	session.more = append(session.more, "--max-delete", "100") // the burst is removed again: nearly all of the tree
+	ours.start = session.start
 	theirs.start = func(ctx context.Context) error { return s.lsyncd(ctx, t, &theirs, 1) }
 	theirs.judge = lenient
 	burst := func(name string, v *live, wrote func(float64)) contender {
