@@ -74,7 +74,8 @@ func (s *scan) visit(ctx context.Context, d *beneath.Dir, doubt bool) error {
 		s.expect(d)
 	}
 	v := visit{scan: s, d: d, number: number, doubt: doubt || s.doubts(&st)}
-	v.unlogged = v.doubt && (st.Btime.Sec == 0 || time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)).Before(s.since) || s.since.IsZero())
+	born := time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)) // as early as can be where that is not known
+	v.unlogged = v.doubt && (s.since.IsZero() || born.Before(s.since))
 	return v.run(ctx)
 }
 

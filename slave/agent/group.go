@@ -32,8 +32,8 @@ type GroupOptions struct {
 // window that a long link does not fill. It implements slave.Tree.
 //
 // It begins with one stream and opens the others when the first batch comes that is bulky or would have to wait, or at the
-// word of Grow, so that a session with little to send has one. Where they cannot be opened it goes on with those it has. Each stream sends
-// one batch at a time; the results of many may be awaited.
+// word of Grow, so that a session with little to send has one. Where they cannot be opened it goes on with those it has.
+// Each stream sends one batch at a time; the results of many may be awaited.
 //
 // The loss of any stream ends the session: all calls, pending and later, return the same error.
 type Group struct {
