@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -130,7 +132,7 @@ var (
 // load reads a private key. For one that is encrypted, or a file with a public key only, the agent may hold the
 // private one.
 func (k *keyring) load(path string) (ssh.Signer, error) {
-	text, err := os.ReadFile(path)
+	text, err := readIdentity(path)
 	if err != nil {
 		return nil, shortPathError(err)
 	}
@@ -150,6 +152,27 @@ func (k *keyring) load(path string) (ssh.Signer, error) {
 		return k.fromAgent(public, errors.New("a public key that ssh-agent does not hold"))
 	}
 	return nil, errNotAKey
+}
+
+// readIdentity reads a key file of a mode that OpenSSH takes: a private key that others may read is nobody's own any more. As
+// with OpenSSH that is asked of this user's own files only.
+func readIdentity(path string) ([]byte, error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxTrusted))
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	own := ok && int(stat.Uid) == os.Geteuid()
+	if open := info.Mode().Perm() & othersRead; err == nil && own && open != 0 && parsePublicKey(text) == nil {
+		return nil, fmt.Errorf("others may read it, mode %04o; run: chmod 600 %s", info.Mode().Perm(), path)
+	}
+	return text, err
 }
 
 // shortPathError leaves out the path, which stands beside it in the note.

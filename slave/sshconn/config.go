@@ -31,6 +31,7 @@ type hop struct {
 	// knownAs is the name to look up in known_hosts instead of host and port; "" for none.
 	knownAs        string
 	knownHosts     []string
+	revokedKeys    []string // files of RevokedHostKeys
 	identities     []string
 	ownIdentities  bool // given, rather than OpenSSH's defaults
 	identitiesOnly bool
@@ -66,9 +67,12 @@ func readConfig(file string) (configFiles, error) {
 func readConfigFiles(optional bool, paths ...string) (configFiles, error) {
 	var files configFiles
 	for _, path := range paths {
-		text, err := os.ReadFile(path)
+		text, err := readTrusted(path, othersWrite)
 		if optional && errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if err == nil {
+			err = checkIncluded(text, path == systemConfig, 0)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: read ssh_config: %w", ErrConfig, err)
@@ -98,6 +102,43 @@ func adapt(text []byte, system bool) []byte {
 		}
 	}
 	return []byte(strings.Join(lines, "\n"))
+}
+
+// maxIncludes is how deep files may include others; the parser has the same bound.
+const maxIncludes = 5
+
+// checkIncluded refuses what text includes, at whatever depth, where others may write it: the parser opens those files itself.
+func checkIncluded(text []byte, system bool, depth int) error {
+	include := regexp.MustCompile(`(?im)^\s*include(?:\s*=\s*|\s+)(.*)$`)
+	for _, m := range include.FindAllSubmatch(text, -1) {
+		for _, pattern := range strings.Fields(string(m[1])) {
+			// A pattern that cannot be read is the parser's to complain of.
+			paths, _ := filepath.Glob(includedPath(strings.Trim(pattern, `"`), system))
+			for _, path := range paths {
+				more, err := readTrusted(path, othersWrite)
+				if err == nil && depth < maxIncludes {
+					err = checkIncluded(more, system, depth+1)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func includedPath(pattern string, system bool) string {
+	rest, home := strings.CutPrefix(pattern, "~/")
+	switch {
+	case filepath.IsAbs(pattern):
+		return pattern
+	case home:
+		return filepath.Join(homeDir(), rest)
+	case system:
+		return filepath.Join(filepath.Dir(systemConfig), pattern)
+	}
+	return filepath.Join(homeDir(), ".ssh", pattern)
 }
 
 // matchPatterns gives the Host patterns that say the same as a Match line's criteria, or one that never holds.
@@ -212,6 +253,7 @@ func (l *lookup) resolveKeys(h *hop, t Target) {
 			l.paths(h, l.get("UserKnownHostsFile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")),
 			l.paths(h, l.get("GlobalKnownHostsFile", systemKnownHosts+" "+systemKnownHosts+"2"))...)
 	}
+	h.revokedKeys = l.paths(h, l.get("RevokedHostKeys", noConfig))
 	h.identitiesOnly = l.yes("IdentitiesOnly")
 	h.identities, h.ownIdentities = l.resolveIdentities(h, t)
 	h.agentSocket = l.resolveAgent(h)

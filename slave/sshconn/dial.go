@@ -189,10 +189,15 @@ func (d *dialer) handshake(ctx context.Context, conn *Conn, h *hop, keys *hostKe
 		Auth:              ring.method(),
 		HostKeyCallback:   keys.verify,
 		HostKeyAlgorithms: keys.algorithms(),
-		Config: ssh.Config{Ciphers: []string{
-			ssh.CipherAES128GCM, ssh.CipherAES256GCM, ssh.CipherChaCha20Poly1305,
-			ssh.CipherAES128CTR, ssh.CipherAES192CTR, ssh.CipherAES256CTR,
-		}},
+		Config: ssh.Config{
+			// The library's own choice has SHA-1 at its end, for servers of long ago.
+			KeyExchanges: safe(ssh.SupportedAlgorithms().KeyExchanges),
+			MACs:         safe(ssh.SupportedAlgorithms().MACs),
+			Ciphers: []string{
+				ssh.CipherAES128GCM, ssh.CipherAES256GCM, ssh.CipherChaCha20Poly1305,
+				ssh.CipherAES128CTR, ssh.CipherAES192CTR, ssh.CipherAES256CTR,
+			},
+		},
 	}
 	c, channels, requests, err := ssh.NewClientConn(conn.wire, h.addr(), config)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,11 +19,11 @@ import (
 
 // hostKeys decides on the keys of one host, after known_hosts.
 type hostKeys struct {
-	hop    *hop
-	direct bool // the host can be asked for its key without a jump or a proxy
-	check  ssh.HostKeyCallback
-	names  []string // to look up, best first
-	lines  map[string][][]byte
+	hop     *hop
+	check   ssh.HostKeyCallback
+	names   []string // to look up, best first
+	lines   map[string][][]byte
+	revoked revokedKeys
 
 	// err is why the last key was refused; the handshake's own error hides it.
 	err      error
@@ -30,7 +31,11 @@ type hostKeys struct {
 }
 
 func newHostKeys(h *hop) (*hostKeys, error) {
-	k := &hostKeys{hop: h, direct: len(h.jumps) == 0 && h.proxyCommand == "", lines: make(map[string][][]byte)}
+	k := &hostKeys{hop: h, lines: make(map[string][][]byte)}
+	var err error
+	if k.revoked, err = readRevoked(h.revokedKeys); err != nil {
+		return nil, err
+	}
 	if err := k.load(); err != nil {
 		return nil, err
 	}
@@ -53,7 +58,7 @@ func (k *hostKeys) load() error {
 	var sources []string
 	origin := make(map[string]string)
 	for _, path := range k.hop.knownHosts {
-		text, err := os.ReadFile(path)
+		text, err := readTrusted(path, worldWrites)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -133,6 +138,10 @@ func (k *hostKeys) verify(_ string, _ net.Addr, key ssh.PublicKey) error {
 }
 
 func (k *hostKeys) decide(key ssh.PublicKey) error {
+	if path := k.revoked.find(key); path != "" {
+		return fmt.Errorf("%w: %s offers %s, which %s revokes (RevokedHostKeys in ssh_config); give the host a new key",
+			ErrHostKeyRevoked, k.name(), describe(key), path)
+	}
 	refused := k.unknownError(key)
 	for _, name := range k.names {
 		err := k.check(name, &net.TCPAddr{}, key)
@@ -162,38 +171,37 @@ func describe(key ssh.PublicKey) string { return key.Type() + " " + ssh.Fingerpr
 func (k *hostKeys) name() string { return knownhosts.Normalize(k.names[0]) }
 
 func (k *hostKeys) unknownError(key ssh.PublicKey) error {
-	file := "~/.ssh/known_hosts"
+	return fmt.Errorf("%w: %s offers %s, and no known_hosts file lists it; compare the fingerprint with the host's, then: %s",
+		ErrHostKeyUnknown, k.name(), describe(key), k.acceptCommand(key))
+}
+
+// acceptCommand adds the very key that was seen: one that is fetched anew may be another's.
+func (k *hostKeys) acceptCommand(key ssh.PublicKey) string {
+	file, first := "~/.ssh/known_hosts", ""
 	for _, path := range k.hop.knownHosts {
 		if path != os.DevNull {
 			file = path
 			break
 		}
 	}
-	return fmt.Errorf("%w: %s offers %s, and no known_hosts file lists it; compare the fingerprint with the host's, then: %s >> %s",
-		ErrHostKeyUnknown, k.name(), describe(key), k.acceptCommand(key), file)
+	if dir := filepath.Dir(file); file[0] != '~' {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			first = "mkdir -p -m 700 " + shellWord(dir) + " && "
+		}
+		file = shellWord(file)
+	}
+	return first + "echo " + shellWord(knownhosts.Line(k.names[:1], key)) + " >> " + file
 }
 
-// acceptCommand prints the known_hosts line. Asking the host for it works where we reach it directly, by the name
-// that we look up.
-func (k *hostKeys) acceptCommand(key ssh.PublicKey) string {
-	short := shortType(key.Type())
-	if !k.direct || k.hop.knownAs != "" || short == "" {
-		return "echo '" + knownhosts.Line(k.names[:1], key) + "'"
+// shellWord writes text so that a shell takes it for one word.
+func shellWord(text string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@,=%", r)
 	}
-	return fmt.Sprintf("ssh-keyscan -p %d -t %s %s", k.hop.port, short, k.hop.host)
-}
-
-// shortType is a key type in ssh-keyscan's words.
-func shortType(keyType string) string {
-	switch {
-	case keyType == ssh.KeyAlgoED25519:
-		return "ed25519"
-	case keyType == ssh.KeyAlgoRSA:
-		return "rsa"
-	case strings.HasPrefix(keyType, "ecdsa-sha2-"):
-		return "ecdsa"
+	if text != "" && strings.IndexFunc(text, func(r rune) bool { return !plain(r) }) < 0 {
+		return text
 	}
-	return ""
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 func (k *hostKeys) changedError(key ssh.PublicKey, known []knownhosts.KnownKey) error {
@@ -234,7 +242,7 @@ func (k *hostKeys) algorithms() []string {
 		first = append(first, signatureAlgorithms(known.Key.Type())...)
 	}
 	all := append(first, signatureAlgorithms(ssh.KeyAlgoED25519)...)
-	for _, algorithm := range ssh.SupportedAlgorithms().HostKeys {
+	for _, algorithm := range safe(ssh.SupportedAlgorithms().HostKeys) {
 		if !strings.Contains(algorithm, "-cert-") {
 			all = append(all, algorithm)
 		}
@@ -269,12 +277,20 @@ func (k *hostKeys) authority(known knownhosts.KnownKey) bool {
 // certificateAlgorithms lists all of them: the authority's key does not tell the host's type.
 func certificateAlgorithms() []string {
 	var certs []string
-	for _, algorithm := range ssh.SupportedAlgorithms().HostKeys {
+	for _, algorithm := range safe(ssh.SupportedAlgorithms().HostKeys) {
 		if strings.Contains(algorithm, "-cert-") {
 			certs = append(certs, algorithm)
 		}
 	}
 	return certs
+}
+
+// safe leaves out what rests on SHA-1 or MD5: RSA's signatures of old, and whatever else the library still knows.
+func safe(algorithms []string) []string {
+	return slices.DeleteFunc(algorithms, func(name string) bool {
+		return strings.Contains(name, "sha1") || strings.Contains(name, "md5") ||
+			name == ssh.KeyAlgoRSA || name == ssh.CertAlgoRSAv01
+	})
 }
 
 // signatureAlgorithms are those that work with a type of key; RSA has two, and its old one with SHA-1 is not safe.
