@@ -37,6 +37,7 @@ type Counters struct {
 	SkippedDirs atomic.Int64
 	// Lost holds a slave.Lost: what the slave could not keep so far.
 	Lost atomic.Uint32
+	kept notKept
 }
 
 // inBatch is how much content travels with an operation.
@@ -59,7 +60,10 @@ func (c *Counters) uploaded(s *slave.Segment) {
 
 // end counts the result of an operation.
 func (c *Counters) end(op *slave.Op, r slave.Result) {
-	c.Lost.Or(uint32(r.Lost))
+	if r.Lost != 0 {
+		c.Lost.Or(uint32(r.Lost))
+		c.kept.add(op.Path, r.Lost)
+	}
 	if r.Err != nil {
 		return
 	}

@@ -20,6 +20,9 @@ var (
 	ErrHeldBack = errors.New("held back by a failure below it")
 	// ErrSource: the content could not be read on the master; the cause is beside it.
 	ErrSource = errors.New("the source could not be read")
+	// ErrXattrRoom: the entry's extended attributes do not fit on the slave. The errno beside it says nothing of the slave as a
+	// whole, which has room.
+	ErrXattrRoom = errors.New("the slave's file system has no room for its extended attributes")
 	// ErrInvalid: the operation or its path is malformed; nothing was done.
 	ErrInvalid = errors.New("malformed request")
 )
@@ -63,6 +66,9 @@ func Errno(err error) syscall.Errno {
 // Full tells whether err says that the slave as a whole takes no more: no space, quota used up, or read-only. It is
 // trouble of the session, not of the path it struck.
 func Full(err error) bool {
+	if errors.Is(err, ErrXattrRoom) {
+		return false
+	}
 	switch Errno(err) {
 	case unix.ENOSPC, unix.EDQUOT, unix.EROFS:
 		return true

@@ -55,6 +55,9 @@ func (d *Dir) openInode(name string, flags int, mode uint32) (*Inode, error) {
 // Name is the name the Inode was made with.
 func (i *Inode) Name() string { return i.name }
 
+// Dir is the directory the Inode is reached from.
+func (i *Inode) Dir() *Dir { return i.dir }
+
 // Close closes what Create or OpenInode opened. Afterwards the Inode is reached by its name.
 func (i *Inode) Close() error {
 	if i.fd < 0 {

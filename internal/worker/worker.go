@@ -307,6 +307,9 @@ func (t *teller) tellLost() {
 		t.log.Warn().Stringer("lost", fresh).Msg("the slave's files cannot keep everything")
 	}
 	t.lost = lost
+	for _, l := range t.counters.TakeLosses() {
+		t.log.Warn().Str("path", l.Path).Stringer("lost", l.Lost).Msg("the slave's file system cannot keep something of this entry")
+	}
 }
 
 // Progress is the report of p; hints may be nil.
@@ -317,7 +320,7 @@ func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wir
 			Bytes: c.PendingBytes.Load(), Meta: c.PendingMeta.Load()},
 		Synced: status.Synced{Files: c.Files.Load(), BytesWire: wire.Load(), BytesContent: c.Bytes.Load(),
 			Renames: c.Renames.Load(), Purges: c.Purges.Load()},
-		NotKept: slave.Lost(c.Lost.Load()).String(),
+		NotKept: c.NotKept(),
 	}
 	switch {
 	case p.Following:

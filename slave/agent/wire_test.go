@@ -138,7 +138,7 @@ func TestValidation(t *testing.T) {
 func TestErrorsAreTheSameAtBothEnds(t *testing.T) {
 	path := func(err error) error { return &slave.PathError{Op: "rename", Path: "a\nb", Err: err} }
 	errs := []error{
-		path(unix.ENOENT), path(unix.ENOSPC), path(unix.EROFS), path(slave.ErrConflict), path(slave.ErrNeedContent),
+		path(unix.ENOENT), path(unix.ENOSPC), path(fmt.Errorf("%w: %w", slave.ErrXattrRoom, unix.ENOSPC)), path(unix.EROFS), path(slave.ErrConflict), path(slave.ErrNeedContent),
 		path(slave.ErrHeldBack), path(slave.ErrInvalid),
 		path(sourceError(&fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES})),
 		path(fmt.Errorf("%w: found another: %w", slave.ErrConflict, unix.EEXIST)),

@@ -49,7 +49,6 @@ func (t *Tree) setupAside(o Options) error {
 	if err != nil {
 		return err
 	}
-	t.names = xtime.NamesFor(ns, o.Master)
 	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: o.Path,
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()}}
 	if abs, err := filepath.Abs(o.Path); err == nil {
@@ -61,9 +60,12 @@ func (t *Tree) setupAside(o Options) error {
 
 // recordedNamespace finds where the records are: the root has had one since the first crawl.
 func (t *Tree) recordedNamespace(o Options) (xtime.Namespace, error) {
+	if err := t.openRecordsAside(); err != nil {
+		return "", fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
 	for _, ns := range []xtime.Namespace{xtime.Trusted, xtime.User} {
-		names := xtime.NamesFor(ns, o.Master)
-		g, err := t.dir.RecordedGFID("", &names)
+		t.names = xtime.NamesFor(ns, o.Master)
+		g, err := t.gfidOf(place{t.dir, ""})
 		if err != nil {
 			return "", fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 		}
@@ -254,8 +256,34 @@ func (a *Aside) takeXtime(path string) error {
 		return nil
 	}
 	err = p.dir.Removexattr(p.name, a.t.names.Xtime)
-	if errors.Is(err, unix.ENODATA) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, unix.ENODATA) {
+		err = a.takeBeside(p)
+	}
+	return ignoreAbsent(err)
+}
+
+// takeBeside removes the record that lies beside for an entry.
+func (a *Aside) takeBeside(p place) error {
+	_, there, err := a.t.readBeside(p)
+	if err != nil || !there {
+		return err
+	}
+	name, err := a.t.besideName(p)
+	if err != nil {
+		return err
+	}
+	return a.t.records.Unlink(name)
+}
+
+// openRecordsAside opens what lies beside, if anything does. The session's own agent may put the first there at any time.
+func (t *Tree) openRecordsAside() error {
+	d, err := t.dir.OpenPath(slave.Reserved + "/records")
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err == nil {
+		t.records = d
+		t.besides.Store(true)
 	}
 	return err
 }

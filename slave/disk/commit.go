@@ -181,15 +181,32 @@ func (t *Tree) writeStamp(op *slave.Op) error {
 // stampDir is writeStamp for the directory itself. The GFID is checked at the last moment, because whoever has access
 // to the slave may have put another directory there since its finish.
 func (t *Tree) stampDir(d *beneath.Dir, op *slave.Op) error {
-	had, err := d.RecordedGFID("", &t.names)
+	p := place{d, ""}
+	had, beside, err := t.readRecord(p)
 	if err != nil {
 		return err
 	}
-	if !op.Record.GFID.IsZero() && had != op.Record.GFID {
+	if !op.Record.GFID.IsZero() && had.GFID != op.Record.GFID {
 		return slave.ErrConflict
 	}
+	rec := slave.Record{GFID: had.GFID, Xtime: op.Record.Xtime}
+	if beside {
+		return t.putBeside(p, rec)
+	}
 	b := op.Record.Xtime.Bytes()
-	return t.sys.setxattr(d.At(""), t.names.Xtime, b[:])
+	err = t.sys.setxattr(d.At(""), t.names.Xtime, b[:])
+	if !t.noRoom(err) || !t.identifies || had.GFID.IsZero() {
+		return t.roomError(err)
+	}
+	if err := t.putBeside(p, rec); err != nil {
+		return err
+	}
+	for _, attr := range []string{t.names.Xtime, t.names.GFID} {
+		if err := t.sys.removexattr(d.At(""), attr); err != nil && !errors.Is(err, unix.ENODATA) {
+			return err
+		}
+	}
+	return nil
 }
 
 // lifted runs call while the owner may do everything with an entry, and restores its mode.

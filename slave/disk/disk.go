@@ -42,6 +42,7 @@ type Tree struct {
 	links   *beneath.Dir
 	pending *beneath.Dir
 	where   *beneath.Dir
+	records *beneath.Dir
 	places  *places.Index
 	lock    *os.File
 
@@ -58,6 +59,9 @@ type Tree struct {
 	within  within
 	// dirsParked is set while a directory may lie in parked/.
 	dirsParked atomic.Bool
+	// besides is set while a record may lie beside its entry, in records/, and identifies where one can.
+	besides    atomic.Bool
+	identifies bool
 	queue      queue
 	work       committer
 	booksMu    sync.Mutex // links/, pending/ and marks
@@ -135,7 +139,10 @@ func (t *Tree) setup(o Options) error {
 	if err := t.openAreas(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	var err error
+	err := t.openRecords()
+	if err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
 	if t.places, err = places.Open(t.where, t.sys.before); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
@@ -203,7 +210,7 @@ func (t *Tree) release() {
 	if t.places != nil {
 		t.places.Close()
 	}
-	for _, d := range []*beneath.Dir{t.where, t.pending, t.links, t.trash, t.parked, t.partial, t.staging, t.base, t.dir} {
+	for _, d := range []*beneath.Dir{t.records, t.where, t.pending, t.links, t.trash, t.parked, t.partial, t.staging, t.base, t.dir} {
 		if d != nil {
 			d.Close()
 		}

@@ -34,7 +34,7 @@ func (t *Tree) leadsTo(g xtime.GFID, path string, dir *xtime.GFID) (named, bool)
 	e, err := t.look(place{d, name})
 	ok := err == nil && e.there && e.rec.GFID == g
 	if ok && dir != nil {
-		*dir, _ = d.RecordedGFID("", &t.names) // one that cannot be read is none
+		*dir, _ = t.gfidOf(place{d, ""}) // one that cannot be read is none
 	}
 	return named{path, e}, ok
 }
@@ -185,6 +185,7 @@ func (t *Tree) replaceName(it *item, path string) error {
 	if err := t.sys.link(place{t.staging, it.staged}, temp); err != nil {
 		return err
 	}
+	t.forgetBeside(place{d, name})
 	err = t.writable(d, func() error { return t.sys.rename(temp, place{d, name}, 0) })
 	if err != nil {
 		return errors.Join(err, t.sys.unlink(temp))

@@ -39,6 +39,12 @@ type change struct {
 	had    slave.Record // what is on record
 	stamps bool         // the xtime is written too; never for a directory
 	lost   slave.Lost
+
+	inPlace bool // others may look at the entry
+	beside  bool // the record lies beside, or is to
+	evicted bool // this change took it off the entry
+	packed  bool // the xattrs have been repacked
+	short   bool // one did not fit even so
 }
 
 // apply runs the steps in the one order that works for root and an ordinary user alike: the records first of the
@@ -46,9 +52,9 @@ type change struct {
 // ordinary user's read-only file takes none; the time last. The xtime of an entry that is in place comes after all, so
 // that a crash in between leaves it old. An ordinary user must write it before the mode.
 func (c *change) apply() (slave.Lost, error) {
-	steps := []func() error{c.open, c.owner, c.gfid, c.xattrs, c.mode, c.mtime, c.xtime}
+	steps := []func() error{c.open, c.owner, c.gfid, c.xattrs, c.mode, c.mtime, c.xtime, c.aside}
 	if !c.t.root {
-		steps = []func() error{c.open, c.owner, c.gfid, c.xattrs, c.xtime, c.mode, c.mtime}
+		steps = []func() error{c.open, c.owner, c.gfid, c.xattrs, c.xtime, c.mode, c.mtime, c.aside}
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -97,7 +103,7 @@ func (c *change) owner() error {
 
 // gfid puts the GFID on record where another or none is.
 func (c *change) gfid() error {
-	if !c.kind.CarriesRecord(c.t.names.Namespace) || c.record.GFID.IsZero() || c.had.GFID == c.record.GFID {
+	if !c.kind.CarriesRecord(c.t.names.Namespace) || c.record.GFID.IsZero() || c.beside || c.had.GFID == c.record.GFID {
 		return nil
 	}
 	// An old xtime beside a new GFID would vouch for a content that is not there.
@@ -107,19 +113,19 @@ func (c *change) gfid() error {
 		}
 		c.had.Xtime = 0
 	}
-	return c.t.sys.setxattr(c.inode, c.t.names.GFID, c.record.GFID[:])
+	return c.unfit(c.t.sys.setxattr(c.inode, c.t.names.GFID, c.record.GFID[:]))
 }
 
 // xtime puts the xtime on record, or takes an old one away where the content has none (it is torn).
 func (c *change) xtime() error {
-	if !c.stamps || !c.kind.CarriesRecord(c.t.names.Namespace) || c.had.Xtime == c.record.Xtime {
+	if !c.stamps || !c.kind.CarriesRecord(c.t.names.Namespace) || c.beside || c.had.Xtime == c.record.Xtime {
 		return nil
 	}
 	if c.record.Xtime == 0 {
 		return c.t.removeXtime(c.inode)
 	}
 	b := c.record.Xtime.Bytes()
-	return c.t.sys.setxattr(c.inode, c.t.names.Xtime, b[:])
+	return c.unfit(c.t.sys.setxattr(c.inode, c.t.names.Xtime, b[:]))
 }
 
 // removeXtime makes sure that the entry has no xtime.
@@ -145,7 +151,11 @@ func (c *change) xattrs() error {
 	for _, last := range []bool{false, true} {
 		for i := range c.meta.Xattrs {
 			if x := &c.meta.Xattrs[i]; (x.Name == attrCapability) == last {
-				if err := c.xattr(x); err != nil {
+				err := c.xattr(x)
+				if c.t.noRoom(err) {
+					return c.repack()
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -184,24 +194,21 @@ func (c *change) xattr(x *slave.Xattr) error {
 // forgive tells whether the slave does without this xattr: its file system, or its user, cannot have it.
 func (c *change) forgive(name string, err error) bool {
 	switch no := slave.Errno(err); {
-	case no == unix.EOPNOTSUPP || no == unix.E2BIG || no == unix.ERANGE:
+	case no == unix.EOPNOTSUPP || no == unix.EOVERFLOW: // names that btrfs cannot tell apart
+	case no == unix.E2BIG || no == unix.ERANGE || no == unix.ENOSPC:
+		if !c.packed || !c.t.hasRoom() {
+			return false
+		}
+		c.short = true
 	case no == unix.EPERM || no == unix.EACCES:
 		if c.t.root && name != attrCapability && len(name) > 5 && name[:5] == "user." && c.kind == slave.File {
 			return false
 		}
-	case no == unix.ENOSPC && c.t.hasRoom():
-		// ext4 says so when an inode's xattrs outgrow their one block.
 	default:
 		return false
 	}
 	c.lost |= slave.LostXattr
 	return true
-}
-
-// hasRoom tells whether the file system has blocks left.
-func (t *Tree) hasRoom() bool {
-	fs, err := t.dir.Statfs()
-	return err == nil && fs.Bavail*uint64(fs.Bsize) > 1<<20
 }
 
 // mode sets the permission bits where they differ, or where a step before may have changed them. Set-id bits are for

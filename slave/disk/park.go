@@ -301,6 +301,7 @@ func (t *Tree) emptyTrash(ctx context.Context) error {
 // scrap deletes one entry of trash/; a directory's directories are moved up. It tells whether it changed anything.
 func (t *Tree) scrap(ctx context.Context, name string) (progress bool, err error) {
 	p := place{t.trash, name}
+	t.forgetBeside(p)
 	err = t.sys.unlink(p)
 	if !errors.Is(err, unix.EISDIR) {
 		return err == nil, err
@@ -352,6 +353,7 @@ func (t *Tree) scrapSome(ctx context.Context, d *beneath.Dir) (progress, more bo
 			return progress, false, err
 		}
 		p := place{d, name}
+		t.forgetBeside(p)
 		err := t.sys.unlink(p)
 		if errors.Is(err, unix.EISDIR) {
 			err = t.moveUp(p)

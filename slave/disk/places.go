@@ -39,7 +39,7 @@ func (t *Tree) dirKey(path, dir string) (places.Key, bool) {
 	if err != nil {
 		return 0, false
 	}
-	g, err := p.dir.RecordedGFID("", &t.names)
+	g, err := t.gfidOf(place{p.dir, ""})
 	if err != nil || g.IsZero() {
 		t.work.keys[dir] = places.Root // none
 		return 0, false

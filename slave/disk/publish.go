@@ -16,6 +16,8 @@ type entry struct {
 	kind  slave.Kind
 	st    beneath.Stat
 	rec   slave.Record
+	// beside tells that the record is not on the entry.
+	beside bool
 }
 
 // look tells what stands at p; nothing is not an error.
@@ -28,30 +30,35 @@ func (t *Tree) look(p place) (entry, error) {
 		return entry{}, err
 	}
 	e := entry{there: true, kind: slave.KindOf(st.Mode), st: st}
-	e.rec, err = t.recordOf(p, e.kind)
+	e.rec, e.beside, err = t.recordOf(p, e.kind)
 	return e, err
 }
 
 // recordOf reads an entry's record. An ordinary user must be allowed to read what he reads xattrs of.
-func (t *Tree) recordOf(p place, kind slave.Kind) (rec slave.Record, err error) {
+func (t *Tree) recordOf(p place, kind slave.Kind) (rec slave.Record, beside bool, err error) {
 	if !kind.CarriesRecord(t.names.Namespace) {
-		return rec, nil
+		return rec, false, nil
 	}
-	rec, err = t.readRecord(p)
+	rec, beside, err = t.readRecord(p)
 	if t.root || !errors.Is(err, unix.EACCES) {
-		return rec, err
+		return rec, beside, err
 	}
-	err = t.lifted(p.dir.At(p.name), func() error { rec, err = t.readRecord(p); return err })
-	return rec, err
+	err = t.lifted(p.dir.At(p.name), func() error { rec, beside, err = t.readRecord(p); return err })
+	return rec, beside, err
 }
 
 // readRecord reads GFID and xtime in this order; a record without a GFID has no meaning, whatever its xtime.
-func (t *Tree) readRecord(p place) (rec slave.Record, err error) {
+func (t *Tree) readRecord(p place) (rec slave.Record, beside bool, err error) {
 	if rec.GFID, err = p.dir.RecordedGFID(p.name, &t.names); err != nil {
-		return rec, err
+		return rec, false, err
+	}
+	if rec.GFID.IsZero() {
+		if found, there, err := t.readBeside(p); err != nil || there {
+			return found, there, err
+		}
 	}
 	rec.Xtime, err = p.dir.Xtime(p.name, &t.names)
-	return rec, err
+	return rec, false, err
 }
 
 // absent tells whether err means that there is no such entry, or nothing that could have it.
@@ -111,6 +118,9 @@ func (t *Tree) replace(it *item, p place, old entry) error {
 		it.res.Parked = true
 		t.forgetName(old, it.op.Path)
 	}
+	if old.beside {
+		t.forgetBeside(p)
+	}
 	return t.moveIn(it, p, 0)
 }
 
@@ -141,11 +151,11 @@ func (t *Tree) mkdirOp(it *item) error {
 	}
 	s := old.st
 	c := &change{
-		t: t, inode: p.dir.At(p.name), kind: slave.Dir, meta: &meta, had: old.rec,
+		t: t, inode: p.dir.At(p.name), kind: slave.Dir, meta: &meta, had: old.rec, beside: old.beside,
 		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record,
 	}
 	delete(t.work.keys, op.Path) // it may have another GFID from now on
-	for _, step := range []func() error{c.open, c.owner, c.gfid, c.mode} {
+	for _, step := range []func() error{c.open, c.owner, c.gfid, c.mode, c.aside} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -202,6 +212,7 @@ func (t *Tree) applyInPlace(it *item, c *change, old entry) (err error) {
 	if c.now, err = shapeOf(c.inode, old.st); err != nil {
 		return err
 	}
+	c.inPlace, c.beside = true, old.beside
 	it.res.Lost, err = c.apply()
 	return err
 }

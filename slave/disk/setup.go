@@ -150,7 +150,7 @@ func (t *Tree) openAreas() error {
 		name string
 		dir  **beneath.Dir
 	}{{"staging", &t.staging}, {"partial", &t.partial}, {"parked", &t.parked}, {"trash", &t.trash}, {"links", &t.links},
-		{"pending", &t.pending}, {"places", &t.where}}
+		{"pending", &t.pending}, {"places", &t.where}, {"records", &t.records}}
 	for _, a := range areas {
 		d, err := t.area(t.base, a.name)
 		if err != nil {

@@ -97,6 +97,7 @@ func (t *Tree) drop(it *item) {
 	if it.staged == "" {
 		return
 	}
+	t.forgetBeside(place{t.staging, it.staged})
 	if err := t.sys.unlink(place{t.staging, it.staged}); err != nil && !errors.Is(err, unix.ENOENT) {
 		t.log.Warn().Str("name", it.staged).Err(err).Msg("left in staging")
 	}

@@ -62,7 +62,7 @@ func validNames(names []string) bool {
 // that came later. Names are counted before any of them is looked at: a directory too large for one answer costs its
 // listing only.
 func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, err error) {
-	if state.Record, err = t.recordOf(place{d, ""}, slave.Dir); err != nil {
+	if state.Record, _, err = t.recordOf(place{d, ""}, slave.Dir); err != nil {
 		return state, err
 	}
 	names, total, err := q.Names, int64(0), error(nil)

@@ -136,9 +136,18 @@ func (t *Tree) unstamp(dir string) (had bool, err error) {
 		err = t.lifted(d.At(""), remove)
 	}
 	if errors.Is(err, unix.ENODATA) {
-		return false, nil
+		return t.unstampBeside(place{d, ""})
 	}
 	return err == nil, err
+}
+
+// unstampBeside is unstamp where the record may lie beside.
+func (t *Tree) unstampBeside(p place) (had bool, err error) {
+	rec, there, err := t.readBeside(p)
+	if err != nil || !there || rec.Xtime == 0 {
+		return false, err
+	}
+	return true, t.putBeside(p, slave.Record{GFID: rec.GFID})
 }
 
 // searchParked remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is
@@ -161,7 +170,7 @@ func (t *Tree) searchParked(name string) {
 			if slave.Kind(e.Type) == slave.Dir {
 				todo = append(todo, path)
 			}
-			if g, err := d.RecordedGFID(e.Name, &t.names); err == nil && !g.IsZero() {
+			if g, err := t.gfidOf(place{d, e.Name}); err == nil && !g.IsZero() {
 				t.within.at[g] = path
 			}
 			if len(t.within.at) >= maxWithin {

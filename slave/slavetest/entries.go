@@ -26,6 +26,7 @@ func entryCases() []testCase {
 		{"devices, owners and special modes as root", asRoot},
 		{"mkdir makes, takes, and drops the stamp of another directory", mkdirs},
 		{"meta on an entry whose content is right", metas},
+		{"xattrs that leave no room", largeXattrs},
 		{"operations that meet something else conflict", conflicts},
 		{"malformed paths are refused", malformed},
 		{"names with any byte, and of 255 bytes", names},
@@ -86,6 +87,38 @@ func putFile(f *Fixture) {
 	}
 	f.Fails(Put("missing/a", Rec(2, 1), "x"), fs.ErrNotExist)
 	f.StagingEmpty()
+}
+
+// largeXattrs applies xattrs that fill all that an ext4 gives an inode. The entry arrives, its record is kept, and a value
+// that is not kept whole is named as lost.
+func largeXattrs(f *Fixture) {
+	value := []byte(strings.Repeat("v", 3990))
+	xattrs := []slave.Xattr{{Name: "user.s", Value: []byte("s")}, {Name: "user.big", Value: value}}
+	put, finish := Put("d/f", Rec(2, 1), "x"), Finish("d", Rec(1, 5), 1)
+	put.Meta.Mode, put.Meta.Xattrs, finish.Meta.Xattrs = 0o444, xattrs, xattrs
+	check := func(path string, rec slave.Record, lost slave.Lost) {
+		f.Helper()
+		buf := make([]byte, 8192)
+		n, err := unix.Lgetxattr(f.Path(path), "user.big", buf)
+		if kept := err == nil && string(buf[:n]) == string(value); kept != (lost&slave.LostXattr == 0) && !f.OnRecord {
+			f.Fatalf("%s: lost %v, xattr of %d bytes, %v", path, lost, n, err)
+		}
+		if got := f.Record(path); got != rec {
+			f.Fatalf("%s: on record as %v, want %v", path, got, rec)
+		}
+	}
+	f.Must(Mkdir("d", Rec(1, 0)))
+	res := append(f.Must(put), f.Must(finish)...)
+	check("d/f", Rec(2, 1), res[0].Lost)
+	check("d", Rec(1, 5), res[1].Lost)
+	meta := put
+	meta.Kind, meta.Expect, meta.Open, meta.Record = slave.OpMeta, GFID(2), nil, Rec(2, 2)
+	again := f.Must(meta)
+	check("d/f", Rec(2, 2), again[0].Lost)
+	f.Must(Park("d", GFID(1)))
+	f.Must(Unpark("e", Rec(1, 5)))
+	check("e/f", Rec(2, 2), again[0].Lost)
+	check("e", Rec(1, 5), res[1].Lost)
 }
 
 // xattrs lists an entry's user xattrs that are not our own.
