@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -25,9 +24,6 @@ import (
 	"georep/slave/sshconn"
 	"georep/volume"
 )
-
-// ErrNoAgent means that no georep answered at the far end.
-var ErrNoAgent = errors.New("no georep there")
 
 // Config says what to connect to, and for whom.
 type Config struct {
@@ -253,33 +249,6 @@ type limited struct {
 }
 
 func (l limited) Write(p []byte) (int, error) { return l.w.Write(p) }
-
-// explainTime is how long to wait for the exit status of a command that did not turn out to be an agent.
-const explainTime = 2 * time.Second
-
-// explain adds what the far end's shell said to an error of the handshake. What the agent itself answered, or a dead
-// connection, needs no more words.
-func explain(err error, stream *sshconn.Stream, command, host string) error {
-	for _, told := range []error{slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrBusy,
-		slave.ErrUnfit, sshconn.ErrPeerDead, context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(err, told) {
-			return fmt.Errorf("%s: %w", host, err)
-		}
-	}
-	exit := make(chan error, 1)
-	go func() { exit <- stream.Wait() }()
-	said := ""
-	select {
-	case e := <-exit:
-		var ee *sshconn.ExitError
-		if errors.As(e, &ee) {
-			said = " (" + ee.Error() + ")"
-		}
-	case <-time.After(explainTime):
-	}
-	return fmt.Errorf("%w: %q on %s: %w%s; install georep there, or name it with --remote-georep PATH", ErrNoAgent,
-		command, host, err, said)
-}
 
 // remote is an agent with the connections it came by. Its Done is closed, and its Err set, when the session is lost.
 type remote struct {

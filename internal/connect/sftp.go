@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"georep/internal/bandwidth"
 	"georep/slave"
@@ -22,11 +23,19 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 	live, end := context.WithCancel(context.Background()) // of the whole session
 	limit := bandwidth.NewLimit(live, o.BWLimit)
 	all := c.lines(conn, o, o.SyncJobs)
-	far := c.sftpOptions(all, o, func(s *sshconn.Stream) io.ReadWriteCloser { return c.wrap(s, limit) })
+	var last atomic.Pointer[sshconn.Stream]
+	far := c.sftpOptions(all, o, func(s *sshconn.Stream) io.ReadWriteCloser {
+		last.Store(s)
+		return c.wrap(s, limit)
+	})
 	far.Master, far.Session, far.Force = ids.master, ids.session, c.Force
 	tree, err := sftp.Open(ctx, far)
 	if err != nil {
 		end()
+		if s := last.Load(); s != nil && !isTold(err) {
+			said, _ := ending(s) // which is closed
+			err = fmt.Errorf("%w%s", err, said)
+		}
 		return nil, err
 	}
 	return &browsed{Tree: tree, lines: all, end: end}, nil

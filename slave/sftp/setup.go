@@ -82,8 +82,10 @@ func (t *Tree) unfit(err error) error {
 			return err
 		}
 	}
-	if t.first().Err() != nil {
-		return err
+	for _, c := range t.all() {
+		if c.Err() != nil {
+			return err // of the connection, which says nothing of the slave
+		}
 	}
 	return fmt.Errorf("slave %s: %w: %w%s", t.name(), slave.ErrUnfit, t.reason(err), t.hint(err))
 }

@@ -1,0 +1,86 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"georep/slave"
+	"georep/slave/agent"
+	"georep/slave/sshconn"
+)
+
+var (
+	// ErrNoAgent means that no georep answered at the far end. Final.
+	ErrNoAgent = errors.New("no georep there")
+	// ErrAgentEnded means that the agent was ended while the session began: by the kernel when memory was short, by an
+	// operator, by a host that goes down. Passing.
+	ErrAgentEnded = errors.New("the agent ended while the session began")
+)
+
+// explainTime is how long to wait for the exit status of a command that did not turn out to be an agent.
+const explainTime = 2 * time.Second
+
+// explain adds what the far end's shell said to an error of the handshake. What the agent itself answered, or a dead
+// connection, needs no more words.
+func explain(err error, stream *sshconn.Stream, command, host string) error {
+	if isTold(err) {
+		return fmt.Errorf("%s: %w", host, err)
+	}
+	said, passes := ending(stream)
+	switch {
+	case errors.Is(err, agent.ErrNoAgent) && !passes:
+		return fmt.Errorf("%w: %q on %s: %w%s; install georep there, or name it with --remote-georep PATH", ErrNoAgent,
+			command, host, err, said)
+	case errors.Is(err, agent.ErrNoAgent): // what it says is how to install one
+		return fmt.Errorf("%w: %q on %s%s; look there for who ended it, and whether memory is short", ErrAgentEnded, command,
+			host, said)
+	}
+	// It was an agent: it said so before it ended.
+	return fmt.Errorf("%w: %q on %s: %w%s", ErrAgentEnded, command, host, err, said)
+}
+
+// isTold tells whether an error needs no more words.
+func isTold(err error) bool {
+	return slices.ContainsFunc([]error{slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign,
+		slave.ErrBusy, slave.ErrUnfit, sshconn.ErrPeerDead, context.Canceled, context.DeadlineExceeded},
+		func(told error) bool { return errors.Is(err, told) })
+}
+
+// ending waits for the end of a command, and tells how that was, as an addition to a message, and whether the next try may
+// do better.
+func ending(stream *sshconn.Stream) (said string, passes bool) {
+	exit := make(chan error, 1)
+	go func() { exit <- stream.Wait() }()
+	select {
+	case err := <-exit:
+		var ee *sshconn.ExitError
+		if errors.As(err, &ee) {
+			return " (" + ee.Error() + ")", ended(ee)
+		}
+		return "", errors.Is(err, sshconn.ErrPeerDead) // nobody was left to say how it ended
+	case <-time.After(explainTime):
+		return "", false
+	}
+}
+
+// ended tells whether a command that was no agent may be one at the next try: it did not end by itself, or could not begin
+// for now. A shell tells of a signal by a status of 128 and the signal's number, one that relays to another host of whatever
+// goes wrong on the way by 255.
+func ended(e *sshconn.ExitError) bool {
+	const bySignal, lastSignal, relay = 128, 64, 255
+	if e.Signal != "" || e.Status > bySignal && e.Status <= bySignal+lastSignal || e.Status == relay {
+		return true
+	}
+	// A host short of memory or processes, and a program that is being replaced.
+	for _, passing := range []string{"cannot allocate memory", "out of memory", "resource temporarily unavailable",
+		"text file busy", "cannot fork"} {
+		if strings.Contains(strings.ToLower(e.Stderr), passing) {
+			return true
+		}
+	}
+	return false
+}
