@@ -3,6 +3,7 @@ package crawler
 import (
 	"errors"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -27,11 +28,16 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 	if restored, ok := w.bringBack(n, &p); !ok || restored {
 		return
 	}
+	w.leaveBlocked(n, &p)
 	w.awaitPark(n, &p)
 	w.putOff(n, &p)
 	stale := w.stale(n, d, p.Stale)
-	err := w.guard.allow(w.ctx, n.path, w.removals(stale, &p))
-	if isRefused(err) && w.letStand(n, &p, stale) {
+	err := w.guard.allow(w.ctx, n, w.removals(stale, &p))
+	if isRefused(err) {
+		if !w.letStand(n, &p, stale) {
+			w.refuse(n, err)
+			p.Items = slices.DeleteFunc(p.Items, func(it plan.Item) bool { return it.ParkFirst })
+		}
 		stale, err = nil, nil
 	}
 	if err != nil {
@@ -125,6 +131,7 @@ func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
 		}
 		for i := range results {
 			w.c.opts.Counters.end(&ops[i], results[i])
+			w.guard.ended(&ops[i], results[i])
 			w.logResult(&ops[i], results[i])
 		}
 		all, ops = append(all, results...), ops[k:]
@@ -165,7 +172,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 		tasks = append(tasks, w.park(n, *c.ParkFirst))
 	}
 	if c.Absent {
-		w.c.losses.add(-1)
+		w.guard.comes(next.path, arrival{dir: n, name: c.Entry.Name, gfid: c.Entry.Record.GFID})
 	}
 	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: meta, Record: c.Entry.Record,
 		In: n.entry.Record.GFID}
@@ -195,14 +202,27 @@ func (w *crawl) item(n *node, d *directory, it plan.Item) {
 		tasks = append(tasks, w.park(n, *it.State))
 	}
 	tasks = append(tasks, task{op: op, ahead: w.sendAhead(d, &it, &op), parks: it.State != nil && foreign(it.State, &it.Entry)})
-	if it.State == nil {
-		w.c.losses.add(-1)
-	}
+	w.comes(n, &it)
 	if op.Links > 1 && op.Kind != slave.OpMeta {
 		w.inTurn(n, tasks)
 		return
 	}
 	w.send(n, tasks...)
+}
+
+// comes notes an entry where nothing stood. What replaces another one is no arrival, but young if that was.
+func (w *crawl) comes(n *node, it *plan.Item) {
+	a := arrival{dir: n, name: it.Entry.Name, gfid: it.Entry.Record.GFID}
+	if it.State != nil {
+		if !foreign(it.State, &it.Entry) || it.ParkFirst {
+			return
+		}
+		a.was = entryKey(n.entry.Record.GFID, it.State.Name, it.State.Record.GFID)
+		if w.c.losses.isYoung(a.was) == 0 {
+			return
+		}
+	}
+	w.guard.comes(join(n.path, it.Entry.Name), a)
 }
 
 func opFor(k slave.Kind) slave.OpKind {

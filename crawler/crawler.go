@@ -142,6 +142,9 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 		return Outcome{}, err
 	}
 	c.failures.endPass(c.pass)
+	if w.refused != nil {
+		return Outcome{}, w.refused
+	}
 	return Outcome{Stime: w.stime, Hinted: w.root.told != nil, Reached: w.reached, Waiting: w.waiting, Met: w.met}, nil
 }
 

@@ -84,6 +84,8 @@ type follower struct {
 	swept   time.Time     // up to when what was parked has been deleted while the session was busy
 	met     time.Time     // what was parked before has been looked for by crawls, whether or not they stamped the root
 	comes   claim         // the same of the crawl that is next to say so
+	doubt   error         // what a crawl left standing that ended at doubted; nil: nothing
+	doubted time.Time
 
 	news chan struct{} // there is something to tell at once
 	mu   sync.Mutex    // guards what the reporting goroutine reads
@@ -243,6 +245,9 @@ func (f *follower) step(ctx context.Context) error {
 	out, err := f.c.PassAfter(ctx, f.look)
 	f.ended = time.Now()
 	f.update(func(p *Progress) { p.Crawling = false })
+	if f.doubts(err, hb) {
+		err, out = nil, Outcome{}
+	}
 	if err != nil {
 		return f.trouble(ctx, err)
 	}
@@ -254,6 +259,23 @@ func (f *follower) step(ctx context.Context) error {
 	}
 	f.passed(s.Xtime, out)
 	return nil
+}
+
+// doubts tells whether a crawl that began when everything was marked up to hb was refused what may have moved rather than been
+// removed. That is so until a crawl which began with all the marks that an earlier one may have missed is refused the same.
+func (f *follower) doubts(err error, hb time.Time) bool {
+	if !errors.Is(err, ErrMaxDelete) {
+		f.doubt = nil
+		return false
+	}
+	known := f.doubt != nil && (hb.After(f.doubted) || f.ended.Sub(f.doubted) > staleBeat)
+	if known && Repeats(err, f.doubt) {
+		return false
+	}
+	if known || f.doubt == nil {
+		f.doubt, f.doubted = err, f.ended
+	}
+	return true
 }
 
 // idle is all there is to do while nothing is due. Where the slave has everything but files that wait, it is as good as in

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -18,192 +18,252 @@ var ErrMaxDelete = errors.New("too much would be deleted on the slave")
 // freeDeletes is how many entries a crawl may always remove, however small the tree is.
 const freeDeletes = 1000
 
-// removalWindow is how far back removals count: a tree that is deleted while the slave follows closely goes in many crawls,
-// each of which removes little.
-const removalWindow = time.Minute
-
-// losses is by how much the slave has shrunk lately, whichever crawl it was: from the most that it had in the window, not
-// from what it had at its begin. So what comes makes good what was removed before it, as a move does that is seen from
-// its old place first, but what came allows nothing to be removed later. It is safe for concurrent use.
-type losses struct {
-	now func() time.Time
-
-	mu   sync.Mutex
-	list []loss // of the window, oldest first, one a second and sign
-}
-
-type loss struct {
-	at time.Time
-	n  int64
-}
-
-// add counts n entries that were removed, or -n that came.
-func (l *losses) add(n int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.now()
-	if k := len(l.list) - 1; k >= 0 && now.Sub(l.list[k].at) < time.Second && (l.list[k].n < 0) == (n < 0) {
-		l.list[k].n += n
-		return
-	}
-	l.list = append(l.list, loss{now, n})
-}
-
-// lately is the loss at the end of the window.
-func (l *losses) lately() (sum int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	old := l.now().Add(-removalWindow)
-	for len(l.list) > 0 && l.list[0].at.Before(old) {
-		l.list = l.list[1:]
-	}
-	for _, one := range l.list {
-		sum = max(sum+one.n, 0)
-	}
-	return sum
-}
-
-// guard counts what a crawl removes, and stops it beyond a share of what the slave had (invariant 10). How much that is
-// gets counted only when much is removed, and only as far as needed to know that the share is not reached: the cost
-// follows the removals, not the tree.
+// guard keeps a crawl from removing more than a share of what the slave had (invariant 10). How much that is gets counted
+// only when much is removed, and only as far as needed to know that the share is not reached: the cost follows the
+// removals, not the tree.
 //
-// What it refuses may have moved, so it is left standing until the crawl has met what is new (wait.go). What moves from
-// where it stands to its new place never counts; what was parked first counts until it is brought back.
+// What it refuses may have moved, so it is left standing, the crawl goes on, and meets what is new (wait.go). What moves
+// from where it stands to its new place never counts; what was parked first counts until it is brought back (losses).
+// What has come to the slave lately does not count, neither as removed nor as something that the slave had.
 type guard struct {
 	opts   *Options
 	losses *losses
 	free   int64 // may always be removed
 
-	mu      sync.Mutex
-	removed int64
-	had     int64                // what the slave had at least, when the crawl began
-	counted map[xtime.GFID]int64 // what of removed each inode that was parked stands for
-	renamed map[xtime.GFID]int   // further names that inodes got: as many may go
-	behind  map[string]int64     // how many of them left their old names in or below a directory
+	// later tells that the slave had been filled before this crawl: what the first one brings is what the slave has.
+	later atomic.Bool
+
+	mu  sync.Mutex // one question at a time
+	had int64      // what the slave had at least before what is young came
+
+	books  sync.Mutex // guards the rest; taken after mu
+	asked  int64      // may be removed, and is not removed yet
+	leave  map[string]*leaving
+	come   map[string]arrival // what is on its way to a place where nothing stood, or something young
+	behind map[string]int64   // how many inodes left their old names in or below a directory
 }
 
-// maxCounted bounds each of the guard's maps. What is beyond it counts as removed though it comes back.
-const maxCounted = 100_000
+// arrival is a new entry on its way.
+type arrival struct {
+	dir  *node
+	name string
+	gfid xtime.GFID
+	was  uint64 // the key of what stands in its place; 0: nothing
+}
 
-// allow asks whether the entries of dir may be parked, and counts them. A directory counts with all that lies in it.
-func (g *guard) allow(ctx context.Context, dir string, stale []slave.EntryState) error {
+// refusal is what a crawl did not remove.
+type refusal struct {
+	error
+	who    map[xtime.GFID]int64 // for how many entries each inode counts; those without a GFID together
+	before int64                // what was lost already
+	limit  int64
+}
+
+func (r *refusal) Unwrap() error { return r.error }
+
+// isRefused tells that the guard said no.
+func isRefused(err error) bool { return errors.Is(err, ErrMaxDelete) }
+
+// Repeats tells whether a crawl was refused what an earlier one had been refused already: by then that has not moved, it
+// was removed. It may be right of what moved while either of them passed that it was not met.
+func Repeats(err, before error) bool {
+	var now, then *refusal
+	if !errors.As(err, &now) || !errors.As(before, &then) {
+		return false
+	}
+	n := now.before
+	for g, size := range now.who {
+		if then.who[g] > 0 {
+			n += size
+		}
+	}
+	return n > now.limit
+}
+
+// with adds what was refused elsewhere.
+func (r *refusal) with(more *refusal) *refusal {
+	if r == nil {
+		return more
+	}
+	for g, size := range more.who {
+		if g.IsZero() {
+			size += r.who[g]
+		}
+		r.who[g] = size
+	}
+	return r
+}
+
+// allow asks whether the entries of a directory may be parked, and counts them once they are. A directory counts with all that
+// lies in it.
+func (g *guard) allow(ctx context.Context, n *node, stale []slave.EntryState) error {
 	if g.opts.MaxDelete >= 100 || len(stale) == 0 {
 		return nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	sizes, err := g.sizes(ctx, dir, stale)
+	list, err := g.leaving(ctx, n, stale)
 	if err != nil {
 		return err
 	}
-	before := max(g.removed, g.losses.lately())
-	removed := before + sum(sizes)
-	if err := g.count(ctx, before, removed); err != nil {
-		return err
-	}
-	if removed > g.free && removed > g.had/100*int64(g.opts.MaxDelete) {
-		return fmt.Errorf("%w: %d entries of about %d lately, over %d %%; if that is right, say so with "+
-			"`georep config MASTER SLAVE max-delete 100`, and set it back afterwards", ErrMaxDelete, removed, g.had,
-			g.opts.MaxDelete)
-	}
-	g.lost(stale, sizes)
-	return nil
-}
-
-// take counts entries of dir that are parked on their way to another place, until they come back.
-func (g *guard) take(ctx context.Context, dir string, moving []slave.EntryState) error {
-	if g.opts.MaxDelete >= 100 || len(moving) == 0 {
-		return nil
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	sizes, err := g.sizes(ctx, dir, moving)
+	over, err := g.over(ctx, list)
 	if err != nil {
 		return err
 	}
-	g.lost(moving, sizes)
+	if young := g.losses.allYoung(); over != nil && over.without(young) {
+		over.say(over.sum()-young, g.had, g.opts.MaxDelete) // no need to look which of them are young
+	} else if young > 0 {
+		if list, err = g.withoutYoung(ctx, list, over != nil); err != nil {
+			return err
+		}
+		if over, err = g.over(ctx, list); err != nil {
+			return err
+		}
+	}
+	if over != nil {
+		return over
+	}
+	g.promise(list)
 	return nil
 }
 
-func sum(sizes []int64) (n int64) {
-	for _, size := range sizes {
+// sum is what would be gone.
+func (r *refusal) sum() int64 {
+	n := r.before
+	for _, size := range r.who {
 		n += size
 	}
 	return n
 }
 
-// lost counts what is removed. mu is held.
-func (g *guard) lost(stale []slave.EntryState, sizes []int64) {
-	n := sum(sizes)
-	g.removed += n
-	g.losses.add(n)
-	for i := range stale {
-		id := stale[i].Record.GFID
-		if sizes[i] == 0 {
-			if g.renamed[id]--; g.renamed[id] == 0 {
-				delete(g.renamed, id)
-			}
-			continue
-		}
-		if !id.IsZero() && len(g.counted) < maxCounted {
-			if g.counted == nil {
-				g.counted = map[xtime.GFID]int64{}
-			}
-			g.counted[id] += sizes[i]
+// without tells whether it would be too much even if so many entries did not count.
+func (r *refusal) without(young int64) bool { return r.sum()-young > r.limit }
+
+// say puts it into words.
+func (r *refusal) say(n, had int64, share int) {
+	r.error = fmt.Errorf("%w: %d entries within a minute, of about %d that it has had for more than five minutes, over %d %%; "+
+		"if that is right, say so with `georep config MASTER SLAVE max-delete 100`, and set it back afterwards", ErrMaxDelete, n,
+		had, share)
+}
+
+// take counts entries of a directory that are parked on their way to another place, until they come back.
+func (g *guard) take(ctx context.Context, n *node, moving []slave.EntryState) error {
+	if g.opts.MaxDelete >= 100 || len(moving) == 0 {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list, err := g.leaving(ctx, n, moving)
+	if err == nil && g.losses.allYoung() > 0 {
+		list, err = g.withoutYoung(ctx, list, false)
+	}
+	if err != nil {
+		return err
+	}
+	g.promise(list)
+	return nil
+}
+
+// over gives what is said of removals that are too much, nil if these are not. mu is held.
+func (g *guard) over(ctx context.Context, list []leaving) (*refusal, error) {
+	g.books.Lock()
+	r := &refusal{who: map[xtime.GFID]int64{}, before: g.losses.lately() + g.asked}
+	g.books.Unlock()
+	n := r.before
+	for i := range list {
+		n += list[i].old
+		if list[i].old > 0 {
+			r.who[list[i].gfid] += list[i].old
 		}
 	}
+	if err := g.count(ctx, r.before, n); err != nil {
+		return nil, err
+	}
+	r.limit = max(g.free, g.had/100*int64(g.opts.MaxDelete))
+	if n <= r.limit {
+		return nil, nil
+	}
+	r.say(n, g.had, g.opts.MaxDelete)
+	return r, nil
+}
+
+// promise notes what may go. mu is held.
+func (g *guard) promise(list []leaving) {
+	g.books.Lock()
+	defer g.books.Unlock()
+	if g.leave == nil {
+		g.leave = map[string]*leaving{}
+	}
+	for i := range list {
+		e := &list[i]
+		if was := g.leave[e.path]; was != nil {
+			g.asked -= was.old
+		}
+		g.leave[e.path] = e
+		g.asked += e.old
+	}
+}
+
+// comes notes a new entry that is about to be sent.
+func (g *guard) comes(path string, a arrival) {
+	if g.opts.MaxDelete >= 100 || !g.later.Load() && g.losses.lately() == 0 {
+		return
+	}
+	g.books.Lock()
+	defer g.books.Unlock()
+	if g.come == nil {
+		g.come = map[string]arrival{}
+	}
+	g.come[path] = a
+}
+
+// ended counts what an operation did.
+func (g *guard) ended(op *slave.Op, r slave.Result) {
+	if g.opts.MaxDelete >= 100 {
+		return
+	}
+	g.books.Lock()
+	defer g.books.Unlock()
+	if e := g.leave[op.Path]; e != nil && mayPark(op.Kind) {
+		delete(g.leave, op.Path)
+		g.asked -= e.old
+		if r.Parked {
+			g.losses.lose(e)
+		}
+	}
+	a, is := g.come[op.Path]
+	if !is || !makes(op.Kind) || errors.Is(r.Err, slave.ErrNeedContent) {
+		return
+	}
+	delete(g.come, op.Path)
+	switch {
+	case r.Err != nil:
+	case a.was != 0:
+		g.losses.inherits(a.dir, a.name, a.was, a.gfid)
+	default:
+		g.losses.arrive(a, g.later.Load())
+	}
+}
+
+// mayPark tells whether an operation may park what stands in its place.
+func mayPark(k slave.OpKind) bool {
+	return k == slave.OpPark || k == slave.OpUnpark || k == slave.OpLink
+}
+
+// makes tells whether an operation makes an entry.
+func makes(k slave.OpKind) bool {
+	return k == slave.OpMkdir || k == slave.OpPut || k == slave.OpSymlink || k == slave.OpNode || k == slave.OpLink
 }
 
 // gone counts an inode that left the tree unasked.
-func (g *guard) gone(id xtime.GFID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.lost([]slave.EntryState{{Record: slave.Record{GFID: id}}}, []int64{1})
-}
-
-// isRefused tells that the guard said no.
-func isRefused(err error) bool { return errors.Is(err, ErrMaxDelete) }
-
-// back counts n entries that came back into the tree from where the inode id was parked, with all in it.
-func (g *guard) back(id xtime.GFID, n int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.losses.add(-n)
-	was := min(g.counted[id], n)
-	if was == 0 {
-		return // parked by another crawl
-	}
-	g.removed -= was
-	if g.counted[id] -= was; g.counted[id] == 0 {
-		delete(g.counted, id)
-	}
-}
-
-// outstanding is what there is to come back.
-func (g *guard) outstanding() int64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return max(g.removed, g.losses.lately())
-}
-
-// furtherName notes that an inode got one, so that the removal of one loses nothing.
-func (g *guard) furtherName(id xtime.GFID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.renamed == nil {
-		g.renamed = map[xtime.GFID]int{}
-	}
-	if len(g.renamed) < maxCounted {
-		g.renamed[id]++
-	}
-}
+func (g *guard) gone(id xtime.GFID) { g.losses.lose(&leaving{gfid: id, old: 1}) }
 
 // leaves notes that an inode moved and left its old name behind, so that no more is lost with that, nor with a directory that it
 // is in.
 func (g *guard) leaves(op *slave.Op) {
-	g.furtherName(op.Record.GFID)
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.losses.furtherName(op.Record.GFID)
+	g.books.Lock()
+	defer g.books.Unlock()
 	if g.behind == nil {
 		g.behind = map[string]int64{}
 	}
@@ -212,20 +272,23 @@ func (g *guard) leaves(op *slave.Op) {
 	}
 }
 
-// sizes tells for how many entries each of the stale ones counts. mu is held.
-func (g *guard) sizes(ctx context.Context, dir string, stale []slave.EntryState) ([]int64, error) {
+// leaving tells for how many entries each of the stale ones counts. What lies in directories counts in whole. mu is held.
+func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) ([]leaving, error) {
+	list, spare := make([]leaving, len(stale)), map[uint64]int32{}
 	var dirs []string
 	var at []int
-	sizes, spare := make([]int64, len(stale)), map[xtime.GFID]int{}
 	for i, s := range stale {
-		id := s.Record.GFID
-		switch {
-		case s.Kind == slave.Dir:
-			dirs, at = append(dirs, join(dir, s.Name)), append(at, i)
-		case g.renamed[id] > spare[id]:
-			spare[id]++
-		default:
-			sizes[i] = 1
+		e := &list[i]
+		*e = leaving{path: join(n.path, s.Name), gfid: s.Record.GFID, dir: s.Kind == slave.Dir}
+		if e.dir {
+			dirs, at = append(dirs, e.path), append(at, i)
+			continue
+		}
+		if k := entryKey(n.entry.Record.GFID, s.Name, e.gfid); g.losses.isYoung(k) > spare[k] {
+			spare[k]++
+			e.young = map[uint64]int32{k: 1}
+		} else {
+			e.old = 1
 		}
 	}
 	for len(dirs) > 0 {
@@ -234,29 +297,94 @@ func (g *guard) sizes(ctx context.Context, dir string, stale []slave.EntryState)
 		if err != nil {
 			return nil, err
 		}
+		g.books.Lock()
 		for i, c := range counts {
-			sizes[at[i]] = max(c-g.behind[dirs[i]], 1)
+			list[at[i]].old = max(c-g.behind[dirs[i]], 1)
 		}
+		g.books.Unlock()
 		dirs, at = dirs[k:], at[k:]
 	}
-	return sizes, nil
+	return list, nil
+}
+
+// withoutYoung has directories in which something came lately count for the rest. all looks at the others, too: something
+// young may have moved there. mu is held.
+func (g *guard) withoutYoung(ctx context.Context, list []leaving, all bool) ([]leaving, error) {
+	for i := range list {
+		e := &list[i]
+		if !e.dir || !all && !g.losses.holdsYoung(e.gfid) {
+			continue
+		}
+		old, young, err := g.within(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		e.old, e.young = min(e.old, old), young
+	}
+	return list, nil
+}
+
+// within surveys a directory that is to leave, and tells what counts in it.
+func (g *guard) within(ctx context.Context, e *leaving) (old int64, young map[uint64]int32, err error) {
+	young = map[uint64]int32{}
+	sort := func(k uint64) {
+		if g.losses.isYoung(k) > young[k] {
+			young[k]++
+		} else {
+			old++
+		}
+	}
+	sort(dirKey(e.gfid))
+	todo := []slave.Query{{Path: e.path}}
+	for len(todo) > 0 {
+		now := todo[max(len(todo)-surveyDirs/visitors, 0):]
+		todo = todo[: len(todo)-len(now) : len(todo)-len(now)]
+		states, err := g.opts.Tree.Survey(ctx, now)
+		if err != nil {
+			return 0, nil, err
+		}
+		for i := range states {
+			s, q := &states[i], now[i]
+			if s.Truncated {
+				todo = append(todo, inParts(q.Path, s.Total)...)
+				continue
+			}
+			for _, c := range s.Entries {
+				sort(entryKey(s.Record.GFID, c.Name, c.Record.GFID))
+				if c.Kind == slave.Dir {
+					todo = append(todo, slave.Query{Path: join(q.Path, c.Name)})
+				}
+			}
+		}
+	}
+	return old, young, nil
+}
+
+// inParts asks for a large directory in parts.
+func inParts(path string, total int64) (out []slave.Query) {
+	parts := uint32(total/partEntries + 1)
+	for i := range parts {
+		out = append(out, slave.Query{Path: path, Part: i, Parts: parts})
+	}
+	return out
 }
 
 // countAll is no limit.
 const countAll = 1 << 62
 
 // count makes had large enough to allow removed entries, if the slave is. What was removed before may or may not be gone
-// by now; it is counted as gone.
+// by now; it is counted as gone. mu is held.
 func (g *guard) count(ctx context.Context, before, removed int64) error {
 	need := (removed/int64(max(g.opts.MaxDelete, 1)) + 1) * 100
 	if removed <= g.free || g.had >= need {
 		return nil
 	}
+	young := g.losses.allYoung()
 	// Twice as much, so that the next removals need no count of their own.
-	counts, err := g.opts.Tree.Count(ctx, []string{""}, 2*need)
+	counts, err := g.opts.Tree.Count(ctx, []string{""}, 2*need+young)
 	if err != nil {
 		return err
 	}
-	g.had = max(g.had, counts[0]+before)
+	g.had = max(g.had, counts[0]+before-young)
 	return nil
 }

@@ -282,7 +282,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	if len(stale) == 0 {
 		return nil
 	}
-	if err := w.guard.allow(w.ctx, a.path, stale); isRefused(err) {
+	if err := w.guard.allow(w.ctx, n, stale); isRefused(err) {
 		w.stillStand(n, stale)
 		return nil
 	} else if err != nil {

@@ -153,7 +153,7 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 			continue
 		}
 		if it.State == nil {
-			w.guard.furtherName(f.Record.GFID)
+			w.c.losses.furtherName(f.Record.GFID)
 		}
 		w.pending.done(ofItem(&it))
 		if it.Entry.Record != f.Record {

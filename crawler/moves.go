@@ -52,6 +52,7 @@ func (w *crawl) knownSince(root *node, state *slave.DirState) {
 	w.moves.hinted = root.told != nil
 	if w.moves.since == 0 && state.Record.GFID == root.entry.Record.GFID {
 		w.moves.since = state.Record.Xtime
+		w.guard.later.Store(w.moves.since != 0)
 	}
 }
 
@@ -347,8 +348,9 @@ func (w *crawl) cameBack(op *slave.Op) error {
 	if w.c.opts.MaxDelete >= 100 {
 		return nil
 	}
-	lost := w.guard.outstanding()
-	if lost == 0 {
+	lost := w.c.losses.lately()
+	top, within := countedAs(op)
+	if !within && w.c.losses.back(top, op.Entry == slave.Dir) || lost == 0 {
 		return nil
 	}
 	n := int64(1)
@@ -359,7 +361,7 @@ func (w *crawl) cameBack(op *slave.Op) error {
 		}
 		n = counts[0]
 	}
-	w.guard.back(countedAs(op), n)
+	w.c.losses.backWithin(top, op.Record.GFID, n)
 	return nil
 }
 

@@ -49,6 +49,7 @@ type crawl struct {
 	checked   map[xtime.GFID]int         // how often the names of inodes were checked in this pass
 	revisits  []*node                    // to be visited once those on their way are finished; finishRoot's
 	unsettled bool                       // names of inodes are left to be checked; finishRoot's
+	refused   *refusal                   // what was left standing in the end; under mu
 	tasks     errgroup.Group
 
 	mu   sync.Mutex // guards the counters of all nodes and live
@@ -107,6 +108,8 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, 
 	w.pending.counters = c.opts.Counters
 	w.ship = newShipper(ctx, &c.opts, &w.pending, func(err error) { w.cancel(err) })
 	w.guard.opts, w.guard.losses, w.guard.free = &c.opts, &c.losses, c.free
+	c.losses.start()
+	w.ship.ended = w.guard.ended
 	w.uploads.init()
 	w.stack.init()
 	w.expect(r)

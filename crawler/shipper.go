@@ -36,6 +36,7 @@ type shipper struct {
 	jobs     chan job
 	slots    chan struct{}
 	fail     func(error)
+	ended    func(*slave.Op, slave.Result) // told of every result, also where the crawl is over
 	wg       sync.WaitGroup
 }
 
@@ -130,6 +131,7 @@ func (s *shipper) apply(ctx context.Context, jobs []job) {
 			r = results[i]
 		}
 		s.counters.end(&b.Ops[i], r)
+		s.ended(&b.Ops[i], r)
 	}
 	if err != nil {
 		s.fail(err)

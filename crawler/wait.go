@@ -1,7 +1,9 @@
 package crawler
 
 import (
+	"errors"
 	"maps"
+	"slices"
 	"strings"
 
 	"georep/crawler/plan"
@@ -71,12 +73,15 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 			inTheWay, blocked[g] = append(inTheWay, *s), true
 		}
 	}
-	err := w.guard.allow(w.ctx, n.path, inTheWay)
+	err := w.guard.allow(w.ctx, n, inTheWay)
 	refused := isRefused(err)
-	if err != nil && !refused || refused && w.isOver() {
+	if err != nil && !refused {
 		return nil, err
 	}
 	if refused {
+		if w.isOver() {
+			w.refuse(n, err)
+		}
 		w.block(blocked)
 		maps.DeleteFunc(moving, func(g xtime.GFID, _ bool) bool { return blocked[g] })
 	}
@@ -86,7 +91,7 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 			claimed = append(claimed, *s)
 		}
 	}
-	if err := w.guard.take(w.ctx, n.path, claimed); err != nil || !refused {
+	if err := w.guard.take(w.ctx, n, claimed); err != nil || !refused {
 		return ops, err
 	}
 	return w.without(ops, blocked), nil
@@ -180,16 +185,48 @@ func (w *crawl) putBack(ops []slave.Op, stood map[xtime.GFID]string) error {
 	return err
 }
 
-// countedAs is the inode as which the guard counted what an OpUnpark takes: that of the parked directory that it lies in.
-func countedAs(op *slave.Op) xtime.GFID {
+// countedAs is the inode as which the guard counted what an OpUnpark takes, and whether that is a parked directory in which it
+// lies.
+func countedAs(op *slave.Op) (g xtime.GFID, within bool) {
 	top, _, inside := strings.Cut(op.From, "/")
 	if !inside {
-		return op.Record.GFID
+		return op.Record.GFID, false
 	}
 	top, _, _ = strings.Cut(top, ".") // one of several of that GFID
 	g, err := xtime.ParseGFID(top)
 	if err != nil {
-		return op.Record.GFID
+		return op.Record.GFID, false
 	}
-	return g
+	return g, true
+}
+
+// refuse notes what is left standing in the end, so that nothing above it is stamped. Everything else goes on.
+func (w *crawl) refuse(n *node, err error) {
+	var r *refusal
+	if !errors.As(err, &r) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.held = true
+	w.refused = w.refused.with(r)
+}
+
+// leaveBlocked takes out of the plan what cannot get its place, because what stands there may not be removed. It stays
+// where it is.
+func (w *crawl) leaveBlocked(n *node, p *plan.Plan) {
+	w.moves.mu.Lock()
+	defer w.moves.mu.Unlock()
+	if !w.moves.over || len(w.moves.blocked) == 0 {
+		return
+	}
+	before := len(p.Items) + len(p.Children)
+	blocked := func(s *slave.EntryState, e *plan.Entry) bool {
+		return s != nil && foreign(s, e) && w.moves.blocked[e.Record.GFID]
+	}
+	p.Items = slices.DeleteFunc(p.Items, func(it plan.Item) bool { return blocked(it.State, &it.Entry) })
+	p.Children = slices.DeleteFunc(p.Children, func(c plan.Child) bool { return c.Make && blocked(c.State, &c.Entry) })
+	if len(p.Items)+len(p.Children) < before {
+		w.hold(n)
+	}
 }

@@ -34,6 +34,9 @@ type SyncConfig struct {
 // syncTries is how often a sync crawls while something fails or changes under it.
 const syncTries = 5
 
+// refusedPause is how long what may have moved, rather than been removed, has time to be marked in its new place.
+const refusedPause = 300 * time.Millisecond
+
 // Sync brings the slave in step with what the master is when it begins, and returns what it did. Entries that could not
 // be brought over make it end with ErrIncomplete; they are in the report.
 func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
@@ -146,9 +149,18 @@ func (s *oneShot) run(ctx context.Context) error {
 	}
 	s.first.Store(look.Stime == 0)
 	last := &look
+	var refused error // by the crawl before: what is refused twice has not moved meanwhile
 	for range syncTries {
 		out, err := s.cr.PassAfter(ctx, last)
 		last = nil
+		if errors.Is(err, crawler.ErrMaxDelete) && !crawler.Repeats(err, refused) {
+			refused = err
+			if err := waitUntil(ctx, time.Now().Add(refusedPause)); err != nil {
+				return err
+			}
+			continue
+		}
+		refused = nil
 		if err != nil {
 			return err
 		}
@@ -160,6 +172,9 @@ func (s *oneShot) run(ctx context.Context) error {
 		if err := waitUntil(ctx, s.cr.NextRetry()); err != nil {
 			return err
 		}
+	}
+	if refused != nil {
+		return refused
 	}
 	list, total := s.cr.Failures(1)
 	if total == 0 {
