@@ -39,6 +39,8 @@ var (
 	ErrForeign = errors.New("the slave belongs to another master")
 	// ErrBusy: another worker is using the slave.
 	ErrBusy = errors.New("the slave is in use by another session")
+	// ErrPolicy: the policy of the slave's host refuses what the master asks for.
+	ErrPolicy = errors.New("the slave's host does not allow this")
 	// ErrUnfit: the slave's file system cannot carry records, or cannot be written.
 	ErrUnfit = errors.New("the slave's file system cannot be used")
 )

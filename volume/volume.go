@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,8 @@ type Volume struct {
 	FSID       string    `json:"fsid,omitempty"`        // of its file system then
 	Namespace  string    `json:"namespace,omitempty"`   // of the xattrs: "trusted", "user", or "" before the first probe
 	VolumeMark uint64    `json:"volume_mark,omitempty"` // an xtime.Time: indexing was switched on then; 0 before
+	// Policy is what a master may do with the volume as a slave: values of package policy by name. Nil allows all.
+	Policy map[string]string `json:"policy,omitempty"`
 }
 
 // volumeFile is Volume as the file has it.
@@ -34,6 +37,8 @@ type volumeFile struct {
 	FSID       string    `toml:"fsid,omitempty"`
 	Namespace  string    `toml:"namespace,omitempty"`
 	VolumeMark string    `toml:"volume_mark,omitempty"` // hexadecimal: TOML's integers end at 2^63, in 2038
+
+	Policy map[string]string `toml:"policy,omitempty"`
 }
 
 // NewVolume says what CreateVolume shall make; RootGFID and FSID are the caller's to find out, and may be set later.
@@ -174,6 +179,7 @@ func (s *Store) UpdateVolume(name string, change func(*Volume) error) (Volume, e
 			return err
 		}
 		v = old
+		v.Policy = maps.Clone(old.Policy)
 		if err := change(&v); err != nil {
 			return err
 		}
@@ -235,7 +241,7 @@ func (s *Store) volumeFile(name string) string { return filepath.Join(s.volumesD
 func (s *Store) saveVolume(v Volume) error {
 	f := volumeFile{
 		Name: v.Name, UUID: v.UUID, Path: toText(v.Path), Created: v.Created,
-		RootGFID: v.RootGFID, FSID: v.FSID, Namespace: v.Namespace,
+		RootGFID: v.RootGFID, FSID: v.FSID, Namespace: v.Namespace, Policy: v.Policy,
 	}
 	if v.VolumeMark != 0 {
 		f.VolumeMark = fmt.Sprintf("%016x", v.VolumeMark)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -52,10 +53,10 @@ func TestVolumeRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := s.Volume(name)
-		if err != nil || got != changed || got.Path != filepath.Join(base, part) || got.UUID != made.UUID {
+		if err != nil || !reflect.DeepEqual(got, changed) || got.Path != filepath.Join(base, part) || got.UUID != made.UUID {
 			t.Errorf("%q: got %+v, %v; saved %+v", part, got, err, changed)
 		}
-		if byPath, err := s.VolumeByPath(got.Path + "/."); err != nil || byPath != got {
+		if byPath, err := s.VolumeByPath(got.Path + "/."); err != nil || !reflect.DeepEqual(byPath, got) {
 			t.Errorf("VolumeByPath(%q): %+v, %v", got.Path, byPath, err)
 		}
 	}
@@ -169,7 +170,7 @@ func TestMaster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := s.Master(m); err != nil || got != v {
+		if got, err := s.Master(m); err != nil || !reflect.DeepEqual(got, v) {
 			t.Errorf("master %q: %+v, %v", arg, got, err)
 		}
 	}
@@ -223,7 +224,7 @@ func TestDamagedRegistry(t *testing.T) {
 		}
 	}
 	list, err := s.Volumes()
-	if err == nil || len(list) != 1 || list[0] != good {
+	if err == nil || len(list) != 1 || !reflect.DeepEqual(list[0], good) {
 		t.Errorf("Volumes: %+v, %v", list, err)
 	}
 }

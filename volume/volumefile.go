@@ -16,7 +16,7 @@ func (f *volumeFile) volume() (Volume, error) {
 	}
 	v := Volume{
 		Name: f.Name, UUID: f.UUID, Path: path, Created: f.Created.UTC(),
-		RootGFID: f.RootGFID, FSID: f.FSID, Namespace: f.Namespace,
+		RootGFID: f.RootGFID, FSID: f.FSID, Namespace: f.Namespace, Policy: f.Policy,
 	}
 	if err := CheckName(v.Name); err != nil {
 		return Volume{}, err
@@ -47,6 +47,7 @@ type Runtime struct {
 	MarkerStatus string // what the marker says of itself, JSON
 	MarkerLog    string
 	MarkerStderr string // of the marker process that was started last
+	AgentLog     string // what masters did with the volume as a slave, JSON lines
 }
 
 // Runtime returns the names; it makes nothing. The name is a volume's.
@@ -59,8 +60,12 @@ func (s *Store) Runtime(name string) Runtime {
 		MarkerStatus: filepath.Join(dir, "marker.status"),
 		MarkerLog:    filepath.Join(dir, "marker.log"),
 		MarkerStderr: filepath.Join(dir, "marker.stderr"),
+		AgentLog:     filepath.Join(dir, "agent.log"),
 	}
 }
+
+// AgentLog is the log of what masters did with slaves that are no volumes. The method makes nothing.
+func (s *Store) AgentLog() string { return filepath.Join(s.dir, "agent.log") }
 
 // MakeRuntime is Runtime that makes the directory first. The volume must exist.
 func (s *Store) MakeRuntime(name string) (Runtime, error) {

@@ -20,11 +20,15 @@ func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON
 func (e *env) volumeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "volume", Usage: "register directory trees",
-		Action: func(c *cli.Context) error { return usagef("volume needs create, list, info or delete") },
+		Action: func(c *cli.Context) error { return usagef("volume needs create, list, info, set, log or delete") },
 		Subcommands: []*cli.Command{
 			{Name: "create", Usage: "make a directory a volume", ArgsUsage: "NAME PATH", Action: e.volumeCreate},
 			{Name: "list", Usage: "list the volumes", Flags: []cli.Flag{jsonFlag()}, Action: e.volumeList},
 			{Name: "info", Usage: "show one volume", ArgsUsage: "NAME", Flags: []cli.Flag{jsonFlag()}, Action: e.volumeInfo},
+			{Name: "set", Usage: "show and change what masters may do with a volume as a slave", ArgsUsage: "NAME [KEY [VALUE]]",
+				Flags: []cli.Flag{jsonFlag()}, Action: e.volumeSet},
+			{Name: "log", Usage: "show what masters did with a volume as a slave", ArgsUsage: "NAME", Flags: []cli.Flag{jsonFlag()},
+				Action: e.volumeLog},
 			{Name: "delete", Usage: "forget a volume; its directory stays", ArgsUsage: "NAME", Action: e.volumeDelete},
 		},
 	}

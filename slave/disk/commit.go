@@ -288,6 +288,9 @@ func (t *Tree) publish(it *item) error {
 	if err := t.inPlace(it.op); err != nil {
 		return err
 	}
+	if it.without {
+		return t.doWithout(it)
+	}
 	err := t.carryOut(it)
 	if err == nil {
 		t.notePlace(it.op)

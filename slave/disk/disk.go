@@ -15,6 +15,7 @@ import (
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/places"
+	"georep/slave/policy"
 )
 
 // ErrClosed is what calls give once Close was called.
@@ -29,6 +30,7 @@ type Options struct {
 	Create  bool // make the root where it is missing; its parent must be there
 	Logger  zerolog.Logger
 	Version string // for Info
+	Policy  policy.Policy
 }
 
 // Tree is an open slave. It implements slave.Tree.
@@ -47,6 +49,7 @@ type Tree struct {
 	lock    *os.File
 
 	names  xtime.Names
+	policy policy.Policy
 	info   slave.Info
 	root   bool
 	fresh  shape // what a new file in staging has, created with mode 0777
@@ -104,7 +107,7 @@ func open(o Options, hook func(op, name string) error) (*Tree, error) {
 // newTree makes a Tree that has opened nothing yet.
 func newTree(o Options, hook func(op, name string) error) *Tree {
 	t := &Tree{
-		log: o.Logger, root: os.Geteuid() == 0, prefix: rand.Text()[:8], sys: sys{hook: hook},
+		log: o.Logger, policy: o.Policy, root: os.Geteuid() == 0, prefix: rand.Text()[:8], sys: sys{hook: hook},
 		hashing: make(chan struct{}, 2), closing: make(chan struct{}), finished: make(chan struct{}),
 	}
 	t.queue.init()

@@ -35,10 +35,12 @@ type change struct {
 	kind   slave.Kind
 	meta   *slave.Meta
 	now    shape
+	own    uint32       // the mode before anything was changed
 	record slave.Record // what to put on record
 	had    slave.Record // what is on record
 	stamps bool         // the xtime is written too; never for a directory
 	lost   slave.Lost
+	isRoot bool // of the volume
 
 	inPlace bool // others may look at the entry
 	beside  bool // the record lies beside, or is to
@@ -66,6 +68,7 @@ func (c *change) apply() (slave.Lost, error) {
 
 // open lets an ordinary user write xattrs on what is his.
 func (c *change) open() error {
+	c.own = c.now.mode
 	need := uint32(0o600)
 	if c.kind == slave.Dir {
 		need = 0o700
@@ -80,11 +83,17 @@ func (c *change) open() error {
 // owner sets uid and gid where they differ. A user who may not give files away keeps them, and at least tries the
 // group, which may be one of his own.
 func (c *change) owner() error {
-	m := c.meta
-	if m.UID == c.now.uid && m.GID == c.now.gid {
+	uid, gid := c.wantedOwner()
+	if c.keepsRoot() {
+		uid, gid = c.now.uid, c.now.gid
+	}
+	if uid != c.meta.UID || gid != c.meta.GID {
+		c.lost |= slave.LostOwner
+	}
+	if uid == c.now.uid && gid == c.now.gid {
 		return nil
 	}
-	err := c.t.sys.chown(c.inode, m.UID, m.GID)
+	err := c.t.sys.chown(c.inode, uid, gid)
 	if err == nil {
 		// The kernel drops the set-id bits here, so the mode must be set again.
 		c.now.mode = keep
@@ -95,7 +104,7 @@ func (c *change) owner() error {
 		return err
 	}
 	c.lost |= slave.LostOwner
-	if m.GID != c.now.gid && m.UID != c.now.uid && c.t.sys.chown(c.inode, keep, m.GID) == nil {
+	if gid != c.now.gid && uid != c.now.uid && c.t.sys.chown(c.inode, keep, gid) == nil {
 		c.now.mode = keep
 	}
 	return nil
@@ -140,7 +149,7 @@ func (t *Tree) removeXtime(i *beneath.Inode) error {
 // xattrs makes the set of xattrs that of the master: what is too much goes first, a capability comes last.
 func (c *change) xattrs() error {
 	for _, name := range c.now.xattrs {
-		if xtime.Own(name) || c.wants(name) {
+		if xtime.Own(name) || c.wants(name) || c.keepsRoot() && c.refuses(name) {
 			continue
 		}
 		err := c.t.sys.removexattr(c.inode, name)
@@ -167,7 +176,7 @@ func (c *change) xattrs() error {
 // wants tells whether the master's entry has this xattr.
 func (c *change) wants(name string) bool {
 	for i := range c.meta.Xattrs {
-		if c.meta.Xattrs[i].Name == name {
+		if c.meta.Xattrs[i].Name == name && !c.refuses(name) {
 			return true
 		}
 	}
@@ -176,7 +185,7 @@ func (c *change) wants(name string) bool {
 
 // xattr sets one xattr, whatever value was there.
 func (c *change) xattr(x *slave.Xattr) error {
-	if x.Name == attrCapability && c.lost&slave.LostOwner != 0 {
+	if c.refuses(x.Name) || x.Name == attrCapability && c.lost&slave.LostOwner != 0 {
 		// Privileges of the wrong owner's file are worse than none.
 		c.lost |= slave.LostXattr
 		return nil
@@ -215,11 +224,16 @@ func (c *change) forgive(name string, err error) bool {
 // the right owner's file only.
 func (c *change) mode() error {
 	want := c.meta.Mode & 0o7777
-	if c.kind == slave.Symlink {
+	switch {
+	case c.kind == slave.Symlink:
 		return nil
-	}
-	if c.lost&slave.LostOwner != 0 && want&0o6000 != 0 {
-		want &^= 0o6000
+	case c.keepsRoot():
+		if want != c.own {
+			c.lost |= slave.LostMode
+		}
+		want = c.own
+	case c.mayRun(want) != want:
+		want = c.mayRun(want)
 		c.lost |= slave.LostMode
 	}
 	if want == c.now.mode {

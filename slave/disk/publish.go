@@ -152,7 +152,7 @@ func (t *Tree) mkdirOp(it *item) error {
 	s := old.st
 	c := &change{
 		t: t, inode: p.dir.At(p.name), kind: slave.Dir, meta: &meta, had: old.rec, beside: old.beside,
-		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record,
+		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record, isRoot: op.Path == "",
 	}
 	delete(t.work.keys, op.Path) // it may have another GFID from now on
 	for _, step := range []func() error{c.open, c.owner, c.gfid, c.mode, c.aside} {
@@ -184,7 +184,7 @@ func (t *Tree) finishOp(it *item) error {
 		return err
 	}
 	c := &change{
-		t: t, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec,
+		t: t, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec, isRoot: op.Path == "",
 	}
 	if err := t.applyInPlace(it, c, old); err != nil {
 		return err

@@ -20,7 +20,9 @@ type item struct {
 	file   bool   // what is staged is a regular file, which can be synced by itself
 	bytes  int64
 	done   bool // res is final
-	res    slave.Result
+	// without is set where the slave does without the entry, and what has its name makes way.
+	without bool
+	res     slave.Result
 }
 
 // stagingName gives a name in staging that was never used.
@@ -245,13 +247,15 @@ func (t *Tree) stageNode(it *item) error {
 	if it.op.Entry.Device() {
 		rdev = it.op.Meta.Rdev
 	}
+	if it.op.Entry.Device() && t.policy.NoDevices {
+		return it.withoutDevice()
+	}
 	mode := t.createMode(&it.op.Meta)
 	err := t.stageOther(it, func(p place) error {
 		return t.sys.mknod(p, it.op.Entry.TypeBits()|mode, rdev)
 	})
 	if errors.Is(err, unix.EPERM) && it.op.Entry.Device() && it.staged == "" {
-		it.res.Lost, it.done = slave.LostDevice, true
-		return nil
+		return it.withoutDevice()
 	}
 	return err
 }

@@ -1,0 +1,154 @@
+package agenthost
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"georep/slave"
+	"georep/slave/agent"
+	"georep/slave/disk"
+	"georep/slave/policy"
+	"georep/volume"
+)
+
+// Host opens slaves for one login. Its methods may be called from many goroutines.
+type Host struct {
+	// Store is the registry of this host, where the slave's volumes are.
+	Store *volume.Store
+	// Volume and Path, where one is set, hold the login to that and nothing else.
+	Volume, Path string
+	// Policy is that of the login; the volume's own narrows it further.
+	Policy  policy.Policy
+	Login   Login
+	Version string
+	Log     zerolog.Logger
+}
+
+// Permits refuses what this login may not have, to a session and to a stream that joins one.
+func (o *Host) Permits(h agent.Hello) error {
+	if o.Volume != "" && h.Volume != o.Volume || o.Path != "" && h.Path != o.Path {
+		return fmt.Errorf("%w: this login may use only %q, and asks for %q", slave.ErrNoVolume, o.Volume+o.Path,
+			h.Volume+h.Path)
+	}
+	return nil
+}
+
+// Open gives the client its tree: open for good, with the slave's lock, or aside, to look only. An error goes to the
+// client, which shows it to the operator there: it says what to do on the slave's host.
+func (o *Host) Open(h agent.Hello) (slave.Tree, error) {
+	log := o.audit(&h)
+	event := Event{Slave: h.Volume + h.Path, Master: h.Master.String(), Session: h.Session.String(), Login: o.Login.String(),
+		From: o.Login.From, Force: h.Force}
+	tree, err := o.open(h, &recorder{audit: log, event: event})
+	if err != nil {
+		event.Event, event.Reason = Refused, err.Error()
+		log.write(event)
+		log.close()
+	}
+	return tree, err
+}
+
+// audit opens the log of a volume, or that of all paths.
+func (o *Host) audit(h *agent.Hello) *audit {
+	path := o.Store.AgentLog()
+	if h.Volume != "" {
+		if _, err := o.Store.Volume(h.Volume); err == nil { // an unknown name must not make a directory
+			path = o.Store.Runtime(h.Volume).AgentLog
+		}
+	}
+	return newAudit(path, func(err error) { o.Log.Warn().Err(err).Msg("what masters do is not on record") })
+}
+
+func (o *Host) open(h agent.Hello, r *recorder) (slave.Tree, error) {
+	if err := o.Permits(h); err != nil {
+		return nil, err
+	}
+	options := disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Force: h.Force, Create: h.Create,
+		Logger: o.Log, Version: o.Version}
+	p := o.Policy
+	if h.Volume != "" {
+		v, err := o.volume(h.Volume)
+		if err != nil {
+			return nil, err
+		}
+		// A registered directory that is missing was unmounted or removed; an empty one in its place would take all again.
+		options.Path, options.Create = v.Path, false
+		own, err := policy.Parse(v.Policy)
+		if err != nil {
+			return nil, fmt.Errorf("%w: the policy of %s is damaged: %w; see georep volume set on the slave's host", slave.ErrUnfit, v.Name, err)
+		}
+		p = own.Narrow(p)
+	}
+	if err := o.allows(&p, &h); err != nil {
+		return nil, err
+	}
+	options.Policy = p
+	if h.Aside {
+		aside, err := disk.OpenAside(options)
+		if err != nil {
+			return nil, err
+		}
+		r.note(Looks)
+		return &watched{Aside: aside, record: r}, nil
+	}
+	tree, err := disk.Open(options)
+	if err != nil {
+		return nil, err // not tree, which would be no nil interface
+	}
+	r.note(Began)
+	return &guarded{Tree: tree, policy: p, record: r}, nil
+}
+
+func (o *Host) volume(name string) (volume.Volume, error) {
+	v, err := o.Store.Volume(name)
+	if errors.Is(err, volume.ErrNoVolume) {
+		return v, fmt.Errorf("%w: %q is not registered on the slave's host; run georep volume create %s PATH there",
+			slave.ErrNoVolume, name, name)
+	}
+	if err != nil {
+		return v, fmt.Errorf("%w: %w", slave.ErrNoVolume, err)
+	}
+	return v, nil
+}
+
+// allows holds the beginning of a session to the policy.
+func (o *Host) allows(p *policy.Policy, h *agent.Hello) error {
+	if p.ReadOnly && !h.Aside {
+		return fmt.Errorf("%w: its policy is read-only, so it can be verified and nothing else; "+
+			"an administrator of the slave's host may set read-only off (georep volume set, or the flags in authorized_keys)", slave.ErrPolicy)
+	}
+	if p.NoForce && h.Force {
+		return fmt.Errorf("%w: its policy refuses --force (no-force); empty the directory or register another one on the "+
+			"slave's host, or leave --force out", slave.ErrPolicy)
+	}
+	return o.bound(p.Master, h)
+}
+
+// bound holds a login to its master.
+func (o *Host) bound(to string, h *agent.Hello) error {
+	since := ""
+	if to == policy.First {
+		b, err := o.Store.Bind(o.bindingName(h), h.Master.String())
+		if err != nil {
+			return fmt.Errorf("%w: which master this login is bound to cannot be read or written: %w", slave.ErrPolicy, err)
+		}
+		to, since = b.Master, " since "+b.Since.Format("2006-01-02 15:04")+" UTC"
+	}
+	if to != "" && to != h.Master.String() {
+		return fmt.Errorf("%w: this login is bound to the master volume %s%s and this is %s; "+
+			"name the new one on the slave's host (--master in authorized_keys, or georep volume set NAME master)",
+			slave.ErrPolicy, to, since, h.Master)
+	}
+	return nil
+}
+
+// bindingName tells logins apart: by key where sshd tells it, and by what they are held to.
+func (o *Host) bindingName(h *agent.Hello) string {
+	kind := "volume "
+	if h.Path != "" {
+		kind = "path "
+	}
+	return kind + h.Volume + h.Path + " " + o.Login.String()
+}

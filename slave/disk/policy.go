@@ -1,0 +1,66 @@
+package disk
+
+import (
+	"georep/slave"
+)
+
+// This file holds what a master asks for to the policy of the slave's host (invariant 18). What the policy changes is told as lost, as
+// what an ordinary user's slave cannot keep.
+
+// setuidBits give a program the rights of its file's owner or group.
+const setuidBits = 0o6000
+
+// wantedOwner is the owner that an entry gets.
+func (c *change) wantedOwner() (uid, gid uint32) {
+	if o := c.t.policy.Owner; o != nil {
+		return o.UID, o.GID
+	}
+	return c.meta.UID, c.meta.GID
+}
+
+// keepsRoot tells whether owner, mode and ACLs are the slave's own.
+func (c *change) keepsRoot() bool { return c.isRoot && c.t.policy.KeepRootMode }
+
+// mayRun takes off a mode what the policy, or a wrong owner, does not let it have.
+func (c *change) mayRun(mode uint32) uint32 {
+	wrongOwner := c.lost&slave.LostOwner != 0
+	if wrongOwner || c.t.policy.NoSetuid && c.kind != slave.Dir {
+		return mode &^ setuidBits
+	}
+	return mode
+}
+
+// refuses tells whether an entry cannot have an xattr here, whatever the file system says.
+func (c *change) refuses(name string) bool {
+	switch name {
+	case attrCapability:
+		return c.t.policy.NoSetuid
+	case attrACL, attrDefaultACL:
+		return c.keepsRoot()
+	}
+	return false
+}
+
+// withoutDevice is for a device that this slave does not make: nothing is staged, and what has its name makes way.
+func (it *item) withoutDevice() error {
+	it.without, it.res.Lost = true, slave.LostDevice
+	return nil
+}
+
+// doWithout parks what stands where the master has something that the slave does without.
+func (t *Tree) doWithout(it *item) error {
+	p, err := t.parent(it.op.Path)
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	switch {
+	case err != nil || !old.there:
+		return err
+	case old.kind == slave.Dir:
+		return slave.ErrConflict
+	case old.rec.GFID == it.op.Record.GFID, old.rec.GFID.IsZero() && old.kind == it.op.Entry:
+		return nil // it was made before the policy was
+	}
+	return t.makeWay(it, p, old, slave.Dir) // nothing is renamed over it
+}

@@ -1,0 +1,203 @@
+// Package policy is what a slave's own host allows a master, whatever the master asks (invariant 18). The host's
+// administrator sets it for a volume, and more narrowly for a key by the flags of the forced command. It has values, their
+// names and how two of them combine; whoever carries operations out asks it. It does no I/O.
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"georep/marker/xtime"
+)
+
+// Policy is a plain value. The zero Policy allows all.
+type Policy struct {
+	NoSetuid     bool          // no set-id bits on files, and no file capabilities
+	NoDevices    bool          // no character or block devices
+	KeepRootMode bool          // owner, mode and ACLs of the slave's root are the slave's own
+	NoForce      bool          // nobody takes the slave over with --force
+	ReadOnly     bool          // verified, and nothing else
+	AppendOnly   bool          // what was removed stays parked for ever
+	KeepDeleted  time.Duration // what was removed stays parked at least so long
+	Owner        *Owner        // of everything; nil: as on the master
+	Master       string        // First, a uuid, or "" for any
+}
+
+// Owner is a numeric owner.
+type Owner struct {
+	UID, GID uint32
+}
+
+// First is the value of Master that binds a login to the first master that uses it.
+const First = "first"
+
+// Key is a row of the table of policies. Values are text, as the administrator writes them.
+type Key struct {
+	Name    string
+	Default string
+	Doc     string // one line; says the accepted values
+	Bool    bool   // on or off
+	set     func(*Policy, string) error
+	get     func(*Policy) string
+}
+
+// Keys returns the table, in the order in which it is shown. The slice is the caller's.
+func Keys() []Key {
+	return []Key{
+		flag("no-setuid", "set no set-id bits on files, and no file capabilities", func(p *Policy) *bool { return &p.NoSetuid }),
+		flag("no-devices", "make no character or block devices", func(p *Policy) *bool { return &p.NoDevices }),
+		flag("keep-root-mode", "leave owner, mode and ACLs of the slave's root alone", func(p *Policy) *bool { return &p.KeepRootMode }),
+		flag("no-force", "let nobody take the slave over with --force", func(p *Policy) *bool { return &p.NoForce }),
+		flag("read-only", "let masters verify, and nothing else", func(p *Policy) *bool { return &p.ReadOnly }),
+		flag("append-only", "keep what was removed for ever", func(p *Policy) *bool { return &p.AppendOnly }),
+		{Name: "keep-deleted", Default: "0s", Doc: "keep what was removed at least so long, such as 36h or 7d",
+			set: func(p *Policy, v string) (err error) { p.KeepDeleted, err = duration(v); return err },
+			get: func(p *Policy) string { return p.KeepDeleted.String() }},
+		{Name: "owner", Doc: "give everything to this owner, UID:GID; empty: as on the master",
+			set: func(p *Policy, v string) (err error) { p.Owner, err = owner(v); return err },
+			get: func(p *Policy) string { return p.Owner.String() }},
+		{Name: "master", Doc: "serve only the master volume of this uuid, or the first one that asks, first; empty: any",
+			set: func(p *Policy, v string) error { return master(&p.Master, v) },
+			get: func(p *Policy) string { return p.Master }},
+	}
+}
+
+func flag(name, doc string, at func(*Policy) *bool) Key {
+	return Key{Name: name, Default: "off", Doc: doc + ": on or off", Bool: true,
+		set: func(p *Policy, v string) error { return onOff(at(p), v) },
+		get: func(p *Policy) string { return map[bool]string{true: "on", false: "off"}[*at(p)] }}
+}
+
+// Set changes one value. Its error names the key, the value and what would be right.
+func (p *Policy) Set(name, value string) error {
+	k, err := find(name)
+	if err != nil {
+		return err
+	}
+	if err := k.set(p, value); err != nil {
+		return fmt.Errorf("%s cannot be %q: %w (%s)", name, value, err, k.Doc)
+	}
+	return nil
+}
+
+// Get gives one value as text.
+func (p *Policy) Get(name string) (string, error) {
+	k, err := find(name)
+	if err != nil {
+		return "", err
+	}
+	return k.get(p), nil
+}
+
+// Parse makes a policy of values by name.
+func Parse(values map[string]string) (p Policy, err error) {
+	for name, value := range values {
+		if err := p.Set(name, value); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// Narrow gives what both allow.
+func (p Policy) Narrow(q Policy) Policy {
+	p.NoSetuid = p.NoSetuid || q.NoSetuid
+	p.NoDevices = p.NoDevices || q.NoDevices
+	p.KeepRootMode = p.KeepRootMode || q.KeepRootMode
+	p.NoForce = p.NoForce || q.NoForce
+	p.ReadOnly = p.ReadOnly || q.ReadOnly
+	p.AppendOnly = p.AppendOnly || q.AppendOnly
+	p.KeepDeleted = max(p.KeepDeleted, q.KeepDeleted)
+	if p.Owner == nil {
+		p.Owner = q.Owner
+	}
+	switch {
+	case p.Master == "" || p.Master == First && q.Master != "":
+		p.Master = q.Master
+	case q.Master != "" && q.Master != First && q.Master != p.Master:
+		p.Master = nobody
+	}
+	return p
+}
+
+// nobody is a uuid that no volume has: two different masters are asked for.
+const nobody = "00000000-0000-0000-0000-000000000000"
+
+func find(name string) (Key, error) {
+	keys := Keys()
+	if i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == name }); i >= 0 {
+		return keys[i], nil
+	}
+	var names []string
+	for _, k := range keys {
+		names = append(names, k.Name)
+	}
+	return Key{}, fmt.Errorf("no policy %q: the keys are %s", name, strings.Join(names, ", "))
+}
+
+// These parse one kind of value each; Set adds what it may be.
+func onOff(to *bool, v string) error {
+	switch v {
+	case "on", "true":
+		*to = true
+	case "off", "false":
+		*to = false
+	default:
+		return fmt.Errorf("neither on nor off")
+	}
+	return nil
+}
+
+// duration also knows days, as 7d.
+func duration(v string) (time.Duration, error) {
+	if n, ok := strings.CutSuffix(v, "d"); ok {
+		days, err := strconv.ParseUint(n, 10, 16)
+		if err != nil {
+			return 0, fmt.Errorf("not a number of days")
+		}
+		return time.Duration(days) * 24 * time.Hour, nil
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("not a duration such as 5m, 36h or 7d")
+	}
+	return d, nil
+}
+
+func owner(v string) (*Owner, error) {
+	if v == "" {
+		return nil, nil
+	}
+	uid, gid, ok := strings.Cut(v, ":")
+	// The largest number means "leave it as it is" to the kernel.
+	const largest = 1<<32 - 2
+	u, err1 := strconv.ParseUint(uid, 10, 32)
+	g, err2 := strconv.ParseUint(gid, 10, 32)
+	if !ok || err1 != nil || err2 != nil || u > largest || g > largest {
+		return nil, fmt.Errorf("not two numbers such as 1000:1000")
+	}
+	return &Owner{UID: uint32(u), GID: uint32(g)}, nil
+}
+
+// String is how Set takes it; "" for none.
+func (o *Owner) String() string {
+	if o == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", o.UID, o.GID)
+}
+
+func master(to *string, v string) error {
+	if v != "" && v != First {
+		u, err := xtime.ParseUUID(v)
+		if err != nil {
+			return fmt.Errorf("neither a uuid nor %s", First)
+		}
+		v = u.String()
+	}
+	*to = v
+	return nil
+}
