@@ -151,6 +151,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 			return
 		}
 		w.adopt(n)
+		next.copy = c.State.Copy
 		if next = w.hinted(next); n.told != nil {
 			d.later = append(d.later, next)
 		} else {
@@ -177,6 +178,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: meta, Record: c.Entry.Record,
 		In: n.entry.Record.GFID}
 	w.adopt(n)
+	w.c.debts.set(c.Entry.Record.GFID, nil) // they are of another copy
 	tasks = append(tasks, task{op: mkdir, then: func(r slave.Result) {
 		if r.Err != nil {
 			w.result(n, &mkdir, r)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"georep/marker/xtime"
+	"georep/slave"
 )
 
 // This file lets directories go on while files in them wait to be shipped (hot.go).
@@ -14,15 +15,20 @@ import (
 // Such a directory, and each one above it, may not be stamped beyond what it holds (invariant 5). But a stamp that stands
 // still while its directory's xtime goes on would, by the rules of hints, have it listed at every change. So the crawler
 // remembers what it owes: up to the xtime reached the slave has everything of the directory, but under some names; its
-// stamp says less. What the hints say from reached on is then as good as if it said so. A debt is believed only where the
-// slave's stamp is still the one that was left there, and no longer than the connection: a slave that lost power is asked
-// again by another worker.
+// stamp says less. What the hints say from reached on is then as good as if it said so.
+//
+// A debt belongs to one copy of a directory. The slave may have several: one that was parked when the directory moved, and
+// one that was made anew. So a debt is believed only of that copy (slave.Copy), only while it carries the stamp that was left
+// there, and no longer than the connection: a slave that lost power is asked again by another worker. A new copy ends it
+// (child in carryout.go), since it may get the number of one that was deleted. A copy without a stamp is never believed:
+// what is taken out of a parked directory takes its stamp off, and of one that has none nobody would see that.
 //
 // The stamp that is left is the oldest floor of what is owed: up to its floor the slave has everything under a name.
 
 // debt is what the slave lacks in a directory.
 type debt struct {
-	stamp   xtime.Time // what the slave's directory carries
+	copy    slave.Copy // of the directory on the slave
+	stamp   xtime.Time // what that carries
 	reached xtime.Time // up to there it has everything, but what is owed
 	owed    map[string]owed
 }
@@ -56,11 +62,11 @@ func (b *debts) set(g xtime.GFID, d *debt) {
 	b.of[g] = d
 }
 
-// known gives the debt of a directory that carries the given stamp on the slave, nil where none is known. It is read only.
-func (b *debts) known(g xtime.GFID, stamp xtime.Time) *debt {
+// known gives the debt of a copy that carries the given stamp, nil where none is known. It is read only.
+func (b *debts) known(g xtime.GFID, c slave.Copy, stamp xtime.Time) *debt {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if d := b.of[g]; d != nil && d.stamp == stamp {
+	if d := b.of[g]; d != nil && c != 0 && d.copy == c && stamp != 0 && d.stamp == stamp {
 		return d
 	}
 	return nil
@@ -214,7 +220,7 @@ func (b *debts) absorb(r *run, h *hot) bool {
 	}
 	for g, t := range r.dirs {
 		was := b.of[g]
-		d := &debt{stamp: was.stamp, reached: t.end, owed: maps.Clone(was.owed)}
+		d := &debt{copy: was.copy, stamp: was.stamp, reached: t.end, owed: maps.Clone(was.owed)}
 		for name := range t.names {
 			o := d.owed[name]
 			if !o.dir.IsZero() {

@@ -253,8 +253,8 @@ func (w *crawl) foreseen(n *node) *slave.DirState {
 	defer w.mu.Unlock()
 	s := w.ahead[n.path]
 	delete(w.ahead, n.path)
-	if s != nil && s.Record.GFID != n.entry.Record.GFID {
-		return nil
+	if s != nil && (s.Record.GFID != n.entry.Record.GFID || n.copy != 0 && s.Copy != n.copy) {
+		return nil // another has come to its place meanwhile, or another copy
 	}
 	return s
 }

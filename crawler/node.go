@@ -62,6 +62,7 @@ type node struct {
 	path    string
 	entry   plan.Entry      // as its parent listed it
 	absent  bool            // the slave has nothing there: no survey
+	copy    slave.Copy      // of the directory on the slave; 0 where that is not known. Under crawl.mu
 	part    uint32          // being worked on
 	parts   uint32          // 0 until it is known to be large
 	found   bool            // what was parked has been brought back: do not look again
@@ -297,7 +298,7 @@ func (w *crawl) finishResult(n *node, r slave.Result) {
 	}
 	w.c.debts.set(n.entry.Record.GFID, nil)
 	w.hold(n)
-	if !errors.Is(r.Err, slave.ErrHeldBack) {
+	if !errors.Is(r.Err, slave.ErrHeldBack) && !errors.Is(r.Err, slave.ErrMoved) {
 		w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, r.Err, w.c.pass)
 	}
 }

@@ -9,15 +9,21 @@ import (
 	"georep/slave"
 )
 
-// stands notes what the slave has of a node's directory: its stamp, and up to where it has everything but what is owed.
+// stands notes what the slave has of a node's directory: which copy, its stamp, and up to where it has everything but what is
+// owed. Where it has another copy than at an earlier look, what was done since went to either of them, so neither is stamped.
 func (w *crawl) stands(n *node, state *slave.DirState) {
 	had, old := xtime.Time(0), (*debt)(nil)
 	if state.Err == nil && state.Record.GFID == n.entry.Record.GFID {
 		had = state.Record.Xtime
-		old = w.c.debts.known(n.entry.Record.GFID, had)
+		old = w.c.debts.known(n.entry.Record.GFID, state.Copy, had)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if n.copy == 0 {
+		n.copy = state.Copy
+	}
+	n.held = n.held || n.copy != state.Copy
+	n.finish.Copy = n.copy
 	n.had, n.reach, n.old = had, had, old
 	if old != nil {
 		n.reach = old.reached
@@ -90,7 +96,7 @@ func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
 	if c.State == nil || c.Entry.Always || w.run.of(g) != nil {
 		return false
 	}
-	d := w.c.debts.known(g, c.State.Record.Xtime)
+	d := w.c.debts.known(g, c.State.Copy, c.State.Record.Xtime)
 	if d == nil || d.reached != c.Entry.Record.Xtime || w.c.debts.due(g, w.c.hot.now()) {
 		return false
 	}
@@ -115,7 +121,7 @@ func (w *crawl) settle(n *node) {
 	if len(n.owes) == 0 {
 		return
 	}
-	d := &debt{reached: n.upto, stamp: n.upto, owed: n.owes}
+	d := &debt{copy: n.copy, reached: n.upto, stamp: n.upto, owed: n.owes}
 	for _, o := range n.owes {
 		d.stamp = min(d.stamp, o.floor)
 	}

@@ -132,10 +132,16 @@ func PartOf(name string, parts uint32) uint32 {
 	return (h ^ h>>15) % parts
 }
 
+// Copy tells the copies apart that a slave may have of one directory of the master: one that was parked, and one that was
+// made anew. A directory keeps its Copy wherever it is moved. No two have the same at one time; what an OpMkdir makes may
+// have that of one that was deleted before. 0: not known.
+type Copy uint64
+
 // DirState is a directory on the slave.
 type DirState struct {
 	Err       error // *PathError: fs.ErrNotExist, unix.ENOTDIR, ...
 	Record    Record
+	Copy      Copy
 	Entries   []EntryState // in no order
 	Total     int64        // entries of the whole directory, whatever the part; 0 where it was asked ByName
 	Truncated bool         // Entries is empty; ask again in parts
@@ -147,6 +153,7 @@ type EntryState struct {
 	Name   string
 	Kind   Kind
 	Record Record
+	Copy   Copy   // of a directory
 	Mode   uint32 // 07777
 	UID    uint32
 	GID    uint32

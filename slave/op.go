@@ -106,7 +106,8 @@ const (
 	// OpFinish sets Meta on the directory Path after all below it is done, and where Stamp is set, records Record.Xtime
 	// as its stamp once everything applied before it in this session is durable. It is refused with ErrHeldBack when an
 	// OpFinish of the same Pass below it failed, or another operation at or below it that stands before it in the same
-	// batch: so it may be sent without waiting for their results.
+	// batch: so it may be sent without waiting for their results. Where another directory, or another Copy, stands at Path
+	// by then it is refused with ErrMoved. The root alone may get its GFID by it.
 	OpFinish
 )
 
@@ -143,6 +144,7 @@ type Op struct {
 	Version  Version
 	Stamp    bool   // OpFinish
 	Pass     uint32 // OpFinish: the crawl it belongs to
+	Copy     Copy   // OpFinish: which copy of the directory is meant; 0 where that is not known
 	// Open gives an OpPut's content. The applier calls it once, in the order of the operations, and closes what it
 	// returns. An error fails the operation alone.
 	Open func() (Content, error)

@@ -31,7 +31,8 @@ func appendOp(b []byte, op *slave.Op) []byte {
 	if op.Uploaded {
 		b = append(b, op.Version[:]...)
 	}
-	return binary.AppendUvarint(b, uint64(op.Pass))
+	b = binary.AppendUvarint(b, uint64(op.Pass))
+	return binary.AppendUvarint(b, uint64(op.Copy))
 }
 
 // appendMeta encodes metadata; a negative size does not get here.
@@ -64,7 +65,7 @@ func (d *decoder) op() (op slave.Op) {
 	if op.Uploaded {
 		op.Version = d.id16()
 	}
-	op.Pass = d.u32()
+	op.Pass, op.Copy = d.u32(), slave.Copy(d.uvarint(math.MaxUint64))
 	if d.err == nil {
 		if err := checkOp(&op); err != nil {
 			d.fail("%w", err)
@@ -226,6 +227,7 @@ const (
 func appendDirState(b []byte, s *slave.DirState) []byte {
 	b = append(b, itemDir, bit(s.Truncated, 1))
 	b = appendRecord(b, s.Record)
+	b = binary.AppendUvarint(b, uint64(s.Copy))
 	b = binary.AppendUvarint(b, uint64(max(s.Total, 0)))
 	return appendError(b, s.Err)
 }
@@ -233,7 +235,7 @@ func appendDirState(b []byte, s *slave.DirState) []byte {
 // dirState decodes a directory, after the byte that says that it is one.
 func (d *decoder) dirState() (s slave.DirState) {
 	s.Truncated = d.bits(1) != 0
-	s.Record = d.record()
+	s.Record, s.Copy = d.record(), slave.Copy(d.uvarint(math.MaxUint64))
 	s.Total = d.size()
 	s.Err = d.error()
 	return s
@@ -243,6 +245,9 @@ func (d *decoder) dirState() (s slave.DirState) {
 func appendEntry(b []byte, e *slave.EntryState) []byte {
 	b = appendStr(append(b, itemEntry, byte(e.Kind)), e.Name)
 	b = appendRecord(b, e.Record)
+	if e.Kind == slave.Dir {
+		b = binary.AppendUvarint(b, uint64(e.Copy))
+	}
 	for _, v := range [...]uint64{uint64(e.Mode & 07777), uint64(e.UID), uint64(e.GID), uint64(e.Nlink),
 		uint64(max(e.Size, 0)), e.Rdev} {
 		b = binary.AppendUvarint(b, v)
@@ -254,6 +259,9 @@ func appendEntry(b []byte, e *slave.EntryState) []byte {
 func (d *decoder) entry() (e slave.EntryState) {
 	e.Kind, e.Name = slave.Kind(d.u8()), d.str(maxName)
 	e.Record = d.record()
+	if e.Kind == slave.Dir {
+		e.Copy = slave.Copy(d.uvarint(math.MaxUint64))
+	}
 	e.Mode = uint32(d.uvarint(07777))
 	e.UID, e.GID, e.Nlink = d.u32(), d.u32(), d.u32()
 	e.Size, e.Rdev = d.size(), d.uvarint(math.MaxUint64)

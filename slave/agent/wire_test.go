@@ -49,7 +49,7 @@ var fullRecord = slave.Record{GFID: xtime.GFID{1, 2}, Xtime: 1<<63 | 5}
 
 func TestEveryMessageRoundTrips(t *testing.T) {
 	full := slave.Op{Kind: slave.OpFinish, Entry: slave.Socket, Path: "a\n\xff/b", Record: fullRecord,
-		In: xtime.GFID{8}, Expect: xtime.GFID{7}, Links: math.MaxUint32, Ino: math.MaxUint64, From: "f", Stamp: true, Settled: true, Pass: 9,
+		In: xtime.GFID{8}, Expect: xtime.GFID{7}, Links: math.MaxUint32, Ino: math.MaxUint64, From: "f", Stamp: true, Settled: true, Pass: 9, Copy: math.MaxUint64,
 		Meta: slave.Meta{Mode: 07777, UID: math.MaxUint32, GID: 1, Size: math.MaxInt64, Rdev: math.MaxUint64,
 			Mtime: beneath.Time{Sec: math.MinInt64, Nsec: maxNsec}, Target: strings.Repeat("t", maxTarget),
 			Xattrs: []slave.Xattr{{Name: "user.x", Value: []byte{0, 1}}, {Name: "user.empty", Value: []byte{}}}}}

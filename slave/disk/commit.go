@@ -146,7 +146,7 @@ func (t *Tree) settle(err error) {
 		case t.work.holds.held(op.Pass, op.Path):
 			t.fail(s.it, slave.ErrHeldBack)
 		default:
-			if err := t.writeStamp(op); err != nil {
+			if err := t.writeStamp(s.it); err != nil {
 				t.fail(s.it, err)
 				t.work.holds.failed(op.Pass, op.Path)
 			}
@@ -165,29 +165,32 @@ func (tk *ticket) finish() {
 }
 
 // writeStamp puts the xtime on a directory, if it still is the one that was finished.
-func (t *Tree) writeStamp(op *slave.Op) error {
-	d, err := t.openDir(op.Path)
+func (t *Tree) writeStamp(it *item) error {
+	d, err := t.openDir(it.op.Path)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	err = t.stampDir(d, op)
+	err = t.stampDir(d, it)
 	if t.root || !errors.Is(err, unix.EACCES) {
 		return err
 	}
-	return t.lifted(d.At(""), func() error { return t.stampDir(d, op) })
+	return t.lifted(d.At(""), func() error { return t.stampDir(d, it) })
 }
 
-// stampDir is writeStamp for the directory itself. The GFID is checked at the last moment, because whoever has access
-// to the slave may have put another directory there since its finish.
-func (t *Tree) stampDir(d *beneath.Dir, op *slave.Op) error {
-	p := place{d, ""}
+// stampDir is writeStamp for the directory itself. Which it is is checked at the last moment: another part of the crawl, or
+// whoever has access to the slave, may have put another directory, or another copy of the same, there since its finish.
+func (t *Tree) stampDir(d *beneath.Dir, it *item) error {
+	op, p := it.op, place{d, ""}
 	had, beside, err := t.readRecord(p)
 	if err != nil {
 		return err
 	}
 	if !op.Record.GFID.IsZero() && had.GFID != op.Record.GFID {
 		return slave.ErrConflict
+	}
+	if st, err := d.Stat(""); err != nil || copyOf(st) != it.copy {
+		return errors.Join(err, slave.ErrMoved)
 	}
 	rec := slave.Record{GFID: had.GFID, Xtime: op.Record.Xtime}
 	if beside {

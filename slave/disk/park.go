@@ -14,17 +14,18 @@ import (
 	"georep/slave"
 )
 
-// parkPlace finds where an entry is parked. same tells that the place already is a name of that inode.
+// parkPlace finds where an entry is parked. same tells that the place already is a name of that inode. The name that an
+// OpUnpark takes is for the newest of a GFID: older ones, of a directory that was made anew, make way for it.
 func (t *Tree) parkPlace(old entry) (p place, same bool, err error) {
 	if old.rec.GFID.IsZero() {
 		return place{t.parked, "u-" + t.stagingName()}, false, nil
 	}
-	name := old.rec.GFID.String()
+	newest := old.rec.GFID.String()
+	p = place{t.parked, newest}
 	for n := 1; ; n++ {
-		p = place{t.parked, name}
-		st, err := t.parked.Stat(name)
+		st, err := t.parked.Stat(p.name)
 		if errors.Is(err, fs.ErrNotExist) {
-			return p, false, nil
+			break
 		}
 		if err != nil {
 			return p, false, err
@@ -32,8 +33,16 @@ func (t *Tree) parkPlace(old entry) (p place, same bool, err error) {
 		if sameInode(st, old.st) {
 			return p, true, nil
 		}
-		name = old.rec.GFID.String() + "." + strconv.Itoa(n)
+		p.name = newest + "." + strconv.Itoa(n)
 	}
+	if p.name == newest {
+		return p, false, nil
+	}
+	if err := t.sys.rename(place{t.parked, newest}, p, 0); err != nil {
+		return p, false, err
+	}
+	t.renamedParked(newest, p.name)
+	return place{t.parked, newest}, false, nil
 }
 
 // parkBeside gives a non-directory a name among the parked, so that it can be renamed over without a gap. An inode that

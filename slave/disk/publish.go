@@ -183,6 +183,10 @@ func (t *Tree) finishOp(it *item) error {
 	if err != nil {
 		return err
 	}
+	it.copy = copyOf(old.st)
+	if op.Copy != 0 && op.Copy != it.copy || op.Path != "" && !op.Record.GFID.IsZero() && op.Record.GFID != old.rec.GFID {
+		return slave.ErrMoved
+	}
 	c := &change{
 		t: t, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec, isRoot: op.Path == "",
 	}

@@ -19,7 +19,8 @@ type item struct {
 	staged string // name in staging; "" where nothing is staged (any more)
 	file   bool   // what is staged is a regular file, which can be synced by itself
 	bytes  int64
-	done   bool // res is final
+	done   bool       // res is final
+	copy   slave.Copy // of the directory that was finished
 	// without is set where the slave does without the entry, and what has its name makes way.
 	without bool
 	res     slave.Result

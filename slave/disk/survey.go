@@ -62,9 +62,11 @@ func validNames(names []string) bool {
 // that came later. Names are counted before any of them is looked at: a directory too large for one answer costs its
 // listing only.
 func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, err error) {
-	if state.Record, _, err = t.recordOf(place{d, ""}, slave.Dir); err != nil {
+	self, err := t.look(place{d, ""})
+	if err != nil {
 		return state, err
 	}
+	state.Record, state.Copy = self.rec, copyOf(self.st)
 	names, total, err := q.Names, int64(0), error(nil)
 	if !q.ByName {
 		names, total, err = namesOf(d, q)
@@ -94,6 +96,9 @@ func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, e
 	return state, nil
 }
 
+// copyOf tells a directory from any other of its file system that is there at the same time.
+func copyOf(st beneath.Stat) slave.Copy { return slave.Copy(st.Ino) }
+
 // namesOf lists the names that a query asks for, one more than MaxEntries at most, and counts all.
 func namesOf(d *beneath.Dir, q slave.Query) (names []string, total int64, err error) {
 	err = d.List(func(e beneath.Entry) error {
@@ -121,6 +126,9 @@ func (t *Tree) entryState(p place) (slave.EntryState, error) {
 	state := slave.EntryState{
 		Name: p.name, Kind: e.kind, Record: e.rec, Mode: e.st.Mode & 0o7777, UID: e.st.UID, GID: e.st.GID,
 		Nlink: e.st.Nlink, Size: e.st.Size, Mtime: e.st.Mtime,
+	}
+	if e.kind == slave.Dir {
+		state.Copy = copyOf(e.st)
 	}
 	if e.kind.Device() {
 		state.Rdev = e.st.Rdev

@@ -35,6 +35,21 @@ func (t *Tree) parkedDir(name string) {
 	t.within.todo = append(t.within.todo, name)
 }
 
+// renamedParked notes that a parked entry has another name.
+func (t *Tree) renamedParked(from, to string) {
+	w := &t.within
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if i := slices.Index(w.todo, from); i >= 0 {
+		w.todo[i] = to
+	}
+	for g, path := range w.at {
+		if top, _, _ := strings.Cut(path, "/"); top == from {
+			w.at[g] = to + path[len(from):]
+		}
+	}
+}
+
 // lookForDirs sees whether directories are parked still. None is parked while it looks.
 func (t *Tree) lookForDirs() {
 	t.parkMu.Lock()

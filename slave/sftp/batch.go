@@ -11,6 +11,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/sftp/index"
 )
 
 // item is one operation on its way.
@@ -26,6 +27,7 @@ type item struct {
 	after []*item
 	// noted is the journal's note that was written ahead, if one was.
 	noted noted
+	dir   index.ID      // of the directory that was finished
 	ready chan struct{} // published, or failed; a stamp may follow
 	done  chan struct{} // res is final
 	res   slave.Result

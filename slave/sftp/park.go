@@ -15,7 +15,8 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// parkPlace finds where an entry is parked. same tells that the very state of that inode is parked there already.
+// parkPlace finds where an entry is parked. same tells that the very state of that inode is parked there already. The name
+// that an OpUnpark takes is for the newest copy of a directory: an older one makes way for it.
 func (t *Tree) parkPlace(old index.Entry) (p place, same bool, err error) {
 	name := "u-" + t.unique()
 	if g := old.Record.GFID; !g.IsZero() {
@@ -33,12 +34,25 @@ func (t *Tree) parkPlace(old index.Entry) (p place, same bool, err error) {
 				}
 				same = f.known
 			}
-			if !same {
+			switch {
+			case same:
+			case old.Kind == slave.Dir && t.makeWay(name, there):
+			default:
 				name += "." + t.unique()
 			}
 		}
 	}
 	return parkedPlace(name), same, nil
+}
+
+// makeWay gives a parked entry another name, and tells whether it could.
+func (t *Tree) makeWay(name string, old index.Entry) bool {
+	to := parkedPlace(name + "." + t.unique())
+	if err := t.move(parkedPlace(name), to, old, old); err != nil {
+		return false
+	}
+	t.within.renamed(name, to.name)
+	return true
 }
 
 // parkedPlace is the place of a name in parked/.
@@ -242,6 +256,22 @@ func (w *within) add(name string, id index.ID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.todo = append(w.todo, parkedShard{name, id})
+}
+
+// renamed notes that a parked entry has another name.
+func (w *within) renamed(from, to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, one := range w.todo {
+		if top, _ := cut(one.path); top == from {
+			w.todo[i].path = to + one.path[len(from):]
+		}
+	}
+	for g, path := range w.at {
+		if top, _ := cut(path); top == from {
+			w.at[g] = to + path[len(from):]
+		}
+	}
 }
 
 // forget forgets everything: what was parked is deleted.

@@ -373,7 +373,10 @@ func (b *batch) finishOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.ensureID(op.Path); err != nil {
+	if it.dir, err = t.ensureID(op.Path); err != nil {
+		return err
+	}
+	if err := t.stillThere(it); err != nil {
 		return err
 	}
 	has := owned{dir.attrs.UID, dir.attrs.GID}
@@ -391,6 +394,23 @@ func (b *batch) finishOp(it *item) error {
 			e.Record = slave.Record{GFID: g}
 		}
 	})
+}
+
+// stillThere tells with ErrMoved that another directory than the one that is to be finished has its place by now, or another
+// copy of it.
+func (t *Tree) stillThere(it *item) error {
+	op, rec := it.op, slave.Record{}
+	if op.Copy != 0 && op.Copy != slave.Copy(it.dir) {
+		return slave.ErrMoved
+	}
+	if op.Path == "" || op.Record.GFID.IsZero() {
+		return nil
+	}
+	err := t.ofDirRead(op.Path, &rec)
+	if err == nil && rec.GFID != op.Record.GFID {
+		err = slave.ErrMoved
+	}
+	return err
 }
 
 // ofDir changes the entry of a directory.

@@ -31,6 +31,7 @@ type settler struct {
 // for.
 type stamp struct {
 	op   *slave.Op
+	dir  index.ID
 	done chan error
 }
 
@@ -102,7 +103,7 @@ func (s *settler) finished(it *item) chan error {
 		return nil
 	}
 	done := make(chan error, 1)
-	s.stamps = append(s.stamps, stamp{op, done})
+	s.stamps = append(s.stamps, stamp{op, it.dir, done})
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -164,7 +165,7 @@ func (t *Tree) round(stamps []stamp) {
 		for i, st := range stamps {
 			// Into the index in memory; they reach the slave with the flush below, after all that they vouch for
 			// (invariant 5).
-			results[i] = t.writeStamp(st.op)
+			results[i] = t.writeStamp(st)
 		}
 		err = t.idx.Flush(t.syncTouched)
 		if err := <-cleared; err != nil {
@@ -177,17 +178,19 @@ func (t *Tree) round(stamps []stamp) {
 }
 
 // writeStamp puts the xtime on a directory, if it still is the one that was finished.
-func (t *Tree) writeStamp(op *slave.Op) error {
+func (t *Tree) writeStamp(st stamp) error {
+	op := st.op
 	t.settler.mu.Lock()
 	held := t.settler.holds.held(op.Pass, op.Path)
 	t.settler.mu.Unlock()
 	if held {
 		return slave.ErrHeldBack
 	}
-	err, found := slave.ErrConflict, false
+	err, found := slave.ErrMoved, false
 	uerr := t.ofDir(op.Path, func(e *index.Entry) {
 		found = true
-		if g := op.Record.GFID; g.IsZero() || e.Record.GFID == g {
+		same := op.Path == "" || e.ID == st.dir
+		if g := op.Record.GFID; same && (g.IsZero() || e.Record.GFID == g) {
 			e.Record.Xtime, err = op.Record.Xtime, nil
 		}
 	})

@@ -87,6 +87,7 @@ func (s *survey) read() (err error) {
 	if s.id, err = t.idOf(s.q.Path); err != nil {
 		return err
 	}
+	s.state.Copy = slave.Copy(s.id)
 	if s.q.ByName {
 		return s.byName()
 	}
@@ -239,6 +240,9 @@ func (s *survey) entry(name string, a wire.Attrs, e *index.Entry, known bool) sl
 	}
 	st := slave.EntryState{Name: name, Kind: e.Kind, Record: e.Record, Mode: e.Meta.Mode & 0o7777, UID: e.Meta.UID,
 		GID: e.Meta.GID, Nlink: max(e.Links, 1), Size: e.Meta.Size, Mtime: e.Meta.Mtime}
+	if e.Kind == slave.Dir {
+		st.Copy = slave.Copy(e.ID)
+	}
 	if e.Kind.Device() {
 		st.Rdev = e.Meta.Rdev
 	}

@@ -11,6 +11,7 @@ func parkCases() []testCase {
 	return []testCase{
 		{"what is stale is parked before it is deleted", parkFirst},
 		{"a parked inode comes back under another name", unparkElsewhere},
+		{"of several copies of a directory the newest comes back", unparkNewest},
 		{"swapped names end right", swap},
 		{"one batch moves a directory away and makes another", moveAndMake},
 		{"a replaced file of another GFID is parked", replacedIsParked},
@@ -101,6 +102,32 @@ func unparkElsewhere(f *Fixture) {
 		f.Fatalf("the directory came back with record %v", f.Record("e2"))
 	}
 	f.areaEmpty("parked")
+}
+
+// unparkNewest: a directory was made anew twice while older copies of it were parked.
+func unparkNewest(f *Fixture) {
+	for i, name := range []string{"a", "b", "c"} {
+		f.Must(Mkdir(name, Rec(1, 0)), Mkdir(name+"/in", Rec(2, 0)), Put(name+"/in/"+name, Rec(3+i, 1), name))
+		f.Must(Park(name, GFID(1)))
+	}
+	older := f.found(4)
+	if !older.Parked || older.Path == "" {
+		f.Fatalf("what lies in an older copy is found as %+v", older)
+	}
+	f.Must(Unpark("back", Rec(1, 0)))
+	f.Content("back/in/c", "c")
+	op := Unpark("saved", Rec(4, 1))
+	op.From = older.Path
+	f.Must(op)
+	f.Content("saved", "b")
+	if got := f.found(3); !got.Parked || got.Path == "" {
+		f.Fatalf("what lies in the oldest copy is found as %+v", got)
+	}
+	if err := f.Tree.Clean(f.Context(), 0); err != nil {
+		f.Fatal(err)
+	}
+	f.areaEmpty("parked")
+	f.Content("back/in/c", "c")
 }
 
 func swap(f *Fixture) {

@@ -18,6 +18,7 @@ func stampCases() []testCase {
 	return []testCase{
 		{"a finish sets meta and stamp", finish},
 		{"a finish without a stamp leaves the old one", finishNoStamp},
+		{"a finish is not done on another directory, or another copy", finishAnother},
 		{"directories that their owner may not write or read", readOnlyDirs},
 		{"a failed finish holds back those above it in its pass", heldBack},
 		{"so does another failure in the batch of the finish", heldBackInBatch},
@@ -59,11 +60,40 @@ func finishNoStamp(f *Fixture) {
 	if f.Record("d") != Rec(1, 4) || f.Stat("d").Mode&0o7777 != 0o700 {
 		f.Fatalf("record %v, mode %o", f.Record("d"), f.Stat("d").Mode)
 	}
-	// Another directory's stamp says nothing of this one.
-	fin.Record.GFID = GFID(2)
+}
+
+// finishAnother: a directory that has come to the place of the one that is meant is not finished in its stead, nor is
+// another copy of that one. It keeps its record: with the other's, a stamp would say that all of the other is there.
+func finishAnother(f *Fixture) {
+	f.Must(Mkdir("d", Rec(1, 0)), Put("d/x", Rec(2, 1), "x"), Finish("d", Rec(1, 4), 1))
+	for _, stamp := range []bool{true, false} {
+		fin := Finish("d", Rec(9, 6), 2)
+		fin.Stamp = stamp
+		f.Fails(fin, slave.ErrMoved)
+	}
+	first, _ := f.Survey("d")
+	_, above := f.Survey("")
+	if first.Copy == 0 || above["d"].Copy != first.Copy {
+		f.Fatalf("copy %d, and %d in the directory above", first.Copy, above["d"].Copy)
+	}
+	f.Must(Park("d", GFID(1)))
+	f.Must(Mkdir("d", Rec(1, 0)), Put("d/x", Rec(2, 1), "x"))
+	second, _ := f.Survey("d")
+	if second.Copy == 0 || second.Copy == first.Copy {
+		f.Fatalf("copies %d and %d", first.Copy, second.Copy)
+	}
+	fin := Finish("d", Rec(1, 6), 3)
+	fin.Copy = first.Copy
+	f.Fails(fin, slave.ErrMoved)
+	if got := f.Record("d"); got != Rec(1, 0) {
+		f.Fatalf("on record as %+v", got)
+	}
+	fin.Copy, fin.Pass = second.Copy, 4
 	f.Must(fin)
-	if f.Record("d") != Rec(2, 0) {
-		f.Fatalf("record %v", f.Record("d"))
+	f.Must(Mkdir("e", Rec(3, 0)), Park("d", GFID(1)))
+	f.Must(Unpark("e/d", Rec(1, 6)))
+	if moved, _ := f.Survey("e/d"); moved.Copy != second.Copy || moved.Record != Rec(1, 6) {
+		f.Fatalf("copy %d on record as %+v after a move, want %d", moved.Copy, moved.Record, second.Copy)
 	}
 }
 
