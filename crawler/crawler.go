@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +27,9 @@ type Crawler struct {
 	parked   atomic.Int64
 	distance distance
 	losses   losses
-	free     int64 // entries that may always be removed
-	large    int64 // bytes of a basis of which strong sums are asked for first
+	free     int64    // entries that may always be removed
+	covered  sync.Map // paths of which the log says that something is mounted there
+	large    int64    // bytes of a basis of which strong sums are asked for first
 	hot      hot
 	debts    debts
 	taken    *run         // hints that were looked at, for the next Pass

@@ -48,6 +48,10 @@ type Options struct {
 	// remove everything.
 	MaxDelete int
 	Quick     bool
+	// Mounts tells, by directory and name, what something is mounted on: true where the marker knows that, and will mark all
+	// that is there once it can be seen again. It is asked at the beginning of a crawl, and again for what is found to be
+	// covered. nil: whatever is covered is known.
+	Mounts func() map[string]map[string]bool
 	// Hints spare listings; nil: there are none.
 	Hints *Hints
 	// Settle and MaxDelay: a file that keeps changing is shipped once it was quiet for Settle, but no later than MaxDelay

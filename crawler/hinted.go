@@ -66,7 +66,7 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 		keepLostAndFound(w.present(d, lostAndFound), state)
 		w.knownSince(n, state)
 	}
-	p := plan.Compute(w.entries(n, d, names), state.Entries, w.planOptions())
+	p := plan.Compute(w.entries(n, d, names, state), state.Entries, w.planOptions())
 	if n.parent == nil && len(p.Stale) > 0 && w.emptied(d) {
 		return false // by itself a reason to stop, or not: the listing tells
 	}
@@ -315,10 +315,13 @@ func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (st
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
 	for i := range entries {
+		if w.m.isCovered(n.path, d.dir, entries[i].Name) {
+			continue
+		}
 		switch g, err := d.dir.GFID(entries[i].Name); {
 		case errors.Is(err, fs.ErrNotExist):
 			stale = append(stale, entries[i])
-		case err == nil && g != entries[i].Record.GFID:
+		case err == nil && g != entries[i].Record.GFID && w.m.onMount(d.dir, entries[i].Name):
 			w.displace(n, &entries[i])
 		}
 	}

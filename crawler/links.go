@@ -369,6 +369,6 @@ func (w *crawl) entryIn(path string) (e plan.Entry, dir xtime.GFID, err error) {
 	if dir, err = d.GFID(""); err != nil {
 		return e, dir, err
 	}
-	e, err = w.m.entry(d, name)
+	e, err = w.m.entry(parent, d, name)
 	return e, dir, err
 }

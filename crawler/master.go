@@ -31,6 +31,8 @@ type master struct {
 	mount  uint64     // of the root: entries seen through another mount may refuse marks
 	record xtime.Namespace
 	small  *sync.Pool // of buffers for the contents of small files
+	// covered is what something was mounted on when the crawl began, as far as the marker knew: Options.Mounts.
+	covered map[string]map[string]bool
 }
 
 // directory is one opened directory with what was read of it before it was listed.
@@ -51,6 +53,16 @@ func newMaster(o *Options) (*master, error) {
 	}
 	return &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
 		record: o.Tree.Info().Namespace, small: newSmallBuffers()}, nil
+}
+
+// errCovered means that something is mounted on an entry, so that nothing can be seen of it.
+var errCovered = fmt.Errorf("another file system is mounted there: %w", unix.EXDEV)
+
+// isCovered tells whether something is mounted on an entry of the directory at path, as far as that is known without asking
+// what is mounted, which may not answer.
+func (m *master) isCovered(path string, d *beneath.Dir, name string) bool {
+	_, maybe := m.covered[path][name]
+	return maybe && d.Covered(name)
 }
 
 // check proves that the path still leads to the tree that the volume was made of.
@@ -186,8 +198,9 @@ func (m *master) list(d *beneath.Dir, part, parts uint32, atRoot bool) (names []
 
 // reader reads the entries of one directory.
 type reader struct {
-	m   *master
-	dir *beneath.Dir
+	m    *master
+	dir  *beneath.Dir
+	path string // of dir
 	// unmarked is a guess: the next entry carries no xtime, as the one before it. Then one list of its xattrs tells that,
 	// and mostly that it has none at all, which saves a call where it is shipped.
 	unmarked bool
@@ -206,15 +219,19 @@ func (r *reader) xtime(name string) (t xtime.Time, bare bool, err error) {
 	return t, false, err
 }
 
-// entry reads one entry of any directory.
-func (m *master) entry(d *beneath.Dir, name string) (plan.Entry, error) {
-	r := reader{m: m, dir: d}
+// entry reads one entry of the directory at path.
+func (m *master) entry(path string, d *beneath.Dir, name string) (plan.Entry, error) {
+	r := reader{m: m, dir: d, path: path}
 	return r.entry(name)
 }
 
-// entry reads one entry: the xtime first, so that a change after it has a newer one (invariant 4).
+// entry reads one entry: the xtime first, so that a change after it has a newer one (invariant 4). The error is errCovered
+// where something is mounted on it: what that says of itself, down to its GFID, is not the entry's.
 func (r *reader) entry(name string) (plan.Entry, error) {
 	m, d := r.m, r.dir
+	if m.isCovered(r.path, d, name) {
+		return plan.Entry{}, errCovered
+	}
 	t, bare, err := r.xtime(name)
 	if err != nil {
 		return plan.Entry{}, err
@@ -222,6 +239,9 @@ func (r *reader) entry(name string) (plan.Entry, error) {
 	st, err := d.Stat(name)
 	if err != nil {
 		return plan.Entry{}, err
+	}
+	if st.MountID != m.mount {
+		return plan.Entry{}, errCovered
 	}
 	gfid, err := d.GFID(name)
 	if err != nil {

@@ -46,6 +46,7 @@ type world struct {
 	seq           uint64
 	settle, delay time.Duration
 	clock         func() time.Time // by which files wait; nil: the real one
+	mounts        func() map[string]map[string]bool
 }
 
 func newWorld(t *testing.T) *world {
@@ -92,7 +93,7 @@ func (w *world) over(t slave.Tree) {
 	w.crawler = crawler.New(crawler.Options{Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
 		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, RetryMax: 2 * time.Millisecond,
-		Settle: w.settle, MaxDelay: w.delay})
+		Settle: w.settle, MaxDelay: w.delay, Mounts: w.mounts})
 	if w.clock != nil {
 		w.crawler.Clock(w.clock)
 	}

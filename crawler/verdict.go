@@ -62,19 +62,21 @@ func (m *master) look(p *pair) error {
 	if err == nil {
 		defer d.Close()
 		var e plan.Entry
-		if e, err = m.entry(d, name); err == nil {
+		if e, err = m.entry(dir, d, name); err == nil {
 			p.mine = &e
 			p.meta, err = m.meta(d, name, &e.Stat)
 		}
 	}
-	if err != nil && (vanished(err) || unixMount(err)) {
-		p.mine, err = nil, nil
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		p.mine, p.theirs = nil, nil // what another file system covers cannot be compared
+		return nil
+	case err != nil && vanished(err):
+		p.mine = nil
+		return nil
 	}
 	return err
 }
-
-// unixMount: what another file system covers is not replicated.
-func unixMount(err error) bool { return slave.Errno(err) == unix.EXDEV }
 
 // compare finds what differs apart from the content. A slave that does not run as root cannot keep owners, devices and
 // special bits: those are not compared.

@@ -116,7 +116,7 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		w.cancel(err)
 		return
 	}
-	listed := w.entries(n, d, names)
+	listed := w.entries(n, d, names, state)
 	p := plan.Compute(listed, state.Entries, w.planOptions())
 	if !n.counted {
 		n.counted = true
@@ -184,7 +184,9 @@ func (w *crawl) cannotEnter(n *node, err error) {
 	case n.parent != nil && gone(err):
 		w.movedAway(n)
 	case errors.Is(err, unix.EXDEV):
-		w.c.opts.Logger.Warn().Str("path", n.path).Msg("not replicated: another file system is mounted there")
+		if w.m.mount != 0 { // else the kernel cannot tell one mount from another
+			w.hold(n) // mounted since the directory above was read; the next crawl passes over it
+		}
 		w.skipNode(n)
 	default:
 		w.skipNode(n)
@@ -252,20 +254,26 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 }
 
 // entries reads the listed names. What vanished since is left out: its removal marks the directory anew. But then it
-// must not count as stale either, so the directory's purge checks again (see stale).
-func (w *crawl) entries(n *node, d *directory, names []beneath.Entry) []plan.Entry {
+// must not count as stale either, so the directory's purge checks again (see stale). What is covered is left out on both sides.
+func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *slave.DirState) []plan.Entry {
 	out := make([]plan.Entry, 0, len(names))
-	r := reader{m: w.m, dir: d.dir, unmarked: true}
+	r := reader{m: w.m, dir: d.dir, path: n.path, unmarked: true}
+	var covered []beneath.Entry
 	for _, e := range names {
 		m, err := r.entry(e.Name)
 		switch {
 		case err == nil:
 			out = append(out, m)
+		case errors.Is(err, errCovered):
+			covered = append(covered, e)
 		case !gone(err):
 			w.failEntry(n, e.Name, slave.OpMeta, 0, err)
 		}
 	}
 	w.c.opts.Counters.Entries.Add(int64(len(out)))
+	if len(covered) > 0 {
+		w.passOver(n, d, covered, state)
+	}
 	return out
 }
 

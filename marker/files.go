@@ -20,6 +20,7 @@ const (
 	statusFile    = "marker.status"
 	ownFile       = "marker.own"
 	coverageFile  = "marker.coverage"
+	mountsFile    = "marker.mounts"
 	usersFile     = "users.lock"
 )
 

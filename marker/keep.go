@@ -49,6 +49,12 @@ func (m *marker) keepOnce(n int) error {
 	if err := m.checkRoot(); err != nil {
 		return err
 	}
+	if m.mounts.some() {
+		// No event tells that a directory above moved. What fails is tried again.
+		if err := m.lookAtMounts(); err != nil {
+			m.often.Warn().Err(err).Msg("what is mounted in the volume is not known; it is looked at again")
+		}
+	}
 	if n%heartbeatEach == 0 {
 		if err := m.beats.save(); err != nil {
 			return err

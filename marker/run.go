@@ -62,13 +62,14 @@ func Once(ctx context.Context, o Options) (Summary, error) {
 // marker is one running marker.
 type marker struct {
 	*core
-	o     Options
-	lock  *os.File
-	users *os.File // held once nobody uses the marker
-	beats *beats
-	live  *live                 // nil where it scans from the start
-	how   atomic.Pointer[learn] // where changes are learnt from now
-	plain func(d *beneath.Dir, name string, t xtime.Time) error
+	o      Options
+	lock   *os.File
+	users  *os.File // held once nobody uses the marker
+	beats  *beats
+	mounts *mounts
+	live   *live                 // nil where it scans from the start
+	how    atomic.Pointer[learn] // where changes are learnt from now
+	plain  func(d *beneath.Dir, name string, t xtime.Time) error
 	// fresh tells that everything up to the heartbeat is as new as the volume mark, which was taken then: a scan has nothing
 	// to find, and proves nothing of what changed since.
 	fresh bool
@@ -110,7 +111,16 @@ func (m *marker) prepare(ctx context.Context) error {
 	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.cover, m.owing.Load); err != nil {
 		return err
 	}
-	m.beats.bound = m.earliest.Load
+	if m.mounts, err = openMounts(m.root, filepath.Join(m.o.Dir, mountsFile), m.files); err != nil {
+		return err
+	}
+	m.beats.bound = func() *moment {
+		arrived, uncovered := m.earliest.Load(), m.mounts.since()
+		if arrived == nil || uncovered != nil && uncovered.boot() < arrived.boot() {
+			return uncovered
+		}
+		return arrived
+	}
 	if err := m.own.load(m.files, filepath.Join(m.o.Dir, ownFile)); err != nil {
 		return err
 	}
@@ -192,6 +202,7 @@ func (m *marker) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.learn(ctx) })
 	g.Go(func() error { return m.keep(ctx) })
+	g.Go(func() error { return m.heed(ctx) })
 	err := g.Wait()
 	if errors.Is(err, errUnused) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		err = nil
@@ -231,6 +242,9 @@ func (m *marker) close() error {
 	err := error(nil)
 	if m.live != nil {
 		err = m.live.src.Close()
+	}
+	if m.mounts != nil {
+		err = errors.Join(err, m.mounts.close())
 	}
 	err = errors.Join(err, m.hints.Close(), m.core.close(), m.lock.Close())
 	if m.users != nil {

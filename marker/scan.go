@@ -33,6 +33,9 @@ type scan struct {
 	slow       time.Time
 	volumeMark xtime.Time
 	expect     func(*beneath.Dir) // is told of every directory, where it is not nil
+	// anew has it mark what only our own marks have changed, too.
+	anew   bool
+	sought map[uint64]struct{} // numbers of inodes to mark, with all that is below them
 
 	entries    atomic.Int64
 	marked     atomic.Int64
@@ -73,7 +76,8 @@ func (s *scan) visit(ctx context.Context, d *beneath.Dir, doubt bool) error {
 	if s.expect != nil {
 		s.expect(d)
 	}
-	v := visit{scan: s, d: d, number: number, doubt: doubt || s.doubts(&st)}
+	_, sought := s.sought[st.Ino]
+	v := visit{scan: s, d: d, number: number, doubt: doubt || sought || s.doubts(&st)}
 	born := time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)) // as early as can be where that is not known
 	v.unlogged = v.doubt && (s.since.IsZero() || born.Before(s.since))
 	return v.run(ctx)
@@ -150,16 +154,18 @@ func (v *visit) entry(ctx context.Context, e beneath.Entry) error {
 
 // look checks an entry that is no directory, as far as the listing knows.
 func (v *visit) look(e beneath.Entry) error {
-	if !v.doubt && v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
+	_, sought := v.sought[e.Ino]
+	if !v.doubt && !sought && v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
 		return nil
 	}
 	st, err := v.d.Stat(e.Name)
 	switch {
 	case err != nil:
 		v.trouble(v.d, e.Name, err)
+	case st.MountID != v.rootStat.MountID: // something is mounted on it, which is not ours
 	case st.IsDir():
 		v.dirs = append(v.dirs, e.Name)
-	case v.isDue(e.Name, &st):
+	case sought || v.isDue(e.Name, &st):
 		v.changed = append(v.changed, found{e.Name, st})
 	}
 	if len(v.changed) >= scanChunk {
@@ -187,7 +193,7 @@ func (v *visit) finish() error {
 // isDue tells whether an entry is to be marked.
 func (v *visit) isDue(name string, st *beneath.Stat) bool {
 	isNew := v.isNew(v.d, name, st)
-	if !isNew && (!v.doubt || v.own.has(st)) {
+	if !isNew && (!v.doubt || v.own.has(st) && !v.anew) {
 		return false
 	}
 	if !isNew || v.unlogged {

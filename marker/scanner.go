@@ -23,7 +23,12 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	defer m.scanning.Store(false)
 	m.blind.Store(false)
 	start := now()
+	uncovered, err := m.meetUncovered(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s := m.beginScan(false)
+	s.incomplete.Store(!uncovered)
 	upto, astray := m.seekStrays()
 	if astray {
 		m.beats.lose()
@@ -41,7 +46,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	} else if !slow.IsZero() {
 		s.slow = slow.Add(-slack)
 	}
-	err := s.run(ctx)
+	err = s.run(ctx)
 	if err == nil && m.follows() {
 		err = m.meetMovers(ctx, s)
 	}
@@ -96,6 +101,9 @@ func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
 		case <-m.wake:
 		}
 		if err := m.awaitArrivals(ctx); err != nil {
+			return err
+		}
+		if err := m.awaitUncovered(ctx); err != nil {
 			return err
 		}
 		if _, missing := m.beats.losses(); missing {

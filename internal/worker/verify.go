@@ -9,6 +9,7 @@ import (
 	"georep/crawler"
 	"georep/internal/beneath"
 	"georep/internal/connect"
+	"georep/marker"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -44,7 +45,8 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 		return crawler.Verdict{}, fmt.Errorf("volume %s: %w", m.volume.Name, err)
 	}
 	o := crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
-		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{}}
+		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{},
+		Mounts: marker.ReadMounts(m.runtime).Get}
 	c.Settle = func(ctx context.Context) error { return mark(ctx, c.Config) }
 	return crawler.Verify(ctx, o, c.VerifyOptions)
 }

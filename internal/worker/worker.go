@@ -237,7 +237,7 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters, 
 	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
 		Hints: hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
-		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o)}), o, nil
+		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Mounts: marker.ReadMounts(m.runtime).Get}), o, nil
 }
 
 // inFlight is how many batches are on their way: for each stream one that is being sent and a few whose answers take a
