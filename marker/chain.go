@@ -14,6 +14,8 @@ import (
 type found struct {
 	name string
 	stat beneath.Stat
+	// times is what to note of it once it was marked (ctimes); 0: nothing, so that it is looked at again.
+	times uint64
 }
 
 // markChain marks entries of d that are no directories, then d and every directory above it, with an xtime of their
@@ -38,7 +40,8 @@ func (c *core) markInside(d *beneath.Dir, entries []found) (incomplete bool, err
 		return true, err
 	}
 	for i := range entries {
-		if c.stampOwn(d, entries[i].name, &entries[i].stat, t) {
+		lost := false
+		if lost, entries[i].times = c.stampOwn(d, entries[i].name, &entries[i].stat, t); lost {
 			incomplete = true
 		}
 	}
@@ -54,9 +57,11 @@ func (c *core) markInside(d *beneath.Dir, entries []found) (incomplete bool, err
 func (c *core) forget(d *beneath.Dir, entries []found) {
 	if st, err := d.Stat(""); err == nil {
 		c.own.forget(&st)
+		c.times.setSelf(st.Number(c.rootStat.Dev), 0)
 	}
 	for i := range entries {
 		c.own.forget(&entries[i].stat)
+		entries[i].times = 0
 	}
 }
 
@@ -70,8 +75,10 @@ func (c *core) inside(d *beneath.Dir) (bool, error) {
 // markUp marks d and every directory above it up to the root.
 func (c *core) markUp(d *beneath.Dir, t xtime.Time) (incomplete bool) {
 	err := c.climb(d, func(at *beneath.Dir, st *beneath.Stat) {
-		if c.stampOwn(at, "", st, t) {
-			incomplete = true
+		lost, times := c.stampOwn(at, "", st, t)
+		incomplete = incomplete || lost
+		if times != 0 {
+			c.times.setSelf(st.Number(c.rootStat.Dev), times)
 		}
 	})
 	return incomplete || err != nil && judge(err, unseen) == again
@@ -119,15 +126,18 @@ func (c *core) isRoot(st *beneath.Stat) bool {
 }
 
 // stampOwn marks an entry and remembers the ctime that this gives it. It tells whether the mark failed in a way that
-// only another scan can make good.
-func (c *core) stampOwn(d *beneath.Dir, name string, before *beneath.Stat, t xtime.Time) (lost bool) {
+// only another scan can make good, and what to note of the entry's times; 0 where it may have changed meanwhile.
+func (c *core) stampOwn(d *beneath.Dir, name string, before *beneath.Stat, t xtime.Time) (lost bool, times uint64) {
 	switch c.stamp(d, name, t) {
 	case again:
-		return !c.owe(d, name)
+		return !c.owe(d, name), 0
+	case refused:
+		return false, timesOf(before) // crawls go by its ctime
 	case done:
-		if after, err := d.Stat(name); err == nil {
-			c.own.add(before, &after, time.Now())
+		after, err := d.Stat(name)
+		if err == nil && c.own.add(before, &after, time.Now()) && !tooYoung(&after, time.Unix(after.Ctime.Sec, int64(after.Ctime.Nsec))) {
+			return false, timesOf(&after)
 		}
 	}
-	return false
+	return false, 0
 }

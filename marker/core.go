@@ -30,6 +30,7 @@ type core struct {
 	refusals refusals
 	own      *ownMarks
 	cover    *coverage
+	times    *ctimes // nil where only this kernel changes the file system, or its events tell
 	moving   movers
 	upTo     progress    // of the events
 	tree     directories // nil where there are no events

@@ -21,6 +21,7 @@ const (
 	ownFile       = "marker.own"
 	coverageFile  = "marker.coverage"
 	mountsFile    = "marker.mounts"
+	timesFile     = "marker.times"
 	usersFile     = "users.lock"
 )
 

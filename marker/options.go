@@ -58,6 +58,8 @@ type Options struct {
 	// seconds, so that whoever started the marker can take it.
 	ExitWhenUnused bool
 
+	// remote, which a test may set, says that others change the file system, whatever its kind.
+	remote bool
 	// hook, where a test set it, is asked before each system call on the tree and on the marker's files.
 	hook func(op, name string) error
 }

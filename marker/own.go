@@ -41,10 +41,10 @@ func (o *ownMarks) has(st *beneath.Stat) bool {
 	return ok && t == st.Ctime && !tooYoung(st, time.Unix(t.Sec, int64(t.Nsec)))
 }
 
-// add remembers a mark, given what the entry was before and after it.
-func (o *ownMarks) add(before, after *beneath.Stat, now time.Time) {
+// add remembers a mark, given what the entry was before and after it, and tells whether it does.
+func (o *ownMarks) add(before, after *beneath.Stat, now time.Time) bool {
 	if !sameButCtime(before, after) || tooYoung(after, now) {
-		return
+		return false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -52,6 +52,7 @@ func (o *ownMarks) add(before, after *beneath.Stat, now time.Time) {
 		o.young, o.old = map[inode]beneath.Time{}, o.young
 	}
 	o.young[inode{after.Dev, after.Ino}] = after.Ctime
+	return true
 }
 
 // forget makes has answer no for an inode.

@@ -14,6 +14,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/hint"
+	"georep/marker/inotify"
 	"georep/marker/xtime"
 )
 
@@ -127,12 +128,31 @@ func (m *marker) prepare(ctx context.Context) error {
 	if err := m.arm(ctx); err != nil {
 		return err
 	}
+	if err := m.noteTimes(); err != nil {
+		return err
+	}
 	armed := now()
 	if _, ok := m.beats.since(armed); !ok || !known || m.o.VolumeMark == 0 || m.o.RaiseMark {
 		return m.takeVolumeMark(armed)
 	}
 	m.beats.lose()
 	return m.checkMarked()
+}
+
+// noteTimes has scans go by noted times where they alone find what others change.
+func (m *marker) noteTimes() error {
+	if m.follows() {
+		return nil
+	}
+	if err := inotify.Local(m.root); err != nil && !errors.Is(err, inotify.ErrRemote) {
+		return err
+	} else if err == nil && !m.o.remote {
+		return nil
+	}
+	m.times = &ctimes{path: filepath.Join(m.o.Dir, timesFile), warn: func(err error) {
+		m.often.Warn().Err(err).Msg("what has not changed may be marked, and compared, once more")
+	}}
+	return m.times.open()
 }
 
 // checkMarked proves that the root was marked by this volume before. Roots of two file systems of one kind may well
@@ -246,6 +266,7 @@ func (m *marker) close() error {
 	if m.mounts != nil {
 		err = errors.Join(err, m.mounts.close())
 	}
+	err = errors.Join(err, m.times.close())
 	err = errors.Join(err, m.hints.Close(), m.core.close(), m.lock.Close())
 	if m.users != nil {
 		err = errors.Join(err, m.users.Close())

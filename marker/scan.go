@@ -80,12 +80,18 @@ func (s *scan) visit(ctx context.Context, d *beneath.Dir, doubt bool) error {
 	v := visit{scan: s, d: d, number: number, doubt: doubt || sought || s.doubts(&st)}
 	born := time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)) // as early as can be where that is not known
 	v.unlogged = v.doubt && (s.since.IsZero() || born.Before(s.since))
+	v.before = s.times.entries(number)
 	return v.run(ctx)
 }
 
 // doubts tells whether a directory that changed may have come from where nobody saw what changed in it.
 func (s *scan) doubts(st *beneath.Stat) bool {
-	return !s.since.IsZero() && changedSince(st, s.since) && !s.isRoot(st) && !s.cover.has(st.Number(s.rootStat.Dev))
+	number := st.Number(s.rootStat.Dev)
+	changed := changedSince(st, s.since)
+	if s.times.complete() {
+		changed = s.times.self(number) != timesOf(st)
+	}
+	return !s.since.IsZero() && changed && !s.isRoot(st) && !s.cover.has(number)
 }
 
 // run scans the directory.
@@ -100,8 +106,11 @@ func (v *visit) run(ctx context.Context) error {
 		s.cover.unmeet(v.number)
 		s.trouble(d, "", err)
 	}
-	if err := v.finish(); err != nil {
-		return err
+	if ferr := v.finish(); ferr != nil {
+		return ferr
+	}
+	if err == nil {
+		s.times.list(v.number, v.before, v.now)
 	}
 	return v.descend(ctx)
 }
@@ -131,6 +140,8 @@ type visit struct {
 	// unlogged is set where an entry may have a ctime that is new from an earlier mark alone: of one that never got to the
 	// device, no ctime would tell after a power cut. In a directory that was made since, everything is new by itself.
 	unlogged bool
+	before   []seen // of its entries, as the last scan noted them
+	now      []seen
 	changed  []found
 	dirs     []string
 	marked   bool
@@ -155,7 +166,7 @@ func (v *visit) entry(ctx context.Context, e beneath.Entry) error {
 // look checks an entry that is no directory, as far as the listing knows.
 func (v *visit) look(e beneath.Entry) error {
 	_, sought := v.sought[e.Ino]
-	if !v.doubt && !sought && v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
+	if !v.doubt && !sought && v.times == nil && v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
 		return nil
 	}
 	st, err := v.d.Stat(e.Name)
@@ -166,7 +177,9 @@ func (v *visit) look(e beneath.Entry) error {
 	case st.IsDir():
 		v.dirs = append(v.dirs, e.Name)
 	case sought || v.isDue(e.Name, &st):
-		v.changed = append(v.changed, found{e.Name, st})
+		v.changed = append(v.changed, found{name: e.Name, stat: st})
+	default:
+		v.note(&st, timesOf(&st))
 	}
 	if len(v.changed) >= scanChunk {
 		return v.flush()
@@ -184,15 +197,26 @@ func (v *visit) finish() error {
 		v.trouble(v.d, "", err)
 		return nil
 	}
-	if !v.marked && v.isDue("", &st) {
+	if v.marked {
+		return nil
+	}
+	if v.isDue("", &st) {
 		return v.flush()
 	}
+	v.times.setSelf(v.number, timesOf(&st))
 	return nil
+}
+
+// note notes the times of an entry.
+func (v *visit) note(st *beneath.Stat, times uint64) {
+	if v.times != nil && times != 0 {
+		v.now = append(v.now, seen{st.Number(v.rootStat.Dev), times})
+	}
 }
 
 // isDue tells whether an entry is to be marked.
 func (v *visit) isDue(name string, st *beneath.Stat) bool {
-	isNew := v.isNew(v.d, name, st)
+	isNew := v.isNew(name, st)
 	if !isNew && (!v.doubt || v.own.has(st) && !v.anew) {
 		return false
 	}
@@ -211,6 +235,9 @@ func (v *visit) flush() error {
 		v.incomplete.Store(true)
 	}
 	v.scan.marked.Add(int64(len(v.changed)) + 1)
+	for i := range v.changed {
+		v.note(&v.changed[i].stat, v.changed[i].times)
+	}
 	v.changed, v.marked = v.changed[:0], true
 	return nil
 }
@@ -236,6 +263,24 @@ func (v *visit) descend(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// isNew decides by the times that were noted, where they are, else by the order of the ctime.
+func (v *visit) isNew(name string, st *beneath.Stat) bool {
+	if v.times == nil {
+		return v.scan.isNew(v.d, name, st)
+	}
+	was := v.times.self(v.number)
+	if name != "" {
+		was = timesIn(v.before, st.Number(v.rootStat.Dev))
+	}
+	switch {
+	case was == timesOf(st) || v.own.has(st):
+		return false
+	case was == 0 && !v.times.complete():
+		return v.scan.isNew(v.d, name, st)
+	}
+	return true
 }
 
 // isNew decides by the ctime.

@@ -59,6 +59,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	if s.incomplete.Load() {
 		return s, nil
 	}
+	m.times.scanned(m.cover.has)
 	m.beats.scanned(losses, start.wall, s.entries.Load())
 	m.metStrays(upto)
 	if !m.follows() && !m.fresh {

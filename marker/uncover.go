@@ -197,7 +197,7 @@ func (s *scan) uncovered(ctx context.Context, d *beneath.Dir, name string) error
 		s.trouble(d, name, err)
 		return nil
 	}
-	incomplete, err := s.markChain(d, []found{{name, st}})
+	incomplete, err := s.markChain(d, []found{{name: name, stat: st}})
 	if incomplete {
 		s.incomplete.Store(true)
 	}

@@ -21,7 +21,9 @@ type Dir struct {
 	xattrAt bool // the kernel has getxattrat and the like
 	// hook is nil but in tests; what is opened from d inherits it, oneFS and xattrAt.
 	hook func(op, name string) error
-	once sync.Once
+	// restat is nil but in tests, and inherited like hook.
+	restat func(*Stat)
+	once   sync.Once
 }
 
 // OpenRoot opens the directory at path, following symbolic links in it. With oneFS nothing below it is reached across
@@ -45,13 +47,17 @@ func FromFd(fd int, oneFS bool) *Dir {
 // opened makes a Dir of a descriptor that d led to.
 func (d *Dir) opened(fd int) *Dir {
 	return &Dir{fd: fd, proc: "/proc/self/fd/" + strconv.Itoa(fd), oneFS: d.oneFS, xattrAt: d.xattrAt,
-		hook: d.hook}
+		hook: d.hook, restat: d.restat}
 }
 
 // Hook has fn asked before each system call on d, and on all that is opened from it from now on; what fn returns, an errno,
 // is the call's error then, and the call is not made. It is for tests that make each call fail in turn. fn may be called
 // from any goroutine.
 func (d *Dir) Hook(fn func(op, name string) error) { d.hook = fn }
+
+// HookStat has fn change what Stat tells, of d and of all that is opened from it from now on. It is for tests: of a file system
+// whose times come from other clocks. fn may be called from any goroutine.
+func (d *Dir) HookStat(fn func(*Stat)) { d.restat = fn }
 
 // ask is what the hook has to say about a call; nil without one.
 func (d *Dir) ask(op, name string) error {

@@ -54,7 +54,11 @@ func (d *Dir) Stat(name string) (Stat, error) {
 	if err := d.ask("stat", name); err != nil {
 		return Stat{}, pathError("stat", name, err)
 	}
-	return statAt(d.fd, name)
+	st, err := statAt(d.fd, name)
+	if err == nil && d.restat != nil {
+		d.restat(&st)
+	}
+	return st, err
 }
 
 // Access tells whether this process may do what mode asks (R_OK, W_OK, X_OK of access(2)) with the entry name, or with d
