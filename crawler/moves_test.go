@@ -192,7 +192,7 @@ func (w *world) randomMove(rnd *rand.Rand) (marks []string, fresh int64) {
 	}))
 	a := all[rnd.IntN(len(all))]
 	b := all[rnd.IntN(len(all))]
-	switch rnd.IntN(7) {
+	switch rnd.IntN(10) {
 	case 0, 1:
 		b = filepath.Join(filepath.Dir(b), fmt.Sprint("n", rnd.IntN(20)))
 		_ = os.Rename(w.at(a), w.at(b)) // into itself, over a full directory: refused
@@ -211,6 +211,17 @@ func (w *world) randomMove(rnd *rand.Rand) (marks []string, fresh int64) {
 	case 6:
 		b = filepath.Join(filepath.Dir(b), fmt.Sprint("d", rnd.IntN(20)))
 		_ = os.Mkdir(w.at(b), 0o755)
+	case 7:
+		b = filepath.Join(filepath.Dir(b), fmt.Sprint("n", rnd.IntN(20)))
+		flags := []uint{unix.RENAME_WHITEOUT, unix.RENAME_NOREPLACE}[rnd.IntN(2)]
+		_ = unix.Renameat2(unix.AT_FDCWD, w.at(a), unix.AT_FDCWD, w.at(b), flags)
+	case 8:
+		b = filepath.Join(filepath.Dir(b), fmt.Sprint("s", rnd.IntN(20)))
+		mode := []uint32{unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR, unix.S_IFBLK}[rnd.IntN(4)]
+		_ = unix.Mknod(w.at(b), mode|0o600, int(unix.Mkdev(uint32(rnd.IntN(3)), 1)))
+	case 9:
+		b = filepath.Join(filepath.Dir(b), fmt.Sprint("l", rnd.IntN(20)))
+		_ = os.Symlink(a, w.at(b))
 	}
 	return []string{a, b}, fresh
 }

@@ -116,11 +116,7 @@ func TestRandomHintsCut(t *testing.T) {
 	first := number(t, "GEOREP_SEED", 1)
 	kinds := fstest.All()
 	for seed := first; seed < first+seeds; seed++ {
-		kind := kinds[(seed+1)%len(kinds)]
-		profile := []string{"renames", "default", "links"}[seed%3]
-		if p := os.Getenv("GEOREP_PROFILE"); p != "" {
-			profile = p
-		}
+		kind, profile := kinds[(seed+1)%len(kinds)], profileOf(seed, "renames", "exchange", "default", "links")
 		t.Run(fmt.Sprintf("seed %d %s %s", seed, kind, profile), func(t *testing.T) {
 			master, slave := twoSides(t, fstest.Mount(t, kind, fstest.Options{Size: 1 << 30}))
 			s := newSession(t, master, slave)

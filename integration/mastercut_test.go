@@ -72,7 +72,7 @@ func (s *session) cutUnderLoad(disk *fstest.Disk, seed uint64, rnd *rand.Rand) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		s.t.Fatal(err)
 	}
-	m, err := mutate.New(dir, seed, mutate.Options{MaxEntries: 500, Profile: []string{"default", "links"}[seed%2]})
+	m, err := mutate.New(dir, seed, mutate.Options{MaxEntries: 500, Profile: profileOf(int(seed), "default", "links", "exchange")})
 	if err != nil {
 		s.t.Fatal(err)
 	}

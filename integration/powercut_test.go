@@ -134,7 +134,7 @@ func newLoad(t *testing.T, s *session, seed uint64) *load {
 	if l.ledger, err = ledger.New(filepath.Join(s.master, booksDir), seed); err != nil {
 		t.Fatal(err)
 	}
-	profile := []string{"default", "links"}[seed%2]
+	profile := profileOf(int(seed), "default", "links", "exchange")
 	l.mutator, err = mutate.New(filepath.Join(s.master, mutateDir), seed, mutate.Options{MaxEntries: 500, Profile: profile})
 	if err != nil {
 		t.Fatal(err)

@@ -131,7 +131,7 @@ func sftpTimes(master, slave string, links bool) error {
 func TestSFTP(t *testing.T) {
 	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: 1 << 30}))
 	s := sftpSession(t, master, slave, sftpServers()["OpenSSH"])
-	m, err := mutate.New(master, 1, mutate.Options{})
+	m, err := mutate.New(master, 1, mutate.Options{Profile: profileOf(0, "default")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestSFTPKills(t *testing.T) {
 			s := sftpSession(t, master, slave, server)
 			s.must(s.run(append([]string{"start", "data", s.spec, "--max-delete", "100", "--retry-max", "1s", "--log-level", logLevel()},
 				s.sftpFlags()...)...))
-			m, err := mutate.New(master, seed, mutate.Options{})
+			m, err := mutate.New(master, seed, mutate.Options{Profile: profileOf(int(seed), "default", "exchange")})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -62,6 +62,13 @@ func operations() []operation {
 		{"fifo", 1, false, (*Mutator).fifo},
 		{"socket", 1, false, (*Mutator).socket},
 		{"device", 1, true, (*Mutator).device},
+		{"mknod", 1, false, (*Mutator).mknod},
+		{"noreplace", 2, false, (*Mutator).noReplace},
+		{"whiteout", 1, true, (*Mutator).whiteout},
+		{"whiteoutover", 1, true, (*Mutator).whiteoutOver},
+		{"exchangedirs", 1, false, (*Mutator).exchangeDirs},
+		{"exchangefiledir", 1, false, (*Mutator).exchangeFileDir},
+		{"movespecial", 1, false, (*Mutator).moveSpecial},
 	}
 }
 
@@ -84,6 +91,12 @@ func profile(name string) (map[string]int, error) {
 	case "renames":
 		return map[string]int{
 			"rename": 5, "move": 5, "replace": 5, "renamedir": 8, "movedir": 8, "dirover": 8, "exchange": 10, "mkdir": 2,
+		}, nil
+	case "exchange":
+		return map[string]int{
+			"exchange": 6, "exchangedirs": 16, "exchangefiledir": 10, "movespecial": 8, "noreplace": 4, "whiteout": 6,
+			"whiteoutover": 4, "mknod": 5, "fifo": 3, "socket": 3, "device": 3, "movedir": 8, "renamedir": 5, "mkdir": 2,
+			"mkdirp": 3, "link": 2,
 		}, nil
 	}
 	return nil, fmt.Errorf("mutate: profile %q: %w", name, unix.EINVAL)

@@ -38,6 +38,10 @@
 //	linkover    one more name in the place of another  unlinkone   one of several names
 //	writelink   through one of several names           filetodir   a directory where a file was
 //	dirtofile   a file where a directory was           fifo, socket, device (root)
+//	mknod       an empty file that nobody opens        noreplace   a rename that must not replace
+//	whiteout    a rename that leaves one behind        whiteoutover the same over another name (both root)
+//	exchangedirs two directories at once               exchangefiledir one directory, and what is none
+//	movespecial a special file or symlink, or a swap
 //
 // New names come from a small set, so that names come back with other things under them; one in eight is odd.
 package mutate

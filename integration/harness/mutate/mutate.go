@@ -17,7 +17,8 @@ import (
 
 // Options of a Mutator. The zero value is the default mixture, as root, on at most 2,000 entries and 64 MiB.
 type Options struct {
-	// Profile names a mixture: "default", "links" (mostly hard links) or "renames" (mostly renames and exchanges).
+	// Profile names a mixture: "default", "links" (mostly hard links), "renames" (mostly renames and exchanges) or
+	// "exchange" (mostly swaps, whiteouts and special files, in directories that move all the time).
 	Profile string
 	// Weights, when not nil, replaces the profile: only the named operations are drawn, as often as their weight says.
 	// Operations lists the names.

@@ -42,7 +42,7 @@ func subdir(t *testing.T, parent, name string) string {
 
 func TestSameSeedGivesTheSameTree(t *testing.T) {
 	fstest.Each(t, func(t *testing.T, dir string) {
-		for _, profile := range []string{"default", "links", "renames"} {
+		for _, profile := range []string{"default", "links", "renames", "exchange"} {
 			t.Run(profile, func(t *testing.T) {
 				base := subdir(t, dir, profile)
 				a, b := subdir(t, base, "a"), subdir(t, base, "b")

@@ -145,10 +145,12 @@ func (m *Mutator) sameOrFree(n, d *node) place {
 	return place{d, m.freeName(d)}
 }
 
-// rehome renames a node to a free place.
-func (m *Mutator) rehome(n *node, p place) (string, error) {
+// rehome renames a node to a free place, and rehomeBy does it by that call.
+func (m *Mutator) rehome(n *node, p place) (string, error) { return m.rehomeBy(n, p, os.Rename) }
+
+func (m *Mutator) rehomeBy(n *node, p place, rename func(from, to string) error) (string, error) {
 	did := fromTo(m.quote(n), fmt.Sprintf("%q", m.pathOf(p)))
-	if err := os.Rename(m.model.path(n), m.pathOf(p)); err != nil {
+	if err := rename(m.model.path(n), m.pathOf(p)); err != nil {
 		return did, err
 	}
 	m.touched = append(m.touched, n.parent, p.dir)
@@ -165,10 +167,14 @@ func (m *Mutator) replace() (string, error) {
 	return m.renameOver(n, over)
 }
 
-// renameOver notes what rename does, which is nothing when both names have the same inode.
+// renameOver notes what rename does, which is nothing when both names have the same inode. renameOverBy does it by that call.
 func (m *Mutator) renameOver(n, over *node) (string, error) {
+	return m.renameOverBy(n, over, os.Rename)
+}
+
+func (m *Mutator) renameOverBy(n, over *node, rename func(from, to string) error) (string, error) {
 	did := fromTo(m.quote(n), m.quote(over))
-	if err := os.Rename(m.model.path(n), m.model.path(over)); err != nil {
+	if err := rename(m.model.path(n), m.model.path(over)); err != nil {
 		return did, err
 	}
 	if n.ino == over.ino {
@@ -219,30 +225,5 @@ func (m *Mutator) dirOver() (string, error) {
 	m.touched = append(m.touched, n.parent, p.dir)
 	m.model.remove(over)
 	m.model.move(n, p.dir, p.name)
-	return did, nil
-}
-
-// exchange swaps two entries of any kind in one step.
-func (m *Mutator) exchange() (string, error) {
-	a, b := m.pick(anything), m.pick(anything)
-	if a == nil || a == b || a.below(b) || b.below(a) {
-		return "", errSkip
-	}
-	if a.depth()+b.height() > m.opts.MaxDepth || b.depth()+a.height() > m.opts.MaxDepth {
-		return "", errSkip
-	}
-	did := m.quote(a) + " <-> " + m.quote(b)
-	pathA, pathB := m.model.path(a), m.model.path(b)
-	if err := unix.Renameat2(unix.AT_FDCWD, pathA, unix.AT_FDCWD, pathB, unix.RENAME_EXCHANGE); err != nil {
-		return refused(did, err, unix.EINVAL, unix.EXDEV)
-	}
-	// XFS gives a new time to a directory that changes its parent this way.
-	for _, n := range []*node{a, b} {
-		m.touched = append(m.touched, n.parent)
-		if isDir(n) {
-			m.touched = append(m.touched, n)
-		}
-	}
-	m.model.swap(a, b)
 	return did, nil
 }
