@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/sftp/index"
 )
@@ -271,7 +270,7 @@ func (b *batch) publish(it *item) error {
 	if it.op.Kind == slave.OpPark {
 		g = it.op.Expect
 	}
-	defer b.t.busyInodes.lock(g)()
+	defer b.t.busyInode(g)()
 	switch it.op.Kind {
 	case slave.OpMkdir:
 		return b.mkdirOp(it)
@@ -308,44 +307,4 @@ func (t *Tree) inPlace(op *slave.Op) error {
 		err = slave.ErrMoved
 	}
 	return err
-}
-
-// inodeLocks let one operation at a time work on the names of an inode, of whatever batch: what replaces all names of one
-// must not bring back a name that is parked meanwhile. The zero value is ready.
-type inodeLocks struct {
-	mu   sync.Mutex
-	held map[xtime.GFID]*inodeLock
-}
-
-// users counts who has it or waits for it, under inodeLocks.mu; the last one removes it.
-type inodeLock struct {
-	sync.Mutex
-	users int
-}
-
-// lock waits for the inode; an entry without a GFID has nothing to wait for.
-func (l *inodeLocks) lock(g xtime.GFID) (unlock func()) {
-	if g.IsZero() {
-		return func() {}
-	}
-	l.mu.Lock()
-	if l.held == nil {
-		l.held = map[xtime.GFID]*inodeLock{}
-	}
-	one := l.held[g]
-	if one == nil {
-		one = &inodeLock{}
-		l.held[g] = one
-	}
-	one.users++
-	l.mu.Unlock()
-	one.Lock()
-	return func() {
-		one.Unlock()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if one.users--; one.users == 0 {
-			delete(l.held, g)
-		}
-	}
 }

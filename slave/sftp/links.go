@@ -39,7 +39,7 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 	}
 	for i, f := range all {
 		if t.first().CanLink() && f.entry.Record == e.Record && e.Record.Xtime != 0 && f.entry.Kind == e.Kind {
-			return b.linkNow(it, p, f.entry, places[i]) // the slave has just this content
+			return b.linkHere(it, p, f.entry, places[i]) // the slave has just this content
 		}
 	}
 	if len(places) > 0 {
@@ -60,7 +60,7 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 		if all[i].entry.Record == e.Record && e.Record.Xtime != 0 {
 			continue // a copy of just this content
 		}
-		if err := t.further(p, other, e); err != nil {
+		if err := t.furtherStill(p, other, e); err != nil {
 			return err
 		}
 	}
@@ -74,8 +74,17 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 	return nil
 }
 
+// furtherStill is further for a name that the inode had a moment ago. Where it is another inode's by now it stays as it is.
+func (t *Tree) furtherStill(from, to place, e index.Entry) error {
+	defer t.busyName(to)()
+	if f, err := t.look(to); err != nil || !f.known || f.gfid() != e.Record.GFID {
+		return err
+	}
+	return t.further(from, to, e)
+}
+
 // further makes a place one more name of what stands at from: a link where the server makes them, else a copy. What was
-// there is replaced.
+// there is replaced. The caller has busyName of it.
 func (t *Tree) further(from, to place, e index.Entry) error {
 	temp := t.stagingName()
 	if !e.Virtual {
@@ -215,6 +224,7 @@ func (b *batch) linkOp(it *item) error {
 	if err != nil {
 		return err
 	}
+	defer t.busyName(p)()
 	old, err := t.look(p)
 	if err != nil {
 		return err
@@ -233,12 +243,34 @@ func (b *batch) linkOp(it *item) error {
 		// What stands here is as new, or newer: the other names are to follow it, not the reverse.
 		return b.sameLink(it, p, src, from, ok)
 	}
-	if old.known && !same && !old.gfid().IsZero() {
-		if err := t.parkBeside(p, old.entry); err != nil {
-			return err
-		}
-		it.res.Parked = true
-		t.forgetName(old.entry, op.Path)
+	if err := b.makeWay(it, p, &old); err != nil {
+		return err
+	}
+	return b.linkNow(it, p, src, from)
+}
+
+// makeWay parks what stands in the operation's place, if it is another inode.
+func (b *batch) makeWay(it *item, p place, old *found) error {
+	if !old.known || old.gfid().IsZero() || old.gfid() == it.op.Record.GFID {
+		return nil
+	}
+	if err := b.t.parkBeside(p, old.entry); err != nil {
+		return err
+	}
+	it.res.Parked = true
+	b.t.forgetName(old.entry, it.op.Path)
+	return nil
+}
+
+// linkHere is linkNow for a content that the slave turns out to have.
+func (b *batch) linkHere(it *item, p place, src index.Entry, from place) error {
+	defer b.t.busyName(p)()
+	old, err := b.t.look(p)
+	if err != nil {
+		return err
+	}
+	if err := b.makeWay(it, p, &old); err != nil {
+		return err
 	}
 	return b.linkNow(it, p, src, from)
 }
@@ -269,7 +301,7 @@ func (b *batch) sameLink(it *item, p place, src index.Entry, from place, ok bool
 
 // linkNow makes the name and books it. The entry at from gets the number of names that the operation told.
 func (b *batch) linkNow(it *item, p place, src index.Entry, from place) error {
-	op, t := it.op, b.t
+	op, t, was := it.op, b.t, src
 	src.Links, src.Ino = max(op.Links, src.Links), op.Ino
 	if err := t.further(from, p, src); err != nil {
 		if noFile(err) {
@@ -280,7 +312,12 @@ func (b *batch) linkNow(it *item, p place, src index.Entry, from place) error {
 	if !t.first().CanLink() && src.Kind == slave.File {
 		it.res.Lost |= slave.LostLinks
 	}
-	if err := t.idx.Set(from.dir, from.name, src); err != nil {
+	err := t.idx.Update(from.dir, from.name, func(e *index.Entry) {
+		if e.Record == was.Record && e.ID == was.ID {
+			*e = src
+		}
+	})
+	if err != nil {
 		return err
 	}
 	t.noteGroup(op, []string{op.Path, from.path})
@@ -322,17 +359,26 @@ func (b *batch) metaOfGroup(it *item, was slave.Record, e index.Entry) {
 		if err != nil {
 			break
 		}
-		if all[i].entry.Record != was {
-			continue
-		}
-		if e.Kind == slave.File {
-			_, err = t.setMeta(t.setAt(p.path), &op.Meta, e.Kind, owned{all[i].attrs.UID, all[i].attrs.GID})
-		}
-		if err == nil {
-			err = t.idx.Set(p.dir, p.name, e)
+		if all[i].entry.Record == was {
+			err = t.metaOfName(&op.Meta, p, was, e)
 		}
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		t.log.Debug().Err(err).Str("path", op.Path).Msg("the other names keep their meta")
 	}
+}
+
+// metaOfName does it for one of them, unless that is another inode's by now.
+func (t *Tree) metaOfName(meta *slave.Meta, p place, was slave.Record, e index.Entry) error {
+	defer t.busyName(p)()
+	f, err := t.look(p)
+	if err != nil || !f.known || f.entry.Record != was {
+		return err
+	}
+	if e.Kind == slave.File {
+		if _, err := t.setMeta(t.setAt(p.path), meta, e.Kind, owned{f.attrs.UID, f.attrs.GID}); err != nil {
+			return err
+		}
+	}
+	return t.idx.Set(p.dir, p.name, e)
 }

@@ -122,6 +122,7 @@ func (b *batch) parkOp(it *item) error {
 	if err != nil {
 		return err
 	}
+	defer t.busyName(p)()
 	f, err := t.look(p)
 	if err != nil {
 		return err
@@ -177,6 +178,7 @@ func (b *batch) unparkOp(it *item) error {
 	if err != nil {
 		return err
 	}
+	defer t.busyName(p)()
 	old, err := t.look(p)
 	switch {
 	case err != nil:

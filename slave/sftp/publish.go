@@ -246,6 +246,7 @@ func (t *Tree) seen(it *item, e *index.Entry) error {
 // replaceAt puts what is staged, or what is virtual, at a place. What stood there is parked if it is another inode.
 func (b *batch) replaceAt(it *item, p place, e index.Entry) error {
 	t := b.t
+	defer t.busyName(p)()
 	old, ok, err := t.idx.Get(p.dir, p.name)
 	if err != nil {
 		return err
@@ -295,6 +296,7 @@ func (b *batch) mkdirOp(it *item) error {
 	if err != nil {
 		return err
 	}
+	defer t.busyName(p)()
 	// Its owner must be able to work in it until OpFinish sets the mode that it is to have.
 	mode := op.Meta.Mode&0o7777 | 0o700
 	id := index.NewID()
@@ -436,19 +438,35 @@ func (b *batch) metaOp(it *item) error {
 	if err != nil {
 		return err
 	}
+	was, e, err := b.metaHere(it, p)
+	if err != nil {
+		return err
+	}
+	if op.Links > 1 || e.Links > 1 {
+		b.metaOfGroup(it, was, e)
+		t.noteGroup(op, []string{op.Path})
+	}
+	return nil
+}
+
+// metaHere does it for the operation's own name. It gives what was on record, and what is now.
+func (b *batch) metaHere(it *item, p place) (was slave.Record, e index.Entry, err error) {
+	op, t := it.op, b.t
+	defer t.busyName(p)()
 	f, err := t.look(p)
+	was = f.entry.Record
 	switch {
 	case err != nil:
-		return err
+		return was, e, err
 	case !f.present():
-		return unix.ENOENT
+		return was, e, unix.ENOENT
 	case f.kind != op.Entry:
-		return slave.ErrConflict
+		return was, e, slave.ErrConflict
 	}
 	if g := f.gfid(); g != op.Expect && g != op.Record.GFID {
-		return slave.ErrConflict
+		return was, e, slave.ErrConflict
 	}
-	e := entryFor(op, f.kind, false)
+	e = entryFor(op, f.kind, false)
 	e.Size, e.Virtual = f.attrs.Size, f.entry.Virtual && f.known
 	if f.known {
 		e.ID = f.entry.ID
@@ -457,7 +475,7 @@ func (b *batch) metaOp(it *item) error {
 		e.Meta.Size = f.attrs.Size
 		it.res.Lost, err = t.setMeta(t.setAt(op.Path), &op.Meta, f.kind, owned{f.attrs.UID, f.attrs.GID})
 		if err != nil {
-			return err
+			return was, e, err
 		}
 	} else {
 		e.Seconds, e.Meta.Target = f.attrs.Mtime, f.entry.Meta.Target
@@ -466,13 +484,7 @@ func (b *batch) metaOp(it *item) error {
 	if e.Links <= 1 && f.known && f.entry.Links > 1 && f.entry.Record.GFID == op.Record.GFID {
 		e.Links = f.entry.Links
 	}
-	if err := t.idx.Set(p.dir, p.name, e); err != nil {
-		return err
-	}
+	err = t.idx.Set(p.dir, p.name, e)
 	t.touched(op.Path)
-	if op.Links > 1 || e.Links > 1 {
-		b.metaOfGroup(it, f.entry.Record, e)
-		t.noteGroup(op, []string{op.Path})
-	}
-	return nil
+	return was, e, err
 }

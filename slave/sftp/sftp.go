@@ -73,7 +73,8 @@ type Tree struct {
 	flushMu sync.Mutex   // held by flush
 	parkMu  sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
 
-	busyInodes inodeLocks
+	busyInodes keyed[xtime.GFID]
+	busyNames  keyed[name]
 	uploads    uploads
 	within     within
 	settler    settler

@@ -1,0 +1,75 @@
+package sftp
+
+import (
+	"sync"
+
+	"georep/marker/xtime"
+	"georep/slave/sftp/index"
+)
+
+// keyed are locks by a key. The zero value is ready.
+type keyed[K comparable] struct {
+	mu   sync.Mutex
+	held map[K]*keyedLock
+}
+
+// users counts who has it or waits for it, under keyed.mu; the last one removes it.
+type keyedLock struct {
+	sync.Mutex
+	users int
+}
+
+func (l *keyed[K]) lock(key K) (unlock func()) {
+	l.mu.Lock()
+	if l.held == nil {
+		l.held = map[K]*keyedLock{}
+	}
+	one := l.held[key]
+	if one == nil {
+		one = &keyedLock{}
+		l.held[key] = one
+	}
+	one.users++
+	l.mu.Unlock()
+	one.Lock()
+	return func() {
+		one.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if one.users--; one.users == 0 {
+			delete(l.held, key)
+		}
+	}
+}
+
+// waitedFor tells whether anybody waits for any of them.
+func (l *keyed[K]) waitedFor() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, one := range l.held {
+		if one.users > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// busyInode lets one operation at a time work on the names of an inode, of whatever batch: what replaces all names of one must
+// not bring back a name that is parked meanwhile. An entry without a GFID has nothing to wait for.
+func (t *Tree) busyInode(g xtime.GFID) (unlock func()) {
+	if g.IsZero() {
+		return func() {}
+	}
+	return t.busyInodes.lock(g)
+}
+
+// name is one in a directory, wherever that moves.
+type name struct {
+	dir  index.ID
+	name string
+}
+
+// busyName lets one operation at a time work on what stands under a name. Else what brings a change to all names of an inode
+// would bring it to a name that is another inode's by then, which holds busyInode of that one. It comes after busyInode, and
+// nobody waits for a second name while it has one.
+func (t *Tree) busyName(p place) (unlock func()) { return t.busyNames.lock(name{p.dir, p.name}) }
