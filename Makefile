@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench bench-syscalls soak moves-soak storms powercuts network-faults fail-the-nth soak-hour fuzz
+.PHONY: build test race lint demo bench bench-syscalls soak stress moves-soak storms powercuts network-faults fail-the-nth soak-hour fuzz
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -34,6 +34,12 @@ bench-syscalls:
 soak:
 	GEOREP_SEEDS=20 GEOREP_OPERATIONS=20000 GEOREP_KILLS=100 go test -count=1 -timeout 180m -v -run 'TestRandom|TestKills' ./integration
 	GEOREP_EVERYWHERE=1 GEOREP_VERIFIES=10 go test -count=1 -timeout 60m -v -run 'TestLargeFile|TestExchanges|TestVerify' ./integration
+
+# Swaps, whiteouts and moves of directories by two writers, while processors are taken away and processes stand still for
+# moments; 16 rounds take some minutes. GEOREP_STRESS_FS and GEOREP_STRESS_SLAVES choose, as in "ext4,xfs" and "agent".
+STRESS = 200
+stress:
+	GEOREP_STRESS=$(STRESS) go test -count=1 -timeout 600m -v -run 'TestStress$$' ./integration
 
 # Renames, links and swaps, weighted up: 50 seeds each by a crawl alone, by hints, by hints that are cut at random, and as
 # an ordinary user by inotify; then trees of links with 10,000 files. Hours: MOVES_SEEDS and MOVES_FIRST choose a part.

@@ -148,6 +148,17 @@ func (s *session) stacks() {
 	}
 }
 
+// namesOf shows which names the slave has of the inodes whose number of names differs, in .georep too.
+func (s *session) namesOf(found []compare.Difference) {
+	for _, d := range found {
+		st, err := os.Lstat(filepath.Join(s.slave, d.Path))
+		if err == nil && d.Kind == compare.Nlink {
+			out, _ := exec.Command("find", s.slave, "-inum", fmt.Sprint(st.Sys().(*syscall.Stat_t).Ino)).CombinedOutput()
+			s.t.Logf("the slave's names of %q:\n%s", d.Path, out)
+		}
+	}
+}
+
 // records shows, for each path that differs, what master and slave have on record, from there up to the root.
 func (s *session) records() {
 	found, err := compare.Trees(s.master, s.slave, compare.Replica())

@@ -70,17 +70,7 @@ func (s *session) sftpFlags() []string {
 // sftpEqual compares what SFTP can show: all but nanoseconds, xattrs and special files. Servers other than OpenSSH's cannot
 // set owner and time of a symbolic link.
 func sftpEqual(master, slave string, links bool) error {
-	opts := compare.Replica()
-	opts.IgnoreXattr = func(string) bool { return true }
-	opts.IgnoreMtime = true
-	kinds := special
-	if !links {
-		kinds |= fs.ModeSymlink
-	}
-	opts.Skip = func(path string) bool {
-		return isOf(filepath.Join(master, path), kinds) || isOf(filepath.Join(slave, path), kinds)
-	}
-	found, err := compare.Trees(master, slave, opts)
+	found, err := compare.Trees(master, slave, sftpShows(master, slave, links))
 	if err != nil {
 		return err
 	}
@@ -88,6 +78,21 @@ func sftpEqual(master, slave string, links bool) error {
 		return fmt.Errorf("%d differences:\n%s", len(found), compare.List(found))
 	}
 	return sftpTimes(master, slave, links)
+}
+
+func sftpShows(master, slave string, links bool) compare.Options {
+	opts := compare.Replica()
+	opts.IgnoreXattr = func(string) bool { return true }
+	opts.IgnoreMtime = true
+	opts.Skip = func(path string) bool {
+		here, there := filepath.Join(master, path), filepath.Join(slave, path)
+		if isOf(here, special) {
+			_, err := os.Lstat(there)
+			return err != nil // nothing else may have the name
+		}
+		return !links && (isOf(here, fs.ModeSymlink) || isOf(there, fs.ModeSymlink))
+	}
+	return opts
 }
 
 const special = fs.ModeNamedPipe | fs.ModeSocket | fs.ModeDevice
