@@ -41,6 +41,9 @@ var (
 	ErrBusy = errors.New("the slave is in use by another session")
 	// ErrPolicy: the policy of the slave's host refuses what the master asks for.
 	ErrPolicy = errors.New("the slave's host does not allow this")
+	// ErrAbsent: what stands in the slave's place is not the slave that the session has filled, or nothing does: its disk is
+	// not mounted, its directory was renamed, removed or replaced. It passes when the slave is back.
+	ErrAbsent = errors.New("the slave is not there")
 	// ErrUnfit: the slave's file system cannot carry records, or cannot be written.
 	ErrUnfit = errors.New("the slave's file system cannot be used")
 )

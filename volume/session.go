@@ -16,6 +16,7 @@ type Session struct {
 	Started bool              `json:"started"` // wanted: georep start was said last, not georep stop
 	Paused  bool              `json:"paused"`  // wanted: georep pause was said last, not georep resume
 	Config  map[string]string `json:"config"`  // what was set; the keys are ConfigKeys'
+	SlaveID string            `json:"-"`       // the name of the slave that it has filled; "" before the first connection
 }
 
 // Clone returns a copy that shares nothing with s.

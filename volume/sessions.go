@@ -20,6 +20,7 @@ type sessionFile struct {
 	Created time.Time         `toml:"created"`
 	Started bool              `toml:"started"`
 	Paused  bool              `toml:"paused"`
+	SlaveID string            `toml:"slave_id,omitempty"`
 	Config  map[string]string `toml:"config,omitempty"` // by toText
 }
 
@@ -29,7 +30,7 @@ type sessionFile struct {
 func (s *Store) CreateSession(want Session) (Session, error) {
 	sess := want.Clone()
 	sess.UUID, sess.Created = xtime.NewUUID().String(), time.Now().UTC().Truncate(time.Second)
-	sess.Started, sess.Paused = false, false
+	sess.Started, sess.Paused, sess.SlaveID = false, false, ""
 	if _, err := sess.Options(); err != nil {
 		return Session{}, err
 	}
@@ -178,7 +179,7 @@ func (s *Store) DeleteSession(master string, slave Slave) error {
 func (s *Store) saveSession(sess Session) error {
 	f := sessionFile{
 		Master: sess.Master, Slave: sess.Slave.String(), UUID: sess.UUID, Created: sess.Created,
-		Started: sess.Started, Paused: sess.Paused, Config: map[string]string{},
+		Started: sess.Started, Paused: sess.Paused, SlaveID: sess.SlaveID, Config: map[string]string{},
 	}
 	for k, v := range sess.Config {
 		f.Config[k] = toText(v)
@@ -201,7 +202,7 @@ func (s *Store) loadSession(path string) (Session, error) {
 	}
 	sess := Session{
 		Master: f.Master, Slave: slave, UUID: f.UUID, Created: f.Created.UTC(),
-		Started: f.Started, Paused: f.Paused, Config: map[string]string{},
+		Started: f.Started, Paused: f.Paused, SlaveID: f.SlaveID, Config: map[string]string{},
 	}
 	for k, v := range f.Config {
 		if sess.Config[k], err = fromText(v); err != nil {

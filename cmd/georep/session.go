@@ -168,7 +168,7 @@ func (r *registration) undo(why error) error {
 
 // check connects to the slave once, so that it is known to be fit, and ours.
 func (r *registration) check(ctx context.Context, c *cli.Context, e *env) error {
-	tree, err := connect.Slave(ctx, connect.Config{Session: r.session, Volume: r.volume, Force: c.Bool("force"),
+	tree, err := connect.Slave(ctx, connect.Config{Store: r.store, Session: r.session, Volume: r.volume, Force: c.Bool("force"),
 		Version: version(), Logger: e.logger(c), Wire: new(atomic.Int64)})
 	if err != nil {
 		return err

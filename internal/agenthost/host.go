@@ -65,8 +65,8 @@ func (o *Host) open(h agent.Hello, r *recorder) (slave.Tree, error) {
 	if err := o.Permits(h); err != nil {
 		return nil, err
 	}
-	options := disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Force: h.Force, Create: h.Create,
-		Logger: o.Log, Version: o.Version}
+	options := disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Proof: h.Proof, Force: h.Force,
+		Create: h.Create, Logger: o.Log, Version: o.Version}
 	p := o.Policy
 	if h.Volume != "" {
 		v, err := o.volume(h.Volume)

@@ -29,7 +29,9 @@ import (
 type Config struct {
 	Session volume.Session
 	Volume  volume.Volume // the master
-	Force   bool          // take a slave that is not empty or belongs to another master
+	Force   bool          // take a slave that is not empty, belongs to another master, or is not the one that was filled
+	// Store keeps what the session knows of the slave that it has filled; where it is nil every slave is a new one.
+	Store *volume.Store
 	// Aside opens the slave beside the session's worker, to be examined: the Tree is a slave.Examiner.
 	Aside   bool
 	Version string
@@ -51,13 +53,16 @@ func Slave(ctx context.Context, c Config) (slave.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ids.proof, err = c.proof(); err != nil {
+		return nil, err
+	}
 	var tree slave.Tree
 	switch {
 	case c.Session.Slave.Local() && c.Aside:
 		tree, err = c.aside(ids)
 	case c.Session.Slave.Local():
 		tree, err = disk.Open(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
-			Force: c.Force, Create: true, Logger: c.Logger, Version: c.Version})
+			Proof: ids.proof, Force: c.Force, Create: true, Logger: c.Logger, Version: c.Version})
 	default:
 		tree, err = c.remote(ctx, options, ids)
 	}
@@ -68,13 +73,14 @@ func Slave(ctx context.Context, c Config) (slave.Tree, error) {
 		tree.Close()
 		return nil, err
 	}
+	c.remember(ids.proof, tree.Info().Slave)
 	return tree, nil
 }
 
 // aside opens a directory of this host to be examined.
 func (c *Config) aside(ids uuids) (slave.Tree, error) {
 	tree, err := disk.OpenAside(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
-		Logger: c.Logger, Version: c.Version})
+		Proof: ids.proof, Logger: c.Logger, Version: c.Version})
 	if err != nil {
 		return nil, err // not tree, which would be no nil interface
 	}
@@ -95,7 +101,11 @@ func Final(err error) bool {
 	return false
 }
 
-type uuids struct{ master, session xtime.UUID }
+// uuids are those of the session, and what it knows of its slave.
+type uuids struct {
+	master, session xtime.UUID
+	proof           slave.Proof
+}
 
 func (c *Config) uuids() (ids uuids, err error) {
 	if ids.master, err = xtime.ParseUUID(c.Volume.UUID); err != nil {
@@ -166,7 +176,7 @@ func quote(s string) string {
 func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
 	hello := agent.Hello{Version: c.Version, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
-		Force: c.Force && !c.Aside, Create: !c.Aside, Aside: c.Aside}
+		Proof: ids.proof, Force: c.Force && !c.Aside, Create: !c.Aside, Aside: c.Aside}
 	if c.Aside {
 		streams = 1
 	}

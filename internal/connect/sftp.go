@@ -28,7 +28,7 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 		last.Store(s)
 		return c.wrap(s, limit)
 	})
-	far.Master, far.Session, far.Force = ids.master, ids.session, c.Force
+	far.Master, far.Session, far.Proof, far.Force = ids.master, ids.session, ids.proof, c.Force
 	tree, err := sftp.Open(ctx, far)
 	if err != nil {
 		end()

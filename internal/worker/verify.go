@@ -77,6 +77,6 @@ func Distrust(ctx context.Context, c Config, paths []string) error {
 
 // aside opens the slave beside whatever worker the session has.
 func aside(ctx context.Context, c Config) (slave.Tree, error) {
-	return connect.Slave(ctx, connect.Config{Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
+	return connect.Slave(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
 		Wire: new(atomic.Int64), Aside: true})
 }

@@ -84,7 +84,7 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 	}
 	defer m.Close()
 	counters, wire := told.counters, told.wire
-	tree, err := connect.Slave(ctx, connect.Config{Session: c.Session, Volume: c.Volume, Force: c.Force,
+	tree, err := connect.Slave(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Force: c.Force,
 		Version: c.Version, Logger: c.Logger, Wire: wire, Much: m.much(&c)})
 	if err != nil {
 		return err

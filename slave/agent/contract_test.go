@@ -117,8 +117,8 @@ func (g *inTurn) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, err
 
 func openDisk(t *testing.T) agent.Opener {
 	return func(h agent.Hello) (slave.Tree, error) {
-		return disk.Open(disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Force: h.Force,
-			Create: h.Create, Version: h.Version, Logger: zerolog.New(zerolog.NewTestWriter(t))})
+		return disk.Open(disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Proof: h.Proof,
+			Force: h.Force, Create: h.Create, Version: h.Version, Logger: zerolog.New(zerolog.NewTestWriter(t))})
 	}
 }
 

@@ -25,8 +25,10 @@ type Hello struct {
 	Path    string // a directory there; one of the two is ""
 	Force   bool   // use a slave that is not empty, or belongs to another master
 	Create  bool   // make the directory if it is missing
-	Stream  uint32 // 0 begins a session; another one below MaxStreams joins it, and says all of the above again
-	Token   Token  // of the session to join
+	// Proof is what the client knows of the slave that it has filled before.
+	Proof  slave.Proof
+	Stream uint32 // 0 begins a session; another one below MaxStreams joins it, and says all of the above again
+	Token  Token  // of the session to join
 	// Squeezed says that what the client sends from its Welcome on is in the chunks of package squeeze, compressed as Mode
 	// says, which the server need not know.
 	Squeezed bool
@@ -45,6 +47,7 @@ const (
 	helloCreate   = 2
 	helloSqueezed = 4
 	helloAside    = 8
+	helloFilled   = 16
 )
 
 // appendHello encodes a Hello that has passed its check.
@@ -52,7 +55,9 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = appendStr(b, h.Version)
 	b = append(append(b, h.Master[:]...), h.Session[:]...)
 	b = appendStr(appendStr(b, h.Volume), h.Path)
-	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed)|bit(h.Aside, helloAside))
+	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed)|bit(h.Aside, helloAside)|
+		bit(h.Proof.Filled, helloFilled))
+	b = append(b, h.Proof.Slave[:]...)
 	b = append(b, 0) // capabilities asked for
 	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
 }
@@ -62,9 +67,10 @@ func (d *decoder) hello() (h Hello) {
 	h.Version = printable(d.str(maxVersion))
 	h.Master, h.Session = d.id16(), d.id16()
 	h.Volume, h.Path = d.str(maxName), d.str(maxPath)
-	bits := d.bits(helloForce | helloCreate | helloSqueezed | helloAside)
+	bits := d.bits(helloForce | helloCreate | helloSqueezed | helloAside | helloFilled)
 	h.Force, h.Create, h.Squeezed = bits&helloForce != 0, bits&helloCreate != 0, bits&helloSqueezed != 0
 	h.Aside = bits&helloAside != 0
+	h.Proof = slave.Proof{Filled: bits&helloFilled != 0, Slave: d.id16()}
 	d.uvarint(math.MaxUint64) // capabilities that this end does not know are not granted, which is no error
 	h.Stream, h.Token = uint32(d.uvarint(MaxStreams-1)), d.id16()
 	if d.err == nil {
@@ -135,7 +141,7 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	b = append(b, bit(i.Root, infoRoot)|bit(i.Settled, infoSettled)|bit(i.Links, infoLinks))
 	b = binary.AppendUvarint(b, uint64(max(i.Parked, 0)))
 	b = binary.AppendUvarint(b, uint64(max(i.FreeBytes, 0)))
-	b = appendStr(b, clip(i.Path, maxPath))
+	b = append(appendStr(b, clip(i.Path, maxPath)), i.Slave[:]...)
 	above := i.Identity.Ancestors[:min(len(i.Identity.Ancestors), maxAncestors)]
 	b = binary.AppendUvarint(b, uint64(len(above)))
 	for _, a := range above {
@@ -151,7 +157,7 @@ func (d *decoder) info() (i slave.Info) {
 	bits := d.bits(infoRoot | infoSettled | infoLinks)
 	i.Root, i.Settled, i.Links = bits&infoRoot != 0, bits&infoSettled != 0, bits&infoLinks != 0
 	i.Parked, i.FreeBytes = d.size(), d.size()
-	i.Path = d.str(maxPath)
+	i.Path, i.Slave = d.str(maxPath), d.id16()
 	for n := d.uvarint(maxAncestors); n > 0 && d.err == nil; n-- {
 		gfid := d.id16()
 		i.Identity.Ancestors = append(i.Identity.Ancestors, beneath.Identity{GFID: gfid, FSID: d.str(maxName)})

@@ -63,6 +63,7 @@ func (h *hub) serve(s *server) error {
 	if h.listener != nil {
 		h.further.Go(h.accept)
 	}
+	h.further.Go(h.watch)
 	s.welcome(&h.said)
 	h.end(s, s.read())
 	s.commits.Wait()
@@ -72,6 +73,22 @@ func (h *hub) serve(s *server) error {
 	s.requests.Wait()
 	h.further.Wait()
 	return h.cause
+}
+
+// watch ends the session when the tree is lost: a client that asks for nothing would not hear of that.
+func (h *hub) watch() {
+	lost, ok := h.tree.(interface {
+		Done() <-chan struct{}
+		Err() error
+	})
+	if !ok {
+		return
+	}
+	select {
+	case <-lost.Done():
+		h.end(nil, lost.Err())
+	case <-h.live.Done():
+	}
 }
 
 // attach takes a stream that joins. Whoever attached it calls applying.Done when the stream applies nothing more.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -42,18 +41,17 @@ func (t *Tree) setupAside(o Options) error {
 	if err := t.openRoot(o); err != nil {
 		return err
 	}
-	if err := t.checkOwner(o); err != nil {
+	if have, _, err := t.checkOwner(o); err != nil {
 		return err
+	} else if have == nil {
+		return fmt.Errorf("slave %s: %w: nobody has filled it yet; start or sync the session first", o.Path, slave.ErrUnfit)
 	}
 	ns, err := t.recordedNamespace(o)
 	if err != nil {
 		return err
 	}
-	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: o.Path,
+	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: t.info.Path,
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()}}
-	if abs, err := filepath.Abs(o.Path); err == nil {
-		t.info.Path = abs
-	}
 	t.root = true // modes are not lifted to look at what is closed to us
 	return nil
 }

@@ -41,6 +41,9 @@ func (t *Tree) runCommitter() {
 			return
 		}
 		group := t.queue.take()
+		if (len(group) > 0 || len(t.work.stamps) > 0) && t.lostRoot() {
+			return // nothing of it reaches the path
+		}
 		switch {
 		case len(group) > 0:
 			t.runGroup(group)
@@ -49,6 +52,7 @@ func (t *Tree) runCommitter() {
 		default:
 			select {
 			case <-t.queue.wake:
+			case <-t.done:
 			case <-t.closing:
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -26,8 +27,9 @@ type Options struct {
 	Path    string     // the slave's root
 	Master  xtime.UUID // whose records are kept there
 	Session xtime.UUID
-	Force   bool // take a root that is not empty, or another master's
-	Create  bool // make the root where it is missing; its parent must be there
+	Proof   slave.Proof // what the master knows of the slave that it has filled
+	Force   bool        // take a root that is not empty, another master's, or not the slave that was filled
+	Create  bool        // make the root where it is missing; its parent must be there
 	Logger  zerolog.Logger
 	Version string // for Info
 	Policy  policy.Policy
@@ -48,15 +50,18 @@ type Tree struct {
 	places  *places.Index
 	lock    *os.File
 
-	names  xtime.Names
-	policy policy.Policy
-	info   slave.Info
-	root   bool
-	fresh  shape // what a new file in staging has, created with mode 0777
-	log    zerolog.Logger
-	sys    sys
-	prefix string        // makes this session's names in staging its own
-	serial atomic.Uint64 // and each of them one of its kind
+	opened   unix.Stat_t // the root
+	rootMark string      // what it is, for the owner's file
+	name     xtime.UUID  // of the slave
+	names    xtime.Names
+	policy   policy.Policy
+	info     slave.Info
+	root     bool
+	fresh    shape // what a new file in staging has, created with mode 0777
+	log      zerolog.Logger
+	sys      sys
+	prefix   string        // makes this session's names in staging its own
+	serial   atomic.Uint64 // and each of them one of its kind
 
 	uploads uploads
 	within  within
@@ -76,6 +81,9 @@ type Tree struct {
 	hashing    chan struct{} // a slot each for files being hashed
 	closing    chan struct{}
 	finished   chan struct{} // the committer has ended
+	done       chan struct{} // the root is not at its path any more
+	lost       error         // how that was found; set before done is closed
+	loseOnce   sync.Once
 
 	closeMu sync.Mutex
 	closed  bool
@@ -87,7 +95,7 @@ type Tree struct {
 var _ slave.Tree = (*Tree)(nil)
 
 // Open takes the slave at o.Path. The errors say in one line what is wrong and wrap slave.ErrNoVolume, ErrNotEmpty,
-// ErrForeign, ErrBusy or ErrUnfit. The caller closes the Tree.
+// ErrForeign, ErrAbsent, ErrBusy or ErrUnfit. The caller closes the Tree.
 func Open(o Options) (*Tree, error) { return open(o, nil) }
 
 // open is Open with a hook before each change to the file system.
@@ -99,7 +107,10 @@ func open(o Options, hook func(op, name string) error) (*Tree, error) {
 	}
 	go func() {
 		defer close(t.finished)
+		var watch sync.WaitGroup
+		watch.Go(t.keepWatch)
 		t.runCommitter()
+		watch.Wait() // which ends when the committer does
 	}()
 	return t, nil
 }
@@ -109,6 +120,7 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 	t := &Tree{
 		log: o.Logger, policy: o.Policy, root: os.Geteuid() == 0, prefix: rand.Text()[:8], sys: sys{hook: hook},
 		hashing: make(chan struct{}, 2), closing: make(chan struct{}), finished: make(chan struct{}),
+		done: make(chan struct{}),
 	}
 	t.queue.init()
 	t.marks.init()
@@ -123,7 +135,7 @@ func (t *Tree) setup(o Options) error {
 	if err := t.openRoot(o); err != nil {
 		return err
 	}
-	if err := t.checkOwner(o); err != nil {
+	if _, _, err := t.checkOwner(o); err != nil {
 		return err
 	}
 	if err := t.openBase(o); err != nil {
@@ -133,17 +145,22 @@ func (t *Tree) setup(o Options) error {
 		return err
 	}
 	// Somebody else may have taken the root before the lock was ours.
-	if err := t.checkOwner(o); err != nil {
+	have, anew, err := t.checkOwner(o)
+	if err != nil {
 		return err
 	}
-	if err := t.writeOwner(o); err != nil {
-		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	if anew || t.lacksBooks(have) {
+		if err := t.distrust(o); err != nil {
+			return err
+		}
 	}
 	if err := t.openAreas(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	err := t.openRecords()
-	if err != nil {
+	if err := t.writeOwner(o, have, anew); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
+	if err := t.openRecords(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	if t.places, err = places.Open(t.where, t.sys.before); err != nil {
@@ -191,6 +208,9 @@ func (t *Tree) enter() error {
 	if t.closed {
 		return ErrClosed
 	}
+	if err := t.Err(); err != nil {
+		return err
+	}
 	t.users++
 	return nil
 }
@@ -228,6 +248,8 @@ func (t *Tree) live(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-t.done:
+		return t.lost
 	case <-t.closing:
 		return ErrClosed
 	default:

@@ -7,41 +7,38 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
-	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 	"georep/slave"
 )
-
-// owner is what .georep/owner says, in TOML.
-type owner struct {
-	Master  xtime.UUID `toml:"master"`
-	Session xtime.UUID `toml:"session"`
-	Created time.Time  `toml:"created"`
-}
 
 const ownerFile = "owner"
 
 // openRoot opens the root, and makes it first where that was asked for.
 func (t *Tree) openRoot(o Options) error {
-	if o.Create {
+	t.info.Path = o.Path
+	if abs, err := filepath.Abs(o.Path); err == nil {
+		t.info.Path = abs
+	}
+	filled := o.Proof.Filled && !o.Force
+	if o.Create && !filled {
 		if err := os.Mkdir(o.Path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("make slave %s: %w: %w", o.Path, slave.ErrNoVolume, cause(err))
 		}
 	}
 	d, err := beneath.OpenRoot(o.Path, true)
 	switch {
+	case err != nil && filled:
+		return fmt.Errorf("slave %s: %w", o.Path, slave.Gone(cause(err)))
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrNoVolume, cause(err))
 	case err != nil:
 		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrUnfit, cause(err))
 	}
-	t.dir = d
-	return nil
+	t.dir, t.rootMark = d, rootMark(d)
+	return unix.Fstat(d.Fd(), &t.opened)
 }
 
 // cause drops the operation and path of a PathError, which the message around it already has.
@@ -53,27 +50,30 @@ func cause(err error) error {
 	return err
 }
 
-// checkOwner refuses a root that is another master's, or nobody's and in use, before anything is changed in it.
-func (t *Tree) checkOwner(o Options) error {
-	if o.Force {
-		return nil
+// checkOwner refuses a root that is another master's, or another slave, or nobody's and in use, before anything is changed
+// in it. anew tells that the slave is to be taken as if nobody had filled it.
+func (t *Tree) checkOwner(o Options) (have *slave.Owner, anew bool, err error) {
+	have, err = t.readOwner()
+	if err != nil && !o.Force {
+		return nil, false, fmt.Errorf("slave %s: read its owner: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	have, err := t.readOwner()
+	anew, err = o.claim().Admit(have, func(root string) bool { return sameRoot(root, t.rootMark) })
 	if err != nil {
-		return fmt.Errorf("slave %s: read its owner: %w: %w", o.Path, slave.ErrUnfit, err)
+		return nil, false, fmt.Errorf("slave %s: %w", o.Path, err)
 	}
-	switch {
-	case have == nil:
-		return t.checkEmpty(o)
-	case have.Master != o.Master:
-		return fmt.Errorf("slave %s: %w (volume %s): use another directory, or --force to take it over",
-			o.Path, slave.ErrForeign, have.Master)
+	if have == nil && !o.Force {
+		err = t.checkEmpty(o)
 	}
-	return nil
+	return have, anew, err
+}
+
+// claim is by what right the slave is opened.
+func (o *Options) claim() *slave.Claim {
+	return &slave.Claim{Master: o.Master, Session: o.Session, Proof: o.Proof, Force: o.Force}
 }
 
 // readOwner gives nil where there is no owner on record yet.
-func (t *Tree) readOwner() (*owner, error) {
+func (t *Tree) readOwner() (*slave.Owner, error) {
 	base, err := t.dir.OpenPath(slave.Reserved)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -89,11 +89,7 @@ func (t *Tree) readOwner() (*owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	have := new(owner)
-	if err := toml.Unmarshal(text, have); err != nil || have.Master.IsZero() {
-		return nil, fmt.Errorf("%s/%s is damaged; remove it, and use --force", slave.Reserved, ownerFile)
-	}
-	return have, nil
+	return slave.ParseOwner(text)
 }
 
 // checkEmpty refuses a root with anything in it but what a new file system has.
@@ -169,12 +165,13 @@ func (t *Tree) openAreas() error {
 }
 
 // writeOwner puts the owner on record, whole or not at all.
-func (t *Tree) writeOwner(o Options) error {
-	have, err := t.readOwner()
-	if err == nil && have != nil && have.Master == o.Master && have.Session == o.Session {
+func (t *Tree) writeOwner(o Options, have *slave.Owner, anew bool) error {
+	next, differs := o.claim().Next(have, anew, t.rootMark)
+	t.name = next.Slave
+	if !differs {
 		return nil
 	}
-	text, err := toml.Marshal(owner{Master: o.Master, Session: o.Session, Created: time.Now().UTC().Truncate(time.Second)})
+	text, err := next.Text()
 	if err != nil {
 		return err
 	}
@@ -255,11 +252,8 @@ func (t *Tree) lookAround(o Options) error {
 		return err
 	}
 	t.info = slave.Info{
-		Version: o.Version, Namespace: t.names.Namespace, Root: t.root, Links: true, Path: o.Path,
+		Version: o.Version, Namespace: t.names.Namespace, Root: t.root, Links: true, Path: t.info.Path, Slave: t.name,
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()},
-	}
-	if abs, err := filepath.Abs(o.Path); err == nil {
-		t.info.Path = abs
 	}
 	if fs, err := t.dir.Statfs(); err == nil {
 		t.info.FreeBytes = int64(fs.Bavail) * fs.Bsize

@@ -84,7 +84,7 @@ func (t *Tree) await(ctx context.Context, tk *ticket) ([]slave.Result, error) {
 	case <-tk.done:
 		return tk.results(), nil
 	default:
-		return nil, ErrClosed
+		return nil, t.over()
 	}
 }
 

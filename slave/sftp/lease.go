@@ -171,11 +171,17 @@ func (t *Tree) keepLease() {
 // renewLease reads before it writes: a lease that another one took, since this one looked dead, is not taken back.
 func (t *Tree) renewLease(number uint64) error {
 	text, err := t.readSmall(leaseFile)
-	if err == nil && parseHolder(text).token != t.prefix || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return t.stands()
+	}
+	if err == nil && parseHolder(text).token != t.prefix {
 		return t.busy("another worker took the lease, and")
 	}
 	if err != nil {
 		return err
+	}
+	if path, err := t.any().Realpath(t.o.Path); err == nil && strings.TrimRight(path, "/") != t.root {
+		return fmt.Errorf("slave %s: %w", t.name(), slave.Gone(errElsewhere))
 	}
 	f, err := t.any().Open(t.abs(leaseFile), wire.OpenWrite, wire.Attrs{})
 	if err != nil {
@@ -188,6 +194,21 @@ func (t *Tree) renewLease(number uint64) error {
 	}
 	return err
 }
+
+// stands tells with slave.ErrAbsent that the root is not at its path any more: nobody but its holder takes a lease away. What
+// is done to it then reaches nobody who looks at the path. It costs no round trip beside others.
+func (t *Tree) stands() error {
+	_, err := t.first().Lstat(t.abs(leaseFile))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil // whatever else it is, it is not this
+	}
+	if have, err := t.readOwner(); err == nil && have != nil && have.Slave == t.info.Slave {
+		return t.busy("another worker took the lease, and")
+	}
+	return fmt.Errorf("slave %s: %w", t.name(), slave.Gone(errElsewhere))
+}
+
+var errElsewhere = errors.New("what this session had taken there is gone: it was renamed, removed, unmounted or mounted over")
 
 // dropLease gives the lease back, if it is ours.
 func (t *Tree) dropLease() {

@@ -153,7 +153,13 @@ func (t *Tree) round(stamps []stamp) {
 	t.flushMu.Lock()
 	defer t.flushMu.Unlock()
 	results := make([]error, len(stamps))
+	gone := make(chan error, 1)
+	go func() { gone <- t.stands() }()
 	flushed, err := t.write()
+	if lost := <-gone; lost != nil {
+		t.fail(lost)
+		err = lost
+	}
 	if err != nil {
 		t.log.Error().Err(err).Str("slave", t.name()).Msg("write the index")
 		t.settler.mu.Lock()

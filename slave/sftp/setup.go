@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"time"
 
-	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -27,15 +25,11 @@ type features struct {
 	symlinks bool
 }
 
-// owner is what .georep/owner says, in TOML, as slave/disk has it.
-type owner struct {
-	Master  xtime.UUID `toml:"master"`
-	Session xtime.UUID `toml:"session"`
-	Created time.Time  `toml:"created"`
-}
-
 // ownerFile says whose the slave is; a root without it is nobody's.
 const ownerFile = base + "owner"
+
+// indexOf names the slave that the index is of, and goes where that goes.
+const indexOf = indexDir + "/slave"
 
 // setup does all of Open but connect, as much of it as it can at the same time. What can be refused without a trace is refused
 // before anything is made in the root; the lease comes before all that another holder would mind.
@@ -43,7 +37,7 @@ func (t *Tree) setup(ctx context.Context) error {
 	if err := t.openRoot(); err != nil {
 		return err
 	}
-	have, err := t.checkOwner()
+	have, _, err := t.checkOwner()
 	if err != nil {
 		return err
 	}
@@ -77,7 +71,8 @@ func (t *Tree) name() string { return t.o.Host + ":" + t.abs("") }
 
 // unfit says that the slave cannot be used, and why.
 func (t *Tree) unfit(err error) error {
-	for _, clear := range []error{slave.ErrBusy, slave.ErrUnfit, slave.ErrNotEmpty, slave.ErrForeign, context.Canceled} {
+	for _, clear := range []error{slave.ErrBusy, slave.ErrUnfit, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrAbsent,
+		context.Canceled} {
 		if errors.Is(err, clear) {
 			return err
 		}
@@ -120,6 +115,13 @@ func (t *Tree) openRoot() error {
 		t.root = strings.TrimRight(path, "/")
 		a, err = c.Lstat(t.abs(""))
 	}
+	filled := t.o.Proof.Filled && !t.o.Force
+	if filled && (err != nil || kindOf(a) != slave.Dir) {
+		if err == nil {
+			err = unix.ENOTDIR
+		}
+		return fmt.Errorf("slave %s: %w", t.name(), slave.Gone(err))
+	}
 	if errors.Is(err, unix.ENOENT) {
 		if merr := c.Mkdir(t.abs(""), wire.Attrs{Flags: wire.HasMode, Mode: 0o755}); merr != nil {
 			return fmt.Errorf("make slave %s: %w: %w; make it, or one that exists is needed", t.name(), slave.ErrNoVolume, merr)
@@ -135,9 +137,10 @@ func (t *Tree) openRoot() error {
 	return nil
 }
 
-// checkOwner refuses a root that is another master's, or nobody's and in use, before anything is changed in it. It gives the
-// owner on record, nil where there is none.
-func (t *Tree) checkOwner() (have *owner, err error) {
+// checkOwner refuses a root that is another master's, or another slave, or nobody's and in use, before anything is changed
+// in it. It gives the owner on record, nil where there is none, and whether the slave is to be taken as if nobody had ever
+// filled it.
+func (t *Tree) checkOwner() (have *slave.Owner, anew bool, err error) {
 	var empty error
 	_ = together(func() error { have, err = t.readOwner(); return nil }, func() error { // never fails
 		if !t.o.Force {
@@ -145,22 +148,27 @@ func (t *Tree) checkOwner() (have *owner, err error) {
 		}
 		return nil
 	})
-	switch {
-	case t.o.Force && err != nil:
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("slave %s: read its owner: %w: %w", t.name(), slave.ErrUnfit, err)
-	case have == nil:
-		return nil, empty
-	case have.Master != t.o.Master && !t.o.Force:
-		return nil, fmt.Errorf("slave %s: %w (volume %s): use another directory, or --force to take it over",
-			t.name(), slave.ErrForeign, have.Master)
+	if err != nil && !t.o.Force {
+		return nil, false, fmt.Errorf("slave %s: read its owner: %w: %w", t.name(), slave.ErrUnfit, err)
 	}
-	return have, nil
+	// The protocol tells nothing of a directory that a copy of it does not have.
+	anew, err = t.claim().Admit(have, func(string) bool { return true })
+	switch {
+	case err != nil:
+		return nil, false, fmt.Errorf("slave %s: %w", t.name(), err)
+	case have == nil:
+		return nil, anew, empty
+	}
+	return have, anew, nil
+}
+
+// claim is by what right the slave is opened.
+func (t *Tree) claim() *slave.Claim {
+	return &slave.Claim{Master: t.o.Master, Session: t.o.Session, Proof: t.o.Proof, Force: t.o.Force}
 }
 
 // readOwner gives nil where there is no owner on record yet.
-func (t *Tree) readOwner() (*owner, error) {
+func (t *Tree) readOwner() (*slave.Owner, error) {
 	text, err := t.readSmall(ownerFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -168,11 +176,7 @@ func (t *Tree) readOwner() (*owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	have := new(owner)
-	if err := toml.Unmarshal(text, have); err != nil || have.Master.IsZero() {
-		return nil, fmt.Errorf("%s is damaged; remove it, and use --force", ownerFile)
-	}
-	return have, nil
+	return slave.ParseOwner(text)
 }
 
 // checkEmpty refuses a root with anything in it but what a new file system has.
@@ -220,9 +224,12 @@ func ignoreAbsent(err error) error {
 	return err
 }
 
-// writeOwner puts the owner on record, whole or not at all.
-func (t *Tree) writeOwner() error {
-	text, err := toml.Marshal(owner{Master: t.o.Master, Session: t.o.Session, Created: time.Now().UTC().Truncate(time.Second)})
+// writeOwner puts the owner on record, whole or not at all, and before it in the index whose that is.
+func (t *Tree) writeOwner(next *slave.Owner) error {
+	text, err := next.Text()
+	if err == nil {
+		err = t.put(indexOf, []byte(next.Slave.String()+"\n"))
+	}
 	if err != nil {
 		return err
 	}
@@ -242,7 +249,7 @@ func (t *Tree) put(path string, text []byte) error {
 	return err
 }
 
-// forgetIndex removes what another master's session has on record: its GFIDs mean nothing here.
+// forgetIndex removes what is on record of another slave, or another master: it vouches for nothing here.
 func (t *Tree) forgetIndex() error {
 	to := trashDir + "/" + t.unique()
 	if err := t.rename(indexDir, to); err != nil {
@@ -289,24 +296,31 @@ func (t *Tree) probeLink() error {
 }
 
 // openBooks makes sure once more whose the slave is, for somebody else may have taken it before the lease was ours, puts the
-// owner on record, opens the index and drops from it what the journal says may be wrong.
+// owner on record, opens the index and drops from it what the journal says may be wrong. An index that is not this slave's,
+// or that stands where nobody owns the slave, counts for nothing (invariant 16).
 func (t *Tree) openBooks() error {
 	t.idx = index.New(store{t})
-	var have *owner
+	var have *slave.Owner
+	var anew bool
+	var of []byte
 	journals := make([][]byte, len(logNames))
-	read := func() (err error) { have, err = t.checkOwner(); return err }
-	if err := together(read, func() error { return t.readJournals(journals) }, t.preload); err != nil {
+	read := func() (err error) { have, anew, err = t.checkOwner(); return err }
+	readOf := func() (err error) { of, err = t.readSmall(indexOf); return ignoreAbsent(err) }
+	if err := together(read, readOf, func() error { return t.readJournals(journals) }, t.preload); err != nil {
 		return err
 	}
-	if have != nil && have.Master != t.o.Master {
+	next, differs := t.claim().Next(have, anew, "")
+	t.info.Slave = next.Slave
+	unnamed := have != nil && have.Slave.IsZero() // an earlier version's
+	if anew || !unnamed && strings.TrimSpace(string(of)) != next.Slave.String() {
 		if err := t.forgetIndex(); err != nil {
 			return err
 		}
-		t.idx, journals = index.New(store{t}), nil
+		t.idx, journals, differs = index.New(store{t}), nil, true
 	}
 	own := func() error { return nil }
-	if have == nil || have.Master != t.o.Master || have.Session != t.o.Session {
-		own = t.writeOwner
+	if differs {
+		own = func() error { return t.writeOwner(&next) }
 	}
 	return together(own, func() error { return t.openIndex(journals) })
 }

@@ -28,7 +28,8 @@ type Options struct {
 	Host    string     // for messages
 	Master  xtime.UUID // whose records are kept there
 	Session xtime.UUID
-	Force   bool // take a root that is not empty, or another master's
+	Proof   slave.Proof // what the master knows of the slave that it has filled
+	Force   bool        // take a root that is not empty, another master's, or not the slave that was filled
 	Logger  zerolog.Logger
 	Version string // for Info
 	// Streams is how many SFTP sessions to begin, and Open gives the stream of one. One of the first has to succeed. The last
@@ -101,7 +102,7 @@ type Tree struct {
 var _ slave.Tree = (*Tree)(nil)
 
 // Open begins the sessions and takes the slave at o.Path. The errors say in one line what is wrong and wrap
-// slave.ErrNoVolume, ErrNotEmpty, ErrForeign, ErrBusy or ErrUnfit. The caller closes the Tree.
+// slave.ErrNoVolume, ErrNotEmpty, ErrForeign, ErrAbsent, ErrBusy or ErrUnfit. The caller closes the Tree.
 func Open(ctx context.Context, o Options) (*Tree, error) {
 	return open(ctx, o, leaseTimes{leaseStep, leaseTime, leasePoll})
 }

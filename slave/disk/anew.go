@@ -1,0 +1,132 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// areaNames are the directories in .georep that are cleared when the slave is taken anew. What is parked stays, for as long
+// as the slave's host says.
+var areaNames = []string{"staging", "partial", "links", "pending", "places", "records"}
+
+// distrust makes sure that what is on record in the tree vouches for nothing any more: the xtimes of our master go, which
+// makes the crawler compare what is there (invariant 16). The GFIDs stay, for what only moved. The owner goes on record
+// afterwards: until then a crash leaves a slave that nobody owns.
+func (t *Tree) distrust(o Options) error {
+	if err := t.clearAreas(); err != nil {
+		return fmt.Errorf("slave %s: clear %s: %w: %w", o.Path, slave.Reserved, slave.ErrUnfit, err)
+	}
+	if n, err := t.stripXtimes(o.Master); err != nil {
+		return fmt.Errorf("slave %s: take back what is on record there: %w: %w", o.Path, slave.ErrUnfit, err)
+	} else if n > 0 {
+		t.log.Warn().Str("slave", o.Path).Int("entries", n).Msg("the slave is not the one that was filled, or was touched by others: " +
+			"what is on record there is not believed, all of it is compared")
+	}
+	return t.sys.syncfs(t.dir)
+}
+
+// clearAreas deletes what a slave kept in .georep beside the tree.
+func (t *Tree) clearAreas() error {
+	var err error
+	if t.trash, err = t.area(t.base, "trash"); err != nil {
+		return err
+	}
+	for _, name := range areaNames {
+		err := t.sys.rename(place{t.base, name}, place{t.trash, t.stagingName()}, 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	err = t.emptyTrash(context.Background())
+	t.trash.Close()
+	t.trash = nil
+	return err
+}
+
+// stripXtimes takes the xtimes of a master's records off the whole tree, and off what is parked, and counts them.
+func (t *Tree) stripXtimes(master xtime.UUID) (n int, err error) {
+	spaces := []xtime.Namespace{xtime.User}
+	if t.root {
+		spaces = append(spaces, xtime.Trusted)
+	}
+	strip := func(i *beneath.Inode, kind slave.Kind) error {
+		for _, ns := range spaces {
+			if !kind.CarriesRecord(ns) {
+				continue
+			}
+			err := t.sys.removexattr(i, xtime.NamesFor(ns, master).Xtime)
+			switch {
+			case err == nil:
+				n++
+			case errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, fs.ErrNotExist):
+			default:
+				return err
+			}
+		}
+		return nil
+	}
+	if err := strip(t.dir.At(""), slave.Dir); err != nil {
+		return n, err
+	}
+	for todo := []string{"", slave.Reserved + "/parked"}; len(todo) > 0; {
+		dir := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		below, err := t.eachIn(dir, strip)
+		if err != nil {
+			return n, fmt.Errorf("%q: %w", dir, err)
+		}
+		todo = append(todo, below...)
+	}
+	return n, nil
+}
+
+// eachIn calls do for what lies in a directory of the tree, and gives the directories among that.
+func (t *Tree) eachIn(dir string, do func(*beneath.Inode, slave.Kind) error) (dirs []string, err error) {
+	d, err := t.openList(dir)
+	if errors.Is(err, unix.EXDEV) || absent(err) {
+		return nil, nil // another file system is mounted there, or it is gone
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	err = d.List(func(e beneath.Entry) error {
+		if dir == "" && e.Name == slave.Reserved {
+			return nil
+		}
+		kind := slave.Kind(e.Type)
+		if kind == slave.Unknown {
+			st, err := d.Stat(e.Name)
+			if err != nil {
+				return err
+			}
+			kind = slave.KindOf(st.Mode)
+		}
+		if kind == slave.Dir {
+			dirs = append(dirs, beneath.Join(dir, e.Name))
+		}
+		err := do(d.At(e.Name), kind)
+		if errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("%q: %w; it may be immutable (chattr -i), or another user's", e.Name, err)
+		}
+		return err
+	})
+	return dirs, err
+}
+
+// lacksBooks tells whether somebody took away the one part of .georep that is more than advice, after stamps relied on it.
+func (t *Tree) lacksBooks(have *slave.Owner) bool {
+	if have == nil || have.Slave.IsZero() {
+		return false
+	}
+	_, err := t.base.Stat("pending")
+	return errors.Is(err, fs.ErrNotExist)
+}

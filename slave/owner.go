@@ -1,0 +1,112 @@
+package slave
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"georep/marker/xtime"
+)
+
+// Owner is what .georep/owner says, in TOML: whose the slave is, and which one it is. Without it no stamp counts, and one
+// that names another slave does not vouch for this one (invariant 16).
+type Owner struct {
+	Master  xtime.UUID `toml:"master"`
+	Session xtime.UUID `toml:"session"`
+	Created time.Time  `toml:"created"`
+	// Slave names the slave. It is drawn when the slave is taken, so a directory that was taken anew has another one.
+	Slave xtime.UUID `toml:"slave"`
+	// Root tells what the root is, so that a copy of a slave is not taken for it; "" where that cannot be told.
+	Root string `toml:"root,omitempty"`
+}
+
+// errDamaged says that there is an owner's file which nobody can read.
+var errDamaged = errors.New("is damaged; remove it, and use --force")
+
+// ParseOwner reads what Text wrote. What earlier versions wrote names no slave.
+func ParseOwner(text []byte) (*Owner, error) {
+	have := new(Owner)
+	if err := toml.Unmarshal(text, have); err != nil || have.Master.IsZero() {
+		return nil, fmt.Errorf("%s/owner %w", Reserved, errDamaged)
+	}
+	return have, nil
+}
+
+// Text is the file's form.
+func (o *Owner) Text() ([]byte, error) { return toml.Marshal(o) }
+
+// Proof is what the master keeps of the slave that a session has filled, so that it takes nothing else for it.
+type Proof struct {
+	Filled bool       // the slave was in use: a root without an owner is not that slave
+	Slave  xtime.UUID // its name; zero where an earlier version filled it
+}
+
+// Claim is who wants a slave, and by what right.
+type Claim struct {
+	Master, Session xtime.UUID
+	Proof           Proof
+	Force           bool
+}
+
+// Admit decides by the owner on record, nil where there is none, and by what the root is, "" where that cannot be told. anew
+// says that the slave is to be taken as if nobody had ever filled it, whatever is on record in it; where have is nil it has
+// to be empty besides, or Force said.
+func (c *Claim) Admit(have *Owner, same func(root string) bool) (anew bool, err error) {
+	var why error
+	switch known := c.Proof.Slave; {
+	case have == nil && c.Proof.Filled:
+		why = fmt.Errorf("%w: nothing in this directory says that it was one, though this session has filled it; its disk is "+
+			"probably not mounted", ErrAbsent)
+	case have == nil:
+		return true, nil
+	case have.Master != c.Master:
+		why = fmt.Errorf("%w (volume %s): use another directory, or --force to take it over", ErrForeign, have.Master)
+	case !known.IsZero() && have.Slave != known && !(have.Slave.IsZero() && have.Session == c.Session):
+		why = fmt.Errorf("%w: another slave of this volume is in its place (%s, not %s)", ErrAbsent, have.Slave, known)
+	case have.Root != "" && !same(have.Root):
+		if !c.Proof.Filled {
+			return true, nil
+		}
+		why = fmt.Errorf("%w: what is in its place is a copy of it", ErrAbsent)
+	}
+	if why != nil && c.Force {
+		return true, nil
+	}
+	return false, withRemedy(why)
+}
+
+// withRemedy says what the operator can do about a slave that is not there.
+func withRemedy(err error) error {
+	if !errors.Is(err, ErrAbsent) {
+		return err
+	}
+	return fmt.Errorf("%w; bring the slave back, replication then goes on by itself, or use --force to begin anew with what is "+
+		"there", err)
+}
+
+// Gone is the error for a root that is not at its path any more, while a session runs or when one begins.
+func Gone(cause error) error {
+	return withRemedy(fmt.Errorf("%w: %w", ErrAbsent, cause))
+}
+
+// Next is the owner to put on record for c, and whether that differs from what is there.
+func (c *Claim) Next(have *Owner, anew bool, root string) (next Owner, differs bool) {
+	next = Owner{Master: c.Master, Session: c.Session, Root: root, Created: time.Now().UTC().Truncate(time.Second)}
+	if !anew && have != nil {
+		next.Slave = have.Slave
+	}
+	if !anew && next.Slave.IsZero() {
+		next.Slave = c.Proof.Slave
+	}
+	if next.Slave.IsZero() {
+		next.Slave = xtime.NewUUID()
+	}
+	if have == nil {
+		return next, true
+	}
+	was := *have
+	was.Created = next.Created
+	return next, was != next
+}
