@@ -163,11 +163,6 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 		w.hold(n)
 		return
 	}
-	meta, err := w.m.meta(d.dir, c.Entry.Name, &c.Entry.Stat)
-	if err != nil {
-		w.failEntry(n, c.Entry.Name, slave.OpMkdir, c.Entry.Record.Xtime, err)
-		return
-	}
 	var tasks []task
 	if c.ParkFirst != nil {
 		tasks = append(tasks, w.park(n, *c.ParkFirst))
@@ -175,8 +170,11 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	if c.Absent {
 		w.guard.comes(next.path, arrival{dir: n, name: c.Entry.Name, gfid: c.Entry.Record.GFID})
 	}
-	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: meta, Record: c.Entry.Record,
-		In: n.entry.Record.GFID}
+	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: plainMeta(&c.Entry.Stat),
+		Record: c.Entry.Record, In: n.entry.Record.GFID}
+	if c.State != nil {
+		mkdir.Expect = c.State.Record.GFID
+	}
 	w.adopt(n)
 	w.c.debts.set(c.Entry.Record.GFID, nil) // they are of another copy
 	tasks = append(tasks, task{op: mkdir, then: func(r slave.Result) {

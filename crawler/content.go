@@ -115,7 +115,7 @@ func newSmallBuffers() *sync.Pool {
 // look describes the file, which must be the inode that was listed.
 func (c *content) look() (beneath.Stat, error) {
 	st, err := c.file.Stat()
-	if err == nil && (st.Ino != c.listed.Ino || slave.KindOf(st.Mode) != slave.File) {
+	if err == nil && (!sameFile(&st, &c.listed) || slave.KindOf(st.Mode) != slave.File) {
 		err = errMoved
 	}
 	return st, err

@@ -288,12 +288,30 @@ func (m *master) metaOf(d *beneath.Dir, e *plan.Entry) (slave.Meta, error) {
 }
 
 // fileMeta is meta for a file as it was listed. An xattr that it got since then changed its ctime, so that the content
-// that goes with this is a torn one.
+// that goes with this is a torn one. The xattrs are those of the inode that was listed, whatever has its name now: an ACL of one
+// user's file must not come to stand on another's.
 func (m *master) fileMeta(d *beneath.Dir, e *plan.Entry) (slave.Meta, error) {
 	if e.Bare {
 		return plainMeta(&e.Stat), nil
 	}
-	return m.meta(d, e.Name, &e.Stat)
+	inode, err := d.Pin(e.Name)
+	if err != nil {
+		return slave.Meta{}, err
+	}
+	defer inode.Close()
+	st, err := inode.Stat("")
+	if err == nil && !sameFile(&st, &e.Stat) {
+		err = errMoved
+	}
+	if err != nil {
+		return slave.Meta{}, err
+	}
+	return m.meta(inode, "", &e.Stat)
+}
+
+// sameFile tells whether both describe one inode, of which no number is used a second time.
+func sameFile(a, b *beneath.Stat) bool {
+	return a.Ino == b.Ino && a.Dev == b.Dev && a.Btime == b.Btime && slave.KindOf(a.Mode) == slave.KindOf(b.Mode)
 }
 
 func plainMeta(st *beneath.Stat) slave.Meta {

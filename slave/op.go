@@ -84,7 +84,8 @@ type OpKind uint8
 // The operations. Each is idempotent: applied twice, or again after a lost answer, it ends the same.
 const (
 	// OpMkdir makes the directory Path, or takes the one that is there, with Meta's owner and mode, and records GFID
-	// without a stamp where another GFID was on record. Times and xattrs come with OpFinish.
+	// without a stamp where another GFID was on record, which must be the one that Expect names. Times and xattrs come with
+	// OpFinish.
 	OpMkdir OpKind = iota + 1
 	// OpPut makes or replaces the file Path with the content that Open gives, Meta and Record. It is staged, made
 	// durable and renamed; a file of another GFID that stood there is parked in the same moment. If Links > 1 all
@@ -129,7 +130,7 @@ type Op struct {
 	// In is the directory that Path should lie in, where that is known: what is made, or moved there, goes nowhere else, but
 	// fails with ErrMoved. The root's children need none.
 	In     xtime.GFID
-	Expect xtime.GFID // OpMeta, OpPark: the GFID on record there; zero: an entry without a record
+	Expect xtime.GFID // OpMkdir, OpMeta, OpPark: the GFID on record there; zero: an entry without a record
 	Meta   Meta
 	// Links is the number of names the inode has on the master, where that is more than one, and Ino its number there.
 	// The agent keeps the names of such inodes together: new content through one name replaces all of them.

@@ -168,8 +168,12 @@ func (d *Dir) OpenFile(name string, flags int, mode uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// openat is safe without openat2's bounds: name is one name, and O_NOFOLLOW is among the flags.
+// openat is safe without openat2's bounds: name is one name, and O_NOFOLLOW is among the flags. What is there may be a mount, which
+// only openat2 refuses to cross.
 func (d *Dir) openat(name string, flags int, mode uint32) (int, error) {
+	if d.oneFS && flags&unix.O_CREAT == 0 {
+		return d.openat2(name, flags)
+	}
 	if err := d.ask("open", name); err != nil {
 		return -1, err
 	}

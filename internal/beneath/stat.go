@@ -43,6 +43,9 @@ func (s *Stat) Fixed() bool {
 	return s.Attrs&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0
 }
 
+// IsMount tells whether the entry is the root of a mount: what is described is not what lies in the directory, but what hides it.
+func (s *Stat) IsMount() bool { return s.Attrs&unix.STATX_ATTR_MOUNT_ROOT != 0 }
+
 // IsDir tells whether the entry is a directory.
 func (s *Stat) IsDir() bool { return s.Mode&unix.S_IFMT == unix.S_IFDIR }
 

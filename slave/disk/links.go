@@ -135,7 +135,7 @@ func (t *Tree) takeLive(it *item, old entry, others []named) error {
 		if n.rec.Xtime != want || old.there && sameInode(n.st, old.st) || n.kind != kindOf(it.op) {
 			continue
 		}
-		return t.stageName(it, n.path)
+		return t.stageName(it, n)
 	}
 	return nil
 }
@@ -151,9 +151,10 @@ func kindOf(op *slave.Op) slave.Kind {
 	return op.Entry
 }
 
-// stageName stages a further name of the inode at path.
-func (t *Tree) stageName(it *item, path string) error {
-	dir, name := beneath.Split(path)
+// stageName stages a further name of the inode that was found at a path. Another one may have its name by now, so what was linked
+// is looked at once more.
+func (t *Tree) stageName(it *item, src named) error {
+	dir, name := beneath.Split(src.path)
 	d, err := t.openDir(dir)
 	if err != nil {
 		return err
@@ -165,7 +166,11 @@ func (t *Tree) stageName(it *item, path string) error {
 	}
 	t.drop(it)
 	it.staged = temp
-	return nil
+	st, err := t.staging.Stat(temp)
+	if err == nil && !sameInode(st, src.st) {
+		err = slave.ErrConflict // the staged name is dropped with the operation
+	}
+	return err
 }
 
 // replaceName makes another name of the group lead to the staged inode. Its directory is none that this batch is
@@ -306,7 +311,7 @@ func (t *Tree) linkOp(it *item) error {
 	if err := t.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
 		return err
 	}
-	if err := t.stageName(it, src.path); err != nil {
+	if err := t.stageName(it, src); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return slave.ErrNeedContent
 		}

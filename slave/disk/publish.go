@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"golang.org/x/sys/unix"
@@ -20,11 +21,17 @@ type entry struct {
 	beside bool
 }
 
+// errMounted: whatever is mounted on an entry is not the slave's, and hides what is.
+var errMounted = fmt.Errorf("something is mounted there on the slave's host: %w", unix.EXDEV)
+
 // look tells what stands at p; nothing is not an error.
 func (t *Tree) look(p place) (entry, error) {
 	st, err := p.dir.Stat(p.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return entry{}, nil
+	}
+	if err == nil && p.name != "" && st.IsMount() {
+		err = errMounted
 	}
 	if err != nil {
 		return entry{}, err
@@ -32,6 +39,19 @@ func (t *Tree) look(p place) (entry, error) {
 	e := entry{there: true, kind: slave.KindOf(st.Mode), st: st}
 	e.rec, e.beside, err = t.recordOf(p, e.kind)
 	return e, err
+}
+
+// pinned holds on to what stands at p: it is looked at, and changed, whatever becomes of its name meanwhile (invariant 17). The
+// caller calls done. A mount is refused with EXDEV.
+func (t *Tree) pinned(p place) (pin place, done func(), err error) {
+	d, err := p.dir.Pin(p.name)
+	if errors.Is(err, unix.EXDEV) {
+		err = errMounted
+	}
+	if err != nil {
+		return place{}, nil, err
+	}
+	return place{d, ""}, func() { d.Close() }, nil
 }
 
 // recordOf reads an entry's record. An ordinary user must be allowed to read what he reads xattrs of.
@@ -137,12 +157,17 @@ func (t *Tree) mkdirOp(it *item) error {
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
+		var done func()
+		if p, done, err = t.pinned(p); err != nil {
+			return err
+		}
+		defer done()
 	}
 	old, err := t.look(p)
 	if err != nil {
 		return err
 	}
-	if old.kind != slave.Dir {
+	if g := old.rec.GFID; old.kind != slave.Dir || op.Path != "" && !g.IsZero() && g != op.Record.GFID && g != op.Expect {
 		return slave.ErrConflict
 	}
 	meta := op.Meta
@@ -228,12 +253,14 @@ func (t *Tree) metaOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	old, err := t.look(p)
+	p, done, err := t.pinned(p)
 	if err != nil {
 		return err
 	}
-	if !old.there {
-		return unix.ENOENT
+	defer done()
+	old, err := t.look(p)
+	if err != nil {
+		return err
 	}
 	if old.kind != op.Entry {
 		return slave.ErrConflict

@@ -85,8 +85,8 @@ func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, e
 			continue
 		}
 		e, err := t.entryState(place{d, name})
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errMounted) {
+			continue // what is done under a name with a mount fails, and says so
 		}
 		if err != nil {
 			return state, err

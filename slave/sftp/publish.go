@@ -334,6 +334,9 @@ func (t *Tree) adoptDir(it *item, p place, id index.ID) error {
 	if !ok || e.Kind != slave.Dir || e.ID == 0 {
 		e = index.Entry{Kind: slave.Dir, ID: id}
 	}
+	if g := e.Record.GFID; it.op.Path != "" && !g.IsZero() && g != it.op.Record.GFID && g != it.op.Expect {
+		return slave.ErrConflict
+	}
 	if e.Record.GFID != it.op.Record.GFID {
 		e.Record = slave.Record{GFID: it.op.Record.GFID}
 	}

@@ -303,7 +303,10 @@ func mkdirs(f *Fixture) {
 	if rec := f.Record("d"); rec != Rec(1, 8) {
 		f.Fatalf("record %v: the same directory keeps its stamp", rec)
 	}
-	f.Must(Mkdir("d", Rec(4, 0)))
+	another := Mkdir("d", Rec(4, 0))
+	f.Fails(another, slave.ErrConflict) // the master has not seen the one that is there
+	another.Expect = GFID(1)
+	f.Must(another)
 	if rec := f.Record("d"); rec != Rec(4, 0) {
 		f.Fatalf("record %v: another directory has no stamp", rec)
 	}

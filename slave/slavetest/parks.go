@@ -44,7 +44,9 @@ func intoAnother(f *Fixture) {
 	}
 	// One that is made anew, or gets its GFID, with its first entries.
 	f.Must(Mkdir("c", Rec(20, 0)), in(Put("c/f", Rec(21, 1), "f"), 20), in(Put("top", Rec(22, 1), "t"), 99))
-	for _, r := range f.Apply(in(Put("c/e", Rec(25, 1), "e"), 20), Mkdir("c", Rec(23, 0)), in(Put("c/g", Rec(24, 1), "g"), 23)) {
+	anew := Mkdir("c", Rec(23, 0))
+	anew.Expect = GFID(20)
+	for _, r := range f.Apply(in(Put("c/e", Rec(25, 1), "e"), 20), anew, in(Put("c/g", Rec(24, 1), "g"), 23)) {
 		if r.Err != nil {
 			f.Fatal(r.Err)
 		}
