@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
@@ -218,13 +219,26 @@ func (c *core) owe(d *beneath.Dir, name string) bool {
 	return true
 }
 
+// rootError is an error of the volume's root with what to do about it.
+func rootError(path string, err error) error {
+	err = beneath.RootError(path, bare(err))
+	if isAny(err, unix.ENOENT, unix.ENOTDIR, unix.ELOOP) {
+		err = fmt.Errorf("%w: %w", ErrNotMaster, err)
+	}
+	return fmt.Errorf("open volume %s: %w", path, err)
+}
+
 // openMaster opens the root and proves that it is the volume's.
 func openMaster(o *Options) (*beneath.Dir, error) {
 	root, err := beneath.OpenRoot(o.Root, true)
 	if err != nil {
-		return nil, fmt.Errorf("open volume %s: %w: %w", o.Root, ErrNotMaster, err)
+		return nil, rootError(o.Root, err)
 	}
 	root.Hook(o.hook)
+	if err := root.Enterable(); err != nil {
+		root.Close()
+		return nil, rootError(o.Root, err)
+	}
 	id, err := root.Identity()
 	if err == nil && !o.Identity.GFID.IsZero() && id.GFID != o.Identity.GFID {
 		err = fmt.Errorf("volume %s: %w: it is another directory than the one recorded (is the file system mounted?)",

@@ -77,7 +77,7 @@ func (m *marker) checkRoot() error {
 		return fmt.Errorf("volume %s is gone: %w: %w", m.o.Root, ErrNotMaster, err)
 	}
 	if err != nil {
-		m.log.Warn().Err(err).Msg("could not look at the volume's root")
+		m.often.Warn().Err(beneath.RootError(m.o.Root, err)).Msg("could not look at the volume's root")
 		return nil
 	}
 	defer root.Close()

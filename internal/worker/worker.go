@@ -168,7 +168,11 @@ func openMaster(ctx context.Context, c Config) (*master, error) {
 		return nil, err
 	}
 	if m.Dir, err = beneath.OpenRoot(c.Volume.Path, true); err != nil {
-		return nil, fmt.Errorf("%w: %w; mount or restore it", crawler.ErrNotMaster, err)
+		return nil, crawler.RootError(c.Volume.Path, err)
+	}
+	if err := m.Enterable(); err != nil {
+		m.Close()
+		return nil, crawler.RootError(c.Volume.Path, err)
 	}
 	return m, nil
 }
