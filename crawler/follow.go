@@ -60,7 +60,7 @@ const (
 	parkedLongest = 10 * time.Minute // and then goes with the next crawl, even if that did not come to everything
 	restFirst     = 20 * time.Millisecond
 	restLongest   = 10 * time.Second
-	hintComes     = 60 * time.Millisecond // how long a mark may wait for its hint
+	hintComes     = 2 * time.Second // how long a mark may wait for its hint
 )
 
 // follower is the state of Follow.
@@ -191,7 +191,9 @@ func (f *follower) pause() time.Duration {
 	return f.o.Poll
 }
 
-// awaits tells whether the hint of the mark that gave the root x is still to be waited for.
+// awaits tells whether the hint of the mark that gave the root x is still to be waited for. The marker tells of each mark, or
+// that it left one out, and its end ends the connection. So only a marker that stands still makes the wait long, while a crawl
+// without the hint lists directories, which may have any size.
 func (f *follower) awaits(x xtime.Time) bool {
 	if !f.c.opts.Hints.comes(x) {
 		return false
