@@ -330,19 +330,19 @@ func (m *master) meta(d *beneath.Dir, name string, st *beneath.Stat) (slave.Meta
 			return out, err
 		}
 	}
-	out.Xattrs, err = replicated(d, name)
+	out.Xattrs, err = m.replicated(d, name)
 	return out, err
 }
 
 // replicated reads the xattrs that belong to the file and not to us.
-func replicated(d *beneath.Dir, name string) ([]slave.Xattr, error) {
+func (m *master) replicated(d *beneath.Dir, name string) ([]slave.Xattr, error) {
 	attrs, err := d.Listxattr(name)
 	if err != nil {
 		return nil, err
 	}
 	var out []slave.Xattr
 	for _, a := range attrs {
-		if xtime.Own(a) {
+		if m.names.Own(a) {
 			continue
 		}
 		v, err := d.Getxattr(name, a)

@@ -72,7 +72,7 @@ type Meta struct {
 	Xattrs []Xattr
 }
 
-// Xattr is one replicated extended attribute, ACLs and capabilities included; never one of our own (xtime.Own).
+// Xattr is one replicated extended attribute, ACLs and capabilities included; never one of our own (xtime.Names.Own).
 type Xattr struct {
 	Name  string
 	Value []byte
@@ -211,7 +211,7 @@ func (op *Op) Valid() bool {
 		return false
 	}
 	for i := range op.Meta.Xattrs {
-		if xtime.Own(op.Meta.Xattrs[i].Name) {
+		if xtime.Reserved(op.Meta.Xattrs[i].Name) {
 			return false
 		}
 	}

@@ -29,12 +29,30 @@ type Names struct {
 	Namespace Namespace
 	Xtime     string
 	GFID      string
+
+	volume string // its uuid
 }
 
 // NamesFor builds the names of volume u in namespace ns.
 func NamesFor(ns Namespace, u UUID) Names {
 	prefix := string(ns) + ownInfix + u.String()
-	return Names{Namespace: ns, Xtime: prefix + xtimeSuffix, GFID: prefix + gfidSuffix}
+	return Names{Namespace: ns, Xtime: prefix + xtimeSuffix, GFID: prefix + gfidSuffix, volume: u.String()}
+}
+
+// Own tells whether an xattr is bookkeeping, and so neither replicated nor removed: of this volume in either namespace, or of any
+// volume in the trusted one, which only root can write. A user's own xattr of such a name is the user's.
+func (n *Names) Own(name string) bool {
+	volume, ok := volumeOf(name)
+	return ok && (volume == n.volume || strings.HasPrefix(name, string(Trusted)+"."))
+}
+
+// Foreign gives the uuid of another volume whose xtime in the user namespace the name is, "" where it is none.
+func (n *Names) Foreign(name string) string {
+	volume, ok := volumeOf(name)
+	if !ok || volume == n.volume || !strings.HasPrefix(name, string(User)+".") || !strings.HasSuffix(name, xtimeSuffix) {
+		return ""
+	}
+	return volume
 }
 
 const (
@@ -43,19 +61,24 @@ const (
 	gfidSuffix  = ".gfid"
 )
 
-// Own tells whether an xattr is bookkeeping of this or any other volume (an xtime or a GFID in either namespace). Such
-// xattrs are never replicated and never removed from a slave.
-func Own(name string) bool {
+// Reserved tells whether an xattr is bookkeeping of some volume that only root can have written. Nobody may ask a slave to set it.
+func Reserved(name string) bool {
+	_, ok := volumeOf(name)
+	return ok && strings.HasPrefix(name, string(Trusted)+".")
+}
+
+// volumeOf gives the uuid in a name that has the form of a volume's xtime or GFID, in either namespace.
+func volumeOf(name string) (volume string, ok bool) {
 	rest, ok := strings.CutPrefix(name, string(Trusted)+ownInfix)
 	if !ok {
 		rest, ok = strings.CutPrefix(name, string(User)+ownInfix)
 	}
 	if !ok || len(rest) <= 36 {
-		return false
+		return "", false
 	}
 	if rest[36:] != xtimeSuffix && rest[36:] != gfidSuffix {
-		return false
+		return "", false
 	}
 	_, err := parse16(rest[:36])
-	return err == nil
+	return rest[:36], err == nil
 }

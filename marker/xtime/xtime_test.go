@@ -48,17 +48,27 @@ func TestNextIsStrictlyLaterAndValid(t *testing.T) {
 }
 
 func TestOwn(t *testing.T) {
-	u := NewUUID()
+	u, other := NewUUID(), NewUUID()
 	for _, ns := range []Namespace{Trusted, User} {
 		n := NamesFor(ns, u)
-		if !Own(n.Xtime) || !Own(n.GFID) {
-			t.Errorf("%+v not recognised", n)
+		for _, in := range []Namespace{Trusted, User} {
+			mine, foreign := NamesFor(in, u), NamesFor(in, other)
+			if !n.Own(mine.Xtime) || !n.Own(mine.GFID) || n.Foreign(mine.Xtime) != "" {
+				t.Errorf("%+v not recognised as its own", mine)
+			}
+			// A user may write what looks like another volume's; only root what is.
+			if n.Own(foreign.Xtime) != (in == Trusted) || n.Own(foreign.GFID) != (in == Trusted) || Reserved(foreign.Xtime) != (in == Trusted) {
+				t.Errorf("%+v is own %v", foreign, n.Own(foreign.Xtime))
+			}
+			if got := n.Foreign(foreign.Xtime); (got == other.String()) != (in == User) || n.Foreign(foreign.GFID) != "" {
+				t.Errorf("%+v is of %q", foreign, got)
+			}
 		}
-	}
-	for _, s := range []string{"", "user.x", "trusted.glusterfs.dht", "user.glusterfs." + u.String(),
-		"user.glusterfs." + u.String() + ".other", "trusted.glusterfs.zzzzzzzz-0000-0000-0000-000000000000.xtime"} {
-		if Own(s) {
-			t.Errorf("Own(%q)", s)
+		for _, s := range []string{"", "user.x", "trusted.glusterfs.dht", "user.glusterfs." + u.String(),
+			"user.glusterfs." + u.String() + ".other", "trusted.glusterfs.zzzzzzzz-0000-0000-0000-000000000000.xtime"} {
+			if n.Own(s) || Reserved(s) || n.Foreign(s) != "" {
+				t.Errorf("Own(%q)", s)
+			}
 		}
 	}
 }

@@ -50,6 +50,9 @@ func (t *Tree) setupAside(o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := t.findVolumes(); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
 	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: t.info.Path,
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()}}
 	t.root = true // modes are not lifted to look at what is closed to us
@@ -190,7 +193,7 @@ func (a *Aside) detail(path string) (d slave.Detail, err error) {
 		return d, err
 	}
 	d.Name, d.Ino = "", st.Ino
-	list, err := replicated(p)
+	list, err := a.t.replicated(p)
 	d.Xattrs, d.ACL = slave.DigestXattrs(list, a.t.info.Root)
 	return d, err
 }
@@ -206,10 +209,10 @@ func (a *Aside) place(path string) (place, func(), error) {
 }
 
 // replicated reads the xattrs of an entry that belong to it and not to us.
-func replicated(p place) (list []slave.Xattr, err error) {
+func (t *Tree) replicated(p place) (list []slave.Xattr, err error) {
 	names, err := p.dir.Listxattr(p.name)
 	for _, name := range names {
-		if xtime.Own(name) {
+		if t.ours(name) {
 			continue
 		}
 		value, err := p.dir.Getxattr(p.name, name)

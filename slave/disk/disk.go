@@ -54,6 +54,7 @@ type Tree struct {
 	rootMark string      // what it is, for the owner's file
 	name     xtime.UUID  // of the slave
 	names    xtime.Names
+	masters  map[string]bool // uuids of the volumes that the slave is itself the master of
 	policy   policy.Policy
 	info     slave.Info
 	root     bool
@@ -171,6 +172,9 @@ func (t *Tree) setup(o Options) error {
 		return fmt.Errorf("slave %s: its file system takes no extended attributes: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	t.names = xtime.NamesFor(ns, o.Master)
+	if err := t.findVolumes(); err != nil {
+		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	}
 	if err := t.lookAround(o); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}

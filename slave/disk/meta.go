@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -149,7 +148,7 @@ func (t *Tree) removeXtime(i *beneath.Inode) error {
 // xattrs makes the set of xattrs that of the master: what is too much goes first, a capability comes last.
 func (c *change) xattrs() error {
 	for _, name := range c.now.xattrs {
-		if xtime.Own(name) || c.wants(name) || c.keepsRoot() && c.refuses(name) {
+		if c.t.ours(name) || c.wants(name) || c.keepsRoot() && c.refuses(name) {
 			continue
 		}
 		err := c.t.sys.removexattr(c.inode, name)

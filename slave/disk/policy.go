@@ -38,7 +38,28 @@ func (c *change) refuses(name string) bool {
 	case attrACL, attrDefaultACL:
 		return c.keepsRoot()
 	}
-	return false
+	return c.t.names.Own(name)
+}
+
+// ours tells whether an xattr of an entry is bookkeeping of georep's: of this volume, or of one that has the slave for its master.
+func (t *Tree) ours(name string) bool {
+	return t.names.Own(name) || len(t.masters) > 0 && t.masters[t.names.Foreign(name)]
+}
+
+// findVolumes looks whether the slave is the master of further volumes: the root of such a one carries its xtime. Only of those
+// whose marks are in the user namespace, where anything else is the user's, that has to be known.
+func (t *Tree) findVolumes() error {
+	attrs, err := t.dir.Listxattr("")
+	if err != nil {
+		return err
+	}
+	t.masters = map[string]bool{}
+	for _, name := range attrs {
+		if volume := t.names.Foreign(name); volume != "" {
+			t.masters[volume] = true
+		}
+	}
+	return nil
 }
 
 // withoutDevice is for a device that this slave does not make: nothing is staged, and what has its name makes way.

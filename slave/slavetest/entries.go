@@ -383,7 +383,7 @@ func malformed(f *Fixture) {
 		}
 	}
 	own := Put("a", Rec(1, 1), "x")
-	own.Meta.Xattrs = []slave.Xattr{{Name: "user.glusterfs.00000000-0000-4000-8000-000000000000.xtime", Value: make([]byte, 8)}}
+	own.Meta.Xattrs = []slave.Xattr{{Name: "trusted.glusterfs.00000000-0000-4000-8000-000000000000.xtime", Value: make([]byte, 8)}}
 	f.Fails(own, slave.ErrInvalid)
 	f.Fails(Put("", Rec(1, 1), "x"), slave.ErrInvalid)
 	f.Fails(Park("", GFID(1)), slave.ErrInvalid)
