@@ -38,6 +38,8 @@ type Counters struct {
 	// Lost holds a slave.Lost: what the slave could not keep so far.
 	Lost atomic.Uint32
 	kept notKept
+	// Evicted is set once something that was removed had to go before its time, since the slave was full.
+	Evicted atomic.Bool
 }
 
 // inBatch is how much content travels with an operation.
@@ -60,6 +62,9 @@ func (c *Counters) uploaded(s *slave.Segment) {
 
 // end counts the result of an operation.
 func (c *Counters) end(op *slave.Op, r slave.Result) {
+	if r.Evicted {
+		c.Evicted.Store(true)
+	}
 	if r.Lost != 0 {
 		c.Lost.Or(uint32(r.Lost))
 		c.kept.add(op.Path, r.Lost)

@@ -95,11 +95,11 @@ func (c *Crawler) Master() (State, error) {
 	}
 	d, err := m.describe(c.opts.Root)
 	if err != nil {
-		return State{}, RootError(c.opts.Path, err)
+		return State{}, fmt.Errorf("%w: %w", ErrNotMaster, err)
 	}
 	g, err := c.opts.Root.GFID("")
 	if err != nil {
-		return State{}, RootError(c.opts.Path, err)
+		return State{}, fmt.Errorf("%w: %w", ErrNotMaster, err)
 	}
 	return State{Xtime: d.xtime, GFID: g}, nil
 }

@@ -73,5 +73,8 @@ func (c *Counters) NotKept() string {
 		}
 		said = append(said, one)
 	}
+	if c.Evicted.Load() {
+		said = append(said, "all that was removed, for as long as it was to be kept (the slave was full)")
+	}
 	return strings.Join(said, ", ")
 }

@@ -22,7 +22,6 @@ const (
 	coverageFile  = "marker.coverage"
 	mountsFile    = "marker.mounts"
 	timesFile     = "marker.times"
-	bumpsFile     = "marker.bumps"
 	usersFile     = "users.lock"
 )
 

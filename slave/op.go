@@ -172,6 +172,8 @@ type Result struct {
 	Torn bool
 	// Parked is set when the operation parked something.
 	Parked bool
+	// Evicted is set when the slave was full, and something that was parked had to go before its time.
+	Evicted bool
 }
 
 // Lost is a set of things that a slave could not keep.

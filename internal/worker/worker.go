@@ -168,11 +168,7 @@ func openMaster(ctx context.Context, c Config) (*master, error) {
 		return nil, err
 	}
 	if m.Dir, err = beneath.OpenRoot(c.Volume.Path, true); err != nil {
-		return nil, crawler.RootError(c.Volume.Path, err)
-	}
-	if err := m.Enterable(); err != nil {
-		m.Close()
-		return nil, crawler.RootError(c.Volume.Path, err)
+		return nil, fmt.Errorf("%w: %w; mount or restore it", crawler.ErrNotMaster, err)
 	}
 	return m, nil
 }
@@ -268,6 +264,7 @@ type teller struct {
 	log      zerolog.Logger
 	eta      *estimator
 	lost     slave.Lost
+	evicted  bool
 	said     string // the trouble that was logged last
 }
 
@@ -290,17 +287,11 @@ func (t *teller) trouble(err error) {
 	t.reports.Faulty(report.Fault{Reason: err.Error()})
 }
 
-// markerLate is how old the marker's heartbeat may be before the status says why.
-const markerLate = 10 * time.Second
-
 func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
 	out := Progress(p, t.counters, t.hints, t.wire)
 	if s, err := marker.ReadStatus(t.runtime); err == nil {
-		out.Marker, out.Unmarked = s.Source, s.UnmarkedSample
-		if s.Retrying > 0 || time.Since(s.Heartbeat) > markerLate {
-			out.MarkerWaits = s.Reason
-		}
+		out.Marker = s.Source
 	}
 	out.ETASeconds = t.eta.seconds(time.Now(), p.Stime == 0)
 	if p.CaughtUp {
@@ -317,6 +308,10 @@ func (t *teller) tellLost() {
 		t.log.Warn().Stringer("lost", fresh).Msg("the slave's files cannot keep everything")
 	}
 	t.lost = lost
+	if t.counters.Evicted.Load() && !t.evicted {
+		t.evicted = true
+		t.log.Warn().Msg("the slave is full: what was removed is deleted there before keep-deleted says, the oldest first, to make room")
+	}
 	for _, l := range t.counters.TakeLosses() {
 		t.log.Warn().Str("path", l.Path).Stringer("lost", l.Lost).Msg("the slave's file system cannot keep something of this entry")
 	}

@@ -119,21 +119,23 @@ func checkXattrs(list []slave.Xattr) error {
 }
 
 const (
-	resultTorn   = 1
-	resultParked = 2
+	resultTorn    = 1
+	resultParked  = 2
+	resultEvicted = 4
 )
 
 // appendResult encodes what became of an operation.
 func appendResult(b []byte, r *slave.Result) []byte {
-	b = append(b, byte(r.Lost), bit(r.Torn, resultTorn)|bit(r.Parked, resultParked))
+	b = append(b, byte(r.Lost), bit(r.Torn, resultTorn)|bit(r.Parked, resultParked)|
+		bit(r.Evicted, resultEvicted))
 	return appendError(b, r.Err)
 }
 
 // result decodes a result. Things lost that this end does not know are kept as they are: they are only for telling.
 func (d *decoder) result() (r slave.Result) {
 	r.Lost = slave.Lost(d.u8())
-	bits := d.bits(resultTorn | resultParked)
-	r.Torn, r.Parked = bits&resultTorn != 0, bits&resultParked != 0
+	bits := d.bits(resultTorn | resultParked | resultEvicted)
+	r.Torn, r.Parked, r.Evicted = bits&resultTorn != 0, bits&resultParked != 0, bits&resultEvicted != 0
 	r.Err = d.error()
 	return r
 }

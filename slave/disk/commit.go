@@ -150,7 +150,7 @@ func (t *Tree) settle(err error) {
 		case t.work.holds.held(op.Pass, op.Path):
 			t.fail(s.it, slave.ErrHeldBack)
 		default:
-			if err := t.writeStamp(s.it); err != nil {
+			if err := t.evicting(s.it, func() error { return t.writeStamp(s.it) }); err != nil {
 				t.fail(s.it, err)
 				t.work.holds.failed(op.Pass, op.Path)
 			}
@@ -241,7 +241,7 @@ func (t *Tree) run(tk *ticket, it *item) {
 		t.fail(it, slave.ErrHeldBack)
 	}
 	if !it.done {
-		if err := t.publish(it); err != nil {
+		if err := t.evicting(it, func() error { return t.publish(it) }); err != nil {
 			t.fail(it, err)
 		}
 	}

@@ -71,6 +71,7 @@ type Tree struct {
 	// besides is set while a record may lie beside its entry, in records/, and identifies where one can.
 	besides    atomic.Bool
 	identifies bool
+	room       roomMaker
 	queue      queue
 	work       committer
 	booksMu    sync.Mutex // links/, pending/ and marks
@@ -125,6 +126,7 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 	}
 	t.queue.init()
 	t.marks.init()
+	t.room.age = evictAge
 	t.uploads.open = map[xtime.GFID]*upload{}
 	return t
 }

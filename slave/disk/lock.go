@@ -43,10 +43,11 @@ func (t *Tree) takeLock(o Options) error {
 		return fmt.Errorf("lock slave %s: %w", o.Path, err)
 	}
 	text := fmt.Sprintf("%d %s\n", os.Getpid(), o.Session)
-	if err := made.Truncate(0); err != nil {
+	// In this order a full file system lets it be written over where it was.
+	if _, err := made.WriteAt([]byte(text), 0); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	if _, err := made.WriteAt([]byte(text), 0); err != nil {
+	if err := made.Truncate(int64(len(text))); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	return nil

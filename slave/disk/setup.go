@@ -33,13 +33,9 @@ func (t *Tree) openRoot(o Options) error {
 	case err != nil && filled:
 		return fmt.Errorf("slave %s: %w", o.Path, slave.Gone(cause(err)))
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrNoVolume, beneath.RootError(o.Path, cause(err)))
+		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrNoVolume, cause(err))
 	case err != nil:
-		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrUnfit, beneath.RootError(o.Path, cause(err)))
-	}
-	if err := d.Enterable(); err != nil {
-		d.Close()
-		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrUnfit, beneath.RootError(o.Path, cause(err)))
+		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrUnfit, cause(err))
 	}
 	t.dir, t.rootMark = d, rootMark(d)
 	return unix.Fstat(d.Fd(), &t.opened)
@@ -242,7 +238,11 @@ func readSmall(d *beneath.Dir, name string) ([]byte, error) {
 // lookAround fills in what Info tells, and learns what a new file in staging is like.
 func (t *Tree) lookAround(o Options) error {
 	probe := t.stagingName()
-	f, err := t.sys.create(place{t.staging, probe}, 0o777)
+	var f *beneath.Inode
+	_, err := t.inRoom(func() (err error) {
+		f, err = t.sys.create(place{t.staging, probe}, 0o777)
+		return err
+	})
 	if err != nil {
 		return err
 	}

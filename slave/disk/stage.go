@@ -123,15 +123,21 @@ func (t *Tree) stage(it *item) {
 	switch {
 	case it.op.Kind == slave.OpPut && it.op.Uploaded:
 		if err == nil {
-			err = t.stageUploaded(it)
+			err = t.evicting(it, func() error { return t.stageUploaded(it) })
 		}
 	case it.op.Kind == slave.OpPut:
 		err = t.stagePut(it, err)
 	case err != nil:
 	case it.op.Kind == slave.OpSymlink:
-		err = t.stageOther(it, func(p place) error { return t.sys.symlink(it.op.Meta.Target, p) })
+		err = t.evicting(it, func() error {
+			t.drop(it) // what an earlier try left
+			return t.stageOther(it, func(p place) error { return t.sys.symlink(it.op.Meta.Target, p) })
+		})
 	case it.op.Kind == slave.OpNode:
-		err = t.stageNode(it)
+		err = t.evicting(it, func() error {
+			t.drop(it)
+			return t.stageNode(it)
+		})
 	}
 	if err != nil {
 		t.fail(it, err)
@@ -168,7 +174,11 @@ func sourceError(err error) error {
 func (t *Tree) stageFile(it *item, content slave.Content) error {
 	name := t.stagingName()
 	mode := t.createMode(&it.op.Meta)
-	f, err := t.sys.create(place{t.staging, name}, mode)
+	var f *beneath.Inode
+	err := t.evicting(it, func() (err error) {
+		f, err = t.sys.create(place{t.staging, name}, mode)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -185,8 +195,10 @@ func (t *Tree) stageFile(it *item, content slave.Content) error {
 	if end.Torn {
 		c.record.Xtime, it.res.Torn = 0, true
 	}
-	it.res.Lost, err = c.apply()
-	return err
+	return t.evicting(it, func() (err error) {
+		it.res.Lost, err = c.apply()
+		return err
+	})
 }
 
 // umask is what this process's mask takes from the modes of new files.
@@ -219,7 +231,7 @@ func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content) (s
 		if piece.Off < size {
 			return slave.End{}, slave.ErrInvalid
 		}
-		if err := t.sys.write(f, piece.Data, piece.Off); err != nil {
+		if err := t.evicting(it, func() error { return t.sys.write(f, piece.Data, piece.Off) }); err != nil {
 			return slave.End{}, err
 		}
 		size = piece.Off + int64(len(piece.Data))
@@ -237,7 +249,7 @@ func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content) (s
 		return slave.End{}, slave.ErrInvalid
 	}
 	if end.Size > size {
-		return end, t.sys.truncate(f, end.Size)
+		return end, t.evicting(it, func() error { return t.sys.truncate(f, end.Size) })
 	}
 	return end, nil
 }

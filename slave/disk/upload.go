@@ -75,9 +75,18 @@ func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState
 	if spec.GFID.IsZero() || spec.Size < 0 || !slave.AllowedPath(spec.Basis) {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
+	var u *upload
+	_, err := t.inRoom(func() (err error) {
+		t.uploads.mu.Lock()
+		defer t.uploads.mu.Unlock()
+		u, err = t.beginLocked(spec)
+		return err
+	})
 	t.uploads.mu.Lock()
 	defer t.uploads.mu.Unlock()
-	u, err := t.beginLocked(spec)
+	if err == nil && t.uploads.open[spec.GFID] != u {
+		err = unix.EBUSY // others wanted so many meanwhile that this one had to make way
+	}
 	if err != nil {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, err)}, nil
 	}
@@ -351,11 +360,12 @@ func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error
 		return slave.Result{}, err
 	}
 	u, done, err := t.using(s.GFID, s.Version)
+	evicted := false
 	if err == nil {
 		defer done()
-		err = t.writeSegment(u, s)
+		evicted, err = t.inRoom(func() error { return t.writeSegment(u, s) })
 	}
-	return slave.Result{Err: trouble("write", t.uploadPath(s.GFID), err)}, nil
+	return slave.Result{Err: trouble("write", t.uploadPath(s.GFID), err), Evicted: evicted}, nil
 }
 
 // uploadPath names an upload in messages.

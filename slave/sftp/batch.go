@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"georep/internal/beneath"
 	"georep/slave"
@@ -197,10 +198,18 @@ func sourceError(err error) error {
 func (b *batch) carryOut(it *item) {
 	t := b.t
 	defer close(it.done)
+	began, evicted := time.Now(), false
 	if it.err == nil {
 		b.dirs.ask(it.op)
 		it.foresee(t)
-		it.err = t.stage(it)
+		again := false
+		evicted, it.err = t.inRoom(func() error {
+			if again && !it.op.Uploaded {
+				t.unstage(it)
+			}
+			again = true
+			return t.stage(it)
+		})
 	}
 	if it.held > 0 {
 		it.data = nil
@@ -225,8 +234,11 @@ func (b *batch) carryOut(it *item) {
 	it.noted.over()
 	it.err = t.reason(it.err)
 	t.endUpload(it)
-	if it.staged != "" && !it.op.Uploaded && t.first().Err() == nil {
-		_ = t.any().Remove(t.abs(it.staged)) // else it is cleared when the next session begins
+	if !it.op.Uploaded {
+		t.unstage(it)
+	}
+	if outOfRoom(it.err) { // the content was read already: what goes now is for the next try
+		evicted = t.makeRoomSince(began) || evicted
 	}
 	stamped := t.settler.finished(it)
 	close(it.ready)
@@ -235,6 +247,15 @@ func (b *batch) carryOut(it *item) {
 	}
 	if it.err != nil {
 		it.res = slave.Result{Err: trouble(it.op.Kind.String(), it.op.Path, it.err)}
+	}
+	it.res.Evicted = evicted
+}
+
+// unstage removes what is staged; what cannot be removed now is cleared when the next session begins.
+func (t *Tree) unstage(it *item) {
+	if it.staged != "" && t.first().Err() == nil {
+		_ = t.any().Remove(t.abs(it.staged))
+		it.staged = ""
 	}
 }
 

@@ -80,6 +80,7 @@ type Tree struct {
 	within     within
 	settler    settler
 	verdict    verdict
+	roomMaker  roomMaker
 	listings   listings
 	bytes      *semaphore.Weighted
 	hashing    chan struct{}
@@ -112,6 +113,7 @@ func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 	t := &Tree{lease: l, host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8], bytes: semaphore.NewWeighted(stagedBytes),
 		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
 	t.settler.init()
+	t.roomMaker.age = evictAge
 	t.uploads.open = map[xtime.GFID]*upload{}
 	if err := t.connect(ctx); err != nil {
 		return nil, err

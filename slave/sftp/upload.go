@@ -65,11 +65,15 @@ func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState
 	if spec.GFID.IsZero() || spec.Size < 0 || !slave.AllowedPath(spec.Basis) {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
-	t.uploads.mu.Lock()
-	defer t.uploads.mu.Unlock()
-	u, err := t.beginLocked(spec)
+	var u *upload
+	_, err := t.inRoom(func() (err error) {
+		t.uploads.mu.Lock()
+		defer t.uploads.mu.Unlock()
+		u, err = t.beginLocked(spec)
+		return err
+	})
 	if err != nil {
-		return slave.UploadState{Err: trouble("upload", spec.Basis, t.reason(err))}, t.first().Err()
+		return slave.UploadState{Err: trouble("upload", spec.Basis, err)}, t.first().Err()
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -187,16 +191,19 @@ func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error
 	if err := t.live(ctx); err != nil {
 		return slave.Result{}, err
 	}
-	err := error(slave.ErrNeedContent)
+	err, evicted := error(slave.ErrNeedContent), false
 	if u := t.upload(s.GFID, s.Version); u != nil {
-		if err = t.verdict.refused(); err == nil {
-			err = t.writeSegment(u, s)
-		}
+		evicted, err = t.inRoom(func() error {
+			if err := t.verdict.refused(); err != nil {
+				return err
+			}
+			return t.writeSegment(u, s)
+		})
 	}
 	if lost := t.first().Err(); lost != nil {
 		return slave.Result{}, lost
 	}
-	return slave.Result{Err: trouble("write", t.uploadPath(s.GFID), t.reason(err))}, nil
+	return slave.Result{Err: trouble("write", t.uploadPath(s.GFID), t.reason(err)), Evicted: evicted}, nil
 }
 
 // writeSegment writes the parts and, where something else may be there, zeros between them.
