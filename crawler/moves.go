@@ -269,10 +269,14 @@ func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 }
 
 // leaveOut takes out of the plan what has come to the directory since it was looked at for what may be elsewhere on the
-// slave. The mark of that is newer than the stamp will be, so the next crawl comes to it, and looks for it first.
+// slave. The next crawl looks for it first. What it took the place of is missed, so the name is owed.
 func (w *crawl) leaveOut(n *node, p *plan.Plan) {
 	came := func(s *slave.EntryState, e *plan.Entry) bool {
-		return foreign(s, e) && !n.sought[e.Record.GFID] && w.mayHaveMoved(e)
+		if !foreign(s, e) || n.sought[e.Record.GFID] || !w.mayHaveMoved(e) {
+			return false
+		}
+		w.missed(n, e.Name)
+		return true
 	}
 	p.Items = slices.DeleteFunc(p.Items, func(it plan.Item) bool { return came(it.State, &it.Entry) })
 	p.Children = slices.DeleteFunc(p.Children, func(c plan.Child) bool { return c.Make && came(c.State, &c.Entry) })
