@@ -21,7 +21,8 @@ type conductor struct {
 	free    bool // nobody has to wait
 	cut     bool // the session is over
 	waiting []*call
-	applied bool // something may have changed on the slave since that was asked for
+	went    []string // calls that did not have to wait
+	applied bool     // something may have changed on the slave since that was asked for
 }
 
 // call is one that waits for its turn. lost is set where its answer does not come through.
@@ -38,6 +39,8 @@ func (c *conductor) await(key string) (*call, error) {
 	wait := !c.free && !c.cut
 	if wait {
 		c.waiting = append(c.waiting, one)
+	} else {
+		c.went = append(c.went, key)
 	}
 	c.mu.Unlock()
 	if wait {

@@ -418,7 +418,7 @@ func (s *schedule) check(all int) {
 		for i, did := range s.book.did {
 			s.t.Logf("state %d, marked %v: %s", i, s.book.covers[i], did)
 		}
-		s.t.Fatalf("%s\n%s", strings.Join(s.log, "\n"), strings.Join(found, "\n"))
+		s.t.Fatalf("%s\nat last: %s\n%s", strings.Join(s.log, "\n"), strings.Join(s.c.went, "\n"), strings.Join(found, "\n"))
 	}
 }
 
