@@ -21,8 +21,7 @@ type conductor struct {
 	free    bool // nobody has to wait
 	cut     bool // the session is over
 	waiting []*call
-	went    []string // calls that did not have to wait
-	applied bool     // something may have changed on the slave since that was asked for
+	applied bool // something may have changed on the slave since that was asked for
 }
 
 // call is one that waits for its turn. lost is set where its answer does not come through.
@@ -39,8 +38,6 @@ func (c *conductor) await(key string) (*call, error) {
 	wait := !c.free && !c.cut
 	if wait {
 		c.waiting = append(c.waiting, one)
-	} else {
-		c.went = append(c.went, key)
 	}
 	c.mu.Unlock()
 	if wait {
@@ -95,14 +92,12 @@ func (c *conductor) hangUp() {
 }
 
 // letAll lets everybody through from now on.
-func (c *conductor) letAll(free bool) {
+func (c *conductor) letAll() {
 	c.mu.Lock()
-	c.free = free
+	c.free = true
 	all := slices.Clone(c.waiting)
 	c.mu.Unlock()
-	if free {
-		c.let(all...)
-	}
+	c.let(all...)
 }
 
 // changed tells whether the slave may have changed since the last time.
