@@ -77,6 +77,7 @@ func (w *crawl) items(n *node, d *directory, items []plan.Item) {
 			w.hold(n)
 		case w.waits(n, d, &it):
 			w.pending.done(ofItem(&it)) // counted as what waits
+		case w.isBeside(n, d, &it):
 		case it.How == plan.Compare:
 			compare = append(compare, it)
 		case it.How != plan.Adopt && it.Entry.Stat.Nlink > 1:

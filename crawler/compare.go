@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"georep/crawler/plan"
+	"georep/internal/beneath"
 	"georep/slave"
 )
 
@@ -104,7 +105,13 @@ func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
 		return slave.HashResult{Err: err}
 	}
 	defer f.Close()
-	if res.Size, res.Sum, err = f.Digest(w.ctx.Err); err != nil {
+	return digestOf(f, e, w.ctx.Err)
+}
+
+// digestOf is digest of the open file.
+func digestOf(f *beneath.Inode, e *plan.Entry, live func() error) (res slave.HashResult) {
+	var err error
+	if res.Size, res.Sum, err = f.Digest(live); err != nil {
 		return slave.HashResult{Err: err}
 	}
 	st, err := f.Stat()

@@ -30,7 +30,9 @@ type Crawler struct {
 	free     int64    // entries that may always be removed
 	covered  sync.Map // paths of which the log says that something is mounted there
 	large    int64    // bytes of a basis of which strong sums are asked for first
+	heavy    int64    // files of as many bytes are worked on beside the crawls
 	hot      hot
+	bulk     bulk
 	debts    debts
 	taken    *run         // hints that were looked at, for the next Pass
 	strays   atomic.Int64 // names that were left behind since the root was stamped (mayLeave)
@@ -41,7 +43,8 @@ func New(opts Options) *Crawler {
 	if opts.Counters == nil {
 		opts.Counters = &Counters{}
 	}
-	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: freeDeletes, large: strongFirst}
+	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: freeDeletes, large: strongFirst, heavy: bulkBytes}
+	c.debts.running = c.bulk.running
 	c.losses.now = time.Now
 	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}
 	c.groups.Store(!opts.Tree.Info().Settled)
@@ -152,7 +155,8 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 
 // Clean deletes what was parked more than keep ago. What the master had moved until then must be in its new place.
 func (c *Crawler) Clean(ctx context.Context, keep time.Duration) error {
-	if c.parked.Load() == 0 {
+	// What was sent ahead, and waits for its crawl, would go with what is parked.
+	if c.parked.Load() == 0 || c.bulk.busy(!c.debts.none()) {
 		return nil
 	}
 	if err := c.opts.Tree.Clean(ctx, int64(keep/time.Second)); err != nil {

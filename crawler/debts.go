@@ -38,14 +38,16 @@ type owed struct {
 	dir   xtime.GFID // a directory that owes something itself; zero for a file that waits
 	floor xtime.Time // up to there it has everything
 	wait  wait       // of a file
+	job   *chore     // of one that is worked on beside the crawls; it is due once that has ended
 	path  string     // of a file, as it was when it was put off
 	size  int64
 }
 
 // debts are all of a crawler, by directory. They are safe for concurrent use.
 type debts struct {
-	mu sync.Mutex
-	of map[xtime.GFID]*debt
+	running func(*chore) bool // tells of a job whether it has not ended yet
+	mu      sync.Mutex
+	of      map[xtime.GFID]*debt
 }
 
 // set replaces what is owed in a directory; nil: nothing.
@@ -121,7 +123,7 @@ func (b *debts) waiting(most int) (list []Waiting, total int, bytes int64) {
 	for _, d := range b.of {
 		for _, o := range d.owed {
 			if o.dir.IsZero() {
-				list = append(list, Waiting{o.path, o.wait.since})
+				list = append(list, Waiting{o.path, o.wait.since, o.job != nil})
 				bytes += o.size
 			}
 		}
@@ -136,12 +138,23 @@ func (b *debts) next() (first time.Time) {
 	defer b.mu.Unlock()
 	for _, d := range b.of {
 		for _, o := range d.owed {
-			if o.dir.IsZero() && (first.IsZero() || o.wait.due.Before(first)) {
-				first = o.wait.due
+			if due := b.dueOf(&o); o.dir.IsZero() && (first.IsZero() || due.Before(first)) {
+				first = due
 			}
 		}
 	}
 	return first
+}
+
+// never is a time that does not come.
+var never = time.Unix(1<<40, 0)
+
+// dueOf is when a file is due.
+func (b *debts) dueOf(o *owed) time.Time {
+	if o.job != nil && b.running(o.job) {
+		return never
+	}
+	return o.wait.due
 }
 
 // dues finds, from a directory downwards, the names under which something is due now.
@@ -163,7 +176,7 @@ func (u *dues) below(g xtime.GFID) bool {
 	}
 	u.seen[g] = true
 	for name, o := range d.owed {
-		if o.dir.IsZero() && !u.now.Before(o.wait.due) || !o.dir.IsZero() && u.below(o.dir) {
+		if o.dir.IsZero() && !u.now.Before(u.b.dueOf(&o)) || !o.dir.IsZero() && u.below(o.dir) {
 			u.names[g] = append(u.names[g], name)
 		}
 	}

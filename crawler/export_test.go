@@ -22,6 +22,25 @@ func (c *Crawler) Absorb() bool { _, ok := c.absorb(); return ok }
 // Free sets how many entries may always be removed.
 func (c *Crawler) Free(n int64) { c.free = n }
 
+// Heavy sets how large a file has to be, in bytes, to be worked on beside the crawls, which Beside begins until the function that it
+// returns is called; Follow does the same.
+func (c *Crawler) Heavy(n int64) { c.heavy = n }
+
+// Beside is what Heavy says.
+func (c *Crawler) Beside(ctx context.Context) (end func()) { return c.bulk.begin(ctx, c) }
+
+// AllReady tells whether nothing is under way beside the crawls.
+func (c *Crawler) AllReady() bool {
+	c.bulk.mu.Lock()
+	defer c.bulk.mu.Unlock()
+	for _, j := range c.bulk.jobs {
+		if j.ended.IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
 // Large sets of how large a basis the strong sums are asked for first, in bytes.
 func (c *Crawler) Large(n int64) { c.large = n }
 

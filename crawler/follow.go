@@ -108,6 +108,7 @@ func (c *Crawler) Follow(ctx context.Context, o FollowOptions) error {
 	if err := f.first(ctx); err != nil {
 		return err
 	}
+	defer c.bulk.begin(ctx, c)()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { f.report(stop) })
@@ -205,6 +206,9 @@ func (f *follower) awaits(x xtime.Time) bool {
 
 // step looks once and crawls if there is need.
 func (f *follower) step(ctx context.Context) error {
+	if err := f.c.bulk.failed(); err != nil {
+		return err
+	}
 	hb, now := f.o.Heartbeat(), time.Now()
 	s, err := f.c.Master()
 	if err != nil {

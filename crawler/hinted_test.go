@@ -694,7 +694,14 @@ func TestRandomHints(t *testing.T) {
 			}
 			r := &randomly{w: w, rnd: rand.New(rand.NewPCG(seed, 11))}
 			r.changesWhileItCrawls()
-			w.connect()
+			connect := func() {
+				w.connect()
+				if seed%2 == 0 { // all files are worked on beside the crawls
+					w.crawler.Heavy(1)
+					t.Cleanup(w.crawler.Beside(t.Context()))
+				}
+			}
+			connect()
 			if waits {
 				r.hot = []string{"a/b/f", "a/b/g", "d/e/f"}
 			}
@@ -721,12 +728,14 @@ func TestRandomHints(t *testing.T) {
 				_, n, _ := w.crawler.Waiting(0)
 				waited += n
 				if r.rnd.IntN(10) == 0 {
-					w.connect()
+					connect()
 				}
 			}
-			for range 4 {
+			for range 6 {
 				now = now.Add(time.Second)
 				w.pass()
+				w.await(w.crawler.AllReady)
+				w.checkStamps()
 			}
 			w.ok(w.crawler.Clean(t.Context(), 0)) // what is parked counts as a name of its inode
 			w.inStep()

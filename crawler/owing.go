@@ -137,8 +137,9 @@ func (w *crawl) settle(n *node) {
 	}
 }
 
-// Waiting is a file that keeps changing and so waits to be shipped.
+// Waiting is a file that keeps changing and so waits to be shipped, or a large one that is worked on beside the crawls.
 type Waiting struct {
 	Path  string
 	Since time.Time // of its first change that the slave lacks
+	Large bool
 }

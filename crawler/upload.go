@@ -73,7 +73,8 @@ type upload struct {
 	dir    *directory
 	listed beneath.Stat
 	basis  string
-	over   func() // frees its place in the queue; may be called more than once
+	over   func()  // frees its place in the queue; may be called more than once
+	src    *source // nil: it is opened when it has its turn
 }
 
 // sendAhead tells whether an item's content is to be uploaded first, and waits for a place in the queue if so. The basis
@@ -173,11 +174,15 @@ type sending struct {
 
 // upload sends the content that op needs and makes op say so. Its error is the path's, or a *sessionError.
 func (w *crawl) upload(a *upload, op *slave.Op) error {
-	src, err := openSource(a.dir.dir, op.Path, &a.listed)
-	if err != nil {
-		return sourceError(err)
+	src := a.src
+	if src == nil {
+		var err error
+		if src, err = openSource(a.dir.dir, op.Path, &a.listed); err != nil {
+			return sourceError(err)
+		}
 	}
 	defer src.Close()
+	var err error
 	w.c.parked.Add(1) // whatever comes of it, there may be something to clean
 	s := &sending{w: w, src: src, spec: slave.Upload{GFID: op.Record.GFID, Version: src.version(), Size: src.size, Basis: a.basis}}
 	begun := time.Now()

@@ -118,22 +118,25 @@ func (f *Failure) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Waiting is a file that changes again and again: what the slave has of it is as old as its first change since.
+// Waiting is a file that changes again and again, or a large one on its way: what the slave has of it is as old as its first
+// change since.
 type Waiting struct {
 	Path  string // below the volume's root; any bytes
 	Since Time
+	Large bool // it is compared, or on its way, beside all else
 }
 
 // waitingJSON keeps a path that is not UTF-8 as failureJSON does.
 type waitingJSON struct {
 	Path  string `json:"path"`
 	Since Time   `json:"since"`
+	Large bool   `json:"large,omitempty"`
 	Bytes []byte `json:"path_bytes,omitempty"`
 }
 
 // MarshalJSON adds path_bytes, in base64, only where the path is not UTF-8.
 func (w Waiting) MarshalJSON() ([]byte, error) {
-	j := waitingJSON{Path: w.Path, Since: w.Since}
+	j := waitingJSON{Path: w.Path, Since: w.Since, Large: w.Large}
 	if !utf8.ValidString(w.Path) {
 		j.Bytes = []byte(w.Path)
 	}
@@ -146,7 +149,7 @@ func (w *Waiting) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	*w = Waiting{Path: j.Path, Since: j.Since}
+	*w = Waiting{Path: j.Path, Since: j.Since, Large: j.Large}
 	if len(j.Bytes) > 0 {
 		w.Path = string(j.Bytes)
 	}

@@ -89,10 +89,14 @@ func (s Status) writeDetail(b *strings.Builder) {
 		fmt.Fprintf(b, "  held back: %q  %s: %s  (since %s)\n", f.Path, Printable(f.Op), Printable(f.Error), when(f.Since))
 	}
 	for _, w := range s.Waiting {
-		fmt.Fprintf(b, "  keeps changing: %q  (the slave lacks its changes since %s)\n", w.Path, when(w.Since))
+		why := "keeps changing"
+		if w.Large {
+			why = "on its way"
+		}
+		fmt.Fprintf(b, "  %s: %q  (the slave lacks its changes since %s)\n", why, w.Path, when(w.Since))
 	}
 	if more := s.WaitingTotal - len(s.Waiting); more > 0 {
-		fmt.Fprintf(b, "  ... and %d more that keep changing\n", more)
+		fmt.Fprintf(b, "  ... and %d more that keep changing or are on their way\n", more)
 	}
 	if more := s.FailuresTotal - len(s.Failures); more > 0 {
 		fmt.Fprintf(b, "  ... and %d more\n", more)

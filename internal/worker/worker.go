@@ -340,7 +340,7 @@ func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wir
 	out.Pending.Files += int64(p.Waits)
 	out.Pending.Bytes += p.WaitingBytes
 	for _, w := range p.Waiting {
-		out.Waiting = append(out.Waiting, status.Waiting{Path: w.Path, Since: status.Time{Time: w.Since}})
+		out.Waiting = append(out.Waiting, status.Waiting{Path: w.Path, Since: status.Time{Time: w.Since}, Large: w.Large})
 	}
 	out.WaitingTotal = p.Waits
 	for _, f := range p.Failures {
