@@ -694,14 +694,17 @@ func TestRandomHints(t *testing.T) {
 			}
 			r := &randomly{w: w, rnd: rand.New(rand.NewPCG(seed, 11))}
 			r.changesWhileItCrawls()
+			end := func() {}
 			connect := func() {
+				end()
 				w.connect()
 				if seed%2 == 0 { // all files are worked on beside the crawls
 					w.crawler.Heavy(1)
-					t.Cleanup(w.crawler.Beside(t.Context()))
+					end = w.crawler.Beside(t.Context())
 				}
 			}
 			connect()
+			defer func() { end() }()
 			if waits {
 				r.hot = []string{"a/b/f", "a/b/g", "d/e/f"}
 			}
@@ -718,11 +721,11 @@ func TestRandomHints(t *testing.T) {
 					w.checkStamps()
 				}
 				w.counters.Hinted.Store(0)
-				r.left = max(0, r.rnd.IntN(12)-7)
+				r.may(max(0, r.rnd.IntN(12)-7))
 				if _, err := w.crawler.Pass(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				r.left = 0
+				r.may(0)
 				hinted += w.counters.Hinted.Load()
 				w.checkStamps()
 				_, n, _ := w.crawler.Waiting(0)
@@ -767,6 +770,13 @@ func (r *randomly) changesWhileItCrawls() {
 	r.w.wrap = func(t slave.Tree) slave.Tree { f.Tree = t; return f }
 	f.call = func(string) error { r.meanwhile(); return nil }
 	f.fail = func(*slave.Op) error { r.meanwhile(); return nil }
+}
+
+// may allows so many changes in the midst of a pass.
+func (r *randomly) may(changes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = changes
 }
 
 func (r *randomly) meanwhile() {
