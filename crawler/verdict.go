@@ -19,6 +19,7 @@ type pair struct {
 	theirs *slave.Detail
 	meta   slave.Meta
 	kinds  []string // what differs
+	lost   []string // what of it the slave's files cannot show
 	// unreadable is what kept one side from being looked at.
 	unreadable error
 }
@@ -33,7 +34,7 @@ func (w *verifier) pair(paths []string) ([]*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	pairs := make([]*pair, len(paths))
+	pairs, info := make([]*pair, len(paths)), w.o.Tree.Info()
 	var files []*pair
 	for i, path := range paths {
 		p := &pair{path: path}
@@ -46,7 +47,7 @@ func (w *verifier) pair(paths []string) ([]*pair, error) {
 		if err := w.m.look(p); err != nil {
 			p.unreadable = err
 		}
-		p.compare(w.o.Tree.Info().Root)
+		p.compare(&info)
 		if p.mine != nil && p.theirs != nil && p.mine.Kind == slave.File && p.theirs.Kind == slave.File &&
 			p.mine.Stat.Size == p.theirs.Size {
 			files = append(files, p)
@@ -79,9 +80,10 @@ func (m *master) look(p *pair) error {
 }
 
 // compare finds what differs apart from the content. A slave that does not run as root cannot keep owners, devices and
-// special bits: those are not compared.
-func (p *pair) compare(root bool) {
-	m, s := p.mine, p.theirs
+// special bits: those are not compared. What its file system, or its user namespace, cannot show is lost there, and no
+// difference.
+func (p *pair) compare(info *slave.Info) {
+	m, s, root, limits := p.mine, p.theirs, info.Root, &info.Limits
 	switch {
 	case p.unreadable != nil:
 		p.mine, p.theirs, p.kinds = nil, nil, []string{"unreadable"}
@@ -100,28 +102,60 @@ func (p *pair) compare(root bool) {
 		p.kinds = []string{"type"}
 		return
 	}
-	bits := uint32(0o7777)
-	if !root {
-		bits = 0o777
-	}
+	kept := keptOf(&p.meta, info)
 	xattrs, acl := slave.DigestXattrs(p.meta.Xattrs, root)
 	for _, c := range []struct {
 		kind string
 		same bool
 	}{
-		{"mode", m.Kind == slave.Symlink || p.meta.Mode&bits == s.Mode&bits},
-		{"owner", !root || p.meta.UID == s.UID && p.meta.GID == s.GID},
-		{"mtime", p.meta.Mtime == s.Mtime},
+		{"mode", m.Kind == slave.Symlink || p.meta.Mode&kept.bits == s.Mode&kept.bits},
+		{"owner", (!kept.uid || p.meta.UID == s.UID) && (!kept.gid || p.meta.GID == s.GID)},
+		{"mtime", limits.Times.Keep(p.meta.Mtime) == s.Mtime},
 		{"content", m.Kind != slave.File || p.meta.Size == s.Size},
 		{"target", m.Kind != slave.Symlink || p.meta.Target == s.Target},
 		{"device", !m.Kind.Device() || p.meta.Rdev == s.Rdev},
 		{"xattrs", xattrs == s.Xattrs},
-		{"acl", acl == s.ACL},
+		{"acl", !kept.acl || acl == s.ACL},
 	} {
 		if !c.same {
 			p.kinds = append(p.kinds, c.kind)
 		}
 	}
+	if p.meta.Mtime != s.Mtime && limits.Times.Keep(p.meta.Mtime) == s.Mtime {
+		p.lost = append(p.lost, "mtime")
+	}
+	if limits.Namespace() && !(kept.uid && kept.gid) {
+		p.lost = append(p.lost, "owner")
+	}
+	if !kept.acl {
+		p.lost = append(p.lost, "acl")
+	}
+}
+
+// kept is what of an entry's meta the slave can have.
+type kept struct {
+	bits          uint32 // of the mode
+	uid, gid, acl bool
+}
+
+// keptOf tells what a slave can have of m. In a user namespace that depends on the ids that it has: the set-id bits are for the
+// right owner's file only, and without its ACL the group has less than the mode says.
+func keptOf(m *slave.Meta, info *slave.Info) kept {
+	l := &info.Limits
+	k := kept{bits: 0o7777, uid: info.Root || l.Namespace() && l.HasUID(m.UID), gid: info.Root || l.Namespace() && l.HasGID(m.GID), acl: true}
+	if !k.uid || !k.gid {
+		k.bits = 0o777
+	}
+	for i := range m.Xattrs {
+		x := &m.Xattrs[i]
+		if x.Name != slave.AttrACL && x.Name != slave.AttrDefaultACL || l.HasACL(x.Value) {
+			continue
+		}
+		if k.acl = false; x.Name == slave.AttrACL {
+			k.bits &^= 0o070
+		}
+	}
+	return k
 }
 
 // contents compares files of equal size by hash.

@@ -30,6 +30,7 @@ type Verdict struct {
 	Entries     int64 // compared
 	Bytes       int64 // of contents hashed on the master
 	Differences int64
+	Lost        int64 // entries that differ only in what the slave's files cannot show
 	Pending     int64 // entries that differ and that the slave does not claim to have yet
 	Unlinked    int64 // inodes with several names of which only the first name could be remembered (see maxInodes)
 }
@@ -299,6 +300,9 @@ func (w *verifier) first(p *pair) {
 		return // it vanished on both sides
 	}
 	w.verdict.Entries++
+	if len(p.lost) > 0 && len(p.kinds) == 0 {
+		w.verdict.Lost++
+	}
 	if other != "" || len(p.kinds) > 0 {
 		w.suspects = append(w.suspects, suspect{path: p.path, other: other})
 	}

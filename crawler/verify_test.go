@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"strings"
 	"testing"
 
 	"georep/crawler/plan"
@@ -54,6 +55,47 @@ func TestWhatIsADifference(t *testing.T) {
 	} {
 		if got := c.now.same(c.before) && c.now.claimed(c.before); got != c.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestWhatIsLostThere: what the slave's files cannot show is no difference, and all else is.
+func TestWhatIsLostThere(t *testing.T) {
+	acl := func(uid byte) []slave.Xattr {
+		return []slave.Xattr{{Name: slave.AttrACL, Value: []byte{2, 0, 0, 0, 2, 0, 6, 0, uid, 0, 0, 0, 4, 0, 0, 0, 255, 255, 255, 255}}}
+	}
+	times := slave.Limits{Times: slave.TimeLimits{Min: -100, Max: 100, Step: slave.MaxStep}}
+	ids := slave.Limits{UIDs: []slave.IDRange{{First: 0, Count: 50}}, GIDs: []slave.IDRange{{First: 0, Count: 50}}}
+	meta := slave.Meta{Mode: 0o4750, UID: 7, GID: 7, Mtime: beneath.Time{Sec: 200, Nsec: 5}}
+	change := func(fn func(m *slave.Meta)) slave.Meta { m := meta; fn(&m); return m }
+	foreign := change(func(m *slave.Meta) { m.UID = 60 })
+	noACL := change(func(m *slave.Meta) { m.Xattrs = acl(60) })
+	for name, c := range map[string]struct {
+		info  slave.Info
+		mine  slave.Meta
+		their slave.EntryState
+		acl   []slave.Xattr
+		kinds string
+		lost  string
+	}{
+		"equal":            {slave.Info{Root: true}, meta, slave.EntryState{Mode: 0o4750, UID: 7, GID: 7, Mtime: meta.Mtime}, nil, "", ""},
+		"a time":           {slave.Info{Root: true, Limits: times}, meta, slave.EntryState{Mode: 0o4750, UID: 7, GID: 7, Mtime: beneath.Time{Sec: 100}}, nil, "", "mtime"},
+		"another time":     {slave.Info{Root: true, Limits: times}, meta, slave.EntryState{Mode: 0o4750, UID: 7, GID: 7, Mtime: beneath.Time{Sec: 99}}, nil, "mtime", ""},
+		"no limits":        {slave.Info{Root: true}, meta, slave.EntryState{Mode: 0o4750, UID: 7, GID: 7, Mtime: beneath.Time{Sec: 100}}, nil, "mtime", ""},
+		"foreign owner":    {slave.Info{Limits: ids}, foreign, slave.EntryState{Mode: 0o750, GID: 7, Mtime: meta.Mtime}, nil, "", "owner"},
+		"foreign, group":   {slave.Info{Limits: ids}, foreign, slave.EntryState{Mode: 0o750, GID: 8, Mtime: meta.Mtime}, nil, "owner", "owner"},
+		"known owner":      {slave.Info{Limits: ids}, meta, slave.EntryState{Mode: 0o4750, UID: 8, GID: 7, Mtime: meta.Mtime}, nil, "owner", ""},
+		"known, set-id":    {slave.Info{Limits: ids}, meta, slave.EntryState{Mode: 0o750, UID: 7, GID: 7, Mtime: meta.Mtime}, nil, "mode", ""},
+		"foreign ACL":      {slave.Info{Limits: ids}, noACL, slave.EntryState{Mode: 0o4700, UID: 7, GID: 7, Mtime: meta.Mtime}, nil, "", "acl"},
+		"foreign, others":  {slave.Info{Limits: ids}, noACL, slave.EntryState{Mode: 0o4704, UID: 7, GID: 7, Mtime: meta.Mtime}, nil, "mode", "acl"},
+		"known ACL":        {slave.Info{Limits: ids}, change(func(m *slave.Meta) { m.Xattrs = acl(40) }), slave.EntryState{Mode: 0o4750, UID: 7, GID: 7, Mtime: meta.Mtime}, acl(41), "acl", ""},
+		"an ordinary user": {slave.Info{}, foreign, slave.EntryState{Mode: 0o750, UID: 9, GID: 9, Mtime: meta.Mtime}, nil, "", ""},
+	} {
+		p := &pair{mine: &plan.Entry{Kind: slave.File}, theirs: &slave.Detail{EntryState: c.their}, meta: c.mine}
+		p.theirs.Kind = slave.File
+		p.theirs.Xattrs, p.theirs.ACL = slave.DigestXattrs(c.acl, c.info.Root)
+		if p.compare(&c.info); strings.Join(p.kinds, ",") != c.kinds || strings.Join(p.lost, ",") != c.lost {
+			t.Errorf("%s: %q differ, %q are lost; want %q, %q", name, p.kinds, p.lost, c.kinds, c.lost)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,12 +18,13 @@ import (
 	"georep/integration/harness/fstest"
 	"georep/integration/harness/mutate"
 	"georep/integration/harness/tree"
+	"georep/status"
 )
 
 // verified is what verify --json says.
 type verified struct {
-	Entries, Pending, Repaired, Left int64
-	Differences                      []struct {
+	Entries, Pending, Repaired, Left, Lost int64
+	Differences                            []struct {
 		Path  string
 		Kinds []string
 	}
@@ -221,4 +223,65 @@ func TestVerifyRefuses(t *testing.T) {
 	s.refused(s.run("verify", s.masterArg, s.spec, "a/../b"), 1, "relative to the volume")
 	s.refused(s.run("verify", s.masterArg, s.spec, "none"), 1, "neither on the master nor on the slave")
 	s.refused(s.run("verify", "nothing", s.spec), 1, "nothing")
+}
+
+// TestVerifyKnowsWhatIsLost: what the slave's file system, or its user namespace, cannot show arrives without that, is told
+// once, and is no difference that a repair would never settle.
+func TestVerifyKnowsWhatIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		mkfs, lost string
+		namespace  bool
+	}{
+		"small inodes":   {"128", "exact times", false},
+		"user namespace": {"256", "some xattrs", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			slave := fstest.Mount(t, fstest.Ext4, fstest.Options{Mkfs: []string{"-I", c.mkfs}})
+			s := newSession(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}), slave)
+			at := func(name string) string { return filepath.Join(s.master, name) }
+			whole := time.Unix(1_600_000_000, 0)
+			for _, name := range []string{"plain", "odd"} {
+				writeFile(t, at(name), name)
+				for _, err := range []error{os.Chtimes(at(name), whole, whole), os.Chmod(at(name), 0o660)} {
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if c.namespace {
+				wrapper := filepath.Join(s.state, "in-namespace")
+				writeFile(t, wrapper, "#!/bin/sh\nexec unshare -Ur "+binary+" \"$@\"\n")
+				out, err := exec.Command("setfacl", "-m", "u:4321:rw", at("odd")).CombinedOutput()
+				if err := errors.Join(err, os.Chmod(wrapper, 0o755), os.Lchown(at("plain"), 77, 77)); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				s.extra = append(s.extra, "--remote-georep", wrapper)
+			} else {
+				far := time.Date(2200, 1, 2, 3, 4, 5, 6, time.UTC)
+				if err := os.Chtimes(at("odd"), far, far); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.must(s.start())
+			began := time.Now()
+			s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(began) })
+			for _, name := range []string{"plain", "odd"} {
+				if text, err := os.ReadFile(filepath.Join(slave, name)); string(text) != name {
+					t.Errorf("%s: %q, %v", name, text, err)
+				}
+			}
+			if st := s.status(); !strings.Contains(st.NotKept, c.lost) || len(st.Failures) > 0 {
+				t.Errorf("not kept: %q; failures %v", st.NotKept, st.Failures)
+			}
+			if v := s.verify(0, "--repair"); len(v.Differences) > 0 || v.Pending > 0 || v.Lost == 0 || v.Repaired > 0 {
+				t.Errorf("%+v", v)
+			}
+			if err := os.Chmod(filepath.Join(slave, "odd"), 0o604); err != nil {
+				t.Fatal(err)
+			}
+			if v := s.verify(0, "--repair"); v.Repaired != 1 || v.Left != 0 {
+				t.Errorf("after the mode was changed there: %+v", v)
+			}
+		})
+	}
 }

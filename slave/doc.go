@@ -85,7 +85,8 @@ type Info struct {
 	Settled   bool   // Groups had nothing to tell when the session began; false where that was not looked at
 	Path      string // of the slave's root on its host, for messages
 	// Slave is the slave's name, by which the master knows it again (Proof); zero where it was opened aside.
-	Slave xtime.UUID
+	Slave  xtime.UUID
+	Limits Limits
 }
 
 // Record is what the slave keeps on an entry of where its content comes from. On a directory Xtime is its stamp. The

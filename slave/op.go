@@ -194,7 +194,7 @@ const (
 // String lists the set.
 func (l Lost) String() string {
 	s := ""
-	for i, name := range []string{"owners", "some xattrs", "devices", "some modes", "nanoseconds of times", "FIFOs and sockets",
+	for i, name := range []string{"owners", "some xattrs", "devices", "some modes", "exact times (nanoseconds, or years that its file system does not know)", "FIFOs and sockets",
 		"symbolic links", "hard links"} {
 		if l&(1<<i) == 0 {
 			continue

@@ -45,6 +45,7 @@ type verification struct {
 	Entries     int64        `json:"entries"`
 	Bytes       int64        `json:"bytes"`
 	Pending     int64        `json:"pending"`
+	Lost        int64        `json:"lost"` // entries with an owner, ACL or time that the slave cannot have, and no other difference
 	Unlinked    int64        `json:"links_not_checked"`
 	Differences []difference `json:"differences"`
 	Repaired    int64        `json:"repaired"`
@@ -90,7 +91,7 @@ func (e *env) verify(c *cli.Context) error {
 	}
 	run.out.Entries, run.out.Bytes, run.out.Pending, run.out.Unlinked = verdict.Entries, verdict.Bytes, verdict.Pending,
 		verdict.Unlinked
-	run.out.Left = verdict.Differences
+	run.out.Left, run.out.Lost = verdict.Differences, verdict.Lost
 	if c.Bool("repair") && run.out.Left > 0 {
 		err = run.repair(c.Context)
 	}
@@ -211,6 +212,9 @@ func (v *verifying) summary(found int64) error {
 	text := fmt.Sprintf("%d entries, %s: %d differ, %d pending", v.out.Entries, status.Bytes(v.out.Bytes), found, v.out.Pending)
 	if v.c.Bool("repair") {
 		text += fmt.Sprintf(", %d repaired", v.out.Repaired)
+	}
+	if v.out.Lost > 0 {
+		text += fmt.Sprintf(", %d lost there (an owner, ACL or time that the slave's files cannot have)", v.out.Lost)
 	}
 	if v.out.Unlinked > 0 {
 		text += fmt.Sprintf(", the names of %d inodes not checked", v.out.Unlinked)

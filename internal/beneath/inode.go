@@ -24,6 +24,18 @@ func (d *Dir) Create(name string, mode uint32) (*Inode, error) {
 	return d.openInode(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
 }
 
+// OpenUnnamed makes a file that has no name in d, and never gets one, and opens it for writing. The caller closes it, with
+// which it is gone.
+func (d *Dir) OpenUnnamed() (*Inode, error) {
+	fd, err := retryInt(func() (int, error) {
+		return unix.Openat(d.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	})
+	if err != nil {
+		return nil, pathError("open", "", err)
+	}
+	return &Inode{dir: d, fd: fd}, nil
+}
+
 // OpenInode opens the existing entry name for reading, never through a symbolic link and never waiting for a FIFO's
 // other end. The caller closes it.
 func (d *Dir) OpenInode(name string) (*Inode, error) { return d.openInode(name, unix.O_RDONLY, 0) }

@@ -83,6 +83,14 @@ func TestEveryMessageRoundTrips(t *testing.T) {
 	further.Stream, further.Token = MaxStreams-1, Token{15: 9}
 	roundTrip(t, further, ref(appendHello), (*decoder).hello)
 	roundTrip(t, testInfo(), ref(appendInfo), (*decoder).info)
+	asked, limited := testHello(), testInfo()
+	asked.Limits = true
+	roundTrip(t, asked, ref(appendHello), (*decoder).hello)
+	limited.Limits = slave.Limits{UIDs: []slave.IDRange{{First: 0, Count: 1}, {First: 1, Count: math.MaxUint32}}, GIDs: []slave.IDRange{{First: 7, Count: 8}},
+		Times: slave.TimeLimits{Min: math.MinInt64, Max: math.MaxInt64, Step: slave.MaxStep}}
+	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
+	limited.Limits = slave.Limits{Times: slave.TimeLimits{Min: -1, Max: 1, Step: 1}}
+	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
 	roundTrip(t, welcome{info: testInfo(), token: Token{1, 2}}, ref(appendWelcome), (*decoder).welcome)
 	roundTrip(t, welcome{info: testInfo(), noMore: slave.ErrBusy}, ref(appendWelcome), (*decoder).welcome)
 }

@@ -55,6 +55,14 @@ func (t *Tree) setupAside(o Options) error {
 	}
 	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: t.info.Path,
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()}}
+	scratch, err := t.dir.OpenUnnamed()
+	if err != nil {
+		scratch = nil // a file system without such files, or that is read-only
+	}
+	t.readLimits(scratch)
+	if scratch != nil {
+		scratch.Close()
+	}
 	t.root = true // modes are not lifted to look at what is closed to us
 	return nil
 }

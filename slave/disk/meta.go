@@ -2,6 +2,8 @@ package disk
 
 import (
 	"errors"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -14,8 +16,8 @@ const keep = 1<<32 - 1
 
 // Names of the xattrs that need a place of their own in the order of things.
 const (
-	attrACL        = "system.posix_acl_access"
-	attrDefaultACL = "system.posix_acl_default"
+	attrACL        = slave.AttrACL
+	attrDefaultACL = slave.AttrDefaultACL
 	attrCapability = "security.capability"
 )
 
@@ -46,6 +48,8 @@ type change struct {
 	evicted bool // this change took it off the entry
 	packed  bool // the xattrs have been repacked
 	short   bool // one did not fit even so
+
+	acl []byte // the ACL that the slave cannot keep
 }
 
 // apply runs the steps in the one order that works for root and an ordinary user alike: the records first of the
@@ -98,8 +102,8 @@ func (c *change) owner() error {
 		c.now.mode = keep
 		return nil
 	}
-	// EINVAL is an owner that the user namespace does not have.
-	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
+	// EINVAL is an owner that the user namespace does not have, EOVERFLOW one that the mount does not.
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOVERFLOW) {
 		return err
 	}
 	c.lost |= slave.LostOwner
@@ -190,11 +194,23 @@ func (c *change) xattr(x *slave.Xattr) error {
 		return nil
 	}
 	err := c.t.sys.setxattr(c.inode, x.Name, x.Value)
-	if err != nil && !c.forgive(x.Name, err) {
+	if x.Name == attrACL {
+		c.now.mode = keep
+	}
+	if err == nil {
+		return nil
+	}
+	if !c.forgive(x.Name, err) {
 		return err
 	}
 	if x.Name == attrACL {
-		c.now.mode = keep
+		c.acl = x.Value
+	}
+	// An older value would say what the master does not: an ACL, or a capability, would give rights.
+	if slices.Contains(c.now.xattrs, x.Name) {
+		if err := c.t.sys.removexattr(c.inode, x.Name); err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(x.Name, err) {
+			return err
+		}
 	}
 	return nil
 }
@@ -203,13 +219,15 @@ func (c *change) xattr(x *slave.Xattr) error {
 func (c *change) forgive(name string, err error) bool {
 	switch no := slave.Errno(err); {
 	case no == unix.EOPNOTSUPP || no == unix.EOVERFLOW: // names that btrfs cannot tell apart
+	case no == unix.EINVAL && !strings.HasPrefix(name, "user."):
+		// An ACL, or a capability, of an id that the user namespace does not have; a label that is not known here.
 	case no == unix.E2BIG || no == unix.ERANGE || no == unix.ENOSPC:
 		if !c.packed || !c.t.hasRoom() {
 			return false
 		}
 		c.short = true
 	case no == unix.EPERM || no == unix.EACCES:
-		if c.t.root && name != attrCapability && len(name) > 5 && name[:5] == "user." && c.kind == slave.File {
+		if c.t.root && strings.HasPrefix(name, "user.") && c.kind == slave.File {
 			return false
 		}
 	default:
@@ -235,14 +253,31 @@ func (c *change) mode() error {
 		want = c.mayRun(want)
 		c.lost |= slave.LostMode
 	}
+	if c.acl != nil {
+		want = slave.WithoutACL(want, c.acl)
+	}
 	if want == c.now.mode {
 		return nil
 	}
-	return c.t.sys.chmod(c.inode, want)
+	if err := c.t.sys.chmod(c.inode, want); err != nil || c.t.info.Root || want&0o2000 == 0 {
+		return err
+	}
+	// Of the file of a group that is not its own the kernel drops the bit of an ordinary user, and says nothing.
+	st, err := c.inode.Stat()
+	if err == nil && st.Mode&0o7777 != want {
+		c.lost |= slave.LostMode
+	}
+	return err
 }
 
-// mtime comes after all that might touch it. The records do not: xattrs change the ctime alone.
-func (c *change) mtime() error { return c.t.sys.setMtime(c.inode, c.meta.Mtime) }
+// mtime comes after all that might touch it. The records do not: xattrs change the ctime alone. What the file system does
+// not keep of the time it drops without a word.
+func (c *change) mtime() error {
+	if c.t.info.Limits.Times.Keep(c.meta.Mtime) != c.meta.Mtime {
+		c.lost |= slave.LostTime
+	}
+	return c.t.sys.setMtime(c.inode, c.meta.Mtime)
+}
 
 // shapeOf reads what an entry in place looks like.
 func shapeOf(i *beneath.Inode, st beneath.Stat) (shape, error) {

@@ -10,12 +10,19 @@ import (
 // setuidBits give a program the rights of its file's owner or group.
 const setuidBits = 0o6000
 
-// wantedOwner is the owner that an entry gets.
+// wantedOwner is the owner that an entry gets. Ids that the user namespace does not have are left as they are.
 func (c *change) wantedOwner() (uid, gid uint32) {
 	if o := c.t.policy.Owner; o != nil {
 		return o.UID, o.GID
 	}
-	return c.meta.UID, c.meta.GID
+	uid, gid = c.meta.UID, c.meta.GID
+	if !c.t.info.Limits.HasUID(uid) {
+		uid = c.now.uid
+	}
+	if !c.t.info.Limits.HasGID(gid) {
+		gid = c.now.gid
+	}
+	return uid, gid
 }
 
 // keepsRoot tells whether owner, mode and ACLs are the slave's own.

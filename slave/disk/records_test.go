@@ -155,7 +155,9 @@ func TestRecordsBesideFollowTheirInodes(t *testing.T) {
 	f.Must(slavetest.Park("e/g", slavetest.GFID(2)), fat(slavetest.Put("e/f", slavetest.Rec(2, 3), "newer"), xattrs))
 	is("e/f", slavetest.Rec(2, 3))
 	// Another GFID on the same directory never keeps the stamp.
-	f.Must(slavetest.Mkdir("e", slavetest.Rec(7, 0)))
+	other := slavetest.Mkdir("e", slavetest.Rec(7, 0))
+	other.Expect = slavetest.GFID(1)
+	f.Must(other)
 	is("e", slavetest.Rec(7, 0))
 	f.Must(fat(slavetest.Finish("e", slavetest.Rec(7, 6), 2), xattrs))
 	is("e", slavetest.Rec(7, 6))
@@ -246,7 +248,7 @@ func TestRecordMovesAsideUnderFailures(t *testing.T) {
 		}
 		f.Tree.Close()
 		f, _ = seamed(t, root)
-		if keptWhole(f, f.Apply(fat(slavetest.Put("d/f", slavetest.Rec(2, 3), "x"), xattrs), fat(slavetest.Finish("d", slavetest.Rec(1, 7), 3), xattrs))); f.Record("d") != slavetest.Rec(1, 7) || f.Record("d/f") != slavetest.Rec(2, 3) {
+		if keptWhole(f, f.Apply(slavetest.Mkdir("d", slavetest.Rec(1, 0)), fat(slavetest.Put("d/f", slavetest.Rec(2, 3), "x"), xattrs), fat(slavetest.Finish("d", slavetest.Rec(1, 7), 3), xattrs))); f.Record("d") != slavetest.Rec(1, 7) || f.Record("d/f") != slavetest.Rec(2, 3) {
 			t.Fatalf("after failure %d: %v, %v", n, f.Record("d"), f.Record("d/f"))
 		}
 		f.Tree.Close()

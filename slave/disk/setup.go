@@ -259,6 +259,7 @@ func (t *Tree) lookAround(o Options) error {
 		Version: o.Version, Namespace: t.names.Namespace, Root: t.root, Links: true, Path: t.info.Path, Slave: t.name,
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()},
 	}
+	t.readLimits(f)
 	if fs, err := t.dir.Statfs(); err == nil {
 		t.info.FreeBytes = int64(fs.Bavail) * fs.Bsize
 	}

@@ -102,7 +102,7 @@ func (it *item) foresee(t *Tree) {
 		return
 	}
 	n := &it.noted
-	n.intent = index.Intent{Dir: id, Name: name, Record: entryFor(op, slave.File, it.end.Torn).Record, ID: index.NewID()}
+	n.intent = index.Intent{Dir: id, Name: name, Record: t.entryFor(op, slave.File, it.end.Torn).Record, ID: index.NewID()}
 	n.ready = make(chan struct{})
 	go func() {
 		defer close(n.ready)

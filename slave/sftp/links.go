@@ -213,7 +213,7 @@ func (t *Tree) asItWas(dir string) error {
 	if err != nil || meta == nil || meta.Mtime.Sec == 0 {
 		return err
 	}
-	sec := seconds(meta.Mtime)
+	sec := t.seconds(meta.Mtime)
 	return t.any().Setstat(t.abs(dir), wire.Attrs{Flags: wire.HasTimes, Atime: sec, Mtime: sec})
 }
 

@@ -226,7 +226,9 @@ func (h *host) ensureDir(path string) error {
 func kindOf(a wire.Attrs) slave.Kind { return slave.KindOf(a.Mode) }
 
 // seconds is the part of a time that the protocol can carry.
-func seconds(t beneath.Time) uint32 { return uint32(min(max(t.Sec, 0), 1<<32-1)) }
+func (t *Tree) seconds(at beneath.Time) uint32 {
+	return uint32(min(max(at.Sec, 0), int64(t.feat.latest)))
+}
 
 // list reads a directory, in the pieces in which it comes. The more of them there are, the more are asked for ahead; what
 // a server answers to one of these after another met the end counts too.

@@ -146,9 +146,9 @@ func certain(err error) bool {
 }
 
 // entryFor is the entry of what an operation makes.
-func entryFor(op *slave.Op, kind slave.Kind, torn bool) index.Entry {
+func (t *Tree) entryFor(op *slave.Op, kind slave.Kind, torn bool) index.Entry {
 	e := index.Entry{Kind: kind, Record: op.Record, ID: index.NewID(), Meta: op.Meta, Size: op.Meta.Size,
-		Seconds: seconds(op.Meta.Mtime), Links: op.Links, Ino: op.Ino}
+		Seconds: t.seconds(op.Meta.Mtime), Links: op.Links, Ino: op.Ino}
 	if torn {
 		// The content is of no one moment: it is compared again.
 		e.Record.Xtime = 0
@@ -198,27 +198,27 @@ func (t *Tree) made(it *item) (index.Entry, error) {
 	op := it.op
 	switch op.Kind {
 	case slave.OpPut:
-		e := entryFor(op, slave.File, it.res.Torn)
+		e := t.entryFor(op, slave.File, it.res.Torn)
 		e.Size, e.Meta.Size = it.size, it.size
 		if it.noted.intent.ID != 0 {
 			e.ID = it.noted.intent.ID
 		}
 		return e, nil
 	case slave.OpSymlink:
-		it.res.Lost |= lostAlways(&op.Meta, slave.Symlink)
+		it.res.Lost |= t.lostAlways(&op.Meta, slave.Symlink)
 		if it.staged == "" {
 			it.res.Lost |= slave.LostSymlink
 			break
 		}
-		e := entryFor(op, slave.Symlink, false)
+		e := t.entryFor(op, slave.Symlink, false)
 		return e, t.seen(it, &e)
 	}
 	kind := op.Entry
 	if op.Kind == slave.OpSymlink {
 		kind = slave.Symlink
 	}
-	it.res.Lost |= lostAlways(&op.Meta, kind)
-	e := entryFor(op, kind, false)
+	it.res.Lost |= t.lostAlways(&op.Meta, kind)
+	e := t.entryFor(op, kind, false)
 	e.Virtual = true
 	return e, nil
 }
@@ -469,7 +469,7 @@ func (b *batch) metaHere(it *item, p place) (was slave.Record, e index.Entry, er
 	if g := f.gfid(); g != op.Expect && g != op.Record.GFID {
 		return was, e, slave.ErrConflict
 	}
-	e = entryFor(op, f.kind, false)
+	e = t.entryFor(op, f.kind, false)
 	e.Size, e.Virtual = f.attrs.Size, f.entry.Virtual && f.known
 	if f.known {
 		e.ID = f.entry.ID
@@ -482,7 +482,7 @@ func (b *batch) metaHere(it *item, p place) (was slave.Record, e index.Entry, er
 		}
 	} else {
 		e.Seconds, e.Meta.Target = f.attrs.Mtime, f.entry.Meta.Target
-		it.res.Lost = lostAlways(&op.Meta, f.kind)
+		it.res.Lost = t.lostAlways(&op.Meta, f.kind)
 	}
 	if e.Links <= 1 && f.known && f.entry.Links > 1 && f.entry.Record.GFID == op.Record.GFID {
 		e.Links = f.entry.Links

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -21,6 +22,7 @@ type features struct {
 	// uid and gid are found on a file that the account made; SFTP has no other way to ask.
 	uid, gid uint32 // of what this account makes
 	times    bool   // an mtime that is set is kept
+	latest   uint32 // mtime that is kept
 	// symlinks says that links can be made, and lead where they were told to.
 	symlinks bool
 }
@@ -263,8 +265,12 @@ func (t *Tree) forgetIndex() error {
 	return t.ensureDir(indexDir)
 }
 
-// probeTime is an mtime that no new file has by itself.
-const probeTime = 1_000_000_001
+// Mtimes that no new file has by itself: the latest that SFTP can tell, and what file systems make of it that know no later
+// time than 2038.
+const (
+	lastTime  = math.MaxUint32
+	lastShort = math.MaxInt32
+)
 
 // probeFile learns what new files are like.
 func (t *Tree) probeFile() error {
@@ -272,12 +278,16 @@ func (t *Tree) probeFile() error {
 	if err := t.create(path, []byte("x")); err != nil {
 		return err
 	}
-	err := c.Setstat(t.abs(path), wire.Attrs{Flags: wire.HasTimes, Atime: probeTime, Mtime: probeTime})
+	err := c.Setstat(t.abs(path), wire.Attrs{Flags: wire.HasTimes, Atime: lastTime, Mtime: lastTime})
 	a, lerr := t.lstat(path)
 	if lerr != nil {
 		return lerr
 	}
-	t.feat.uid, t.feat.gid, t.feat.times = a.UID, a.GID, err == nil && a.Mtime == probeTime
+	t.feat.uid, t.feat.gid, t.feat.latest = a.UID, a.GID, lastTime
+	t.feat.times = err == nil && (a.Mtime == lastTime || a.Mtime == lastShort)
+	if t.feat.times {
+		t.feat.latest = a.Mtime
+	}
 	if !t.feat.times {
 		t.log.Warn().Str("slave", t.name()).Msg("the server does not keep mtimes: files changed by others are told by size alone")
 	}

@@ -160,9 +160,9 @@ func (t *Tree) setMeta(set func(wire.Attrs) error, m *slave.Meta, kind slave.Kin
 		mode |= 0o700
 		lost |= slave.LostMode
 	}
-	sec := seconds(m.Mtime)
+	sec := t.seconds(m.Mtime)
 	err = set(wire.Attrs{Flags: wire.HasMode | wire.HasTimes, Mode: mode, Atime: sec, Mtime: sec})
-	return lost | lostAlways(m, kind), err
+	return lost | t.lostAlways(m, kind), err
 }
 
 // setOwner tells whether the entry was given to its owner. What was refused once is not tried again.
@@ -178,11 +178,11 @@ func (t *Tree) setOwner(set func(wire.Attrs) error, want owned) bool {
 }
 
 // lostAlways is what the protocol cannot carry.
-func lostAlways(m *slave.Meta, kind slave.Kind) (lost slave.Lost) {
+func (t *Tree) lostAlways(m *slave.Meta, kind slave.Kind) (lost slave.Lost) {
 	if len(m.Xattrs) > 0 {
 		lost |= slave.LostXattr
 	}
-	if m.Mtime != (beneath.Time{Sec: int64(seconds(m.Mtime))}) {
+	if m.Mtime != (beneath.Time{Sec: int64(t.seconds(m.Mtime))}) {
 		lost |= slave.LostTime
 	}
 	switch {
