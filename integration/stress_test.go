@@ -89,6 +89,9 @@ func (s *stress) rounds(rounds int, seed uint64) {
 		top := filepath.Join(s.master, fmt.Sprint("round", n))
 		s.round(top, seed+uint64(n))
 	}
+	if s.sftp {
+		s.restored() // what is in the index alone, too
+	}
 }
 
 // round does one load, and holds the status to its word after that.
