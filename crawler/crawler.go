@@ -98,11 +98,11 @@ func (c *Crawler) Master() (State, error) {
 	}
 	d, err := m.describe(c.opts.Root)
 	if err != nil {
-		return State{}, fmt.Errorf("%w: %w", ErrNotMaster, err)
+		return State{}, RootError(c.opts.Path, err)
 	}
 	g, err := c.opts.Root.GFID("")
 	if err != nil {
-		return State{}, fmt.Errorf("%w: %w", ErrNotMaster, err)
+		return State{}, RootError(c.opts.Path, err)
 	}
 	return State{Xtime: d.xtime, GFID: g}, nil
 }

@@ -71,6 +71,7 @@ type follower struct {
 	tried   xtime.Time // up to there the last Pass looked
 	reached xtime.Time // up to there the slave has everything but files that wait
 	again   time.Time  // not before this after trouble
+	away    bool       // the master's root could not be looked at
 
 	awaited xtime.Time // the root's xtime of which no hint told yet
 	since   time.Time  // when that was seen first
@@ -212,7 +213,12 @@ func (f *follower) step(ctx context.Context) error {
 	hb, now := f.o.Heartbeat(), time.Now()
 	s, err := f.c.Master()
 	if err != nil {
+		f.away = true
 		return f.trouble(ctx, err)
+	}
+	if f.away { // no crawl may follow that would say so
+		f.away = false
+		f.tell(nil)
 	}
 	// What is still to be tried again although all is there gets one more crawl, which forgets what it does not meet.
 	over := f.c.NextRetry()

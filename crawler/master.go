@@ -49,7 +49,7 @@ type directory struct {
 func newMaster(o *Options) (*master, error) {
 	st, err := o.Root.Stat("")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrNotMaster, o.Path, err)
+		return nil, RootError(o.Path, err)
 	}
 	return &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
 		record: o.Tree.Info().Namespace, small: newSmallBuffers()}, nil
@@ -72,12 +72,15 @@ func checkIdentity(o *Options) error {
 	}
 	now, err := beneath.OpenRoot(o.Path, true)
 	if err != nil {
-		return fmt.Errorf("%w: %w; mount or restore it, replication then goes on by itself", ErrNotMaster, err)
+		return goesOn(RootError(o.Path, err))
 	}
 	defer now.Close()
+	if err := now.Enterable(); err != nil {
+		return goesOn(RootError(o.Path, err))
+	}
 	id, err := now.Identity()
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotMaster, err)
+		return goesOn(RootError(o.Path, err))
 	}
 	if id.GFID != o.Identity.GFID {
 		return fmt.Errorf("%w: %s is another directory than the volume was made of (is its file system mounted?); "+
@@ -94,7 +97,7 @@ func checkIdentity(o *Options) error {
 func carriesXtime(now *beneath.Dir, o *Options) error {
 	t, err := now.Xtime("", &o.Names)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotMaster, err)
+		return goesOn(RootError(o.Path, err))
 	}
 	if t == 0 {
 		return fmt.Errorf("%w: %s does not carry this volume's xtime (is its file system mounted?); "+
@@ -107,11 +110,11 @@ func carriesXtime(now *beneath.Dir, o *Options) error {
 func sameInode(now *beneath.Dir, o *Options) error {
 	a, err := now.Stat("")
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotMaster, err)
+		return goesOn(RootError(o.Path, err))
 	}
 	b, err := o.Root.Stat("")
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotMaster, err)
+		return goesOn(RootError(o.Path, err))
 	}
 	if a.Ino != b.Ino || a.Dev != b.Dev {
 		return fmt.Errorf("%w: %s was mounted anew", ErrNotMaster, o.Path)

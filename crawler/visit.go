@@ -183,6 +183,9 @@ func (w *crawl) cannotEnter(n *node, err error) {
 	switch {
 	case n.parent != nil && gone(err):
 		w.movedAway(n)
+	case n.parent == nil:
+		w.skipNode(n)
+		w.cancel(goesOn(RootError(w.c.opts.Path, err)))
 	case errors.Is(err, unix.EXDEV):
 		if w.m.mount != 0 { // else the kernel cannot tell one mount from another
 			w.hold(n) // mounted since the directory above was read; the next crawl passes over it

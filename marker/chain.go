@@ -133,7 +133,7 @@ func (c *core) stampOwn(d *beneath.Dir, name string, before *beneath.Stat, t xti
 		return !c.owe(d, name), 0
 	case refused:
 		return false, timesOf(before) // crawls go by its ctime
-	case done:
+	case done, bumped:
 		after, err := d.Stat(name)
 		if err == nil && c.own.add(before, &after, time.Now()) && !tooYoung(&after, time.Unix(after.Ctime.Sec, int64(after.Ctime.Nsec))) {
 			return false, timesOf(&after)

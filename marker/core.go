@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
@@ -31,9 +32,12 @@ type core struct {
 	own      *ownMarks
 	cover    *coverage
 	times    *ctimes // nil where only this kernel changes the file system, or its events tell
-	moving   movers
-	upTo     progress    // of the events
-	tree     directories // nil where there are no events
+	troubles troubles
+	// volumeMark is what it is since the marker is open.
+	volumeMark xtime.Time
+	moving     movers
+	upTo       progress    // of the events
+	tree       directories // nil where there are no events
 
 	// set writes one xtime. Tests make it fail.
 	set func(d *beneath.Dir, name string, t xtime.Time) error
@@ -87,6 +91,8 @@ type directories interface {
 	gfid(k beneath.HandleKey, d *beneath.Dir) xtime.GFID
 	// moved says that a directory moved.
 	moved()
+	// letGo closes what is kept open of directories that were removed, or of all.
+	letGo(all bool)
 	// expect says that d lies below the root. It needs no lock.
 	expect(d *beneath.Dir)
 	close()
@@ -97,7 +103,7 @@ func newCore(o *Options) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{},
+	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{}, volumeMark: o.VolumeMark,
 		files: files{o.hook}, retry: newBatch(), arrivals: map[beneath.HandleKey]arrival{}, stray: func() {}}
 	c.cover = newCoverage(filepath.Join(o.Dir, coverageFile), c.files)
 	c.often = o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})
@@ -135,14 +141,67 @@ func (c *core) close() error {
 // stamp marks one entry of d ("" is d itself) and decides about a failure. It is called with mu held.
 func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) verdict {
 	err := c.set(d, name, t)
-	v := judge(err, func() bool { return c.byCtime(d, name) })
+	if err == nil {
+		return done
+	}
+	hasCtime := false
+	v := judge(err, func() bool {
+		if c.byCtime(d, name) {
+			return true
+		}
+		hasCtime = c.bump(d, name, t)
+		return hasCtime
+	})
 	switch v {
 	case refused:
-		c.refusals.add(d, name, err)
+		c.refuse(d, name, err)
 	case again:
-		c.often.Warn().Err(err).Msg("a mark failed and will be tried again")
+		c.failed(d, name, err)
+	}
+	if hasCtime {
+		return bumped
 	}
 	return v
+}
+
+// troubles is the last one that keeps the heartbeat from going on. It may be used from any goroutine.
+type troubles struct{ last atomic.Pointer[trouble] }
+
+// trouble is what failed, in words for the operator.
+type trouble struct{ text string }
+
+// failed says that a mark failed, and will be tried again.
+func (c *core) failed(d *beneath.Dir, name string, err error) {
+	c.say(d.PathFrom(c.root, name), err, "a mark failed and will be tried again")
+}
+
+// unopened says that a directory could not be opened to be marked, or to find out where it lies. Its path is not known, unless
+// the error has it; that of one above it may be.
+func (c *core) unopened(k beneath.HandleKey, err error) {
+	path := "a directory of the volume"
+	for up, known := c.tree.parent(k); known; up, known = c.tree.parent(up) {
+		d, err := c.tree.dir(up)
+		if err == nil {
+			path = "a directory in " + d.PathFrom(c.root, "")
+			break
+		}
+	}
+	c.say(path, err, "a directory could not be opened to mark it, and will be tried again")
+}
+
+// say logs trouble with one entry that will be tried again, and keeps it for the status.
+func (c *core) say(path string, err error, what string) {
+	err = bare(err)
+	c.troubles.last.Store(&trouble{fmt.Sprintf("%q: %v", path, err)})
+	c.often.Warn().Str("path", path).Err(err).Msg(what)
+}
+
+// such names the last trouble, behind a statement of how many there are.
+func (t *troubles) such() string {
+	if one := t.last.Load(); one != nil {
+		return ", such as " + one.text
+	}
+	return ""
 }
 
 // owe records a mark that has to be tried again, and tells whether it could: without events there is no way to come back
@@ -160,13 +219,26 @@ func (c *core) owe(d *beneath.Dir, name string) bool {
 	return true
 }
 
+// rootError is an error of the volume's root with what to do about it.
+func rootError(path string, err error) error {
+	err = beneath.RootError(path, bare(err))
+	if isAny(err, unix.ENOENT, unix.ENOTDIR, unix.ELOOP) {
+		err = fmt.Errorf("%w: %w", ErrNotMaster, err)
+	}
+	return fmt.Errorf("open volume %s: %w", path, err)
+}
+
 // openMaster opens the root and proves that it is the volume's.
 func openMaster(o *Options) (*beneath.Dir, error) {
 	root, err := beneath.OpenRoot(o.Root, true)
 	if err != nil {
-		return nil, fmt.Errorf("open volume %s: %w: %w", o.Root, ErrNotMaster, err)
+		return nil, rootError(o.Root, err)
 	}
 	root.Hook(o.hook)
+	if err := root.Enterable(); err != nil {
+		root.Close()
+		return nil, rootError(o.Root, err)
+	}
 	id, err := root.Identity()
 	if err == nil && !o.Identity.GFID.IsZero() && id.GFID != o.Identity.GFID {
 		err = fmt.Errorf("volume %s: %w: it is another directory than the one recorded (is the file system mounted?)",

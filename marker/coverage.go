@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"path/filepath"
 	"sync"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
@@ -17,8 +18,9 @@ import (
 // since the last scan is not covered either, which costs further marks where it changes while no marker runs. It may be
 // used from any goroutine.
 type coverage struct {
-	path  string
-	files files
+	path   string
+	files  files
+	bumped *bumps // kept beside it, in a file of its own
 
 	mu    sync.Mutex
 	but   bool              // all are covered but these: everything is as new as the volume mark
@@ -28,7 +30,7 @@ type coverage struct {
 }
 
 func newCoverage(path string, files files) *coverage {
-	return &coverage{path: path, files: files, dirs: roaring64.New()}
+	return &coverage{path: path, files: files, dirs: roaring64.New(), bumped: newBumps(filepath.Dir(path), files)}
 }
 
 // has tells whether a directory is covered.
@@ -75,6 +77,7 @@ func (c *coverage) leaveAll() {
 
 // coverAll says that everything counts as changed up to now.
 func (c *coverage) coverAll() {
+	c.bumped.clear()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.but, c.dirs, c.dirty = true, roaring64.New(), true
@@ -144,6 +147,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // save makes it durable. It is done before the heartbeat goes there, which must not claim more than this one knows of:
 // the version, whether all but these are covered, the bitmap in the format of its library, and a CRC-32C of all that.
 func (c *coverage) save() error {
+	if err := c.bumped.save(); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.dirty {
@@ -168,6 +174,9 @@ func (c *coverage) save() error {
 
 // load reads what save wrote. Where there is nothing that can be read, nothing is covered, which costs further marks.
 func (c *coverage) load() error {
+	if err := c.bumped.load(); err != nil {
+		return err
+	}
 	content, err := c.files.read(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

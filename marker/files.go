@@ -22,6 +22,7 @@ const (
 	coverageFile  = "marker.coverage"
 	mountsFile    = "marker.mounts"
 	timesFile     = "marker.times"
+	bumpsFile     = "marker.bumps"
 	usersFile     = "users.lock"
 )
 

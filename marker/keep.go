@@ -60,6 +60,7 @@ func (m *marker) keepOnce(n int) error {
 			return err
 		}
 	}
+	m.pruneRefusals()
 	if err := m.writeStatus(); err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (m *marker) checkRoot() error {
 		return fmt.Errorf("volume %s is gone: %w: %w", m.o.Root, ErrNotMaster, err)
 	}
 	if err != nil {
-		m.log.Warn().Err(err).Msg("could not look at the volume's root")
+		m.often.Warn().Err(beneath.RootError(m.o.Root, err)).Msg("could not look at the volume's root")
 		return nil
 	}
 	defer root.Close()
@@ -113,7 +114,7 @@ func (m *marker) writeStatus() error {
 	if _, missing := m.beats.losses(); missing && how.source != SourceScan {
 		s.Reason = "finding what changed unseen since " + hb.Time.Format(time.RFC3339)
 	} else if s.Retrying > 0 {
-		s.Reason = fmt.Sprintf("%d marks failed and are tried again; the log names the cause", s.Retrying)
+		s.Reason = fmt.Sprintf("%d marks failed and are tried again%s", s.Retrying, m.troubles.such())
 	}
 	m.refusals.fill(&s)
 	if err := writeStatus(m.files, m.o.Dir, &s); err != nil {

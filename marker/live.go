@@ -17,6 +17,7 @@ const (
 	coalesce     = 4 * time.Millisecond   // from the first event of a batch to its mark
 	idleWake     = 200 * time.Millisecond // how often an idle source moves the heartbeat on
 	busyWake     = 5 * time.Millisecond   // the same once after events: a burst is over as soon as it is marked
+	restAfter    = time.Second
 	retryFirst   = 100 * time.Millisecond
 	retryLongest = 30 * time.Second
 )
@@ -49,7 +50,8 @@ type live struct {
 	rootKey beneath.HandleKey
 	pid     int32
 	idle    time.Duration
-	busy    bool // the last step read events
+	busy    bool      // the last step read events
+	busyAt  time.Time // when one did last; zero: nothing has happened since rest let go
 	batch   *batch
 
 	// t0 is a moment at which the queue held need events more than have been read since.
@@ -166,11 +168,26 @@ func (l *live) markQueue() error {
 		return err
 	}
 	l.nextRetry()
+	l.rest()
 	if l.need <= 0 && (l.unsure == nil || !l.unsure()) {
 		l.beats.drained(l.t0, l.clock.Last())
 		l.upTo.move(l.t0)
 	}
 	return nil
+}
+
+// rest lets go of directories once nothing has happened for a while. Whoever is in one that was removed, and changes
+// something from there, has it opened anew after it was let go.
+func (l *live) rest() {
+	switch {
+	case l.busy:
+		l.busyAt = time.Now()
+	case !l.busyAt.IsZero() && time.Since(l.busyAt) >= restAfter:
+		l.busyAt = time.Time{}
+		l.core.mu.Lock()
+		l.tree.letGo(true)
+		l.core.mu.Unlock()
+	}
 }
 
 func (l *live) markBatch() error {

@@ -94,6 +94,9 @@ func (c *core) mark(b *batch) error {
 	defer c.mu.Unlock()
 	defer func() { c.owing.Store(c.owes()) }()
 	s := newStrays(b)
+	if len(b.removed)+len(b.moves) > 0 {
+		defer c.tree.letGo(false) // one that moved may have taken the place of another
+	}
 	depth := c.locateAll(b, s)
 	c.moves(b, depth)
 	if len(depth) == 0 && len(s.all) == 0 {
@@ -126,6 +129,7 @@ func (c *core) locateAll(b *batch, s *strays) map[beneath.HandleKey]int {
 		switch judge(err, unseen) {
 		case done:
 		case again:
+			c.unopened(dir, err)
 			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
 			continue
 		default:
@@ -152,6 +156,7 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *str
 	d, err := c.tree.dir(dir)
 	if err != nil {
 		if judge(err, unseen) == again {
+			c.unopened(dir, err)
 			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
 		} else {
 			s.orphans(dir, in, false)
@@ -180,8 +185,11 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *str
 func (c *core) stampInode(d *beneath.Dir, name string, k beneath.HandleKey, t xtime.Time) verdict {
 	err := c.setByKey(k, t)
 	v := judge(err, func() bool { return c.byCtimeOfKey(k) })
-	if v == refused {
-		c.refusals.add(d, name, err)
+	switch v {
+	case refused:
+		c.refuse(d, name, err)
+	case again:
+		c.failed(d, name, err)
 	}
 	return v
 }
@@ -205,11 +213,14 @@ func (c *core) markDirs(b *batch, depth map[beneath.HandleKey]int, t xtime.Time,
 	for _, k := range keys {
 		d, err := c.tree.dir(k)
 		v := judge(err, unseen)
-		if v == done {
+		switch v {
+		case done:
 			n.before(c, d, k)
 			v = c.stamp(d, "", t)
+		case again:
+			c.unopened(k, err)
 		}
-		if _, is := b.begun[k]; is && v == done {
+		if _, is := b.begun[k]; is && (v == done || v == bumped) {
 			c.begins(b, k, d)
 		}
 		if v == again {

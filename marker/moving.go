@@ -171,7 +171,7 @@ func (s *scan) runIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) (
 		}
 		switch judge(err, unseen) {
 		case again:
-			s.often.Warn().Err(err).Msg("a scan could not go to a directory that moved, and will be repeated")
+			s.say("a directory that moved", err, "a scan could not go to a directory that moved, and will be repeated")
 			s.incomplete.Store(true)
 		case done:
 			if inside {
@@ -188,7 +188,7 @@ func (m *marker) beginScan(all bool) *scan {
 	if m.follows() {
 		m.moving.begin(all)
 	}
-	return &scan{core: m.core, volumeMark: m.o.VolumeMark, all: all, moved: map[beneath.HandleKey]struct{}{}, started: time.Now()}
+	return &scan{core: m.core, all: all, moved: map[beneath.HandleKey]struct{}{}, started: time.Now()}
 }
 
 // endScan ends it, given what it was, how many arrivals there were before it met them, and how it went. What was marked

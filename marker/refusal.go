@@ -2,9 +2,6 @@ package marker
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +16,7 @@ const (
 	done    verdict = iota
 	gone            // the entry vanished: whatever removed it marks the directory
 	refused         // it will not succeed however often it is tried
+	bumped          // the same of a directory, whose ctime tells in place of its xtime
 	again           // it has to be tried again
 )
 
@@ -30,13 +28,14 @@ func judge(err error, byCtime func() bool) verdict {
 		return done
 	case isAny(err, unix.ENOENT, unix.ESTALE, unix.ENOTDIR):
 		return gone
-	case isAny(err, unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSPC, unix.EDQUOT):
-		// Any of these may be over soon: a disk is full, or read-only for a while, or rights change.
+	case isAny(err, unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.E2BIG, unix.ERANGE, unix.EINVAL):
+		// Any of these may be over soon: a disk is full, or read-only for a while, or rights change. Nor does the errno tell
+		// a full disk from an inode whose other xattrs leave no room: for ext4 both are ENOSPC.
 		if byCtime() {
 			return refused
 		}
 		return again
-	case isAny(err, unix.EOPNOTSUPP, unix.E2BIG, unix.ERANGE, unix.EINVAL, unix.ELOOP, unix.EXDEV):
+	case isAny(err, unix.EOPNOTSUPP, unix.ELOOP, unix.EXDEV):
 		return refused
 	}
 	return again
@@ -51,16 +50,15 @@ func (c *core) byCtime(d *beneath.Dir, name string) bool {
 	if err != nil {
 		return false
 	}
-	dir := st.IsDir()
 	switch {
 	case st.Fixed(), st.MountID != c.rootStat.MountID:
 		return true
-	case c.names.Namespace == xtime.User && (!dir && st.Mode&unix.S_IFMT != unix.S_IFREG || d.DeniesMarks(name)):
+	case c.names.Namespace == xtime.User && (!st.IsDir() && st.Mode&unix.S_IFMT != unix.S_IFREG || d.DeniesMarks(name)):
 		return true
 	case readOnlyPart(c.root, d, name):
 		return true
-	case dir:
-		return false // one that was never marked is as new as the volume mark, whatever changes below it
+	case st.IsDir():
+		return false // its ctime tells nothing of what lies below it, unless bump sees to that
 	}
 	x, err := d.Xtime(name, &c.names)
 	return err == nil && x == 0
@@ -84,43 +82,4 @@ func isAny(err error, errnos ...unix.Errno) bool {
 		}
 	}
 	return false
-}
-
-// sampleSize is how many refusals are named.
-const sampleSize = 16
-
-// refusals counts marks that were refused for good, and names the latest few. The crawler has to judge these entries by
-// their ctime; the directories above them are marked as ever.
-type refusals struct {
-	mu     sync.Mutex
-	count  int64
-	sample []string
-}
-
-func (r *refusals) add(d *beneath.Dir, name string, err error) {
-	// The path is for people only, so the kernel's view of it is good enough.
-	path, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.Fd()))
-	var errno unix.Errno
-	if errors.As(err, &errno) {
-		err = errno
-	}
-	line := fmt.Sprintf("%q: %v", beneath.Join(path, name), err)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.count++
-	for _, have := range r.sample {
-		if have == line {
-			return
-		}
-	}
-	if len(r.sample) == sampleSize {
-		r.sample = r.sample[1:]
-	}
-	r.sample = append(r.sample, line)
-}
-
-func (r *refusals) fill(s *Status) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s.Unmarked, s.UnmarkedSample = r.count, append([]string(nil), r.sample...)
 }

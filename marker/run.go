@@ -48,8 +48,8 @@ func Once(ctx context.Context, o Options) (Summary, error) {
 	}
 	s, err := m.pass(ctx)
 	if err == nil && s.incomplete.Load() {
-		err = fmt.Errorf("mark the changes of volume %s: some entries could not be read or marked; the log names them: try again",
-			o.Root)
+		err = fmt.Errorf("mark the changes of volume %s: some entries could not be read or marked%s; the log names them: try again",
+			o.Root, m.troubles.such())
 	}
 	err = errors.Join(err, m.end())
 	hb := m.beats.get()
@@ -180,7 +180,7 @@ func (m *marker) takeVolumeMark(armed moment) error {
 		return fmt.Errorf("save the volume mark: %w", err)
 	}
 	raised := m.o.VolumeMark != 0
-	m.o.VolumeMark = t
+	m.o.VolumeMark, m.volumeMark = t, t
 	if raised {
 		// Whoever sees it on the root must find it in the status, or would take all else for compared.
 		if err := m.writeStatus(); err != nil {

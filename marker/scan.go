@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 )
 
 const (
@@ -30,9 +29,8 @@ type scan struct {
 	since time.Time                      // mark what changed since then; zero: nothing
 	// slow marks what changed since then and carries no xtime as new as that. Unlike since it spares what was marked by
 	// an event, but may miss a change in the very moment of a mark. Zero: nothing.
-	slow       time.Time
-	volumeMark xtime.Time
-	expect     func(*beneath.Dir) // is told of every directory, where it is not nil
+	slow   time.Time
+	expect func(*beneath.Dir) // is told of every directory, where it is not nil
 	// anew has it mark what only our own marks have changed, too.
 	anew   bool
 	sought map[uint64]struct{} // numbers of inodes to mark, with all that is below them
@@ -124,9 +122,9 @@ func (e *fatalError) Unwrap() error { return e.error }
 func (s *scan) trouble(d *beneath.Dir, name string, err error) {
 	switch judge(err, func() bool { return unreadable(d, name) }) {
 	case refused:
-		s.refusals.add(d, name, err)
+		s.refusals.add(refusal{path: d.PathFrom(s.root, name), why: bare(err), unread: true})
 	case again:
-		s.often.Warn().Err(err).Msg("a scan could not read an entry and will be repeated")
+		s.say(d.PathFrom(s.root, name), err, "a scan could not read an entry and will be repeated")
 		s.incomplete.Store(true)
 	}
 }

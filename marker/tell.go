@@ -95,7 +95,8 @@ func (n *note) before(c *core, d *beneath.Dir, k beneath.HandleKey) {
 		return
 	}
 	x, err := d.Xtime("", &c.names)
-	one := noted{key: k, gfid: c.tree.gfid(k, d), before: x, unclear: err != nil}
+	// Of what a directory without an xtime was bumped for, that tells nothing.
+	one := noted{key: k, gfid: c.tree.gfid(k, d), before: x, unclear: err != nil || x == 0 && c.cover.bumped.has(d, c.rootStat.Dev)}
 	// If it is being moved at this moment, name or parent may be those of later: but then there is an event to come, and
 	// a later mark tells both names and both parents.
 	one.name = d.LastName()

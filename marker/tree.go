@@ -2,6 +2,7 @@ package marker
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -59,6 +60,20 @@ func (t *tree) close() {
 		d.Close()
 	}
 	t.open, t.order = nil, nil
+}
+
+// letGo closes directories that were removed since: as long as one is open its file system cannot become read-only. all:
+// the others as well.
+func (t *tree) letGo(all bool) {
+	t.order = slices.DeleteFunc(t.order, func(k beneath.HandleKey) bool {
+		d := t.open[k]
+		if st, err := d.Stat(""); !all && err == nil && st.Nlink > 0 {
+			return false
+		}
+		d.Close()
+		delete(t.open, k)
+		return true
+	})
 }
 
 // dir opens a directory, or finds it open. The result is the tree's, and good until the next call.

@@ -67,6 +67,8 @@ func (w watched) expect(d *beneath.Dir) { w.src.Expect(d) }
 
 func (watched) moved() {} // the source sees to that
 
+func (watched) letGo(bool) {} // and to this
+
 func (watched) close() {} // so it does to its descriptors
 
 // watch makes a handler of inotify's events, after all of the tree is watched. From then on marks are made so that their

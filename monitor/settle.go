@@ -53,6 +53,7 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	m.lagAt = now
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
 	st.Waiting, st.WaitingTotal = p.Waiting, p.WaitingTotal
+	st.Unmarked, st.MarkerWaits = p.Unmarked, p.MarkerWaits
 	st.Synced = m.before.Plus(p.Synced)
 	// Before it is connected a worker does not know; what was true once stays true.
 	if m.ready || !p.LastSynced.IsZero() {

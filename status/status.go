@@ -179,7 +179,9 @@ type Status struct {
 	Failures      []Failure `json:"failures"`
 	Reason        string    `json:"reason"` // one line, when Faulty
 	WorkerPid     int       `json:"worker_pid"`
-	Marker        string    `json:"marker"` // where changes are learnt from: fanotify, inotify or scan
+	Marker        string    `json:"marker"`                 // where changes are learnt from: fanotify, inotify or scan
+	MarkerWaits   string    `json:"marker_waits,omitempty"` // why LastSynced stands still though nothing is held back
+	Unmarked      []string  `json:"unmarked,omitempty"`     // the latest entries that take no mark, each with the reason
 	FailuresTotal int       `json:"failures_total"`
 	Waiting       []Waiting `json:"waiting,omitempty"` // files that change again and again, and are shipped a little later
 	WaitingTotal  int       `json:"waiting_total,omitempty"`

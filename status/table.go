@@ -72,7 +72,7 @@ func align(b *strings.Builder, rows [][]string) {
 // writeDetail says how fast the session goes, or why it does not go on, and what is held back.
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
-	if s.Reason == "" && len(s.Failures) == 0 && len(s.Waiting) == 0 && pace == "" && s.NotKept == "" {
+	if s.Reason == "" && len(s.Failures)+len(s.Waiting)+len(s.Unmarked) == 0 && pace == "" && s.NotKept == "" && s.MarkerWaits == "" {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -100,6 +100,12 @@ func (s Status) writeDetail(b *strings.Builder) {
 	}
 	if more := s.FailuresTotal - len(s.Failures); more > 0 {
 		fmt.Fprintf(b, "  ... and %d more\n", more)
+	}
+	if s.MarkerWaits != "" {
+		fmt.Fprintf(b, "  the marker: %s\n", Printable(s.MarkerWaits))
+	}
+	for _, line := range s.Unmarked {
+		fmt.Fprintf(b, "  takes no mark, compared by ctime: %s\n", Printable(line))
 	}
 }
 

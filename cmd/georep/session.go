@@ -182,6 +182,9 @@ func (r *registration) files() volume.Files { return r.store.Files(r.session.Mas
 // ensureVolume finds the master, or makes a volume of an absolute path on its first use.
 func ensureVolume(s *volume.Store, m volume.Master) (v volume.Volume, created bool, err error) {
 	v, err = s.Master(m)
+	if m.Path != "" && err != nil {
+		err = beneath.RootError(m.Path, err)
+	}
 	if m.Path == "" || !errors.Is(err, volume.ErrNoVolume) {
 		return v, false, err
 	}
@@ -197,11 +200,11 @@ func ensureVolume(s *volume.Store, m volume.Master) (v volume.Volume, created bo
 func createVolume(s *volume.Store, name, path string) (volume.Volume, error) {
 	resolved, err := volume.ResolveDir(path)
 	if err != nil {
-		return volume.Volume{}, err
+		return volume.Volume{}, beneath.RootError(path, err)
 	}
 	root, err := beneath.OpenRoot(resolved, true)
 	if err != nil {
-		return volume.Volume{}, fmt.Errorf("open the volume: %w", err)
+		return volume.Volume{}, beneath.RootError(resolved, fmt.Errorf("open the volume: %w", err))
 	}
 	defer root.Close()
 	id, err := root.Identity()

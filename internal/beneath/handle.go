@@ -1,6 +1,7 @@
 package beneath
 
 import (
+	"cmp"
 	"encoding/binary"
 	"os"
 	"strings"
@@ -124,6 +125,21 @@ func (d *Dir) LastPathOf(inode *Dir) string {
 		return rest
 	}
 	return ""
+}
+
+// PathFrom is where the entry name of d, or d itself, lies below top, for people: advice, as LastName is. "." is top itself;
+// what does not lie below top has its whole path.
+func (d *Dir) PathFrom(top *Dir, name string) string {
+	path, above := d.lastPath(), top.lastPath()
+	if path == above {
+		path = ""
+	} else if rest, below := strings.CutPrefix(path, strings.TrimSuffix(above, "/")+"/"); below {
+		path = rest
+	}
+	if name != "" {
+		path = Join(path, name)
+	}
+	return cmp.Or(path, ".")
 }
 
 // LastPathHolds tells whether the path under which the kernel last knew d, or what Pin holds, leads to it still, wherever

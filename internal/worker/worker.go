@@ -168,7 +168,11 @@ func openMaster(ctx context.Context, c Config) (*master, error) {
 		return nil, err
 	}
 	if m.Dir, err = beneath.OpenRoot(c.Volume.Path, true); err != nil {
-		return nil, fmt.Errorf("%w: %w; mount or restore it", crawler.ErrNotMaster, err)
+		return nil, crawler.RootError(c.Volume.Path, err)
+	}
+	if err := m.Enterable(); err != nil {
+		m.Close()
+		return nil, crawler.RootError(c.Volume.Path, err)
 	}
 	return m, nil
 }
@@ -287,11 +291,17 @@ func (t *teller) trouble(err error) {
 	t.reports.Faulty(report.Fault{Reason: err.Error()})
 }
 
+// markerLate is how old the marker's heartbeat may be before the status says why.
+const markerLate = 10 * time.Second
+
 func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
 	out := Progress(p, t.counters, t.hints, t.wire)
 	if s, err := marker.ReadStatus(t.runtime); err == nil {
-		out.Marker = s.Source
+		out.Marker, out.Unmarked = s.Source, s.UnmarkedSample
+		if s.Retrying > 0 || time.Since(s.Heartbeat) > markerLate {
+			out.MarkerWaits = s.Reason
+		}
 	}
 	out.ETASeconds = t.eta.seconds(time.Now(), p.Stime == 0)
 	if p.CaughtUp {

@@ -81,6 +81,7 @@ func (r *Report) check() error {
 		if r.Progress == nil {
 			return fmt.Errorf("%w: progress without its numbers", ErrMalformed)
 		}
+		r.Progress.Unmarked = r.Progress.Unmarked[:min(len(r.Progress.Unmarked), maxFailures)]
 		r.Progress.Waiting = r.Progress.Waiting[:min(len(r.Progress.Waiting), maxFailures)]
 		r.Progress.Failures = r.Progress.Failures[:min(len(r.Progress.Failures), maxFailures)]
 		return nil

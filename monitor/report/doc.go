@@ -47,10 +47,14 @@ type Progress struct {
 	WaitingTotal  int              `json:"waiting_total"` // Waiting may list fewer
 	// Marker is where changes are learnt from: fanotify, inotify or scan. Checkpoint is the text that the status
 	// shows.
-	Marker     string  `json:"marker,omitempty"`
-	Checkpoint string  `json:"checkpoint,omitempty"`
-	ETASeconds float64 `json:"eta_seconds,omitempty"` // of a first sync; 0: not known
-	NotKept    string  `json:"not_kept,omitempty"`    // what the slave's files cannot keep, as far as it was met
+	Marker string `json:"marker,omitempty"`
+	// MarkerWaits is why the marker's heartbeat stands still, where it does.
+	MarkerWaits string `json:"marker_waits,omitempty"`
+	// Unmarked names entries that take no mark, and are compared by ctime: path and reason.
+	Unmarked   []string `json:"unmarked,omitempty"`
+	Checkpoint string   `json:"checkpoint,omitempty"`
+	ETASeconds float64  `json:"eta_seconds,omitempty"` // of a first sync; 0: not known
+	NotKept    string   `json:"not_kept,omitempty"`    // what the slave's files cannot keep, as far as it was met
 }
 
 // Fault is trouble that keeps the session from replicating.

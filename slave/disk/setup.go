@@ -33,9 +33,13 @@ func (t *Tree) openRoot(o Options) error {
 	case err != nil && filled:
 		return fmt.Errorf("slave %s: %w", o.Path, slave.Gone(cause(err)))
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrNoVolume, cause(err))
+		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrNoVolume, beneath.RootError(o.Path, cause(err)))
 	case err != nil:
-		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrUnfit, cause(err))
+		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrUnfit, beneath.RootError(o.Path, cause(err)))
+	}
+	if err := d.Enterable(); err != nil {
+		d.Close()
+		return fmt.Errorf("open slave %s: %w: %w", o.Path, slave.ErrUnfit, beneath.RootError(o.Path, cause(err)))
 	}
 	t.dir, t.rootMark = d, rootMark(d)
 	return unix.Fstat(d.Fd(), &t.opened)
