@@ -3,6 +3,7 @@ package marker
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -291,4 +292,51 @@ func (l *linesOf) has(part string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Contains(l.text, part)
+}
+
+// TestBumpByErrno: whatever keeps a directory that has no xtime from a mark, it gets a later ctime, each time; with one, the
+// mark is tried again. Of a file nothing is changed, which would cost its setuid bit.
+func TestBumpByErrno(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	v.sh("mkdir none marked; touch file; chmod 4755 file")
+	o, err := v.o.checked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, err := newCore(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x, err := c.clock.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.stamp(c.root, "marked", x) != done {
+		t.Fatal("a directory was not marked")
+	}
+	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.E2BIG, unix.ERANGE, unix.EINVAL, unix.EACCES, unix.EPERM} {
+		c.set = func(*beneath.Dir, string, xtime.Time) error { return errno }
+		if x, err = c.clock.Next(); err != nil {
+			t.Fatal(err)
+		}
+		before, marked := v.seenAs("none"), v.xtime("marked")
+		if got := c.stamp(c.root, "none", x); got != bumped || v.seenAs("none") <= before || v.seenAs("none") < x {
+			t.Errorf("%v: %v, seen as %v, before as %v, for %v", errno, got, v.seenAs("none"), before, x)
+		}
+		if got := c.stamp(c.root, "marked", x); got != again || v.xtime("marked") != marked {
+			t.Errorf("%v: of one that has a mark %v", errno, got)
+		}
+		if got := c.stamp(c.root, "file", x); got != refused {
+			t.Errorf("%v: of a file %v", errno, got)
+		}
+	}
+	if fi, err := os.Stat(filepath.Join(v.o.Root, "file")); err != nil || fi.Mode()&os.ModeSetuid == 0 {
+		t.Errorf("the file is %v, %v", fi.Mode(), err)
+	}
 }
