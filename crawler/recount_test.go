@@ -119,8 +119,6 @@ func TestYoungEntriesMayGo(t *testing.T) {
 					marks = append(marks, dir+"/"+e.Name())
 				}
 				w.after(hints, append(marks, dir))
-				w.pass()
-				w.ok(w.crawler.Clean(w.t.Context(), 0)) // what is parked is a name, too
 				w.inStep()
 			}
 		},

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -242,8 +243,9 @@ func (t *Tree) forgetName(old entry, path string) {
 	}
 }
 
-// leavingBelow is leaving and forgetName for all names in a directory that is about to leave the tree. It lies at path.
-func (t *Tree) leavingBelow(at place, path string) (failed error) {
+// leavingBelow is leaving and forgetName for all names in a directory that is about to leave the tree. It lies at path. The
+// names of inodes that have others are returned, as paths below the directory.
+func (t *Tree) leavingBelow(at place, path string) (linked []parkedName, failed error) {
 	type level struct{ rel, path string }
 	todo := []level{{at.name, path}}
 	for len(todo) > 0 && t.unclosed() {
@@ -264,18 +266,21 @@ func (t *Tree) leavingBelow(at place, path string) (failed error) {
 				g := old.rec.GFID
 				failed = errors.Join(failed, t.addMark(g, mark{ino: t.readBook(g).ino, here: old.st.Ino}))
 				t.forgetName(old, beneath.Join(l.path, e.Name))
+				if len(linked) < maxBehind {
+					linked = append(linked, parkedName{g, strings.TrimPrefix(beneath.Join(l.path, e.Name), path+"/")})
+				}
 			}
 			return failed
 		})
 		d.Close()
 		if failed != nil {
-			return failed
+			return nil, failed
 		}
 		if err != nil {
 			t.log.Debug().Str("dir", l.path).Err(err).Msg("not searched")
 		}
 	}
-	return t.syncMarks()
+	return linked, t.syncMarks()
 }
 
 // hasGroups tells whether any inode with several names is on the books.

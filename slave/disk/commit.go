@@ -23,6 +23,7 @@ type committer struct {
 	stamps []stamp                 // published, and waiting for the next sync
 	holds  holds
 	behind behind
+	twice  twice
 }
 
 // stamp is the xtime of a finished directory.
@@ -35,6 +36,7 @@ type stamp struct {
 // their own.
 func (t *Tree) runCommitter() {
 	t.work.dirs, t.work.keys, t.work.behind = map[string]*beneath.Dir{}, map[string]places.Key{}, behind{}
+	t.work.twice.all = !t.info.Settled && t.info.Parked > 0
 	defer t.forgetDirs()
 	for {
 		if t.live(context.Background()) != nil {

@@ -72,8 +72,13 @@ func (t *Tree) park(p place, old entry) (to place, err error) {
 	if same {
 		return to, t.writable(p.dir, func() error { return t.sys.unlink(p) })
 	}
-	if err = t.move(p, to, old); err == nil && old.kind == slave.Dir {
+	err = t.move(p, to, old)
+	switch {
+	case err != nil:
+	case old.kind == slave.Dir:
 		t.parkedDir(to.name)
+	case old.st.Nlink > 1:
+		t.work.twice.add(parkedName{old.rec.GFID, to.name})
 	}
 	return to, err
 }
@@ -114,16 +119,21 @@ func (t *Tree) parkOp(it *item) error {
 	if old.rec.GFID != op.Expect {
 		return slave.ErrConflict
 	}
+	var linked []parkedName
 	if old.kind != slave.Dir {
 		err = t.leaving(old)
 	} else if t.hasGroups() {
-		err = t.leavingBelow(p, op.Path)
+		linked, err = t.leavingBelow(p, op.Path)
 	}
 	if err != nil {
 		return err
 	}
-	if _, err := t.park(p, old); err != nil {
+	to, err := t.park(p, old)
+	if err != nil {
 		return err
+	}
+	for _, one := range linked {
+		t.work.twice.add(parkedName{one.gfid, beneath.Join(to.name, one.path)})
 	}
 	it.res.Parked = true
 	if old.kind == slave.Dir {

@@ -224,6 +224,9 @@ func (t *Tree) finishOp(it *item) error {
 	if t.work.holds.held(op.Pass, op.Path) {
 		return slave.ErrHeldBack
 	}
+	if op.Path == "" && op.Stamp {
+		t.dropTwice()
+	}
 	return nil
 }
 

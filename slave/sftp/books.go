@@ -141,17 +141,18 @@ func (t *Tree) notePending(g xtime.GFID, b book) error {
 }
 
 // forgetName takes a name of an inode that leaves the tree out of the book. If the inode keeps other names they are to be
-// checked: what was changed through the one that is gone shows under them, in directories that nothing has marked.
-func (t *Tree) forgetName(old index.Entry, path string) {
+// checked: what was changed through the one that is gone shows under them, in directories that nothing has marked. They are
+// returned.
+func (t *Tree) forgetName(old index.Entry, path string) (others []string) {
 	g := old.Record.GFID
 	if g.IsZero() {
-		return
+		return nil
 	}
 	t.booksMu.Lock()
 	defer t.booksMu.Unlock()
 	b, err := t.book(g)
 	if err != nil || len(b.names) == 0 {
-		return
+		return nil
 	}
 	if i := slices.Index(b.names, path); i >= 0 {
 		b.names = slices.Delete(b.names, i, i+1)
@@ -164,10 +165,11 @@ func (t *Tree) forgetName(old index.Entry, path string) {
 	if err != nil {
 		t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
 	}
+	return b.names
 }
 
-// forgetBelow does that for all names in a directory that has left the tree, which lay at path.
-func (t *Tree) forgetBelow(id index.ID, path string) error {
+// forgetBelow does that for all names in a directory that has left the tree, which lay at path and is parked as name.
+func (t *Tree) forgetBelow(id index.ID, path, parked string) error {
 	// Without a single book there is nothing to forget, and no shard to be read: the usual case.
 	any := false
 	if err := t.idx.Each(index.Links, func(string, index.Entry) bool { any = true; return false }); err != nil || !any {
@@ -198,7 +200,7 @@ func (t *Tree) forgetBelow(id index.ID, path string) error {
 			return err
 		}
 		for at, e := range gone {
-			t.forgetName(e, at)
+			t.twice.add(e.Record.GFID, parked+strings.TrimPrefix(at, path), t.forgetName(e, at))
 		}
 		todo = append(todo, linked...)
 	}

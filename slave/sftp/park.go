@@ -155,9 +155,9 @@ func (b *batch) parkOp(it *item) error {
 	b.dirs.moved(op.Path)
 	if old.Kind == slave.Dir {
 		t.within.add(to.name, old.ID)
-		return t.forgetBelow(old.ID, op.Path)
+		return t.forgetBelow(old.ID, op.Path, to.name)
 	}
-	t.forgetName(old, op.Path)
+	t.twice.add(old.Record.GFID, to.name, t.forgetName(old, op.Path))
 	return nil
 }
 

@@ -393,6 +393,9 @@ func (b *batch) finishOp(it *item) error {
 		return err
 	}
 	it.res.Lost = lost
+	if op.Path == "" && op.Stamp {
+		t.dropTwice()
+	}
 	return t.ofDir(op.Path, func(e *index.Entry) {
 		e.Meta = op.Meta
 		if g := op.Record.GFID; !g.IsZero() && e.Record.GFID != g {

@@ -78,6 +78,7 @@ type Tree struct {
 	busyNames  keyed[name]
 	uploads    uploads
 	within     within
+	twice      twice
 	settler    settler
 	verdict    verdict
 	roomMaker  roomMaker

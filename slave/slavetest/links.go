@@ -17,6 +17,7 @@ func linkCases() []testCase {
 		{"two copies of one inode become one", joinCopies},
 		{"an inode with missing names is told of until it has them", groups},
 		{"a name in a parked directory is none", namesInParked},
+		{"in step no parked name counts", parkedCountsNot},
 		{"what was read earlier settles no group", staleLinks},
 		{"names outside of the tree are not looked for again", namesElsewhere},
 		{"new meta reaches all names", metaOfGroup},
@@ -203,6 +204,44 @@ func namesInParked(f *Fixture) {
 	f.SameInode("b", "c")
 	if got := f.groups(); len(got) != 0 {
 		f.Fatalf("after cleaning: groups %v", got)
+	}
+}
+
+// parkedCountsNot: an inode that is in the tree has the names of the master once the root is stamped, whatever is parked. What
+// else lies in a parked directory is still found, and the directory does not claim to be complete.
+func parkedCountsNot(f *Fixture) {
+	f.Must(Mkdir("d", Rec(90, 0)), Mkdir("d/e", Rec(91, 0)), Put("d/e/x", Rec(2, 1), "x"), Linked(Put("a", Rec(1, 1), "one"), 4))
+	f.Must(Link("b", "a", Rec(1, 1), 4), Link("d/c", "a", Rec(1, 1), 4), Link("d/e/c", "a", Rec(1, 1), 4))
+	f.Must(Linked(Put("d/y", Rec(3, 1), "y"), 2), Link("d/z", "d/y", Rec(3, 1), 2))
+	f.Must(Finish("d/e", Rec(91, 5), 1), Finish("d", Rec(90, 5), 1), Finish("", Rec(99, 5), 1))
+	f.Must(Park("b", GFID(1)), Park("d", GFID(90)))
+	if !f.NoLinks && f.Stat("a").Nlink != 4 {
+		f.Fatalf("%d names, of which three are parked", f.Stat("a").Nlink)
+	}
+	held := Finish("", Rec(99, 6), 2)
+	held.Stamp = false
+	f.Must(held)
+	meta := Link("a", "", Rec(1, 2), 1)
+	meta.Kind, meta.Expect = slave.OpMeta, GFID(1)
+	f.Must(meta) // the crawl has compared it
+	f.Must(Finish("", Rec(99, 7), 3))
+	if n := f.Stat("a").Nlink; n != 1 {
+		f.Errorf("%d names once the root is stamped", n)
+	}
+	if f.NoLinks {
+		return // what is parked is a copy
+	}
+	f.Content("a", "one")
+	if _, err := os.Lstat(f.Path(".georep/parked/" + GFID(90).String() + "/e/x")); err != nil {
+		f.Error(err)
+	}
+	f.Must(Unpark("moved", Rec(90, 0)))
+	f.Content("moved/e/x", "x")
+	f.SameInode("moved/y", "moved/z")
+	for _, dir := range []string{"moved", "moved/e"} {
+		if got := f.Record(dir); got.Xtime != 0 {
+			f.Errorf("%s lacks a name, and is stamped %v", dir, got.Xtime)
+		}
 	}
 }
 
