@@ -75,7 +75,8 @@ type follower struct {
 
 	awaited xtime.Time // the root's xtime of which no hint told yet
 	since   time.Time  // when that was seen first
-	claim   claim
+	claims  claims
+	beat    time.Time // the heartbeat at the last look
 	lag     lag
 
 	look    *State        // the first one, for a Pass that follows at once
@@ -92,13 +93,6 @@ type follower struct {
 	mu   sync.Mutex    // guards what the reporting goroutine reads
 	prog Progress
 	bad  bool
-}
-
-// claim is what a stamp will allow to say: once the slave has everything up to xtime, it has all that the master had at
-// time.
-type claim struct {
-	xtime xtime.Time
-	time  time.Time
 }
 
 // Follow keeps the slave in step until ctx ends or the session fails: it looks at the xtime of the master's root, and
@@ -154,7 +148,11 @@ func (f *follower) looked(s *State, hb time.Time) {
 
 // behind is when the oldest change was made that the slave lacks, where it lacks any.
 func (f *follower) behind() time.Time {
-	at := f.lag.behind(time.Now(), max(f.reached, f.c.opts.VolumeMark()), f.c.opts.Hints.after(f.reached))
+	now := time.Now()
+	at := f.lag.behind(now, max(f.reached, f.c.opts.VolumeMark()), f.c.opts.Hints.after(f.reached))
+	if seen := notBefore(now, f.beat); seen.Before(at) {
+		at = seen // the marker has not come to what is as old as that
+	}
 	return f.orWaits(at)
 }
 
@@ -211,6 +209,7 @@ func (f *follower) step(ctx context.Context) error {
 		return err
 	}
 	hb, now := f.o.Heartbeat(), time.Now()
+	f.beat = hb
 	s, err := f.c.Master()
 	if err != nil {
 		f.away = true
@@ -229,6 +228,7 @@ func (f *follower) step(ctx context.Context) error {
 		})
 		return f.clean(ctx, hb)
 	}
+	f.claims.note(claim{s.Xtime, hb})
 	if s.Xtime == f.tried && now.Before(f.c.NextRetry()) || now.Before(f.again) {
 		return f.idle(ctx, s.Xtime, now, hb)
 	}
@@ -248,9 +248,6 @@ func (f *follower) step(ctx context.Context) error {
 	f.update(func(p *Progress) {
 		p.InStep, p.Crawling, p.Following, p.Behind = false, true, f.c.opts.Hints.following(), f.behind()
 	})
-	if f.claim == (claim{}) {
-		f.claim = claim{s.Xtime, hb}
-	}
 	if f.comes == (claim{}) {
 		f.comes = claim{s.Xtime, hb}
 	}
@@ -262,9 +259,6 @@ func (f *follower) step(ctx context.Context) error {
 	}
 	if err != nil {
 		return f.trouble(ctx, err)
-	}
-	if !out.Hinted && !out.Waiting {
-		f.claim = claim{s.Xtime, hb}
 	}
 	if !out.Hinted {
 		f.comes = claim{s.Xtime, hb}
@@ -336,8 +330,9 @@ func (f *follower) stamped(p *Progress, seen xtime.Time, out Outcome) {
 	if !p.InStep {
 		p.Behind = f.behind()
 	}
-	if !out.Waiting && !out.Hinted || out.Stime >= f.claim.xtime {
-		p.LastSynced, f.claim = later(p.LastSynced, f.claim.time), claim{}
+	p.LastSynced = later(p.LastSynced, f.claims.proven(out.Stime))
+	if !out.Waiting && !out.Hinted {
+		f.claims = nil // also those of a clock that was set back since
 	}
 }
 
