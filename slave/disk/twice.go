@@ -2,10 +2,10 @@ package disk
 
 import (
 	"errors"
+	"slices"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
-	"georep/slave"
 )
 
 // This file has the names that are parked while their inode has others. Such a name brings nothing back that the others
@@ -22,10 +22,14 @@ type parkedName struct {
 // twice are the names that were parked since the root was stamped, of inodes that had others. The committer owns it.
 type twice struct {
 	names map[xtime.GFID][]string
-	looks map[xtime.GFID]uint8 // how often the inode was not in the tree
+	looks map[xtime.GFID]uint8 // how often it was not known whether the inode is in the tree
 	count int
 	all   bool // an earlier session may have left some
 }
+
+// maxTwice is how many stamps of the root a name outlasts of which it is not known whether it is needed. After that it is left to
+// Clean.
+const maxTwice = 64
 
 // add notes a name. What is beyond the bound stays until Clean.
 func (w *twice) add(n parkedName) {
@@ -37,20 +41,22 @@ func (w *twice) add(n parkedName) {
 	}
 	w.names[n.gfid] = append(w.names[n.gfid], n.path)
 	w.count++
+	delete(w.looks, n.gfid)
 }
 
-// looked forgets the names of an inode that was in the tree. One that was not may come back through one of them, so it is
-// looked for again.
-func (w *twice) looked(g xtime.GFID, there bool) {
+// keep goes on with those names of an inode of which it is not known yet whether the inode is in the tree, a few times.
+func (w *twice) keep(g xtime.GFID, names []string) {
 	if w.looks == nil {
 		w.looks = map[xtime.GFID]uint8{}
 	}
-	if w.looks[g]++; !there && w.looks[g] < maxLooks {
-		return
+	if w.looks[g]++; w.looks[g] >= maxTwice {
+		names = nil
 	}
-	w.count -= len(w.names[g])
-	delete(w.names, g)
-	delete(w.looks, g)
+	w.count -= len(w.names[g]) - len(names)
+	if w.names[g] = names; len(names) == 0 {
+		delete(w.names, g)
+		delete(w.looks, g)
+	}
 }
 
 // dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left to Clean.
@@ -60,13 +66,9 @@ func (t *Tree) dropTwice() {
 	}
 	var parked []string
 	for g, names := range t.work.twice.names {
-		live, ok := t.inTree(g)
-		for _, path := range names {
-			if ok && t.leadsBelowParked(path, live) {
-				parked = append(parked, path)
-			}
-		}
-		t.work.twice.looked(g, ok)
+		drop, left := t.sortTwice(g, names)
+		parked = append(parked, drop...)
+		t.work.twice.keep(g, left)
 	}
 	if len(parked) == 0 {
 		return
@@ -74,7 +76,7 @@ func (t *Tree) dropTwice() {
 	err := t.unstampWithin(parked...)
 	for _, path := range parked {
 		if err == nil {
-			err = t.unlinkParked(path)
+			err = t.scrapParked(path)
 		}
 	}
 	if err != nil {
@@ -82,28 +84,51 @@ func (t *Tree) dropTwice() {
 	}
 }
 
-// inTree finds a name in the tree of an inode that is no directory.
-func (t *Tree) inTree(g xtime.GFID) (named, bool) {
-	if n, ok := t.placed(g); ok {
-		return n, n.kind != slave.Dir
-	}
-	for _, name := range t.readIndex(g).names {
-		if n, ok := t.verify(g, name); ok {
-			return n, true
+// sortTwice tells the parked names that are to go from those of which it is not known yet. An inode of which the tree lacks
+// names keeps those that are parked, since they may come back. There may be several copies of an inode.
+func (t *Tree) sortTwice(g xtime.GFID, names []string) (drop, left []string) {
+	copies, parked := map[uint64]beneath.Stat{}, map[uint64][]string{}
+	slices.Sort(names)
+	for _, path := range slices.Compact(names) { // what was parked, taken out and parked again is there twice
+		if st, err := t.statParked(path); err == nil && st.Nlink > 1 {
+			copies[st.Ino], parked[st.Ino] = st, append(parked[st.Ino], path)
 		}
 	}
-	return named{}, false
+	if len(parked) == 0 {
+		return nil, nil
+	}
+	live, want := t.knownNames(g, t.readIndex(g).names, ""), max(t.readBook(g).want, 1)
+	for ino, paths := range parked {
+		st := copies[ino]
+		there := slices.ContainsFunc(live, func(n named) bool { return sameInode(n.st, st) })
+		if there && st.Nlink-min(st.Nlink, uint32(len(paths))) >= want {
+			drop = append(drop, paths...)
+		} else {
+			left = append(left, paths...)
+		}
+	}
+	return drop, left
 }
 
-// leadsBelowParked tells whether a path below parked/ is a name of an inode.
-func (t *Tree) leadsBelowParked(path string, of named) bool {
+// scrapParked takes away a name in or below parked/.
+func (t *Tree) scrapParked(path string) error {
+	if dir, _ := beneath.Split(path); dir != "" {
+		return t.unlinkParked(path)
+	}
+	temp := place{t.trash, t.stagingName()} // as Clean does
+	if err := t.sys.rename(place{t.parked, path}, temp, 0); err != nil {
+		return ignoreAbsent(err)
+	}
+	return t.sys.unlink(temp)
+}
+
+func (t *Tree) statParked(path string) (beneath.Stat, error) {
 	p, done, err := t.parkedPlace(path)
 	if err != nil {
-		return false
+		return beneath.Stat{}, err
 	}
 	defer done()
-	st, err := p.dir.Stat(p.name)
-	return err == nil && sameInode(st, of.st)
+	return p.dir.Stat(p.name)
 }
 
 // findTwice notes the names that an earlier session parked and did not take away: it ended before it had stamped the root. It
