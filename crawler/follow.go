@@ -51,7 +51,7 @@ type FollowOptions struct {
 // Bounds of the pauses in Follow.
 const (
 	progressEvery = 300 * time.Millisecond
-	catchUp       = 2 * time.Second // by which LastSynced comes on at most while all goes well
+	catchUp       = 5 * time.Second // by which LastSynced comes on at most while all goes well
 	troublePause  = time.Second
 	listFailures  = 100
 	cleanEvery    = time.Minute

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +44,8 @@ type beats struct {
 	cover  *coverage      // what the heartbeat is about
 	owing  func() int64   // marks to be tried again
 	bound  func() *moment // up to where it may move; nil: any
-	caught chan struct{}  // has a value when the heartbeat moved for the first time, or by more than it does while all goes well
+	caught chan struct{}  // has a value when the heartbeat moved for the first time, or by more than a second, or somebody waits
+	urgent atomic.Bool    // somebody waits
 
 	mu      sync.Mutex
 	now     heartbeat // as of now
@@ -121,7 +123,7 @@ func (b *beats) drained(m moment, x xtime.Time) {
 			return
 		}
 	}
-	if !b.moved || m.wall.Sub(b.now.Time) > keepEach {
+	if b.urgent.CompareAndSwap(true, false) || !b.moved || m.wall.Sub(b.now.Time) > keepEach {
 		b.moved = true
 		select {
 		case b.caught <- struct{}{}:

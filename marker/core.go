@@ -61,6 +61,10 @@ type core struct {
 	young    young
 	stray    func() // asks for a scan that meets them; called with mu held
 	owing    atomic.Int64
+	nameless seeker
+	// requested is what a look at held files found to be marked; stirred says that something was marked since it began.
+	requested atomic.Pointer[request]
+	stirred   atomic.Bool
 	// unsynced is set while scans have marked what no ctime would tell of, if the marks were lost by a power cut.
 	unsynced atomic.Bool
 }

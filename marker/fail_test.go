@@ -111,7 +111,7 @@ func (k *kept) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.scanRetry = 20 * time.Millisecond
+	m.scanRetry, m.held.find = 20*time.Millisecond, nobody{}
 	if m.live != nil {
 		m.live.idle = 5 * time.Millisecond
 	}

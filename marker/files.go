@@ -24,6 +24,8 @@ const (
 	timesFile     = "marker.times"
 	bumpsFile     = "marker.bumps"
 	usersFile     = "users.lock"
+	// lookFile is made by whoever waits for a mark: a look at what is held open is then due at once.
+	lookFile = "marker.look"
 )
 
 // lockTries and lockPause let a lock outlast the moment for which Alive holds it.

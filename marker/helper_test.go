@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"georep/internal/beneath"
+	"georep/marker/writers"
 	"georep/marker/xtime"
 )
 
@@ -21,6 +22,8 @@ type vol struct {
 	o    Options
 	m    *marker
 	stop func() error
+	// looks: this test is about files that are held open. In all others nobody is looked for, which takes time.
+	looks bool
 	// wanderers are files that were in several directories: an inode is marked once more where a mark of it was tried
 	// again, and its place then may be another than that of the event.
 	wanderers []string
@@ -30,7 +33,7 @@ func newVol(t testing.TB, root string) *vol {
 	t.Helper()
 	v := &vol{t: t, o: Options{
 		Root: root, UUID: xtime.NewUUID(), Namespace: xtime.Trusted, Dir: filepath.Join(t.TempDir(), "run"),
-		Logger: zerolog.New(zerolog.NewTestWriter(t)), ScanPoll: 50 * time.Millisecond,
+		Logger: zerolog.New(zerolog.NewTestWriter(t)), ScanPoll: 50 * time.Millisecond, MaxDelay: 50 * time.Millisecond,
 	}}
 	v.o.SaveVolumeMark = func(x xtime.Time) error { v.o.VolumeMark = x; return nil }
 	t.Cleanup(func() {
@@ -51,6 +54,9 @@ func (v *vol) start(prepare ...func(*marker)) *vol {
 	if m.live != nil {
 		m.live.idle = 5 * time.Millisecond
 	}
+	if !v.looks {
+		m.held.find = nobody{}
+	}
 	for _, p := range prepare {
 		p(m)
 	}
@@ -64,6 +70,11 @@ func (v *vol) start(prepare ...func(*marker)) *vol {
 	}
 	return v
 }
+
+// nobody is a finder that finds nothing.
+type nobody struct{}
+
+func (nobody) Look() ([]writers.File, string, error) { return nil, "", nil }
 
 func firstError(errs ...error) error {
 	for _, err := range errs {
@@ -87,6 +98,9 @@ func (v *vol) halt() {
 func (v *vol) settle() {
 	v.t.Helper()
 	t0 := time.Now()
+	if err := askLook(v.o.Dir); err != nil {
+		v.t.Fatal(err)
+	}
 	v.until("everything is marked", func() bool { return v.m.beats.get().Time.After(t0) })
 }
 

@@ -117,6 +117,7 @@ func (m *marker) writeStatus() error {
 		s.Reason = fmt.Sprintf("%d marks failed and are tried again%s", s.Retrying, m.troubles.such())
 	}
 	m.refusals.fill(&s)
+	m.held.fill(&s)
 	if err := writeStatus(m.files, m.o.Dir, &s); err != nil {
 		return fmt.Errorf("write the marker's status: %w", err)
 	}

@@ -164,9 +164,11 @@ func (l *live) markQueue() error {
 		return err
 	}
 	l.addRetries()
+	answer := l.takeRequest()
 	if err := l.markBatch(); err != nil {
 		return err
 	}
+	answer()
 	l.nextRetry()
 	l.rest()
 	if l.need <= 0 && (l.unsure == nil || !l.unsure()) {
@@ -198,6 +200,7 @@ func (l *live) markBatch() error {
 		return err
 	}
 	l.batch = newBatch()
+	l.stirred.Store(true)
 	return nil
 }
 

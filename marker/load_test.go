@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 		attrsMain()
 	case "swap":
 		swapMain()
+	case "hold":
+		holdMain()
 	default:
 		os.Exit(m.Run())
 	}

@@ -51,7 +51,9 @@ type Options struct {
 
 	Source       string        // SourceAuto when empty
 	ScanInterval time.Duration // between slow scans for what events never tell; 0 is 6 h
-	ScanPoll     time.Duration // pause between two scans where there are no events; 0 is 3 s
+	// MaxDelay is within what time a write that raises no event is marked, while the file stays open; 0 is 5 s.
+	MaxDelay time.Duration
+	ScanPoll time.Duration // pause between two scans where there are no events; 0 is 3 s
 
 	Logger zerolog.Logger
 	// ExitWhenUnused ends Run, without an error, once nobody holds a shared flock on Dir/users.lock; not in the first
@@ -67,6 +69,7 @@ type Options struct {
 const (
 	defaultScanInterval = 6 * time.Hour
 	defaultScanPoll     = 3 * time.Second
+	defaultMaxDelay     = 5 * time.Second
 )
 
 // checked returns o with its defaults.
@@ -76,6 +79,9 @@ func (o Options) checked() (Options, error) {
 	}
 	if o.ScanPoll == 0 {
 		o.ScanPoll = defaultScanPoll
+	}
+	if o.MaxDelay == 0 {
+		o.MaxDelay = defaultMaxDelay
 	}
 	if o.Source == "" {
 		o.Source = SourceAuto

@@ -46,7 +46,7 @@ func Once(ctx context.Context, o Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	s, err := m.pass(ctx)
+	s, err := m.passHeld(ctx)
 	if err == nil && s.incomplete.Load() {
 		err = fmt.Errorf("mark the changes of volume %s: some entries could not be read or marked%s; the log names them: try again",
 			o.Root, m.troubles.such())
@@ -60,6 +60,25 @@ func Once(ctx context.Context, o Options) (Summary, error) {
 	return sum, errors.Join(err, m.close())
 }
 
+// passHeld scans the tree once, and looks who holds files of it open.
+func (m *marker) passHeld(ctx context.Context) (*scan, error) {
+	if _, err := m.held.look(ctx, true); err != nil {
+		return nil, err
+	}
+	s, err := m.pass(ctx)
+	if err != nil || s.incomplete.Load() || len(m.held.files) == 0 {
+		return s, err
+	}
+	// Of files whose names nobody knew the scan has found them.
+	if _, err := m.held.look(ctx, true); err != nil {
+		return s, err
+	}
+	if !m.fresh {
+		m.beats.drained(*m.held.bound(), m.clock.Last())
+	}
+	return s, nil
+}
+
 // marker is one running marker.
 type marker struct {
 	*core
@@ -68,7 +87,8 @@ type marker struct {
 	users  *os.File // held once nobody uses the marker
 	beats  *beats
 	mounts *mounts
-	live   *live                 // nil where it scans from the start
+	live   *live // nil where it scans from the start
+	held   *heldFiles
 	how    atomic.Pointer[learn] // where changes are learnt from now
 	plain  func(d *beneath.Dir, name string, t xtime.Time) error
 	// fresh tells that everything up to the heartbeat is as new as the volume mark, which was taken then: a scan has nothing
@@ -115,13 +135,10 @@ func (m *marker) prepare(ctx context.Context) error {
 	if m.mounts, err = openMounts(m.root, filepath.Join(m.o.Dir, mountsFile), m.files); err != nil {
 		return err
 	}
-	m.beats.bound = func() *moment {
-		arrived, uncovered := m.earliest.Load(), m.mounts.since()
-		if arrived == nil || uncovered != nil && uncovered.boot() < arrived.boot() {
-			return uncovered
-		}
-		return arrived
+	if m.held, err = newHeldFiles(m); err != nil {
+		return err
 	}
+	m.beats.bound = m.bound
 	if err := m.own.load(m.files, filepath.Join(m.o.Dir, ownFile)); err != nil {
 		return err
 	}
@@ -153,6 +170,18 @@ func (m *marker) noteTimes() error {
 		m.often.Warn().Err(err).Msg("what has not changed may be marked, and compared, once more")
 	}}
 	return m.times.open()
+}
+
+// bound is up to where the heartbeat may move: what came from outside, or lay under a mount, is not covered yet, and
+// neither is what was written to held files after they were looked at.
+func (m *marker) bound() *moment {
+	bound := m.held.bound()
+	for _, other := range []*moment{m.earliest.Load(), m.mounts.since()} {
+		if other != nil && other.boot() < bound.boot() {
+			bound = other
+		}
+	}
+	return bound
 }
 
 // checkMarked proves that the root was marked by this volume before. Roots of two file systems of one kind may well
@@ -223,6 +252,7 @@ func (m *marker) run(ctx context.Context) error {
 	g.Go(func() error { return m.learn(ctx) })
 	g.Go(func() error { return m.keep(ctx) })
 	g.Go(func() error { return m.heed(ctx) })
+	g.Go(func() error { return m.held.watch(ctx) })
 	err := g.Wait()
 	if errors.Is(err, errUnused) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		err = nil

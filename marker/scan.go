@@ -164,7 +164,8 @@ func (v *visit) entry(ctx context.Context, e beneath.Entry) error {
 // look checks an entry that is no directory, as far as the listing knows.
 func (v *visit) look(e beneath.Entry) error {
 	_, sought := v.sought[e.Ino]
-	if !v.doubt && !sought && v.times == nil && v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
+	wanted := v.nameless.wants(e.Ino)
+	if !v.doubt && !sought && !wanted && v.times == nil && v.since.IsZero() && v.slow.IsZero() && e.Type != unix.DT_UNKNOWN {
 		return nil
 	}
 	st, err := v.d.Stat(e.Name)
@@ -174,7 +175,7 @@ func (v *visit) look(e beneath.Entry) error {
 	case st.MountID != v.rootStat.MountID: // something is mounted on it, which is not ours
 	case st.IsDir():
 		v.dirs = append(v.dirs, e.Name)
-	case sought || v.isDue(e.Name, &st):
+	case wanted && v.meets(e.Name, &st), sought, v.isDue(e.Name, &st):
 		v.changed = append(v.changed, found{name: e.Name, stat: st})
 	default:
 		v.note(&st, timesOf(&st))
@@ -183,6 +184,16 @@ func (v *visit) look(e beneath.Entry) error {
 		return v.flush()
 	}
 	return nil
+}
+
+// meets tells whether the entry is looked for, and notes where it is.
+func (v *visit) meets(name string, st *beneath.Stat) bool {
+	dir := v.root.LastPathOf(v.d)
+	path := beneath.Join(dir, name)
+	if dir == "" && v.number != v.rootStat.Ino {
+		path = ""
+	}
+	return v.nameless.meet(inode{st.Dev, st.Ino}, path)
 }
 
 // finish marks what is left, and the directory itself where it changed.

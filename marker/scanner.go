@@ -29,6 +29,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	}
 	s := m.beginScan(false)
 	s.incomplete.Store(!uncovered)
+	m.nameless.begin()
 	upto, astray := m.seekStrays()
 	if astray {
 		m.beats.lose()
@@ -62,6 +63,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	m.times.scanned(m.cover.has)
 	m.beats.scanned(losses, start.wall, s.entries.Load())
 	m.metStrays(upto)
+	m.nameless.end()
 	if !m.follows() && !m.fresh {
 		m.beats.drained(start, m.clock.Last())
 	}
@@ -111,7 +113,7 @@ func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
 			return nil
 		}
 		took := time.Duration(m.scanTook.Load())
-		if _, astray := m.seekStrays(); astray {
+		if _, astray := m.seekStrays(); astray || m.nameless.any() {
 			timer.Reset(min(d, max(m.strayPause, strayRatio*took)))
 		} else if m.blind.Load() {
 			timer.Reset(min(d, max(blindPause, blindRatio*took)))

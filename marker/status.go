@@ -34,6 +34,8 @@ type Status struct {
 	Unmarked       int64    `json:"unmarked"`
 	UnmarkedSample []string `json:"unmarked_sample,omitempty"`
 	Retrying       int      `json:"retrying"` // marks that failed and will be tried again
+	// Hidden is why writes that raise no event may stay unseen while the file is open; "" where they do not.
+	Hidden string `json:"hidden_writers,omitempty"`
 }
 
 // ReadStatus reads what the volume's marker wrote last, whether or not it still lives. fs.ErrNotExist, wrapped: there
@@ -67,6 +69,9 @@ const waitPoll = 50 * time.Millisecond
 // wrapped, means that there is none any more; its Reason is then in the status. A heartbeat in the future is from before
 // the clock was set back, and proves nothing.
 func WaitMark(ctx context.Context, dir string, t time.Time) error {
+	if err := askLook(dir); err != nil && Alive(dir) {
+		return err
+	}
 	for {
 		s, err := ReadStatus(dir)
 		switch {
@@ -81,6 +86,14 @@ func WaitMark(ctx context.Context, dir string, t time.Time) error {
 			return fmt.Errorf("wait for a mark in %s: %w", dir, err)
 		}
 	}
+}
+
+// askLook has the marker look at once at the files that are held open.
+func askLook(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, lookFile), nil, 0o644); err != nil {
+		return fmt.Errorf("ask the marker for a look: %w", err)
+	}
+	return nil
 }
 
 func writeStatus(files files, dir string, s *Status) error {

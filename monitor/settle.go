@@ -50,6 +50,7 @@ func (m *machine) report(now time.Time, r report.Report) {
 func (m *machine) progress(now time.Time, p *report.Progress) {
 	st := &m.st
 	st.Crawl, st.LagSeconds, st.Pending, st.Marker = p.Crawl, p.LagSeconds, p.Pending, p.Marker
+	st.HiddenWriters = p.HiddenWriters
 	m.lagAt = now
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
 	st.Waiting, st.WaitingTotal = p.Waiting, p.WaitingTotal

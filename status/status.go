@@ -188,7 +188,8 @@ type Status struct {
 	Checkpoint    string    `json:"checkpoint"` // "N/A" or what the worker says of it
 	Stime         uint64    `json:"stime"`      // an xtime.Time: the slave root's stamp; 0: none
 	Rates         Rates     `json:"progress"`
-	NotKept       string    `json:"not_kept,omitempty"` // what the slave's files cannot keep, as far as it was met
+	HiddenWriters string    `json:"hidden_writers,omitempty"` // why writes that raise no event may stay unseen for a while
+	NotKept       string    `json:"not_kept,omitempty"`       // what the slave's files cannot keep, as far as it was met
 	// ETASeconds is how long the first sync still takes if it goes on as in the last seconds; 0, and absent from the
 	// JSON, when that is not known or it is over.
 	ETASeconds  float64 `json:"eta_seconds,omitempty"`

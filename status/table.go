@@ -72,7 +72,8 @@ func align(b *strings.Builder, rows [][]string) {
 // writeDetail says how fast the session goes, or why it does not go on, and what is held back.
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
-	if s.Reason == "" && len(s.Failures)+len(s.Waiting)+len(s.Unmarked) == 0 && pace == "" && s.NotKept == "" && s.MarkerWaits == "" {
+	if s.Reason == "" && len(s.Failures)+len(s.Waiting)+len(s.Unmarked) == 0 && pace == "" && s.NotKept == "" && s.MarkerWaits == "" &&
+		s.HiddenWriters == "" {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -84,6 +85,10 @@ func (s Status) writeDetail(b *strings.Builder) {
 	}
 	if s.NotKept != "" {
 		fmt.Fprintf(b, "  the slave's files cannot keep: %s\n", Printable(s.NotKept))
+	}
+	if s.HiddenWriters != "" {
+		fmt.Fprintf(b, "  %s: what these write by libaio, a loop device or a mapping arrives when they close the file\n",
+			Printable(s.HiddenWriters))
 	}
 	for _, f := range s.Failures {
 		fmt.Fprintf(b, "  held back: %q  %s: %s  (since %s)\n", f.Path, Printable(f.Op), Printable(f.Error), when(f.Since))

@@ -28,6 +28,7 @@ func (e *env) markerCommand() *cli.Command {
 		Action: e.marker, Flags: []cli.Flag{
 			&cli.StringFlag{Name: "source", Value: marker.SourceAuto, Usage: strings.Join(marker.Sources(), ", ")},
 			&cli.DurationFlag{Name: "scan-interval", Usage: "time between slow scans; 0: none"},
+			&cli.DurationFlag{Name: "max-delay", Usage: "longest time until a write without an event is marked; 0: 5s"},
 		}}
 }
 
@@ -50,6 +51,7 @@ func (e *env) marker(c *cli.Context) error {
 		return err
 	}
 	o.Source, o.ScanInterval, o.ExitWhenUnused = c.String("source"), c.Duration("scan-interval"), true
+	o.MaxDelay = c.Duration("max-delay")
 	if o.ScanInterval == 0 {
 		o.ScanInterval = never
 	}

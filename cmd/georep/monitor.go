@@ -57,5 +57,6 @@ func markerArgs(store *volume.Store, s volume.Session) []string {
 	if err != nil {
 		return args // the monitor says what is wrong with it
 	}
-	return append(args, "--source", o.MarkerSource, "--scan-interval", o.ScanInterval.String())
+	return append(args, "--source", o.MarkerSource, "--scan-interval", o.ScanInterval.String(),
+		"--max-delay", o.MaxDelay.String())
 }

@@ -119,8 +119,12 @@ func (d *Dir) LastName() string {
 
 // LastPathOf is the path below d under which the kernel last knew inode, which Pin or PinKey gave: advice, as LastName is.
 // "" if it is not known, or not below d.
-func (d *Dir) LastPathOf(inode *Dir) string {
-	top, path := strings.TrimSuffix(d.lastPath(), "/"), inode.lastPath()
+func (d *Dir) LastPathOf(inode *Dir) string { return d.Below(inode.lastPath()) }
+
+// Below is what of an absolute path lies below the path under which the kernel last knew d: advice, as LastName is. "" if it
+// does not.
+func (d *Dir) Below(path string) string {
+	top := strings.TrimSuffix(d.lastPath(), "/")
 	if rest, below := strings.CutPrefix(path, top+"/"); below && ValidPath(rest) {
 		return rest
 	}

@@ -319,6 +319,13 @@ func (i *Inode) Listxattr() ([]string, error) {
 // do is for calls on the descriptor. They are not asked of Dir.Hook.
 func (i *Inode) do(op string, call func() error) error { return pathError(op, i.name, retry(call)) }
 
+// Flush writes what is in memory of an open file to its device, and waits; its metadata may follow later. A page that
+// somebody has mapped is not writable any more when it returns, so that the next write to it is seen by the file system.
+func (i *Inode) Flush() error {
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	return i.do("flush", func() error { return unix.SyncFileRange(i.fd, 0, 0, all) })
+}
+
 // StartFlush begins to write a range of an open file to its device, without waiting. It promises nothing.
 func (i *Inode) StartFlush(off, n int64) {
 	_ = unix.SyncFileRange(i.fd, off, n, unix.SYNC_FILE_RANGE_WRITE)

@@ -43,6 +43,7 @@ var allowed = map[string][]string{
 	"crawler":            {"crawler/plan", "slave", "slave/delta", "internal/beneath", "marker/xtime", "marker/hint"},
 	"marker":             {"marker/", "internal/beneath"},
 	"marker/queue":       {},
+	"marker/writers":     {},
 	"marker/fanotify":    {"marker/queue", "internal/beneath"},
 	"marker/inotify":     {"marker/queue", "internal/beneath"},
 	"marker/hint":        {"marker/xtime", "internal/beneath"},

@@ -298,7 +298,7 @@ func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
 	out := Progress(p, t.counters, t.hints, t.wire)
 	if s, err := marker.ReadStatus(t.runtime); err == nil {
-		out.Marker, out.Unmarked = s.Source, s.UnmarkedSample
+		out.Marker, out.Unmarked, out.HiddenWriters = s.Source, s.UnmarkedSample, s.Hidden
 		if s.Retrying > 0 || time.Since(s.Heartbeat) > markerLate {
 			out.MarkerWaits = s.Reason
 		}

@@ -55,6 +55,8 @@ type Progress struct {
 	Checkpoint string   `json:"checkpoint,omitempty"`
 	ETASeconds float64  `json:"eta_seconds,omitempty"` // of a first sync; 0: not known
 	NotKept    string   `json:"not_kept,omitempty"`    // what the slave's files cannot keep, as far as it was met
+	// HiddenWriters is why writes that raise no event may stay unseen for a while.
+	HiddenWriters string `json:"hidden_writers,omitempty"`
 }
 
 // Fault is trouble that keeps the session from replicating.

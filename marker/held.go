@@ -1,0 +1,355 @@
+package marker
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/inotify"
+	"georep/marker/writers"
+)
+
+// This file is about writes that raise no event: by libaio, by a loop device on an image, through a shared mapping, and,
+// under inotify, through a descriptor whose name in the tree nobody knows. All of them need the file to be held open. So
+// the marker looks every second or so who holds files of the volume open for writing (package writers), and compares what
+// these files are with what they were (heldcheck.go). What changed is marked by the usual path. The heartbeat never gets
+// beyond the last look at each of these files (invariant 11).
+
+const (
+	lookEach  = time.Second            // between two looks, where nothing happens
+	lookSoon  = 200 * time.Millisecond // the same after marks: somebody may wait for the heartbeat
+	askedPoll = 200 * time.Millisecond // how often a request to look at once is looked for
+	// lookRatio, soonRatio and flushRatio times as long as a look took, or the flushing and reading of a mapped file, is the
+	// least pause before the next.
+	lookRatio  = 1000
+	soonRatio  = 30
+	dearRatio  = 100 // where looks are so slow that lookRatio would be too seldom
+	flushRatio = 50
+)
+
+// heldFiles are the files of the volume that somebody holds open for writing. All but what is marked otherwise is for the
+// goroutine that looks.
+type heldFiles struct {
+	*marker
+	find finder
+	// tell: the file system gives a file new times when it is written through a mapping for the first time after a flush.
+	tell   bool
+	remote bool // its times may be by another machine's clock
+	every  time.Duration
+	poll   time.Duration
+	tick   time.Duration // of the clock that files get their times from
+
+	files map[inode]*held
+	marks []due // what the look that is under way found
+	round int
+	at    moment // when this look began
+	last  moment // the same of the one before
+	all   bool   // this look leaves nothing for later
+
+	looked atomic.Pointer[moment] // everything written before through what is held is marked; nil before the first look
+	mu     sync.Mutex
+	hidden string // why not all holders can be seen; under mu
+}
+
+// finder finds the files that are held open for writing; hidden is why there may be more.
+type finder interface {
+	Look() (files []writers.File, hidden string, err error)
+}
+
+// held is one inode that is held open for writing.
+type held struct {
+	inode  inode
+	key    beneath.HandleKey // "" where there are no handles
+	round  int               // of the last look that met it
+	mapped bool              // at that look, or at the one before
+	gone   bool              // it is not held any more, and looked at for the last time
+
+	known bool         // st is set
+	sure  bool         // whatever was written since gives other times than those of st
+	st    beneath.Stat // at the last look
+	path  string       // below the root; advice
+	at    moment       // everything written before is marked
+
+	// primed: it was flushed, and its content noted where times do not tell, since it is mapped.
+	primed bool
+	sum    [32]byte
+	next   time.Time // not flushed before
+
+	sought *moment // when a scan was asked to find its names; nil: it was not
+	// elsewhere is how many names it had when no name of it was in the volume.
+	elsewhere uint32
+}
+
+// due is a file to be marked.
+type due struct {
+	*held
+	st   beneath.Stat
+	path string
+}
+
+// timesTell has the file systems that give a file new times at the first write through a mapping after a flush, or write
+// what they have to a server that does. tmpfs is none of them.
+func timesTell(kind int64) bool {
+	switch uint32(kind) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
+		return true
+	}
+	return false
+}
+
+func newHeldFiles(m *marker) (*heldFiles, error) {
+	fs, err := m.root.Statfs()
+	if err != nil {
+		return nil, err
+	}
+	v := writers.Volume{Dev: m.rootStat.Dev, Super: m.rootStat.Dev}
+	v.Subvolumes = fs.Type == unix.BTRFS_SUPER_MAGIC || fs.Type == unix.OVERLAYFS_SUPER_MAGIC
+	if super, err := writers.Super(m.rootStat.MountID); err == nil {
+		v.Super = super
+	}
+	h := &heldFiles{marker: m, find: writers.New(v), tell: timesTell(fs.Type), files: map[inode]*held{},
+		remote: inotify.Local(m.root) != nil, every: min(lookEach, m.o.MaxDelay/2), poll: min(askedPoll, m.o.MaxDelay/10)}
+	m.nameless.byNumber = !v.Subvolumes
+	var ts unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
+		return nil, err
+	}
+	h.tick = time.Duration(ts.Nano())
+	return h, nil
+}
+
+// bound is up to where the heartbeat may move.
+func (h *heldFiles) bound() *moment {
+	if at := h.looked.Load(); at != nil {
+		return at
+	}
+	return &moment{}
+}
+
+// watch looks again and again until ctx ends.
+func (h *heldFiles) watch(ctx context.Context) error {
+	for all := true; ; {
+		took, err := h.look(ctx, all)
+		if err == nil {
+			all, err = h.rest(ctx, took)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// rest waits until the next look is due, and tells whether somebody asked for it.
+func (h *heldFiles) rest(ctx context.Context, took time.Duration) (asked bool, err error) {
+	late := max(h.every, min(lookRatio*took, h.o.MaxDelay/2), dearRatio*took)
+	soon := min(late, max(lookSoon, soonRatio*took))
+	ticker := time.NewTicker(h.poll)
+	defer ticker.Stop()
+	for began := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-ticker.C:
+		}
+		if unix.Unlink(filepath.Join(h.o.Dir, lookFile)) == nil {
+			return true, nil
+		}
+		waited := time.Since(began)
+		if waited >= late || waited >= soon && h.stirred.Load() {
+			return false, nil
+		}
+	}
+}
+
+// look looks once at who holds what, and marks what changed. took is how long it was busy with finding that out. all leaves
+// nothing for later. The error is ctx's, or the clock's.
+func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err error) {
+	h.stirred.Store(false)
+	h.last, h.at = h.at, now()
+	h.all, h.marks = all, nil
+	h.round++
+	list, hidden, err := h.find.Look()
+	if err != nil {
+		h.often.Warn().Err(err).Msg("what is written without an event is not seen now")
+		h.at = h.last
+		return time.Since(h.at.wall), ctx.Err()
+	}
+	h.say(hidden)
+	// Mappings first: whoever is mapped is looked at as such, whatever else holds it.
+	for _, mapped := range []bool{true, false} {
+		for i := range list {
+			if list[i].Mapped == mapped {
+				h.meet(ctx, &list[i])
+			}
+		}
+	}
+	for _, e := range h.files {
+		if e.round != h.round {
+			h.leave(ctx, e)
+		}
+	}
+	took = time.Since(h.at.wall)
+	if err := h.mark(ctx); err != nil {
+		return took, err
+	}
+	h.advance()
+	return took, ctx.Err()
+}
+
+// say notes, and logs once, why not everything can be seen.
+func (h *heldFiles) say(hidden string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if hidden != "" && h.hidden == "" {
+		h.log.Info().Str("why", hidden).Msg("of some files it is not known who holds them open: what is written to them by " +
+			"libaio, a loop device or a mapping is found when they are closed, or by a slow scan")
+	}
+	h.hidden = hidden
+}
+
+// fill is for the status.
+func (h *heldFiles) fill(s *Status) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.Hidden = h.hidden
+}
+
+// advance lets the heartbeat come up to what was looked at.
+func (h *heldFiles) advance() {
+	at := h.at
+	for k, e := range h.files {
+		if e.gone {
+			delete(h.files, k)
+		} else if e.at.boot() < at.boot() {
+			at = e.at
+		}
+	}
+	h.looked.Store(&at)
+	if h.all {
+		h.beats.urgent.Store(true)
+	}
+}
+
+// mark marks what the look found.
+func (h *heldFiles) mark(ctx context.Context) error {
+	if len(h.marks) == 0 {
+		return nil
+	}
+	done, err := h.markLive(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range h.marks {
+		one := &h.marks[i]
+		if done == nil {
+			if err := h.markOne(one); err != nil {
+				return err
+			}
+		} else if done[i] {
+			h.settled(one.held, &one.st)
+		} else {
+			one.failed()
+		}
+	}
+	return nil
+}
+
+// markOne marks a file where there are no events, as a scan does.
+func (h *heldFiles) markOne(one *due) error {
+	dir, name := beneath.Split(one.path)
+	d, err := h.root.OpenPath(dir)
+	if err != nil {
+		one.failed()
+		return nil
+	}
+	defer d.Close()
+	incomplete, err := h.markChain(d, []found{{name: name, stat: one.st}})
+	if err != nil {
+		return err
+	}
+	if incomplete {
+		one.failed()
+	} else {
+		h.settled(one.held, &one.st)
+	}
+	return nil
+}
+
+// request is what the goroutine of the events is asked to mark.
+type request struct {
+	files []due
+	done  chan []bool // which of them are marked, or will be
+}
+
+// markLive has the files marked together with what events tell. It returns nil where there are no events.
+func (h *heldFiles) markLive(ctx context.Context) ([]bool, error) {
+	if !h.follows() {
+		return nil, nil
+	}
+	r := &request{files: h.marks, done: make(chan []bool, 1)}
+	h.requested.Store(r)
+	ticker := time.NewTicker(askedPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case done := <-r.done:
+			return done, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-ticker.C:
+			if !h.follows() && h.requested.CompareAndSwap(r, nil) {
+				return nil, nil
+			}
+		}
+	}
+}
+
+// takeRequest puts the files that a look found into the batch. After the mark answer is to be called.
+func (l *live) takeRequest() (answer func()) {
+	r := l.requested.Swap(nil)
+	if r == nil {
+		return func() {}
+	}
+	done := make([]bool, len(r.files))
+	l.core.mu.Lock()
+	defer l.core.mu.Unlock()
+	for i := range r.files {
+		done[i] = l.takeFile(&r.files[i])
+	}
+	return func() { r.done <- done }
+}
+
+// takeFile puts one file into the batch, if it still has its name. It is called with the core's mu held.
+func (l *live) takeFile(f *due) bool {
+	dir, name := beneath.Split(f.path)
+	d, err := l.root.OpenPath(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	st, err := d.Stat(name)
+	if err != nil || f.inode != (inode{st.Dev, st.Ino}) {
+		return false
+	}
+	key, err := l.tree.key(d)
+	if err != nil {
+		return false
+	}
+	inodeKey := beneath.HandleKey("")
+	if l.rootKey != "" {
+		inodeKey = f.key
+	}
+	l.batch.addInode(placeOf(key, name), inodeKey)
+	return true
+}
+
+// isGone tells the errors of a holder that ended, or of a file that is not there any more.
+func isGone(err error) bool { return isAny(err, unix.ENOENT, unix.ESRCH, unix.ENOTDIR, unix.ESTALE) }
+
+var errOtherFile = errors.New("another file is there")
