@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -172,7 +173,10 @@ func (w *writer) submit() error {
 		return fmt.Errorf("io_submit: %w", errno)
 	}
 	var event [4]int64 // data, obj, res, res2
-	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, w.aio, 1, 1, uintptr(unsafe.Pointer(&event[0])), 0, 0)
+	n, _, errno := uintptr(0), uintptr(0), unix.EINTR
+	for errno == unix.EINTR {
+		n, _, errno = unix.Syscall6(unix.SYS_IO_GETEVENTS, w.aio, 1, 1, uintptr(unsafe.Pointer(&event[0])), 0, 0)
+	}
 	if n != 1 || event[2] != 4096 {
 		return fmt.Errorf("io_getevents: %d, %w", event[2], errno)
 	}
@@ -181,11 +185,12 @@ func (w *writer) submit() error {
 
 // ring is an io_uring of 8 entries.
 type ring struct {
-	fd            int
-	sq, cq, sqes  []byte
-	tail, array   uint32 // offsets into sq
-	head, results uint32 // offsets into cq
-	n             uint32
+	fd           int
+	sq, cq, sqes []byte
+	tail, array  uint32 // offsets into sq
+	head, done   uint32 // offsets into cq: of its head, of its tail
+	results      uint32 // and of its entries
+	n            uint32
 }
 
 func newRing() (*ring, error) {
@@ -196,7 +201,7 @@ func newRing() (*ring, error) {
 		return nil, fmt.Errorf("io_uring_setup: %w", errno)
 	}
 	at := func(off int) uint32 { return binary.NativeEndian.Uint32(params[off:]) }
-	r := &ring{fd: int(fd), tail: at(44), array: at(64), head: at(80), results: at(100)}
+	r := &ring{fd: int(fd), tail: at(44), array: at(64), head: at(80), done: at(84), results: at(100)}
 	var err error
 	for _, m := range []struct {
 		to  *[]byte
@@ -222,10 +227,17 @@ func (r *ring) write(fd int, b []byte) error {
 	binary.NativeEndian.PutUint32(r.sq[r.array+4*slot:], slot)
 	r.n++
 	binary.NativeEndian.PutUint32(r.sq[r.tail:], r.n)
-	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 1, 1, getEvents, 0, 0); errno != 0 {
-		return fmt.Errorf("io_uring_enter: %w", errno)
-	}
 	completed := binary.NativeEndian.Uint32(r.cq[r.head:])
+	// A signal ends the wait early, and those of the Go runtime come at any time.
+	for submit := uintptr(1); atomic.LoadUint32((*uint32)(unsafe.Pointer(&r.cq[r.done]))) == completed; {
+		n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), submit, 1, getEvents, 0, 0)
+		if errno != 0 && errno != unix.EINTR {
+			return fmt.Errorf("io_uring_enter: %w", errno)
+		}
+		if errno == 0 {
+			submit -= n
+		}
+	}
 	result := int32(binary.NativeEndian.Uint32(r.cq[r.results+16*(completed&(2*mask+1))+8:]))
 	binary.NativeEndian.PutUint32(r.cq[r.head:], completed+1)
 	if result != int32(len(b)) {
