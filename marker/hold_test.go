@@ -156,14 +156,16 @@ func (w *writer) write() error {
 
 // iocb is struct iocb of linux/aio_abi.h.
 type iocb struct {
-	data           uint64
-	key, rwFlags   uint32
-	opcode, prio   uint16
-	fd             uint32
-	buf, size      uint64
-	offset         int64
-	reserved       uint64
-	flags, eventfd uint32
+	_      uint64    // data
+	_      [2]uint32 // key, rw_flags
+	opcode uint16
+	_      uint16 // reqprio
+	fd     uint32
+	buf    uint64
+	size   uint64
+	_      int64     // offset
+	_      uint64    // reserved
+	_      [2]uint32 // flags, resfd
 }
 
 func (w *writer) submit() error {

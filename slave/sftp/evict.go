@@ -92,9 +92,9 @@ func (t *Tree) evict() (n int, bytes int64) {
 		if n >= evictNames || bytes >= evictBytes {
 			break
 		}
-		went, err := t.evictOne(p.name, p.Entry)
-		if err != nil {
-			t.log.Warn().Str("name", p.name).Err(err).Msg("cannot delete what was parked")
+		went, failed := t.evictOne(p.name, p.Entry)
+		if failed != nil {
+			t.log.Warn().Str("name", p.name).Err(failed).Msg("cannot delete what was parked")
 		}
 		if !went {
 			continue
