@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"crypto/rand"
 	"errors"
 	"slices"
 	"time"
@@ -15,6 +16,7 @@ import (
 // pair is an entry as both sides have it at one look. nil means that there is none.
 type pair struct {
 	path   string
+	nonce  slave.Nonce // of the slave's digests
 	mine   *plan.Entry
 	theirs *slave.Detail
 	meta   slave.Meta
@@ -30,14 +32,15 @@ func (p *pair) bothDirs() bool {
 
 // pair looks at entries on both sides, contents included: the two sides hash at the same time.
 func (w *verifier) pair(paths []string) ([]*pair, error) {
-	details, err := w.slave.Examine(w.ctx, paths)
+	nonce := newNonce()
+	details, err := w.slave.Examine(w.ctx, nonce, paths)
 	if err != nil {
 		return nil, err
 	}
 	pairs, info := make([]*pair, len(paths)), w.o.Tree.Info()
 	var files []*pair
 	for i, path := range paths {
-		p := &pair{path: path}
+		p := &pair{path: path, nonce: nonce}
 		pairs[i] = p
 		if d := &details[i]; d.Err == nil {
 			p.theirs = d
@@ -54,6 +57,12 @@ func (w *verifier) pair(paths []string) ([]*pair, error) {
 		}
 	}
 	return pairs, w.contents(files)
+}
+
+// newNonce makes one for each request: what the slave's host answered before is of no use to it.
+func newNonce() (n slave.Nonce) {
+	_, _ = rand.Read(n[:]) // never fails
+	return n
 }
 
 // look reads the master's side of p.
@@ -103,7 +112,7 @@ func (p *pair) compare(info *slave.Info) {
 		return
 	}
 	kept := keptOf(&p.meta, info)
-	xattrs, acl := slave.DigestXattrs(p.meta.Xattrs, root)
+	xattrs, acl := slave.DigestXattrs(p.nonce, p.meta.Xattrs, root)
 	for _, c := range []struct {
 		kind string
 		same bool
@@ -183,14 +192,14 @@ func (w *verifier) someContents(files []*pair) error {
 		sums []slave.HashResult
 		err  error
 	}
-	theirs := make(chan answer, 1)
+	theirs, nonce := make(chan answer, 1), newNonce()
 	go func() {
-		sums, err := w.o.Tree.Hash(w.ctx, paths)
+		sums, err := w.slave.Digest(w.ctx, nonce, paths)
 		theirs <- answer{sums, err}
 	}()
 	mine := make([]slave.HashResult, len(files))
 	for i, path := range paths {
-		mine[i] = w.hash(path)
+		mine[i] = w.hash(nonce, path)
 	}
 	got := <-theirs
 	if err := errors.Join(got.err, w.ctx.Err()); err != nil {
@@ -204,8 +213,8 @@ func (w *verifier) someContents(files []*pair) error {
 	return nil
 }
 
-// hash digests a file of the master.
-func (w *verifier) hash(path string) (res slave.HashResult) {
+// hash digests a file of the master after a nonce.
+func (w *verifier) hash(nonce slave.Nonce, path string) (res slave.HashResult) {
 	dir, name := beneath.Split(path)
 	d, err := w.m.root.OpenPath(dir)
 	if err != nil {
@@ -217,7 +226,7 @@ func (w *verifier) hash(path string) (res slave.HashResult) {
 		return slave.HashResult{Err: err}
 	}
 	defer f.Close()
-	if res.Size, res.Sum, err = f.Digest(w.ctx.Err); err != nil {
+	if res.Size, res.Sum, err = f.DigestAfter(nonce[:], w.ctx.Err); err != nil {
 		return slave.HashResult{Err: err}
 	}
 	w.mu.Lock()

@@ -93,7 +93,7 @@ func TestWhatIsLostThere(t *testing.T) {
 	} {
 		p := &pair{mine: &plan.Entry{Kind: slave.File}, theirs: &slave.Detail{EntryState: c.their}, meta: c.mine}
 		p.theirs.Kind = slave.File
-		p.theirs.Xattrs, p.theirs.ACL = slave.DigestXattrs(c.acl, c.info.Root)
+		p.theirs.Xattrs, p.theirs.ACL = slave.DigestXattrs(p.nonce, c.acl, c.info.Root)
 		if p.compare(&c.info); strings.Join(p.kinds, ",") != c.kinds || strings.Join(p.lost, ",") != c.lost {
 			t.Errorf("%s: %q differ, %q are lost; want %q, %q", name, p.kinds, p.lost, c.kinds, c.lost)
 		}

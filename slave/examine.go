@@ -12,12 +12,18 @@ import (
 // ErrAside is what a slave that was opened aside gives for whatever would change its tree.
 var ErrAside = errors.New("a slave that was opened aside is not written to")
 
-// Examiner is what `georep verify` asks of a slave beside Survey and Hash. It is served by a slave that was opened aside:
+// Nonce is what a verifier has put before whatever is hashed for it. Nobody knows it beforehand, so whoever answers has to have the
+// content: a digest that was remembered proves nothing.
+type Nonce [16]byte
+
+// Examiner is what `georep verify` asks of a slave beside Survey. It is served by a slave that was opened aside:
 // without its lock, while the worker of the session has another one open, and without writing anything to the tree but
 // what Distrust says. All methods may be called from many goroutines at once; errors are as those of Tree.
 type Examiner interface {
 	// Examine tells all there is to each entry but its content. One Detail a path, in order.
-	Examine(ctx context.Context, paths []string) ([]Detail, error)
+	Examine(ctx context.Context, nonce Nonce, paths []string) ([]Detail, error)
+	// Digest is Tree's Hash of the nonce and then the content. One HashResult a path, in order.
+	Digest(ctx context.Context, nonce Nonce, paths []string) ([]HashResult, error)
 	// Distrust takes the xtime off the record of each entry that is there, and the stamps off all directories above it,
 	// the root last: the next crawl from the root then compares exactly those. A stamp that a crawl under way writes
 	// meanwhile may hide that again, so the caller looks whether it had effect. One Result a path, in order.
@@ -28,29 +34,32 @@ type Examiner interface {
 type Detail struct {
 	EntryState
 	Ino    uint64         // of the slave's file system: two names with the same one are one inode
-	Xattrs [HashSize]byte // DigestXattrs of those that are replicated
+	Xattrs [HashSize]byte // DigestXattrs, with the nonce, of those that are replicated
 	ACL    [HashSize]byte
 	Err    error // *PathError: fs.ErrNotExist, ...
 }
 
-// DigestXattrs digests replicated xattrs, those of ACLs apart, whatever their order. A slave that does not run as root
+// DigestXattrs digests replicated xattrs after a nonce, those of ACLs apart, whatever their order. A slave that does not run as root
 // (Info.Root) cannot keep all names: then only those are counted that it can. No xattrs give zeros.
-func DigestXattrs(list []Xattr, root bool) (other, acl [HashSize]byte) {
+func DigestXattrs(nonce Nonce, list []Xattr, root bool) (other, acl [HashSize]byte) {
 	list = slices.Clone(list)
 	slices.SortFunc(list, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
 	for _, x := range list {
 		switch {
 		case strings.HasPrefix(x.Name, "system.posix_acl_"):
-			acl = digestMore(acl, x)
+			acl = digestMore(nonce, acl, x)
 		case root || strings.HasPrefix(x.Name, "user."):
-			other = digestMore(other, x)
+			other = digestMore(nonce, other, x)
 		}
 	}
 	return other, acl
 }
 
 // digestMore adds one xattr. Lengths before the parts keep different lists apart.
-func digestMore(sum [HashSize]byte, x Xattr) [HashSize]byte {
+func digestMore(nonce Nonce, sum [HashSize]byte, x Xattr) [HashSize]byte {
+	if sum == ([HashSize]byte{}) {
+		copy(sum[:], nonce[:]) // the first one
+	}
 	b := binary.AppendUvarint(sum[:], uint64(len(x.Name)))
 	b = append(b, x.Name...)
 	b = binary.AppendUvarint(b, uint64(len(x.Value)))

@@ -216,9 +216,15 @@ var digestBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); retu
 // Digest reads an open file to its end, and gives how much that was and its SHA-256. live is called after each piece; its error
 // ends it.
 func (i *Inode) Digest(live func() error) (size int64, sum [sha256.Size]byte, err error) {
+	return i.DigestAfter(nil, live)
+}
+
+// DigestAfter is Digest of the content with a prefix before it. The size is that of the content.
+func (i *Inode) DigestAfter(prefix []byte, live func() error) (size int64, sum [sha256.Size]byte, err error) {
 	buf := digestBuffers.Get().(*[]byte)
 	defer digestBuffers.Put(buf)
 	h := sha256.New()
+	h.Write(prefix)
 	for {
 		n, err := i.Read(*buf)
 		if err != nil {

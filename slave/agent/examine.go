@@ -14,10 +14,21 @@ var (
 )
 
 // Examine tells all there is to entries. Only a session aside may ask for it.
-func (c *Client) Examine(ctx context.Context, paths []string) ([]slave.Detail, error) {
+func (c *Client) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
 	x := exchange[string, slave.Detail]{ask: frameExamine, answer: frameExamined, take: each((*decoder).detail),
-		put: appendStr[string], check: checkPath}
+		put: appendStr[string], check: checkPath, before: before(nonce)}
 	return x.run(ctx, c, paths)
+}
+
+// Digest digests files after a nonce. Only a session aside may ask for it.
+func (c *Client) Digest(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.HashResult, error) {
+	x := exchange[string, slave.HashResult]{ask: frameDigest, answer: frameSums, take: each((*decoder).hash),
+		put: appendStr[string], check: checkPath, before: before(nonce)}
+	return x.run(ctx, c, paths)
+}
+
+func before(nonce slave.Nonce) func([]byte) []byte {
+	return func(b []byte) []byte { return append(b, nonce[:]...) }
 }
 
 // Distrust takes records back. Only a session aside may ask for it.
@@ -28,8 +39,14 @@ func (c *Client) Distrust(ctx context.Context, paths []string) ([]slave.Result, 
 }
 
 // Examine goes over stream 0.
-func (g *Group) Examine(ctx context.Context, paths []string) ([]slave.Detail, error) {
-	all, err := g.main.Examine(ctx, paths)
+func (g *Group) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
+	all, err := g.main.Examine(ctx, nonce, paths)
+	return all, g.reason(g.main, err)
+}
+
+// Digest goes over stream 0.
+func (g *Group) Digest(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.HashResult, error) {
+	all, err := g.main.Digest(ctx, nonce, paths)
 	return all, g.reason(g.main, err)
 }
 
@@ -49,8 +66,17 @@ func (s *server) examiner() (slave.Examiner, error) {
 }
 
 // examine answers an Examine.
-func (s *server) examine(paths []string) func(*answer) error {
-	return examined(s, frameExamined, paths, slave.Examiner.Examine, appendDetail)
+func (s *server) examine(nonce slave.Nonce, paths []string) func(*answer) error {
+	return examined(s, frameExamined, paths, func(e slave.Examiner, ctx context.Context, paths []string) ([]slave.Detail, error) {
+		return e.Examine(ctx, nonce, paths)
+	}, appendDetail)
+}
+
+// digest answers a Digest.
+func (s *server) digest(nonce slave.Nonce, paths []string) func(*answer) error {
+	return examined(s, frameSums, paths, func(e slave.Examiner, ctx context.Context, paths []string) ([]slave.HashResult, error) {
+		return e.Digest(ctx, nonce, paths)
+	}, appendHash)
 }
 
 // distrust answers a Distrust.

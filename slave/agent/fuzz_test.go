@@ -161,7 +161,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(appendFrame(nil, head{kind: frameSurvey, id: 3}, func(b []byte) []byte {
 		return appendQuery(b, slave.Query{Path: "x", ByName: true, Names: []string{"a", "b\xff"}})
 	}), true)
-	for kind := frameSurvey; kind <= frameDistrust; kind++ {
+	for kind := frameSurvey; kind <= frameDigest; kind++ {
 		f.Add(appendFrame(nil, head{kind: kind, id: 1}, func(b []byte) []byte { return append(b, 1) }), true)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, stage bool) {

@@ -68,7 +68,9 @@ func (s *server) request(f frame) (func(*answer) error, error) {
 	case frameWrite:
 		run = s.writeSegment(d)
 	case frameExamine:
-		run = s.examine(list(d, (*decoder).path))
+		run = s.examine(d.id16(), list(d, (*decoder).path))
+	case frameDigest:
+		run = s.digest(d.id16(), list(d, (*decoder).path))
 	case frameDistrust:
 		run = s.distrust(list(d, (*decoder).path))
 	default:

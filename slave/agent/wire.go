@@ -59,6 +59,8 @@ const (
 	frameWritten    frameKind = 42
 	frameExamined   frameKind = 43
 	frameDistrusted frameKind = 44
+
+	frameDigest frameKind = 45 // a request; frameSums answers it
 )
 
 // head is what stands before a frame's body.

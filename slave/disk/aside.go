@@ -103,6 +103,11 @@ func (a *Aside) Hash(ctx context.Context, paths []string) ([]slave.HashResult, e
 	return a.t.Hash(ctx, paths)
 }
 
+// Digest is Hash with the nonce before each content.
+func (a *Aside) Digest(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.HashResult, error) {
+	return a.t.digests(ctx, nonce[:], paths)
+}
+
 // Count is the Tree's.
 func (a *Aside) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
 	return a.t.Count(ctx, paths, limit)
@@ -143,8 +148,8 @@ func (a *Aside) Clean(context.Context, int64) error { return slave.ErrAside }
 func (a *Aside) Close() error { return a.t.Close() }
 
 // Examine tells all there is to each entry.
-func (a *Aside) Examine(ctx context.Context, paths []string) ([]slave.Detail, error) {
-	return each(ctx, a.t, paths, a.examine)
+func (a *Aside) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
+	return each(ctx, a.t, paths, func(path string) slave.Detail { return a.examine(nonce, path) })
 }
 
 // Distrust takes records back.
@@ -170,10 +175,10 @@ func each[A any](ctx context.Context, t *Tree, paths []string, answer func(strin
 	return all, nil
 }
 
-func (a *Aside) examine(path string) (d slave.Detail) {
+func (a *Aside) examine(nonce slave.Nonce, path string) (d slave.Detail) {
 	err := slave.ErrInvalid
 	if path == "" || slave.AllowedPath(path) {
-		d, err = a.detail(path)
+		d, err = a.detail(nonce, path)
 	}
 	if err != nil {
 		return slave.Detail{Err: trouble("examine", path, err)}
@@ -182,7 +187,7 @@ func (a *Aside) examine(path string) (d slave.Detail) {
 }
 
 // detail reads one entry. What it reads of an entry that is replaced meanwhile may be of both.
-func (a *Aside) detail(path string) (d slave.Detail, err error) {
+func (a *Aside) detail(nonce slave.Nonce, path string) (d slave.Detail, err error) {
 	p, done, err := a.place(path)
 	if err != nil {
 		return d, err
@@ -202,7 +207,7 @@ func (a *Aside) detail(path string) (d slave.Detail, err error) {
 	}
 	d.Name, d.Ino = "", st.Ino
 	list, err := a.t.replicated(p)
-	d.Xattrs, d.ACL = slave.DigestXattrs(list, a.t.info.Root)
+	d.Xattrs, d.ACL = slave.DigestXattrs(nonce, list, a.t.info.Root)
 	return d, err
 }
 

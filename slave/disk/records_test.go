@@ -193,7 +193,7 @@ func TestAsideReadsRecordsBeside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer aside.Close()
-	details, err := aside.Examine(t.Context(), []string{"", "d", "d/f"})
+	details, err := aside.Examine(t.Context(), slave.Nonce{}, []string{"", "d", "d/f"})
 	if err != nil || details[0].Record != slavetest.Rec(4, 5) || details[1].Record != slavetest.Rec(1, 5) || details[2].Record != slavetest.Rec(2, 1) {
 		t.Fatalf("%+v, %v", details, err)
 	}

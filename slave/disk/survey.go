@@ -161,6 +161,11 @@ func (t *Tree) openList(path string) (*beneath.Dir, error) {
 
 // Hash digests files, two at a time over all calls.
 func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
+	return t.digests(ctx, nil, paths)
+}
+
+// digests is Hash with a prefix before each content.
+func (t *Tree) digests(ctx context.Context, prefix []byte, paths []string) ([]slave.HashResult, error) {
 	if err := t.enter(); err != nil {
 		return nil, err
 	}
@@ -178,7 +183,7 @@ func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, er
 		}
 		wait.Go(func() {
 			defer func() { <-t.hashing }()
-			all[i] = t.hash(ctx, path)
+			all[i] = t.hash(ctx, prefix, path)
 		})
 	}
 	wait.Wait()
@@ -186,7 +191,7 @@ func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, er
 }
 
 // hash digests one file. Only regular files have a content to speak of; opening others might even have effects.
-func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
+func (t *Tree) hash(ctx context.Context, prefix []byte, path string) (res slave.HashResult) {
 	if path == "" || !slave.AllowedPath(path) {
 		return slave.HashResult{Err: trouble("hash", path, slave.ErrInvalid)}
 	}
@@ -201,7 +206,7 @@ func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
 		err = slave.ErrConflict
 	}
 	if err == nil {
-		err = t.digest(ctx, place{d, name}, &res)
+		res, err = t.digest(ctx, prefix, place{d, name})
 	}
 	if err != nil {
 		return slave.HashResult{Err: trouble("hash", path, err)}
@@ -210,17 +215,17 @@ func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
 }
 
 // digest reads the file to its end. It looks at the kind again once it is open, when it can no longer change.
-func (t *Tree) digest(ctx context.Context, p place, res *slave.HashResult) error {
+func (t *Tree) digest(ctx context.Context, prefix []byte, p place) (res slave.HashResult, err error) {
 	f, err := p.dir.OpenInode(p.name)
 	if err != nil {
-		return err
+		return res, err
 	}
 	defer f.Close()
 	if st, err := f.Stat(); err != nil || slave.KindOf(st.Mode) != slave.File {
-		return errors.Join(err, slave.ErrConflict)
+		return res, errors.Join(err, slave.ErrConflict)
 	}
-	res.Size, res.Sum, err = f.Digest(func() error { return t.live(ctx) })
-	return err
+	res.Size, res.Sum, err = f.DigestAfter(prefix, func() error { return t.live(ctx) })
+	return res, err
 }
 
 // Count counts the entries at and below each path. What cannot be listed counts as one.

@@ -2,6 +2,7 @@ package slavetest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io/fs"
 	"os"
@@ -20,6 +21,7 @@ type AsideOpener func(t *testing.T, root string) slave.Tree
 func RunAside(t *testing.T, open Opener, aside AsideOpener) {
 	for name, run := range map[string]func(*Fixture, slave.Tree){
 		"all of an entry":           examineEntries,
+		"contents after a nonce":    digestEntries,
 		"no way out":                examineNoWayOut,
 		"records are taken back":    distrust,
 		"the tree is left as it is": asideRefuses,
@@ -38,9 +40,12 @@ func RunAside(t *testing.T, open Opener, aside AsideOpener) {
 	}
 }
 
+// nonce is that of the suite's digests.
+var nonce = slave.Nonce{7, 8, 9}
+
 func (f *Fixture) examine(tree slave.Tree, paths ...string) []slave.Detail {
 	f.Helper()
-	all, err := tree.(slave.Examiner).Examine(context.Background(), paths)
+	all, err := tree.(slave.Examiner).Examine(context.Background(), nonce, paths)
 	if err != nil || len(all) != len(paths) {
 		f.Fatalf("examine: %d of %d, %v", len(all), len(paths), err)
 	}
@@ -59,7 +64,7 @@ func examineEntries(f *Fixture, aside slave.Tree) {
 	}
 	all := f.examine(aside, "d/a", "b", "l", "c", "", "none")
 	a := all[0]
-	want, _ := slave.DigestXattrs([]slave.Xattr{op.Meta.Xattrs[1], op.Meta.Xattrs[0]}, true)
+	want, _ := slave.DigestXattrs(nonce, []slave.Xattr{op.Meta.Xattrs[1], op.Meta.Xattrs[0]}, true)
 	if a.Kind != slave.File || a.Record != op.Record || a.Size != 5 || a.Nlink != 2 || a.Mtime != op.Meta.Mtime ||
 		a.Mode != op.Meta.Mode || a.Xattrs != want || a.ACL != [slave.HashSize]byte{} || a.Err != nil {
 		f.Fatalf("%+v", a)
@@ -84,6 +89,33 @@ func examineEntries(f *Fixture, aside slave.Tree) {
 	}
 	if again := f.examine(aside, "d/a")[0]; again.Xattrs == a.Xattrs {
 		f.Fatal("an xattr changed, and the digest did not")
+	}
+}
+
+func digestEntries(f *Fixture, aside slave.Tree) {
+	f.Must(Mkdir("d", Rec(2, 0)), Put("d/a", Rec(3, 7), "12345"), Put("empty", Rec(4, 7), ""))
+	examiner := aside.(slave.Examiner)
+	sums, err := examiner.Digest(context.Background(), nonce, []string{"d/a", "empty", "d", "none", "../x"})
+	if err != nil || len(sums) != 5 {
+		f.Fatalf("%+v, %v", sums, err)
+	}
+	for i, content := range []string{"12345", ""} {
+		want := sha256.Sum256(append(nonce[:], content...))
+		if r := sums[i]; r.Sum != want || r.Size != int64(len(content)) || r.Err != nil {
+			f.Errorf("%q: %+v", content, r)
+		}
+	}
+	for i, want := range map[int]error{2: slave.ErrConflict, 3: fs.ErrNotExist, 4: slave.ErrInvalid} {
+		if !errors.Is(sums[i].Err, want) {
+			f.Errorf("%d: %v, want %v", i, sums[i].Err, want)
+		}
+	}
+	op := Put("x", Rec(5, 7), "")
+	op.Meta.Xattrs = []slave.Xattr{{Name: "user.a", Value: []byte("1")}}
+	f.Must(op)
+	other, err := examiner.Examine(context.Background(), slave.Nonce{1}, []string{"x"})
+	if err != nil || other[0].Xattrs == f.examine(aside, "x")[0].Xattrs {
+		f.Fatalf("another nonce, the same digest of the xattrs; %v", err)
 	}
 }
 
