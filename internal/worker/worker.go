@@ -104,6 +104,7 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 	defer told.eta.stop()
 	ctx, stop := watch(ctx, tree)
 	defer stop()
+	defer watchAnswers(tree, told.begin())()
 	if o.Hints {
 		defer listen(ctx, told.runtime, hints)()
 	}
@@ -270,25 +271,58 @@ type teller struct {
 	lost     slave.Lost
 	evicted  bool
 	said     string // the trouble that was logged last
+
+	mu     sync.Mutex // guards what follows
+	begun  bool       // the slave was looked at
+	stands error      // what holds the crawler up
+	silent error      // the slave answers nothing
+}
+
+// begin begins with a new connection, and returns how to tell that its slave answers nothing, and with nil that it does again.
+func (t *teller) begin() func(error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.begun, t.stands, t.silent = false, nil, nil
+	return func(silent error) {
+		if silent != nil {
+			t.log.Warn().Err(silent).Msg("replication stands still")
+		}
+		t.say(func() { t.silent = silent })
+	}
+}
+
+// say changes how replication stands, and reports it. Before the slave was looked at nothing can be well.
+func (t *teller) say(change func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	change()
+	switch {
+	case t.silent != nil:
+		t.reports.Faulty(report.Fault{Reason: t.silent.Error()})
+	case t.stands != nil:
+		t.reports.Faulty(report.Fault{Reason: t.stands.Error()})
+	case t.begun:
+		t.reports.Ready()
+	}
 }
 
 func (t *teller) ready() {
 	t.log.Info().Msg("the slave is connected")
-	t.reports.Ready()
+	t.say(func() { t.begun, t.stands = true, nil })
 }
 
 func (t *teller) trouble(err error) {
 	if err == nil {
 		t.said = ""
 		t.log.Info().Msg("replication goes on")
-		t.reports.Ready()
+		t.say(func() { t.begun, t.stands = true, nil })
 		return
 	}
 	if msg := err.Error(); msg != t.said { // once, not at every try
 		t.said = msg
 		t.log.Warn().Err(err).Msg("replication stands still")
 	}
-	t.reports.Faulty(report.Fault{Reason: err.Error()})
+	t.say(func() { t.stands = err })
 }
 
 // markerLate is how old the marker's heartbeat may be before the status says why.

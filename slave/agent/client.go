@@ -33,7 +33,8 @@ type Client struct {
 
 	mu    sync.Mutex
 	calls map[uint64]*call
-	last  uint64 // id given
+	last  uint64    // id given
+	heard time.Time // when the last part of an answer came
 }
 
 var _ slave.Tree = (*Client)(nil)
@@ -210,6 +211,7 @@ func (c *Client) handle(f frame) error {
 type call struct {
 	id     uint64
 	answer frameKind
+	begun  time.Time
 	// accept takes one frame of the answer, on the reading goroutine; the last says whether there is more to come.
 	accept func(d *decoder, last bool) error
 	done   chan struct{}
@@ -220,7 +222,7 @@ func (c *Client) begin(answer frameKind, accept func(*decoder, bool) error) *cal
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
-	k := &call{id: c.last, answer: answer, accept: accept, done: make(chan struct{})}
+	k := &call{id: c.last, answer: answer, begun: time.Now(), accept: accept, done: make(chan struct{})}
 	c.calls[k.id] = k
 	return k
 }
@@ -229,6 +231,7 @@ func (c *Client) begin(answer frameKind, accept func(*decoder, bool) error) *cal
 func (c *Client) deliver(f frame) error {
 	c.mu.Lock()
 	k, issued := c.calls[f.id], f.id != 0 && f.id <= c.last
+	c.heard = time.Now()
 	c.mu.Unlock()
 	switch {
 	case !issued:

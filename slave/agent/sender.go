@@ -26,6 +26,7 @@ type sender struct {
 	mu    sync.Mutex
 	buf   []byte
 	hurry bool
+	taken time.Time // when the last of what this end had to say had been written, signs of life apart
 }
 
 // newSender makes a sender; nothing is written before run.
@@ -119,10 +120,11 @@ func (s *sender) run() error {
 	defer beat.Stop()
 	var spare []byte
 	for {
-		ending := false
+		ending, idle := false, false
 		select {
 		case <-s.wake:
 		case <-beat.C:
+			idle = true
 			s.now(outgoing{head: head{kind: frameAlive}})
 		case <-s.stop:
 			ending = true
@@ -133,6 +135,7 @@ func (s *sender) run() error {
 				return err
 			}
 			beat.Reset(keepAlive)
+			s.wrote(idle)
 		}
 		if ending {
 			return nil
@@ -149,6 +152,16 @@ func (s *sender) take(spare []byte) []byte {
 	s.buf, s.hurry = spare[:0], false
 	signal(s.room)
 	return b
+}
+
+// wrote notes that something was written.
+func (s *sender) wrote(idle bool) {
+	if idle {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = time.Now()
 }
 
 // reusable drops a buffer that one large frame has blown up.

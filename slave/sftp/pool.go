@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,6 +54,26 @@ func (h *host) join(c *wire.Client) {
 			return
 		}
 	}
+}
+
+// patience is how long a server may leave requests unanswered, while it answers nothing else, before that is worth telling.
+const patience = time.Minute
+
+// Unanswered tells of a server that is asked and does nothing, in any session, for longer than it should need: since how long;
+// zero where nothing is wrong.
+func (h *host) Unanswered() (request string, since time.Time) {
+	waits := false
+	for _, c := range h.all() {
+		last, asked := c.Moved()
+		waits = waits || asked
+		if last.After(since) {
+			since = last
+		}
+	}
+	if !waits || time.Since(since) < patience {
+		return "", time.Time{}
+	}
+	return "SFTP", since
 }
 
 // abs is where a path of the slave is on its host.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 const (
@@ -70,7 +71,7 @@ type Client struct {
 	// wake tells send that out has something; one signal in it is enough.
 	wake chan struct{}
 
-	// mu guards the four below it. It is held while a request is encoded, and never while anything is written or
+	// mu guards the five below it. It is held while a request is encoded, and never while anything is written or
 	// read.
 	mu sync.Mutex
 	// next is the number of the next request; calls has who waits for which, and is nil after the end.
@@ -78,6 +79,7 @@ type Client struct {
 	calls map[uint32]func(reply, error)
 	out   []byte // encoded, and not yet written
 	err   error
+	moved time.Time // when the server last answered, or took what was sent to it, or was asked with nothing left unanswered
 
 	// done is closed at the end, by once; parts are send and receive.
 	done  chan struct{}
@@ -183,6 +185,13 @@ func (c *Client) Err() error {
 	return c.err
 }
 
+// Moved tells when the server last did anything that it was asked for, and whether it is still asked for something.
+func (c *Client) Moved() (last time.Time, asked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.moved, len(c.calls) > 0
+}
+
 // Close ends the session and every call. It is idempotent.
 func (c *Client) Close() error {
 	c.fail(ErrClosed)
@@ -218,6 +227,9 @@ func (c *Client) start(kind byte, body func([]byte) []byte, done func(reply, err
 	}
 	id := c.next
 	c.next++
+	if len(c.calls) == 0 {
+		c.moved = time.Now()
+	}
 	c.calls[id] = done
 	at := len(c.out)
 	c.out = append(c.out, 0, 0, 0, 0, kind)
@@ -262,6 +274,9 @@ func (c *Client) send() {
 			c.fail(fmt.Errorf("send to the SFTP server: %w", err))
 			return
 		}
+		c.mu.Lock()
+		c.moved = time.Now()
+		c.mu.Unlock()
 		// The buffer that was written is used again, unless a burst has made it large.
 		if spare = b; cap(spare) > 4<<20 {
 			spare = nil
@@ -289,6 +304,7 @@ func (c *Client) receive() {
 		c.mu.Lock()
 		done, ok := c.calls[id]
 		delete(c.calls, id)
+		c.moved = time.Now()
 		c.mu.Unlock()
 		if !ok {
 			c.fail(ErrProtocol)
