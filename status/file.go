@@ -1,6 +1,7 @@
 package status
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,13 +14,13 @@ const fileMode = 0o600
 // Write replaces the status file as a whole. It is not durable: after a power cut the monitor writes a new one anyway.
 // One writer at a time; any number of readers.
 func Write(path string, s Status) error {
-	data, err := json.Marshal(s)
-	if err != nil {
+	var line bytes.Buffer
+	if err := json.NewEncoder(&line).Encode(s.plain()); err != nil {
 		return fmt.Errorf("encode status: %w", err)
 	}
 	// Always the same name, so that a monitor that is killed again and again leaves one file behind at most.
 	tmp := filepath.Join(filepath.Dir(path), ".status.new")
-	err = os.WriteFile(tmp, append(data, '\n'), fileMode)
+	err := os.WriteFile(tmp, line.Bytes(), fileMode)
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}

@@ -39,7 +39,7 @@ func (t Time) MarshalJSON() ([]byte, error) {
 	if t.IsZero() {
 		return []byte("null"), nil
 	}
-	return json.Marshal(t.UTC())
+	return t.UTC().MarshalJSON()
 }
 
 // UnmarshalJSON reads RFC 3339, null or "".
@@ -206,10 +206,14 @@ func New(master, slave string) Status {
 }
 
 // MarshalJSON writes failures as [] where there are none.
-func (s Status) MarshalJSON() ([]byte, error) {
-	type plain Status
+func (s Status) MarshalJSON() ([]byte, error) { return json.Marshal(s.plain()) }
+
+// plain has what is written, without a MarshalJSON of its own: encoding/json copies and checks what such a method returns.
+type plain Status
+
+func (s Status) plain() *plain {
 	if s.Failures == nil {
 		s.Failures = []Failure{}
 	}
-	return json.Marshal(plain(s))
+	return (*plain)(&s)
 }

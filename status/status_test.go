@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -337,5 +338,28 @@ func TestLastSyncedAheadOfTheClock(t *testing.T) {
 		if got := s.Now(View{Time: now, Running: true, Started: true}); got.LastSynced.IsZero() == known {
 			t.Errorf("synced up to %v ahead of the clock: %v", ahead, got.LastSynced)
 		}
+	}
+}
+
+// TestMarshalOnce: a status is encoded in one go, not copied and checked once more by the JSON of a field or of itself.
+func TestMarshalOnce(t *testing.T) {
+	s := New("data", "backup::copy")
+	s.NotKept = strings.Repeat("x", 64<<10)
+	path := filepath.Join(t.TempDir(), "status")
+	write := func() {
+		if err := Write(path, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const times = 100
+	write() // encoding/json keeps its own buffer
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range times {
+		write()
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / times; each > uint64(len(s.NotKept))*3/2 {
+		t.Errorf("%d bytes are allocated for a status of %d", each, len(s.NotKept))
 	}
 }

@@ -16,6 +16,7 @@ func (e *env) monitorCommand() *cli.Command {
 
 // monitor is what start runs in the background; it takes all settings from the session's file.
 func (e *env) monitor(c *cli.Context) error {
+	keepSmall()
 	t, err := parseTarget(c, 2)
 	if err != nil {
 		return err

@@ -166,6 +166,7 @@ func (e *env) startAll(c *cli.Context) error {
 // foreground is the monitor in this process. Its clean end counts as a stop: whoever started it here decides when it
 // runs again.
 func (e *env) foreground(c *cli.Context, r *registration) error {
+	keepSmall()
 	cfg, err := monitorConfig(c, r.store, r.session)
 	if err != nil {
 		return err

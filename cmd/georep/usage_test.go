@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -204,5 +205,29 @@ func TestSyncLine(t *testing.T) {
 	r.ETASeconds = 0
 	if got := syncLine(r, counts{seen: 25}); strings.Contains(got, "ETA") || strings.Contains(got, "of") {
 		t.Errorf("%q guesses", got)
+	}
+}
+
+// TestMonitorKeepsSmall: the monitor, in the background or not, does not let garbage gather up to Go's 4 MiB; GOGC outweighs
+// that.
+func TestMonitorKeepsSmall(t *testing.T) {
+	percent := func() int {
+		now := debug.SetGCPercent(100)
+		debug.SetGCPercent(now)
+		return now
+	}
+	defer debug.SetGCPercent(percent())
+	state := t.TempDir()
+	t.Setenv("GOGC", "")
+	debug.SetGCPercent(100)
+	georep(t, state, "monitor", "data", "file://"+t.TempDir()).check(t, exitFailed, "data")
+	if got := percent(); got > 25 {
+		t.Errorf("garbage of %d%% gathers in a monitor, want 25", got)
+	}
+	t.Setenv("GOGC", "100")
+	debug.SetGCPercent(100)
+	georep(t, state, "monitor", "data", "file://"+t.TempDir()).check(t, exitFailed, "data")
+	if got := percent(); got != 100 {
+		t.Errorf("GOGC=100 became %d", got)
 	}
 }

@@ -21,12 +21,16 @@ type lines struct {
 
 func newLines(r io.Reader) lines { return lines{r: bufio.NewReaderSize(r, 64<<10)} }
 
-// next returns a line without its end. The last line counts even without a newline.
+// next returns a line. The last line counts even without a newline. The line is good until the next call: one that fits
+// into the reader's buffer, as nearly all do, is not copied.
 func (l lines) next() ([]byte, error) {
 	var line []byte
 	for size := 0; ; {
 		part, err := l.r.ReadSlice('\n')
 		size += len(part)
+		if err == nil && size == len(part) {
+			return part, nil
+		}
 		if size <= maxLine {
 			line = append(line, part...)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -217,4 +218,22 @@ func FuzzDecoder(f *testing.F) {
 		}
 		t.Fatal("no end")
 	})
+}
+
+// TestNextCopiesNoLine: a line that fits into the reader's buffer is decoded where it is.
+func TestNextCopiesNoLine(t *testing.T) {
+	const size, count = 32 << 10, 100
+	line := `{"kind":"alive"` + strings.Repeat(" ", size) + "}\n"
+	d := NewDecoder(strings.NewReader(strings.Repeat(line, count)))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range count {
+		if r, err := d.Next(); err != nil || r.Kind != Alive {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / count; each > size/2 {
+		t.Errorf("%d bytes are allocated for a line of %d", each, len(line))
+	}
 }
