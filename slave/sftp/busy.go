@@ -73,3 +73,13 @@ type name struct {
 // would bring it to a name that is another inode's by then, which holds busyInode of that one. It comes after busyInode, and
 // nobody waits for a second name while it has one.
 func (t *Tree) busyName(p place) (unlock func()) { return t.busyNames.lock(name{p.dir, p.name}) }
+
+// busyPark lets one name of an inode at a time go to the park. What is replaced has nobody's busyInode but that of the inode that
+// replaces it, so another of its names may be parked meanwhile. Both would be given one name there, and a rename to a further
+// name of the same inode does nothing: the old name would stay. It comes after busyName.
+func (t *Tree) busyPark(g xtime.GFID) (unlock func()) {
+	if g.IsZero() {
+		return func() {} // its name in the park is nobody else's
+	}
+	return t.parking.lock(g)
+}

@@ -81,6 +81,7 @@ func (t *Tree) discard(ctx context.Context, name string, limit int64) error {
 		return ignoreAbsent(err)
 	}
 	if !ok {
+		t.leftover.Delete(name)
 		return nil
 	}
 	if err := t.idx.Delete(index.Parked, name); err != nil || e.Kind != slave.Dir {

@@ -254,12 +254,7 @@ func (b *batch) makeWay(it *item, p place, old *found) error {
 	if !old.known || old.gfid().IsZero() || old.gfid() == it.op.Record.GFID {
 		return nil
 	}
-	if err := b.t.parkBeside(p, old.entry); err != nil {
-		return err
-	}
-	it.res.Parked = true
-	b.t.forgetName(old.entry, it.op.Path)
-	return nil
+	return b.parkReplaced(it, p, old.entry)
 }
 
 // linkHere is linkNow for a content that the slave turns out to have.

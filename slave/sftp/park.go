@@ -15,7 +15,7 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// parkPlace finds where an entry is parked. same tells that the very state of that inode is parked there already. The name
+// parkPlace finds where an entry is parked; the caller has busyPark until it is there. same tells that the very state of that inode is parked there already. The name
 // that an OpUnpark takes is for the newest copy of a directory: an older one makes way for it.
 func (t *Tree) parkPlace(old index.Entry) (p place, same bool, err error) {
 	name := "u-" + t.unique()
@@ -40,6 +40,8 @@ func (t *Tree) parkPlace(old index.Entry) (p place, same bool, err error) {
 			default:
 				name += "." + t.unique()
 			}
+		} else if _, left := t.leftover.Load(name); left {
+			name += "." + t.unique() // maybe a further name of this very inode: a rename to that would do nothing
 		}
 	}
 	return parkedPlace(name), same, nil
@@ -60,25 +62,35 @@ func parkedPlace(name string) place { return place{index.Parked, parkedDir + "/"
 
 // parkBeside gives a non-directory a name among the parked, so that it can be renamed over without a gap; where the server
 // makes no links there is one.
-func (t *Tree) parkBeside(p place, old index.Entry) error {
+func (t *Tree) parkBeside(p place, old index.Entry) (to place, err error) {
+	defer t.busyPark(old.Record.GFID)()
 	to, same, err := t.parkPlace(old)
 	if err != nil || same {
-		return err
+		return to, err
 	}
 	e := asParked(old)
 	if old.Virtual || !t.first().CanLink() || old.Kind != slave.File {
-		_, err := t.moveOut(p, to, old)
-		return err
+		return t.moveOut(p, to, old)
 	}
 	err = t.change(to, &e, func() error { return t.any().Link(t.abs(p.path), t.abs(to.path)) })
 	switch {
 	case err == nil || noFile(err):
-		return nil // where it is gone there is nothing to park
+		return to, nil // where it is gone there is nothing to park
 	case t.first().Err() != nil:
+		return to, err
+	}
+	return t.moveOut(p, to, old)
+}
+
+// parkReplaced does that for what an operation puts another inode in the place of.
+func (b *batch) parkReplaced(it *item, p place, old index.Entry) error {
+	to, err := b.t.parkBeside(p, old)
+	if err != nil {
 		return err
 	}
-	_, err = t.moveOut(p, to, old)
-	return err
+	it.res.Parked = true
+	b.t.twice.add(old.Record.GFID, to.name, b.t.forgetName(old, p.path))
+	return nil
 }
 
 // moveOut moves an entry into the park. What a cut left there, which is not on record, may stand in its way: then it gets
@@ -137,6 +149,7 @@ func (b *batch) parkOp(it *item) error {
 	if !f.known {
 		old = index.Entry{Kind: f.kind}
 	}
+	defer t.busyPark(old.Record.GFID)()
 	to, same, err := t.parkPlace(old)
 	switch {
 	case err != nil:
@@ -190,11 +203,14 @@ func (b *batch) unparkOp(it *item) error {
 	case old.there && old.kind == slave.Dir:
 		return slave.ErrConflict
 	case old.known:
-		if err := t.parkBeside(p, old.entry); err != nil {
+		if err := b.parkReplaced(it, p, old.entry); err != nil {
 			return err
 		}
-		it.res.Parked = true
-		t.forgetName(old.entry, op.Path)
+	case old.there:
+		// Nobody knows what it is: maybe a further name of this very inode, and a rename to that would do nothing.
+		if err := ignoreAbsent(t.any().Remove(t.abs(p.path))); err != nil {
+			return err
+		}
 	}
 	return b.bringBack(it, from, p, pk.entry)
 }

@@ -252,11 +252,9 @@ func (b *batch) replaceAt(it *item, p place, e index.Entry) error {
 		return err
 	}
 	if ok && !old.Record.GFID.IsZero() && old.Record.GFID != e.Record.GFID {
-		if err := t.parkBeside(p, old); err != nil {
+		if err := b.parkReplaced(it, p, old); err != nil {
 			return err
 		}
-		it.res.Parked = true
-		t.forgetName(old, p.path)
 	}
 	do := func() error {
 		if e.Virtual {

@@ -51,7 +51,13 @@ func (t *Tree) setup(ctx context.Context) error {
 	if err := together(func() error { return t.takeLease(ctx) }, t.makeAreas); err != nil {
 		return t.unfit(err)
 	}
-	if err := together(t.openBooks, t.clearStaging, t.probeFile, t.probeLink, t.lookAround); err != nil {
+	var inPark []string
+	look := func() error { return t.lookAround(&inPark) }
+	err = together(t.openBooks, t.clearStaging, t.probeFile, t.probeLink, look)
+	if err == nil {
+		err = t.noteLeftover(inPark)
+	}
+	if err != nil {
 		return t.unfit(err)
 	}
 	t.info.Version, t.info.Namespace, t.info.Root, t.info.Path = t.o.Version, xtime.Trusted, t.feat.uid == 0, t.abs("")
@@ -405,11 +411,28 @@ func (t *Tree) openIndex(journals [][]byte) error {
 }
 
 // lookAround learns how much room there is, and what is parked.
-func (t *Tree) lookAround() error {
-	count := func(dir string) func() error {
-		return func() error { return t.list(dir, func(wire.Name) error { t.parked.Add(1); return nil }) }
+func (t *Tree) lookAround(inPark *[]string) error {
+	parked := func() error {
+		return t.list(parkedDir, func(n wire.Name) error { *inPark = append(*inPark, n.Name); return nil })
 	}
-	return together(t.room, count(parkedDir), count(partialDir))
+	partial := func() error { return t.list(partialDir, func(wire.Name) error { t.parked.Add(1); return nil }) }
+	err := together(t.room, parked, partial)
+	t.parked.Add(int64(len(*inPark)))
+	return err
+}
+
+// noteLeftover notes which of the names in the park are not on record: a cut came between.
+func (t *Tree) noteLeftover(inPark []string) error {
+	for _, name := range inPark {
+		_, ok, err := t.idx.Get(index.Parked, name)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			t.leftover.Store(name, struct{}{})
+		}
+	}
+	return nil
 }
 
 // room learns the free space where the server tells it, and refuses a read-only slave.

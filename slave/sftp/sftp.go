@@ -76,6 +76,8 @@ type Tree struct {
 
 	busyInodes keyed[xtime.GFID]
 	busyNames  keyed[name]
+	parking    keyed[xtime.GFID]
+	leftover   sync.Map // names in parked/ that a cut left there, and that are not on record; string -> struct{}
 	uploads    uploads
 	within     within
 	twice      twice

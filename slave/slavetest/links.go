@@ -18,6 +18,7 @@ func linkCases() []testCase {
 		{"an inode with missing names is told of until it has them", groups},
 		{"a name in a parked directory is none", namesInParked},
 		{"in step no parked name counts", parkedCountsNot},
+		{"in step no replaced name counts", replacedCountsNot},
 		{"what was read earlier settles no group", staleLinks},
 		{"names outside of the tree are not looked for again", namesElsewhere},
 		{"new meta reaches all names", metaOfGroup},
@@ -204,6 +205,23 @@ func namesInParked(f *Fixture) {
 	f.SameInode("b", "c")
 	if got := f.groups(); len(got) != 0 {
 		f.Fatalf("after cleaning: groups %v", got)
+	}
+}
+
+// replacedCountsNot: other inodes have come to names of an inode that it had beside others.
+func replacedCountsNot(f *Fixture) {
+	f.Must(Linked(Put("a", Rec(1, 1), "one"), 4), Put("p", Rec(5, 1), "five"))
+	f.Must(Link("b", "a", Rec(1, 1), 4), Link("c", "a", Rec(1, 1), 4), Link("d", "a", Rec(1, 1), 4))
+	f.Must(Finish("", Rec(99, 1), 1))
+	f.Must(Linked(Put("x", Rec(3, 1), "three"), 2), Park("p", GFID(5)))
+	f.Must(Put("b", Rec(2, 1), "two"), Link("c", "x", Rec(3, 1), 2), Unpark("d", Rec(5, 1)))
+	f.Content("b", "two")
+	f.Content("c", "three")
+	f.Content("d", "five")
+	f.Must(Finish("", Rec(99, 2), 2))
+	f.Content("a", "one")
+	if n := f.Stat("a").Nlink; n != 1 {
+		f.Errorf("%d names once the root is stamped", n)
 	}
 }
 
