@@ -13,7 +13,8 @@ import (
 type Inode struct {
 	dir  *Dir
 	name string
-	fd   int // -1 where it is not open
+	as   string // what Name tells, where that is not name
+	fd   int    // -1 where it is not open
 }
 
 // At is the entry name of d, or d itself where name is "". Nothing is opened, and there is nothing to close.
@@ -64,11 +65,22 @@ func (d *Dir) openInode(name string, flags int, mode uint32) (*Inode, error) {
 	return &Inode{dir: d, name: name, fd: fd}, nil
 }
 
-// Name is the name the Inode was made with.
-func (i *Inode) Name() string { return i.name }
+// As has Name tell another name: that of an entry which was pinned, and is reached as the Dir itself.
+func (i *Inode) As(name string) *Inode {
+	i.as = name
+	return i
+}
 
-// Dir is the directory the Inode is reached from.
-func (i *Inode) Dir() *Dir { return i.dir }
+// Name is the name the Inode was made with, or that of As.
+func (i *Inode) Name() string {
+	if i.as != "" {
+		return i.as
+	}
+	return i.name
+}
+
+// Place is where the Inode is reached: the name is "" for the directory itself, and for what is pinned.
+func (i *Inode) Place() (d *Dir, name string) { return i.dir, i.name }
 
 // Close closes what Create or OpenInode opened. Afterwards the Inode is reached by its name.
 func (i *Inode) Close() error {

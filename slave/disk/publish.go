@@ -41,6 +41,12 @@ func (t *Tree) look(p place) (entry, error) {
 	return e, err
 }
 
+// nameOf is the last name of an operation's path; "" for the root.
+func nameOf(op *slave.Op) string {
+	_, name := beneath.Split(op.Path)
+	return name
+}
+
 // pinned holds on to what stands at p: it is looked at, and changed, whatever becomes of its name meanwhile (invariant 17). The
 // caller calls done. A mount is refused with EXDEV.
 func (t *Tree) pinned(p place) (pin place, done func(), err error) {
@@ -176,7 +182,7 @@ func (t *Tree) mkdirOp(it *item) error {
 	}
 	s := old.st
 	c := &change{
-		t: t, inode: p.dir.At(p.name), kind: slave.Dir, meta: &meta, had: old.rec, beside: old.beside,
+		t: t, inode: p.dir.At(p.name).As(nameOf(op)), kind: slave.Dir, meta: &meta, had: old.rec, beside: old.beside,
 		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record, isRoot: op.Path == "",
 	}
 	delete(t.work.keys, op.Path) // it may have another GFID from now on
@@ -272,7 +278,7 @@ func (t *Tree) metaOp(it *item) error {
 		return slave.ErrConflict
 	}
 	c := &change{
-		t: t, inode: p.dir.At(p.name), kind: old.kind, meta: &op.Meta, record: op.Record, had: old.rec, stamps: true,
+		t: t, inode: p.dir.At(p.name).As(nameOf(op)), kind: old.kind, meta: &op.Meta, record: op.Record, had: old.rec, stamps: true,
 	}
 	if err := t.applyInPlace(it, c, old); err != nil {
 		return err

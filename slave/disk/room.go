@@ -49,7 +49,10 @@ func (t *Tree) roomError(err error) error {
 }
 
 // here is the place of the entry that is changed.
-func (c *change) here() place { return place{c.inode.Dir(), c.inode.Name()} }
+func (c *change) here() place {
+	d, name := c.inode.Place()
+	return place{d, name}
+}
 
 // evict takes the record off the entry, which has no room for it: it is written beside when all else is done.
 func (c *change) evict() error {
