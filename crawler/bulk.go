@@ -21,8 +21,7 @@ import (
 // name is still owed: so a large file that changes all the time is never far behind. A comparison counts only for the very state
 // that was compared; where there never is time for that, the crawl compares it itself.
 //
-// All of this is for a session that follows, once the slave has a stime: before that there is no stamp beside which a debt could be
-// kept. A directory that the slave has no stamp of owes what the one above it does.
+// All of this is for a session that follows, and for directories that the slave has a stamp of: a debt is kept beside that.
 
 const (
 	bulkBytes   = 32 << 20
@@ -175,7 +174,7 @@ func (b *bulk) take(p place) (j *chore, ended, on bool) {
 func (w *crawl) isBeside(n *node, d *directory, it *plan.Item) bool {
 	e := &it.Entry
 	if e.Kind != slave.File || e.Stat.Size < w.c.heavy || e.Stat.Nlink > 1 || it.How == plan.Adopt || n.again || d.refuses ||
-		n.entry.Always || !w.canOwe() {
+		n.entry.Always || n.reach == 0 {
 		return false
 	}
 	was := ofItem(it)
@@ -185,13 +184,6 @@ func (w *crawl) isBeside(n *node, d *directory, it *plan.Item) bool {
 		w.pending.add(ofItem(it))
 	}
 	return beside
-}
-
-// canOwe tells whether the slave has a stime.
-func (w *crawl) canOwe() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.root.reach != 0
 }
 
 func (w *crawl) beside(n *node, d *directory, it *plan.Item) bool {

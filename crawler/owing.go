@@ -69,11 +69,6 @@ func (w *crawl) missed(n *node, name string) {
 func (w *crawl) owedBefore(n *node, name string) owed {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return n.owedBefore(name)
-}
-
-// owedBefore is called with crawl.mu held.
-func (n *node) owedBefore(name string) owed {
 	if n.old != nil {
 		if before, is := n.old.owed[name]; is {
 			return before
@@ -138,11 +133,7 @@ func (w *crawl) settle(n *node) {
 		n.parent.held = true // its place in the tree is another
 	default:
 		_, name := beneath.Split(n.path)
-		floor := d.stamp
-		if n.had == 0 { // what the directory above is stamped with holds for a new one, too
-			floor = n.parent.owedBefore(name).floor
-		}
-		n.parent.owe(name, owed{dir: n.entry.Record.GFID, floor: floor})
+		n.parent.owe(name, owed{dir: n.entry.Record.GFID, floor: d.stamp})
 	}
 }
 
