@@ -53,18 +53,12 @@ func isTold(err error) bool {
 // ending waits for the end of a command, and tells how that was, as an addition to a message, and whether the next try may
 // do better.
 func ending(stream *sshconn.Stream) (said string, passes bool) {
-	exit := make(chan error, 1)
-	go func() { exit <- stream.Wait() }()
-	select {
-	case err := <-exit:
-		var ee *sshconn.ExitError
-		if errors.As(err, &ee) {
-			return " (" + ee.Error() + ")", ended(ee)
-		}
-		return "", errors.Is(err, sshconn.ErrPeerDead) // nobody was left to say how it ended
-	case <-time.After(explainTime):
-		return "", false
+	err := stream.Exit(explainTime)
+	var ee *sshconn.ExitError
+	if errors.As(err, &ee) {
+		return " (" + ee.Error() + ")", ended(ee)
 	}
+	return "", errors.Is(err, sshconn.ErrPeerDead) // nobody was left to say how it ended
 }
 
 // ended tells whether a command that was no agent may be one at the next try: it did not end by itself, or could not begin

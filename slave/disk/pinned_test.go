@@ -17,12 +17,12 @@ import (
 // ambush exchanges two names of a user's directory right before the n-th system call that an operation makes.
 type ambush struct {
 	dir   string
-	n     int64
+	n     atomic.Int64
 	calls atomic.Int64
 }
 
 func (a *ambush) hook(string, string) error {
-	if a.calls.Add(1) == a.n {
+	if a.calls.Add(1) == a.n.Load() {
 		_ = unix.Renameat2(unix.AT_FDCWD, filepath.Join(a.dir, "a"), unix.AT_FDCWD, filepath.Join(a.dir, "b"), unix.RENAME_EXCHANGE)
 	}
 	return nil
@@ -83,13 +83,14 @@ func exchanged(t *testing.T, n int64, dirs bool, op slave.Op) int64 {
 	if err := unix.Fstat(fd, &before); err != nil {
 		t.Fatal(err)
 	}
-	a.dir, a.n = f.Path("home"), n
+	a.dir = f.Path("home")
+	a.n.Store(n)
 	a.calls.Store(0)
 	tree.dir.Hook(a.hook)
 	f.Apply(op) // it may fail
 	tree.dir.Hook(nil)
 	made := a.calls.Load()
-	a.n = 0
+	a.n.Store(0)
 	if err := unix.Fstat(fd, &after); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package sshconn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -233,6 +234,19 @@ func (s *Stream) Wait() error {
 		return s.exitError()
 	case <-s.closing:
 		return s.closedError("remote command on")
+	}
+}
+
+// Exit is Wait that goes on after Close, since the host may tell how the command ended a moment after its output did. It waits
+// no longer than limit, and gives context.DeadlineExceeded then.
+func (s *Stream) Exit(limit time.Duration) error {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-s.ended:
+		return s.exitError()
+	case <-timer.C:
+		return context.DeadlineExceeded
 	}
 }
 
