@@ -48,6 +48,7 @@ func New(opts Options) *Crawler {
 	c.losses.now = time.Now
 	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}
 	c.groups.Store(!opts.Tree.Info().Settled)
+	opts.Counters.underPolicy(opts.Tree.Info().Limits.Policy)
 	c.parked.Store(opts.Tree.Info().Parked)
 	return c
 }

@@ -26,6 +26,8 @@ type notKept struct {
 	list  []Loss
 	count int
 	first map[slave.Lost]string
+	// policy is that of the slave's host, as it was told last.
+	policy slave.PolicyLimits
 }
 
 func (l *notKept) add(path string, lost slave.Lost) {
@@ -46,6 +48,23 @@ func (l *notKept) add(path string, lost slave.Lost) {
 			l.first[bit] = path
 		}
 	}
+}
+
+// underPolicy begins a session with a slave of that policy. What was lost under another one says nothing of this one.
+func (c *Counters) underPolicy(p slave.PolicyLimits) {
+	c.kept.mu.Lock()
+	defer c.kept.mu.Unlock()
+	if c.kept.policy != p {
+		c.kept.policy, c.kept.first = p, nil
+		c.Lost.Store(0)
+	}
+}
+
+// Policy names what the policy of the slave's host changes; "" for nothing.
+func (c *Counters) Policy() string {
+	c.kept.mu.Lock()
+	defer c.kept.mu.Unlock()
+	return c.kept.policy.String()
 }
 
 // TakeLosses gives the entries that lost something since it was called last; of a session the first maxLosses are named.
@@ -72,6 +91,9 @@ func (c *Counters) NotKept() string {
 			one += " (first of " + strconv.Quote(path) + ")"
 		}
 		said = append(said, one)
+	}
+	if c.kept.policy.Changes(lost) {
+		said = append(said, "as the policy of its host says ("+c.kept.policy.String()+")")
 	}
 	if c.Evicted.Load() {
 		said = append(said, "all that was removed, for as long as it was to be kept (the slave was full)")

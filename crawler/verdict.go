@@ -22,6 +22,7 @@ type pair struct {
 	meta   slave.Meta
 	kinds  []string // what differs
 	lost   []string // what of it the slave's files cannot show
+	policy []string // what the policy of the slave's host changed
 	// unreadable is what kept one side from being looked at.
 	unreadable error
 }
@@ -92,7 +93,7 @@ func (m *master) look(p *pair) error {
 // special bits: those are not compared. What its file system, or its user namespace, cannot show is lost there, and no
 // difference.
 func (p *pair) compare(info *slave.Info) {
-	m, s, root, limits := p.mine, p.theirs, info.Root, &info.Limits
+	m, s, limits := p.mine, p.theirs, &info.Limits
 	switch {
 	case p.unreadable != nil:
 		p.mine, p.theirs, p.kinds = nil, nil, []string{"unreadable"}
@@ -100,9 +101,7 @@ func (p *pair) compare(info *slave.Info) {
 	case m == nil && s == nil:
 		return
 	case s == nil:
-		if root || !m.Kind.Device() {
-			p.kinds = []string{"missing"}
-		}
+		p.missing(info)
 		return
 	case m == nil:
 		p.kinds = []string{"extra"}
@@ -112,13 +111,13 @@ func (p *pair) compare(info *slave.Info) {
 		return
 	}
 	kept := keptOf(&p.meta, info)
-	xattrs, acl := slave.DigestXattrs(p.nonce, p.meta.Xattrs, root)
+	xattrs, acl := slave.DigestXattrs(p.nonce, p.meta.Xattrs, info.Root)
 	for _, c := range []struct {
 		kind string
 		same bool
 	}{
 		{"mode", m.Kind == slave.Symlink || p.meta.Mode&kept.bits == s.Mode&kept.bits},
-		{"owner", (!kept.uid || p.meta.UID == s.UID) && (!kept.gid || p.meta.GID == s.GID)},
+		{"owner", kept.owner(&p.meta, s)},
 		{"mtime", limits.Times.Keep(p.meta.Mtime) == s.Mtime},
 		{"content", m.Kind != slave.File || p.meta.Size == s.Size},
 		{"target", m.Kind != slave.Symlink || p.meta.Target == s.Target},
@@ -130,6 +129,7 @@ func (p *pair) compare(info *slave.Info) {
 			p.kinds = append(p.kinds, c.kind)
 		}
 	}
+	p.allow(info, kept)
 	if p.meta.Mtime != s.Mtime && limits.Times.Keep(p.meta.Mtime) == s.Mtime {
 		p.lost = append(p.lost, "mtime")
 	}
@@ -141,10 +141,51 @@ func (p *pair) compare(info *slave.Info) {
 	}
 }
 
+// missing judges an entry that the slave does not have.
+func (p *pair) missing(info *slave.Info) {
+	switch {
+	case p.mine.Kind.Device() && info.Limits.Policy.NoDevices:
+		p.policy = []string{"missing"}
+	case info.Root || !p.mine.Kind.Device():
+		p.kinds = []string{"missing"}
+	}
+}
+
+// allow takes off what differs because the policy of the slave's host has it so, and in no other way.
+func (p *pair) allow(info *slave.Info, kept kept) {
+	if len(p.kinds) == 0 || info.Limits.Policy == (slave.PolicyLimits{}) {
+		return
+	}
+	want, free := info.Limits.Policy.Of(&p.meta, p.mine.Kind, p.path == "")
+	xattrs, _ := slave.DigestXattrs(p.nonce, want.Xattrs, info.Root)
+	p.kinds = slices.DeleteFunc(p.kinds, func(kind string) bool {
+		allowed := false
+		switch kind {
+		case "mode":
+			allowed = free || want.Mode&kept.bits == p.theirs.Mode&kept.bits
+		case "owner":
+			allowed = free || kept.owner(&want, p.theirs)
+		case "xattrs":
+			allowed = xattrs == p.theirs.Xattrs
+		case "acl":
+			allowed = free
+		}
+		if allowed {
+			p.policy = append(p.policy, kind)
+		}
+		return allowed
+	})
+}
+
 // kept is what of an entry's meta the slave can have.
 type kept struct {
 	bits          uint32 // of the mode
 	uid, gid, acl bool
+}
+
+// owner tells whether the slave has m's owner, as far as it can.
+func (k *kept) owner(m *slave.Meta, s *slave.Detail) bool {
+	return (!k.uid || m.UID == s.UID) && (!k.gid || m.GID == s.GID)
 }
 
 // keptOf tells what a slave can have of m. In a user namespace that depends on the ids that it has: the set-id bits are for the

@@ -30,9 +30,11 @@ type Verdict struct {
 	Entries     int64 // compared
 	Bytes       int64 // of contents hashed on the master
 	Differences int64
-	Lost        int64 // entries that differ only in what the slave's files cannot show
-	Pending     int64 // entries that differ and that the slave does not claim to have yet
-	Unlinked    int64 // inodes with several names of which only the first name could be remembered (see maxInodes)
+	Lost        int64  // entries that differ only in what the slave's files cannot show
+	Policed     int64  // entries that differ only in what the policy of the slave's host changes
+	Pending     int64  // entries that differ and that the slave does not claim to have yet
+	Policy      string // its keys; "" where it changes nothing
+	Unlinked    int64  // inodes with several names of which only the first name could be remembered (see maxInodes)
 }
 
 // VerifyOptions say how to verify.
@@ -74,6 +76,7 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 	}
 	m.covered = o.mounts()
 	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks(m.record)}
+	w.verdict.Policy = o.Tree.Info().Limits.Policy.String()
 	w.tasks, w.ctx = errgroup.WithContext(ctx)
 	if v.Only == nil {
 		w.tasks.Go(w.begin)
@@ -300,7 +303,11 @@ func (w *verifier) first(p *pair) {
 		return // it vanished on both sides
 	}
 	w.verdict.Entries++
-	if len(p.lost) > 0 && len(p.kinds) == 0 {
+	switch {
+	case len(p.kinds) > 0:
+	case len(p.policy) > 0:
+		w.verdict.Policed++
+	case len(p.lost) > 0:
 		w.verdict.Lost++
 	}
 	if other != "" || len(p.kinds) > 0 {

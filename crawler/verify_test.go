@@ -100,6 +100,54 @@ func TestWhatIsLostThere(t *testing.T) {
 	}
 }
 
+// TestWhatAPolicyChanges: what the policy of the slave's host changes is no difference, and all else is.
+func TestWhatAPolicyChanges(t *testing.T) {
+	able := []slave.Xattr{{Name: "user.x", Value: []byte("1")}, {Name: slave.AttrCapability, Value: []byte("c")}}
+	others, planted := able[:1], []slave.Xattr{{Name: "user.x", Value: []byte("2")}}
+	setuid, owned := slave.PolicyLimits{NoSetuid: true}, slave.PolicyLimits{Owned: true, UID: 5, GID: 6}
+	root, devices := slave.PolicyLimits{KeepRoot: true}, slave.PolicyLimits{NoDevices: true}
+	entry := func(mode, uid, gid uint32) *slave.EntryState {
+		return &slave.EntryState{Mode: mode, UID: uid, GID: gid}
+	}
+	for name, c := range map[string]struct {
+		limits slave.PolicyLimits
+		path   string
+		kind   slave.Kind
+		mode   uint32
+		their  *slave.EntryState
+		xattrs []slave.Xattr
+		kinds  string
+		policy string
+	}{
+		"kept all the same":      {setuid, "f", slave.File, 0o4755, entry(0o4755, 7, 7), able, "", ""},
+		"without set-id bits":    {setuid, "f", slave.File, 0o4755, entry(0o755, 7, 7), others, "", "mode,xattrs"},
+		"and other bits":         {setuid, "f", slave.File, 0o4755, entry(0o750, 7, 7), able, "mode", ""},
+		"bits that were planted": {setuid, "f", slave.File, 0o755, entry(0o4755, 7, 7), able, "mode", ""},
+		"of a directory":         {setuid, "f", slave.Dir, 0o2755, entry(0o755, 7, 7), able, "mode", ""},
+		"another xattr":          {setuid, "f", slave.File, 0o755, entry(0o755, 7, 7), planted, "xattrs", ""},
+		"no policy":              {devices, "f", slave.File, 0o4755, entry(0o755, 7, 7), others, "mode,xattrs", ""},
+		"an owner":               {owned, "f", slave.Dir, 0o2755, entry(0o755, 5, 6), others, "", "mode,owner,xattrs"},
+		"half of it":             {owned, "f", slave.File, 0o755, entry(0o755, 5, 7), able, "owner", ""},
+		"the root":               {root, "", slave.Dir, 0o755, entry(0o700, 1, 2), able, "", "mode,owner"},
+		"and its xattrs":         {root, "", slave.Dir, 0o755, entry(0o700, 7, 7), planted, "xattrs", "mode"},
+		"not the root":           {root, "d", slave.Dir, 0o755, entry(0o700, 7, 7), able, "mode", ""},
+		"no device":              {devices, "f", slave.CharDev, 0o600, nil, nil, "", "missing"},
+		"no file":                {devices, "f", slave.File, 0o600, nil, nil, "missing", ""},
+		"a device is made":       {setuid, "f", slave.CharDev, 0o600, nil, nil, "missing", ""},
+	} {
+		p := &pair{path: c.path, mine: &plan.Entry{Kind: c.kind}, meta: slave.Meta{Mode: c.mode, UID: 7, GID: 7, Xattrs: able}}
+		if c.their != nil {
+			p.theirs = &slave.Detail{EntryState: *c.their}
+			p.theirs.Kind = c.kind
+			p.theirs.Xattrs, p.theirs.ACL = slave.DigestXattrs(p.nonce, c.xattrs, true)
+		}
+		p.compare(&slave.Info{Root: true, Limits: slave.Limits{Policy: c.limits}})
+		if strings.Join(p.kinds, ",") != c.kinds || strings.Join(p.policy, ",") != c.policy {
+			t.Errorf("%s: %q differ, %q by the policy; want %q, %q", name, p.kinds, p.policy, c.kinds, c.policy)
+		}
+	}
+}
+
 // TestLinksThatDoNotAgree: names of one inode on one side only.
 func TestLinksThatDoNotAgree(t *testing.T) {
 	name := func(path string, g byte, ino uint64) *pair {

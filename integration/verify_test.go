@@ -24,6 +24,8 @@ import (
 // verified is what verify --json says.
 type verified struct {
 	Entries, Pending, Repaired, Left, Lost int64
+	ByPolicy                               int64 `json:"by_policy"`
+	Policy                                 string
 	Differences                            []struct {
 		Path  string
 		Kinds []string

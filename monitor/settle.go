@@ -63,8 +63,12 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	if p.Checkpoint != "" {
 		st.Checkpoint = p.Checkpoint
 	}
-	if p.NotKept != "" { // a later worker may not meet it again
+	// A later worker may not meet it again. What was lost to another policy of the slave's host is another matter.
+	if p.NotKept != "" || m.ready && p.Policy != st.SlavePolicy {
 		st.NotKept = p.NotKept
+	}
+	if m.ready {
+		st.SlavePolicy = p.Policy
 	}
 	st.ETASeconds = p.ETASeconds
 	m.pulse.add(now, st.Synced)

@@ -12,6 +12,8 @@ type Limits struct {
 	// slave's own. None stands for all.
 	UIDs, GIDs []IDRange
 	Times      TimeLimits
+	// Policy is what the policy of the slave's host changes.
+	Policy PolicyLimits
 }
 
 // IDRange is a range of ids.

@@ -100,9 +100,10 @@ func recordSync(r *registration, p report.Progress) error {
 	st.State, st.Reason, st.WorkerPid, st.MonitorPid = status.Stopped, "", 0, os.Getpid()
 	st.Synced, st.Pending, st.LagSeconds, st.ETASeconds = p.Synced, p.Pending, p.LagSeconds, 0
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
-	if p.NotKept != "" {
+	if p.NotKept != "" || p.Policy != st.SlavePolicy {
 		st.NotKept = p.NotKept
 	}
+	st.SlavePolicy = p.Policy
 	if p.LastSynced.After(st.LastSynced.Time) || st.LastSynced.After(time.Now()) {
 		st.LastSynced = p.LastSynced
 	}

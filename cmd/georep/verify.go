@@ -45,7 +45,9 @@ type verification struct {
 	Entries     int64        `json:"entries"`
 	Bytes       int64        `json:"bytes"`
 	Pending     int64        `json:"pending"`
-	Lost        int64        `json:"lost"` // entries with an owner, ACL or time that the slave cannot have, and no other difference
+	Lost        int64        `json:"lost"`      // entries with an owner, ACL or time that the slave cannot have, and no other difference
+	ByPolicy    int64        `json:"by_policy"` // entries that the policy of the slave's host changed, with no other difference
+	Policy      string       `json:"policy,omitempty"`
 	Unlinked    int64        `json:"links_not_checked"`
 	Differences []difference `json:"differences"`
 	Repaired    int64        `json:"repaired"`
@@ -92,6 +94,7 @@ func (e *env) verify(c *cli.Context) error {
 	run.out.Entries, run.out.Bytes, run.out.Pending, run.out.Unlinked = verdict.Entries, verdict.Bytes, verdict.Pending,
 		verdict.Unlinked
 	run.out.Left, run.out.Lost = verdict.Differences, verdict.Lost
+	run.out.ByPolicy, run.out.Policy = verdict.Policed, verdict.Policy
 	if c.Bool("repair") && run.out.Left > 0 {
 		err = run.repair(c.Context)
 	}
@@ -215,6 +218,9 @@ func (v *verifying) summary(found int64) error {
 	}
 	if v.out.Lost > 0 {
 		text += fmt.Sprintf(", %d lost there (an owner, ACL or time that the slave's files cannot have)", v.out.Lost)
+	}
+	if v.out.ByPolicy > 0 {
+		text += fmt.Sprintf(", by the slave's policy: %d (%s)", v.out.ByPolicy, status.Printable(v.out.Policy))
 	}
 	if v.out.Unlinked > 0 {
 		text += fmt.Sprintf(", the names of %d inodes not checked", v.out.Unlinked)

@@ -175,7 +175,7 @@ func quote(s string) string {
 // talk begins a session of up to so many streams, each a command of its own on a channel of its own.
 func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
-	hello := agent.Hello{Version: c.Version, Limits: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
+	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
 		Proof: ids.proof, Force: c.Force && !c.Aside, Create: !c.Aside, Aside: c.Aside}
 	if c.Aside {
 		streams = 1

@@ -369,7 +369,7 @@ func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wir
 			Bytes: c.PendingBytes.Load(), Meta: c.PendingMeta.Load()},
 		Synced: status.Synced{Files: c.Files.Load(), BytesWire: wire.Load(), BytesContent: c.Bytes.Load(),
 			Renames: c.Renames.Load(), Purges: c.Purges.Load()},
-		NotKept: c.NotKept(),
+		NotKept: c.NotKept(), Policy: c.Policy(),
 	}
 	switch {
 	case p.Following:

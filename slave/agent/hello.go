@@ -36,8 +36,9 @@ type Hello struct {
 	// Aside opens the slave beside the session's own worker, to be examined (slave.Examiner). A server that does not know
 	// this ends the session: it must not take the slave's lock in its place.
 	Aside bool
-	// Limits asks for what the slave's files cannot show, which an older server does not tell.
-	Limits bool
+	// Limits asks for what the slave's files cannot show, and Policy for what the policy of its host changes, which an older server
+	// does not tell.
+	Limits, Policy bool
 }
 
 // Token is the secret of a session that lets streams join it: the server makes it and tells it in the Welcome to stream
@@ -60,7 +61,7 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed)|bit(h.Aside, helloAside)|
 		bit(h.Proof.Filled, helloFilled))
 	b = append(b, h.Proof.Slave[:]...)
-	b = append(b, bit(h.Limits, capLimits)) // capabilities asked for
+	b = append(b, bit(h.Limits, capLimits)|bit(h.Policy, capPolicy)) // capabilities asked for
 	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
 }
 
@@ -73,7 +74,8 @@ func (d *decoder) hello() (h Hello) {
 	h.Force, h.Create, h.Squeezed = bits&helloForce != 0, bits&helloCreate != 0, bits&helloSqueezed != 0
 	h.Aside = bits&helloAside != 0
 	h.Proof = slave.Proof{Filled: bits&helloFilled != 0, Slave: d.id16()}
-	h.Limits = d.uvarint(math.MaxUint64)&capLimits != 0 // capabilities that this end does not know are not granted, which is no error
+	caps := d.uvarint(math.MaxUint64) // those that this end does not know are not granted, which is no error
+	h.Limits, h.Policy = caps&capLimits != 0, caps&capPolicy != 0
 	h.Stream, h.Token = uint32(d.uvarint(MaxStreams-1)), d.id16()
 	if d.err == nil {
 		d.err = h.check()
@@ -131,8 +133,11 @@ const (
 	infoLinks   = 4
 )
 
-// capLimits is the capability to tell of slave.Limits.
-const capLimits = 1
+// The capabilities to tell of slave.Limits: of what the files cannot show, and of the policy.
+const (
+	capLimits = 1
+	capPolicy = 2
+)
 
 // maxAncestors bounds the directories above a slave's root.
 const maxAncestors = 4096
@@ -152,10 +157,15 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	for _, a := range above {
 		b = appendStr(append(b, a.GFID[:]...), clip(a.FSID, maxName))
 	}
-	if i.Limits.None() {
-		return append(b, 0) // capabilities granted
+	policy := i.Limits.Policy != slave.PolicyLimits{}
+	b = append(b, bit(!i.Limits.None(), capLimits)|bit(policy, capPolicy)) // capabilities granted
+	if !i.Limits.None() {
+		b = appendLimits(b, &i.Limits)
 	}
-	return appendLimits(append(b, capLimits), &i.Limits)
+	if policy {
+		b = appendPolicy(b, &i.Limits.Policy)
+	}
+	return b
 }
 
 // info decodes and checks what a tree says of itself. The path stays as it is and must be quoted where it is shown.
@@ -170,8 +180,12 @@ func (d *decoder) info() (i slave.Info) {
 		gfid := d.id16()
 		i.Identity.Ancestors = append(i.Identity.Ancestors, beneath.Identity{GFID: gfid, FSID: d.str(maxName)})
 	}
-	if d.uvarint(math.MaxUint64)&capLimits != 0 {
+	caps := d.uvarint(math.MaxUint64)
+	if caps&capLimits != 0 {
 		i.Limits = d.limits()
+	}
+	if caps&capPolicy != 0 {
+		i.Limits.Policy = d.policy()
 	}
 	if d.err != nil {
 		return i

@@ -47,9 +47,7 @@ func newHub(ctx context.Context, tree slave.Tree, hello *Hello, host *Host) *hub
 		batches: semaphore.NewWeighted(maxBatches), given: semaphore.NewWeighted(batchBudget),
 		asked: semaphore.NewWeighted(requestBudget), surveys: semaphore.NewWeighted(surveysAtOnce),
 		joining: make(chan struct{}, 2*MaxStreams), streams: make(map[uint32]*server)}
-	if !hello.Limits {
-		h.said.info.Limits = slave.Limits{}
-	}
+	h.said.info.Limits = limitsFor(hello, h.said.info.Limits)
 	h.live, h.stop = context.WithCancel(ctx)
 	if h.said.info.Version == "" {
 		h.said.info.Version = host.Version

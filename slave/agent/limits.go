@@ -30,3 +30,39 @@ func (d *decoder) limits() (l slave.Limits) {
 	l.Times.Step = uint32(d.uvarint(slave.MaxStep))
 	return l
 }
+
+// limitsFor leaves out what the client did not ask for.
+func limitsFor(h *Hello, l slave.Limits) slave.Limits {
+	told := slave.Limits{}
+	if h.Limits {
+		told = l
+	}
+	told.Policy = slave.PolicyLimits{}
+	if h.Policy {
+		told.Policy = l.Policy
+	}
+	return told
+}
+
+const (
+	policyNoSetuid  = 1
+	policyNoDevices = 2
+	policyKeepRoot  = 4
+	policyOwned     = 8
+)
+
+// appendPolicy encodes what the policy of the slave's host changes.
+func appendPolicy(b []byte, l *slave.PolicyLimits) []byte {
+	b = append(b, bit(l.NoSetuid, policyNoSetuid)|bit(l.NoDevices, policyNoDevices)|bit(l.KeepRoot, policyKeepRoot)|
+		bit(l.Owned, policyOwned))
+	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(l.UID)), uint64(l.GID))
+}
+
+// policy decodes what appendPolicy made.
+func (d *decoder) policy() (l slave.PolicyLimits) {
+	bits := d.bits(policyNoSetuid | policyNoDevices | policyKeepRoot | policyOwned)
+	l.NoSetuid, l.NoDevices = bits&policyNoSetuid != 0, bits&policyNoDevices != 0
+	l.KeepRoot, l.Owned = bits&policyKeepRoot != 0, bits&policyOwned != 0
+	l.UID, l.GID = d.u32(), d.u32()
+	return l
+}

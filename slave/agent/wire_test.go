@@ -86,10 +86,16 @@ func TestEveryMessageRoundTrips(t *testing.T) {
 	asked, limited := testHello(), testInfo()
 	asked.Limits = true
 	roundTrip(t, asked, ref(appendHello), (*decoder).hello)
+	asked.Policy = true
+	roundTrip(t, asked, ref(appendHello), (*decoder).hello)
 	limited.Limits = slave.Limits{UIDs: []slave.IDRange{{First: 0, Count: 1}, {First: 1, Count: math.MaxUint32}}, GIDs: []slave.IDRange{{First: 7, Count: 8}},
 		Times: slave.TimeLimits{Min: math.MinInt64, Max: math.MaxInt64, Step: slave.MaxStep}}
 	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
 	limited.Limits = slave.Limits{Times: slave.TimeLimits{Min: -1, Max: 1, Step: 1}}
+	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
+	limited.Limits.Policy = slave.PolicyLimits{NoSetuid: true, KeepRoot: true, Owned: true, UID: math.MaxUint32, GID: 7}
+	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
+	limited.Limits = slave.Limits{Policy: slave.PolicyLimits{NoDevices: true}}
 	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
 	roundTrip(t, welcome{info: testInfo(), token: Token{1, 2}}, ref(appendWelcome), (*decoder).welcome)
 	roundTrip(t, welcome{info: testInfo(), noMore: slave.ErrBusy}, ref(appendWelcome), (*decoder).welcome)

@@ -13,6 +13,7 @@ import (
 // readLimits learns what no file of this slave can keep. scratch is a file that is set different times; without one nothing
 // is known of them.
 func (t *Tree) readLimits(scratch *beneath.Inode) {
+	t.info.Limits.Policy = t.policyLimits()
 	if scratch != nil {
 		t.info.Limits.Times = probeTimes(scratch)
 	}

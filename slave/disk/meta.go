@@ -18,7 +18,7 @@ const keep = 1<<32 - 1
 const (
 	attrACL        = slave.AttrACL
 	attrDefaultACL = slave.AttrDefaultACL
-	attrCapability = "security.capability"
+	attrCapability = slave.AttrCapability
 )
 
 // shape is what is known of an entry before it is changed.

@@ -7,8 +7,14 @@ import (
 // This file holds what a master asks for to the policy of the slave's host (invariant 18). What the policy changes is told as lost, as
 // what an ordinary user's slave cannot keep.
 
-// setuidBits give a program the rights of its file's owner or group.
-const setuidBits = 0o6000
+// policyLimits is what a master is told of the policy.
+func (t *Tree) policyLimits() slave.PolicyLimits {
+	l := slave.PolicyLimits{NoSetuid: t.policy.NoSetuid, NoDevices: t.policy.NoDevices, KeepRoot: t.policy.KeepRootMode}
+	if o := t.policy.Owner; o != nil {
+		l.Owned, l.UID, l.GID = true, o.UID, o.GID
+	}
+	return l
+}
 
 // wantedOwner is the owner that an entry gets. Ids that the user namespace does not have are left as they are.
 func (c *change) wantedOwner() (uid, gid uint32) {
@@ -32,7 +38,7 @@ func (c *change) keepsRoot() bool { return c.isRoot && c.t.policy.KeepRootMode }
 func (c *change) mayRun(mode uint32) uint32 {
 	wrongOwner := c.lost&slave.LostOwner != 0
 	if wrongOwner || c.t.policy.NoSetuid && c.kind != slave.Dir {
-		return mode &^ setuidBits
+		return mode &^ slave.SetIDBits
 	}
 	return mode
 }
