@@ -10,6 +10,7 @@ import (
 
 	"georep/slave"
 	"georep/slave/agent"
+	"georep/slave/sftp"
 	"georep/slave/sshconn"
 )
 
@@ -46,7 +47,7 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 // isTold tells whether an error needs no more words.
 func isTold(err error) bool {
 	return slices.ContainsFunc([]error{slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrPolicy,
-		slave.ErrAbsent, slave.ErrBusy, slave.ErrUnfit, sshconn.ErrPeerDead, context.Canceled, context.DeadlineExceeded},
+		slave.ErrAbsent, slave.ErrBusy, slave.ErrUnfit, sshconn.ErrPeerDead, sftp.ErrSilent, context.Canceled, context.DeadlineExceeded},
 		func(told error) bool { return errors.Is(err, told) })
 }
 

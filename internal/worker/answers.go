@@ -48,5 +48,17 @@ func silence(request string, since time.Time) error {
 		return nil
 	}
 	return fmt.Errorf("the slave says that it is alive, but has answered nothing since %s (asked: %s): look at its host's disk; "+
-		"replication then goes on by itself", since.UTC().Format(time.RFC3339), request)
+		"it goes on by itself when the slave answers", since.UTC().Format(time.RFC3339), request)
+}
+
+// tellAnswers is watchAnswers for a command, which has no status: it is told in the log.
+func tellAnswers(c *Config, tree slave.Tree) (stop func()) {
+	log := c.Logger.With().Stringer("slave", c.Session.Slave).Logger()
+	return watchAnswers(tree, func(silent error) {
+		if silent != nil {
+			log.Warn().Err(silent).Msg("waiting for the slave")
+		} else {
+			log.Warn().Msg("the slave answers again")
+		}
+	})
 }

@@ -198,3 +198,35 @@ func TestWorkIsNotSilence(t *testing.T) {
 		close(w.disk.answers)
 	})
 }
+
+// TestCommandTellsOfSilence: a sync or a verify, which has no status, says on its log that the slave answers nothing, and that it
+// does again.
+func TestCommandTellsOfSilence(t *testing.T) {
+	withStuck(t, func(t *testing.T, w *wired) {
+		said := &told{}
+		text := func() string {
+			said.mu.Lock()
+			defer said.mu.Unlock()
+			return said.buf.String()
+		}
+		c := Config{Logger: zerolog.New(said)}
+		c.Session.Slave.Host, c.Session.Slave.Path = "far", "/s"
+		defer tellAnswers(&c, w.tree)()
+		go w.tree.Survey(context.Background(), []slave.Query{{}})
+		time.Sleep(50 * time.Second)
+		if said := text(); said != "" {
+			t.Errorf("said too early: %s", said)
+		}
+		time.Sleep(20 * time.Second)
+		for _, part := range []string{"far", "answered nothing since", "survey"} {
+			if !strings.Contains(text(), part) {
+				t.Errorf("%q does not say %q", text(), part)
+			}
+		}
+		close(w.disk.answers)
+		time.Sleep(2 * answersEvery)
+		if !strings.Contains(text(), "answers again") {
+			t.Errorf("it answered: %q", text())
+		}
+	})
+}

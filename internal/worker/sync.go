@@ -55,6 +55,7 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 		return report.Progress{}, err
 	}
 	defer tree.Close()
+	defer tellAnswers(&c.Config, tree)()
 	counters := &crawler.Counters{}
 	cr, o, err := m.crawler(c.Config, tree, counters, nil)
 	if err != nil {

@@ -40,6 +40,7 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 		return crawler.Verdict{}, err
 	}
 	defer tree.Close()
+	defer tellAnswers(&c.Config, tree)()
 	id := beneath.Identity{FSID: m.volume.FSID}
 	if id.GFID, err = xtime.ParseGFID(m.volume.RootGFID); err != nil {
 		return crawler.Verdict{}, fmt.Errorf("volume %s: %w", m.volume.Name, err)
@@ -59,6 +60,7 @@ func Distrust(ctx context.Context, c Config, paths []string) error {
 		return err
 	}
 	defer tree.Close()
+	defer tellAnswers(&c, tree)()
 	examiner, ok := tree.(slave.Examiner)
 	if !ok {
 		return errors.New("this kind of slave cannot be verified")

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
@@ -121,8 +122,12 @@ func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 	if err := t.connect(ctx); err != nil {
 		return nil, err
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	heard := t.whileItAnswers(end)
 	stop := context.AfterFunc(ctx, func() { t.hangUp() })
 	err := t.setup(ctx)
+	heard()
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -162,6 +167,8 @@ func (t *Tree) connect(ctx context.Context) error {
 
 // begin gives one session, nil with an error.
 func (t *Tree) begin(ctx context.Context, number int) (*wire.Client, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, silent("", time.Now()))
+	defer cancel()
 	stream, err := t.o.Open(ctx, number)
 	var c *wire.Client
 	if err == nil {
@@ -172,6 +179,40 @@ func (t *Tree) begin(ctx context.Context, number int) (*wire.Client, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// ErrSilent: the server holds the connection, and does nothing that it is asked.
+var ErrSilent = errors.New("the SFTP server says nothing")
+
+func silent(request string, since time.Time) error {
+	if request == "" {
+		request = "begin a session"
+	}
+	return fmt.Errorf("%w: it has answered nothing since %s (asked: %s): look at its host's disk; the session begins by itself when "+
+		"it answers", ErrSilent, since.UTC().Format(time.RFC3339), request)
+}
+
+// openingLooks is how often is looked whether the server answers while the slave is opened.
+const openingLooks = 5 * time.Second
+
+// whileItAnswers gives the opening up once the server answers nothing, until the returned function is called.
+func (t *Tree) whileItAnswers(giveUp func(error)) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(openingLooks):
+			}
+			if request, since := t.Unanswered(); !since.IsZero() {
+				giveUp(silent(request, since))
+				return
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
 }
 
 // beginLate begins the sessions that the opening did not wait for. The end of the Tree ends them.

@@ -93,19 +93,15 @@ func New(ctx context.Context, stream io.ReadWriteCloser) (*Client, error) {
 		read: readSize, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	err := c.hello()
-	if !stop() && err == nil {
+	if err == nil {
+		c.parts.Go(c.receive)
+		c.parts.Go(c.send)
+		err = c.learnLimits()
+	}
+	if !stop() || ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		stream.Close()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, err
-	}
-	c.parts.Go(c.receive)
-	c.parts.Go(c.send)
-	if err := c.learnLimits(); err != nil {
 		c.Close()
 		return nil, err
 	}
