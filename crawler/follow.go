@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"georep/marker/xtime"
+	"georep/slave"
 )
 
 // Events is how Follow tells what goes on. All of them must be set; they are called from one goroutine at a time.
@@ -318,7 +319,11 @@ func (f *follower) passed(seen xtime.Time, out Outcome) {
 	}
 	var full error
 	if err := f.c.Full(); err != nil {
-		full = fmt.Errorf("the slave takes nothing more: %w; make room there, replication then goes on by itself", err)
+		remedy := "make room there"
+		if errors.Is(err, slave.ErrLimit) {
+			remedy = "remove something, or raise that limit on its host (georep volume set, or the flags in authorized_keys)"
+		}
+		full = fmt.Errorf("the slave takes nothing more: %w; %s, replication then goes on by itself", err, remedy)
 	}
 	f.tell(full)
 }

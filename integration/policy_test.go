@@ -2,7 +2,9 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,5 +77,30 @@ func TestVerifyUnderAPolicy(t *testing.T) {
 	if st := s.status(); st.NotKept != "" {
 		t.Errorf("the status still says %q", st.NotKept)
 	}
+	s.waitSynced()
+}
+
+// TestMaxBytes: a master fills the slave's host up to the limit of its policy and no further; the session says so, and goes on by
+// itself when the limit is raised.
+func TestMaxBytes(t *testing.T) {
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
+	s := newSession(t, master, slave)
+	for i := range 20 {
+		writeFile(t, filepath.Join(master, fmt.Sprint("f", i)), strings.Repeat("x", 100<<10))
+	}
+	s.must(s.farRun("volume", "set", "copy", "max-bytes", "1M"))
+	if r := s.sync("--retry-max", "1s"); r.code != 1 || !strings.Contains(r.stderr, "max-bytes 1M") {
+		t.Errorf("a sync beyond the limit: %+v", r)
+	}
+	s.must(s.start("--retry-max", "1s"))
+	s.waitStatus("the limit", func(st status.Status) bool {
+		return st.State == status.Faulty && strings.Contains(st.Reason, "takes nothing more") && strings.Contains(st.Reason, "max-bytes 1M")
+	})
+	out, err := exec.Command("du", "-s", "-B1", slave).Output()
+	var held int64
+	if _, scanned := fmt.Sscan(string(out), &held); err != nil || scanned != nil || held > 1<<20+200<<10 { // georep's own books are not counted
+		t.Errorf("the slave holds %d bytes, %v", held, err)
+	}
+	s.must(s.farRun("volume", "set", "copy", "max-bytes", "100M"))
 	s.waitSynced()
 }

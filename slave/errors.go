@@ -41,6 +41,8 @@ var (
 	ErrBusy = errors.New("the slave is in use by another session")
 	// ErrPolicy: the policy of the slave's host refuses what the master asks for.
 	ErrPolicy = errors.New("the slave's host does not allow this")
+	// ErrLimit: the slave holds as much as the policy of its host lets it. It is full then, with an errno beside this one.
+	ErrLimit = errors.New("the slave holds all that the policy of its host allows")
 	// ErrAbsent: what stands in the slave's place is not the slave that the session has filled, or nothing does: its disk is
 	// not mounted, its directory was renamed, removed or replaced. It passes when the slave is back.
 	ErrAbsent = errors.New("the slave is not there")
@@ -60,6 +62,15 @@ func (e *PathError) Error() string { return fmt.Sprintf("%s %q: %v", e.Op, e.Pat
 
 // Unwrap returns the cause.
 func (e *PathError) Unwrap() error { return e.Err }
+
+// LimitError says which limit of the policy of the slave's host is reached. It is ErrLimit, and EDQUOT.
+type LimitError struct{ Text string }
+
+// Error is the text: what is reached, for the operator.
+func (e *LimitError) Error() string { return e.Text }
+
+// Unwrap gives what errors.Is finds.
+func (e *LimitError) Unwrap() []error { return []error{ErrLimit, unix.EDQUOT} }
 
 // Errno returns the errno in err, or 0.
 func Errno(err error) syscall.Errno {

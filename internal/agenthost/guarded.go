@@ -66,6 +66,15 @@ func (r *recorder) keeps(why string) {
 	r.audit.write(e)
 }
 
+// full writes down that a limit of the policy is reached.
+func (r *recorder) full(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.event
+	e.Event, e.Reason = Full, err.Error()
+	r.audit.write(e)
+}
+
 // end writes the last line, with what no line has told yet.
 func (r *recorder) end() {
 	r.once.Do(func() {

@@ -85,6 +85,8 @@ func (o *Host) open(h agent.Hello, r *recorder) (slave.Tree, error) {
 		return nil, err
 	}
 	options.Policy = p
+	options.PolicyNow = func() policy.Policy { return o.policyNow(h.Volume, p) }
+	options.Refused = r.full
 	if h.Aside {
 		aside, err := disk.OpenAside(options)
 		if err != nil {
@@ -99,6 +101,22 @@ func (o *Host) open(h agent.Hello, r *recorder) (slave.Tree, error) {
 	}
 	r.note(Began)
 	return &guarded{Tree: tree, policy: p, record: r}, nil
+}
+
+// policyNow is the policy of a session as it is by now; was where that cannot be told.
+func (o *Host) policyNow(name string, was policy.Policy) policy.Policy {
+	if name == "" {
+		return was
+	}
+	v, err := o.Store.Volume(name)
+	if err != nil {
+		return was
+	}
+	own, err := policy.Parse(v.Policy)
+	if err != nil {
+		return was
+	}
+	return own.Narrow(o.Policy)
 }
 
 func (o *Host) volume(name string) (volume.Volume, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -321,4 +322,44 @@ func TestLoginIsBound(t *testing.T) {
 	}
 	w.host.Login.Key = "SHA256:another" // another key of the same user
 	w.login(agent.Hello{Master: xtime.UUID{7}})
+}
+
+// The limit of a volume holds for what is in it, is on record once, and counts at once when it is raised.
+func TestLimitOfTheVolume(t *testing.T) {
+	w := newWorld(t)
+	w.set("max-bytes", "64K")
+	w.host.Policy.MaxEntries = 2 // of the key
+	c := w.login(first)
+	refused := func(op slave.Op) error {
+		t.Helper()
+		results, err := c.Apply(t.Context(), &slave.Batch{Ops: []slave.Op{op}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return results[0].Err
+	}
+	large := slavetest.Put("large", slavetest.Rec(2, 1), strings.Repeat("x", 100_000))
+	for range 2 {
+		if err := refused(large); !errors.Is(err, slave.ErrLimit) || !slave.Full(err) || !strings.Contains(err.Error(), "max-bytes 64K") {
+			t.Errorf("beyond the limit: %v", err)
+		}
+	}
+	w.set("max-bytes", "1M")
+	for end := time.Now().Add(time.Minute); refused(large) != nil; {
+		if time.Now().After(end) {
+			t.Fatal("the limit that was raised does not count")
+		}
+	}
+	w.apply(c, slavetest.Put("small", slavetest.Rec(3, 1), "x"))
+	if err := refused(slavetest.Put("third", slavetest.Rec(4, 1), "x")); err == nil || !strings.Contains(err.Error(), "max-entries 2") {
+		t.Errorf("beyond the key's limit: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.waitFor(Ended)
+	kinds, all := w.events()
+	if want := []string{Began, Full, Ended}; !slices.Equal(kinds, want) || !strings.Contains(all[1].Reason, "max-bytes 64K") {
+		t.Errorf("on record: %+v", all)
+	}
 }

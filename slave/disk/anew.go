@@ -35,7 +35,10 @@ func (t *Tree) distrust(o Options) error {
 
 // clearAreas deletes what a slave kept in .georep beside the tree.
 func (t *Tree) clearAreas() error {
-	var err error
+	err := ignoreAbsent(t.sys.unlink(place{t.base, usageFile}))
+	if err != nil {
+		return err
+	}
 	if t.trash, err = t.area(t.base, "trash"); err != nil {
 		return err
 	}

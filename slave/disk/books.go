@@ -144,7 +144,7 @@ func (t *Tree) writeIndex(g xtime.GFID, idx index) error {
 			return err
 		}
 		defer d.Close()
-		return ignoreAbsent(t.sys.unlink(place{d, name}))
+		return ignoreAbsent(t.sys.unlinkBook(place{d, name}))
 	}
 	if err := t.sys.mkdir(place{t.links, dir}, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -167,7 +167,7 @@ func ignoreAbsent(err error) error {
 
 // putSmall replaces one of our own files, whole.
 func (t *Tree) putSmall(p place, text []byte) error {
-	temp := place{t.staging, t.stagingName()}
+	temp := place{t.staging, t.stagingName() + bookSuffix}
 	err := t.writeNew(temp, text, false)
 	if err == nil {
 		err = t.sys.rename(temp, p, 0)

@@ -33,6 +33,9 @@ type Options struct {
 	Logger  zerolog.Logger
 	Version string // for Info
 	Policy  policy.Policy
+	// PolicyNow, if set, tells whether a limit that is reached was raised meanwhile, and Refused is told the first time that one is.
+	PolicyNow func() policy.Policy
+	Refused   func(error)
 }
 
 // Tree is an open slave. It implements slave.Tree.
@@ -111,6 +114,7 @@ func open(o Options, hook func(op, name string) error) (*Tree, error) {
 		defer close(t.finished)
 		var watch sync.WaitGroup
 		watch.Go(t.keepWatch)
+		watch.Go(t.keepUsage)
 		t.runCommitter()
 		watch.Wait() // which ends when the committer does
 	}()
@@ -177,8 +181,10 @@ func (t *Tree) setup(o Options) error {
 	if err := t.findVolumes(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	if err := t.lookAround(o); err != nil {
-		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+	for _, last := range []func(Options) error{t.lookAround, t.limitUsage} {
+		if err := last(o); err != nil {
+			return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
+		}
 	}
 	return nil
 }
@@ -199,6 +205,7 @@ func (t *Tree) Close() error {
 		for _, tk := range t.queue.abandon() {
 			t.dropAll(tk)
 		}
+		t.endUsage()
 		if t.lock != nil {
 			t.lock.Close()
 		}

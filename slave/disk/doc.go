@@ -29,6 +29,8 @@
 //	pending/GFID    the names of this inode are to be checked: its number on the master, and on the slave where a name
 //	                of it was removed (0 where the slave just has fewer names than the master), and the session that
 //	                made it, as the target of a symbolic link; durable while it holds (pending.go)
+//	usage           what the slave holds, where its policy limits that: bytes, entries, when they were counted, and whether a
+//	                session has the slave open
 //
 // All of it but owner and pending is advice: it is checked at use, and may vanish.
 package disk

@@ -72,8 +72,13 @@ func (t *Tree) stageUploaded(it *item) error {
 		if st, err = f.Stat(); err == nil {
 			c.now, err = shapeOf(f, st)
 		}
+		var done func()
+		if err == nil {
+			done, err = t.sys.used.grows(f, c.meta, &st)
+		}
 		if err == nil {
 			it.res.Lost, err = c.apply()
+			done()
 		}
 	}
 	if err != nil {

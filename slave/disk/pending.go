@@ -101,7 +101,7 @@ func (t *Tree) setMark(g xtime.GFID, m mark) error {
 		m = was.with(m)
 	}
 	if m != was {
-		temp := place{t.staging, t.stagingName()}
+		temp := place{t.staging, t.stagingName() + bookSuffix}
 		if err := t.sys.symlink(m.text(), temp); err != nil {
 			return err
 		}

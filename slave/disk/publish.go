@@ -251,6 +251,11 @@ func (t *Tree) applyInPlace(it *item, c *change, old entry) (err error) {
 		return err
 	}
 	c.inPlace, c.beside = true, old.beside
+	done, err := t.sys.used.grows(c.inode, c.meta, &old.st)
+	if err != nil {
+		return err
+	}
+	defer done()
 	it.res.Lost, err = c.apply()
 	return err
 }

@@ -125,7 +125,7 @@ func (t *Tree) putBeside(p place, rec slave.Record) error {
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	temp := place{t.staging, t.stagingName()}
+	temp := place{t.staging, t.stagingName() + bookSuffix}
 	if err := t.sys.symlink(besideForm(rec), temp); err != nil {
 		return err
 	}

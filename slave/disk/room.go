@@ -29,6 +29,9 @@ func (t *Tree) hasRoom() bool {
 // noRoom tells whether err says that this entry can have no further xattr, while the file system itself has room. ext4 says
 // ENOSPC where an inode's xattrs outgrow its one block; so does btrfs for one that is larger than a leaf.
 func (t *Tree) noRoom(err error) bool {
+	if errors.Is(err, slave.ErrLimit) {
+		return false
+	}
 	switch slave.Errno(err) {
 	case unix.ENOSPC, unix.EDQUOT, unix.E2BIG, unix.ERANGE:
 		return t.hasRoom()

@@ -184,7 +184,9 @@ func (t *Tree) stageFile(it *item, content slave.Content) error {
 	}
 	defer f.Close()
 	it.staged, it.file = name, true
-	end, err := t.copyContent(it, f, content)
+	held := hold{used: t.sys.used}
+	defer held.settle(f)
+	end, err := t.copyContent(it, f, content, &held)
 	if err != nil {
 		return err
 	}
@@ -218,7 +220,7 @@ func (t *Tree) createMode(m *slave.Meta) uint32 {
 const flushStep = 8 << 20
 
 // copyContent writes the pieces; what lies between them stays a hole.
-func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content) (slave.End, error) {
+func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content, held *hold) (slave.End, error) {
 	size, flushed := int64(0), int64(0)
 	for {
 		piece, err := content.Next()
@@ -231,7 +233,11 @@ func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content) (s
 		if piece.Off < size {
 			return slave.End{}, slave.ErrInvalid
 		}
-		if err := t.evicting(it, func() error { return t.sys.write(f, piece.Data, piece.Off) }); err != nil {
+		err = t.evicting(it, func() error { return held.more(int64(len(piece.Data))) })
+		if err == nil {
+			err = t.evicting(it, func() error { return t.sys.write(f, piece.Data, piece.Off) })
+		}
+		if err != nil {
 			return slave.End{}, err
 		}
 		size = piece.Off + int64(len(piece.Data))

@@ -17,6 +17,8 @@ type place struct {
 // before the first use and never changed.
 type sys struct {
 	hook func(op, name string) error
+	// used counts what is made and removed; nil where the policy has no limits. It is set before the committer runs.
+	used *usage
 }
 
 // before asks the hook. The error looks like one of the system call, which is then not made.
@@ -37,7 +39,15 @@ func (s *sys) rename(from, to place, flags uint) error {
 			return err
 		}
 	}
-	return from.dir.Rename(from.name, to.dir, to.name, flags)
+	gone := room{}
+	if s.used != nil && flags == 0 {
+		gone = s.used.replaced(from, to)
+	}
+	err := from.dir.Rename(from.name, to.dir, to.name, flags)
+	if err == nil {
+		s.used.give(gone)
+	}
+	return err
 }
 
 // link gives the inode at from the further name to; a symbolic link is linked, not followed.
@@ -45,10 +55,31 @@ func (s *sys) link(from, to place) error {
 	if err := s.before("link", to.name); err != nil {
 		return err
 	}
-	return from.dir.Link(from.name, to.dir, to.name)
+	name := room{entries: 1}
+	if err := s.used.takeAt(to, name); err != nil {
+		return err
+	}
+	err := from.dir.Link(from.name, to.dir, to.name)
+	if err != nil {
+		s.used.giveAt(to, name)
+	}
+	return err
 }
 
 func (s *sys) unlink(p place) error {
+	if err := s.before("unlink", p.name); err != nil {
+		return err
+	}
+	gone := s.used.leaving(p)
+	err := p.dir.Unlink(p.name)
+	if err == nil {
+		s.used.give(gone)
+	}
+	return err
+}
+
+// unlinkBook is unlink for one of our own files, which does not count.
+func (s *sys) unlinkBook(p place) error {
 	if err := s.before("unlink", p.name); err != nil {
 		return err
 	}
@@ -59,28 +90,54 @@ func (s *sys) rmdir(p place) error {
 	if err := s.before("rmdir", p.name); err != nil {
 		return err
 	}
-	return p.dir.Rmdir(p.name)
+	gone := s.used.leaving(p)
+	err := p.dir.Rmdir(p.name)
+	if err == nil {
+		s.used.give(gone)
+	}
+	return err
 }
 
 func (s *sys) mkdir(p place, mode uint32) error {
 	if err := s.before("mkdir", p.name); err != nil {
 		return err
 	}
-	return p.dir.Mkdir(p.name, mode)
+	if err := s.used.takeAt(p, other); err != nil {
+		return err
+	}
+	err := p.dir.Mkdir(p.name, mode)
+	if err != nil {
+		s.used.giveAt(p, other)
+	}
+	return err
 }
 
 func (s *sys) mknod(p place, mode uint32, rdev uint64) error {
 	if err := s.before("mknod", p.name); err != nil {
 		return err
 	}
-	return p.dir.Mknod(p.name, mode, rdev)
+	if err := s.used.takeAt(p, other); err != nil {
+		return err
+	}
+	err := p.dir.Mknod(p.name, mode, rdev)
+	if err != nil {
+		s.used.giveAt(p, other)
+	}
+	return err
 }
 
 func (s *sys) symlink(target string, p place) error {
 	if err := s.before("symlink", p.name); err != nil {
 		return err
 	}
-	return p.dir.Symlink(target, p.name)
+	if err := s.used.takeAt(p, other); err != nil {
+		return err
+	}
+	err := p.dir.Symlink(target, p.name)
+	if err != nil {
+		s.used.giveAt(p, other)
+	}
+	return err
 }
 
 // create makes a file that must not be there; the caller closes it.
@@ -88,7 +145,15 @@ func (s *sys) create(p place, mode uint32) (*beneath.Inode, error) {
 	if err := s.before("create", p.name); err != nil {
 		return nil, err
 	}
-	return p.dir.Create(p.name, mode)
+	name := room{entries: 1}
+	if err := s.used.takeAt(p, name); err != nil {
+		return nil, err
+	}
+	f, err := p.dir.Create(p.name, mode)
+	if err != nil {
+		s.used.giveAt(p, name)
+	}
+	return f, err
 }
 
 // write writes all of b or fails.

@@ -44,6 +44,7 @@ type upload struct {
 	have    []slave.Range
 	noted   int64 // length of the journal
 	flushed int64 // since the last StartFlush
+	held    hold
 }
 
 // maxUploads bounds the uploads that are held open; those not used for longest are closed, and open again when asked for.
@@ -173,6 +174,9 @@ func (t *Tree) openUpload(u *upload) error {
 	}
 	if err == nil {
 		u.have, u.resumed = have, true
+		if u.held, err = t.holdOf(u.file); err != nil {
+			return err
+		}
 		u.noted = headerSize + int64(len(have))*rangeSize
 		return t.rewriteJournal(u)
 	}
@@ -242,7 +246,7 @@ func (t *Tree) newUpload(u *upload, name string) error {
 	if u.journal, err = t.sys.create(place{t.partial, name + journalSuffix}, 0o600); err != nil {
 		return err
 	}
-	u.noted = headerSize
+	u.noted, u.held = headerSize, hold{used: t.sys.used}
 	return t.sys.write(u.journal, header(&u.spec), 0)
 }
 
@@ -376,6 +380,10 @@ func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
 	if err := u.check(s); err != nil {
 		return err
 	}
+	if err := u.hold(s); err != nil {
+		return err
+	}
+	defer u.settle()
 	at := s.Off
 	for i := range s.Parts {
 		p := &s.Parts[i]

@@ -23,6 +23,8 @@ type Policy struct {
 	AppendOnly   bool          // what was removed stays parked for ever
 	KeepDeleted  time.Duration // what was removed stays parked at least so long
 	Owner        *Owner        // of everything; nil: as on the master
+	MaxBytes     int64         // that the slave may hold; 0: no limit
+	MaxEntries   int64         // the same
 	Master       string        // First, a uuid, or "" for any
 }
 
@@ -56,6 +58,12 @@ func Keys() []Key {
 		{Name: "keep-deleted", Default: "0s", Doc: "keep what was removed at least so long, such as 36h or 7d",
 			set: func(p *Policy, v string) (err error) { p.KeepDeleted, err = duration(v); return err },
 			get: func(p *Policy) string { return p.KeepDeleted.String() }},
+		{Name: "max-bytes", Default: "0", Doc: "let the slave hold no more bytes, such as 500M or 2T (powers of 1024); 0: no limit",
+			set: func(p *Policy, v string) (err error) { p.MaxBytes, err = size(v); return err },
+			get: func(p *Policy) string { return SizeText(p.MaxBytes) }},
+		{Name: "max-entries", Default: "0", Doc: "let the slave hold no more files, directories and other entries; 0: no limit",
+			set: func(p *Policy, v string) (err error) { p.MaxEntries, err = count(v); return err },
+			get: func(p *Policy) string { return strconv.FormatInt(p.MaxEntries, 10) }},
 		{Name: "owner", Doc: "give everything to this owner, UID:GID; empty: as on the master",
 			set: func(p *Policy, v string) (err error) { p.Owner, err = owner(v); return err },
 			get: func(p *Policy) string { return p.Owner.String() }},
@@ -111,6 +119,7 @@ func (p Policy) Narrow(q Policy) Policy {
 	p.ReadOnly = p.ReadOnly || q.ReadOnly
 	p.AppendOnly = p.AppendOnly || q.AppendOnly
 	p.KeepDeleted = max(p.KeepDeleted, q.KeepDeleted)
+	p.MaxBytes, p.MaxEntries = lesser(p.MaxBytes, q.MaxBytes), lesser(p.MaxEntries, q.MaxEntries)
 	if p.Owner == nil {
 		p.Owner = q.Owner
 	}
@@ -121,6 +130,14 @@ func (p Policy) Narrow(q Policy) Policy {
 		p.Master = nobody
 	}
 	return p
+}
+
+// lesser is the lower of two limits, of which 0 is none.
+func lesser(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // nobody is a uuid that no volume has: two different masters are asked for.

@@ -13,7 +13,7 @@ const (
 )
 
 func TestEveryKeyIsSetAndShown(t *testing.T) {
-	values := map[string]string{"keep-deleted": "48h0m0s", "owner": "1000:1001", "master": one}
+	values := map[string]string{"keep-deleted": "48h0m0s", "owner": "1000:1001", "master": one, "max-bytes": "500M", "max-entries": "7"}
 	for _, k := range Keys() {
 		var p Policy
 		if got, err := p.Get(k.Name); err != nil || got != k.Default {
@@ -49,6 +49,10 @@ func TestNarrow(t *testing.T) {
 	day, week := Policy{KeepDeleted: 24 * time.Hour}, Policy{KeepDeleted: 7 * 24 * time.Hour}
 	if day.Narrow(week) != week || week.Narrow(day) != week {
 		t.Error("the longer time does not win")
+	}
+	less, more := Policy{MaxBytes: 1 << 20, MaxEntries: 9}, Policy{MaxBytes: 1 << 30, MaxEntries: 8}
+	if got, want := less.Narrow(more), (Policy{MaxBytes: 1 << 20, MaxEntries: 8}); got != want || more.Narrow(less) != want {
+		t.Errorf("the lower limit does not win: %+v", got)
 	}
 	for _, test := range []struct{ a, b, want string }{
 		{First, one, one}, {one, First, one}, {one, one, one}, {one, two, nobody}, {First, First, First},

@@ -1,0 +1,251 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// usageFile has what the slave holds, in .georep: bytes, entries, when that was counted, and 1 where a session has it open, or
+// had, and did not end in order. A slave without limits has none.
+const usageFile = "usage"
+
+const (
+	usageEvery = 10 * time.Second // how often it is put on record while it changes
+	// How often what a slave holds is counted anew: where nothing was refused, and where something was.
+	tallyEvery = 24 * time.Hour
+	tallySoon  = time.Hour
+	// quickTally is how many entries are counted before a session begins. A slave with more takes nothing before it has been
+	// counted once.
+	quickTally = 20_000
+	// A count rests for tallyRest after so many entries, unless nothing can go on without it.
+	tallyStep = 1000
+	tallyRest = 10 * time.Millisecond
+)
+
+// limitUsage begins to hold the slave to its limits, where its policy has any.
+func (t *Tree) limitUsage(o Options) error {
+	limit := limitsOf(o.Policy)
+	if limit == (room{}) {
+		if _, err := t.base.Stat(usageFile); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return ignoreAbsent(t.sys.unlink(place{t.base, usageFile})) // it will be out of date
+	}
+	u := &usage{limit: limit, partial: t.partial, staging: t.staging, again: o.PolicyNow, refused: o.Refused,
+		books: map[*beneath.Dir]bool{t.base: true, t.links: true, t.pending: true, t.where: true, t.records: true}}
+	known, err := t.readUsage(u)
+	if err != nil {
+		return err
+	}
+	if u.blind = !known; u.blind {
+		held, err := t.tally(quickTally, func() error { return nil })
+		if err != nil && !errors.Is(err, errMany) {
+			return err
+		}
+		if err == nil {
+			u.held, u.blind, u.counted = held, false, time.Now()
+		}
+	}
+	t.sys.used = u
+	return t.saveUsage(true)
+}
+
+// readUsage reads what is on record. What no session left in order has to be counted anew, and is believed until then.
+func (t *Tree) readUsage(u *usage) (known bool, err error) {
+	text, err := readSmall(t.base, usageFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var at, open int64
+	if n, err := fmt.Sscan(string(text), &u.held.bytes, &u.held.entries, &at, &open); n != 4 || err != nil {
+		u.held = room{}
+		return false, nil
+	}
+	u.counted, u.short, u.torn = time.Unix(at, 0), false, open != 0
+	return true, nil
+}
+
+// saveUsage puts what the slave holds on record.
+func (t *Tree) saveUsage(open bool) error {
+	u := t.sys.used
+	u.mu.Lock()
+	held, at, blind, torn := u.held, u.counted.Unix(), u.blind, u.torn
+	u.changed = false
+	u.mu.Unlock()
+	if blind {
+		return nil
+	}
+	still := 0
+	if open || torn {
+		still = 1
+	}
+	const temp = usageFile + ".new"
+	if err := ignoreAbsent(t.sys.unlink(place{t.base, temp})); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("%d %d %d %d\n", held.bytes, held.entries, at, still)
+	if err := t.writeNew(place{t.base, temp}, []byte(text), true); err != nil {
+		return err
+	}
+	return t.sys.rename(place{t.base, temp}, place{t.base, usageFile}, 0)
+}
+
+// keepUsage counts what the slave holds where that is due, and puts it on record, until the session ends.
+func (t *Tree) keepUsage() {
+	u := t.sys.used
+	if u == nil {
+		return
+	}
+	tick := time.NewTicker(usageEvery)
+	defer tick.Stop()
+	for {
+		if u.due(time.Now()) {
+			t.recount(u)
+		}
+		if err := t.saveIfChanged(u); err != nil {
+			t.log.Warn().Str("slave", t.info.Path).Err(err).Msg("what the slave holds is not on record")
+		}
+		select {
+		case <-tick.C:
+		case <-t.done:
+			return
+		case <-t.closing:
+			return
+		}
+	}
+}
+
+// endUsage puts on record what the slave holds at the end of a session. A call that is still at work goes on changing that.
+func (t *Tree) endUsage() {
+	if t.sys.used == nil || t.Err() != nil {
+		return
+	}
+	t.closeMu.Lock()
+	atWork := t.users > 1
+	t.closeMu.Unlock()
+	if err := t.saveUsage(atWork); err != nil {
+		t.log.Warn().Str("slave", t.info.Path).Err(err).Msg("what the slave holds is not on record, and will be counted anew")
+	}
+}
+
+func (t *Tree) saveIfChanged(u *usage) error {
+	u.mu.Lock()
+	changed := u.changed
+	u.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	return t.saveUsage(true)
+}
+
+// due tells whether it is time to count anew.
+func (u *usage) due(now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	age := now.Sub(u.counted)
+	return u.blind || u.torn || age >= tallyEvery || age < 0 || u.short && age >= tallySoon
+}
+
+// recount counts all that the slave holds. What is made meanwhile may be counted twice; what goes may be counted still.
+func (t *Tree) recount(u *usage) {
+	u.mu.Lock()
+	u.added, u.short = room{}, false
+	blind := u.blind
+	u.mu.Unlock()
+	held, err := t.tally(0, func() error {
+		if blind {
+			return t.live(context.Background())
+		}
+		return t.rest(tallyRest)
+	})
+	if err != nil {
+		if t.unclosed() {
+			t.log.Warn().Str("slave", t.info.Path).Err(err).Msg("what the slave holds cannot be counted")
+		}
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.held = held.plus(u.added)
+	u.blind, u.torn, u.changed, u.counted = false, false, true, time.Now()
+}
+
+// rest waits, or tells that the session ends.
+func (t *Tree) rest(d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.closing:
+	case <-t.done:
+	}
+	return t.live(context.Background())
+}
+
+// errMany ends a count that has a bound.
+var errMany = errors.New("more entries than are counted at once")
+
+// tally counts what lies in the slave, and in .georep all that is the master's: at most so many entries, where most is not 0. pace
+// is called after each step of them. What cannot be read does not count.
+func (t *Tree) tally(most int64, pace func() error) (sum room, err error) {
+	todo := []string{""}
+	for _, area := range []string{"parked", "trash", "staging", "partial"} {
+		todo = append(todo, slave.Reserved+"/"+area)
+	}
+	for next := int64(tallyStep); len(todo) > 0; {
+		dir := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d, err := t.openList(dir)
+		if err != nil {
+			continue
+		}
+		below, err := t.tallyDir(dir, d, &sum)
+		d.Close()
+		if err != nil {
+			continue
+		}
+		todo = append(todo, below...)
+		if most > 0 && sum.entries > most {
+			return sum, errMany
+		}
+		if sum.entries >= next {
+			next = sum.entries + tallyStep
+			if err := pace(); err != nil {
+				return sum, err
+			}
+		}
+	}
+	return sum, nil
+}
+
+// tallyDir counts what lies in one directory, and gives the directories among that.
+func (t *Tree) tallyDir(dir string, d *beneath.Dir, sum *room) (below []string, err error) {
+	err = d.List(func(e beneath.Entry) error {
+		path := beneath.Join(dir, e.Name)
+		if path == slave.Reserved || bookName(dir, e.Name) {
+			return nil
+		}
+		st, err := d.Stat(e.Name)
+		if err != nil || st.IsMount() {
+			return nil // it is gone, or not the slave's
+		}
+		if sum.entries++; st.IsDir() {
+			below = append(below, path)
+			sum.bytes += otherBytes
+			return nil
+		}
+		n := int64(max(st.Nlink, 1))
+		sum.bytes += (charge(&st) + n - 1) / n // each name has its share
+		return nil
+	})
+	return below, err
+}

@@ -1,0 +1,313 @@
+package disk
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"georep/internal/beneath"
+	"georep/slave"
+	"georep/slave/policy"
+)
+
+// room is what entries come to, by the rules of the policies max-bytes and max-entries.
+type room struct{ bytes, entries int64 }
+
+func (r room) plus(o room) room  { return room{r.bytes + o.bytes, r.entries + o.entries} }
+func (r room) minus(o room) room { return room{r.bytes - o.bytes, r.entries - o.entries} }
+
+// atLeast keeps what was taken away twice from being room that there is not.
+func (r room) atLeast(o room) room { return room{max(r.bytes, o.bytes), max(r.entries, o.entries)} }
+
+// What entries count for. A name is an entry. A file's bytes are the blocks that it has, and no more than its length and its
+// xattrs need; everything else counts for a block. Where it is not certain how much a change came to it counts for more.
+const (
+	otherBytes = 4 << 10
+	xattrBytes = 64 << 10 // the most that an inode's xattrs are expected to need
+)
+
+// other is what anything but a file counts for when it is made.
+var other = room{otherBytes, 1}
+
+// charge is what an inode's content counts for.
+func charge(st *beneath.Stat) int64 {
+	if slave.KindOf(st.Mode) != slave.File {
+		return otherBytes
+	}
+	return min(int64(st.Blocks)*512, (st.Size+otherBytes-1)&^(otherBytes-1)+xattrBytes)
+}
+
+// usage is what a slave holds of what its policy lets it hold. The nil usage is that of a slave without limits. It is safe for
+// concurrent use.
+//
+// It goes by the changes that are made here, each counted before it is made, and is put right by a count of the whole slave once
+// in a while (recounts). Changes by others count from then on.
+type usage struct {
+	books   map[*beneath.Dir]bool // directories of ours that do not count
+	partial *beneath.Dir
+	staging *beneath.Dir
+	again   func() policy.Policy // the limits as they are now
+	refused func(error)          // told the first refusal
+
+	mu      sync.Mutex
+	limit   room // 0: none
+	held    room
+	added   room // since the count under way began
+	blind   bool // what the slave holds was never counted
+	changed bool // since it was put on record
+	short   bool // something was refused since the last count
+	told    bool
+	torn    bool      // the session that held it last did not end in order
+	asked   time.Time // the limits, anew
+	counted time.Time
+}
+
+// askEvery is how often a slave that has reached a limit looks whether that was raised.
+const askEvery = 2 * time.Second
+
+// bookSuffix ends the names in staging/ of what is to be a part of the books.
+const bookSuffix = ".book"
+
+// counts tells whether what is made at p counts. Some books lie, at least at first, beside what is the master's.
+func (u *usage) counts(p place) bool {
+	switch {
+	case u == nil || u.books[p.dir]:
+		return false
+	case p.dir == u.partial:
+		return !strings.HasSuffix(p.name, journalSuffix)
+	case p.dir == u.staging:
+		return !strings.HasSuffix(p.name, bookSuffix)
+	}
+	return true
+}
+
+// bookName tells of a name in a directory, given by its path, that is one of the books, as counts does.
+func bookName(dir, name string) bool {
+	return dir == slave.Reserved+"/partial" && strings.HasSuffix(name, journalSuffix) ||
+		dir == slave.Reserved+"/staging" && strings.HasSuffix(name, bookSuffix)
+}
+
+// take counts what is about to be made, or refuses it.
+func (u *usage) take(r room) error {
+	if u == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	err := u.beyond(r)
+	if err != nil && u.raised() {
+		err = u.beyond(r)
+	}
+	if err != nil {
+		u.short = true
+		if !u.told && u.refused != nil {
+			u.refused(err)
+		}
+		u.told = true
+		return err
+	}
+	u.add(r)
+	return nil
+}
+
+// takeAt is take for what is made at p.
+func (u *usage) takeAt(p place, r room) error {
+	if !u.counts(p) {
+		return nil
+	}
+	return u.take(r)
+}
+
+// add counts r, whatever the limits say. mu is held.
+func (u *usage) add(r room) {
+	u.held = u.held.plus(r).atLeast(room{})
+	u.added = u.added.plus(r.atLeast(room{}))
+	u.changed = true
+}
+
+// correct counts more, or less, for what was made already.
+func (u *usage) correct(bytes int64) {
+	if u == nil || bytes == 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.add(room{bytes: bytes})
+}
+
+// give counts what was not made after all, or is gone.
+func (u *usage) give(r room) {
+	if u == nil || r == (room{}) {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.add(room{}.minus(r))
+}
+
+// giveAt is give for what was not made at p.
+func (u *usage) giveAt(p place, r room) {
+	if u.counts(p) {
+		u.give(r)
+	}
+}
+
+// beyond tells which limit keeps r out. mu is held.
+func (u *usage) beyond(r room) error {
+	for _, l := range []struct {
+		name             string
+		limit, held, add int64
+		text             func(int64) string
+	}{
+		{"max-bytes", u.limit.bytes, u.held.bytes, r.bytes, policy.SizeText},
+		{"max-entries", u.limit.entries, u.held.entries, r.entries, func(n int64) string { return fmt.Sprint(n) }},
+	} {
+		switch {
+		case l.limit == 0 || l.add <= 0:
+		case u.blind:
+			return &slave.LimitError{Text: fmt.Sprintf("what it holds is being counted, for the policy of its host (%s %s)", l.name, l.text(l.limit))}
+		case l.held+l.add > l.limit:
+			return &slave.LimitError{Text: fmt.Sprintf("the policy of its host lets it hold no more (%s %s)", l.name, l.text(l.limit))}
+		}
+	}
+	return nil
+}
+
+// raised asks, now and then, what the limits are now. mu is held.
+func (u *usage) raised() bool {
+	if u.again == nil || time.Since(u.asked) < askEvery {
+		return false
+	}
+	u.asked = time.Now()
+	limit := limitsOf(u.again())
+	changed := limit != u.limit
+	u.limit = limit
+	return changed
+}
+
+func limitsOf(p policy.Policy) room { return room{p.MaxBytes, p.MaxEntries} }
+
+// leaving is what goes with the name p.
+func (u *usage) leaving(p place) room {
+	if !u.counts(p) {
+		return room{}
+	}
+	st, err := p.dir.Stat(p.name)
+	if err != nil {
+		return room{}
+	}
+	return goes(&st)
+}
+
+// goes is what an inode counts for whose name goes: nothing but that name where it has others.
+func goes(st *beneath.Stat) room {
+	if !st.IsDir() && st.Nlink > 1 {
+		return room{entries: 1}
+	}
+	return room{charge(st), 1}
+}
+
+// replaced is what goes with the name to once from is renamed to it.
+func (u *usage) replaced(from, to place) room {
+	if !u.counts(from) || !u.counts(to) {
+		return room{} // a book replaces a book
+	}
+	old, err := to.dir.Stat(to.name)
+	if err != nil {
+		return room{}
+	}
+	if st, err := from.dir.Stat(from.name); err != nil || sameInode(st, old) {
+		return room{} // two names of one inode both stay
+	}
+	return goes(&old)
+}
+
+// hold is what a file comes to while it is written, and once it is complete. It belongs to who writes the file.
+type hold struct {
+	used         *usage
+	taken, wrote int64
+}
+
+// more counts bytes that are about to be written.
+func (h *hold) more(n int64) error {
+	if h.used == nil {
+		return nil
+	}
+	if err := h.used.take(room{bytes: n}); err != nil {
+		return err
+	}
+	h.taken, h.wrote = h.taken+n, h.wrote+n
+	return nil
+}
+
+// settle counts what the file has come to. A file system that says only later how many blocks it needs is not believed.
+func (h *hold) settle(f *beneath.Inode) {
+	if h.used == nil {
+		return
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return // it stays at what was asked for
+	}
+	n := max(charge(&st), min(h.wrote, st.Size))
+	h.used.correct(n - h.taken)
+	h.taken = n
+}
+
+// holdOf is for a file that was counted before.
+func (t *Tree) holdOf(f *beneath.Inode) (hold, error) {
+	h := hold{used: t.sys.used}
+	if h.used == nil {
+		return h, nil
+	}
+	st, err := f.Stat()
+	h.taken = charge(&st)
+	h.wrote = h.taken
+	return h, err
+}
+
+// hold has room for a segment that is about to be written.
+func (u *upload) hold(s *slave.Segment) error {
+	if u.held.used == nil {
+		return nil
+	}
+	n := int64(0)
+	for i := range s.Parts {
+		n += s.Parts[i].Size()
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.held.more(n)
+}
+
+// settle counts what the upload has come to.
+func (u *upload) settle() {
+	if u.held.used == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.held.settle(u.file)
+}
+
+// grows has room for the xattrs of an entry that is changed in place; done counts what they came to.
+func (u *usage) grows(i *beneath.Inode, m *slave.Meta, was *beneath.Stat) (done func(), err error) {
+	bytes := int64(0)
+	for k := range m.Xattrs {
+		bytes += int64(len(m.Xattrs[k].Name) + len(m.Xattrs[k].Value))
+	}
+	if u == nil || bytes < otherBytes || slave.KindOf(was.Mode) != slave.File {
+		return func() {}, nil
+	}
+	if err := u.take(room{bytes: bytes}); err != nil {
+		return nil, err
+	}
+	return func() {
+		now, err := i.Stat()
+		if err != nil {
+			return
+		}
+		u.correct(charge(&now) - charge(was) - bytes)
+	}, nil
+}
