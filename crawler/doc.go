@@ -47,6 +47,8 @@ type Options struct {
 	// MaxDelete is the share of the tree, in percent, that one crawl may remove without the operator's word. 100 lets it
 	// remove everything.
 	MaxDelete int
+	// FakeOwner says that the master was filled as a slave under the policy of that name: what xattrs keep of its entries is the truth.
+	FakeOwner bool
 	Quick     bool
 	// Mounts tells, by directory and name, what something is mounted on: true where the marker knows that, and will mark all
 	// that is there once it can be seen again. It is asked at the beginning of a crawl, and again for what is found to be

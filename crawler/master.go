@@ -33,6 +33,7 @@ type master struct {
 	small  *sync.Pool // of buffers for the contents of small files
 	// covered is what something was mounted on when the crawl began, as far as the marker knew: Options.Mounts.
 	covered map[string]map[string]bool
+	kept    *keeper // nil where entries are what they say they are
 }
 
 // directory is one opened directory with what was read of it before it was listed.
@@ -51,8 +52,12 @@ func newMaster(o *Options) (*master, error) {
 	if err != nil {
 		return nil, RootError(o.Path, err)
 	}
-	return &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
-		record: o.Tree.Info().Namespace, small: newSmallBuffers()}, nil
+	m := &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
+		record: o.Tree.Info().Namespace, small: newSmallBuffers()}
+	if o.FakeOwner {
+		m.kept = newKeeper(o.Root, &st)
+	}
+	return m, nil
 }
 
 // errCovered means that something is mounted on an entry, so that nothing can be seen of it.
@@ -251,6 +256,10 @@ func (r *reader) entry(name string) (plan.Entry, error) {
 		return plan.Entry{}, err
 	}
 	kind, refuses := slave.KindOf(st.Mode), m.refusesMarks(d, name, &st)
+	if err := m.kept.look(d, name, &st); err != nil {
+		return plan.Entry{}, err
+	}
+	kind = slave.KindOf(st.Mode)
 	out := plan.Entry{Name: name, Kind: kind, Stat: st, Bare: bare && quiet(&st),
 		Record: slave.Record{GFID: gfid, Xtime: m.effective(t, refuses, &st)},
 		Always: kind == slave.Dir && refuses}
@@ -323,7 +332,11 @@ func plainMeta(st *beneath.Stat) slave.Meta {
 
 // meta reads what an operation needs beyond the listing.
 func (m *master) meta(d *beneath.Dir, name string, st *beneath.Stat) (slave.Meta, error) {
-	out := plainMeta(st)
+	was := *st // looking twice changes nothing
+	if err := m.kept.look(d, name, &was); err != nil {
+		return slave.Meta{}, err
+	}
+	out := plainMeta(&was)
 	var err error
 	if slave.KindOf(st.Mode) == slave.Symlink {
 		if out.Target, err = d.Readlink(name); err != nil {
@@ -342,7 +355,8 @@ func (m *master) replicated(d *beneath.Dir, name string) ([]slave.Xattr, error) 
 	}
 	var out []slave.Xattr
 	for _, a := range attrs {
-		if m.names.Own(a) {
+		mine, ok := m.kept.master(a)
+		if m.names.Own(a) || !ok {
 			continue
 		}
 		v, err := d.Getxattr(name, a)
@@ -352,7 +366,7 @@ func (m *master) replicated(d *beneath.Dir, name string) ([]slave.Xattr, error) 
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, slave.Xattr{Name: a, Value: v})
+		out = append(out, slave.Xattr{Name: mine, Value: v})
 	}
 	return out, nil
 }

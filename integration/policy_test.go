@@ -104,3 +104,87 @@ func TestMaxBytes(t *testing.T) {
 	s.must(s.farRun("volume", "set", "copy", "max-bytes", "100M"))
 	s.waitSynced()
 }
+
+// TestFakeOwner: an agent that runs as an ordinary user loses nothing that a file, a directory or a device has: verify sees through
+// it, and the copy gives it back where it is replicated to by root.
+func TestFakeOwner(t *testing.T) {
+	const login = 54321
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+	s := newSession(t, master, slave)
+	at := func(name string) string { return filepath.Join(master, name) }
+	for _, name := range []string{"plain", "shell", "able", "closed"} {
+		writeFile(t, at(name), name)
+	}
+	capability := []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
+	wrapper := filepath.Join(s.state, "as-login")
+	writeFile(t, wrapper, fmt.Sprintf("#!/bin/sh\nexec setpriv --reuid %d --regid %d --clear-groups %s \"$@\" --fake-owner\n", login, login, binary))
+	far := t.TempDir()
+	for _, err := range []error{
+		os.Lchown(at("plain"), 7, 8), os.Lchown(at("shell"), 0, 9), os.Chmod(at("shell"), 0o755|os.ModeSetuid|os.ModeSetgid),
+		os.Chmod(at("closed"), 0), unix.Setxattr(at("able"), "security.capability", capability, 0),
+		unix.Mknod(at("disk"), unix.S_IFBLK|0o660, int(unix.Mkdev(7, 200))), unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))),
+		unix.Mkfifo(at("fifo"), 0o640), unix.Mknod(at("socket"), unix.S_IFSOCK|0o755, 0), os.Mkdir(at("d"), 0o500),
+		os.WriteFile(at("d/f"), []byte("f"), 0o440), os.Link(at("shell"), at("d/link")), os.Lchown(at("d"), 3, 4),
+		exec.Command("setfacl", "-m", "u:4321:rwx", at("plain")).Run(), os.Chmod(master, 0o1755),
+		os.Lchown(slave, login, login), os.Lchown(far, login, login), os.Chmod(wrapper, 0o755),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir := slave; dir != "/"; dir = filepath.Dir(dir) {
+		reach(t, dir)
+	}
+	for dir := filepath.Dir(far); dir != "/"; dir = filepath.Dir(dir) {
+		reach(t, dir)
+	}
+	s.spec = s.sshd.Host + ":" + slave
+	s.extra = []string{"--remote-georep", wrapper, "--remote-state-dir", far}
+	s.must(s.sync())
+	if v := s.verify(0); len(v.Differences) > 0 || v.Pending > 0 || v.ByPolicy > 0 {
+		t.Errorf("verify: %+v", v)
+	}
+	if err := filepath.WalkDir(slave, func(path string, _ os.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		if err == nil && (st.Uid != login || st.Mode&0o6000 != 0 || st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR) {
+			t.Errorf("%s is %o of %d", path, st.Mode, st.Uid)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.must(s.sync()) // what verify has marked
+	if err := unix.Setxattr(filepath.Join(slave, "plain"), "user.georep.stat", []byte("100644 0,0 0:0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if v := s.verify(0, "--repair"); v.Repaired != 1 {
+		t.Errorf("an owner that was changed there: %+v", v)
+	}
+
+	// Back again: the copy is the master.
+	restored := filepath.Join(filepath.Dir(slave), "restored")
+	s.must(s.run("volume", "create", "back", slave))
+	s.must(s.run("volume", "set", "back", "fake-owner", "on"))
+	if err := os.Mkdir(restored, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.must(s.run("sync", "back", "file://"+restored))
+	s.must(s.run("verify", "back", "file://"+restored))
+	s.slave = restored
+	s.equal()
+}
+
+// reach lets every user into a directory of this test.
+func reach(t *testing.T, dir string) {
+	t.Helper()
+	info, err := os.Stat(dir)
+	if err == nil && info.Mode()&0o001 == 0 {
+		err = os.Chmod(dir, info.Mode()|0o711)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

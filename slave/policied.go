@@ -14,6 +14,8 @@ type PolicyLimits struct {
 	KeepRoot  bool // owner, mode and ACLs of the slave's root are its own
 	Owned     bool // everything belongs to UID and GID
 	UID, GID  uint32
+	// Fake says that what else the policy changes is kept in xattrs, of all but symbolic links, which can have none.
+	Fake bool
 }
 
 // AttrCapability is the xattr of a file's capabilities.
@@ -36,12 +38,15 @@ func (l PolicyLimits) String() string {
 	if l.Owned {
 		keys = append(keys, fmt.Sprintf("owner %d:%d", l.UID, l.GID))
 	}
+	if l.Fake {
+		keys = append(keys, "fake-owner, which symbolic links cannot have")
+	}
 	return strings.Join(keys, ", ")
 }
 
 // Changes tells whether something of what was lost may have been lost to the policy.
 func (l PolicyLimits) Changes(lost Lost) bool {
-	return l.NoSetuid && lost&(LostMode|LostXattr) != 0 || l.NoDevices && lost&LostDevice != 0 ||
+	return l.Fake && lost&(LostOwner|LostXattr) != 0 || l.NoSetuid && lost&(LostMode|LostXattr) != 0 || l.NoDevices && lost&LostDevice != 0 ||
 		l.KeepRoot && lost&(LostOwner|LostMode|LostXattr) != 0 || l.Owned && lost&(LostOwner|LostMode|LostXattr) != 0
 }
 

@@ -45,7 +45,11 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 	if id.GFID, err = xtime.ParseGFID(m.volume.RootGFID); err != nil {
 		return crawler.Verdict{}, fmt.Errorf("volume %s: %w", m.volume.Name, err)
 	}
-	o := crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
+	fake, err := wasFake(&m.volume)
+	if err != nil {
+		return crawler.Verdict{}, err
+	}
+	o := crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
 		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{},
 		Mounts: marker.ReadMounts(m.runtime).Get}
 	c.Settle = func(ctx context.Context) error { return mark(ctx, c.Config) }

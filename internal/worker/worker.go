@@ -24,6 +24,7 @@ import (
 	"georep/marker/xtime"
 	"georep/monitor/report"
 	"georep/slave"
+	"georep/slave/policy"
 	"georep/status"
 	"georep/volume"
 )
@@ -239,10 +240,23 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters, 
 	if hints == nil {
 		settle = 0 // of a sync everything is wanted at once
 	}
-	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
+	fake, err := wasFake(&m.volume)
+	if err != nil {
+		return nil, o, err
+	}
+	return crawler.New(crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
 		Hints: hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
 		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Mounts: marker.ReadMounts(m.runtime).Get}), o, nil
+}
+
+// wasFake tells whether the master was filled as a slave under the policy fake-owner, as the registry of its host says.
+func wasFake(v *volume.Volume) (bool, error) {
+	p, err := policy.Parse(v.Policy)
+	if err != nil {
+		return false, fmt.Errorf("the policy of volume %s is damaged: %w; see georep volume set", v.Name, err)
+	}
+	return p.FakeOwner, nil
 }
 
 // inFlight is how many batches are on their way: for each stream one that is being sent and a few whose answers take a

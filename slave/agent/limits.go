@@ -49,20 +49,22 @@ const (
 	policyNoDevices = 2
 	policyKeepRoot  = 4
 	policyOwned     = 8
+	policyFake      = 16
 )
 
 // appendPolicy encodes what the policy of the slave's host changes.
 func appendPolicy(b []byte, l *slave.PolicyLimits) []byte {
 	b = append(b, bit(l.NoSetuid, policyNoSetuid)|bit(l.NoDevices, policyNoDevices)|bit(l.KeepRoot, policyKeepRoot)|
-		bit(l.Owned, policyOwned))
+		bit(l.Owned, policyOwned)|bit(l.Fake, policyFake))
 	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(l.UID)), uint64(l.GID))
 }
 
 // policy decodes what appendPolicy made.
 func (d *decoder) policy() (l slave.PolicyLimits) {
-	bits := d.bits(policyNoSetuid | policyNoDevices | policyKeepRoot | policyOwned)
+	bits := d.bits(policyNoSetuid | policyNoDevices | policyKeepRoot | policyOwned | policyFake)
 	l.NoSetuid, l.NoDevices = bits&policyNoSetuid != 0, bits&policyNoDevices != 0
 	l.KeepRoot, l.Owned = bits&policyKeepRoot != 0, bits&policyOwned != 0
+	l.Fake = bits&policyFake != 0
 	l.UID, l.GID = d.u32(), d.u32()
 	return l
 }

@@ -93,7 +93,7 @@ func TestEveryMessageRoundTrips(t *testing.T) {
 	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
 	limited.Limits = slave.Limits{Times: slave.TimeLimits{Min: -1, Max: 1, Step: 1}}
 	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
-	limited.Limits.Policy = slave.PolicyLimits{NoSetuid: true, KeepRoot: true, Owned: true, UID: math.MaxUint32, GID: 7}
+	limited.Limits.Policy = slave.PolicyLimits{NoSetuid: true, KeepRoot: true, Owned: true, Fake: true, UID: math.MaxUint32, GID: 7}
 	roundTrip(t, limited, ref(appendInfo), (*decoder).info)
 	limited.Limits = slave.Limits{Policy: slave.PolicyLimits{NoDevices: true}}
 	roundTrip(t, limited, ref(appendInfo), (*decoder).info)

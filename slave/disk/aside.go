@@ -225,7 +225,8 @@ func (a *Aside) place(path string) (place, func(), error) {
 func (t *Tree) replicated(p place) (list []slave.Xattr, err error) {
 	names, err := p.dir.Listxattr(p.name)
 	for _, name := range names {
-		if t.ours(name) {
+		mine, ok := t.masterName(name)
+		if t.ours(name) || !ok {
 			continue
 		}
 		value, err := p.dir.Getxattr(p.name, name)
@@ -235,7 +236,7 @@ func (t *Tree) replicated(p place) (list []slave.Xattr, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, slave.Xattr{Name: name, Value: value})
+		list = append(list, slave.Xattr{Name: mine, Value: value})
 	}
 	return list, err
 }

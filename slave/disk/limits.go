@@ -17,6 +17,10 @@ func (t *Tree) readLimits(scratch *beneath.Inode) {
 	if scratch != nil {
 		t.info.Limits.Times = probeTimes(scratch)
 	}
+	if t.policy.FakeOwner {
+		t.info.Root = true // all that root could give is kept
+		return
+	}
 	if !t.root {
 		return
 	}

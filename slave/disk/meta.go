@@ -57,9 +57,9 @@ type change struct {
 // ordinary user's read-only file takes none; the time last. The xtime of an entry that is in place comes after all, so
 // that a crash in between leaves it old. An ordinary user must write it before the mode.
 func (c *change) apply() (slave.Lost, error) {
-	steps := []func() error{c.open, c.owner, c.gfid, c.xattrs, c.mode, c.mtime, c.xtime, c.aside}
+	steps := []func() error{c.open, c.owner, c.gfid, c.keep, c.xattrs, c.mode, c.mtime, c.xtime, c.aside}
 	if !c.t.root {
-		steps = []func() error{c.open, c.owner, c.gfid, c.xattrs, c.xtime, c.mode, c.mtime, c.aside}
+		steps = []func() error{c.open, c.owner, c.gfid, c.keep, c.xattrs, c.xtime, c.mode, c.mtime, c.aside}
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -90,7 +90,7 @@ func (c *change) owner() error {
 	if c.keepsRoot() {
 		uid, gid = c.now.uid, c.now.gid
 	}
-	if uid != c.meta.UID || gid != c.meta.GID {
+	if (uid != c.meta.UID || gid != c.meta.GID) && !c.t.policy.FakeOwner {
 		c.lost |= slave.LostOwner
 	}
 	if uid == c.now.uid && gid == c.now.gid {
@@ -106,7 +106,9 @@ func (c *change) owner() error {
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOVERFLOW) {
 		return err
 	}
-	c.lost |= slave.LostOwner
+	if !c.t.policy.FakeOwner {
+		c.lost |= slave.LostOwner
+	}
 	if gid != c.now.gid && uid != c.now.uid && c.t.sys.chown(c.inode, keep, gid) == nil {
 		c.now.mode = keep
 	}
@@ -179,7 +181,7 @@ func (c *change) xattrs() error {
 // wants tells whether the master's entry has this xattr.
 func (c *change) wants(name string) bool {
 	for i := range c.meta.Xattrs {
-		if c.meta.Xattrs[i].Name == name && !c.refuses(name) {
+		if here, ok := c.t.attrName(c.meta.Xattrs[i].Name); ok && here == name && !c.refuses(c.meta.Xattrs[i].Name) {
 			return true
 		}
 	}
@@ -193,22 +195,23 @@ func (c *change) xattr(x *slave.Xattr) error {
 		c.lost |= slave.LostXattr
 		return nil
 	}
-	err := c.t.sys.setxattr(c.inode, x.Name, x.Value)
-	if x.Name == attrACL {
+	here, _ := c.t.attrName(x.Name) // refuses knows where there is none
+	err := c.t.sys.setxattr(c.inode, here, x.Value)
+	if here == attrACL {
 		c.now.mode = keep
 	}
 	if err == nil {
 		return nil
 	}
-	if !c.forgive(x.Name, err) {
+	if !c.forgive(here, err) {
 		return err
 	}
-	if x.Name == attrACL {
+	if here == attrACL {
 		c.acl = x.Value
 	}
 	// An older value would say what the master does not: an ACL, or a capability, would give rights.
-	if slices.Contains(c.now.xattrs, x.Name) {
-		if err := c.t.sys.removexattr(c.inode, x.Name); err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(x.Name, err) {
+	if slices.Contains(c.now.xattrs, here) {
+		if err := c.t.sys.removexattr(c.inode, here); err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(here, err) {
 			return err
 		}
 	}
@@ -249,6 +252,8 @@ func (c *change) mode() error {
 			c.lost |= slave.LostMode
 		}
 		want = c.own
+	case c.t.policy.FakeOwner:
+		want = c.ownMode()
 	case c.mayRun(want) != want:
 		want = c.mayRun(want)
 		c.lost |= slave.LostMode

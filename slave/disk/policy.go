@@ -10,6 +10,9 @@ import (
 // policyLimits is what a master is told of the policy.
 func (t *Tree) policyLimits() slave.PolicyLimits {
 	l := slave.PolicyLimits{NoSetuid: t.policy.NoSetuid, NoDevices: t.policy.NoDevices, KeepRoot: t.policy.KeepRootMode}
+	if t.policy.FakeOwner {
+		return slave.PolicyLimits{KeepRoot: l.KeepRoot, Fake: true} // the rest changes nothing of what is kept
+	}
 	if o := t.policy.Owner; o != nil {
 		l.Owned, l.UID, l.GID = true, o.UID, o.GID
 	}
@@ -20,6 +23,9 @@ func (t *Tree) policyLimits() slave.PolicyLimits {
 func (c *change) wantedOwner() (uid, gid uint32) {
 	if o := c.t.policy.Owner; o != nil {
 		return o.UID, o.GID
+	}
+	if c.t.policy.FakeOwner {
+		return c.now.uid, c.now.gid
 	}
 	uid, gid = c.meta.UID, c.meta.GID
 	if !c.t.info.Limits.HasUID(uid) {
@@ -45,9 +51,12 @@ func (c *change) mayRun(mode uint32) uint32 {
 
 // refuses tells whether an entry cannot have an xattr here, whatever the file system says.
 func (c *change) refuses(name string) bool {
+	if _, ok := c.t.attrName(name); !ok {
+		return true
+	}
 	switch name {
 	case attrCapability:
-		return c.t.policy.NoSetuid
+		return c.t.policy.NoSetuid && !c.t.policy.FakeOwner
 	case attrACL, attrDefaultACL:
 		return c.keepsRoot()
 	}
@@ -56,7 +65,7 @@ func (c *change) refuses(name string) bool {
 
 // ours tells whether an xattr of an entry is bookkeeping of georep's: of this volume, or of one that has the slave for its master.
 func (t *Tree) ours(name string) bool {
-	return t.names.Own(name) || len(t.masters) > 0 && t.masters[t.names.Foreign(name)]
+	return t.names.Own(name) || t.policy.FakeOwner && name == slave.AttrStat || len(t.masters) > 0 && t.masters[t.names.Foreign(name)]
 }
 
 // findVolumes looks whether the slave is the master of further volumes: the root of such a one carries its xtime. Only of those

@@ -19,6 +19,7 @@ type entry struct {
 	rec   slave.Record
 	// beside tells that the record is not on the entry.
 	beside bool
+	kept   *slave.Kept // what it is on the master, where that is kept
 }
 
 // errMounted: whatever is mounted on an entry is not the slave's, and hides what is.
@@ -37,6 +38,12 @@ func (t *Tree) look(p place) (entry, error) {
 		return entry{}, err
 	}
 	e := entry{there: true, kind: slave.KindOf(st.Mode), st: st}
+	if e.kept, err = t.keptOf(p, &st); e.kept != nil {
+		e.kind = slave.KindOf(e.kept.Mode)
+	}
+	if err != nil {
+		return entry{}, err
+	}
 	e.rec, e.beside, err = t.recordOf(p, e.kind)
 	return e, err
 }
@@ -186,7 +193,7 @@ func (t *Tree) mkdirOp(it *item) error {
 		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record, isRoot: op.Path == "",
 	}
 	delete(t.work.keys, op.Path) // it may have another GFID from now on
-	for _, step := range []func() error{c.open, c.owner, c.gfid, c.mode, c.aside} {
+	for _, step := range []func() error{c.open, c.owner, c.gfid, c.keep, c.mode, c.aside} {
 		if err := step(); err != nil {
 			return err
 		}

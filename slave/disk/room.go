@@ -92,7 +92,10 @@ func (c *change) repack() error {
 		}
 	}
 	for i := range c.meta.Xattrs {
-		name := c.meta.Xattrs[i].Name
+		name, ok := c.t.attrName(c.meta.Xattrs[i].Name)
+		if !ok {
+			continue
+		}
 		if c.inPlace && strings.HasPrefix(name, "system.") {
 			continue // without its ACL the file would be open to its group for a moment
 		}

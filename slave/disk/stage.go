@@ -209,7 +209,7 @@ func (t *Tree) umask() uint32 { return 0o777 &^ t.fresh.mode }
 // createMode is the mode to create a file with, so that root need not set it afterwards. Nobody else can look into
 // staging meanwhile.
 func (t *Tree) createMode(m *slave.Meta) uint32 {
-	if t.root {
+	if t.root && !t.policy.FakeOwner {
 		return m.Mode & 0o777
 	}
 	return 0o600
@@ -262,6 +262,9 @@ func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content, he
 
 // stageNode stages a FIFO, socket or device. One that this user cannot make is left out.
 func (t *Tree) stageNode(it *item) error {
+	if t.policy.FakeOwner {
+		return t.stageMark(it)
+	}
 	rdev := uint64(0)
 	if it.op.Entry.Device() {
 		rdev = it.op.Meta.Rdev

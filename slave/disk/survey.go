@@ -123,6 +123,9 @@ func (t *Tree) entryState(p place) (slave.EntryState, error) {
 	if err != nil {
 		return slave.EntryState{}, err
 	}
+	if e.kept != nil {
+		e.kept.On(&e.st)
+	}
 	state := slave.EntryState{
 		Name: p.name, Kind: e.kind, Record: e.rec, Mode: e.st.Mode & 0o7777, UID: e.st.UID, GID: e.st.GID,
 		Nlink: e.st.Nlink, Size: e.st.Size, Mtime: e.st.Mtime,

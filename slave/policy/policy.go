@@ -22,6 +22,7 @@ type Policy struct {
 	ReadOnly     bool          // verified, and nothing else
 	AppendOnly   bool          // what was removed stays parked for ever
 	KeepDeleted  time.Duration // what was removed stays parked at least so long
+	FakeOwner    bool          // owners and all else that the login cannot give are kept in xattrs
 	Owner        *Owner        // of everything; nil: as on the master
 	MaxBytes     int64         // that the slave may hold; 0: no limit
 	MaxEntries   int64         // the same
@@ -55,6 +56,7 @@ func Keys() []Key {
 		flag("no-force", "let nobody take the slave over with --force", func(p *Policy) *bool { return &p.NoForce }),
 		flag("read-only", "let masters verify, and nothing else", func(p *Policy) *bool { return &p.ReadOnly }),
 		flag("append-only", "keep what was removed for ever", func(p *Policy) *bool { return &p.AppendOnly }),
+		flag("fake-owner", "keep owners, devices, set-id bits, ACLs and capabilities in xattrs, and give nobody any of them", func(p *Policy) *bool { return &p.FakeOwner }),
 		{Name: "keep-deleted", Default: "0s", Doc: "keep what was removed at least so long, such as 36h or 7d",
 			set: func(p *Policy, v string) (err error) { p.KeepDeleted, err = duration(v); return err },
 			get: func(p *Policy) string { return p.KeepDeleted.String() }},
@@ -118,6 +120,7 @@ func (p Policy) Narrow(q Policy) Policy {
 	p.NoForce = p.NoForce || q.NoForce
 	p.ReadOnly = p.ReadOnly || q.ReadOnly
 	p.AppendOnly = p.AppendOnly || q.AppendOnly
+	p.FakeOwner = p.FakeOwner || q.FakeOwner
 	p.KeepDeleted = max(p.KeepDeleted, q.KeepDeleted)
 	p.MaxBytes, p.MaxEntries = lesser(p.MaxBytes, q.MaxBytes), lesser(p.MaxEntries, q.MaxEntries)
 	if p.Owner == nil {

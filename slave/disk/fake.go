@@ -1,0 +1,111 @@
+package disk
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// This file is the policy fake-owner: what the login cannot give to an entry, or is not to, is kept in its xattrs, in the form of
+// slave/kept.go. What is there is the login's own: files of mode 0600 and more, directories of 0700 and more, and empty files in
+// the place of devices, FIFOs and sockets.
+
+// attrName is the name that an xattr of the master has here; ok is false where it can have none.
+func (t *Tree) attrName(name string) (here string, ok bool) {
+	if !t.policy.FakeOwner {
+		return name, true
+	}
+	return slave.KeptName(name)
+}
+
+// masterName is the name on the master of an xattr that is here; ok is false for what is none of the master's.
+func (t *Tree) masterName(here string) (name string, ok bool) {
+	if !t.policy.FakeOwner {
+		return here, true
+	}
+	return slave.MasterName(here)
+}
+
+// keptOf reads what is kept of the entry at p; nil where there is nothing.
+func (t *Tree) keptOf(p place, st *beneath.Stat) (*slave.Kept, error) {
+	if k := slave.KindOf(st.Mode); !t.policy.FakeOwner || k != slave.File && k != slave.Dir {
+		return nil, nil
+	}
+	text, err := p.dir.Getxattr(p.name, slave.AttrStat)
+	if errors.Is(err, unix.ENODATA) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	k, ok := slave.ParseKept(text, st)
+	if !ok {
+		return nil, nil
+	}
+	return &k, nil
+}
+
+// keep writes what the entry is on the master. A symbolic link has no room for that.
+func (c *change) keep() error {
+	if !c.t.policy.FakeOwner || c.keepsRoot() {
+		return nil
+	}
+	if c.kind == slave.Symlink {
+		if c.meta.UID != c.now.uid || c.meta.GID != c.now.gid {
+			c.lost |= slave.LostOwner
+		}
+		return nil
+	}
+	k := slave.Kept{Mode: c.kind.TypeBits() | c.meta.Mode&0o7777, UID: c.meta.UID, GID: c.meta.GID}
+	if c.kind.Device() {
+		k.Rdev = c.meta.Rdev
+	}
+	err := c.t.sys.setxattr(c.inode, slave.AttrStat, k.Text())
+	if c.t.noRoom(err) && c.t.identifies && c.kind.CarriesRecord(c.t.names.Namespace) {
+		if err = c.evict(); err == nil {
+			err = c.t.sys.setxattr(c.inode, slave.AttrStat, k.Text())
+		}
+	}
+	if c.t.noRoom(err) {
+		c.lost |= slave.LostOwner | slave.LostMode
+		return nil
+	}
+	return err
+}
+
+// ownMode is the mode that an entry has here: none that would run with anybody's rights, none that shuts the login out, and
+// nothing for the group, where that is not the master's.
+func (c *change) ownMode() uint32 {
+	mode := c.meta.Mode & 0o777
+	_, gid := c.wantedOwner()
+	if gid != c.meta.GID {
+		mode &^= 0o070
+	}
+	switch c.kind {
+	case slave.Dir:
+		return mode | 0o700
+	case slave.File:
+		return mode | 0o600
+	}
+	return 0o600
+}
+
+// stageMark stages an empty file in the place of what is no file.
+func (t *Tree) stageMark(it *item) error {
+	name := t.stagingName()
+	f, err := t.sys.create(place{t.staging, name}, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	it.staged, it.file = name, true
+	held := hold{used: t.sys.used}
+	defer held.settle(f)
+	c := &change{t: t, inode: f, kind: it.op.Entry, meta: &it.op.Meta, now: t.fresh, record: it.op.Record, stamps: true}
+	c.now.mode = 0o600 &^ t.umask()
+	it.res.Lost, err = c.apply()
+	return err
+}
