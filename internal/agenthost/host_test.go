@@ -345,7 +345,7 @@ func TestLimitOfTheVolume(t *testing.T) {
 		}
 	}
 	w.set("max-bytes", "1M")
-	for end := time.Now().Add(time.Minute); refused(large) != nil; {
+	for end := time.Now().Add(time.Minute); refused(large) != nil; <-time.After(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the limit that was raised does not count")
 		}
