@@ -22,15 +22,15 @@ import (
 // slave has elsewhere, by what it remembers of places, is moved from there at once.
 type moves struct {
 	mu        sync.Mutex
-	since     xtime.Time            // the slave's stime at the beginning: older inodes may be on the slave
-	hinted    bool                  // the root is visited by hints: nothing needs to be put off
-	off       bool                  // nothing is put off any more, but what is blocked
-	over      bool                  // nor is anything left standing that nobody has claimed
-	progress  bool                  // something was found since the last round, or may be by what was met for the first time
-	waiting   []*node               // for their second visit
-	displaced map[xtime.GFID]string // inodes that stand where others belong, and where
-	blocked   map[xtime.GFID]bool   // inodes whose places are taken by more than may be removed
-	busy      int                   // visits and operations on their way
+	since     xtime.Time           // the slave's stime at the beginning: older inodes may be on the slave
+	hinted    bool                 // the root is visited by hints: nothing needs to be put off
+	off       bool                 // nothing is put off any more, but what is blocked
+	over      bool                 // nor is anything left standing that nobody has claimed
+	progress  bool                 // something was found since the last round, or may be by what was met for the first time
+	waiting   []*node              // for their second visit
+	displaced map[xtime.GFID]stood // inodes that stand where others belong, and where
+	blocked   map[xtime.GFID]bool  // inodes whose places are taken by more than may be removed
+	busy      int                  // visits and operations on their way
 
 	awaited atomic.Int64 // names that are left to the next crawl (awaitPark); without mu
 }
@@ -171,23 +171,6 @@ func foreign(s *slave.EntryState, e *plan.Entry) bool {
 	return s == nil || !s.Record.GFID.IsZero() && s.Record.GFID != e.Record.GFID
 }
 
-// displace remembers what stands where another inode belongs. moves.mu is held.
-func (w *crawl) displace(n *node, s *slave.EntryState) {
-	if s != nil && !s.Record.GFID.IsZero() {
-		w.displaceAt(s.Record.GFID, join(n.path, s.Name))
-	}
-}
-
-func (w *crawl) displaceAt(g xtime.GFID, path string) {
-	if len(w.moves.displaced) >= maxDisplaced {
-		return
-	}
-	if w.moves.displaced == nil {
-		w.moves.displaced = map[xtime.GFID]string{}
-	}
-	w.moves.displaced[g] = path
-}
-
 // began counts visits or operations on their way.
 func (m *moves) began(k int) {
 	m.mu.Lock()
@@ -312,14 +295,14 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 	results, err := w.applyNow(ops)
 	missed = map[xtime.GFID]bool{}
 	moving := movedBy(ops)
-	stood := map[xtime.GFID]string{} // taken from where it stood, and not yet in its place
+	taken := map[xtime.GFID]stood{} // from where it stood, and not yet in its place
 	for i, r := range results {
 		op := &ops[i]
-		_, direct := stood[op.Record.GFID]
+		_, direct := taken[op.Record.GFID]
 		switch {
 		case op.Kind == slave.OpPark && r.Parked && moving[op.Expect]:
 			w.countParked() // whether that helps anything is yet to be seen
-			stood[op.Expect] = op.Path
+			taken[op.Expect] = stood{op.Path, op.In}
 		case !takesPlace(op):
 			w.noteParked(r)
 		case errors.Is(r.Err, slave.ErrNeedContent):
@@ -327,7 +310,7 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 		case r.Err == nil:
 			moved = true
 			w.noteParked(r) // what stood there
-			delete(stood, op.Record.GFID)
+			delete(taken, op.Record.GFID)
 			if op.Kind == slave.OpLink {
 				w.guard.leaves(op)
 				continue
@@ -343,7 +326,7 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 	if err != nil {
 		return moved, missed, err
 	}
-	return moved, missed, w.putBack(ops, stood)
+	return moved, missed, w.putBack(ops, taken)
 }
 
 // cameBack takes what was parked, and moved from there, out of what counts as removed. No more of a directory is counted
@@ -409,9 +392,9 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error
 		if !found[i].Parked && !isDisplaced {
 			continue
 		}
-		shared := isDisplaced && e.Kind != slave.Dir && w.mayLeadElsewhere(from, &found[i])
+		shared := isDisplaced && e.Kind != slave.Dir && w.mayLeadElsewhere(from.path, &found[i])
 		if isDisplaced && !shared {
-			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.Kind, Path: from, Expect: e.Record.GFID})
+			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.Kind, Path: from.path, Expect: e.Record.GFID, In: from.dir})
 		}
 		path := join(n.path, e.Name)
 		if e.state != nil && (e.Kind == slave.Dir || e.state.Kind == slave.Dir) {
@@ -420,7 +403,7 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error
 		op := slave.Op{Kind: slave.OpUnpark, Entry: e.Kind, Path: path, From: parkedAt(&found[i]), In: n.entry.Record.GFID,
 			Record: slave.Record{GFID: e.Record.GFID, Xtime: found[i].Record.Xtime}}
 		if shared {
-			op.Kind, op.From = slave.OpLink, from
+			op.Kind, op.From = slave.OpLink, from.path
 			w.c.groups.Store(true)
 		}
 		if e.Kind != slave.Dir && e.Stat.Nlink > 1 {
@@ -435,19 +418,19 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error
 
 // leftBehind tells where in the tree the slave has an inode that is elsewhere on the master by now. As a rule that is known
 // of what stands where another inode belongs; when nothing is put off any more, whatever the slave remembers is looked at.
-func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (path string, ok bool) {
-	path, ok = w.takeDisplaced(e.Record.GFID)
+func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (at stood, ok bool) {
+	at, ok = w.takeDisplaced(e.Record.GFID)
 	if f.Parked || f.Linked && e.Stat.Nlink > 1 {
-		return "", false // it is taken from there, or linked
+		return stood{}, false // it is taken from there, or linked
 	}
 	if f.Path == "" || !ok && !last {
-		return path, ok
+		return at, ok
 	}
 	now, err := w.entryAt(f.Path)
 	if err == nil && now.Record.GFID == e.Record.GFID || err != nil && !gone(err) {
-		return "", false
+		return stood{}, false
 	}
-	return f.Path, !within(n.path, map[string]bool{f.Path: true}) && n.path != f.Path
+	return stood{f.Path, f.Dir}, !within(n.path, map[string]bool{f.Path: true}) && n.path != f.Path
 }
 
 // mayLeadElsewhere tells whether the master may have another file under a name that an inode left. A directory there could only
@@ -468,22 +451,6 @@ func (w *crawl) mayLeadElsewhere(path string, f *slave.Found) bool {
 // may always be removed. What is beyond that is taken from its old name, as long as no crawl has stamped the root.
 func (c *Crawler) mayLeave() bool {
 	return c.opts.MaxDelete >= 100 || c.strays.Add(1) <= c.free/2
-}
-
-func (w *crawl) isDisplaced(g xtime.GFID) bool {
-	w.moves.mu.Lock()
-	defer w.moves.mu.Unlock()
-	_, is := w.moves.displaced[g]
-	return is
-}
-
-// takeDisplaced tells where an inode stands that belongs elsewhere, once.
-func (w *crawl) takeDisplaced(g xtime.GFID) (path string, ok bool) {
-	w.moves.mu.Lock()
-	defer w.moves.mu.Unlock()
-	path, ok = w.moves.displaced[g]
-	delete(w.moves.displaced, g)
-	return path, ok
 }
 
 // parkedAt is where in a parked directory an inode was found, if it is not parked itself.

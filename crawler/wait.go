@@ -128,9 +128,9 @@ func (w *crawl) without(ops []slave.Op, blocked map[xtime.GFID]bool) []slave.Op 
 	for _, op := range ops {
 		switch {
 		case op.Kind == slave.OpPark && blocked[op.Expect] && !taken[op.Path]:
-			w.displaceAt(op.Expect, op.Path)
+			w.displaceAt(op.Expect, stood{op.Path, op.In})
 		case op.Kind == slave.OpLink && blocked[op.Record.GFID]:
-			w.displaceAt(op.Record.GFID, op.From)
+			w.displaceAt(op.Record.GFID, stood{path: op.From})
 		case !left[op.Path]:
 			out = append(out, op)
 		}
@@ -168,11 +168,11 @@ func movedBy(ops []slave.Op) map[xtime.GFID]bool {
 
 // putBack puts what was taken from its place, and could not be moved, back there. What cannot be is lost from the tree, and
 // counts.
-func (w *crawl) putBack(ops []slave.Op, stood map[xtime.GFID]string) error {
+func (w *crawl) putBack(ops []slave.Op, taken map[xtime.GFID]stood) error {
 	var back []slave.Op
 	for _, op := range ops {
-		if from, is := stood[op.Record.GFID]; is && op.Kind == slave.OpUnpark {
-			op.Path, op.From = from, ""
+		if from, is := taken[op.Record.GFID]; is && op.Kind == slave.OpUnpark {
+			op.Path, op.In, op.From = from.path, from.dir, ""
 			back = append(back, op)
 		}
 	}
