@@ -72,7 +72,7 @@ func (w *crawl) finishedAgain(op *slave.Op, r slave.Result, left map[string]xtim
 	}
 }
 
-// sayAll tells the slave of those inodes whose names, all of them, are in place by now. left are the directories that are not
+// sayAll tells the slave of those inodes whose names, all of them, are in place by now, with the content of the master. left are the directories that are not
 // as they were. The inodes that it cannot tell of join those that are unsettled.
 func (w *crawl) sayAll(all, here []placed, left map[string]xtime.GFID, unsettled map[xtime.GFID]bool) error {
 	placedHere := map[string]bool{}
@@ -89,7 +89,7 @@ func (w *crawl) sayAll(all, here []placed, left map[string]xtime.GFID, unsettled
 	told := map[xtime.GFID]bool{}
 	for i := range here {
 		g := here[i].op.Record.GFID
-		if here[i].short && !unsettled[g] && !told[g] {
+		if here[i].short && !here[i].stale && !unsettled[g] && !told[g] {
 			told[g] = true
 			ops = append(ops, here[i].op)
 		}

@@ -206,7 +206,7 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 	fresh := groups[:0]
 	for _, g := range groups {
 		// Once more after its directory was visited: only then may the slave take it off its list.
-		if n := w.checked[g.GFID]; n == 0 || n == 1 && !g.Short {
+		if n := w.checked[g.GFID]; n == 0 || n == 1 && (!g.Short || w.behind[g.GFID] != nil) {
 			w.checked[g.GFID]++
 			fresh = append(fresh, g)
 		}
@@ -228,7 +228,10 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 	for i := range groups {
 		names[groups[i].GFID] = w.stillNames(&groups[i])
 		g := groups[i]
-		if g.Short && g.Ino != 0 && !w.isAll(g.GFID, names[g.GFID]) {
+		switch known := w.behind[g.GFID]; {
+		case known != nil:
+			names[g.GFID] = known // it was compared since
+		case g.Short && g.Ino != 0 && !w.isAll(g.GFID, names[g.GFID]):
 			wanted[g.Ino], names[g.GFID] = g.GFID, nil
 		}
 	}
@@ -243,14 +246,18 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 		// Without a name, what the slave has under those that it knows is stale, and goes with its directory.
 		stale, links := w.settleOps(g, names[g.GFID], sure || wanted[g.Ino] != g.GFID)
 		ops = append(ops, links...)
-		if stale != "" && w.checked[g.GFID] > 1 {
+		if stale == "" {
+			continue
+		}
+		if w.checked[g.GFID] > 1 {
 			ok = false // the visit did not come to it: the next crawl does
 			continue
 		}
-		if dir, _ := beneath.Split(stale); stale != "" && dir == "" && w.root.told != nil {
-			ok = false // the root was not listed: the next crawl does
+		if g.Short {
+			w.behind[g.GFID] = names[g.GFID]
 		}
-		if n := w.revisit(stale, seen); n != nil {
+		n, comes := w.revisit(stale, seen)
+		if ok = ok && comes; n != nil {
 			visit = append(visit, n)
 		}
 	}
@@ -276,6 +283,9 @@ type placed struct {
 	op    slave.Op
 	dir   xtime.GFID
 	short bool // the slave's directory may change: a name is made there, or led elsewhere
+	// stale tells that the content is yet to be compared. So it is not said that these are all names: the inode would be off
+	// the slave's list, and if the comparison does not come to it, nobody would know that it is owed.
+	stale bool
 }
 
 // dirOf is the path of the directory that the name is in.
@@ -301,27 +311,34 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 		if g.Short && sure {
 			op.Links, op.Settled = uint32(len(paths)), true
 		}
-		ops = append(ops, placed{op, dir, g.Short})
+		ops = append(ops, placed{op: op, dir: dir, short: g.Short})
 		if !g.Short && stale == "" {
 			break // all is there, and the names are one: this only says so
 		}
 	}
+	for i := range ops {
+		ops[i].stale = stale != ""
+	}
 	return stale, ops
 }
 
-// revisit makes a node for the directory of path, as a child of the root, unless it is the root: that one was listed at
-// the beginning of this crawl, and what came later is marked there.
-func (w *crawl) revisit(path string, seen map[string]bool) *node {
+// revisit makes a node for the directory of path, as a child of the root, unless there is one. comes tells whether the crawl comes
+// to it, or did: the root was listed at the beginning of this crawl, and what came later is marked there, unless hints told of
+// it.
+func (w *crawl) revisit(path string, seen map[string]bool) (n *node, comes bool) {
 	dir, _ := beneath.Split(path)
-	if dir == "" || seen[dir] {
-		return nil
+	if dir == "" {
+		return nil, w.root.told == nil
 	}
-	seen[dir] = true
+	if seen[dir] {
+		return nil, true
+	}
 	e, err := w.entryAt(dir)
 	if err != nil || e.Kind != slave.Dir {
-		return nil
+		return nil, false
 	}
-	return &node{path: dir, entry: e, again: true}
+	seen[dir] = true
+	return &node{path: dir, entry: e, again: true}, true
 }
 
 // apart splits nodes into those that lie in no directory of another of them, and the rest: a visit to a directory may go

@@ -47,6 +47,7 @@ type crawl struct {
 	ahead     map[string]*slave.DirState // surveyed before their turn, by path; under mu
 	looked    *slave.DirState            // the slave's root before this crawl, for the first visit; nil: not known
 	checked   map[xtime.GFID]int         // how often the names of inodes were checked in this pass
+	behind    map[xtime.GFID][]string    // names of those that lacked some, and were to be compared first; finishRoot's
 	revisits  []*node                    // to be visited once those on their way are finished; finishRoot's
 	unsettled bool                       // names of inodes are left to be checked; finishRoot's
 	refused   *refusal                   // what was left standing in the end; under mu
@@ -104,7 +105,7 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, 
 	m.covered = c.opts.mounts()
 	r := c.take(gfid)
 	w := &crawl{c: c, m: m, run: r, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
-		checked: map[xtime.GFID]int{}}
+		checked: map[xtime.GFID]int{}, behind: map[xtime.GFID][]string{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.session = ctx
 	w.pending.counters = c.opts.Counters
