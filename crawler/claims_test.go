@@ -23,6 +23,30 @@ type claims struct {
 // state is a tree: what each directory had under each name.
 type state map[xtime.GFID]map[string]what
 
+// nameOf is a name of an inode, the zero value if it has none.
+func (s state) nameOf(g xtime.GFID) (at spot) {
+	for dir, names := range s {
+		for name, one := range names {
+			if one.gfid == g && (at.name == "" || name < at.name) {
+				at = spot{dir, name}
+			}
+		}
+	}
+	return at
+}
+
+// names counts those of an inode.
+func (s state) names(g xtime.GFID) (n int) {
+	for _, names := range s {
+		for _, one := range names {
+			if one.gfid == g {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // what stands under a name. text is of a file.
 type what struct {
 	gfid xtime.GFID

@@ -90,16 +90,17 @@ type schedule struct {
 	calm     bool // hints come as they should, and the session lasts
 	focus    int  // how many of eight changes are to young directories
 
-	w     *world
-	c     *conductor
-	r     *randomly
-	book  claims
-	queue []unmarked
-	time  testClock  // by which files wait
-	pass  chan error // of the crawl that goes on; nil: none
-	bad   string     // entries of this name fail
-	texts int
-	log   []string
+	w       *world
+	c       *conductor
+	r       *randomly
+	book    claims
+	queue   []unmarked
+	further map[spot]xtime.GFID // names that inodes got beside others
+	time    testClock           // by which files wait
+	pass    chan error          // of the crawl that goes on; nil: none
+	bad     string              // entries of this name fail
+	texts   int
+	log     []string
 }
 
 // unmarked is a change that the marker has not come to yet.
@@ -164,7 +165,7 @@ func (s *schedule) begin() {
 		return s.c
 	}
 	s.r = &randomly{w: w, rnd: s.rnd}
-	s.book.linked = map[xtime.GFID]bool{}
+	s.book.linked, s.further = map[xtime.GFID]bool{}, map[spot]xtime.GFID{}
 	for _, d := range []string{"p", "p/q", "p/q/r", "p/q/r/s", "a", "a/b", "a/b/c", "e"} {
 		w.ok(os.MkdirAll(w.at(d), 0o755))
 		s.put(d + "/f" + d[len(d)-1:])
@@ -239,19 +240,25 @@ func (s *schedule) onTheirOwn() {
 
 // connect opens the slave anew.
 func (s *schedule) connect() {
-	if !s.overSFTP {
+	if s.overSFTP {
+		s.w.connectSFTP()
+	} else {
 		s.w.connect()
-		return
 	}
-	if s.w.tree != nil {
-		s.w.ok(s.w.tree.Close())
+}
+
+// connectSFTP is connect for a slave by SFTP.
+func (w *world) connectSFTP() {
+	w.t.Helper()
+	if w.tree != nil {
+		w.ok(w.tree.Close())
 	}
-	tree, err := sftp.Open(s.t.Context(), sftp.Options{Path: s.w.slave, Host: "test", Master: s.w.uuid, Session: s.w.session,
+	tree, err := sftp.Open(w.t.Context(), sftp.Options{Path: w.slave, Host: "test", Master: w.uuid, Session: w.session,
 		Version: "test", Force: true, Streams: 1, Logger: zerolog.Nop(),
-		Open: func(context.Context, int) (io.ReadWriteCloser, error) { return serveSFTP(s.t) }})
-	s.w.ok(err)
-	s.t.Cleanup(func() { tree.Close() })
-	s.w.over(tree)
+		Open: func(context.Context, int) (io.ReadWriteCloser, error) { return serveSFTP(w.t) }})
+	w.ok(err)
+	w.t.Cleanup(func() { tree.Close() })
+	w.over(tree)
 }
 
 // serveSFTP runs a server in this process.

@@ -3,13 +3,16 @@ package crawler_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
+	"georep/slave"
 )
 
 // change does one thing on the master, at random. What cannot be done, since there is no such place, or one lies in the other,
@@ -27,10 +30,36 @@ func (s *schedule) did(what string, paths []string, do func() error) error {
 		s.queue = append(s.queue, unmarked{len(s.book.states) - 1, at})
 	}
 	s.say("state %d: %s", len(s.book.states)-1, what)
+	s.lead(spots)
 	if slices.ContainsFunc(paths, func(p string) bool { return several(s.w.at(p)) }) {
 		s.mark(len(s.queue)) // no mark would lead to its other names once this one is gone
 	}
 	return nil
+}
+
+// lead does what the marker does for strays (marker/stray.go): where a name goes that an inode got beside others, since there is a
+// marker, it has the directory of another one marked. Else no mark would lead to what was changed through the one that is gone.
+func (s *schedule) lead(changed []spot) {
+	last := len(s.book.states) - 1
+	now, before := s.book.states[last], s.book.states[last-1]
+	gone := slices.DeleteFunc(slices.Collect(maps.Keys(s.further)), func(at spot) bool {
+		return now[at.dir][at.name].gfid == s.further[at]
+	})
+	slices.SortFunc(gone, func(a, b spot) int { return strings.Compare(a.name+a.dir.String(), b.name+b.dir.String()) })
+	for _, at := range gone {
+		g := s.further[at]
+		delete(s.further, at)
+		if other := now.nameOf(g); other.name != "" {
+			s.say("leads to %q", other.name)
+			s.queue = append(s.queue, unmarked{last, other})
+		}
+	}
+	for _, at := range changed {
+		one := now[at.dir][at.name]
+		if !one.gfid.IsZero() && one.kind != slave.Dir && one != before[at.dir][at.name] && now.names(one.gfid) > 1 {
+			s.further[at] = one.gfid
+		}
+	}
 }
 
 // choose gives one thing to do, and the names that it changes. Directories move most of all.

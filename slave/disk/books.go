@@ -333,12 +333,16 @@ func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 	}
 	t.searchPending(list)
 	var all []slave.Group
+	var none []*pendingGroup
 	for _, p := range list {
 		if p.keep {
 			all = append(all, p.Group)
 		} else {
-			t.settleGroup(p.GFID, p.mark)
+			none = append(none, p)
 		}
+	}
+	for _, p := range t.unclaimed(none) {
+		t.settleGroup(p.GFID, p.mark)
 	}
 	return all, nil
 }

@@ -42,6 +42,7 @@ func (t *Tree) parkPlace(old entry) (p place, same bool, err error) {
 		return p, false, err
 	}
 	t.renamedParked(newest, p.name)
+	t.work.twice.renamed(newest, p.name)
 	return place{t.parked, newest}, false, nil
 }
 
@@ -193,7 +194,9 @@ func (t *Tree) unparkOp(it *item) error {
 	}
 	if pk.kind == slave.Dir {
 		t.forgetDirs()
-	} else if op.Links > 1 || pk.st.Nlink > 1 {
+		return t.backBelow(op.Path)
+	}
+	if op.Links > 1 || pk.st.Nlink > 1 {
 		t.noteGroup(op, pk.st, []string{op.Path})
 	}
 	return nil

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -42,6 +43,17 @@ func (w *twice) add(n parkedName) {
 	w.names[n.gfid] = append(w.names[n.gfid], n.path)
 	w.count++
 	delete(w.looks, n.gfid)
+}
+
+// renamed notes that a parked entry has another name.
+func (w *twice) renamed(from, to string) {
+	for _, names := range w.names {
+		for i, path := range names {
+			if top, _, _ := strings.Cut(path, "/"); top == from {
+				names[i] = to + path[len(from):]
+			}
+		}
+	}
 }
 
 // keep goes on with those names of an inode of which it is not known yet whether the inode is in the tree, a few times.

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +19,9 @@ import (
 type within struct {
 	mu   sync.Mutex
 	todo []string // names in parked/ that were not searched yet
-	at   map[xtime.GFID]string
+	at   map[xtime.GFID][]string
+	// full tells that some of what was parked is not remembered.
+	full bool
 }
 
 // maxWithin bounds the entries that are remembered, those of directories parked later before those of others. What is beyond
@@ -43,9 +44,11 @@ func (t *Tree) renamedParked(from, to string) {
 	if i := slices.Index(w.todo, from); i >= 0 {
 		w.todo[i] = to
 	}
-	for g, path := range w.at {
-		if top, _, _ := strings.Cut(path, "/"); top == from {
-			w.at[g] = to + path[len(from):]
+	for _, paths := range w.at {
+		for i, path := range paths {
+			if top, _, _ := strings.Cut(path, "/"); top == from {
+				paths[i] = to + path[len(from):]
+			}
 		}
 	}
 }
@@ -77,32 +80,51 @@ func (t *Tree) forgetWithin(dirs map[string]bool) {
 	t.within.mu.Lock()
 	defer t.within.mu.Unlock()
 	t.within.todo = slices.DeleteFunc(t.within.todo, func(name string) bool { return dirs[name] })
-	maps.DeleteFunc(t.within.at, func(_ xtime.GFID, path string) bool {
-		top, _, _ := strings.Cut(path, "/")
-		return dirs[top]
-	})
+	for g, paths := range t.within.at {
+		left := slices.DeleteFunc(paths, func(path string) bool {
+			top, _, _ := strings.Cut(path, "/")
+			return dirs[top]
+		})
+		if t.within.at[g] = left; len(left) == 0 {
+			delete(t.within.at, g)
+		}
+	}
 }
 
 // findWithin finds an inode below a parked directory: its path there.
 func (t *Tree) findWithin(g xtime.GFID) (path string, e entry, ok bool) {
+	all, _ := t.searchWithin(g)
+	for i := len(all) - 1; i >= 0 && !ok; i-- { // what was parked last goes first
+		path = all[i]
+		e, ok = t.leadsWithin(g, path)
+	}
+	if !ok {
+		return "", entry{}, false
+	}
+	return path, e, true
+}
+
+// searchWithin gives the paths below parked directories that an inode was last seen at. full tells that there may be others.
+func (t *Tree) searchWithin(g xtime.GFID) (all []string, full bool) {
 	t.within.mu.Lock()
+	defer t.within.mu.Unlock()
 	for len(t.within.todo) > 0 && t.unclosed() {
 		name := t.within.todo[0]
 		t.within.todo = t.within.todo[1:]
 		t.searchParked(name)
 	}
-	path, ok = t.within.at[g]
-	t.within.mu.Unlock()
-	if !ok {
-		return "", entry{}, false
-	}
+	return slices.Clone(t.within.at[g]), t.within.full
+}
+
+// leadsWithin tells whether an inode on record as g lies at a path below parked/.
+func (t *Tree) leadsWithin(g xtime.GFID, path string) (entry, bool) {
 	p, done, err := t.parkedPlace(path)
 	if err != nil {
-		return "", entry{}, false
+		return entry{}, false
 	}
 	defer done()
-	e, err = t.look(p)
-	return path, e, err == nil && e.there && e.rec.GFID == g
+	e, err := t.look(p)
+	return e, err == nil && e.there && e.rec.GFID == g
 }
 
 // parkedPlace opens the directory that path, below parked/, lies in. done closes it.
@@ -169,7 +191,8 @@ func (t *Tree) unstampBeside(p place) (had bool, err error) {
 // held.
 func (t *Tree) searchParked(name string) {
 	if t.within.at == nil || len(t.within.at) >= maxWithin {
-		t.within.at = map[xtime.GFID]string{}
+		t.within.full = len(t.within.at) > 0
+		t.within.at = map[xtime.GFID][]string{}
 	}
 	full := errors.New("enough")
 	todo := []string{name}
@@ -186,9 +209,10 @@ func (t *Tree) searchParked(name string) {
 				todo = append(todo, path)
 			}
 			if g, err := t.gfidOf(place{d, e.Name}); err == nil && !g.IsZero() {
-				t.within.at[g] = path
+				t.within.at[g] = append(t.within.at[g], path)
 			}
 			if len(t.within.at) >= maxWithin {
+				t.within.full = true
 				return full
 			}
 			return nil

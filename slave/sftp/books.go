@@ -57,6 +57,13 @@ func (b *book) learn(op *slave.Op) {
 	b.ino, b.want, b.at, b.settled = op.Ino, want, at, op.Settled
 }
 
+// add takes in a name, where it is new.
+func (b *book) add(name string) {
+	if !slices.Contains(b.names, name) && len(b.names) < maxNames {
+		b.names = append(b.names, name)
+	}
+}
+
 // verify tells whether path is a name of the inode on record as g.
 func (t *Tree) verify(g xtime.GFID, path string) (f found, p place, ok bool) {
 	dir, name := beneath.Split(path)
@@ -87,15 +94,14 @@ func (t *Tree) noteGroup(op *slave.Op, names []string) {
 	if g.IsZero() {
 		return
 	}
+	t.twice.learn(g, names...)
 	t.booksMu.Lock()
 	defer t.booksMu.Unlock()
 	b, err := t.book(g)
 	if err == nil {
 		b.learn(op)
 		for _, n := range names {
-			if !slices.Contains(b.names, n) && len(b.names) < maxNames {
-				b.names = append(b.names, n)
-			}
+			b.add(n)
 		}
 		err = errors.Join(t.writeBook(g, b), t.notePending(g, b))
 	}
@@ -142,8 +148,8 @@ func (t *Tree) notePending(g xtime.GFID, b book) error {
 
 // forgetName takes a name of an inode that leaves the tree out of the book. If the inode keeps other names they are to be
 // checked: what was changed through the one that is gone shows under them, in directories that nothing has marked. They are
-// returned.
-func (t *Tree) forgetName(old index.Entry, path string) (others []string) {
+// returned. If the name comesBack, as one that leaves with its directory may, the inode is to be checked even without another.
+func (t *Tree) forgetName(old index.Entry, path string, comesBack bool) (others []string) {
 	g := old.Record.GFID
 	if g.IsZero() {
 		return nil
@@ -158,9 +164,8 @@ func (t *Tree) forgetName(old index.Entry, path string) (others []string) {
 		b.names = slices.Delete(b.names, i, i+1)
 	}
 	err = t.writeBook(g, b)
-	if len(b.names) > 0 {
-		err = errors.Join(err, t.idx.Set(index.Pending, g.String(),
-			index.Entry{Record: slave.Record{GFID: g}, Ino: b.ino, Virtual: true}))
+	if len(b.names) > 0 || comesBack {
+		err = errors.Join(err, t.toBeChecked(g, b.ino))
 	}
 	if err != nil {
 		t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
@@ -168,43 +173,9 @@ func (t *Tree) forgetName(old index.Entry, path string) (others []string) {
 	return b.names
 }
 
-// forgetBelow does that for all names in a directory that has left the tree, which lay at path and is parked as name.
-func (t *Tree) forgetBelow(id index.ID, path, parked string) error {
-	// Without a single book there is nothing to forget, and no shard to be read: the usual case.
-	any := false
-	if err := t.idx.Each(index.Links, func(string, index.Entry) bool { any = true; return false }); err != nil || !any {
-		return err
-	}
-	type level struct {
-		id   index.ID
-		path string
-	}
-	for todo := []level{{id, path}}; len(todo) > 0; {
-		l := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if l.id == 0 {
-			continue
-		}
-		var linked []level
-		gone := map[string]index.Entry{}
-		err := t.idx.Each(l.id, func(name string, e index.Entry) bool {
-			at := l.path + "/" + name
-			if e.Kind == slave.Dir {
-				linked = append(linked, level{e.ID, at})
-			} else if e.Links > 1 {
-				gone[at] = e
-			}
-			return true
-		})
-		if err != nil {
-			return err
-		}
-		for at, e := range gone {
-			t.twice.add(e.Record.GFID, parked+strings.TrimPrefix(at, path), t.forgetName(e, at))
-		}
-		todo = append(todo, linked...)
-	}
-	return nil
+// toBeChecked makes the mark that says that the names of an inode are to be checked, since one of them was gone.
+func (t *Tree) toBeChecked(g xtime.GFID, ino uint64) error {
+	return t.idx.Set(index.Pending, g.String(), index.Entry{Record: slave.Record{GFID: g}, Ino: ino, Virtual: true})
 }
 
 // Groups returns inodes whose names are to be checked.
@@ -221,6 +192,7 @@ func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
 		return true
 	})
 	var out []slave.Group
+	var none []xtime.GFID
 	for _, g := range marked {
 		if err == nil {
 			err = t.live(ctx)
@@ -229,14 +201,13 @@ func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
 			break
 		}
 		group, keep, gerr := t.group(g, removed[g])
-		if gerr == nil && !keep {
-			gerr = t.idx.Delete(index.Pending, g.String())
-		}
 		if err = gerr; keep {
 			out = append(out, group)
+		} else if gerr == nil {
+			none = append(none, g)
 		}
 	}
-	return out, err
+	return out, errors.Join(err, t.unclaimed(none, removed))
 }
 
 // group tells of one inode; keep is false where nothing is left to check.

@@ -25,12 +25,25 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 	if err := t.discardAll(ctx, limit); err != nil {
 		return t.ended(ctx, err)
 	}
-	// What was remembered of parked directories may be gone now. It is advice only, and is not searched again.
-	t.within.forget()
+	if err := t.lookWithinAgain(); err != nil {
+		return t.ended(ctx, err)
+	}
 	if err := t.cleanUploads(ctx, limit); err != nil {
 		return t.ended(ctx, err)
 	}
 	return t.ended(ctx, t.emptyTrash(ctx))
+}
+
+// lookWithinAgain forgets what was remembered of parked directories, of which some are gone now, and has the others searched
+// again when somebody asks.
+func (t *Tree) lookWithinAgain() error {
+	t.within.forget()
+	return t.idx.Each(index.Parked, func(name string, e index.Entry) bool {
+		if e.Kind == slave.Dir {
+			t.within.add(name, e.ID)
+		}
+		return true
+	})
 }
 
 // ended gives an error that ends the session, and logs any other.

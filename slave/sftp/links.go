@@ -294,10 +294,11 @@ func (b *batch) sameLink(it *item, p place, src index.Entry, from place, ok bool
 	return nil
 }
 
-// linkNow makes the name and books it. The entry at from gets the number of names that the operation told.
+// linkNow makes the name and books it. The entry at from gets the number of names that the operation told, and two at least,
+// since the inode has as many here: one may go with its directory (linkedBelow).
 func (b *batch) linkNow(it *item, p place, src index.Entry, from place) error {
 	op, t, was := it.op, b.t, src
-	src.Links, src.Ino = max(op.Links, src.Links), op.Ino
+	src.Links, src.Ino = max(op.Links, src.Links, 2), op.Ino
 	if err := t.further(from, p, src); err != nil {
 		if noFile(err) {
 			return errors.Join(slave.ErrNeedContent, err)

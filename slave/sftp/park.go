@@ -3,6 +3,7 @@ package sftp
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +55,7 @@ func (t *Tree) makeWay(name string, old index.Entry) bool {
 		return false
 	}
 	t.within.renamed(name, to.name)
+	t.twice.renamed(name, to.name)
 	return true
 }
 
@@ -89,7 +91,7 @@ func (b *batch) parkReplaced(it *item, p place, old index.Entry) error {
 		return err
 	}
 	it.res.Parked = true
-	b.t.twice.add(old.Record.GFID, to.name, b.t.forgetName(old, p.path))
+	b.t.leftAlone(old, p.path, to.name)
 	return nil
 }
 
@@ -170,7 +172,7 @@ func (b *batch) parkOp(it *item) error {
 		t.within.add(to.name, old.ID)
 		return t.forgetBelow(old.ID, op.Path, to.name)
 	}
-	t.twice.add(old.Record.GFID, to.name, t.forgetName(old, op.Path))
+	t.leftAlone(old, op.Path, to.name)
 	return nil
 }
 
@@ -241,7 +243,10 @@ func (b *batch) bringBack(it *item, from, p place, e index.Entry) error {
 	}
 	b.dirs.moved(op.Path)
 	t.touched(from.path)
-	if parked.Kind != slave.Dir && (op.Links > 1 || parked.Links > 1) {
+	switch {
+	case parked.Kind == slave.Dir:
+		return t.backBelow(parked.ID, op.Path)
+	case op.Links > 1 || parked.Links > 1:
 		t.noteGroup(op, []string{op.Path})
 	}
 	return nil
@@ -253,9 +258,11 @@ func (b *batch) bringBack(it *item, from, p place, e index.Entry) error {
 type within struct {
 	// mu guards the rest; it is held during a search, so that two callers do not search the same.
 	mu sync.Mutex
-	// todo are parked directories that are not searched yet, at where an inode was found below parked/.
+	// todo are parked directories that are not searched yet, at where an inode was found below parked/. full tells that not all of
+	// it is remembered.
 	todo []parkedShard
-	at   map[xtime.GFID]string
+	at   map[xtime.GFID][]string
+	full bool
 }
 
 type parkedShard struct {
@@ -285,9 +292,11 @@ func (w *within) renamed(from, to string) {
 			w.todo[i].path = to + one.path[len(from):]
 		}
 	}
-	for g, path := range w.at {
-		if top, _ := cut(path); top == from {
-			w.at[g] = to + path[len(from):]
+	for _, paths := range w.at {
+		for i, path := range paths {
+			if top, _ := cut(path); top == from {
+				paths[i] = to + path[len(from):]
+			}
 		}
 	}
 }
@@ -296,16 +305,16 @@ func (w *within) renamed(from, to string) {
 func (w *within) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.todo, w.at = nil, nil
+	w.todo, w.at, w.full = nil, nil, false
 }
 
-// searchWithin finds an inode below a parked directory: its path there.
-func (t *Tree) searchWithin(g xtime.GFID) (string, error) {
+// searchWithin gives the paths below parked directories that an inode was last seen at. full tells that there may be others.
+func (t *Tree) searchWithin(g xtime.GFID) (all []string, full bool, err error) {
 	w := &t.within
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.at == nil {
-		w.at = map[xtime.GFID]string{}
+		w.at = map[xtime.GFID][]string{}
 	}
 	for len(w.todo) > 0 && len(w.at) < maxWithin {
 		one := w.todo[0]
@@ -315,16 +324,16 @@ func (t *Tree) searchWithin(g xtime.GFID) (string, error) {
 			if e.Kind == slave.Dir && e.ID != 0 {
 				w.todo = append(w.todo, parkedShard{path, e.ID})
 			}
-			if !e.Record.GFID.IsZero() {
-				w.at[e.Record.GFID] = path
+			if g := e.Record.GFID; !g.IsZero() {
+				w.at[g] = append(w.at[g], path)
 			}
 			return len(w.at) < maxWithin
 		})
 		if err != nil {
-			return "", err
+			return nil, true, err
 		}
 	}
-	return w.at[g], nil
+	return slices.Clone(w.at[g]), w.full || len(w.at) >= maxWithin, nil
 }
 
 // withinPlace finds the place of a path below parked/.
@@ -361,25 +370,30 @@ func cut(path string) (first, rest string) {
 	return path, ""
 }
 
-// unstampWithin takes the stamps off the parked directories above path, durably, before something is taken out of them:
+// unstampWithin takes the stamps off the parked directories above paths, durably, before something is taken out of them:
 // they say that all is there, and would be believed when a directory is brought back.
-func (t *Tree) unstampWithin(path string) error {
+func (t *Tree) unstampWithin(paths ...string) error {
 	changed := false
-	id := index.Parked
-	dir, _ := beneath.Split(path)
-	for rest := dir; rest != ""; {
-		first, tail := cut(rest)
-		e, ok, err := t.idx.Get(id, first)
-		if err != nil || !ok {
-			return err
-		}
-		if e.Record.Xtime != 0 {
-			changed = true
-			if err := t.idx.Update(id, first, func(e *index.Entry) { e.Record.Xtime = 0 }); err != nil {
+	for _, path := range paths {
+		id := index.Parked
+		dir, _ := beneath.Split(path)
+		for rest := dir; rest != ""; {
+			first, tail := cut(rest)
+			e, ok, err := t.idx.Get(id, first)
+			if err != nil {
 				return err
 			}
+			if !ok {
+				break
+			}
+			if e.Record.Xtime != 0 {
+				changed = true
+				if err := t.idx.Update(id, first, func(e *index.Entry) { e.Record.Xtime = 0 }); err != nil {
+					return err
+				}
+			}
+			id, rest = e.ID, tail
 		}
-		id, rest = e.ID, tail
 	}
 	if !changed {
 		return nil
@@ -429,17 +443,24 @@ func (t *Tree) find(g xtime.GFID) (slave.Found, error) {
 			return slave.Found{Parked: true, Record: f.entry.Record}, nil
 		}
 	}
-	path, err := t.searchWithin(g)
+	path, rec, err := t.lookWithin(g)
 	if err != nil || path == "" {
 		return slave.Found{}, err
 	}
-	p, err := t.withinPlace(path)
-	if err != nil {
-		return slave.Found{}, nil
+	return slave.Found{Parked: true, Path: path, Record: rec}, nil
+}
+
+// lookWithin finds an inode below a parked directory: its path there, "" if there is none, and its record.
+func (t *Tree) lookWithin(g xtime.GFID) (path string, rec slave.Record, err error) {
+	all, _, err := t.searchWithin(g)
+	for i := len(all) - 1; i >= 0 && err == nil; i-- { // what was parked last goes first
+		p, perr := t.withinPlace(all[i])
+		if perr != nil {
+			continue
+		}
+		if f, ferr := t.look(p); ferr == nil && f.known && f.gfid() == g {
+			return all[i], f.entry.Record, nil
+		}
 	}
-	f, err := t.look(p)
-	if err != nil || !f.known || f.gfid() != g {
-		return slave.Found{}, nil
-	}
-	return slave.Found{Parked: true, Path: path, Record: f.entry.Record}, nil
+	return "", rec, err
 }

@@ -1,12 +1,14 @@
 package sftp
 
 import (
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
+	"georep/slave/sftp/index"
 )
 
 // twice are the names that were parked since the root was stamped, of inodes that had others. Each counts as one of its
@@ -14,78 +16,169 @@ import (
 // (see slave/disk). Its zero value is ready.
 type twice struct {
 	mu    sync.Mutex
-	names []parkedName
+	of    map[xtime.GFID]*namesTwice
+	count int
 }
 
-// parkedName is a name of an inode, as a path below parked/, and the names that the inode had in the tree.
-type parkedName struct {
-	gfid   xtime.GFID
-	path   string
+// namesTwice are names of an inode: those that were parked, as paths below parked/, and some that it has, or had, in the tree.
+type namesTwice struct {
+	parked []string
 	others []string
+	looks  uint8 // how often it was not known whether the inode is in the tree
 }
 
 const (
 	maxTwice      = 100_000 // what is beyond it stays until Clean
-	othersOfTwice = 4       // of which one is enough
+	othersOfTwice = 4       // the last ones, of which one is enough
+	// maxLooks is how many stamps of the root names outlast of which it is not known whether they are needed: the inode's other name
+	// may lie in a directory that has yet to come back. After that they are left to Clean.
+	maxLooks = 64
 )
 
+// add notes a name that was parked, and others of its inode.
 func (w *twice) add(g xtime.GFID, path string, others []string) {
-	if len(others) == 0 || g.IsZero() {
-		return
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.names) < maxTwice {
-		w.names = append(w.names, parkedName{g, path, append([]string(nil), others[:min(len(others), othersOfTwice)]...)})
+	if g.IsZero() || w.count >= maxTwice {
+		return
+	}
+	if w.of == nil {
+		w.of = map[xtime.GFID]*namesTwice{}
+	}
+	one := w.of[g]
+	if one == nil {
+		one = &namesTwice{}
+		w.of[g] = one
+	}
+	one.parked, one.looks = append(one.parked, path), 0
+	one.has(others)
+	w.count++
+}
+
+func (n *namesTwice) has(names []string) {
+	n.others = append(n.others, names...)
+	n.others = n.others[max(0, len(n.others)-othersOfTwice):]
+}
+
+// learn notes names that an inode has in the tree, where others of it are parked.
+func (w *twice) learn(g xtime.GFID, names ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if one := w.of[g]; one != nil {
+		one.has(names)
 	}
 }
 
-func (w *twice) take() []parkedName {
+func (w *twice) none() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	out := w.names
-	w.names = nil
+	return len(w.of) == 0
+}
+
+func (w *twice) take() map[xtime.GFID]*namesTwice {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := w.of
+	w.of, w.count = nil, 0
 	return out
+}
+
+// keep takes back what is left of what take gave.
+func (w *twice) keep(g xtime.GFID, left *namesTwice) {
+	if left.looks++; left.looks >= maxLooks {
+		return
+	}
+	for _, path := range left.parked {
+		w.add(g, path, nil)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if one := w.of[g]; one != nil {
+		one.looks = left.looks
+		one.has(left.others)
+	}
+}
+
+// renamed notes that a parked entry has another name.
+func (w *twice) renamed(from, to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, one := range w.of {
+		for i, path := range one.parked {
+			if top, _ := cut(path); top == from {
+				one.parked[i] = to + path[len(from):]
+			}
+		}
+	}
 }
 
 // dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left to Clean.
 func (t *Tree) dropTwice() {
-	names := t.twice.take()
+	all := t.twice.take()
 	if !t.first().CanLink() {
 		return // they are copies
 	}
 	var g errgroup.Group
 	g.SetLimit(asksAtOnce)
-	for _, one := range names {
-		g.Go(func() error { return t.dropParked(one) })
+	for gfid, one := range all {
+		g.Go(func() error {
+			left, err := t.dropOf(gfid, one)
+			if left {
+				t.twice.keep(gfid, one)
+			}
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil && t.first().Err() == nil {
 		t.log.Warn().Err(err).Msg("take away a further name that is parked")
 	}
 }
 
-func (t *Tree) dropParked(one parkedName) error {
-	defer t.busyInodes.lock(one.gfid)()
-	for _, name := range one.others {
-		live, _, ok := t.verify(one.gfid, name)
-		if !ok {
-			continue
-		}
-		p := parkedPlace(one.path)
-		if dir, _ := beneath.Split(one.path); dir != "" {
-			var err error
-			if p, err = t.withinPlace(one.path); err != nil {
-				return ignoreAbsent(err)
-			}
-		}
-		f, err := t.look(p)
-		if err != nil || !f.known || f.gfid() != one.gfid || f.entry.ID != live.entry.ID {
-			return err
-		}
-		if err := t.unstampWithin(one.path); err != nil {
-			return err
-		}
-		return t.change(p, nil, func() error { return ignoreAbsent(t.any().Remove(t.abs(p.path))) })
+// dropOf takes the parked names of an inode away. left tells that it is not known whether the inode is in the tree: the index says
+// so first, which costs no request.
+func (t *Tree) dropOf(g xtime.GFID, one *namesTwice) (left bool, err error) {
+	defer t.busyInodes.lock(g)()
+	b, err := t.book(g)
+	if err != nil {
+		return false, err
 	}
-	return nil
+	b.names = append(b.names, one.others...)
+	live := map[index.ID]bool{}
+	for _, name := range b.names {
+		if e, ok := t.recorded(g, name); ok && !live[e.ID] {
+			_, _, live[e.ID] = t.verify(g, name)
+		}
+	}
+	if len(live) == 0 {
+		return true, nil
+	}
+	one.parked = slices.DeleteFunc(one.parked, func(path string) bool {
+		still := false
+		if err == nil {
+			still, err = t.dropParked(g, path, live)
+		}
+		return !still
+	})
+	return len(one.parked) > 0, err
+}
+
+// dropParked takes one of them away, if the tree has the same inode. left tells that it has not.
+func (t *Tree) dropParked(g xtime.GFID, path string, live map[index.ID]bool) (left bool, err error) {
+	p := parkedPlace(path)
+	if dir, _ := beneath.Split(path); dir != "" {
+		if p, err = t.withinPlace(path); err != nil {
+			return false, ignoreAbsent(err)
+		}
+	}
+	f, err := t.look(p)
+	if err != nil || !f.known || f.gfid() != g {
+		return false, err
+	}
+	if !live[f.entry.ID] {
+		return true, nil
+	}
+	if err := t.unstampWithin(path); err != nil {
+		return false, err
+	}
+	return false, t.change(p, nil, func() error { return ignoreAbsent(t.any().Remove(t.abs(p.path))) })
 }

@@ -1,7 +1,9 @@
 package slavetest
 
 import (
+	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +21,8 @@ func linkCases() []testCase {
 		{"a name in a parked directory is none", namesInParked},
 		{"in step no parked name counts", parkedCountsNot},
 		{"in step no replaced name counts", replacedCountsNot},
+		{"a name that comes back with its directory is looked at", comesBack},
+		{"a name that comes back with its directory is the only one", onlyOneBack},
 		{"what was read earlier settles no group", staleLinks},
 		{"names outside of the tree are not looked for again", namesElsewhere},
 		{"new meta reaches all names", metaOfGroup},
@@ -260,6 +264,62 @@ func parkedCountsNot(f *Fixture) {
 		if got := f.Record(dir); got.Xtime != 0 {
 			f.Errorf("%s lacks a name, and is stamped %v", dir, got.Xtime)
 		}
+	}
+}
+
+// comesBack: an inode is changed through one of its names, which then is another inode's, while the directory of the other one is
+// on its way to another place. No mark leads to that one, so it is told of as soon as it is back. If somebody asked meanwhile, when
+// there was nothing to tell of, its directories have lost their stamps.
+func comesBack(f *Fixture) {
+	for i, asked := range []bool{false, true} {
+		n := 10 * (i + 1)
+		hot, dir := fmt.Sprint("hot", i), fmt.Sprint("d", i)
+		f.Must(Mkdir(dir, Rec(n, 0)), Mkdir(dir+"/e", Rec(n+1, 0)), Linked(Put(dir+"/e/c", Rec(n+2, 1), "one"), 2))
+		f.Must(Link(hot, dir+"/e/c", Rec(n+2, 1), 2))
+		f.Must(Finish(dir+"/e", Rec(n+1, 5), 1), Finish(dir, Rec(n, 5), 1))
+		f.Must(Park(dir, GFID(n)))
+		f.Must(Put(hot, Rec(n+3, 6), "another"))
+		if asked {
+			if got := f.groups(); len(got) != 0 {
+				f.Fatalf("no name of it is in the tree: groups %v", got)
+			}
+		}
+		f.Must(Unpark(dir+"-moved", Rec(n, 5)))
+		if asked {
+			if a, b := f.Record(dir+"-moved"), f.Record(dir+"-moved/e"); a.Xtime != 0 || b.Xtime != 0 {
+				f.Errorf("nobody compares it, and its directories are stamped %v and %v", a.Xtime, b.Xtime)
+			}
+			continue
+		}
+		got := f.groups()
+		if len(got) != 1 || got[0].GFID != GFID(n+2) || !slices.Equal(got[0].Names, []string{dir + "-moved/e/c"}) {
+			f.Fatalf("groups %v", got)
+		}
+		meta := Link(dir+"-moved/e/c", "", Rec(n+2, 6), 1)
+		meta.Kind, meta.Expect = slave.OpMeta, GFID(n+2)
+		f.Must(meta, Link(meta.Path, "", meta.Record, 1)) // the crawl has compared it
+		if got := f.groups(); len(got) != 0 {
+			f.Fatalf("after that: groups %v", got)
+		}
+	}
+}
+
+// onlyOneBack: one name of an inode is parked, and the directory of the other one moves. In step the inode has one.
+func onlyOneBack(f *Fixture) {
+	f.Must(Mkdir("d", Rec(90, 0)), Linked(Put("d/c", Rec(1, 1), "one"), 2), Mkdir("e", Rec(91, 0)))
+	f.Must(Link("e/b", "d/c", Rec(1, 1), 2)) // here it was seen last
+	f.Must(Finish("d", Rec(90, 5), 1), Finish("e", Rec(91, 5), 1), Finish("", Rec(99, 5), 1))
+	f.Must(Park("e/b", GFID(1)), Park("d", GFID(90)))
+	f.groups()
+	f.Must(Finish("", Rec(99, 6), 2)) // that the directory is elsewhere is yet to be seen
+	f.Must(Unpark("moved", Rec(90, 5)))
+	f.Must(Finish("", Rec(99, 7), 3))
+	f.Content("moved/c", "one")
+	if n := f.Stat("moved/c").Nlink; n != 1 {
+		f.Errorf("%d names once the root is stamped", n)
+	}
+	if got := f.found(1); !got.Linked && !f.OnRecord {
+		f.Errorf("found %+v", got)
 	}
 }
 

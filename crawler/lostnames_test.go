@@ -1,0 +1,182 @@
+package crawler_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"georep/crawler"
+	"georep/marker/hint"
+	"georep/slave"
+)
+
+// eachKind runs a test for slaves on a disk and by SFTP, by hints and by crawls.
+func eachKind(t *testing.T, run func(t *testing.T, w *world, deliver func(h *hint.Hint))) {
+	for _, kind := range []string{"disk", "SFTP"} {
+		for _, hints := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, hints %v", kind, hints), func(t *testing.T) {
+				w := newMaster(t, t.TempDir(), t.TempDir())
+				w.maxDelete = 100
+				deliver := func(*hint.Hint) {}
+				if hints {
+					w.hints = &crawler.Hints{}
+					w.hints.Up()
+					deliver = w.hints.Hint
+				}
+				if kind == "SFTP" {
+					w.connectSFTP()
+				} else {
+					w.connect()
+				}
+				run(t, w, deliver)
+			})
+		}
+	}
+}
+
+// comesInStep crawls until the slave says that it is in step, and tells what it has in a file then.
+func (w *world) comesInStep(path string) string {
+	w.t.Helper()
+	for range 6 {
+		w.pass()
+		if look, err := w.crawler.Look(w.t.Context()); err == nil && look.InStep() {
+			b, err := os.ReadFile(w.there(path))
+			w.ok(err)
+			return string(b)
+		}
+	}
+	list, _ := w.crawler.Failures(3)
+	w.t.Fatalf("never in step: %v", list)
+	return ""
+}
+
+// TestNameIsGoneWhileTheOthersDirectoryMoves: a file is written through one of its two names, which then is another file's, and
+// the directory of the other name moves before the slave has any of it. No mark leads to that name. It gets the new content all
+// the same, whichever comes first, and if the crawl sees only that the directory has left, too.
+func TestNameIsGoneWhileTheOthersDirectoryMoves(t *testing.T) {
+	for _, dir := range []string{"b", "e"} {
+		for _, byHalf := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, by half %v", dir, byHalf), func(t *testing.T) {
+				eachKind(t, func(t *testing.T, w *world, deliver func(h *hint.Hint)) {
+					w.write("d/hot", "one")
+					w.ok(os.MkdirAll(w.at(dir, "in"), 0o755))
+					w.ok(os.Link(w.at("d/hot"), w.at(dir, "in/n")))
+					w.write("z/x", "x")
+					w.mark("")
+					w.comesInStep("d/hot")
+					w.write("d/hot", "two")
+					deliver(w.hint("d/hot"))
+					w.write("d/new", "another")
+					w.rename("d/new", "d/hot")
+					deliver(w.hint("d/new", "d/hot"))
+					w.rename(dir, "z/moved")
+					if byHalf {
+						deliver(w.hint(dir))
+						w.comesInStep("d/hot")
+						deliver(w.hint("z/moved"))
+					} else {
+						deliver(w.hint(dir, "z/moved"))
+					}
+					if text := w.comesInStep("z/moved/in/n"); text != "two" {
+						t.Errorf("in step, and the other name has %q", text)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestDirectoryMovesBetweenLinkAndLook: the slave has too few names of an inode, one of which lies outside, and an old state of it.
+// While the crawl sees to the names, the directory of the one that it is to look at moves.
+func TestDirectoryMovesBetweenLinkAndLook(t *testing.T) {
+	eachKind(t, func(t *testing.T, w *world, deliver func(h *hint.Hint)) {
+		for _, path := range []string{"b/n", "y/x", "z/x"} {
+			w.write(path, "one")
+		}
+		w.mark("")
+		w.comesInStep("b/n")
+		f := &failing{Tree: w.tree}
+		w.over(f)
+		w.ok(os.Link(w.at("b/n"), w.at("../outside")))
+		t.Cleanup(func() { os.Remove(w.at("../outside")) })
+		w.ok(os.Chmod(w.at("b/n"), 0o600))
+		deliver(w.hint("b/n"))
+		changed, moved := false, false
+		f.call = func(name string) error {
+			if name == "groups" && !changed { // through a name that is gone at once, so that no mark leads to b/n
+				changed = true
+				w.ok(os.Link(w.at("b/n"), w.at("y/short")))
+				w.write("y/short", "two")
+				deliver(w.hint("y/short"))
+				w.ok(os.Remove(w.at("y/short")))
+				deliver(w.hint("y/short"))
+			}
+			return nil
+		}
+		f.fail = func(op *slave.Op) error {
+			if op.Kind == slave.OpLink && op.Path == "b/n" && !moved {
+				moved = true
+				w.rename("b", "z/b")
+				deliver(w.hint("b", "z/b"))
+			}
+			return nil
+		}
+		w.pass()
+		if !changed || !moved {
+			t.Fatalf("changed: %v, moved: %v", changed, moved)
+		}
+		if text := w.comesInStep("z/b/n"); text != "two" {
+			t.Errorf("in step, and z/b/n has %q", text)
+		}
+	})
+}
+
+// TestPutBackWhereItStood: directories change places, and the slave cannot put one of them in its new place. So it goes back to
+// where it stood, which is another directory than that place.
+func TestPutBackWhereItStood(t *testing.T) {
+	for _, hints := range []bool{true, false} {
+		t.Run(fmt.Sprint("hints ", hints), func(t *testing.T) {
+			w, f := failingWorld(t)
+			if !hints {
+				w.hints = nil
+				w.connect()
+			}
+			w.write("a/d/f", "of d")
+			w.write("b/e/f", "of e")
+			w.mark("")
+			w.inStep()
+			w.exchange("a/d", "b/e")
+			h := w.hint("a/d", "b/e")
+			if hints {
+				w.hints.Hint(h)
+			}
+			failed := 0
+			f.fail = func(op *slave.Op) error {
+				if op.Kind == slave.OpUnpark && op.Path == "a/d" {
+					failed++
+					return unix.EIO
+				}
+				return nil
+			}
+			var lost []string
+			f.call = func(name string) error {
+				if _, err := os.Stat(w.there("b/e/f")); failed > 0 && name != "apply" && err != nil {
+					lost = append(lost, name)
+				}
+				return nil
+			}
+			w.pass()
+			if failed == 0 {
+				t.Fatal("nothing was to be moved there")
+			}
+			if len(lost) > 0 {
+				t.Errorf("%d tries; after them it is missed at %v", failed, lost)
+			}
+			f.fail = nil
+			waitFor(t, w.crawler.NextRetry())
+			w.inStep()
+		})
+	}
+}
