@@ -177,6 +177,49 @@ func TestFakeOwner(t *testing.T) {
 	s.equal()
 }
 
+// TestFakeOwnerTakenBack: what was kept is given once the policy is another one, and changes reach the copy live meanwhile.
+func TestFakeOwnerTakenBack(t *testing.T) {
+	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+	s := newSession(t, master, slave)
+	at := func(name string) string { return filepath.Join(master, name) }
+	writeFile(t, at("shell"), "shell")
+	s.must(s.farRun("volume", "set", "copy", "fake-owner", "on"))
+	s.must(s.start())
+	inStep := func() {
+		t.Helper()
+		now := time.Now()
+		s.waitStatus("in step", func(st status.Status) bool { return st.LastSynced.After(now) })
+	}
+	inStep()
+	for _, err := range []error{
+		os.Lchown(at("shell"), 7, 8), os.Chmod(at("shell"), 0o711|os.ModeSetuid), unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))),
+		exec.Command("setfacl", "-m", "u:4321:r", at("shell")).Run(), os.Symlink("shell", at("link")), os.Lchown(at("link"), 3, 4),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	inStep()
+	// The owner of the symbolic link is lost, and that is the policy's doing.
+	if v := s.verify(0); len(v.Differences) > 0 || v.ByPolicy != 1 {
+		t.Errorf("kept: %+v", v)
+	}
+	if st := s.status(); !strings.Contains(st.NotKept, "owners") || !strings.Contains(st.NotKept, "fake-owner") {
+		t.Errorf("the status says %q", st.NotKept)
+	}
+	if info, err := os.Lstat(filepath.Join(slave, "null")); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("the device is %v, %v", info, err)
+	}
+	s.must(s.farRun("volume", "set", "copy", "fake-owner", "off"))
+	s.must(s.run("pause", s.masterArg, s.spec))
+	s.must(s.run("resume", s.masterArg, s.spec))
+	s.waitStatus("another policy", func(st status.Status) bool { return st.SlavePolicy == "" })
+	if v := s.verify(0, "--repair"); v.Repaired == 0 || v.Left != 0 {
+		t.Errorf("repaired: %+v", v)
+	}
+	s.waitSynced()
+}
+
 // reach lets every user into a directory of this test.
 func reach(t *testing.T, dir string) {
 	t.Helper()

@@ -223,3 +223,18 @@ func TestErrnoZeroIsNoCause(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A client gets told what it asks for: an older one would not know how to read the rest.
+func TestLimitsAreToldWhenAsked(t *testing.T) {
+	all := slave.Limits{Times: slave.TimeLimits{Min: -1, Max: 1, Step: 1}, Policy: slave.PolicyLimits{NoSetuid: true}}
+	for _, c := range []struct {
+		limits, policy bool
+		want           slave.Limits
+	}{
+		{true, true, all}, {false, false, slave.Limits{}}, {true, false, slave.Limits{Times: all.Times}}, {false, true, slave.Limits{Policy: all.Policy}},
+	} {
+		if got := limitsFor(&Hello{Limits: c.limits, Policy: c.policy}, all); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v, %v: %+v", c.limits, c.policy, got)
+		}
+	}
+}

@@ -57,6 +57,14 @@ func TestFakeOwner(t *testing.T) {
 	}
 }
 
+// TestContractFaked runs the suite where what the login cannot give is kept.
+func TestContractFaked(t *testing.T) {
+	slavetest.RunLimited(t, func(t *testing.T) (slave.Tree, string) {
+		f := limited(t, memory(t), policy.Policy{FakeOwner: true, MaxBytes: 1 << 40, MaxEntries: 1 << 30})
+		return f.Tree, f.Root
+	}, slavetest.Limits{Faked: true})
+}
+
 // fakeOps make one of everything that an ordinary login cannot make.
 func fakeOps() []slave.Op {
 	meta := func(mode, uid, gid uint32) slave.Meta {

@@ -297,7 +297,11 @@ func (t *Tree) stageOther(it *item, create func(place) error) error {
 		t: t, inode: t.staging.At(name), kind: kind, meta: &it.op.Meta, now: t.fresh, record: it.op.Record, stamps: true,
 	}
 	c.now.mode = t.createMode(&it.op.Meta) &^ t.umask()
-	var err error
+	done, err := t.sys.used.grows(c.inode, c.meta, &beneath.Stat{Mode: kind.TypeBits()})
+	if err != nil {
+		return err
+	}
+	defer done()
 	it.res.Lost, err = c.apply()
 	return err
 }

@@ -205,8 +205,8 @@ func (t *Tree) hash(ctx context.Context, prefix []byte, path string) (res slave.
 	}
 	defer d.Close()
 	st, err := d.Stat(name)
-	if err == nil && slave.KindOf(st.Mode) != slave.File {
-		err = slave.ErrConflict
+	if err == nil {
+		err = t.isFile(place{d, name}, &st)
 	}
 	if err == nil {
 		res, err = t.digest(ctx, prefix, place{d, name})
@@ -215,6 +215,22 @@ func (t *Tree) hash(ctx context.Context, prefix []byte, path string) (res slave.
 		return slave.HashResult{Err: trouble("hash", path, err)}
 	}
 	return res
+}
+
+// isFile tells with ErrConflict that an entry has no content on the master.
+func (t *Tree) isFile(p place, st *beneath.Stat) error {
+	kept, err := t.keptOf(p, st)
+	if err != nil {
+		return err
+	}
+	mode := st.Mode
+	if kept != nil {
+		mode = kept.Mode
+	}
+	if slave.KindOf(mode) != slave.File {
+		return slave.ErrConflict
+	}
+	return nil
 }
 
 // digest reads the file to its end. It looks at the kind again once it is open, when it can no longer change.

@@ -78,12 +78,17 @@ func (s *sys) unlink(p place) error {
 	return err
 }
 
-// unlinkBook is unlink for one of our own files, which does not count.
+// unlinkBook is unlink for a part of the books in a directory that was opened for this alone.
 func (s *sys) unlinkBook(p place) error {
 	if err := s.before("unlink", p.name); err != nil {
 		return err
 	}
-	return p.dir.Unlink(p.name)
+	gone := s.used.leavingBooks(p)
+	err := p.dir.Unlink(p.name)
+	if err == nil {
+		s.used.give(gone)
+	}
+	return err
 }
 
 func (s *sys) rmdir(p place) error {
@@ -159,6 +164,9 @@ func (s *sys) create(p place, mode uint32) (*beneath.Inode, error) {
 // write writes all of b or fails.
 func (s *sys) write(i *beneath.Inode, b []byte, off int64) error {
 	if err := s.before("write", i.Name()); err != nil {
+		return err
+	}
+	if err := s.used.takeWritten(i, off, len(b)); err != nil {
 		return err
 	}
 	_, err := i.WriteAt(b, off)

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -19,7 +21,7 @@ const (
 	usageEvery = 10 * time.Second // how often it is put on record while it changes
 	// How often what a slave holds is counted anew: where nothing was refused, and where something was.
 	tallyEvery = 24 * time.Hour
-	tallySoon  = time.Hour
+	tallySoon  = 10 * time.Minute
 	// quickTally is how many entries are counted before a session begins. A slave with more takes nothing before it has been
 	// counted once.
 	quickTally = 20_000
@@ -37,8 +39,12 @@ func (t *Tree) limitUsage(o Options) error {
 		}
 		return ignoreAbsent(t.sys.unlink(place{t.base, usageFile})) // it will be out of date
 	}
-	u := &usage{limit: limit, partial: t.partial, staging: t.staging, again: o.PolicyNow, refused: o.Refused,
-		books: map[*beneath.Dir]bool{t.base: true, t.links: true, t.pending: true, t.where: true, t.records: true}}
+	fs, err := t.dir.Statfs()
+	if err != nil {
+		return err
+	}
+	u := &usage{limit: limit, base: t.base, partial: t.partial, staging: t.staging, again: o.PolicyNow, refused: o.Refused,
+		books: map[*beneath.Dir]bool{t.links: true, t.pending: true, t.records: true}, prompt: promptBlocks[int64(fs.Type)]}
 	known, err := t.readUsage(u)
 	if err != nil {
 		return err
@@ -53,7 +59,29 @@ func (t *Tree) limitUsage(o Options) error {
 		}
 	}
 	t.sys.used = u
+	t.weighIndex(u)
 	return t.saveUsage(true)
+}
+
+// promptBlocks are the file systems that tell at once how many blocks a file needs, also of what is not on the device yet.
+var promptBlocks = map[int64]bool{unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.BTRFS_SUPER_MAGIC: true,
+	unix.F2FS_SUPER_MAGIC: true, unix.TMPFS_MAGIC: true}
+
+// weighIndex looks how large places/ is: a few files, which are written without a word.
+func (t *Tree) weighIndex(u *usage) {
+	bytes := int64(0)
+	err := eachName(t.where, func(name string) error {
+		if st, err := t.where.Stat(name); err == nil {
+			bytes += int64(st.Blocks) * 512
+		}
+		return nil
+	})
+	if err != nil {
+		return // it is weighed again soon
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.index = bytes
 }
 
 // readUsage reads what is on record. What no session left in order has to be counted anew, and is believed until then.
@@ -108,6 +136,7 @@ func (t *Tree) keepUsage() {
 	tick := time.NewTicker(usageEvery)
 	defer tick.Stop()
 	for {
+		t.weighIndex(u)
 		if u.due(time.Now()) {
 			t.recount(u)
 		}
@@ -198,7 +227,7 @@ var errMany = errors.New("more entries than are counted at once")
 // is called after each step of them. What cannot be read does not count.
 func (t *Tree) tally(most int64, pace func() error) (sum room, err error) {
 	todo := []string{""}
-	for _, area := range []string{"parked", "trash", "staging", "partial"} {
+	for _, area := range []string{"parked", "trash", "staging", "partial", "links", "pending", "records"} {
 		todo = append(todo, slave.Reserved+"/"+area)
 	}
 	for next := int64(tallyStep); len(todo) > 0; {
@@ -231,17 +260,22 @@ func (t *Tree) tally(most int64, pace func() error) (sum room, err error) {
 func (t *Tree) tallyDir(dir string, d *beneath.Dir, sum *room) (below []string, err error) {
 	err = d.List(func(e beneath.Entry) error {
 		path := beneath.Join(dir, e.Name)
-		if path == slave.Reserved || bookName(dir, e.Name) {
+		if path == slave.Reserved {
 			return nil
 		}
 		st, err := d.Stat(e.Name)
 		if err != nil || st.IsMount() {
 			return nil // it is gone, or not the slave's
 		}
-		if sum.entries++; st.IsDir() {
+		if st.IsDir() {
 			below = append(below, path)
-			sum.bytes += otherBytes
+		}
+		if sum.entries++; bookName(dir, e.Name) {
+			sum.bytes += bookRoom(&st).bytes
 			return nil
+		}
+		if st.IsDir() {
+			st.Nlink = 1
 		}
 		n := int64(max(st.Nlink, 1))
 		sum.bytes += (charge(&st) + n - 1) / n // each name has its share

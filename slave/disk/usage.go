@@ -21,7 +21,7 @@ func (r room) minus(o room) room { return room{r.bytes - o.bytes, r.entries - o.
 func (r room) atLeast(o room) room { return room{max(r.bytes, o.bytes), max(r.entries, o.entries)} }
 
 // What entries count for. A name is an entry. A file's bytes are the blocks that it has, and no more than its length and its
-// xattrs need; everything else counts for a block. Where it is not certain how much a change came to it counts for more.
+// xattrs need; everything else counts for a block at least. Where it is not certain how much a change came to it counts for more.
 const (
 	otherBytes = 4 << 10
 	xattrBytes = 64 << 10 // the most that an inode's xattrs are expected to need
@@ -30,13 +30,36 @@ const (
 // other is what anything but a file counts for when it is made.
 var other = room{otherBytes, 1}
 
-// charge is what an inode's content counts for.
+// charge is what an inode counts for. Of a directory the blocks count that its xattrs may need, and some of those of its names.
 func charge(st *beneath.Stat) int64 {
+	blocks := int64(st.Blocks) * 512
 	if slave.KindOf(st.Mode) != slave.File {
-		return otherBytes
+		return min(max(blocks, otherBytes), otherBytes+xattrBytes)
 	}
-	return min(int64(st.Blocks)*512, (st.Size+otherBytes-1)&^(otherBytes-1)+xattrBytes)
+	return min(blocks, inBlocks(st.Size)+xattrBytes)
 }
+
+// goes is what an inode counts for whose name goes: nothing but that name where it has others. A directory may never have been
+// counted for as much as it has become.
+func goes(st *beneath.Stat) room {
+	switch {
+	case st.IsDir():
+		return other
+	case st.Nlink > 1:
+		return room{entries: 1}
+	}
+	return room{charge(st), 1}
+}
+
+// bookRoom is what a part of the books counts for: a block, and those that it needs besides.
+func bookRoom(st *beneath.Stat) room {
+	if slave.KindOf(st.Mode) != slave.File {
+		return other
+	}
+	return room{max(inBlocks(st.Size), otherBytes), 1}
+}
+
+func inBlocks(n int64) int64 { return (n + otherBytes - 1) &^ (otherBytes - 1) }
 
 // usage is what a slave holds of what its policy lets it hold. The nil usage is that of a slave without limits. It is safe for
 // concurrent use.
@@ -44,19 +67,22 @@ func charge(st *beneath.Stat) int64 {
 // It goes by the changes that are made here, each counted before it is made, and is put right by a count of the whole slave once
 // in a while (recounts). Changes by others count from then on.
 type usage struct {
-	books   map[*beneath.Dir]bool // directories of ours that do not count
+	base    *beneath.Dir          // what lies in it does not count
+	books   map[*beneath.Dir]bool // directories of georep's books
 	partial *beneath.Dir
 	staging *beneath.Dir
+	prompt  bool                 // the file system tells at once how many blocks a file needs
 	again   func() policy.Policy // the limits as they are now
 	refused func(error)          // told the first refusal
 
 	mu      sync.Mutex
 	limit   room // 0: none
 	held    room
-	added   room // since the count under way began
-	blind   bool // what the slave holds was never counted
-	changed bool // since it was put on record
-	short   bool // something was refused since the last count
+	index   int64 // bytes of places/, which writes by itself
+	added   room  // since the count under way began
+	blind   bool  // what the slave holds was never counted
+	changed bool  // since it was put on record
+	short   bool  // something was refused since the last count
 	told    bool
 	torn    bool      // the session that held it last did not end in order
 	asked   time.Time // the limits, anew
@@ -69,35 +95,43 @@ const askEvery = 2 * time.Second
 // bookSuffix ends the names in staging/ of what is to be a part of the books.
 const bookSuffix = ".book"
 
-// counts tells whether what is made at p counts. Some books lie, at least at first, beside what is the master's.
-func (u *usage) counts(p place) bool {
-	switch {
-	case u == nil || u.books[p.dir]:
-		return false
-	case p.dir == u.partial:
-		return !strings.HasSuffix(p.name, journalSuffix)
-	case p.dir == u.staging:
-		return !strings.HasSuffix(p.name, bookSuffix)
-	}
-	return true
+// counts tells whether what is made at p counts.
+func (u *usage) counts(p place) bool { return u != nil && p.dir != u.base }
+
+// isBook tells whether what is made at p is a part of the books, some of which lie, at least at first, beside what is the
+// master's.
+func (u *usage) isBook(p place) bool {
+	return u.books[p.dir] || p.dir == u.partial && strings.HasSuffix(p.name, journalSuffix) ||
+		p.dir == u.staging && strings.HasSuffix(p.name, bookSuffix)
 }
 
-// bookName tells of a name in a directory, given by its path, that is one of the books, as counts does.
+// bookName is isBook for a name in a directory that is given by its path.
 func bookName(dir, name string) bool {
-	return dir == slave.Reserved+"/partial" && strings.HasSuffix(name, journalSuffix) ||
-		dir == slave.Reserved+"/staging" && strings.HasSuffix(name, bookSuffix)
+	top, _, _ := strings.Cut(strings.TrimPrefix(dir, slave.Reserved+"/"), "/")
+	switch {
+	case !strings.HasPrefix(dir, slave.Reserved+"/"):
+		return false
+	case top == "partial":
+		return strings.HasSuffix(name, journalSuffix)
+	case top == "staging":
+		return strings.HasSuffix(name, bookSuffix)
+	}
+	return top == "links" || top == "pending" || top == "records"
 }
 
 // take counts what is about to be made, or refuses it.
-func (u *usage) take(r room) error {
+func (u *usage) take(r room) error { return u.takeUpTo(r, false) }
+
+// takeUpTo is take. The books may go beyond the limit, by a margin: without them nothing could be removed any more.
+func (u *usage) takeUpTo(r room, margin bool) error {
 	if u == nil {
 		return nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	err := u.beyond(r)
+	err := u.beyond(r, margin)
 	if err != nil && u.raised() {
-		err = u.beyond(r)
+		err = u.beyond(r, margin)
 	}
 	if err != nil {
 		u.short = true
@@ -116,7 +150,23 @@ func (u *usage) takeAt(p place, r room) error {
 	if !u.counts(p) {
 		return nil
 	}
+	if u.isBook(p) {
+		return u.takeUpTo(room{max(r.bytes, otherBytes), r.entries}, true)
+	}
 	return u.take(r)
+}
+
+// takeWritten counts what is about to be written to a part of the books; contents count as they are held (hold).
+func (u *usage) takeWritten(i *beneath.Inode, off int64, n int) error {
+	if u == nil {
+		return nil
+	}
+	d, name := i.Place()
+	if p := (place{d, name}); !u.counts(p) || !u.isBook(p) {
+		return nil
+	}
+	more := inBlocks(off+int64(n)) - max(inBlocks(off), otherBytes) // the first block counts from when it was made
+	return u.takeUpTo(room{bytes: max(more, 0)}, true)
 }
 
 // add counts r, whatever the limits say. mu is held.
@@ -148,26 +198,42 @@ func (u *usage) give(r room) {
 
 // giveAt is give for what was not made at p.
 func (u *usage) giveAt(p place, r room) {
-	if u.counts(p) {
+	switch {
+	case !u.counts(p):
+	case u.isBook(p):
+		u.give(room{max(r.bytes, otherBytes), r.entries})
+	default:
 		u.give(r)
 	}
 }
 
+// How far the books may go beyond the limits: by a sixteenth, and by so much at least.
+const (
+	marginShare   = 16
+	marginBytes   = 256 << 10
+	marginEntries = 64
+)
+
 // beyond tells which limit keeps r out. mu is held.
-func (u *usage) beyond(r room) error {
+func (u *usage) beyond(r room, margin bool) error {
 	for _, l := range []struct {
 		name             string
 		limit, held, add int64
+		more             int64
 		text             func(int64) string
 	}{
-		{"max-bytes", u.limit.bytes, u.held.bytes, r.bytes, policy.SizeText},
-		{"max-entries", u.limit.entries, u.held.entries, r.entries, func(n int64) string { return fmt.Sprint(n) }},
+		{"max-bytes", u.limit.bytes, u.held.bytes + u.index, r.bytes, marginBytes, policy.SizeText},
+		{"max-entries", u.limit.entries, u.held.entries, r.entries, marginEntries, func(n int64) string { return fmt.Sprint(n) }},
 	} {
+		allowed := l.limit
+		if margin {
+			allowed += max(l.limit/marginShare, l.more)
+		}
 		switch {
 		case l.limit == 0 || l.add <= 0:
-		case u.blind:
+		case u.blind && !margin:
 			return &slave.LimitError{Text: fmt.Sprintf("what it holds is being counted, for the policy of its host (%s %s)", l.name, l.text(l.limit))}
-		case l.held+l.add > l.limit:
+		case l.held+l.add > allowed:
 			return &slave.LimitError{Text: fmt.Sprintf("the policy of its host lets it hold no more (%s %s)", l.name, l.text(l.limit))}
 		}
 	}
@@ -197,21 +263,28 @@ func (u *usage) leaving(p place) room {
 	if err != nil {
 		return room{}
 	}
+	if u.isBook(p) {
+		return bookRoom(&st)
+	}
 	return goes(&st)
 }
 
-// goes is what an inode counts for whose name goes: nothing but that name where it has others.
-func goes(st *beneath.Stat) room {
-	if !st.IsDir() && st.Nlink > 1 {
-		return room{entries: 1}
+// leavingBooks is leaving for a place in a directory of the books that was opened for this alone.
+func (u *usage) leavingBooks(p place) room {
+	if u == nil {
+		return room{}
 	}
-	return room{charge(st), 1}
+	st, err := p.dir.Stat(p.name)
+	if err != nil {
+		return room{}
+	}
+	return bookRoom(&st)
 }
 
 // replaced is what goes with the name to once from is renamed to it.
 func (u *usage) replaced(from, to place) room {
 	if !u.counts(from) || !u.counts(to) {
-		return room{} // a book replaces a book
+		return room{}
 	}
 	old, err := to.dir.Stat(to.name)
 	if err != nil {
@@ -219,6 +292,9 @@ func (u *usage) replaced(from, to place) room {
 	}
 	if st, err := from.dir.Stat(from.name); err != nil || sameInode(st, old) {
 		return room{} // two names of one inode both stay
+	}
+	if u.isBook(from) {
+		return bookRoom(&old) // a book replaces a book
 	}
 	return goes(&old)
 }
@@ -241,7 +317,7 @@ func (h *hold) more(n int64) error {
 	return nil
 }
 
-// settle counts what the file has come to. A file system that says only later how many blocks it needs is not believed.
+// settle counts what the file has come to. A file system that tells its blocks later is not believed.
 func (h *hold) settle(f *beneath.Inode) {
 	if h.used == nil {
 		return
@@ -250,7 +326,10 @@ func (h *hold) settle(f *beneath.Inode) {
 	if err != nil {
 		return // it stays at what was asked for
 	}
-	n := max(charge(&st), min(h.wrote, st.Size))
+	n := charge(&st)
+	if !h.used.prompt {
+		n = max(n, min(h.wrote, st.Size))
+	}
 	h.used.correct(n - h.taken)
 	h.taken = n
 }
@@ -291,23 +370,29 @@ func (u *upload) settle() {
 	u.held.settle(u.file)
 }
 
-// grows has room for the xattrs of an entry that is changed in place; done counts what they came to.
+// grows has room for the xattrs of an entry that counts for as much as was says; done counts what they came to.
 func (u *usage) grows(i *beneath.Inode, m *slave.Meta, was *beneath.Stat) (done func(), err error) {
+	if u == nil {
+		return func() {}, nil
+	}
 	bytes := int64(0)
 	for k := range m.Xattrs {
 		bytes += int64(len(m.Xattrs[k].Name) + len(m.Xattrs[k].Value))
 	}
-	if u == nil || bytes < otherBytes || slave.KindOf(was.Mode) != slave.File {
-		return func() {}, nil
+	if bytes < otherBytes/2 {
+		bytes = 0 // few fit beside the inode; what they need is counted afterwards
 	}
 	if err := u.take(room{bytes: bytes}); err != nil {
 		return nil, err
 	}
 	return func() {
-		now, err := i.Stat()
-		if err != nil {
-			return
+		grown := int64(0)
+		if now, err := i.Stat(); err == nil {
+			grown = charge(&now) - charge(was)
+			if now.IsDir() {
+				grown = max(grown, 0) // as much as it counts for when it goes it has counted for before
+			}
 		}
-		u.correct(charge(&now) - charge(was) - bytes)
+		u.correct(grown - bytes)
 	}, nil
 }

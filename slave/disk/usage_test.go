@@ -26,7 +26,9 @@ func limited(t *testing.T, root string, p policy.Policy) *slavetest.Fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree.room.age = 0
+	if p.MaxBytes < 1<<30 {
+		tree.room.age = 0
+	}
 	t.Cleanup(func() { tree.Close() })
 	return &slavetest.Fixture{T: t, Tree: tree, Root: root}
 }
@@ -50,11 +52,11 @@ func heldThere(t *testing.T, root string) (r room) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil
-		case err != nil || rel == "." || rel == slave.Reserved || strings.HasSuffix(rel, journalSuffix):
+		case err != nil || rel == "." || rel == slave.Reserved:
 			return err
 		case strings.HasPrefix(rel, slave.Reserved+"/"):
 			switch strings.Split(rel, "/")[1] {
-			case "parked", "trash", "staging", "partial":
+			case "parked", "trash", "staging", "partial", "links", "pending", "records":
 				if strings.Count(rel, "/") == 1 {
 					return nil
 				}
@@ -159,8 +161,9 @@ func TestLimitsOfOtherKinds(t *testing.T) {
 		fifo := slave.Op{Kind: slave.OpNode, Entry: slave.Fifo, Path: fmt.Sprint("p", i), Record: slavetest.Rec(200+i, 1), Meta: slavetest.MetaOf(0o600)}
 		ops = append(ops, slavetest.Mkdir(fmt.Sprint("d", i), slavetest.Rec(300+i, 0)), link, fifo)
 	}
-	if n := refusals(f, "max-entries 40", ops...); n != 21 {
-		t.Errorf("%d of 30 were refused, want 21", n)
+	// The book of the inode with its names has a file, and a directory.
+	if n := refusals(f, "max-entries 40", ops...); n != 23 {
+		t.Errorf("%d of 30 were refused, want 23", n)
 	}
 	if got := heldThere(t, root); got.entries != 40 {
 		t.Errorf("it holds %d entries", got.entries)
@@ -224,6 +227,64 @@ func TestLimitOfUploads(t *testing.T) {
 	}
 	if got := heldThere(t, root); got.bytes > limitBytes || got.bytes < limitBytes-1<<20 {
 		t.Errorf("it holds %d bytes", got.bytes)
+	}
+}
+
+// TestLimitOfBooks: what makes georep keep books about nothing is bounded, too, and removing goes on at the limit.
+func TestLimitOfBooks(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy policy.Policy
+		op     func(f *slavetest.Fixture, i int) error
+	}{
+		"inodes of several names": {policy.Policy{MaxBytes: 1 << 20}, func(f *slavetest.Fixture, i int) error {
+			op := slavetest.Linked(slavetest.Put("f", slavetest.Rec(i+1, 1), "x"), 2)
+			return f.Apply(op)[0].Err
+		}},
+		"journals of uploads": {policy.Policy{MaxEntries: 20}, func(f *slavetest.Fixture, i int) error {
+			s, err := f.Tree.Begin(context.Background(), &slave.Upload{GFID: slavetest.GFID(i + 1), Version: slave.Version{1}, Size: 8})
+			if err != nil {
+				f.Fatal(err)
+			}
+			return s.Err
+		}},
+		"a journal that grows": {policy.Policy{MaxBytes: 64 << 10}, func(f *slavetest.Fixture, i int) error {
+			u := &slave.Upload{GFID: slavetest.GFID(1), Version: slave.Version{1}, Size: 8}
+			if _, err := f.Tree.Begin(context.Background(), u); err != nil {
+				f.Fatal(err)
+			}
+			s := &slave.Segment{GFID: u.GFID, Version: u.Version, Range: slave.Range{End: 1}, Parts: []slave.Part{{Data: []byte("x")}}}
+			var r slave.Result
+			var err error
+			for range 50 {
+				if r, err = f.Tree.Write(context.Background(), s); err != nil {
+					f.Fatal(err)
+				}
+			}
+			return r.Err
+		}},
+		"xattrs of links": {policy.Policy{MaxBytes: 256 << 10}, func(f *slavetest.Fixture, i int) error {
+			op := slave.Op{Kind: slave.OpSymlink, Path: fmt.Sprint("l", i), Record: slavetest.Rec(i+1, 1), Meta: slavetest.MetaOf(0o777)}
+			op.Meta.Target, op.Meta.Xattrs = "x", []slave.Xattr{{Name: "trusted.x", Value: make([]byte, 3000)}}
+			return f.Apply(op)[0].Err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := memory(t)
+			f := limited(t, root, c.policy)
+			f.Must(slavetest.Put("first", slavetest.Rec(100_000, 1), "x"))
+			n, full := 0, error(nil)
+			for ; n < 1000 && full == nil; n++ {
+				full = c.op(f, n)
+			}
+			if !errors.Is(full, slave.ErrLimit) {
+				t.Fatalf("after %d: %v", n, full)
+			}
+			got, most := heldThere(t, root), c.policy.MaxBytes+c.policy.MaxBytes/marginShare+marginBytes
+			if c.policy.MaxBytes > 0 && got.bytes > most || c.policy.MaxEntries > 0 && got.entries > c.policy.MaxEntries+marginEntries {
+				t.Errorf("after %d it holds %+v", n, got)
+			}
+			f.Must(slavetest.Park("first", slavetest.GFID(100_000)))
+		})
 	}
 }
 

@@ -29,6 +29,8 @@ type Limits struct {
 	// OnRecord: xattrs, nanoseconds, FIFOs, sockets and devices are kept on record; a survey tells of them, the files do not
 	// show them.
 	OnRecord bool
+	// Faked: what the files cannot show is kept in xattrs of theirs (slave.AttrStat).
+	Faked bool
 	// NoLinks: the names of one inode are files of equal content.
 	NoLinks bool
 	// ShortPaths: none is longer than PATH_MAX.
@@ -188,7 +190,26 @@ func (f *Fixture) Stat(path string) unix.Stat_t {
 	if err := unix.Lstat(f.Path(path), &st); err != nil {
 		f.Fatalf("stat %s: %v", path, err)
 	}
+	f.unfake(path, &st)
 	return st
+}
+
+// unfake puts what is kept of an entry in the place of what it is.
+func (f *Fixture) unfake(path string, st *unix.Stat_t) {
+	f.Helper()
+	buf := make([]byte, 256)
+	if kind := slave.KindOf(st.Mode); !f.Faked || kind != slave.File && kind != slave.Dir {
+		return
+	}
+	n, err := unix.Getxattr(f.Path(path), slave.AttrStat, buf)
+	if errors.Is(err, unix.ENODATA) {
+		return
+	}
+	kept, ok := slave.ParseKept(buf[:max(n, 0)], &beneath.Stat{Mode: st.Mode, Size: st.Size})
+	if err != nil || !ok {
+		f.Fatalf("what is kept of %s: %q, %v", path, buf[:max(n, 0)], err)
+	}
+	st.Mode, st.Uid, st.Gid, st.Rdev = kept.Mode, kept.UID, kept.GID, kept.Rdev
 }
 
 // SameInode checks that all paths are names of one inode, which has just these names and those parked.
