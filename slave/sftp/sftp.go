@@ -188,8 +188,8 @@ func silent(request string, since time.Time) error {
 	if request == "" {
 		request = "begin a session"
 	}
-	return fmt.Errorf("%w: it has answered nothing since %s (asked: %s): look at its host's disk; the session begins by itself when "+
-		"it answers", ErrSilent, since.UTC().Format(time.RFC3339), request)
+	return fmt.Errorf("%w: it has answered nothing since %s (asked: %s): look at its host's disk, and try again; a session that was "+
+		"started does so by itself", ErrSilent, since.UTC().Format(time.RFC3339), request)
 }
 
 // openingLooks is how often is looked whether the server answers while the slave is opened.
