@@ -259,6 +259,11 @@ func (t *Tree) lookAround(o Options) error {
 	if t.fresh, err = shapeOf(f, st); err != nil {
 		return err
 	}
+	if t.policy.FakeOwner {
+		if err := t.sys.setxattr(f, slave.AttrStat, (&slave.Kept{Mode: st.Mode}).Text()); err != nil {
+			return fmt.Errorf("the policy fake-owner needs xattrs of the user's namespace: %w", err)
+		}
+	}
 	t.info = slave.Info{
 		Version: o.Version, Namespace: t.names.Namespace, Root: t.root, Links: true, Path: t.info.Path, Slave: t.name,
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()},

@@ -108,6 +108,9 @@ func (s *sys) mkdir(p place, mode uint32) error {
 		return err
 	}
 	if err := s.used.takeAt(p, other); err != nil {
+		if _, there := p.dir.Stat(p.name); there == nil {
+			return &fs.PathError{Op: "mkdir", Path: p.name, Err: fs.ErrExist} // as a full disk says
+		}
 		return err
 	}
 	err := p.dir.Mkdir(p.name, mode)

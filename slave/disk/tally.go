@@ -25,6 +25,7 @@ const (
 	// quickTally is how many entries are counted before a session begins. A slave with more takes nothing before it has been
 	// counted once.
 	quickTally = 20_000
+	quickTime  = 5 * time.Second
 	// A count rests for tallyRest after so many entries, unless nothing can go on without it.
 	tallyStep = 1000
 	tallyRest = 10 * time.Millisecond
@@ -50,7 +51,13 @@ func (t *Tree) limitUsage(o Options) error {
 		return err
 	}
 	if u.blind = !known; u.blind {
-		held, err := t.tally(quickTally, func() error { return nil })
+		began := time.Now()
+		held, err := t.tally(quickTally, func() error {
+			if time.Since(began) > quickTime {
+				return errMany
+			}
+			return nil
+		})
 		if err != nil && !errors.Is(err, errMany) {
 			return err
 		}

@@ -379,8 +379,13 @@ func (u *usage) grows(i *beneath.Inode, m *slave.Meta, was *beneath.Stat) (done 
 	for k := range m.Xattrs {
 		bytes += int64(len(m.Xattrs[k].Name) + len(m.Xattrs[k].Value))
 	}
-	if bytes < otherBytes/2 {
-		bytes = 0 // few fit beside the inode; what they need is counted afterwards
+	// What there was has room for them, and few fit beside the inode. What they need after all is counted afterwards.
+	own := int64(otherBytes)
+	if slave.KindOf(was.Mode) == slave.File {
+		own = inBlocks(was.Size)
+	}
+	if bytes -= max(charge(was)-own, 0); bytes < otherBytes/2 {
+		bytes = 0
 	}
 	if err := u.take(room{bytes: bytes}); err != nil {
 		return nil, err

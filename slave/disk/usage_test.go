@@ -288,6 +288,29 @@ func TestLimitOfBooks(t *testing.T) {
 	}
 }
 
+// TestAtTheLimit: what needs no more room goes on: directories that are there, modes, xattrs of the same size, and removing.
+func TestAtTheLimit(t *testing.T) {
+	f := limited(t, memory(t), policy.Policy{MaxBytes: 20 << 10, MaxEntries: 3})
+	file := slavetest.Put("d/f", slavetest.Rec(2, 1), "x")
+	file.Meta.Xattrs = []slave.Xattr{{Name: "user.x", Value: make([]byte, 3000)}}
+	for _, op := range []slave.Op{slavetest.Mkdir("d", slavetest.Rec(1, 0)), file, slavetest.Put("g", slavetest.Rec(3, 1), "")} {
+		if n := refusals(f, "", op); n != 0 {
+			t.Fatalf("%s is refused", op.Path)
+		}
+	}
+	if n := refusals(f, "max-entries 3", slavetest.Put("h", slavetest.Rec(4, 1), "")); n != 1 {
+		t.Fatal("there is room left")
+	}
+	dir := slavetest.Mkdir("d", slavetest.Rec(1, 0))
+	dir.Meta.Mode = 0o700
+	meta := slave.Op{Kind: slave.OpMeta, Entry: slave.File, Path: "d/f", Record: slavetest.Rec(2, 2), Expect: slavetest.GFID(2), Meta: file.Meta}
+	meta.Meta.Mode = 0o600
+	f.Must(dir, meta, slavetest.Finish("d", slavetest.Rec(1, 2), 1), slavetest.Park("g", slavetest.GFID(3)))
+	if st := f.Stat("d/f"); st.Mode&0o7777 != 0o600 {
+		t.Errorf("the file is %o", st.Mode)
+	}
+}
+
 // TestUsageIsKept: what is held is what is there, in the session that made it, in the next one, and after one that ended without
 // a word. A slave without limits keeps nothing that would be out of date.
 func TestUsageIsKept(t *testing.T) {
