@@ -55,6 +55,9 @@ func (t *Tree) setup(ctx context.Context) error {
 	look := func() error { return t.lookAround(&inPark) }
 	err = together(t.openBooks, t.clearStaging, t.probeFile, t.probeLink, look)
 	if err == nil {
+		err = t.mendTouched() // which has to know what times the server keeps
+	}
+	if err == nil {
 		err = t.noteLeftover(inPark)
 	}
 	if err != nil {
@@ -396,9 +399,6 @@ func (t *Tree) openIndex(journals [][]byte) error {
 		return err
 	}
 	t.journal = index.NewJournal(t.logs[0], t.logs[1])
-	if err := t.mendTouched(); err != nil {
-		return err
-	}
 	return t.idx.Each(index.Parked, func(name string, e index.Entry) bool {
 		if e.Virtual {
 			t.parked.Add(1)
