@@ -109,7 +109,7 @@ func (m *marker) writeStatus() error {
 	s := Status{
 		PID: os.Getpid(), Source: how.source, Reason: how.reason, VolumeMark: m.o.VolumeMark,
 		Heartbeat: hb.Time, HeartbeatXtime: hb.Xtime, Entries: hb.Entries,
-		Scanning: m.scanning.Load(), Retrying: int(m.owing.Load()),
+		Scanning: m.scanning.Load(), Retrying: int(m.owing.Load()), Confined: m.o.Confined,
 	}
 	if _, missing := m.beats.losses(); missing && how.source != SourceScan {
 		s.Reason = "finding what changed unseen since " + hb.Time.Format(time.RFC3339)

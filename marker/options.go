@@ -55,7 +55,8 @@ type Options struct {
 	MaxDelay time.Duration
 	ScanPoll time.Duration // pause between two scans where there are no events; 0 is 3 s
 
-	Logger zerolog.Logger
+	Logger   zerolog.Logger
+	Confined string // what confines this process, for its status
 	// ExitWhenUnused ends Run, without an error, once nobody holds a shared flock on Dir/users.lock; not in the first
 	// seconds, so that whoever started the marker can take it.
 	ExitWhenUnused bool

@@ -34,6 +34,8 @@ type Status struct {
 	Unmarked       int64    `json:"unmarked"`
 	UnmarkedSample []string `json:"unmarked_sample,omitempty"`
 	Retrying       int      `json:"retrying"` // marks that failed and will be tried again
+	// Confined says, for people, what confines the marker's process; "" where nothing does.
+	Confined string `json:"confined,omitempty"`
 	// Hidden is why writes that raise no event may stay unseen while the file is open; "" where they do not.
 	Hidden string `json:"hidden_writers,omitempty"`
 }

@@ -70,6 +70,9 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	if m.ready {
 		st.SlavePolicy = p.Policy
 	}
+	if p.Confined != "" {
+		st.Confined = p.Confined
+	}
 	st.ETASeconds = p.ETASeconds
 	m.pulse.add(now, st.Synced)
 	m.dirty = true

@@ -87,6 +87,8 @@ type Info struct {
 	// Slave is the slave's name, by which the master knows it again (Proof); zero where it was opened aside.
 	Slave  xtime.UUID
 	Limits Limits
+	// Confined says, for people, what confines the process that carries out what it is told; "" where nothing does.
+	Confined string
 }
 
 // Record is what the slave keeps on an entry of where its content comes from. On a directory Xtime is its stamp. The

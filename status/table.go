@@ -73,7 +73,7 @@ func align(b *strings.Builder, rows [][]string) {
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
 	if s.Reason == "" && len(s.Failures)+len(s.Waiting)+len(s.Unmarked) == 0 && pace == "" && s.NotKept == "" && s.MarkerWaits == "" &&
-		s.HiddenWriters == "" {
+		s.HiddenWriters == "" && s.Confined == "" {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -85,6 +85,9 @@ func (s Status) writeDetail(b *strings.Builder) {
 	}
 	if s.NotKept != "" {
 		fmt.Fprintf(b, "  the slave's files cannot keep: %s\n", Printable(s.NotKept))
+	}
+	if s.Confined != "" {
+		fmt.Fprintf(b, "  confined: %s\n", Printable(s.Confined))
 	}
 	if s.HiddenWriters != "" {
 		fmt.Fprintf(b, "  %s: what these write by libaio, a loop device or a mapping arrives when they close the file\n",

@@ -73,7 +73,7 @@ func (e *env) agent(c *cli.Context) error {
 	}
 	o := &agenthost.Host{Store: s, Volume: c.String("volume"), Path: c.String("path"), Policy: allowed,
 		Login: agenthost.CurrentLogin(), Version: version(), Log: log}
-	host := &agent.Host{Version: version(), Open: o.Open, Join: o.Permits}
+	host := &agent.Host{Version: version(), Open: o.Open, Join: o.Permits, Confine: o.Confine}
 	err = host.Serve(c.Context, rw)
 	if c.Context.Err() != nil {
 		return nil // it was told to end

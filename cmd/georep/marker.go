@@ -8,7 +8,9 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
 	"gopkg.in/natefinch/lumberjack.v2"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 
+	"georep/internal/confine"
 	"georep/internal/worker"
 	"georep/marker"
 	"georep/status"
@@ -55,6 +57,9 @@ func (e *env) marker(c *cli.Context) error {
 	if o.ScanInterval == 0 {
 		o.ScanInterval = never
 	}
+	confined := confine.Process(markerNeeds())
+	o.Confined = confined.String()
+	log.Info().Strs("holds", confined.Holds).Strs("lacks", confined.Lacks).Msg("the marker is confined")
 	err = marker.Run(c.Context, o)
 	if errors.Is(err, marker.ErrRunning) {
 		return nil // of two that were started together one is enough
@@ -63,4 +68,13 @@ func (e *env) marker(c *cli.Context) error {
 		log.Error().Err(err).Msg("the marker ends")
 	}
 	return err
+}
+
+// markerNeeds is what a marker goes on to need. It opens what the volume's file system has by handle, asks fanotify, which only
+// root may, looks who holds files open for writing, which Landlock would forbid, and has a socket for its hints. It writes no
+// contents and runs nothing.
+func markerNeeds() confine.Needs {
+	return confine.Needs{AnyPath: true,
+		Caps:  []cap.Value{cap.SYS_ADMIN, cap.DAC_OVERRIDE, cap.DAC_READ_SEARCH, cap.FOWNER, cap.SYS_PTRACE},
+		Calls: []string{"fanotify_init", "open_by_handle_at", "open_tree", "socket", "bind", "listen"}}
 }

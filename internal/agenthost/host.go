@@ -50,15 +50,19 @@ func (o *Host) Open(h agent.Hello) (slave.Tree, error) {
 	return tree, err
 }
 
-// audit opens the log of a volume, or that of all paths.
-func (o *Host) audit(h *agent.Hello) *audit {
-	path := o.Store.AgentLog()
+// auditLog is where the log of a volume is, or that of all paths.
+func (o *Host) auditLog(h *agent.Hello) string {
 	if h.Volume != "" {
 		if _, err := o.Store.Volume(h.Volume); err == nil { // an unknown name must not make a directory
-			path = o.Store.Runtime(h.Volume).AgentLog
+			return o.Store.Runtime(h.Volume).AgentLog
 		}
 	}
-	return newAudit(path, func(err error) { o.Log.Warn().Err(err).Msg("what masters do is not on record") })
+	return o.Store.AgentLog()
+}
+
+// audit opens the log of a volume, or that of all paths.
+func (o *Host) audit(h *agent.Hello) *audit {
+	return newAudit(o.auditLog(h), func(err error) { o.Log.Warn().Err(err).Msg("what masters do is not on record") })
 }
 
 func (o *Host) open(h agent.Hello, r *recorder) (slave.Tree, error) {

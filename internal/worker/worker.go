@@ -101,7 +101,7 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 			Int64("hinted", counters.Hinted.Load()).Int64("files", counters.Files.Load()).
 			Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
 	}()
-	told.hints, told.eta = hints, newEstimator(m.Dir, counters, wire, c.Logger)
+	told.agent, told.hints, told.eta = tree.Info().Confined, hints, newEstimator(m.Dir, counters, wire, c.Logger)
 	defer told.eta.stop()
 	ctx, stop := watch(ctx, tree)
 	defer stop()
@@ -280,6 +280,7 @@ type teller struct {
 	hints    *crawler.Hints
 	wire     *atomic.Int64
 	runtime  string
+	agent    string // what confines it
 	log      zerolog.Logger
 	eta      *estimator
 	lost     slave.Lost
@@ -345,7 +346,9 @@ const markerLate = 10 * time.Second
 func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
 	out := Progress(p, t.counters, t.hints, t.wire)
+	out.Confined = confined(t.agent, "")
 	if s, err := marker.ReadStatus(t.runtime); err == nil {
+		out.Confined = confined(t.agent, s.Confined)
 		out.Marker, out.Unmarked, out.HiddenWriters = s.Source, s.UnmarkedSample, s.Hidden
 		if s.Retrying > 0 || time.Since(s.Heartbeat) > markerLate {
 			out.MarkerWaits = s.Reason
@@ -357,6 +360,19 @@ func (t *teller) progress(p crawler.Progress) {
 	} else {
 		t.reports.Progress(out)
 	}
+}
+
+// confined says who is confined by what; "" stands for one of whom that is not known.
+func confined(agent, marker string) string {
+	switch {
+	case agent == "" && marker == "":
+		return ""
+	case agent == "":
+		return "the marker by " + marker
+	case marker == "":
+		return "the agent by " + agent
+	}
+	return "the agent by " + agent + "; the marker by " + marker
 }
 
 // tellLost says once what the slave cannot keep.

@@ -56,6 +56,8 @@ type Progress struct {
 	ETASeconds float64  `json:"eta_seconds,omitempty"` // of a first sync; 0: not known
 	NotKept    string   `json:"not_kept,omitempty"`    // what the slave's files cannot keep, as far as it was met
 	Policy     string   `json:"policy,omitempty"`      // what the policy of the slave's host changes
+	// Confined is what confines the slave's agent, where it has one, and the marker; "" before that is known.
+	Confined string `json:"confined,omitempty"`
 	// HiddenWriters is why writes that raise no event may stay unseen for a while.
 	HiddenWriters string `json:"hidden_writers,omitempty"`
 }

@@ -139,6 +139,9 @@ const (
 	capPolicy = 2
 )
 
+// maxConfined bounds what is said of an agent's confinement, in bytes.
+const maxConfined = 1 << 10
+
 // maxAncestors bounds the directories above a slave's root.
 const maxAncestors = 4096
 
@@ -152,6 +155,7 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	b = binary.AppendUvarint(b, uint64(max(i.Parked, 0)))
 	b = binary.AppendUvarint(b, uint64(max(i.FreeBytes, 0)))
 	b = append(appendStr(b, clip(i.Path, maxPath)), i.Slave[:]...)
+	b = appendStr(b, clip(i.Confined, maxConfined))
 	above := i.Identity.Ancestors[:min(len(i.Identity.Ancestors), maxAncestors)]
 	b = binary.AppendUvarint(b, uint64(len(above)))
 	for _, a := range above {
@@ -176,6 +180,7 @@ func (d *decoder) info() (i slave.Info) {
 	i.Root, i.Settled, i.Links = bits&infoRoot != 0, bits&infoSettled != 0, bits&infoLinks != 0
 	i.Parked, i.FreeBytes = d.size(), d.size()
 	i.Path, i.Slave = d.str(maxPath), d.id16()
+	i.Confined = printable(d.str(maxConfined))
 	for n := d.uvarint(maxAncestors); n > 0 && d.err == nil; n-- {
 		gfid := d.id16()
 		i.Identity.Ancestors = append(i.Identity.Ancestors, beneath.Identity{GFID: gfid, FSID: d.str(maxName)})

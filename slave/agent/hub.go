@@ -55,6 +55,9 @@ func newHub(ctx context.Context, tree slave.Tree, hello *Hello, host *Host) *hub
 	if host.Join != nil {
 		h.said.noMore = h.listen()
 	}
+	if host.Confine != nil {
+		h.said.info.Confined = host.Confine(hello, tree)
+	}
 	return h
 }
 

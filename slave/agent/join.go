@@ -127,6 +127,9 @@ func (s *server) handOver(ctx context.Context, rw io.ReadWriteCloser, hello *Hel
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	s.close() // the other process has descriptors of its own
+	if host.Confine != nil {
+		host.Confine(hello, nil)
+	}
 	if _, err = conn.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
 		return nil
 	}

@@ -32,6 +32,10 @@ type Host struct {
 	// Join tells whether the client of this process may have a further stream of a session that another process of this
 	// user serves: what a login may not open it may not join. Where it is nil sessions have one stream.
 	Join func(Hello) error
+	// Confine, where it is set, is called once, when all is open that this process is to serve, or tree is nil and it serves
+	// nothing but waits for another process to do so. It takes from this process what it does not need, and returns what the
+	// client's operator is told of that.
+	Confine func(h *Hello, tree slave.Tree) string
 }
 
 // Serve answers the clients of a host that gives each of them one stream.

@@ -1,0 +1,49 @@
+package agenthost
+
+import (
+	"path/filepath"
+
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"georep/internal/confine"
+	"georep/slave"
+	"georep/slave/agent"
+	"georep/slave/policy"
+)
+
+// Confine takes from this process what serving that client does not need, once tree is open: what the agent's own code would
+// be made to do, by a master that found a way, stays within the slave. tree is nil in a process whose stream another one serves,
+// which needs nothing any more. It returns what holds, for the status on the master.
+func (o *Host) Confine(h *agent.Hello, tree slave.Tree) string {
+	var n confine.Needs
+	if tree != nil {
+		n.Write = []string{filepath.Dir(o.auditLog(h))}
+		root := tree.Info().Path
+		if g, ok := tree.(*guarded); ok {
+			n.Write, n.Caps = append(n.Write, root), capabilities(&g.policy)
+		} else {
+			// It may take an xtime away, which also lies beside (slave.Examiner).
+			n.Read, n.Write, n.Caps = []string{root}, append(n.Write, filepath.Join(root, slave.Reserved)), looking()
+		}
+	}
+	r := confine.Process(n)
+	o.Log.Debug().Strs("holds", r.Holds).Strs("lacks", r.Lacks).Msg("the agent is confined")
+	return r.String()
+}
+
+// looking are the capabilities of root by which it reads all there is: whatever the mode, without a trace in atimes, and trusted
+// xattrs too.
+func looking() []cap.Value { return []cap.Value{cap.DAC_READ_SEARCH, cap.FOWNER, cap.SYS_ADMIN} }
+
+// capabilities are those by which root writes what a policy lets a master write. SYS_RESOURCE is what root may use the room for
+// that a file system keeps back.
+func capabilities(p *policy.Policy) []cap.Value {
+	values := append(looking(), cap.CHOWN, cap.DAC_OVERRIDE, cap.SYS_RESOURCE, cap.MAC_ADMIN)
+	if !p.NoSetuid {
+		values = append(values, cap.FSETID, cap.SETFCAP)
+	}
+	if !p.NoDevices {
+		values = append(values, cap.MKNOD)
+	}
+	return values
+}

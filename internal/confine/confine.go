@@ -1,0 +1,123 @@
+// Package confine takes from this process what it does not need any more: once an agent knows its slave, or a marker its
+// volume, whoever takes the process over gets nothing beyond that. Nothing of it can be undone. Each function changes the
+// whole process, all its threads, and is called once, before anything else is started that it would harm.
+//
+// An older kernel, or one that was built without, gives less. What holds is told, and what is missing is no error: the
+// process is no worse off than it was.
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+)
+
+// What a Report names.
+const (
+	NoNewPrivs   = "no_new_privs"
+	Capabilities = "capabilities"
+	Landlock     = "landlock"
+	Seccomp      = "seccomp"
+)
+
+// Report tells what confines this process.
+type Report struct {
+	Holds []string // of the constants above, in their order
+	// Lacks has a line for each that does not hold, and why.
+	Lacks []string
+}
+
+// String is for people: what holds, and what does not.
+func (r Report) String() string {
+	s := strings.Join(r.Holds, ", ")
+	if s == "" {
+		s = "nothing"
+	}
+	if len(r.Lacks) > 0 {
+		s += " (not " + strings.Join(r.Lacks, ", not ") + ")"
+	}
+	return s
+}
+
+func (r *Report) add(what string, err error) {
+	if err == nil {
+		r.Holds = append(r.Holds, what)
+		return
+	}
+	r.Lacks = append(r.Lacks, what+": "+err.Error())
+}
+
+// Needs is what a process goes on to need.
+type Needs struct {
+	// Write are directories below which it may do everything, Read those in which it may look.
+	Write, Read []string
+	// Caps are the capabilities that it keeps, of those that it has.
+	Caps []cap.Value
+	// Calls are system calls that it makes, of those that Process takes away: see forbidden.
+	Calls []string
+	// AnyPath lets it open what its user may open: Landlock is left out.
+	AnyPath bool
+}
+
+// Process confines this process to what it needs.
+func Process(n Needs) (r Report) {
+	// In this order: what comes later takes away what the earlier ones need.
+	r.add(NoNewPrivs, noNewPrivs())
+	r.add(Capabilities, keep(n.Caps))
+	if !n.AnyPath {
+		r.add(Landlock, paths(n.Write, n.Read))
+	}
+	r.add(Seccomp, forbid(n.Calls))
+	return r
+}
+
+// noNewPrivs has no program that is run give more rights, and is what the others stand on.
+func noNewPrivs() error {
+	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl: %w", err)
+	}
+	return nil
+}
+
+// keep drops all capabilities but those.
+func keep(values []cap.Value) error {
+	have, kept := cap.GetProc(), cap.NewSet()
+	for _, v := range values {
+		for _, flag := range []cap.Flag{cap.Permitted, cap.Effective} {
+			on, err := have.GetFlag(flag, v)
+			if err == nil && on {
+				err = kept.SetFlag(flag, true, v)
+			}
+			if err != nil && !errors.Is(err, cap.ErrBadValue) { // this kernel does not know it
+				return fmt.Errorf("look at %v: %w", v, err)
+			}
+		}
+	}
+	if err := kept.SetProc(); err != nil {
+		return fmt.Errorf("set %v: %w", kept, err)
+	}
+	return nil
+}
+
+// paths leaves this process the files below those directories, and those of /proc; and no network, and no signals or
+// sockets to other processes, as far as the kernel can tell them apart (ABI 4, 6).
+func paths(write, read []string) error {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return fmt.Errorf("this kernel has none, or it is off: %w", errno)
+	}
+	if abi < 2 {
+		return errors.New("this kernel's would keep files from being moved between directories (Linux 5.19 is needed)")
+	}
+	write = append(write, reports()...)
+	rules := []landlock.Rule{landlock.RODirs("/proc"), landlock.RODirs(read...).IgnoreIfMissing(),
+		landlock.RWDirs(write...).WithRefer().IgnoreIfMissing()}
+	if err := landlock.V7.BestEffort().Restrict(rules...); err != nil {
+		return fmt.Errorf("restrict: %w", err)
+	}
+	return nil
+}
