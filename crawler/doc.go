@@ -51,8 +51,8 @@ type Options struct {
 	FakeOwner bool
 	Quick     bool
 	// Mounts tells, by directory and name, what something is mounted on: true where the marker knows that, and will mark all
-	// that is there once it can be seen again. It is asked at the beginning of a crawl, and again for what is found to be
-	// covered. nil: whatever is covered is known.
+	// that is there once it can be seen again. It is asked for each directory, and again for what is found to be covered.
+	// The result is read only. nil: nothing is mounted anywhere, or is known to be.
 	Mounts func() map[string]map[string]bool
 	// Hints spare listings; nil: there are none.
 	Hints *Hints

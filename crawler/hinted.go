@@ -314,8 +314,9 @@ func (w *crawl) parkAhead(a *ahead) error {
 func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (stale []slave.EntryState) {
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
+	r := w.m.reader(n.path, d.dir)
 	for i := range entries {
-		if w.m.isCovered(n.path, d.dir, entries[i].Name) {
+		if r.isCovered(entries[i].Name) {
 			continue
 		}
 		switch g, err := d.dir.GFID(entries[i].Name); {

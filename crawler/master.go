@@ -30,10 +30,9 @@ type master struct {
 	mark   xtime.Time // the volume mark at the beginning of the crawl
 	mount  uint64     // of the root: entries seen through another mount may refuse marks
 	record xtime.Namespace
-	small  *sync.Pool // of buffers for the contents of small files
-	// covered is what something was mounted on when the crawl began, as far as the marker knew: Options.Mounts.
-	covered map[string]map[string]bool
-	kept    *keeper // nil where entries are what they say they are
+	small  *sync.Pool                        // of buffers for the contents of small files
+	mounts func() map[string]map[string]bool // Options.Mounts
+	kept   *keeper                           // nil where entries are what they say they are
 }
 
 // directory is one opened directory with what was read of it before it was listed.
@@ -53,7 +52,7 @@ func newMaster(o *Options) (*master, error) {
 		return nil, RootError(o.Path, err)
 	}
 	m := &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
-		record: o.Tree.Info().Namespace, small: newSmallBuffers()}
+		record: o.Tree.Info().Namespace, small: newSmallBuffers(), mounts: o.mounts}
 	if o.FakeOwner {
 		m.kept = newKeeper(o.Root, &st)
 	}
@@ -63,11 +62,16 @@ func newMaster(o *Options) (*master, error) {
 // errCovered means that something is mounted on an entry, so that nothing can be seen of it.
 var errCovered = fmt.Errorf("another file system is mounted there: %w", unix.EXDEV)
 
-// isCovered tells whether something is mounted on an entry of the directory at path, as far as that is known without asking
-// what is mounted, which may not answer.
-func (m *master) isCovered(path string, d *beneath.Dir, name string) bool {
-	_, maybe := m.covered[path][name]
-	return maybe && d.Covered(name)
+// reader reads entries of the directory at path. Where something is mounted is asked now, and not once for a crawl: what is
+// mounted may not answer, and a user may mount it at any time.
+func (m *master) reader(path string, d *beneath.Dir) reader {
+	return reader{m: m, dir: d, path: path, covered: m.mounts()[path]}
+}
+
+// isCovered tells whether something is mounted on an entry, without asking that.
+func (r *reader) isCovered(name string) bool {
+	_, maybe := r.covered[name]
+	return maybe && r.dir.Covered(name)
 }
 
 // check proves that the path still leads to the tree that the volume was made of.
@@ -209,6 +213,8 @@ type reader struct {
 	m    *master
 	dir  *beneath.Dir
 	path string // of dir
+	// covered are the names that something is mounted on, or was, as Options.Mounts has it.
+	covered map[string]bool
 	// unmarked is a guess: the next entry carries no xtime, as the one before it. Then one list of its xattrs tells that,
 	// and mostly that it has none at all, which saves a call where it is shipped.
 	unmarked bool
@@ -229,7 +235,7 @@ func (r *reader) xtime(name string) (t xtime.Time, bare bool, err error) {
 
 // entry reads one entry of the directory at path.
 func (m *master) entry(path string, d *beneath.Dir, name string) (plan.Entry, error) {
-	r := reader{m: m, dir: d, path: path}
+	r := m.reader(path, d)
 	return r.entry(name)
 }
 
@@ -237,7 +243,7 @@ func (m *master) entry(path string, d *beneath.Dir, name string) (plan.Entry, er
 // where something is mounted on it: what that says of itself, down to its GFID, is not the entry's.
 func (r *reader) entry(name string) (plan.Entry, error) {
 	m, d := r.m, r.dir
-	if m.isCovered(r.path, d, name) {
+	if r.isCovered(name) {
 		return plan.Entry{}, errCovered
 	}
 	t, bare, err := r.xtime(name)

@@ -102,7 +102,6 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, 
 	if err != nil {
 		return nil, err
 	}
-	m.covered = c.opts.mounts()
 	r := c.take(gfid)
 	w := &crawl{c: c, m: m, run: r, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
 		checked: map[xtime.GFID]int{}, behind: map[xtime.GFID][]string{}}

@@ -74,7 +74,6 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	m.covered = o.mounts()
 	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks(m.record)}
 	w.verdict.Policy = o.Tree.Info().Limits.Policy.String()
 	w.tasks, w.ctx = errgroup.WithContext(ctx)

@@ -260,7 +260,8 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 // must not count as stale either, so the directory's purge checks again (see stale). What is covered is left out on both sides.
 func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *slave.DirState) []plan.Entry {
 	out := make([]plan.Entry, 0, len(names))
-	r := reader{m: w.m, dir: d.dir, path: n.path, unmarked: true}
+	r := w.m.reader(n.path, d.dir)
+	r.unmarked = true
 	var covered []beneath.Entry
 	for _, e := range names {
 		m, err := r.entry(e.Name)

@@ -218,42 +218,95 @@ func (m *mounts) since() (first *moment) {
 	return first
 }
 
-// Mounts tells what something is mounted on in a volume, as its marker has written that down in its runtime directory.
+// Mounts tells what something is mounted on in a volume: as its marker has written that down in its runtime directory, and as
+// the kernel's table has it now, of which the marker may not know yet. Its methods may be called from any goroutine.
 type Mounts struct {
 	path string
+	root *beneath.Dir
 
-	mu   sync.Mutex
-	as   os.FileInfo // the file that was read
-	dirs map[string]map[string]bool
+	mu    sync.Mutex
+	table *beneath.MountTable
+	now   []string    // what the table had
+	as    os.FileInfo // the file that was read
+	list  []cover     // what was in it
+	dirs  map[string]map[string]bool
 }
 
-// ReadMounts is for the volume with that runtime directory.
-func ReadMounts(dir string) *Mounts { return &Mounts{path: filepath.Join(dir, mountsFile)} }
+// ReadMounts is for the volume with that root, which has to stay open, and that runtime directory. The caller closes it.
+func ReadMounts(root *beneath.Dir, dir string) (*Mounts, error) {
+	r := &Mounts{path: filepath.Join(dir, mountsFile), root: root}
+	var err error
+	if r.table, err = beneath.OpenMountTable(); err != nil {
+		return nil, err
+	}
+	if r.now, err = r.table.Below(root); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
 
-// Get gives, by directory and name, what something is mounted on: true where the marker knows that, false where that has
-// ended and it has yet to mark what can be seen again. The result is read only.
+// Close ends its use of the kernel's table.
+func (r *Mounts) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.table.Close()
+}
+
+// Get gives, by directory and name, what something is mounted on: true where the marker knows that, false where it does not
+// yet, or where that has ended and it has yet to mark what can be seen again. The result is read only.
 func (r *Mounts) Get() map[string]map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if mounted, written := r.look(), r.read(); mounted || written {
+		r.merge()
+	}
+	return r.dirs
+}
+
+// look reads the kernel's table anew where it has changed. One that cannot be read has changed still.
+func (r *Mounts) look() bool {
+	if !r.table.Changed() {
+		return false
+	}
+	if now, err := r.table.Below(r.root); err == nil {
+		r.now = now
+	}
+	return true
+}
+
+// read reads what the marker wrote where that is another file than before.
+func (r *Mounts) read() bool {
 	st, err := os.Stat(r.path)
 	if err != nil {
-		r.as, r.dirs = nil, nil
-		return nil
+		had := r.as != nil
+		r.as, r.list = nil, nil
+		return had || r.dirs == nil
 	}
 	if r.as != nil && os.SameFile(st, r.as) && st.ModTime().Equal(r.as.ModTime()) && st.Size() == r.as.Size() {
-		return r.dirs
+		return false
 	}
 	list, err := readCovers(files{}, r.path)
 	if err != nil {
-		return nil
+		return false
 	}
-	r.as, r.dirs = st, map[string]map[string]bool{}
-	for i := range list {
-		dir, name := beneath.Split(string(list[i].Path))
+	r.as, r.list = st, list
+	return true
+}
+
+// merge puts the two together.
+func (r *Mounts) merge() {
+	r.dirs = map[string]map[string]bool{}
+	note := func(path string, known bool) {
+		dir, name := beneath.Split(path)
 		if r.dirs[dir] == nil {
 			r.dirs[dir] = map[string]bool{}
 		}
-		r.dirs[dir][name] = r.dirs[dir][name] || !list[i].Bare
+		r.dirs[dir][name] = r.dirs[dir][name] || known
 	}
-	return r.dirs
+	for _, path := range r.now {
+		note(path, false)
+	}
+	for i := range r.list {
+		note(string(r.list[i].Path), !r.list[i].Bare)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"georep/integration/harness/fstest"
+	"georep/internal/beneath"
 	"georep/marker/xtime"
 )
 
@@ -29,11 +30,27 @@ func bySource(t *testing.T, test func(t *testing.T, v *vol)) {
 	}
 }
 
+// readMounts is what a worker reads.
+func (v *vol) readMounts() *Mounts {
+	v.t.Helper()
+	root, err := beneath.OpenRoot(v.o.Root, true)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.t.Cleanup(func() { root.Close() })
+	mounts, err := ReadMounts(root, v.o.Dir)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return mounts
+}
+
 // covered waits until the marker has written down that something is mounted on path, or that nothing ever was.
 func (v *vol) covered(path string, want bool) {
 	v.t.Helper()
 	dir, name := filepath.Split(path)
-	mounts := ReadMounts(v.o.Dir)
+	mounts := v.readMounts()
+	defer mounts.Close()
 	v.until("mounts are written down", func() bool {
 		known, have := mounts.Get()[strings.TrimSuffix(dir, "/")][name]
 		return have == want && known == want
@@ -220,11 +237,30 @@ func TestMountsThatCannotBeWrittenDown(t *testing.T) {
 		defer v.m.mounts.mu.Unlock()
 		return v.m.mounts.unsaved
 	})
-	if got := ReadMounts(v.o.Dir).Get(); len(got) > 0 {
-		t.Errorf("%v", got)
+	mounts := v.readMounts()
+	defer mounts.Close()
+	if got := mounts.Get(); got["a"]["b"] || len(got) != 1 {
+		t.Errorf("before it is written down: %v", got)
 	}
 	if err := os.Remove(next); err != nil {
 		t.Fatal(err)
 	}
 	v.covered("a/b", true)
+}
+
+// TestMountsAreKnownAtOnce: a worker knows of a mount that the marker has not written down, or there is no marker.
+func TestMountsAreKnownAtOnce(t *testing.T) {
+	v := mountVol(t, SourceScan)
+	mounts := v.readMounts()
+	defer mounts.Close()
+	for range 2 {
+		if got := mounts.Get(); len(got) > 0 {
+			t.Fatalf("nothing is mounted: %v", got)
+		}
+		v.sh("mount -t tmpfs tmpfs a/b")
+		if known, have := mounts.Get()["a"]["b"]; known || !have {
+			t.Fatalf("mounted: known to the marker %v, to the kernel %v", known, have)
+		}
+		v.sh("umount a/b")
+	}
 }

@@ -19,6 +19,9 @@ type Dir struct {
 	proc    string // "/proc/self/fd/N": how what has no system call of its own is reached without following the entry
 	oneFS   bool
 	xattrAt bool // the kernel has getxattrat and the like
+	// lookFlags are statx's: of entries of a local file system nothing has to be fetched, and so a file system that is mounted
+	// on one, and may never answer, is not asked.
+	lookFlags int
 	// hook is nil but in tests; what is opened from d inherits it, oneFS and xattrAt.
 	hook func(op, name string) error
 	// restat is nil but in tests, and inherited like hook.
@@ -40,14 +43,14 @@ func OpenRoot(path string, oneFS bool) (*Dir, error) {
 
 // FromFd makes a Dir that owns fd, which must be open on a directory.
 func FromFd(fd int, oneFS bool) *Dir {
-	from := &Dir{oneFS: oneFS, xattrAt: hasXattrAt(fd)}
+	from := &Dir{oneFS: oneFS, xattrAt: hasXattrAt(fd), lookFlags: lookFlags(fd)}
 	return from.opened(fd)
 }
 
 // opened makes a Dir of a descriptor that d led to.
 func (d *Dir) opened(fd int) *Dir {
 	return &Dir{fd: fd, proc: "/proc/self/fd/" + strconv.Itoa(fd), oneFS: d.oneFS, xattrAt: d.xattrAt,
-		hook: d.hook, restat: d.restat}
+		lookFlags: d.lookFlags, hook: d.hook, restat: d.restat}
 }
 
 // Hook has fn asked before each system call on d, and on all that is opened from it from now on; what fn returns, an errno,

@@ -57,7 +57,7 @@ func (d *Dir) Stat(name string) (Stat, error) {
 	if err := d.ask("stat", name); err != nil {
 		return Stat{}, pathError("stat", name, err)
 	}
-	st, err := statAt(d.fd, name)
+	st, err := statAt(d.fd, name, d.lookFlags)
 	if err == nil && d.restat != nil {
 		d.restat(&st)
 	}
@@ -75,12 +75,26 @@ func (d *Dir) Access(name string, mode uint32) error {
 }
 
 // StatFd describes the open file fd.
-func StatFd(fd int) (Stat, error) { return statAt(fd, "") }
+func StatFd(fd int) (Stat, error) { return statAt(fd, "", 0) }
 
-// statAt is statx of the entry name, or of fd itself. It triggers no automount.
-func statAt(fd int, name string) (Stat, error) {
+// lookFlags gives the flags of statx for what lies on the file system of fd. Only where that is known to be local, what
+// the kernel knows is the truth: any other may have to be asked what another host has written.
+func lookFlags(fd int) int {
+	var fs unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &fs) }); err != nil {
+		return 0
+	}
+	switch fs.Type {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC:
+		return unix.AT_STATX_DONT_SYNC
+	}
+	return 0
+}
+
+// statAt is statx of the entry name, or of fd itself, with more flags. It triggers no automount.
+func statAt(fd int, name string, more int) (Stat, error) {
 	var x unix.Statx_t
-	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | more
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}

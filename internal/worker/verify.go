@@ -9,7 +9,6 @@ import (
 	"georep/crawler"
 	"georep/internal/beneath"
 	"georep/internal/connect"
-	"georep/marker"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -51,7 +50,7 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 	}
 	o := crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
 		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{},
-		Mounts: marker.ReadMounts(m.runtime).Get}
+		Mounts: m.mounts.Get}
 	c.Settle = func(ctx context.Context) error { return mark(ctx, c.Config) }
 	return crawler.Verify(ctx, o, c.VerifyOptions)
 }

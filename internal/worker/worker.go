@@ -149,6 +149,7 @@ func watch(ctx context.Context, tree slave.Tree) (context.Context, func()) {
 // master is the volume as the worker sees it: its root, and what its marker says.
 type master struct {
 	*beneath.Dir
+	mounts  *marker.Mounts
 	volume  volume.Volume
 	uuid    xtime.UUID
 	ns      xtime.Namespace
@@ -173,10 +174,20 @@ func openMaster(ctx context.Context, c Config) (*master, error) {
 		return nil, crawler.RootError(c.Volume.Path, err)
 	}
 	if err := m.Enterable(); err != nil {
-		m.Close()
+		m.Dir.Close()
 		return nil, crawler.RootError(c.Volume.Path, err)
 	}
+	if m.mounts, err = marker.ReadMounts(m.Dir, m.runtime); err != nil {
+		m.Dir.Close()
+		return nil, err
+	}
 	return m, nil
+}
+
+// Close closes what openMaster opened. Its errors tell nothing.
+func (m *master) Close() {
+	m.mounts.Close()
+	m.Dir.Close()
 }
 
 // waitMarked waits for the volume mark: before it there is nothing to compare.
@@ -247,7 +258,7 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters, 
 	return crawler.New(crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
 		Hints: hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
-		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Mounts: marker.ReadMounts(m.runtime).Get}), o, nil
+		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Mounts: m.mounts.Get}), o, nil
 }
 
 // wasFake tells whether the master was filled as a slave under the policy fake-owner, as the registry of its host says.
