@@ -49,13 +49,15 @@ func OpenStore(dir string) (*Store, error) {
 // Dir returns the state directory, absolute.
 func (s *Store) Dir() string { return s.dir }
 
-// volumesDir and sessionsDir are the two halves of the registry.
-func (s *Store) volumesDir() string  { return filepath.Join(s.dir, "volumes") }
+// VolumesDir is the half of the registry where the volumes are.
+func (s *Store) VolumesDir() string { return filepath.Join(s.dir, "volumes") }
+
+// sessionsDir is the other half.
 func (s *Store) sessionsDir() string { return filepath.Join(s.dir, "sessions") }
 
 // locked runs change while no other process changes the registry. The state directory exists by then.
 func (s *Store) locked(change func() error) error {
-	for _, dir := range []string{s.volumesDir(), s.sessionsDir()} {
+	for _, dir := range []string{s.VolumesDir(), s.sessionsDir()} {
 		if err := makeDir(dir); err != nil {
 			return s.stateError("make the state directory", err)
 		}

@@ -128,7 +128,7 @@ func (s *Store) Volume(name string) (Volume, error) {
 
 // Volumes returns all volumes by name. Where a file cannot be read, the others are returned beside the error.
 func (s *Store) Volumes() ([]Volume, error) {
-	names, err := s.names(s.volumesDir())
+	names, err := s.names(s.VolumesDir())
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func (s *Store) unused(name string) error {
 }
 
 // volumeFile is the volume's path in the registry; the name is a valid one.
-func (s *Store) volumeFile(name string) string { return filepath.Join(s.volumesDir(), name+".toml") }
+func (s *Store) volumeFile(name string) string { return filepath.Join(s.VolumesDir(), name+".toml") }
 
 // saveVolume writes the volume's file. The caller holds the registry's lock.
 func (s *Store) saveVolume(v Volume) error {

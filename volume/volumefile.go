@@ -52,7 +52,7 @@ type Runtime struct {
 
 // Runtime returns the names; it makes nothing. The name is a volume's.
 func (s *Store) Runtime(name string) Runtime {
-	dir := filepath.Join(s.volumesDir(), name+".d")
+	dir := filepath.Join(s.VolumesDir(), name+".d")
 	return Runtime{
 		Dir:          dir,
 		MarkerLock:   filepath.Join(dir, "marker.lock"),
@@ -60,12 +60,12 @@ func (s *Store) Runtime(name string) Runtime {
 		MarkerStatus: filepath.Join(dir, "marker.status"),
 		MarkerLog:    filepath.Join(dir, "marker.log"),
 		MarkerStderr: filepath.Join(dir, "marker.stderr"),
-		AgentLog:     filepath.Join(dir, "agent.log"),
+		AgentLog:     filepath.Join(dir, "agent", "log"),
 	}
 }
 
 // AgentLog is the log of what masters did with slaves that are no volumes. The method makes nothing.
-func (s *Store) AgentLog() string { return filepath.Join(s.dir, "agent.log") }
+func (s *Store) AgentLog() string { return filepath.Join(s.dir, "agent", "log") }
 
 // MakeRuntime is Runtime that makes the directory first. The volume must exist.
 func (s *Store) MakeRuntime(name string) (Runtime, error) {

@@ -17,13 +17,14 @@ import (
 func (o *Host) Confine(h *agent.Hello, tree slave.Tree) string {
 	var n confine.Needs
 	if tree != nil {
-		n.Write = []string{filepath.Dir(o.auditLog(h))}
+		// The audit log has a directory of its own. The registry says what the policy is by now.
+		n.Write, n.Read = []string{filepath.Dir(o.auditLog(h))}, []string{o.Store.VolumesDir()}
 		root := tree.Info().Path
 		if g, ok := tree.(*guarded); ok {
 			n.Write, n.Caps = append(n.Write, root), capabilities(&g.policy)
 		} else {
 			// It may take an xtime away, which also lies beside (slave.Examiner).
-			n.Read, n.Write, n.Caps = []string{root}, append(n.Write, filepath.Join(root, slave.Reserved)), looking()
+			n.Read, n.Write, n.Caps = append(n.Read, root), append(n.Write, filepath.Join(root, slave.Reserved)), looking()
 		}
 	}
 	r := confine.Process(n)

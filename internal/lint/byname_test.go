@@ -20,6 +20,8 @@ var mayActByName = map[string]string{
 	"crawler/master.go: reader.xtime":      "only our own xtime is read, and the GFID is compared with the pinned one's before anything is shipped",
 	"crawler/master.go: master.replicated": "fileMeta gives it what is pinned, and no name",
 	"slave/disk/aside.go: Tree.replicated": "it only tells a verifier what is there, who compares the GFID as well",
+	"slave/disk/fake.go: Tree.keptOf":      "who acts on what it tells has pinned the place, whose name is \"\" then",
+	"crawler/keeper.go: keeper.look":       "it is read with the stat and the xtime, and the GFID is compared with the pinned one's before anything is shipped",
 	"slave/disk/aside.go: Aside.takeXtime": "our own xtime is taken away, which has any entry compared anew and changes nothing of it",
 	"marker/core.go: newCore":              "our own xtime is set: a mark on another entry than was meant has that one compared",
 }
