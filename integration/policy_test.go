@@ -93,14 +93,27 @@ func TestMaxBytes(t *testing.T) {
 		t.Errorf("a sync beyond the limit: %+v", r)
 	}
 	s.must(s.start("--retry-max", "1s"))
-	s.waitStatus("the limit", func(st status.Status) bool {
-		return st.State == status.Faulty && strings.Contains(st.Reason, "takes nothing more") && strings.Contains(st.Reason, "max-bytes 1M")
-	})
+	atTheLimit := func() {
+		t.Helper()
+		s.waitStatus("the limit", func(st status.Status) bool {
+			return st.State == status.Faulty && strings.Contains(st.Reason, "takes nothing more") && strings.Contains(st.Reason, "max-bytes 1M")
+		})
+	}
+	atTheLimit()
 	out, err := exec.Command("du", "-s", "-B1", slave).Output()
 	var held int64
 	if _, scanned := fmt.Sscan(string(out), &held); err != nil || scanned != nil || held > 1<<20+200<<10 { // georep's own books are not counted
 		t.Errorf("the slave holds %d bytes, %v", held, err)
 	}
+	// Where the master removes something, that makes room.
+	for i := range 15 {
+		if err := os.Remove(filepath.Join(master, fmt.Sprint("f", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.waitSynced()
+	writeFile(t, filepath.Join(master, "large"), strings.Repeat("x", 2<<20))
+	atTheLimit()
 	s.must(s.farRun("volume", "set", "copy", "max-bytes", "100M"))
 	s.waitSynced()
 }
