@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -378,6 +379,41 @@ func TestUsageIsKept(t *testing.T) {
 	f = limited(t, root, policy.Policy{})
 	if _, err := os.Stat(f.Path(".georep/usage")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without limits: %v", err)
+	}
+}
+
+// TestUsageOfRandomOperations: the sums are those of a count, whatever was made, linked, replaced, parked, brought back and deleted.
+func TestUsageOfRandomOperations(t *testing.T) {
+	for seed := range uint64(3) {
+		f := limited(t, memory(t), policy.Policy{MaxBytes: 1 << 40, MaxEntries: 1 << 30})
+		r := rand.New(rand.NewPCG(seed, 1))
+		f.Must(slavetest.Mkdir("a", slavetest.Rec(1000, 0)), slavetest.Mkdir("b", slavetest.Rec(1001, 0)))
+		for n := range 300 {
+			g := 1 + r.IntN(30)
+			path, rec := fmt.Sprint([]string{"a/", "b/", ""}[r.IntN(3)], "f", r.IntN(20)), slavetest.Rec(g, uint64(n+1))
+			put := slavetest.Put(path, rec, strings.Repeat("x", []int{0, 10, 5000, 300_000}[r.IntN(4)]))
+			if r.IntN(4) == 0 {
+				put.Meta.Xattrs = []slave.Xattr{{Name: "user.x", Value: make([]byte, r.IntN(4000))}}
+			}
+			ops := []slave.Op{put, slavetest.Linked(put, 2), slavetest.Link(path, "", rec, 3), slavetest.Park(path, rec.GFID), slavetest.Unpark(path, rec),
+				{Kind: slave.OpMeta, Entry: slave.File, Path: path, Record: rec, Expect: rec.GFID, Meta: put.Meta},
+				{Kind: slave.OpSymlink, Path: path, Record: rec, Meta: slave.Meta{Target: "x"}}, slavetest.Mkdir(path+"d", slavetest.Rec(100+g, 0)),
+				slavetest.Park(path+"d", slavetest.GFID(100+g))}
+			f.Apply(ops[r.IntN(len(ops))]) // many are refused, as they should be
+			if r.IntN(40) == 0 {
+				if err := f.Tree.Clean(context.Background(), 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		tree := f.Tree.(*Tree)
+		there, err := tree.tally(0, func() error { return nil })
+		tree.sys.used.mu.Lock()
+		held := tree.sys.used.held
+		tree.sys.used.mu.Unlock()
+		if over := held.minus(there); err != nil || over.entries != 0 || over.bytes < -50 || over.bytes > 16<<10 { // shares of several names are rounded up
+			t.Errorf("seed %d: %+v is held, %+v is there, %v", seed, held, there, err)
+		}
 	}
 }
 
