@@ -39,11 +39,14 @@ func looking() []cap.Value { return []cap.Value{cap.DAC_READ_SEARCH, cap.FOWNER,
 // capabilities are those by which root writes what a policy lets a master write. SYS_RESOURCE is what root may use the room for
 // that a file system keeps back.
 func capabilities(p *policy.Policy) []cap.Value {
-	values := append(looking(), cap.CHOWN, cap.DAC_OVERRIDE, cap.SYS_RESOURCE, cap.MAC_ADMIN)
-	if !p.NoSetuid {
+	values := append(looking(), cap.DAC_OVERRIDE, cap.SYS_RESOURCE, cap.MAC_ADMIN)
+	if !p.FakeOwner || p.Owner != nil {
+		values = append(values, cap.CHOWN)
+	}
+	if !p.FakeOwner && !p.NoSetuid {
 		values = append(values, cap.FSETID, cap.SETFCAP)
 	}
-	if !p.NoDevices {
+	if !p.FakeOwner && !p.NoDevices {
 		values = append(values, cap.MKNOD)
 	}
 	return values
