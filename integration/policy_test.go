@@ -105,6 +105,9 @@ func TestMaxBytes(t *testing.T) {
 	if _, scanned := fmt.Sscan(string(out), &held); err != nil || scanned != nil || held > 1<<20+200<<10 { // georep's own books are not counted
 		t.Errorf("the slave holds %d bytes, %v", held, err)
 	}
+	if r := s.must(s.farRun("volume", "info", "copy")); !strings.Contains(r.stdout, "holds as a slave") {
+		t.Errorf("volume info says %q", r.stdout)
+	}
 	// Where the master removes something, that makes room.
 	for i := range 15 {
 		if err := os.Remove(filepath.Join(master, fmt.Sprint("f", i))); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"georep/slave/disk"
 	"georep/status"
 	"georep/volume"
 )
@@ -101,9 +102,13 @@ func (e *env) volumeInfo(c *cli.Context) error {
 		return printJSON(e.out, v)
 	}
 	w := tabwriter.NewWriter(e.out, 0, 8, 2, ' ', 0)
-	for _, row := range [][2]string{{"name", v.Name}, {"path", v.Path}, {"uuid", v.UUID},
+	rows := [][2]string{{"name", v.Name}, {"path", v.Path}, {"uuid", v.UUID},
 		{"created", v.Created.Local().Format(time.DateTime)}, {"root gfid", v.RootGFID}, {"file system", v.FSID},
-		{"xattr namespace", v.Namespace}} {
+		{"xattr namespace", v.Namespace}}
+	if bytes, entries, known := disk.Held(v.Path); known {
+		rows = append(rows, [2]string{"holds as a slave", fmt.Sprintf("%s in %d entries", status.Bytes(bytes), entries)})
+	}
+	for _, row := range rows {
 		fmt.Fprintf(w, "%s\t%s\n", row[0], status.Printable(row[1]))
 	}
 	return w.Flush()

@@ -109,6 +109,24 @@ func (t *Tree) readUsage(u *usage) (known bool, err error) {
 	return true, nil
 }
 
+// Held tells what the slave at path held when that was put on record last; known is false where its policy has no limits, or where
+// it was never counted.
+func Held(path string) (bytes, entries int64, known bool) {
+	d, err := beneath.OpenRoot(path, true)
+	if err != nil {
+		return 0, 0, false
+	}
+	defer d.Close()
+	t := &Tree{}
+	if t.base, err = d.OpenPath(slave.Reserved); err != nil {
+		return 0, 0, false
+	}
+	defer t.base.Close()
+	u := &usage{}
+	known, err = t.readUsage(u)
+	return u.held.bytes, u.held.entries, known && err == nil
+}
+
 // saveUsage puts what the slave holds on record.
 func (t *Tree) saveUsage(open bool) error {
 	u := t.sys.used
