@@ -31,11 +31,12 @@ const MaxItems = 4096
 type Tree interface {
 	// Info tells what was found when the session began. It costs nothing.
 	Info() Info
-	// Survey reads the state of directories: one DirState a query, in order.
+	// Survey reads the state of directories: one DirState a query, in order, for as many of the queries as go into MaxSurvey
+	// together, and for one at least. The rest is to be asked for again.
 	Survey(ctx context.Context, queries []Query) ([]DirState, error)
 	// Find tells for each GFID where the slave has that inode: parked, or in the tree. It answers by what the slave
 	// remembers, checked in the tree: no listing, and no proof that it does not have what it does not find. One Found a
-	// GFID, in order.
+	// GFID, in order, for as many of them as go into MaxFound together, and for one at least.
 	Find(ctx context.Context, gfids []xtime.GFID) ([]Found, error)
 	// Hash digests files, to adopt what the slave already holds. One HashResult a path, in order.
 	Hash(ctx context.Context, paths []string) ([]HashResult, error)
@@ -55,7 +56,8 @@ type Tree interface {
 	// ErrNeedContent says that there is no such upload (any more): it has to begin again.
 	Write(ctx context.Context, s *Segment) (Result, error)
 	// Groups returns up to max inodes with several names whose names are not known to be right (invariant 14): the slave
-	// has fewer than the master said, or one was removed, through which the content may have changed before.
+	// has fewer than the master said, or one was removed, through which the content may have changed before. They go into
+	// MaxGroups together.
 	Groups(ctx context.Context, max int) ([]Group, error)
 	// Count counts the entries at and below each path, to know what a purge would remove; counting stops at limit.
 	Count(ctx context.Context, paths []string, limit int64) ([]int64, error)
@@ -111,8 +113,8 @@ type Query struct {
 // MaxNames is how many names a query may have.
 const MaxNames = 4096
 
-// MaxEntries is how many entries a survey returns of one query. A directory with more comes back with Truncated set,
-// and is asked for again in parts.
+// MaxEntries is how many entries a survey returns of one query. A directory with more, or with entries that weigh more than
+// MaxSurvey, comes back with Truncated set, and is asked for again in parts, or in smaller ones.
 const MaxEntries = 20_000
 
 // AllowedPath tells whether a path that a master sent may be worked on: it stays below the root, and out of Reserved.
@@ -149,7 +151,7 @@ type DirState struct {
 	Copy      Copy
 	Entries   []EntryState // in no order
 	Total     int64        // entries of the whole directory, whatever the part; 0 where it was asked ByName
-	Truncated bool         // Entries is empty; ask again in parts
+	Truncated bool         // Entries is empty; ask again in parts, or for fewer names
 }
 
 // EntryState is one entry of a directory on the slave. Entries of kinds that cannot carry a record in the slave's

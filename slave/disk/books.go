@@ -308,8 +308,17 @@ type pendingGroup struct {
 	size int // of the names, in bytes
 }
 
+// weight is what a group adds to the answer, as far as is known before a search. What is not told of does not count: then it would
+// seem as if all had been.
+func (p *pendingGroup) weight() int64 {
+	if !p.keep {
+		return 0
+	}
+	return p.Weight()
+}
+
 // maxNamesBytes bounds what the names of one group weigh in an answer; one that has more is looked for by a search.
-const maxNamesBytes = 256 << 10
+const maxNamesBytes = slave.MaxFoundPath
 
 // Groups returns inodes whose names are to be checked. Marks that turn out to be done are removed on the way.
 func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
@@ -318,13 +327,13 @@ func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 	}
 	defer t.leave()
 	var list []*pendingGroup
-	full := errors.New("enough")
+	weight, full := int64(0), errors.New("enough")
 	err := eachName(t.pending, func(name string) error {
-		if len(list) >= limit {
+		if len(list) >= limit || weight > slave.MaxGroups {
 			return full
 		}
 		if p := t.readPending(name); p != nil {
-			list = append(list, p)
+			list, weight = append(list, p), weight+p.weight()
 		}
 		return t.live(ctx)
 	})
@@ -344,7 +353,7 @@ func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 	for _, p := range t.unclaimed(none) {
 		t.settleGroup(p.GFID, p.mark)
 	}
-	return all, nil
+	return all[:slave.Within(all, slave.MaxGroups, (*slave.Group).Weight)], nil
 }
 
 // readPending reads a mark, and checks it against the names in the index; nil for one that only waits for a sync, and for

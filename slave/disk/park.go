@@ -404,12 +404,16 @@ func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, err
 		return nil, err
 	}
 	defer t.leave()
-	all := make([]slave.Found, len(gfids))
-	for i, g := range gfids {
+	all, weight := make([]slave.Found, 0, len(gfids)), int64(0)
+	for _, g := range gfids {
 		if err := t.live(ctx); err != nil {
 			return nil, err
 		}
-		all[i] = t.find(g)
+		f := t.find(g)
+		if weight += f.Weight(); len(all) > 0 && weight > slave.MaxFound {
+			break
+		}
+		all = append(all, f)
 	}
 	return all, nil
 }

@@ -18,12 +18,16 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 		return nil, err
 	}
 	defer t.leave()
-	all := make([]slave.DirState, len(queries))
-	for i, q := range queries {
+	all, weight := make([]slave.DirState, 0, len(queries)), int64(0)
+	for _, q := range queries {
 		if err := t.live(ctx); err != nil {
 			return nil, err
 		}
-		all[i] = t.survey(q)
+		state := t.survey(q)
+		if weight += state.Weight(); len(all) > 0 && weight > slave.MaxSurvey {
+			break
+		}
+		all = append(all, state)
 	}
 	return all, nil
 }
@@ -60,26 +64,22 @@ func validNames(names []string) bool {
 
 // surveyDir reads an open directory. Its own record is read before it is listed, so that it never vouches for entries
 // that came later. Names are counted before any of them is looked at: a directory too large for one answer costs its
-// listing only.
+// listing only, unless it is so by the targets of its links.
 func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, err error) {
 	self, err := t.look(place{d, ""})
 	if err != nil {
 		return state, err
 	}
 	state.Record, state.Copy = self.rec, copyOf(self.st)
-	names, total, err := q.Names, int64(0), error(nil)
+	names := q.Names
 	if !q.ByName {
-		names, total, err = namesOf(d, q)
+		names, state.Total, state.Truncated, err = namesOf(d, q)
 	}
-	if err != nil {
+	if err != nil || state.Truncated {
 		return state, err
 	}
-	state.Total = total
-	if len(names) > slave.MaxEntries {
-		state.Truncated = true
-		return state, nil
-	}
 	state.Entries = make([]slave.EntryState, 0, len(names))
+	room := slave.Room(slave.MaxSurvey - slave.ItemCost)
 	for _, name := range names {
 		if q.Path == "" && name == slave.Reserved {
 			continue
@@ -91,6 +91,10 @@ func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, e
 		if err != nil {
 			return state, err
 		}
+		if !room.Takes(&e) {
+			state.Entries, state.Truncated = nil, true
+			return state, nil
+		}
 		state.Entries = append(state.Entries, e)
 	}
 	return state, nil
@@ -99,19 +103,25 @@ func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, e
 // copyOf tells a directory from any other of its file system that is there at the same time.
 func copyOf(st beneath.Stat) slave.Copy { return slave.Copy(st.Ino) }
 
-// namesOf lists the names that a query asks for, one more than MaxEntries at most, and counts all.
-func namesOf(d *beneath.Dir, q slave.Query) (names []string, total int64, err error) {
+// namesOf lists the names that a query asks for, and counts all. tooMany tells that they do not go into one answer.
+func namesOf(d *beneath.Dir, q slave.Query) (names []string, total int64, tooMany bool, err error) {
+	room := slave.Room(slave.MaxSurvey - slave.ItemCost)
 	err = d.List(func(e beneath.Entry) error {
 		if q.Path == "" && e.Name == slave.Reserved {
 			return nil
 		}
 		total++
-		if len(names) <= slave.MaxEntries && slave.PartOf(e.Name, q.Parts) == q.Part {
-			names = append(names, e.Name)
+		if tooMany || slave.PartOf(e.Name, q.Parts) != q.Part {
+			return nil
 		}
+		if tooMany = len(names) == slave.MaxEntries || !room.Takes(&slave.EntryState{Name: e.Name}); tooMany {
+			names = nil
+			return nil
+		}
+		names = append(names, e.Name)
 		return nil
 	})
-	return names, total, err
+	return names, total, tooMany, err
 }
 
 // entryState describes one entry; fs.ErrNotExist if it vanished since it was listed.

@@ -204,7 +204,9 @@ func (t *Tree) readJournal(u *upload) ([]slave.Range, error) {
 		if r.Off < 0 || r.End < r.Off || r.End > u.spec.Size {
 			return nil, errOther
 		}
-		have = slave.AddRange(have, r)
+		if have = slave.AddRange(have, r); len(have) > slave.MaxRanges {
+			return nil, errOther
+		}
 	}
 	return have, nil
 }
@@ -460,6 +462,10 @@ func (u *upload) basisAsItWas() error {
 func (t *Tree) noteRange(u *upload, r slave.Range) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	apart := func(h slave.Range) bool { return h.End < r.Off || h.Off > r.End }
+	if len(u.have) >= slave.MaxRanges && !slices.ContainsFunc(u.have, func(h slave.Range) bool { return !apart(h) }) {
+		return fmt.Errorf("%w: more than %d ranges that do not touch", slave.ErrInvalid, slave.MaxRanges)
+	}
 	if err := t.sys.write(u.journal, appendRange(nil, r), u.noted); err != nil {
 		return err
 	}

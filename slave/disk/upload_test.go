@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -196,5 +197,41 @@ func TestManyUploads(t *testing.T) {
 		if s := begin(i); fmt.Sprint(s.Have) != "[{0 5}]" {
 			t.Fatalf("upload %d: %+v", i, s)
 		}
+	}
+}
+
+// TestRangesAreBounded: of an upload no more separate ranges are kept than an answer may tell of. One that fills a gap is taken all the
+// same.
+func TestRangesAreBounded(t *testing.T) {
+	f, _ := newSeamed(t)
+	u := slave.Upload{GFID: slavetest.GFID(1), Version: slave.Version{1}, Size: 1 << 20}
+	if _, err := f.Tree.Begin(f.Context(), &u); err != nil {
+		t.Fatal(err)
+	}
+	write := func(off int64) error {
+		r, err := f.Tree.Write(f.Context(), &slave.Segment{GFID: u.GFID, Version: u.Version, Range: slave.Range{Off: off, End: off + 1},
+			Parts: []slave.Part{{Off: off, Data: []byte("x")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Err
+	}
+	for i := range int64(slave.MaxRanges) {
+		if err := write(2 * i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := write(2 * slave.MaxRanges); !errors.Is(err, slave.ErrInvalid) {
+		t.Errorf("one range more: %v", err)
+	}
+	if err := write(1); err != nil {
+		t.Errorf("a gap: %v", err)
+	}
+	if err := write(2 * slave.MaxRanges); err != nil {
+		t.Errorf("one range more, where there is room again: %v", err)
+	}
+	state, err := f.Tree.Begin(f.Context(), &u)
+	if err != nil || len(state.Have) != slave.MaxRanges {
+		t.Errorf("%d ranges, %v", len(state.Have), err)
 	}
 }

@@ -193,21 +193,23 @@ func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
 	})
 	var out []slave.Group
 	var none []xtime.GFID
+	weight := int64(0)
 	for _, g := range marked {
 		if err == nil {
 			err = t.live(ctx)
 		}
-		if err != nil || len(out) >= most {
+		if err != nil || len(out) >= most || weight > slave.MaxGroups {
 			break
 		}
 		group, keep, gerr := t.group(g, removed[g])
 		if err = gerr; keep {
-			out = append(out, group)
+			out, weight = append(out, group), weight+group.Weight()
 		} else if gerr == nil {
 			none = append(none, g)
 		}
 	}
-	return out, errors.Join(err, t.unclaimed(none, removed))
+	err = errors.Join(err, t.unclaimed(none, removed))
+	return out[:slave.Within(out, slave.MaxGroups, (*slave.Group).Weight)], err
 }
 
 // group tells of one inode; keep is false where nothing is left to check.
@@ -216,7 +218,7 @@ func (t *Tree) group(g xtime.GFID, removed bool) (out slave.Group, keep bool, er
 	defer t.booksMu.Unlock()
 	b, err := t.book(g)
 	out = slave.Group{GFID: g, Ino: b.ino}
-	first := true
+	first, size := true, 0 // of the names
 	for _, n := range b.names {
 		e, ok := t.recorded(g, n)
 		switch {
@@ -227,7 +229,7 @@ func (t *Tree) group(g xtime.GFID, removed bool) (out slave.Group, keep bool, er
 		case e.Record != out.Record:
 			out.Record = slave.Record{}
 		}
-		if len(out.Names) < slave.MaxGroupNames {
+		if size += len(n); len(out.Names) < slave.MaxGroupNames && size <= slave.MaxFoundPath {
 			out.Names = append(out.Names, n)
 		}
 	}

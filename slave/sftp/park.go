@@ -419,7 +419,10 @@ func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, err
 			return err
 		})
 	}
-	return all, g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return all[:slave.Within(all, slave.MaxFound, (*slave.Found).Weight)], nil
 }
 
 // find answers for one inode; a name in the tree goes before a parked one.

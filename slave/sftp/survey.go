@@ -40,7 +40,7 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return all, nil
+	return all[:slave.Within(all, slave.MaxSurvey, (*slave.DirState).Weight)], nil
 }
 
 // survey answers one query; what keeps a directory from being read is in the answer.
@@ -52,6 +52,9 @@ func (t *Tree) survey(q slave.Query) slave.DirState {
 	s := &survey{t: t, q: q}
 	if err := s.run(); err != nil {
 		return slave.DirState{Err: trouble("survey", q.Path, t.reason(err))}
+	}
+	if s.state.Weight() > slave.MaxSurvey {
+		s.state.Entries, s.state.Truncated = nil, true
 	}
 	return s.state
 }

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -19,6 +21,8 @@ func readCases() []testCase {
 		{"a survey tells all of an entry", surveyEntry},
 		{"surveys in parts", surveyParts},
 		{"surveys by name", surveyByName},
+		{"a survey has a bound in bytes", surveyBound},
+		{"a find has a bound in bytes", findBound},
 		{"what cannot be surveyed is in the answer", surveyErrors},
 		{"hashes", hashes},
 		{"counts", counts},
@@ -93,6 +97,80 @@ func surveyParts(f *Fixture) {
 	}
 	if len(seen) != total {
 		f.Fatalf("%d entries of %d", len(seen), total)
+	}
+}
+
+// surveyBound: targets of links that have no record can be more than one answer holds. The directory is said to be too large then,
+// and what does not go into the answer with the directories before it is left to the next one.
+func surveyBound(f *Fixture) {
+	const perDir = slave.MaxSurvey / 2 / unix.PathMax
+	var names []string
+	for _, dir := range []string{"big", "half", "another"} {
+		n := perDir + 10
+		if dir == "big" {
+			n = 2*perDir + 10
+		}
+		if err := os.Mkdir(f.Path(dir), 0o755); err != nil {
+			f.Fatal(err)
+		}
+		for i := range n {
+			name := fmt.Sprint("link", i)
+			if err := os.Symlink(strings.Repeat("t", unix.PathMax-2), f.Path(dir+"/"+name)); err != nil {
+				f.Fatal(err)
+			}
+			if dir == "big" {
+				names = append(names, name)
+			}
+		}
+	}
+	for _, q := range []slave.Query{{Path: "big"}, {Path: "big", ByName: true, Names: names}} {
+		states, err := f.Tree.Survey(f.Context(), []slave.Query{q})
+		if err != nil || !states[0].Truncated || len(states[0].Entries) != 0 || !q.ByName && states[0].Total != int64(len(names)) {
+			f.Fatalf("%v, truncated %v, %d entries, total %d", err, states[0].Truncated, len(states[0].Entries), states[0].Total)
+		}
+	}
+	queries := []slave.Query{{Path: "half"}, {Path: "another"}, {Path: "big", Parts: 2}}
+	for at, asked := 0, 0; at < len(queries); asked++ {
+		states, err := f.Tree.Survey(f.Context(), queries[at:])
+		if err != nil || len(states) != 1 || states[0].Truncated || len(states[0].Entries) < perDir/2 {
+			f.Fatalf("%v, %d answers, to query %d %d entries", err, len(states), at, len(states[0].Entries))
+		}
+		at += len(states)
+	}
+}
+
+// findBound: of many inodes with long paths only the first are told of.
+func findBound(f *Fixture) {
+	if f.ShortPaths || f.NoLinks {
+		return
+	}
+	dir := strings.TrimSuffix(strings.Repeat(strings.Repeat("d", 250)+"/", 160), "/")
+	var ops []slave.Op
+	for i, c := range dir + "/" {
+		if c == '/' {
+			ops = append(ops, Mkdir(dir[:i], Rec(100_000+i, 0)))
+		}
+	}
+	const n = slave.MaxFound/40_000 + 3
+	var gfids []xtime.GFID
+	for i := range n {
+		at := fmt.Sprint(dir, "/f", i)
+		ops = append(ops, Linked(Put(at, Rec(i+1, 1), "x"), 2), Link(at+"x", at, Rec(i+1, 1), 2))
+		gfids = append(gfids, GFID(i+1))
+	}
+	f.Must(ops...)
+	first, err := f.Tree.Find(f.Context(), gfids)
+	if err != nil || len(first) == 0 || len(first) >= n {
+		f.Fatalf("%v, %d answers of %d", err, len(first), n)
+	}
+	rest, err := f.Tree.Find(f.Context(), gfids[len(first):])
+	if err != nil || len(rest) != n-len(first) {
+		f.Fatalf("%v, %d answers of %d", err, len(rest), n-len(first))
+	}
+	for i, found := range append(first, rest...) {
+		if found.Record != Rec(i+1, 1) || len(found.Path) < len(dir) {
+			f.Fatalf("%d: %+v", i, found)
+		}
 	}
 }
 
