@@ -105,17 +105,9 @@ func (w *crawl) removals(stale []slave.EntryState, p *plan.Plan) []slave.EntrySt
 	return out
 }
 
-// find is Tree.Find for any number of GFIDs.
-func (w *crawl) find(gfids []xtime.GFID) (out []slave.Found, err error) {
-	for len(gfids) > 0 {
-		k := min(len(gfids), slave.MaxItems)
-		found, err := w.c.opts.Tree.Find(w.ctx, gfids[:k])
-		if err != nil {
-			return nil, err
-		}
-		out, gfids = append(out, found...), gfids[k:]
-	}
-	return out, nil
+// find is Tree.Find for as many of the GFIDs as go into one request and its answer.
+func (w *crawl) find(gfids []xtime.GFID) ([]slave.Found, error) {
+	return w.c.opts.Tree.Find(w.ctx, gfids[:min(len(gfids), slave.MaxItems)])
 }
 
 // applyNow applies operations outside the stream of batches and waits for them, also when the crawl is given up

@@ -9,8 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/delta"
 )
 
 // visitors is how many directories, or chunks of them, are surveyed and planned at once.
@@ -26,16 +29,19 @@ type Crawler struct {
 	groups   atomic.Bool // the slave may have inodes that lack names
 	parked   atomic.Int64
 	distance distance
+	blocks   *semaphore.Weighted // of signatures (sendDeltas)
 	losses   losses
 	free     int64    // entries that may always be removed
 	covered  sync.Map // paths of which the log says that something is mounted there
 	large    int64    // bytes of a basis of which strong sums are asked for first
 	heavy    int64    // files of as many bytes are worked on beside the crawls
 	hot      hot
-	bulk     bulk
-	debts    debts
-	taken    *run         // hints that were looked at, for the next Pass
-	strays   atomic.Int64 // names that were left behind since the root was stamped (mayLeave)
+	// groupsAtOnce is of how many inodes the names are checked at a time.
+	groupsAtOnce int
+	bulk         bulk
+	debts        debts
+	taken        *run         // hints that were looked at, for the next Pass
+	strays       atomic.Int64 // names that were left behind since the root was stamped (mayLeave)
 }
 
 // New makes a Crawler. It does nothing yet.
@@ -43,7 +49,8 @@ func New(opts Options) *Crawler {
 	if opts.Counters == nil {
 		opts.Counters = &Counters{}
 	}
-	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: freeDeletes, large: strongFirst, heavy: bulkBytes}
+	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: freeDeletes, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
+		blocks: semaphore.NewWeighted(delta.MaxBlocks)}
 	c.debts.running = c.bulk.running
 	c.losses.now = time.Now
 	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}

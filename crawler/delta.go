@@ -16,14 +16,27 @@ const (
 	littlePart  = 256
 )
 
+// What a signature takes in memory is bounded for all uploads of a session together: that of the largest that there is goes alone. A
+// block weighs so much, and the comparison has buffers of some blocks.
+const (
+	blockWeight  = 24
+	blockBuffers = 4
+)
+
 // sendDeltas sends the ranges that are missing, of which the basis may have parts. What is unchanged in place goes while
 // the signature still comes.
 func (s *sending) sendDeltas(ranges []slave.Range) error {
 	q := slave.SumsQuery{GFID: s.spec.GFID, Version: s.spec.Version, Key: delta.NewKey()}
-	sums, err := delta.NewGrowing(q.Key, delta.Shape{Size: s.state.BasisSize, Block: s.state.BlockSize})
+	shape := delta.Shape{Size: s.state.BasisSize, Block: s.state.BlockSize}
+	sums, err := delta.NewGrowing(q.Key, shape)
 	if err != nil {
 		return err
 	}
+	blocks := min(shape.Blocks()+blockBuffers*int64(shape.Block)/blockWeight, delta.MaxBlocks)
+	if err := s.w.c.blocks.Acquire(s.ctx, blocks); err != nil {
+		return err
+	}
+	defer s.w.c.blocks.Release(blocks)
 	inPlace := s.comparable()
 	if inPlace && s.state.BasisSize >= s.w.c.large {
 		q.Which = uint8(delta.OnlyStrong)

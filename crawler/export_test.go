@@ -57,3 +57,6 @@ func CleanWhileBusy(ctx context.Context, c *Crawler, o FollowOptions, synced tim
 	f := &follower{c: c, o: o, prog: Progress{LastSynced: synced}}
 	return f.cleanWhileBusy(ctx)
 }
+
+// GroupsAtOnce changes of how many inodes the names are checked at a time.
+func (c *Crawler) GroupsAtOnce(n int) { c.groupsAtOnce = n }

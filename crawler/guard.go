@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -324,7 +325,10 @@ func (g *guard) withoutYoung(ctx context.Context, list []leaving, all bool) ([]l
 	return list, nil
 }
 
-// within surveys a directory that is to leave, and tells what counts in it.
+// maxWithin bounds what is remembered of the directories in one that is to leave.
+const maxWithin = 8 << 20
+
+// within surveys a directory that is to leave, and tells what counts in it. Where that is more than can be remembered, all does.
 func (g *guard) within(ctx context.Context, e *leaving) (old int64, young map[uint64]int32, err error) {
 	young = map[uint64]int32{}
 	sort := func(k uint64) {
@@ -336,38 +340,52 @@ func (g *guard) within(ctx context.Context, e *leaving) (old int64, young map[ui
 	}
 	sort(dirKey(e.gfid))
 	todo := []slave.Query{{Path: e.path}}
+	weight := queryWeight(&todo[0])
 	for len(todo) > 0 {
+		if weight > maxWithin {
+			return e.old, nil, nil
+		}
 		now := todo[max(len(todo)-surveyDirs/visitors, 0):]
 		todo = todo[: len(todo)-len(now) : len(todo)-len(now)]
 		states, err := g.opts.Tree.Survey(ctx, now)
 		if err != nil {
 			return 0, nil, err
 		}
+		left := slices.Clone(now[len(states):])
 		for i := range states {
 			s, q := &states[i], now[i]
-			if s.Truncated {
-				todo = append(todo, inParts(q.Path, s.Total)...)
-				continue
+			weight -= queryWeight(&q)
+			more := below(s, &q)
+			if s.Truncated && len(more) == 0 {
+				return e.old, nil, nil
 			}
+			for k := range more {
+				weight += queryWeight(&more[k])
+			}
+			left = append(left, more...)
 			for _, c := range s.Entries {
 				sort(entryKey(s.Record.GFID, c.Name, c.Record.GFID))
-				if c.Kind == slave.Dir {
-					todo = append(todo, slave.Query{Path: join(q.Path, c.Name)})
-				}
 			}
 		}
+		todo = append(todo, left...)
 	}
 	return old, young, nil
 }
 
-// inParts asks for a large directory in parts.
-func inParts(path string, total int64) (out []slave.Query) {
-	parts := uint32(total/partEntries + 1)
-	for i := range parts {
-		out = append(out, slave.Query{Path: path, Part: i, Parts: parts})
+// below asks for the directories in one that was surveyed, or for its shares where it is too large.
+func below(s *slave.DirState, q *slave.Query) (out []slave.Query) {
+	if s.Truncated {
+		return smaller(*q, s.Total)
+	}
+	for _, c := range s.Entries {
+		if c.Kind == slave.Dir {
+			out = append(out, slave.Query{Path: join(q.Path, c.Name)})
+		}
 	}
 	return out
 }
+
+func queryWeight(q *slave.Query) int { return slave.ItemCost + len(q.Path) }
 
 // countAll is no limit.
 const countAll = 1 << 62

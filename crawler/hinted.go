@@ -118,7 +118,7 @@ func (w *crawl) list(n *node) {
 	w.mu.Lock()
 	n.owes = nil
 	w.mu.Unlock()
-	n.told, n.part, n.parts, n.found, n.finish = nil, 0, 0, false, slave.Op{}
+	n.told, n.part, n.parts, n.base, n.found, n.finish = nil, 0, 0, 0, false, slave.Op{}
 	w.again(n)
 }
 
@@ -126,6 +126,7 @@ func (w *crawl) list(n *node) {
 func (w *crawl) hinted(n *node) *node {
 	if n.told = w.run.of(n.entry.Record.GFID); n.told != nil {
 		n.parts = uint32(len(n.told.names)/partNames + 1)
+		n.base = n.parts
 	}
 	return n
 }
@@ -191,7 +192,8 @@ type ahead struct {
 
 // foresee surveys the directories that hints tell of in one request, where the crawl would go down to them one by one,
 // and parks what is gone before anything new is looked for: so what moved is found parked, in whichever order its
-// directories come. What stands where another inode belongs by now is remembered for the same reason.
+// directories come. What stands where another inode belongs by now is remembered for the same reason. What would weigh too
+// much is left to the visits.
 func (w *crawl) foresee() error {
 	if w.root.told == nil {
 		return nil
@@ -201,21 +203,34 @@ func (w *crawl) foresee() error {
 	for i, a := range all {
 		queries[i] = (&node{path: a.path, told: a.told, parts: 1}).query()
 	}
-	states, err := w.c.opts.Tree.Survey(w.ctx, queries)
-	if err != nil {
-		return err
-	}
-	w.c.opts.Counters.Surveyed.Add(int64(len(queries)))
 	w.ahead = map[string]*slave.DirState{}
-	for i := range all {
-		all[i].state = states[i]
-		if states[i].Err == nil && states[i].Record.GFID == all[i].gfid {
-			if err := w.parkAhead(&all[i]); err != nil {
+	for weight := int64(0); len(queries) > 0 && weight < slave.MaxSurvey; {
+		states, err := w.c.opts.Tree.Survey(w.ctx, queries)
+		if err != nil {
+			return err
+		}
+		w.c.opts.Counters.Surveyed.Add(int64(len(states)))
+		for i := range states {
+			weight += states[i].Weight()
+			all[i].state = states[i]
+			if err := w.takeAhead(&all[i]); err != nil {
 				return err
 			}
-			w.ahead[all[i].path] = &all[i].state
 		}
+		all, queries = all[len(states):], queries[len(states):]
 	}
+	return nil
+}
+
+// takeAhead takes what a survey has told of one of the directories.
+func (w *crawl) takeAhead(a *ahead) error {
+	if a.state.Err != nil || a.state.Truncated || a.state.Record.GFID != a.gfid {
+		return nil
+	}
+	if err := w.parkAhead(a); err != nil {
+		return err
+	}
+	w.ahead[a.path] = &a.state
 	return nil
 }
 

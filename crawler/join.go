@@ -3,7 +3,6 @@ package crawler
 import (
 	"errors"
 	"io/fs"
-	"slices"
 
 	"georep/marker/xtime"
 	"georep/slave"
@@ -114,16 +113,17 @@ func (w *crawl) inPlace(all []placed) (here []placed, dirs map[string]xtime.GFID
 			queries = append(queries, slave.Query{Path: dir, ByName: true})
 		}
 	}
-	for chunk := range slices.Chunk(queries, surveyDirs) {
-		states, err := w.c.opts.Tree.Survey(w.ctx, chunk)
+	for len(queries) > 0 {
+		states, err := w.c.opts.Tree.Survey(w.ctx, queries[:min(len(queries), surveyDirs)])
 		if err != nil {
 			return nil, nil, err
 		}
 		for i := range states {
-			if dirs[chunk[i].Path] = states[i].Record.GFID; states[i].Err != nil {
-				delete(dirs, chunk[i].Path)
+			if dirs[queries[i].Path] = states[i].Record.GFID; states[i].Err != nil {
+				delete(dirs, queries[i].Path)
 			}
 		}
+		queries = queries[len(states):]
 	}
 	for i := range all {
 		dir := all[i].dirOf()

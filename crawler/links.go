@@ -109,18 +109,28 @@ func (w *crawl) endTurn(n *node, op *slave.Op, r slave.Result) {
 // for many. Those that it has, but not in its newest state, are returned: they are compared like a file that is there.
 // The rest is shipped.
 func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []plan.Item) {
-	if len(items) == 0 {
-		return nil
+	for len(items) > 0 {
+		some, k, err := w.linkSome(n, d, items)
+		if err != nil {
+			w.cancel(err)
+			return nil
+		}
+		compare, items = append(compare, some...), items[k:]
 	}
+	return compare
+}
+
+// linkSome is linkKnown for as many of the items as one answer of the slave tells of.
+func (w *crawl) linkSome(n *node, d *directory, items []plan.Item) (compare []plan.Item, k int, err error) {
 	gfids := make([]xtime.GFID, len(items))
 	for i, it := range items {
 		gfids[i] = it.Entry.Record.GFID
 	}
 	found, err := w.find(gfids)
 	if err != nil {
-		w.cancel(err)
-		return nil
+		return nil, 0, err
 	}
+	items = items[:len(found)]
 	var ops []slave.Op
 	var linked []int // of items, as their links follow each other in ops
 	for i, it := range items {
@@ -136,8 +146,7 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 	}
 	results, err := w.applyNow(ops)
 	if err != nil {
-		w.cancel(err)
-		return nil
+		return nil, 0, err
 	}
 	for i := range results {
 		w.noteParked(results[i])
@@ -160,7 +169,7 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 			compare = append(compare, asFound(it, f))
 		}
 	}
-	return compare
+	return compare, len(found), nil
 }
 
 // linkOf makes an entry of n a further name of its inode, which the slave has under from, "" if that is not known.
@@ -198,11 +207,12 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 		return nil, true
 	}
 	w.c.groups.Store(false)
-	groups, err := w.c.opts.Tree.Groups(w.ctx, groupsAtOnce)
+	groups, err := w.c.opts.Tree.Groups(w.ctx, w.c.groupsAtOnce)
 	if err != nil {
 		w.cancel(err)
 		return nil, false
 	}
+	full := w.c.isFull(groups) // before anything is taken out of them
 	fresh := groups[:0]
 	for _, g := range groups {
 		// Once more after its directory was visited: only then may the slave take it off its list.
@@ -219,7 +229,16 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 		w.cancel(err)
 		return nil, false
 	}
-	return visit, ok
+	return visit, ok && !full
+}
+
+// isFull tells whether the slave may have had more groups to tell of than go into one answer. These are for the next crawl.
+func (c *Crawler) isFull(groups []slave.Group) bool {
+	weight := int64(0)
+	for i := range groups {
+		weight += groups[i].Weight()
+	}
+	return len(groups) >= c.groupsAtOnce || weight > slave.MaxGroups/2
 }
 
 func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err error) {

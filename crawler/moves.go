@@ -265,31 +265,6 @@ func (w *crawl) leaveOut(n *node, p *plan.Plan) {
 	p.Children = slices.DeleteFunc(p.Children, func(c plan.Child) bool { return c.Make && came(c.State, &c.Entry) })
 }
 
-// moveTries is how often an inode is looked for that is gone from where it was found: moves that are made at the same time
-// take it along.
-const moveTries = 5
-
-// moveIn puts the newcomers in their places that the slave has, and tells whether there were any.
-func (w *crawl) moveIn(n *node, fresh []newcomer, last bool) (moved bool, err error) {
-	for try := 0; len(fresh) > 0 && try < moveTries; try++ {
-		ops, err := w.unparks(n, fresh, last || try > 0)
-		if err != nil {
-			return moved, err
-		}
-		ops, err = w.mayMakeWay(n, ops, fresh)
-		if err != nil {
-			return moved, err
-		}
-		some, missed, err := w.tryMoves(ops)
-		moved = moved || some
-		if err != nil {
-			return moved, err
-		}
-		fresh = slices.DeleteFunc(fresh, func(e newcomer) bool { return !missed[e.Record.GFID] })
-	}
-	return moved, nil
-}
-
 // tryMoves tells whether any inode was put in its place, and which were not found. What could not be moved is shipped.
 func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool, err error) {
 	results, err := w.applyNow(ops)
@@ -352,41 +327,20 @@ func (w *crawl) cameBack(op *slave.Op) error {
 	return nil
 }
 
-// newcomer is an entry that the slave does not have under its name, and what it has there.
-type newcomer struct {
-	plan.Entry
-	state *slave.EntryState
-}
-
-func newcomers(p *plan.Plan) []newcomer {
-	var out []newcomer
-	for _, it := range p.Items {
-		if foreign(it.State, &it.Entry) {
-			out = append(out, newcomer{it.Entry, it.State})
-		}
-	}
-	for _, c := range p.Children {
-		if c.Make {
-			out = append(out, newcomer{c.Entry, c.State})
-		}
-	}
-	return out
-}
-
 // unparks are the operations that put the newcomers that the slave has in their places. What left its place is parked first,
 // and so is what stands in the way, where one of them is a directory. A file whose name leads to another one by now keeps it
-// until that comes, and gets a further name: else that name, which the stamps claim, would be missed meanwhile.
-func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error) {
+// until that comes, and gets a further name: else that name, which the stamps claim, would be missed meanwhile. k tells of how many
+// of the newcomers the slave has answered for.
+func (w *crawl) unparks(n *node, fresh []newcomer, last bool) (ops []slave.Op, k int, err error) {
 	gfids := make([]xtime.GFID, len(fresh))
 	for i := range fresh {
 		gfids[i] = fresh[i].Record.GFID
 	}
 	found, err := w.find(gfids)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var ops []slave.Op
-	for i := range fresh {
+	for i := range found {
 		e := &fresh[i]
 		from, isDisplaced := w.leftBehind(n, e, &found[i], last)
 		if !found[i].Parked && !isDisplaced {
@@ -413,7 +367,7 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) ([]slave.Op, error
 		}
 		ops = append(ops, op)
 	}
-	return ops, nil
+	return ops, len(found), nil
 }
 
 // leftBehind tells where in the tree the slave has an inode that is elsewhere on the master by now. As a rule that is known

@@ -66,6 +66,7 @@ type node struct {
 	copy    slave.Copy      // of the directory on the slave; 0 where that is not known. Under crawl.mu
 	part    uint32          // being worked on
 	parts   uint32          // 0 until it is known to be large
+	base    uint32          // parts in the beginning; see share.go
 	found   bool            // what was parked has been brought back: do not look again
 	told    *told           // what changed, where hints tell all of it: not listed
 	again   bool            // a visit for the sake of hard links, on top of the crawl
@@ -214,7 +215,7 @@ func (w *crawl) childDone(n *node, held bool) {
 // complete goes on with the next part of a large directory, or finishes the node.
 func (w *crawl) complete(n *node) {
 	if n.parts > 1 && n.part+1 < n.parts && !n.skip {
-		n.part++
+		n.part, n.parts = nextShare(n.part, n.parts, n.base)
 		n.found, n.second, n.counted, n.given = false, false, false, nil
 		w.push(n)
 		return

@@ -147,21 +147,31 @@ func (w *verifier) only() error {
 // directory compares the entries of a directory that is one on both sides, part by part, so that the memory is bounded,
 // and goes down.
 func (w *verifier) directory(path string) error {
-	parts := uint32(1)
-	for part := uint32(0); part < parts; part++ {
+	base := uint32(1)
+	for part, parts := uint32(0), base; ; {
 		names, total, err := w.names(path, part, parts)
 		if err != nil {
 			return err
 		}
-		if names == nil && total > 0 {
-			parts, part = parts*2+uint32(total/partEntries), ^uint32(0) // from the first again
+		switch tooMany := names == nil && total > 0; {
+		case tooMany && parts >= maxParts:
+			return fmt.Errorf("verify %q: the slave does not answer for the least part of it", path)
+		case tooMany && parts == 1:
+			parts = partsFor(total)
+			base = parts
+			continue
+		case tooMany:
+			parts *= 2
 			continue
 		}
 		if err := w.entries(path, names); err != nil {
 			return err
 		}
+		if part+1 == parts {
+			return nil
+		}
+		part, parts = nextShare(part, parts, base)
 	}
-	return nil
 }
 
 // names gives the names in a part of a directory, on either side, none if that are too many for one part, and how
@@ -223,8 +233,10 @@ func union(mine []beneath.Entry, theirs []slave.EntryState) []string {
 	return names
 }
 
-// entries compares some entries of a directory and goes down into those that are directories on both sides.
+// entries compares some entries of a directory, and then goes down into those that are directories on both sides. Meanwhile no
+// names are kept that only the slave has.
 func (w *verifier) entries(dir string, names []string) error {
+	var dirs []string
 	for len(names) > 0 {
 		k := min(len(names), detailed)
 		paths := make([]string, k)
@@ -243,20 +255,21 @@ func (w *verifier) entries(dir string, names []string) error {
 			return err
 		}
 		for _, p := range pairs {
-			if err := w.down(p); err != nil {
-				return err
+			if p.bothDirs() {
+				dirs = append(dirs, p.path)
 			}
+		}
+	}
+	for _, path := range dirs {
+		if err := w.down(path); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // down goes into a directory, on a goroutine of its own if there is one to be had.
-func (w *verifier) down(p *pair) error {
-	if !p.bothDirs() {
-		return nil
-	}
-	path := p.path
+func (w *verifier) down(path string) error {
 	select {
 	case w.slots <- struct{}{}:
 		w.tasks.Go(func() error {

@@ -22,7 +22,7 @@ func (w *crawl) visitLoop() {
 		if nodes == nil {
 			return
 		}
-		states, err := w.survey(nodes)
+		nodes, states, err := w.survey(nodes)
 		if err != nil {
 			w.cancel(err)
 			return
@@ -37,8 +37,9 @@ func (w *crawl) visitLoop() {
 	}
 }
 
-// survey asks for the state of the nodes' directories in one request, but not of those that the slave lacks.
-func (w *crawl) survey(nodes []*node) ([]slave.DirState, error) {
+// survey asks for the state of the nodes' directories in one request, but not of those that the slave lacks. What does not go
+// into one answer is put back.
+func (w *crawl) survey(nodes []*node) ([]*node, []slave.DirState, error) {
 	var queries []slave.Query
 	states, asked := make([]slave.DirState, len(nodes)), make([]int, 0, len(nodes))
 	for i, n := range nodes {
@@ -52,14 +53,19 @@ func (w *crawl) survey(nodes []*node) ([]slave.DirState, error) {
 	if len(queries) > 0 {
 		var err error
 		if got, err = w.c.opts.Tree.Survey(w.ctx, queries); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		w.c.opts.Counters.Surveyed.Add(int64(len(queries)))
+		w.c.opts.Counters.Surveyed.Add(int64(len(got)))
 	}
-	for i, at := range asked {
+	for i, at := range asked[:len(got)] {
 		states[at] = got[i]
 	}
-	return states, nil
+	for k := len(asked) - 1; k >= len(got); k-- {
+		at := asked[k]
+		w.stack.push(nodes[at])
+		nodes, states = slices.Delete(nodes, at, at+1), slices.Delete(states, at, at+1)
+	}
+	return nodes, states, nil
 }
 
 // visit reads one directory of the master, or the next part of it, and submits what the plan says.
@@ -77,6 +83,10 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		}
 	}()
 	w.stands(n, state)
+	if state.Truncated && n.parts > 0 {
+		w.halve(n)
+		return
+	}
 	if n.told != nil {
 		if !w.visitHinted(n, d, state) {
 			w.list(n)
@@ -100,12 +110,9 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		return
 	}
 	if n.parts == 0 && (state.Truncated || names == nil && total > 0) {
-		n.parts = uint32(max(state.Total, int64(total))/partEntries + 1)
+		n.parts = partsFor(max(state.Total, int64(total)))
+		n.base = n.parts
 		w.again(n)
-		return
-	}
-	if state.Truncated || names == nil && total > 0 && n.parts <= 1 {
-		w.failNode(n, "list", unix.E2BIG)
 		return
 	}
 	if n.parent == nil {
@@ -123,6 +130,20 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		w.c.opts.Counters.planned(listed, &p)
 	}
 	w.carryOut(n, d, p)
+}
+
+// halve has a share of a directory that is too large for one answer worked on in two. In a second visit it is too late for that:
+// the next crawl comes to it.
+func (w *crawl) halve(n *node) {
+	switch {
+	case n.second || n.given != nil:
+		w.hold(n)
+	case n.parts >= maxParts:
+		w.failNode(n, "list", unix.E2BIG)
+	default:
+		n.parts *= 2
+		w.again(n)
+	}
 }
 
 // beginVisit counts the visit as one of the node's own operations, unless again has done so.

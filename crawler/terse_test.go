@@ -1,0 +1,181 @@
+package crawler_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"georep/crawler"
+	"georep/integration/harness/compare"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/disk"
+)
+
+// terse is a slave whose answers have room for next to nothing: two directories, three entries, one inode. What it says is all as
+// slave.Tree wants it, so everything must come out as with any other, but later.
+type terse struct {
+	slave.Tree
+	halved int
+}
+
+func (t *terse) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	states, err := t.Tree.Survey(ctx, queries[:min(len(queries), 2)])
+	for i := range states {
+		if len(states[i].Entries) > 3 {
+			t.halved++
+			states[i].Entries, states[i].Truncated = nil, true
+		}
+	}
+	return states, err
+}
+
+func (t *terse) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
+	return t.Tree.Find(ctx, gfids[:min(len(gfids), 1)])
+}
+
+// settled does passes until the slave has all, and compares.
+func (w *world) settled() {
+	w.t.Helper()
+	for range 20 {
+		out := w.pass()
+		s, err := w.crawler.Look(w.t.Context())
+		w.ok(err)
+		if out.Stime != 0 && s.InStep() {
+			compare.MustEqual(w.t, w.master, w.slave, compare.Replica())
+			return
+		}
+	}
+	list, total := w.crawler.Failures(10)
+	w.t.Fatalf("not in step after 20 passes; %d failures: %v", total, list)
+}
+
+// TestTerseSlave: whatever moves, is linked or removed, by crawls and by hints, is right in the end, and verified, however little
+// goes into an answer.
+func TestTerseSlave(t *testing.T) {
+	for name, mark := range map[string]func(*world, ...string){"crawls": (*world).mark, "hints": (*world).tell} {
+		t.Run(name, func(t *testing.T) {
+			make := movable
+			if name == "hints" {
+				make = movableByHints
+			}
+			for seed := range seeds(t, 3) {
+				w := make(t)
+				all := &terse{}
+				w.wrap = func(t slave.Tree) slave.Tree { all.Tree = t; return all }
+				w.maxDelete = 100
+				w.connect()
+				w.crawler.GroupsAtOnce(1)
+				w.randomWork(rand.New(rand.NewPCG(seed, 12)), mark)
+				if all.halved == 0 {
+					t.Error("everything went into one answer")
+				}
+			}
+		})
+	}
+}
+
+func (w *world) randomWork(rnd *rand.Rand, mark func(*world, ...string)) {
+	for k := range 8 {
+		for range rnd.IntN(8) + 1 {
+			marks, _ := w.randomMove(rnd)
+			mark(w, marks...)
+		}
+		for i := range rnd.IntN(6) {
+			dir, name := fmt.Sprint("of links ", k), fmt.Sprint("l", k, "-", i)
+			w.write(dir+"/"+name, "content")
+			w.ok(os.Link(w.at(dir, name), w.at(dir, name+"x")))
+			mark(w, dir+"/"+name, dir+"/"+name+"x")
+		}
+		w.settled()
+		w.ok(w.crawler.Clean(w.t.Context(), 0))
+	}
+	there, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
+	w.ok(err)
+	defer there.Close()
+	v, err := w.crawler.Verify(w.t.Context(), &terseAside{there, &terse{Tree: there}}, func(d crawler.Difference) { w.t.Error(d) })
+	if err != nil || v.Entries == 0 {
+		w.t.Errorf("verify: %+v, %v", v, err)
+	}
+}
+
+// terseAside is a terse slave that can be verified.
+type terseAside struct {
+	*disk.Aside
+	terse *terse
+}
+
+func (t *terseAside) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	return t.terse.Survey(ctx, queries)
+}
+
+// longLinks makes n links with the longest of targets.
+func longLinks(w *world, dir string, n int) (paths []string) {
+	w.ok(os.MkdirAll(dir, 0o755))
+	for i := range n {
+		name := fmt.Sprint("link", i)
+		w.ok(os.Symlink(strings.Repeat("t", unix.PathMax-2), dir+"/"+name))
+		paths = append(paths, name)
+	}
+	return paths
+}
+
+// TestLongTargetsGoInShares: links that are on the slave already, without records, are surveyed with their targets, which are more
+// than one answer may hold.
+func TestLongTargetsGoInShares(t *testing.T) {
+	const n = 3 * slave.MaxSurvey / unix.PathMax
+	for name, hints := range map[string]bool{"crawl": false, "hints": true} {
+		t.Run(name, func(t *testing.T) {
+			w := inMemory(t, hints)
+			w.write("d/f", "x")
+			w.mark("d/f")
+			w.inStep()
+			paths := longLinks(w, w.at("d"), n)
+			longLinks(w, w.there("d"), n)
+			for i := range paths {
+				paths[i] = "d/" + paths[i]
+			}
+			w.forget()
+			if hints {
+				w.tell(paths...)
+			} else {
+				w.mark(paths...)
+			}
+			w.inStep()
+			if surveyed := w.counters.Surveyed.Load(); surveyed < 5 {
+				t.Errorf("%d surveys were enough", surveyed)
+			}
+			if found, v, err := w.verify(nil); err != nil || len(found) > 0 || v.Entries < n {
+				t.Errorf("%.3q, %+v, %v", found, v, err)
+			}
+		})
+	}
+}
+
+// TestLongNamesGoInShares: names alone can be more than one answer may hold.
+func TestLongNamesGoInShares(t *testing.T) {
+	w := inMemory(t, false)
+	w.ok(os.Mkdir(w.at("d"), 0o755))
+	const n = slave.MaxSurvey / 300
+	for i := range n {
+		w.ok(unix.Mknod(w.at("d", fmt.Sprintf("%0255d", i)), unix.S_IFIFO|0o600, 0))
+	}
+	w.mark("")
+	w.inStep()
+	w.write("d/new", "y")
+	w.mark("d/new")
+	w.inStep()
+	if found, v, err := w.verify(nil); err != nil || len(found) > 0 || v.Entries < n {
+		t.Errorf("%.3q, %+v, %v", found, v, err)
+	}
+	w.ok(os.RemoveAll(w.at("d")))
+	w.mark("d")
+	w.maxDelete = 100
+	w.connect()
+	w.inStep()
+}
