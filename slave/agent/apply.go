@@ -21,6 +21,12 @@ func (c *Client) Apply(ctx context.Context, batch *slave.Batch) ([]slave.Result,
 
 // apply is Apply, and calls sent once when nothing of the batch is left to be sent.
 func (c *Client) apply(ctx context.Context, batch *slave.Batch, sent func()) ([]slave.Result, error) {
+	release, err := c.reserve(ctx, int64(len(batch.Ops))*(slave.ItemCost+errorCost))
+	if err != nil {
+		sent()
+		return nil, err
+	}
+	defer release()
 	results := make([]slave.Result, len(batch.Ops))
 	parts, err := c.sendBatch(ctx, batch, results)
 	sent()
@@ -86,7 +92,7 @@ func (c *Client) sendBatch(ctx context.Context, batch *slave.Batch, results []sl
 // in a part before, of which all results are there: the server knows only of what fails within a part. nil: nothing is
 // left to be sent.
 func nextPart(batch *slave.Batch, at int, results []slave.Result) (*part, int) {
-	p := &part{}
+	p, xattrs := &part{}, 0
 	for ; at < len(batch.Ops); at++ {
 		op := &batch.Ops[at]
 		body, err := encodeOp(op, len(batch.Ops))
@@ -97,7 +103,8 @@ func nextPart(batch *slave.Batch, at int, results []slave.Result) (*part, int) {
 			results[at].Err = &slave.PathError{Op: op.Kind.String(), Path: op.Path, Err: err}
 			continue
 		}
-		if len(p.ops) > 0 && len(p.body)+len(body) > maxOp {
+		xattrs += len(op.Meta.Xattrs)
+		if len(p.ops) > 0 && (len(p.body)+len(body) > maxOp || xattrs > maxBatchXattrs) {
 			break
 		}
 		p.body = append(p.body, body...)

@@ -9,13 +9,15 @@ import (
 	"georep/slave"
 )
 
-// exchange describes a request that is a list and whose answer is one too, item for item. A list that is too long for
-// one request goes in several, all of which are sent before the first answer is waited for.
+// exchange describes a request that is a list and whose answer is one too, item for item.
 type exchange[Q, A any] struct {
 	ask, answer frameKind
+	most        int   // items of one request
+	weighs      int64 // the most that one answer does
 	put         func([]byte, Q) []byte
 	before      func([]byte) []byte // what stands before the list; may be nil
 	check       func(Q) error       // may be nil
+	names       func(Q) int         // that a question has, of which a request has a bound; may be nil
 	// take decodes one item of an answer that must not grow beyond want.
 	take func(d *decoder, answers []A, want int) []A
 }
@@ -26,9 +28,15 @@ type pending[A any] struct {
 	answers []A
 }
 
-// run asks for the whole list and returns as many answers, in order. When it fails the calls under way are forgotten,
-// and their late answers dropped.
+// run asks for the whole list and returns as many answers, in order. A list that is too long for one request goes in several,
+// all of which are sent before the first answer is waited for. When it fails the calls under way are forgotten, and their late
+// answers dropped.
 func (x *exchange[Q, A]) run(ctx context.Context, c *Client, list []Q) ([]A, error) {
+	release, err := c.reserve(ctx, int64(len(list))*x.weighs)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var parts []*pending[A]
 	defer func() {
 		for _, p := range parts {
@@ -36,17 +44,11 @@ func (x *exchange[Q, A]) run(ctx context.Context, c *Client, list []Q) ([]A, err
 		}
 	}()
 	for len(list) > 0 {
-		body, n, err := x.encode(list)
+		p, n, err := x.send(ctx, c, list, false)
 		if err != nil {
 			return nil, err
 		}
-		p := x.begin(c, n)
-		parts = append(parts, p)
-		frame := outgoing{head: head{kind: x.ask}, body: func(b []byte) []byte { return append(b, body...) }}
-		if err := c.ask(ctx, p.call, frame); err != nil {
-			return nil, err
-		}
-		list = list[n:]
+		parts, list = append(parts, p), list[n:]
 	}
 	var all []A
 	for _, p := range parts {
@@ -58,31 +60,67 @@ func (x *exchange[Q, A]) run(ctx context.Context, c *Client, list []Q) ([]A, err
 	return all, c.errIfIdle(len(parts))
 }
 
+// first asks for as much of the list as goes into one request. The answers, which weigh most at the most, may end before that.
+func (x *exchange[Q, A]) first(ctx context.Context, c *Client, list []Q, most int64) ([]A, error) {
+	if len(list) == 0 {
+		return nil, c.errIfIdle(0)
+	}
+	release, err := c.reserve(ctx, most)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	p, _, err := x.send(ctx, c, list, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.wait(ctx, p.call); err != nil {
+		return nil, err
+	}
+	return p.answers, nil
+}
+
+// send sends a request for as much of the list as goes into one, and tells how much that was. short tells that the answer may
+// have less than that.
+func (x *exchange[Q, A]) send(ctx context.Context, c *Client, list []Q, short bool) (*pending[A], int, error) {
+	body, n, err := x.encode(list)
+	if err != nil {
+		return nil, 0, err
+	}
+	p := x.begin(c, n, short)
+	err = c.ask(ctx, p.call, outgoing{head: head{kind: x.ask}, body: func(b []byte) []byte { return append(b, body...) }})
+	return p, n, err
+}
+
 // encode takes as much of the list as goes into one request.
 func (x *exchange[Q, A]) encode(list []Q) (body []byte, n int, err error) {
 	if x.before != nil {
 		body = x.before(body)
 	}
-	for n < len(list) && n < maxItems && len(body) < chunk {
+	for names := 0; n < len(list) && n < x.most && len(body) < chunk; n++ {
+		if x.names != nil {
+			if names += x.names(list[n]); n > 0 && names > maxNames {
+				break
+			}
+		}
 		if x.check != nil {
 			if err := x.check(list[n]); err != nil {
 				return nil, 0, err
 			}
 		}
 		body = x.put(body, list[n])
-		n++
 	}
 	return body, n, nil
 }
 
 // begin registers the call for a request of so many questions.
-func (x *exchange[Q, A]) begin(c *Client, want int) *pending[A] {
+func (x *exchange[Q, A]) begin(c *Client, want int, short bool) *pending[A] {
 	p := &pending[A]{}
 	p.call = c.begin(x.answer, func(d *decoder, last bool) error {
 		for d.more() {
 			p.answers = x.take(d, p.answers, want)
 		}
-		return complete(d, last, len(p.answers) == want)
+		return complete(d, last, len(p.answers) == want || short && len(p.answers) > 0)
 	})
 	return p
 }
@@ -116,42 +154,59 @@ func checkPath(path string) error {
 
 // Survey reads the state of directories. Large ones come in several frames, so that nothing else has to wait for them.
 func (c *Client) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
-	x := exchange[slave.Query, slave.DirState]{ask: frameSurvey, answer: frameStates, put: appendQuery,
-		take: takeState, check: checkQuery}
-	return x.run(ctx, c, queries)
+	x := exchange[slave.Query, slave.DirState]{ask: frameSurvey, answer: frameStates, most: maxItems, put: appendQuery,
+		take: takeStates(), check: checkQuery, names: func(q slave.Query) int { return len(q.Names) }}
+	return x.first(ctx, c, queries, slave.MaxSurvey+int64(min(len(queries), maxItems))*errorCost)
 }
 
-// takeState decodes a directory, or an entry of the last one.
-func takeState(d *decoder, states []slave.DirState, want int) []slave.DirState {
-	item := d.u8()
-	switch n := len(states); {
-	case item == itemDir && n < want:
-		return append(states, d.dirState())
-	case item == itemEntry && n > 0 && len(states[n-1].Entries) < slave.MaxEntries:
-		states[n-1].Entries = append(states[n-1].Entries, d.entry())
-	default:
-		d.fail("item %d after %d of %d directories", item, n, want)
+// takeStates makes what decodes a directory, or an entry of the last one.
+func takeStates() func(*decoder, []slave.DirState, int) []slave.DirState {
+	weight := int64(0)
+	return func(d *decoder, states []slave.DirState, want int) []slave.DirState {
+		item := d.u8()
+		switch n := len(states); {
+		case item == itemDir && n < want:
+			states = append(states, d.dirState())
+			weight += slave.ItemCost
+		case item == itemEntry && n > 0 && len(states[n-1].Entries) < slave.MaxEntries:
+			e := d.entry()
+			states[n-1].Entries = append(states[n-1].Entries, e)
+			weight += e.Weight()
+		default:
+			d.fail("item %d after %d of %d directories in the answer to a survey", item, n, want)
+		}
+		if weight > slave.MaxSurvey {
+			d.fail("the answer to a survey is beyond %d bytes", slave.MaxSurvey)
+		}
+		return states
 	}
-	return states
 }
 
 // Find tells where the slave has inodes.
 func (c *Client) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
-	x := exchange[xtime.GFID, slave.Found]{ask: frameFind, answer: frameFound, take: each((*decoder).found),
+	weight := int64(0)
+	take := func(d *decoder) slave.Found {
+		f := d.found()
+		if weight += f.Weight(); weight > slave.MaxFound {
+			d.fail("the answer to a find is beyond %d bytes", slave.MaxFound)
+		}
+		return f
+	}
+	x := exchange[xtime.GFID, slave.Found]{ask: frameFind, answer: frameFound, most: maxGFIDs, take: each(take),
 		put: func(b []byte, g xtime.GFID) []byte { return append(b, g[:]...) }}
-	return x.run(ctx, c, gfids)
+	return x.first(ctx, c, gfids, slave.MaxFound)
 }
 
 // Hash digests files.
 func (c *Client) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
-	x := exchange[string, slave.HashResult]{ask: frameHash, answer: frameSums, take: each((*decoder).hash),
-		put: appendStr[string], check: checkPath}
+	x := exchange[string, slave.HashResult]{ask: frameHash, answer: frameSums, most: maxItems, weighs: slave.ItemCost + errorCost,
+		take: each((*decoder).hash), put: appendStr[string], check: checkPath}
 	return x.run(ctx, c, paths)
 }
 
 // Count counts entries at and below paths.
 func (c *Client) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
-	x := exchange[string, int64]{ask: frameCount, answer: frameCounted, take: each((*decoder).size),
+	x := exchange[string, int64]{ask: frameCount, answer: frameCounted, most: maxItems, weighs: slave.ItemCost, take: each((*decoder).size),
 		put: appendStr[string], check: checkPath,
 		before: func(b []byte) []byte { return binary.AppendUvarint(b, uint64(max(limit, 0))) }}
 	return x.run(ctx, c, paths)
@@ -160,18 +215,24 @@ func (c *Client) Count(ctx context.Context, paths []string, limit int64) ([]int6
 // Groups returns inodes of which names may be missing, 65,536 at most.
 func (c *Client) Groups(ctx context.Context, most int) ([]slave.Group, error) {
 	most = min(max(most, 0), maxGroups)
-	var groups []slave.Group
-	k := c.begin(frameGrouped, func(d *decoder, _ bool) error {
-		for d.more() && len(groups) < most {
-			groups = append(groups, d.group())
-		}
-		return d.err
-	})
-	err := c.ask(ctx, k, outgoing{head: head{kind: frameGroups},
-		body: func(b []byte) []byte { return binary.AppendUvarint(b, uint64(most)) }})
-	if err == nil {
-		err = c.wait(ctx, k)
+	release, err := c.reserve(ctx, slave.MaxGroups)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
+	var groups []slave.Group
+	weight := int64(0)
+	err = c.once(ctx, frameGroups, frameGrouped, func(b []byte) []byte { return binary.AppendUvarint(b, uint64(most)) },
+		func(d *decoder, _ bool) error {
+			for d.more() && len(groups) < most {
+				g := d.group()
+				if weight += g.Weight(); weight > slave.MaxGroups {
+					d.fail("the answer to a groups is beyond %d bytes", slave.MaxGroups)
+				}
+				groups = append(groups, g)
+			}
+			return d.err
+		})
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,9 @@ type Client struct {
 	in    *receiver
 	out   *sender
 	bulk  *semaphore.Weighted // whose batch is being sent
-	wg    sync.WaitGroup
+	// answers is what the answers may weigh that are waited for, of all streams of the session.
+	answers *semaphore.Weighted
+	wg      sync.WaitGroup
 
 	ctx context.Context // ends with the session; the cause is its error
 	end context.CancelCauseFunc
@@ -45,15 +47,17 @@ var _ slave.Tree = (*Client)(nil)
 // writing. Errors wrap ErrNoAgent where somebody else answers, slave.ErrVersion, slave.ErrNoVolume and the others that
 // end a session at its beginning, or the stream's own error.
 func Dial(ctx context.Context, rwc io.ReadWriteCloser, hello Hello) (*Client, error) {
-	return dial(ctx, rwc, &hello, Protocol)
+	return dial(ctx, rwc, &hello, Protocol, semaphore.NewWeighted(answerBudget))
 }
 
-// dial is Dial with the number of the protocol, for the tests of what happens when it differs.
-func dial(ctx context.Context, rwc io.ReadWriteCloser, hello *Hello, protocol uint32) (*Client, error) {
+// dial is Dial with the number of the protocol, for the tests of what happens when it differs, and with what all streams of
+// the session share.
+func dial(ctx context.Context, rwc io.ReadWriteCloser, hello *Hello, protocol uint32, answers *semaphore.Weighted) (*Client, error) {
 	hello.Version = clip(hello.Version, maxVersion)
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTime, fmt.Errorf("%w for %v", ErrSilent, handshakeTime))
 	defer cancel()
 	c := newClient(rwc)
+	c.answers = answers
 	release := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
 	err := hello.check()
 	if err == nil {
@@ -76,7 +80,7 @@ func dial(ctx context.Context, rwc io.ReadWriteCloser, hello *Hello, protocol ui
 
 // newClient makes a client that nothing runs for yet.
 func newClient(rwc io.ReadWriteCloser) *Client {
-	c := &Client{out: newSender(rwc), bulk: semaphore.NewWeighted(1), calls: make(map[uint64]*call)}
+	c := &Client{out: newSender(rwc, gather), bulk: semaphore.NewWeighted(1), calls: make(map[uint64]*call)}
 	// The error of closing tells nothing: all that mattered has been answered.
 	c.close = sync.OnceFunc(func() { _ = rwc.Close() })
 	c.ctx, c.end = context.WithCancelCause(context.Background())
@@ -125,6 +129,7 @@ func (c *Client) welcome() error {
 			return firstError(d.someError(), d.end())
 		case frameWelcome:
 			c.said = d.welcome()
+			c.in.most = maxAnswer
 			return d.end()
 		}
 		return malformed("a frame of kind %d before the welcome", f.kind)

@@ -84,6 +84,8 @@ func (in *incoming) ended() {
 
 // frame reads the batch's next frame, and starts what else is asked for meanwhile.
 func (in *incoming) frame() (frame, error) {
+	in.s.amid = true
+	defer func() { in.s.amid = false }()
 	for {
 		f, err := in.s.next()
 		if err != nil {
@@ -97,7 +99,7 @@ func (in *incoming) frame() (frame, error) {
 			}
 			return f, nil
 		case frameBatch:
-			err = malformed("a batch within the contents of another")
+			err = errBatchInBatch
 		default:
 			err = in.s.handle(f)
 		}
@@ -107,6 +109,8 @@ func (in *incoming) frame() (frame, error) {
 		}
 	}
 }
+
+var errBatchInBatch = malformed("a batch within the contents of another")
 
 // content is one file's data in the stream.
 type content struct {

@@ -46,28 +46,46 @@ const (
 	maxPath    = 1 << 20
 	maxName    = 255
 	maxTarget  = 4096
-	maxText    = 4096
+	maxText    = 2048 // of an error
+	maxErrPath = 1024 // a longer one is cut: it is for messages
+	maxErrOp   = 64
 	maxVersion = 255
 	maxXattrs  = 1024
 	maxValue   = 64 << 10
-	maxItems   = 4096 // of a request that is a list
+	maxItems   = 1024 // of a request that is a list
+	maxGFIDs   = 4096 // of a Find
+	maxDetails = 512  // of an Examine
 	maxGroups  = 65536
-	maxNames   = 1 << 18 // of a survey request; a client's is cut long before (see chunk)
-	maxOp      = maxFrame - 64
-	maxData    = slave.MaxPiece
-	maxNoise   = 64 << 10
+	maxNames   = 1 << 14 // of a survey request
+	maxRequest = 3 << 20 // a frame of anything but a batch
+	maxAnswer  = 512 << 10
+	// maxContent is a frame of what comes behind a batch, and of what belongs to no request.
+	maxContent     = maxData + 64
+	maxBatchXattrs = 4096 // of all operations in a batch
+	maxOp          = maxFrame - 64
+	maxData        = slave.MaxPiece
+	maxNoise       = 64 << 10
 )
 
 // What one end allows itself; the other end need not know.
 const (
-	chunk          = 256 << 10 // lists are cut into frames of about this size
-	gather         = 256 << 10 // of frames that may wait to be written together
-	keepBuffer     = 1 << 20   // a buffer that one large frame has blown up beyond this is not kept
+	chunk          = 256 << 10 // requests that are lists are cut into frames of about this size
+	answerChunk    = 64 << 10  // and answers
+	gather         = 256 << 10 // of frames that may wait to be written together, by the client
+	gatherAnswers  = 64 << 10  // and by the server
+	keepBuffer     = 320 << 10 // a buffer that one large frame has blown up beyond this is not kept
 	maxBatches     = 64        // that a server holds unanswered, over all streams of a session
-	batchBudget    = 32 << 20  // bytes of them, without their contents
-	requestBudget  = 16 << 20  // bytes of other requests that it holds unanswered, over all streams
+	batchBudget    = 20 << 20  // bytes of them, without their contents
+	requestBudget  = 12 << 20  // bytes of other requests that it holds unanswered, over all streams
 	requestCost    = 32 << 10  // that each batch and request counts beyond its own bytes
+	partsBudget    = 2 << 20   // bytes of the lists of parts in segments
+	answersAtOnce  = 64        // of which a piece is ready and not yet with the sender
 	surveysAtOnce  = 4
+	findsAtOnce    = 2  // and others that look things up: Groups, Begin
+	examinesAtOnce = 8  // of a session aside
 	surveyedAtOnce = 64 // queries of one survey given to the tree together
 	manyEntries    = 2000
+
+	answerBudget = 44 << 20 // bytes that the answers may have that a client waits for, over all streams of a session
+	errorCost    = 4 << 10  // of an error in an answer, at most
 )

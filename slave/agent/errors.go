@@ -59,8 +59,8 @@ func appendError(b []byte, err error) []byte {
 	if !ok {
 		return appendCause(append(b, errPlain), err)
 	}
-	b = appendStr(append(b, errPath), clip(pe.Op, maxText))
-	b = appendStr(b, clip(pe.Path, maxPath))
+	b = appendStr(append(b, errPath), clip(pe.Op, maxErrOp))
+	b = appendStr(b, clip(pe.Path, maxErrPath))
 	return appendCause(b, pe.Err)
 }
 
@@ -91,12 +91,21 @@ func (d *decoder) error() error {
 	case errPlain:
 		return d.cause()
 	case errPath:
-		op, path := printable(d.str(maxText)), d.str(maxPath)
+		op, path := d.text(maxErrOp), d.str(maxErrPath)
 		return &slave.PathError{Op: op, Path: path, Err: d.cause()}
 	default:
 		d.fail("error of unknown kind %d", kind)
 		return nil
 	}
+}
+
+// text takes what is shown to people. To be printable it may have to be longer; it is cut then.
+func (d *decoder) text(limit int) string {
+	s := printable(d.str(limit))
+	if len(s) <= limit {
+		return s
+	}
+	return strings.Clone(strings.ToValidUTF8(clip(s, limit), ""))
 }
 
 // someError is error where nil is not allowed.
@@ -112,7 +121,7 @@ func (d *decoder) someError() error {
 func (d *decoder) cause() error {
 	errno := syscall.Errno(d.u32())
 	codes := d.uvarint(math.MaxUint64)
-	e := &remoteError{text: printable(d.str(maxText))}
+	e := &remoteError{text: d.text(maxText)}
 	if errno != 0 {
 		e.causes = append(e.causes, errno)
 	}

@@ -15,15 +15,15 @@ var (
 
 // Examine tells all there is to entries. Only a session aside may ask for it.
 func (c *Client) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
-	x := exchange[string, slave.Detail]{ask: frameExamine, answer: frameExamined, take: each((*decoder).detail),
-		put: appendStr[string], check: checkPath, before: before(nonce)}
+	x := exchange[string, slave.Detail]{ask: frameExamine, answer: frameExamined, most: maxDetails,
+		weighs: 2*slave.ItemCost + maxTarget + errorCost, take: each((*decoder).detail), put: appendStr[string], check: checkPath, before: before(nonce)}
 	return x.run(ctx, c, paths)
 }
 
 // Digest digests files after a nonce. Only a session aside may ask for it.
 func (c *Client) Digest(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.HashResult, error) {
-	x := exchange[string, slave.HashResult]{ask: frameDigest, answer: frameSums, take: each((*decoder).hash),
-		put: appendStr[string], check: checkPath, before: before(nonce)}
+	x := exchange[string, slave.HashResult]{ask: frameDigest, answer: frameSums, most: maxItems,
+		weighs: slave.ItemCost + errorCost, take: each((*decoder).hash), put: appendStr[string], check: checkPath, before: before(nonce)}
 	return x.run(ctx, c, paths)
 }
 
@@ -33,8 +33,8 @@ func before(nonce slave.Nonce) func([]byte) []byte {
 
 // Distrust takes records back. Only a session aside may ask for it.
 func (c *Client) Distrust(ctx context.Context, paths []string) ([]slave.Result, error) {
-	x := exchange[string, slave.Result]{ask: frameDistrust, answer: frameDistrusted, take: each((*decoder).result),
-		put: appendStr[string], check: checkPath}
+	x := exchange[string, slave.Result]{ask: frameDistrust, answer: frameDistrusted, most: maxItems,
+		weighs: slave.ItemCost + errorCost, take: each((*decoder).result), put: appendStr[string], check: checkPath}
 	return x.run(ctx, c, paths)
 }
 
@@ -94,6 +94,10 @@ func examined[A any](s *server, kind frameKind, paths []string,
 		if err != nil {
 			return err
 		}
+		if err := s.examining.Acquire(a.ctx, 1); err != nil {
+			return err
+		}
+		defer s.examining.Release(1)
 		all, err := ask(tree, a.ctx, paths)
 		if err == nil {
 			err = inStep(len(all), len(paths))

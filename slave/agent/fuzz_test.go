@@ -43,7 +43,7 @@ func FuzzDecodeOps(f *testing.F) {
 	op.Record = fullRecord
 	f.Add(appendOp(appendOp(nil, &op), &slave.Op{Kind: slave.OpMkdir, Path: "d", In: xtime.GFID{2}, Expect: xtime.GFID{1}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		batch, err := decodeBatch(frame{body: b})
+		batch, _, err := decodeBatch(frame{body: b})
 		if err != nil {
 			if !errors.Is(err, errMalformed) {
 				t.Fatal(err)
@@ -57,7 +57,7 @@ func FuzzDecodeOps(f *testing.F) {
 			}
 			again = appendOp(again, &batch.Ops[i])
 		}
-		second, err := decodeBatch(frame{body: again})
+		second, _, err := decodeBatch(frame{body: again})
 		if err != nil || !reflect.DeepEqual(batch, second) {
 			t.Fatalf("%+v came back as %+v, %v", batch, second, err)
 		}
@@ -84,8 +84,9 @@ func FuzzAnswers(f *testing.F) {
 			func(d *decoder) { d.contentEnd() }, func(d *decoder) { d.query() },
 			func(d *decoder) {
 				var states []slave.DirState
+				take := takeStates()
 				for d.more() {
-					states = takeState(d, states, 100)
+					states = take(d, states, 100)
 				}
 			},
 		} {

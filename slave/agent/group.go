@@ -186,10 +186,11 @@ func (g *Group) join(number int) error {
 	}
 	hello := g.hello
 	hello.Stream, hello.Token = uint32(number), g.main.said.token
-	c, err := Dial(g.ctx, rwc, hello)
+	c, err := dial(g.ctx, rwc, &hello, Protocol, g.main.answers)
 	if err != nil {
 		return err
 	}
+	c.said = welcome{} // stream 0 has it
 	g.add(c)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
 	"georep/slave"
@@ -87,7 +88,7 @@ func TestVersionMismatch(t *testing.T) {
 			served <- (&Host{}).serve(context.Background(), b, preface{protocol: c.server, version: "s\x1b.1"})
 		}()
 		hello := testHello()
-		_, err := dial(context.Background(), a, &hello, c.client)
+		_, err := dial(context.Background(), a, &hello, c.client, semaphore.NewWeighted(answerBudget))
 		for end, err := range map[string]error{"client": err, "server": <-served} {
 			if !errors.Is(err, slave.ErrVersion) {
 				t.Errorf("%s: %v is not ErrVersion", end, err)

@@ -24,9 +24,9 @@ type hub struct {
 	said  welcome
 
 	// What is not yet answered: batches, the bytes of their operations, and those of other requests. Requests have bytes of
-	// their own, since they may come amid a batch's contents, when the batch already holds its.
-	batches, given, asked *semaphore.Weighted
-	surveys               *semaphore.Weighted
+	// their own, since they may come amid a batch's contents, when the batch already holds its (see budget.go).
+	batches, given, asked, parts         *semaphore.Weighted
+	surveys, finding, examining, answers *semaphore.Weighted
 
 	listener *net.UnixListener // nil where no stream can join
 	joining  chan struct{}     // a token for each connection to it
@@ -45,7 +45,9 @@ type hub struct {
 func newHub(ctx context.Context, tree slave.Tree, hello *Hello, host *Host) *hub {
 	h := &hub{ctx: ctx, tree: tree, first: *hello, said: welcome{info: tree.Info(), noMore: errOneStream},
 		batches: semaphore.NewWeighted(maxBatches), given: semaphore.NewWeighted(batchBudget),
-		asked: semaphore.NewWeighted(requestBudget), surveys: semaphore.NewWeighted(surveysAtOnce),
+		asked: semaphore.NewWeighted(requestBudget), parts: semaphore.NewWeighted(partsBudget),
+		surveys: semaphore.NewWeighted(surveysAtOnce), finding: semaphore.NewWeighted(findsAtOnce),
+		examining: semaphore.NewWeighted(examinesAtOnce), answers: semaphore.NewWeighted(answersAtOnce),
 		joining: make(chan struct{}, 2*MaxStreams), streams: make(map[uint32]*server)}
 	h.said.info.Limits = limitsFor(hello, h.said.info.Limits)
 	h.live, h.stop = context.WithCancel(ctx)

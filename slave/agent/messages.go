@@ -74,7 +74,7 @@ func (d *decoder) op() (op slave.Op) {
 	return op
 }
 
-// meta decodes metadata. Each xattr takes at least two bytes of the frame, which bounds what is allocated for them.
+// meta decodes metadata.
 func (d *decoder) meta() (m slave.Meta) {
 	m.Mode, m.UID, m.GID = d.u32(), d.u32(), d.u32()
 	m.Size, m.Rdev = d.size(), d.uvarint(math.MaxUint64)
@@ -82,6 +82,10 @@ func (d *decoder) meta() (m slave.Meta) {
 	m.Target = d.str(maxTarget)
 	for n := d.uvarint(maxXattrs); n > 0 && d.err == nil; n-- {
 		// The value outlives the frame.
+		if d.xattrs++; d.xattrs > maxBatchXattrs {
+			d.fail("more than %d xattrs in one batch", maxBatchXattrs)
+			break
+		}
 		m.Xattrs = append(m.Xattrs, slave.Xattr{Name: d.str(maxName), Value: append([]byte{}, d.bytes(maxValue)...)})
 	}
 	return m
@@ -193,14 +197,14 @@ func appendQuery(b []byte, q slave.Query) []byte {
 	return b
 }
 
-// query decodes a question. Whether the path is one, and the part is one of the parts, is for the tree to say. Each name
-// takes at least a byte of the frame, which bounds what is allocated for them.
+// query decodes a question. Whether the path is one, and the part is one of the parts, is for the tree to say.
 func (d *decoder) query() slave.Query {
 	q := slave.Query{Path: d.str(maxPath), Part: d.u32(), Parts: d.u32()}
 	n := d.uvarint(slave.MaxNames + 1)
 	q.ByName = n > 0
 	for ; n > 1 && d.err == nil; n-- {
 		q.Names = append(q.Names, d.str(maxName))
+		d.weight += nameCost
 	}
 	return q
 }
@@ -298,7 +302,7 @@ func appendFound(b []byte, f slave.Found) []byte {
 func (d *decoder) found() (f slave.Found) {
 	bits := d.bits(foundParked | foundLinked)
 	f.Parked, f.Linked = bits&foundParked != 0, bits&foundLinked != 0
-	f.Path = d.str(maxPath)
+	f.Path = d.str(slave.MaxFoundPath)
 	f.Dir = d.optionalGFID()
 	f.Record = d.record()
 	return f
@@ -339,7 +343,7 @@ func (d *decoder) group() (g slave.Group) {
 	g.Short = d.bits(groupShort) != 0
 	g.Record = d.record()
 	for n := d.uvarint(slave.MaxGroupNames); n > 0 && d.err == nil; n-- {
-		g.Names = append(g.Names, d.path())
+		g.Names = append(g.Names, d.str(slave.MaxFoundPath))
 	}
 	return g
 }

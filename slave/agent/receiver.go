@@ -13,8 +13,11 @@ import (
 
 // receiver takes frames off a stream. It has one user at a time.
 type receiver struct {
-	r   *bufio.Reader
-	buf []byte
+	r    *bufio.Reader
+	buf  []byte
+	most int // bytes of a frame
+	// admit, where it is set, is asked before a frame is read. It may wait.
+	admit func(kind frameKind, n int) error
 }
 
 // firstStep is how much is allocated for a frame before any of it has come.
@@ -28,8 +31,17 @@ func (r *receiver) next() (frame, error) {
 		return frame{}, err
 	}
 	n := binary.BigEndian.Uint32(length[:])
-	if n > maxFrame {
-		return frame{}, malformed("a frame of %d bytes", n)
+	if int64(n) > int64(r.most) {
+		return frame{}, malformed("a frame of %d bytes, where %d are the most", n, r.most)
+	}
+	if r.admit != nil && n > 0 {
+		kind, err := r.r.Peek(1)
+		if err != nil {
+			return frame{}, cutShort(err)
+		}
+		if err := r.admit(frameKind(kind[0]), int(n)); err != nil {
+			return frame{}, err
+		}
 	}
 	if err := r.fill(int(n)); err != nil {
 		return frame{}, err
@@ -39,8 +51,8 @@ func (r *receiver) next() (frame, error) {
 
 // fill reads n bytes. It allocates no more than twice what has really come.
 func (r *receiver) fill(n int) error {
-	if cap(r.buf) > keepBuffer && n <= keepBuffer {
-		r.buf = nil
+	if n <= keepBuffer {
+		r.drop()
 	}
 	buf := r.buf[:0]
 	for len(buf) < n {
@@ -54,6 +66,13 @@ func (r *receiver) fill(n int) error {
 	}
 	r.buf = buf
 	return nil
+}
+
+// drop lets go of a buffer that a large frame has blown up.
+func (r *receiver) drop() {
+	if cap(r.buf) > keepBuffer {
+		r.buf = nil
+	}
 }
 
 // watched reads from r and calls dead, once, when a read waits for longer than limit: nobody is expected to be silent
@@ -88,4 +107,6 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 // newReceiver reads ahead a little, so that small frames do not cost a read each.
-func newReceiver(r io.Reader) *receiver { return &receiver{r: bufio.NewReaderSize(r, firstStep)} }
+func newReceiver(r io.Reader) *receiver {
+	return &receiver{r: bufio.NewReaderSize(r, firstStep), most: maxFrame}
+}

@@ -4,23 +4,36 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
 
 	"georep/marker/xtime"
 	"georep/slave"
 )
 
-// answer sends the answer to one request, in frames of about chunk bytes.
+// answer sends the answer to one request, in frames of about answerChunk bytes.
 type answer struct {
-	out *sender
-	ctx context.Context // of the request
+	out  *sender
+	room *semaphore.Weighted // taken while body is there
+	ctx  context.Context     // of the request
 	head
-	body []byte
+	body *[]byte
 }
+
+// bodies keeps the buffers that answers are gathered in.
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 // add appends an item.
 func (a *answer) add(item func([]byte) []byte) error {
-	a.body = item(a.body)
-	if len(a.body) < chunk {
+	if a.body == nil {
+		if err := a.room.Acquire(a.ctx, 1); err != nil {
+			return err
+		}
+		a.body = bodies.Get().(*[]byte)
+	}
+	*a.body = item(*a.body)
+	if len(*a.body) < answerChunk {
 		return nil
 	}
 	return a.send(true)
@@ -31,11 +44,27 @@ func (a *answer) end() error { return a.send(false) }
 
 // send sends what has been gathered. It waits while the client does not read, or until the request is cancelled.
 func (a *answer) send(more bool) error {
+	defer a.leave()
 	h := a.head
 	h.more = more
-	err := a.out.put(a.ctx, outgoing{head: h, hurry: !more, body: func(b []byte) []byte { return append(b, a.body...) }})
-	a.body = a.body[:0]
-	return err
+	body := a.body
+	if body == nil {
+		body = new([]byte)
+	}
+	return a.out.put(a.ctx, outgoing{head: h, hurry: !more, body: func(b []byte) []byte { return append(b, *body...) }})
+}
+
+// leave gives the room back. The next item takes it again.
+func (a *answer) leave() {
+	if a.body == nil {
+		return
+	}
+	a.room.Release(1)
+	if cap(*a.body) <= 2*answerChunk {
+		*a.body = (*a.body)[:0]
+		bodies.Put(a.body)
+	}
+	a.body = nil
 }
 
 // fail answers with an error, which ends the session at the client's end. Where it cannot be sent the session is over.
@@ -43,20 +72,20 @@ func (a *answer) fail(err error) {
 	_ = a.out.put(a.ctx, outgoing{head: head{kind: frameFailure, id: a.id}, hurry: true, body: errorBody(err)})
 }
 
-// request decodes a request and returns what is to be done. Nothing of the frame is used after that.
-func (s *server) request(f frame) (func(*answer) error, error) {
+// request decodes a request and returns what is to be done, and what it takes in memory beyond its bytes. Nothing of the frame
+// is used after that.
+func (s *server) request(f frame) (run func(*answer) error, weight int, err error) {
 	d := &decoder{b: f.body}
-	var run func(*answer) error
 	switch f.kind {
 	case frameSurvey:
 		run = s.survey(queries(d))
 	case frameFind:
-		run = s.find(list(d, func(d *decoder) xtime.GFID { return d.id16() }))
+		run = s.find(list(d, maxGFIDs, func(d *decoder) xtime.GFID { return d.id16() }))
 	case frameHash:
-		run = s.hash(list(d, (*decoder).path))
+		run = s.hash(list(d, maxItems, (*decoder).path))
 	case frameCount:
 		limit := d.size()
-		run = s.count(limit, list(d, (*decoder).path))
+		run = s.count(limit, list(d, maxItems, (*decoder).path))
 	case frameGroups:
 		run = s.groups(int(d.uvarint(maxGroups)))
 	case frameClean:
@@ -68,31 +97,32 @@ func (s *server) request(f frame) (func(*answer) error, error) {
 	case frameWrite:
 		run = s.writeSegment(d)
 	case frameExamine:
-		run = s.examine(d.id16(), list(d, (*decoder).path))
+		run = s.examine(d.id16(), list(d, maxDetails, (*decoder).path))
 	case frameDigest:
-		run = s.digest(d.id16(), list(d, (*decoder).path))
+		run = s.digest(d.id16(), list(d, maxItems, (*decoder).path))
 	case frameDistrust:
-		run = s.distrust(list(d, (*decoder).path))
+		run = s.distrust(list(d, maxItems, (*decoder).path))
 	default:
-		return nil, malformed("a frame of kind %d out of place", f.kind)
+		return nil, 0, malformed("a frame of kind %d out of place", f.kind)
 	}
 	if f.more {
-		return nil, malformed("a request of kind %d in several frames", f.kind)
+		return nil, 0, malformed("a request of kind %d in several frames", f.kind)
 	}
-	return run, d.end()
+	return run, d.weight, d.end()
 }
 
 // path decodes a path; whether it is a valid one is for the tree to say.
 func (d *decoder) path() string { return d.str(maxPath) }
 
 // list decodes what is left of a frame.
-func list[Q any](d *decoder, get func(*decoder) Q) (all []Q) {
+func list[Q any](d *decoder, most int, get func(*decoder) Q) (all []Q) {
 	for d.more() {
-		if len(all) == maxItems {
-			d.fail("more than %d items in one request", maxItems)
+		if len(all) == most {
+			d.fail("more than %d items in one request", most)
 			break
 		}
 		all = append(all, get(d))
+		d.weight += itemCost
 	}
 	return all
 }
@@ -101,7 +131,7 @@ func list[Q any](d *decoder, get func(*decoder) Q) (all []Q) {
 // measure in memory.
 func queries(d *decoder) []slave.Query {
 	names := 0
-	return list(d, func(d *decoder) slave.Query {
+	return list(d, maxItems, func(d *decoder) slave.Query {
 		q := d.query()
 		if names += len(q.Names); names > maxNames {
 			d.fail("more than %d names in one request", maxNames)
@@ -121,6 +151,14 @@ func reply[A any](a *answer, kind frameKind, all []A, put func([]byte, A) []byte
 	return a.end()
 }
 
+// begun is inStep for answers that may end before the questions do, but not before the first.
+func begun(got, want int) error {
+	if got < 1 || got > want {
+		return fmt.Errorf("the slave's tree gave %d answers to %d questions", got, want)
+	}
+	return nil
+}
+
 // inStep finds a tree that breaks its contract before the client does, who would take it for a broken protocol.
 func inStep(got, want int) error {
 	if got != want {
@@ -129,7 +167,8 @@ func inStep(got, want int) error {
 	return nil
 }
 
-// survey asks the tree for few directories at a time as long as they are large: that bounds the memory.
+// survey asks the tree for few directories at a time as long as they are large, and no more than the client is to have at once:
+// that bounds the memory. It may end before the last of the queries.
 func (s *server) survey(queries []slave.Query) func(*answer) error {
 	return func(a *answer) error {
 		if err := s.surveys.Acquire(a.ctx, 1); err != nil {
@@ -137,15 +176,25 @@ func (s *server) survey(queries []slave.Query) func(*answer) error {
 		}
 		defer s.surveys.Release(1)
 		a.kind = frameStates
+		room, asked := int64(slave.MaxSurvey), len(queries)
 		for step := 1; len(queries) > 0; {
 			step = min(step, len(queries))
-			entries, err := s.surveyed(a, queries[:step])
+			states, err := s.surveyed(a, queries[:step])
 			if err != nil {
 				return err
 			}
-			queries = queries[step:]
-			step = min(step*2, surveyedAtOnce)
-			if entries >= manyEntries {
+			entries := 0
+			for i := range states {
+				if room -= states[i].Weight(); room < 0 && len(queries) < asked {
+					return a.end()
+				}
+				entries += len(states[i].Entries)
+				if err := a.state(&states[i]); err != nil {
+					return err
+				}
+				queries = queries[1:]
+			}
+			if step = min(step*2, surveyedAtOnce); entries >= manyEntries {
 				step = 1
 			}
 		}
@@ -153,17 +202,18 @@ func (s *server) survey(queries []slave.Query) func(*answer) error {
 	}
 }
 
-// surveyed surveys and sends some directories, and tells how many entries they had.
-func (s *server) surveyed(a *answer, queries []slave.Query) (entries int, err error) {
+// surveyed surveys some directories, and one at least.
+func (s *server) surveyed(a *answer, queries []slave.Query) ([]slave.DirState, error) {
 	states, err := s.tree.Survey(a.ctx, queries)
 	if err == nil {
-		err = inStep(len(states), len(queries))
+		err = begun(len(states), len(queries))
 	}
-	for i := 0; i < len(states) && err == nil; i++ {
-		entries += len(states[i].Entries)
-		err = a.state(&states[i])
+	for i := range states {
+		if states[i].Weight() > slave.MaxSurvey {
+			states[i].Entries, states[i].Truncated = nil, true
+		}
 	}
-	return entries, err
+	return states, err
 }
 
 // state sends one directory. Entries that cannot be sent are left out.
@@ -187,14 +237,23 @@ func (a *answer) state(state *slave.DirState) error {
 // client and ends the session there.
 func (s *server) find(gfids []xtime.GFID) func(*answer) error {
 	return func(a *answer) error {
+		if err := s.finding.Acquire(a.ctx, 1); err != nil {
+			return err
+		}
+		defer s.finding.Release(1)
 		found, err := s.tree.Find(a.ctx, gfids)
-		if err == nil {
-			err = inStep(len(found), len(gfids))
+		if err == nil && len(gfids) > 0 {
+			err = begun(len(found), len(gfids))
 		}
 		if err != nil {
 			return err
 		}
-		return reply(a, frameFound, found, appendFound)
+		for i := range found {
+			if len(found[i].Path) > slave.MaxFoundPath {
+				found[i] = slave.Found{} // which proves nothing
+			}
+		}
+		return reply(a, frameFound, found[:slave.Within(found, slave.MaxFound, (*slave.Found).Weight)], appendFound)
 	}
 }
 
@@ -229,11 +288,23 @@ func (s *server) count(limit int64, paths []string) func(*answer) error {
 // groups answers a Groups; a tree that gives more than it was asked for is cut short.
 func (s *server) groups(most int) func(*answer) error {
 	return func(a *answer) error {
+		if err := s.finding.Acquire(a.ctx, 1); err != nil {
+			return err
+		}
+		defer s.finding.Release(1)
 		groups, err := s.tree.Groups(a.ctx, most)
 		if err != nil {
 			return err
 		}
-		return reply(a, frameGrouped, groups[:min(len(groups), most)], appendGroup)
+		groups = groups[:min(len(groups), most)]
+		for i := range groups {
+			names := groups[i].Names
+			groups[i].Names = names[:slave.Within(names, slave.MaxFoundPath, func(s *string) int64 { return int64(len(*s)) })]
+			if len(names) > 0 && len(names[0]) > slave.MaxFoundPath {
+				groups[i].Names = nil
+			}
+		}
+		return reply(a, frameGrouped, groups[:slave.Within(groups, slave.MaxGroups, (*slave.Group).Weight)], appendGroup)
 	}
 }
 
@@ -251,19 +322,12 @@ func (s *server) clean(olderThan int64) func(*answer) error {
 // batch takes a batch: its operations, then its contents, which the tree reads off the stream. It returns when the
 // contents are through; the batch is then applied on a goroutine of its own.
 func (s *server) batch(f frame) error {
-	batch, err := decodeBatch(f)
+	batch, weight, err := decodeBatch(f)
 	if err != nil {
 		return err
 	}
-	cost := int64(len(f.body) + requestCost)
-	if err := s.batches.Acquire(s.reading, 1); err != nil {
-		return err
-	}
-	if err := s.given.Acquire(s.reading, cost); err != nil {
-		s.batches.Release(1)
-		return err
-	}
-	release := func() { s.given.Release(cost); s.batches.Release(1) }
+	held := s.decoded(f, weight)
+	release := func() { held.release(); s.batches.Release(1) }
 	ctx, done, err := s.register(s.committing, f.id)
 	if err != nil {
 		release()
@@ -278,25 +342,25 @@ func (s *server) batch(f frame) error {
 	s.commits.Go(func() {
 		defer release()
 		defer done()
-		s.commit(&answer{out: s.out, ctx: ctx, head: head{kind: frameResults, id: f.id}}, len(batch.Ops), commit)
+		s.commit(&answer{out: s.out, room: s.answers, ctx: ctx, head: head{kind: frameResults, id: f.id}}, len(batch.Ops), commit)
 	})
 	return nil
 }
 
-// decodeBatch decodes the operations; their contents are still in the stream.
-func decodeBatch(f frame) (*slave.Batch, error) {
+// decodeBatch decodes the operations, and tells what they take beyond their bytes; their contents are still in the stream.
+func decodeBatch(f frame) (batch *slave.Batch, weight int, err error) {
 	d := &decoder{b: f.body}
-	batch := &slave.Batch{}
+	batch = &slave.Batch{}
 	for d.more() {
 		if len(batch.Ops) == slave.MaxOps {
-			return nil, malformed("a batch of more than %d operations", slave.MaxOps)
+			return nil, 0, malformed("a batch of more than %d operations", slave.MaxOps)
 		}
 		batch.Ops = append(batch.Ops, d.op())
 	}
 	if f.more {
-		return nil, malformed("a batch's operations in several frames")
+		return nil, 0, malformed("a batch's operations in several frames")
 	}
-	return batch, d.end()
+	return batch, len(batch.Ops)*opCost + d.xattrs*xattrCost, d.end()
 }
 
 type commitFunc = func(context.Context) ([]slave.Result, error)
@@ -304,6 +368,7 @@ type commitFunc = func(context.Context) ([]slave.Result, error)
 // commit applies a batch and answers. The answer is sent as long as the stream is there, whatever became of the context
 // in the meantime.
 func (s *server) commit(a *answer, ops int, apply commitFunc) {
+	defer a.leave()
 	results, err := apply(a.ctx)
 	if err == nil {
 		err = inStep(len(results), ops)

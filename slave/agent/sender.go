@@ -15,13 +15,14 @@ var errSenderEnded = errors.New("nothing more can be sent")
 // that a batch's contents do not hold up a small request for longer than a frame; frames that are in no hurry wait
 // until there is enough to be worth a write. One goroutine, run, writes.
 type sender struct {
-	w    io.Writer
-	turn chan struct{} // held while a frame waits for room; its waiters are served in order
-	wake chan struct{} // something is to be written now
-	room chan struct{} // what was gathered has been taken
-	stop chan struct{} // closed by end
-	once sync.Once
-	done chan struct{} // closed when run has ended
+	w      io.Writer
+	gather int           // bytes that may wait to be written together
+	turn   chan struct{} // held while a frame waits for room; its waiters are served in order
+	wake   chan struct{} // something is to be written now
+	room   chan struct{} // what was gathered has been taken
+	stop   chan struct{} // closed by end
+	once   sync.Once
+	done   chan struct{} // closed when run has ended
 
 	mu    sync.Mutex
 	buf   []byte
@@ -30,8 +31,8 @@ type sender struct {
 }
 
 // newSender makes a sender; nothing is written before run.
-func newSender(w io.Writer) *sender {
-	return &sender{w: w, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+func newSender(w io.Writer, gather int) *sender {
+	return &sender{w: w, gather: gather, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		stop: make(chan struct{}), done: make(chan struct{})}
 }
 
@@ -68,7 +69,7 @@ func (s *sender) put(ctx context.Context, o outgoing) error {
 func (s *sender) tryPut(o outgoing) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.buf) >= gather {
+	if len(s.buf) >= s.gather {
 		return false
 	}
 	s.add(o)
@@ -87,7 +88,7 @@ func (s *sender) now(o outgoing) {
 func (s *sender) add(o outgoing) {
 	s.buf = appendFrame(s.buf, o.head, o.body)
 	s.hurry = s.hurry || o.hurry
-	if s.hurry || len(s.buf) >= gather {
+	if s.hurry || len(s.buf) >= s.gather {
 		signal(s.wake)
 	}
 }

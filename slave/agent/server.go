@@ -102,6 +102,8 @@ type server struct {
 	commits  sync.WaitGroup
 
 	readErr error         // what ended the reading
+	held    holding       // for the frame that was read last
+	amid    bool          // the contents of a batch are being read
 	applied chan struct{} // closed when the last Apply of a tree that cannot stage has returned
 
 	cancelMu sync.Mutex
@@ -110,7 +112,7 @@ type server struct {
 
 // newServer makes a server that nothing runs for yet.
 func newServer(ctx context.Context, rw io.ReadWriteCloser) *server {
-	s := &server{out: newSender(rw), cancels: make(map[uint64]context.CancelFunc), committing: ctx,
+	s := &server{out: newSender(rw, gatherAnswers), cancels: make(map[uint64]context.CancelFunc), committing: ctx,
 		applied: make(chan struct{})}
 	close(s.applied)
 	s.close = sync.OnceFunc(func() { _ = rw.Close() })
@@ -185,6 +187,7 @@ func (s *server) welcome(w *welcome) {
 	if s.hub.first.Squeezed {
 		s.in = newReceiver(squeeze.NewReader(s.in.r))
 	}
+	s.in.admit = s.admit
 	s.out.now(outgoing{head: head{kind: frameWelcome}, body: func(b []byte) []byte { return appendWelcome(b, w) }})
 }
 
@@ -237,28 +240,25 @@ func (s *server) handle(f frame) error {
 	case frameBatch:
 		return s.batch(f)
 	}
-	run, err := s.request(f)
+	run, weight, err := s.request(f)
 	if err != nil {
 		return err
 	}
-	return s.start(f, run)
+	return s.start(f, s.decoded(f, weight), run)
 }
 
-// start runs a request on a goroutine of its own. It waits while too much is unanswered.
-func (s *server) start(f frame, run func(*answer) error) error {
-	cost := int64(len(f.body) + requestCost)
-	if err := s.asked.Acquire(s.reading, cost); err != nil {
-		return err
-	}
+// start runs a request on a goroutine of its own.
+func (s *server) start(f frame, held holding, run func(*answer) error) error {
 	ctx, done, err := s.register(s.reading, f.id)
 	if err != nil {
-		s.asked.Release(cost)
+		held.release()
 		return err
 	}
 	s.requests.Go(func() {
-		defer s.asked.Release(cost)
+		defer held.release()
 		defer done()
-		a := &answer{out: s.out, ctx: ctx, head: head{id: f.id}}
+		a := &answer{out: s.out, room: s.answers, ctx: ctx, head: head{id: f.id}}
+		defer a.leave()
 		if err := run(a); err != nil && ctx.Err() == nil {
 			a.fail(err)
 		}

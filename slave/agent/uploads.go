@@ -39,6 +39,9 @@ func appendRange(b []byte, r slave.Range) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(r.Off)), uint64(r.End))
 }
 
+// rangeCost is what a range takes while a list of them grows.
+const rangeCost = 48
+
 // nextRange decodes a range, which must lie behind the one before it.
 func (d *decoder) nextRange(at int64) (r slave.Range) {
 	r.Off, r.End = d.size(), d.size()
@@ -91,21 +94,35 @@ func (d *decoder) segment() (s slave.Segment) {
 	s.Range = d.nextRange(0)
 	data := 0
 	for d.more() {
-		var p slave.Part
-		switch kind := d.u8(); kind {
-		case partData:
-			p.Off, p.Data = d.size(), d.bytes(slave.MaxSegmentData)
-			data += len(p.Data)
-		case partCopy:
-			p.Off, p.Len, p.From = d.size(), d.size(), d.size()
-		default:
-			d.fail("a part of kind %d", kind)
-		}
+		p := d.part()
+		data += len(p.Data)
 		if s.Parts = append(s.Parts, p); len(s.Parts) > slave.MaxSegmentParts || data > slave.MaxSegmentData || p.Size() == 0 {
 			d.fail("a segment of %d parts with %d bytes, or an empty part", len(s.Parts), data)
 		}
 	}
 	return s
+}
+
+func (d *decoder) part() (p slave.Part) {
+	switch kind := d.u8(); kind {
+	case partData:
+		p.Off, p.Data = d.size(), d.bytes(slave.MaxSegmentData)
+	case partCopy:
+		p.Off, p.Len, p.From = d.size(), d.size(), d.size()
+	default:
+		d.fail("a part of kind %d", kind)
+	}
+	return p
+}
+
+// partsOf counts the parts of an encoded segment, as far as they are allowed.
+func partsOf(b []byte) (n int) {
+	d := decoder{b: b}
+	d.raw(2 * 16)
+	for d.nextRange(0); d.more() && n <= slave.MaxSegmentParts; n++ {
+		d.part()
+	}
+	return n
 }
 
 // checkSegment tells what keeps a segment from being sent.
@@ -141,19 +158,26 @@ func (c *Client) Begin(ctx context.Context, u *slave.Upload) (slave.UploadState,
 	if len(u.Basis) > maxPath || u.Size < 0 {
 		return slave.UploadState{Err: &slave.PathError{Op: "upload", Path: u.Basis, Err: slave.ErrInvalid}}, nil
 	}
+	release, err := c.reserve(ctx, errorCost+slave.MaxRanges*rangeCost)
+	if err != nil {
+		return slave.UploadState{}, err
+	}
+	defer release()
 	var state slave.UploadState
 	begun, at := false, int64(0)
-	err := c.once(ctx, frameBegin, frameBegun, func(b []byte) []byte { return appendUpload(b, u) },
+	err = c.once(ctx, frameBegin, frameBegun, func(b []byte) []byte { return appendUpload(b, u) },
 		func(d *decoder, _ bool) error {
 			if !begun {
 				state, begun = d.uploadState(), true
 			}
 			for d.more() {
 				r := d.nextRange(at)
-				if at = r.End; d.err == nil && r.End > u.Size {
-					d.fail("a range up to %d of %d bytes", r.End, u.Size)
+				if at = r.End; d.err == nil && (r.End > u.Size || r.End == r.Off) {
+					d.fail("a range from %d to %d of %d bytes", r.Off, r.End, u.Size)
 				}
-				state.Have = append(state.Have, r)
+				if state.Have = append(state.Have, r); len(state.Have) > slave.MaxRanges {
+					d.fail("the answer to a begin is beyond %d ranges", slave.MaxRanges)
+				}
 			}
 			return d.err
 		})
@@ -245,12 +269,19 @@ func (g *Group) Write(ctx context.Context, s *slave.Segment) (slave.Result, erro
 // begin answers a Begin.
 func (s *server) begin(u slave.Upload) func(*answer) error {
 	return func(a *answer) error {
+		if err := s.finding.Acquire(a.ctx, 1); err != nil {
+			return err
+		}
+		defer s.finding.Release(1)
 		state, err := s.tree.Begin(a.ctx, &u)
 		if err != nil {
 			return err
 		}
-		a.body = appendUploadState(a.body, &state)
-		return reply(a, frameBegun, state.Have, appendRange)
+		a.kind = frameBegun
+		if err := a.add(func(b []byte) []byte { return appendUploadState(b, &state) }); err != nil {
+			return err
+		}
+		return reply(a, frameBegun, state.Have[:min(len(state.Have), slave.MaxRanges)], appendRange)
 	}
 }
 
@@ -266,7 +297,9 @@ func (s *server) sums(q slave.SumsQuery) func(*answer) error {
 		if err != nil {
 			return err
 		}
-		a.body = appendResult(append(a.body, sumsResult), &result)
+		if err := a.add(func(b []byte) []byte { return appendResult(append(b, sumsResult), &result) }); err != nil {
+			return err
+		}
 		return a.end()
 	}
 }
@@ -274,20 +307,30 @@ func (s *server) sums(q slave.SumsQuery) func(*answer) error {
 // segments keeps the buffers of segments that were written.
 var segments = sync.Pool{New: func() any { return new([]byte) }}
 
+// fewParts are as many parts of a segment as take no budget of their own.
+const fewParts = 16
+
 // writeSegment takes a segment off its frame and answers when it is in its place.
 func (s *server) writeSegment(d *decoder) func(*answer) error {
 	buf := segments.Get().(*[]byte)
 	*buf = append((*buf)[:0], d.b...)
+	var parts holding
+	if n := partsOf(*buf); n > fewParts {
+		if parts, d.err = hold(s.reading, s.parts, int64(n*partCost)); d.err != nil {
+			return nil
+		}
+	}
 	own := decoder{b: *buf}
 	segment := own.segment()
 	d.b, d.err = own.b, own.err
 	return func(a *answer) error {
+		defer parts.release()
 		defer segments.Put(buf)
 		result, err := s.tree.Write(a.ctx, &segment)
 		if err != nil {
 			return err
 		}
-		a.kind, a.body = frameWritten, appendResult(a.body, &result)
-		return a.end()
+		a.kind = frameWritten
+		return reply(a, frameWritten, []slave.Result{result}, func(b []byte, r slave.Result) []byte { return appendResult(b, &r) })
 	}
 }

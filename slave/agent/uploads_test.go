@@ -26,7 +26,7 @@ func TestUploads(t *testing.T) {
 			t.Fatalf("%v, %v", state.Err, err)
 		}
 		state, err = s.Begin(ctx, &slave.Upload{Size: 1 << 20})
-		if err != nil || len(state.Have) != 1<<18 {
+		if err != nil || len(state.Have) != slave.MaxRanges {
 			t.Fatalf("%d ranges, %v", len(state.Have), err)
 		}
 		var blocks []int64

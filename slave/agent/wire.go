@@ -115,6 +115,8 @@ func parseFrame(b []byte) (frame, error) {
 type decoder struct {
 	b   []byte
 	err error
+	// weight is what the items of a request take beyond their bytes; xattrs counts those of a batch.
+	weight, xattrs int
 }
 
 // fail stops the decoding; what is left is not looked at.
