@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz
+.PHONY: build test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -95,3 +95,9 @@ fuzz:
 	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime 60s $$pkg; \
 	  done; \
 	done
+
+# Whole sessions, mutated, in both directions and under a bound of memory: half an hour each.
+FUZZ_SESSION ?= 30m
+fuzz-hour:
+	for target in FuzzClientSession FuzzServerSession; do \
+	  go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_SESSION) -timeout 2h ./slave/agent || exit 1; done
