@@ -35,7 +35,7 @@ func TestChangesInALargeDirectoryAreNotListed(t *testing.T) {
 			}
 			master, slave := twoSides(t, fstest.Mount(t, fstest.Tmpfs, fstest.Options{}))
 			s := newSession(t, master, slave)
-			if err := tree.Many(master, 6000, 3000, 10); err != nil {
+			if err := tree.Many(master, 3000, 1500, 10); err != nil {
 				t.Fatal(err)
 			}
 			pause(t, 2500*time.Millisecond) // what is younger than the last heartbeat, less two seconds, the next start marks
@@ -113,7 +113,7 @@ func firstIn(t *testing.T, dir string) string {
 
 // TestRandomHintsCut does random operations while the connection that hints come by is cut at any byte, again and again.
 func TestRandomHintsCut(t *testing.T) {
-	seeds, operations := number(t, "GEOREP_SEEDS", 2), number(t, "GEOREP_OPERATIONS", 3000)
+	seeds, operations := number(t, "GEOREP_SEEDS", 2), number(t, "GEOREP_OPERATIONS", 2000)
 	first := number(t, "GEOREP_SEED", 1)
 	kinds := fstest.All()
 	for seed := first; seed < first+seeds; seed++ {

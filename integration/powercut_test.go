@@ -23,7 +23,7 @@ import (
 // TestPowerCuts cuts the power of the slave at random moments under load, on each file system, with a device that has a
 // write cache and one that has none. What is left is held to invariant 5, and carries on to equality as the next slave.
 func TestPowerCuts(t *testing.T) {
-	cuts, seed := number(t, "GEOREP_POWER_CUTS", 3), number(t, "GEOREP_SEED", 1)
+	cuts, seed := number(t, "GEOREP_POWER_CUTS", 2), number(t, "GEOREP_SEED", 1)
 	kinds := []string{fstest.Ext4, fstest.XFS, fstest.Btrfs}
 	const variants = 6
 	for i := range variants {

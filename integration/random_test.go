@@ -49,7 +49,7 @@ func profileOf(seed int, profiles ...string) string {
 // TestRandom does random operations of every kind on the master while a session runs. A failing seed replays with
 // GEOREP_SEED.
 func TestRandom(t *testing.T) {
-	seeds, operations := number(t, "GEOREP_SEEDS", 4), number(t, "GEOREP_OPERATIONS", 3000)
+	seeds, operations := number(t, "GEOREP_SEEDS", 4), number(t, "GEOREP_OPERATIONS", 2000)
 	first := number(t, "GEOREP_SEED", 1)
 	kinds := fstest.All()
 	for seed := first; seed < first+seeds; seed++ {
@@ -77,7 +77,7 @@ func TestRandom(t *testing.T) {
 // TestRandomByInotify has the same where an ordinary user's marker watches every directory, and where root's does on an
 // overlay.
 func TestRandomByInotify(t *testing.T) {
-	operations, seed := number(t, "GEOREP_OPERATIONS", 3000), uint64(number(t, "GEOREP_SEED", 1))
+	operations, seed := number(t, "GEOREP_OPERATIONS", 2000), uint64(number(t, "GEOREP_SEED", 1))
 	t.Run("ordinary user", func(t *testing.T) {
 		dir, here := asuser.Again(t)
 		if !here {
@@ -190,7 +190,7 @@ func (s *session) records() {
 
 // TestKills ends a random process of the session with SIGKILL, again and again, under load.
 func TestKills(t *testing.T) {
-	kills := number(t, "GEOREP_KILLS", 12)
+	kills := number(t, "GEOREP_KILLS", 8)
 	seed := uint64(number(t, "GEOREP_SEED", 1))
 	master, slave := twoSides(t, fstest.Mount(t, fstest.Ext4, fstest.Options{Size: 1 << 30}))
 	s := newSession(t, master, slave)

@@ -202,7 +202,7 @@ func (s *session) sftpConverge(m *mutate.Mutator, links bool) {
 
 // TestSFTPKills ends the worker with SIGKILL, or every connection, again and again, under load.
 func TestSFTPKills(t *testing.T) {
-	kills := number(t, "GEOREP_KILLS", 6)
+	kills := number(t, "GEOREP_KILLS", 4)
 	for name, server := range sftpServers() {
 		t.Run(name, func(t *testing.T) {
 			seed := uint64(number(t, "GEOREP_SEED", 1))
