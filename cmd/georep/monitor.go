@@ -5,13 +5,14 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"georep/internal/service"
 	"georep/monitor"
 	"georep/volume"
 )
 
 func (e *env) monitorCommand() *cli.Command {
 	return &cli.Command{Name: "monitor", Hidden: true, Usage: "supervise one session", ArgsUsage: "MASTER SLAVE",
-		Action: e.monitor}
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "journal", Usage: "log to the systemd journal, too"}}, Action: e.monitor}
 }
 
 // monitor is what start runs in the background; it takes all settings from the session's file.
@@ -28,6 +29,9 @@ func (e *env) monitor(c *cli.Context) error {
 	cfg, err := monitorConfig(c, t.store, s)
 	if err != nil {
 		return err
+	}
+	if c.Bool("journal") {
+		cfg.Console = service.NewJournal(s.Master + " " + s.Slave.String())
 	}
 	return monitor.Run(c.Context, cfg)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
 
+	"georep/internal/service"
 	"georep/monitor"
 	"georep/status"
 	"georep/volume"
@@ -99,11 +100,7 @@ func (e *refusal) Is(target error) bool { return target == errRefused }
 
 // launch starts the monitor and waits until it knows how it stands.
 func (e *env) launch(c *cli.Context, r *registration) error {
-	cmd, err := self(c, "monitor", r.session.Master, r.session.Slave.String())
-	if err != nil {
-		return &refusal{reason: err.Error()}
-	}
-	if err := monitor.Spawn(c.Context, cmd, r.files()); err != nil {
+	if err := e.spawn(c, r); err != nil {
 		if errors.Is(err, status.ErrRunning) || c.Context.Err() != nil {
 			return fmt.Errorf("session %s to %q: %w", r.session.Master, r.session.Slave, err)
 		}
@@ -125,6 +122,18 @@ func (e *env) launch(c *cli.Context, r *registration) error {
 			r.session.Slave)
 	}
 	return nil
+}
+
+// spawn has the host's service start the monitor, whose processes belong to that then, or starts it here where there is none.
+func (e *env) spawn(c *cli.Context, r *registration) error {
+	if s := service.Dial(r.store); s != nil {
+		return s.Start(c.Context, r.session)
+	}
+	cmd, err := self(c, "monitor", r.session.Master, r.session.Slave.String())
+	if err != nil {
+		return err
+	}
+	return monitor.Spawn(c.Context, cmd, r.files())
 }
 
 // withdraw stops a session that cannot work as it is, and forgets it if it is new.

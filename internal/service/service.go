@@ -1,0 +1,305 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/status"
+	"georep/volume"
+)
+
+// service is one that runs. All but what reaches it by the channels belongs to the loop's goroutine.
+type service struct {
+	o        Options
+	sessions map[string]*session // by key
+	orders   chan order
+	ended    chan ending
+	said     string // to the manager, last
+}
+
+// session is one that is to run, or whose monitor runs.
+type session struct {
+	volume.Session
+	cmd   *exec.Cmd // its monitor, where that was started here and has not ended
+	since time.Time // when that was
+	tries int       // how often it has ended early
+	next  time.Time // not to be started before
+	other bool      // somebody else's monitor runs
+}
+
+// ending says that a monitor has ended.
+type ending struct {
+	key string
+	err error
+}
+
+// order is what a command wants: a session started, or, where it names none, the registry read.
+type order struct {
+	start *volume.Session
+	done  chan error
+}
+
+func key(s *volume.Session) string { return s.Master + "\x00" + s.Slave.String() }
+
+// Run is the service until ctx ends; then it ends the monitors and returns nil. ErrRunning, wrapped, where there is one
+// already. One session's trouble never ends it.
+func Run(ctx context.Context, o Options) error {
+	if o.pace == (pace{}) {
+		o.pace = defaultPace()
+	}
+	if o.Notify == nil {
+		o.Notify = func(string) {}
+	}
+	patient, cancel := context.WithTimeout(ctx, o.pace.lock)
+	lock, err := volume.WaitLock(patient, lockFile(o.Store), volume.Exclusive) // a command may look at it for an instant
+	cancel()
+	if err != nil {
+		return fmt.Errorf("%w for %s: %w", ErrRunning, o.Store.Dir(), err)
+	}
+	defer lock.Close()
+	s := &service{o: o, sessions: map[string]*session{}, orders: make(chan order), ended: make(chan ending)}
+	stop, err := s.listen()
+	if err != nil {
+		return fmt.Errorf("begin the service: %w", err)
+	}
+	s.loop(ctx)
+	stop()
+	return nil
+}
+
+func (s *service) loop(ctx context.Context) {
+	s.read()
+	s.o.Notify("READY=1")
+	looks, tells := time.NewTicker(s.o.pace.look), time.NewTicker(s.o.pace.statePoll)
+	defer looks.Stop()
+	defer tells.Stop()
+	alive := beat(s.o.Watchdog)
+	for {
+		s.tell()
+		var due <-chan time.Time
+		if wait, some := s.due(); some {
+			due = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			s.o.Notify("STOPPING=1")
+			s.end()
+			return
+		case o := <-s.orders:
+			o.done <- s.obey(o)
+		case e := <-s.ended:
+			s.over(e)
+		case <-looks.C:
+			s.read()
+		case <-due:
+			s.startAll()
+		case <-tells.C:
+		case <-alive:
+			s.o.Notify("WATCHDOG=1")
+		}
+	}
+}
+
+// beat ticks often enough for a watchdog; never where there is none.
+func beat(watchdog time.Duration) <-chan time.Time {
+	if watchdog <= 0 {
+		return nil
+	}
+	return time.Tick(watchdog / 3)
+}
+
+// read takes over what the registry says, and starts what is to run and does not.
+func (s *service) read() {
+	list, err := s.o.Store.Sessions()
+	if err != nil { // those that can be read are there all the same
+		s.o.Log.Error().Err(err).Msg("some sessions cannot be read")
+	}
+	known := map[string]bool{}
+	for _, each := range list {
+		k := key(&each)
+		known[k] = true
+		if s.sessions[k] == nil {
+			s.sessions[k] = &session{}
+		}
+		s.sessions[k].Session = each
+	}
+	for k, each := range s.sessions {
+		if !known[k] && err == nil {
+			each.Started = false
+			if each.cmd == nil {
+				delete(s.sessions, k)
+			}
+		}
+	}
+	s.startAll()
+}
+
+// due is how long it takes until a session is to be started.
+func (s *service) due() (wait time.Duration, some bool) {
+	for _, each := range s.sessions {
+		if !each.Started || each.cmd != nil || each.other {
+			continue
+		}
+		if left := max(time.Until(each.next), 0); !some || left < wait {
+			wait, some = left, true
+		}
+	}
+	return wait, some
+}
+
+// startAll starts what is due.
+func (s *service) startAll() {
+	for _, each := range s.sessions {
+		if !each.Started || each.cmd != nil || time.Now().Before(each.next) {
+			continue
+		}
+		// Where somebody started it without the service, that is looked at now and then.
+		if _, each.other = status.Running(s.files(each).Pid); each.other {
+			continue
+		}
+		if err := s.start(each); err != nil {
+			s.again(each)
+			s.o.Log.Error().Str("session", each.name()).Err(err).Msg("the monitor does not start")
+		}
+	}
+}
+
+func (s *service) files(each *session) volume.Files { return s.o.Store.Files(each.Master, each.Slave) }
+
+func (each *session) name() string { return each.Master + " " + each.Slave.String() }
+
+// start starts a session's monitor. What that says before it has its log goes to the log, too.
+func (s *service) start(each *session) error {
+	log, err := os.OpenFile(s.files(each).Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := s.o.Monitor(each.Session)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	each.cmd, each.since = cmd, time.Now()
+	s.o.Log.Info().Str("session", each.name()).Int("pid", cmd.Process.Pid).Msg("monitor started")
+	k := key(&each.Session)
+	go func() { s.ended <- ending{key: k, err: cmd.Wait()} }()
+	return nil
+}
+
+// again puts the next start of a session off, further each time.
+func (s *service) again(each *session) {
+	wait := min(s.o.pace.first<<min(each.tries, 10), s.o.pace.most)
+	each.tries, each.next = each.tries+1, time.Now().Add(wait)
+}
+
+// over takes note of a monitor's end. Where the operator has stopped the session, that is in the registry already.
+func (s *service) over(e ending) {
+	each := s.sessions[e.key]
+	if time.Since(each.since) >= s.o.pace.steady {
+		each.tries = 0
+	}
+	each.cmd = nil
+	s.again(each)
+	s.read()
+	if now := s.sessions[e.key]; now != nil && now.Started {
+		s.o.Log.Warn().Str("session", each.name()).Str("how", how(e.err)).Msg("the monitor ended, and is started again")
+	}
+}
+
+func how(err error) string {
+	if err == nil {
+		return "exit status 0"
+	}
+	return err.Error()
+}
+
+// obey does what a command wants.
+func (s *service) obey(o order) error {
+	s.read()
+	if o.start == nil {
+		return nil
+	}
+	each := s.sessions[key(o.start)]
+	switch {
+	case each == nil || !each.Started:
+		return fmt.Errorf("session %s to %q is not registered, or not to run", o.start.Master, o.start.Slave)
+	case each.cmd != nil:
+		return nil
+	case each.other:
+		return &status.RunningError{}
+	}
+	each.tries, each.next = 0, time.Time{}
+	return s.start(each)
+}
+
+// end ends all monitors that were started here, and with them their workers and markers.
+func (s *service) end() {
+	running := 0
+	for _, each := range s.sessions {
+		if each.cmd != nil {
+			running++
+			_ = each.cmd.Process.Signal(unix.SIGTERM) // one that has ended is told of by ended
+		}
+	}
+	patience := time.After(s.o.pace.farewell)
+	for running > 0 {
+		select {
+		case e := <-s.ended:
+			running--
+			s.sessions[e.key].cmd = nil
+		case o := <-s.orders:
+			o.done <- errors.New("the service is ending")
+		case <-patience:
+			for _, each := range s.sessions {
+				if each.cmd != nil {
+					s.o.Log.Error().Str("session", each.name()).Msg("the monitor does not end, and is killed")
+					_ = each.cmd.Process.Kill()
+				}
+			}
+			patience = nil
+		}
+	}
+}
+
+// tell tells the manager how the sessions stand, where that has changed.
+func (s *service) tell() {
+	count := map[status.State]int{}
+	for _, each := range s.sessions {
+		if !each.Started {
+			continue
+		}
+		state := status.Stopped
+		if st, err := status.Read(s.files(each).Status); err == nil && each.cmd != nil {
+			state = st.State
+		}
+		count[state]++
+	}
+	total := 0
+	for _, n := range count {
+		total += n
+	}
+	text := fmt.Sprintf("STATUS=%d sessions", total)
+	if total == 1 {
+		text = "STATUS=1 session"
+	}
+	sep := ": "
+	for _, state := range []status.State{status.Faulty, status.Active, status.Initializing, status.Paused, status.Stopped} {
+		if count[state] > 0 {
+			text += fmt.Sprintf("%s%d %s", sep, count[state], state)
+			sep = ", "
+		}
+	}
+	if text != s.said {
+		s.said = text
+		s.o.Notify(text)
+	}
+}

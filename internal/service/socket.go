@@ -1,0 +1,182 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/status"
+	"georep/volume"
+)
+
+// Commands talk to the service by HTTP over a Unix socket that only the user it runs as may use:
+//
+//	POST /v1/start {"master": "data", "slave": "backup::copy"}   starts a session's monitor; it must be in the registry
+//	POST /v1/look                                                 has the registry read
+//
+// The answer is 204, or a status above 399 with the reason as JSON, {"error": "..."}.
+
+// wish is the body of a request, and refusal that of an answer.
+type (
+	wish struct {
+		Master string `json:"master"`
+		Slave  string `json:"slave"`
+	}
+	refusal struct {
+		Error string `json:"error"`
+		Pid   int    `json:"pid,omitempty"` // of the monitor that runs already
+	}
+)
+
+// maxWish bounds a request, in bytes.
+const maxWish = 64 << 10
+
+// listen serves commands until the returned function is called.
+func (s *service) listen() (stop func(), err error) {
+	path := Socket(s.o.Store)
+	// Whoever left it there is gone: the lock is ours.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	old := unix.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/start", s.handleStart)
+	mux.HandleFunc("POST /v1/look", func(w http.ResponseWriter, r *http.Request) { answer(w, s.order(r.Context(), nil)) })
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = server.Serve(l) })
+	return func() {
+		_ = server.Close()
+		wg.Wait()
+	}, nil
+}
+
+func (s *service) handleStart(w http.ResponseWriter, r *http.Request) {
+	var want wish
+	err := json.NewDecoder(io.LimitReader(r.Body, maxWish)).Decode(&want)
+	if err != nil {
+		answer(w, fmt.Errorf("the request cannot be read: %w", err))
+		return
+	}
+	slave, err := volume.ParseSlave(want.Slave)
+	if err != nil {
+		answer(w, err)
+		return
+	}
+	answer(w, s.order(r.Context(), &volume.Session{Master: want.Master, Slave: slave}))
+}
+
+// order hands an order to the loop, and waits until it is carried out.
+func (s *service) order(ctx context.Context, start *volume.Session) error {
+	o := order{start: start, done: make(chan error, 1)}
+	select {
+	case s.orders <- o:
+		return <-o.done
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func answer(w http.ResponseWriter, err error) {
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	out := refusal{Error: err.Error()}
+	var running *status.RunningError
+	if errors.As(err, &running) {
+		out.Pid = running.Pid
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusConflict)
+	_ = json.NewEncoder(w).Encode(out)
+}
+
+// Client talks to the service of a state directory.
+type Client struct {
+	http  http.Client
+	store *volume.Store
+}
+
+// Dial finds the service of a state directory; nil where none runs.
+func Dial(s *volume.Store) *Client {
+	if running, err := volume.Locked(lockFile(s), volume.Shared); err != nil || !running {
+		return nil
+	}
+	path := Socket(s)
+	return &Client{store: s, http: http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}}}}
+}
+
+// comesUp is how long a monitor may take until it holds its pid file, and upPoll how often that is looked at.
+const (
+	comesUp = 20 * time.Second
+	upPoll  = 20 * time.Millisecond
+)
+
+// Start has the service start a session that the registry says is to run. It returns once the session's monitor runs.
+func (c *Client) Start(ctx context.Context, s volume.Session) error {
+	if err := c.post(ctx, "/v1/start", wish{Master: s.Master, Slave: s.Slave.String()}); err != nil {
+		return err
+	}
+	files := c.store.Files(s.Master, s.Slave)
+	ctx, cancel := context.WithTimeout(ctx, comesUp)
+	defer cancel()
+	tick := time.NewTicker(upPoll)
+	defer tick.Stop()
+	for {
+		if _, running := status.Running(files.Pid); running {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the session's monitor does not come up: see %s", files.Log)
+		case <-tick.C:
+		}
+	}
+}
+
+// Look has the service read the registry.
+func (c *Client) Look(ctx context.Context) error { return c.post(ctx, "/v1/look", wish{}) }
+
+func (c *Client) post(ctx context.Context, path string, want wish) error {
+	body, err := json.Marshal(want)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://georep"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return fmt.Errorf("ask the georep service (%s): %w", Socket(c.store), err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < http.StatusBadRequest {
+		return nil
+	}
+	var no refusal
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxWish)).Decode(&no); err != nil {
+		return fmt.Errorf("ask the georep service: it answers %s", resp.Status)
+	}
+	return fmt.Errorf("the georep service: %s", no.Error)
+}
