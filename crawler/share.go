@@ -13,7 +13,7 @@ const maxParts = 1 << 20
 const manyParts = 1 << 16
 
 // partsFor is how many shares a directory with so many entries has in the beginning, 2 at least.
-func partsFor(total int64) uint32 { return uint32(min(max(total, 0)/partEntries+2, manyParts)) }
+func partsFor(total int64) uint32 { return uint32(min(max(total/partEntries+1, 2), manyParts)) }
 
 // nextShare is the share to be worked on behind (part, parts). There is one as long as part+1 < parts.
 func nextShare(part, parts, base uint32) (uint32, uint32) {

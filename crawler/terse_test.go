@@ -2,6 +2,7 @@ package crawler_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -158,5 +159,43 @@ func TestLongTargetsGoInShares(t *testing.T) {
 				t.Errorf("%.3q, %+v, %v", found, v, err)
 			}
 		})
+	}
+}
+
+// mute is a slave of which a directory is too large for every answer.
+type mute struct{ slave.Tree }
+
+func (m *mute) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	states, err := m.Tree.Survey(ctx, queries)
+	for i := range states {
+		if queries[i].Path == "d" {
+			states[i].Entries, states[i].Truncated, states[i].Total = nil, true, 1<<62
+		}
+	}
+	return states, err
+}
+
+// TestNoShareIsSmallEnough: that ends soon, as a failure of this directory, and the others are brought over.
+func TestNoShareIsSmallEnough(t *testing.T) {
+	w := newWorld(t)
+	w.write("d/f", "x")
+	w.mark("d/f")
+	w.inStep()
+	w.wrap = func(t slave.Tree) slave.Tree { return &mute{t} }
+	w.connect()
+	w.write("d/f", "changed")
+	w.write("e/f", "y")
+	w.mark("d/f", "e/f")
+	if out := w.pass(); out.Stime != 0 {
+		t.Error("the root was stamped")
+	}
+	if list, n := w.crawler.Failures(10); n != 1 || !errors.Is(list[0].Err, unix.E2BIG) || list[0].Path != "d" {
+		t.Errorf("%d failures: %v", n, list)
+	}
+	if n := w.counters.Surveyed.Load(); n > 50 {
+		t.Errorf("%d surveys", n)
+	}
+	if _, err := os.Stat(w.there("e/f")); err != nil {
+		t.Error(err)
 	}
 }

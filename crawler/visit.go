@@ -139,7 +139,11 @@ func (w *crawl) halve(n *node) {
 	case n.second || n.given != nil:
 		w.hold(n)
 	case n.parts >= maxParts:
+		n.part = n.parts - 1 // the others would be no better
 		w.failNode(n, "list", unix.E2BIG)
+		if n.parent != nil {
+			w.skipNode(n) // what finishes it would take the failure back
+		}
 	default:
 		n.parts *= 2
 		w.again(n)
