@@ -240,10 +240,10 @@ func TestRandomLoad(t *testing.T) {
 		v := newVol(t, dir)
 		v.o.Source = source
 		v.start()
-		for seed := range 3 {
+		for seed := range 2 {
 			v.settle()
 			before := v.states()
-			_, end := startSelf(t, "load", dir, fmt.Sprint(seed, " ", 8000))
+			_, end := startSelf(t, "load", dir, fmt.Sprint(seed, " ", 5000))
 			end()
 			v.quiet()
 			v.checkChanges(before)
@@ -266,7 +266,7 @@ func testOrderOfAMark(t *testing.T, source string) {
 	const deep = "d0/d1/d2"
 	v.sh("mkdir -p " + deep + "; for i in 0 1 2 3 4 5; do echo > f$i; echo > d0/f$i; echo > " + deep + "/f$i; done")
 	v.start().settle()
-	for range 3 {
+	for range 2 {
 		cmd := exec.Command("sh", "-c", `while read -t 0 x || true; do for i in 0 1 2 3 4 5; do
 			echo x > f$i; echo x > d0/f$i; echo x > d0/d1/d2/f$i; chmod 755 d0/d1; done; done`)
 		cmd.Dir = dir
@@ -290,7 +290,7 @@ func (v *vol) watchOrder(dirs []string, deep string) {
 	last := map[string]xtime.Time{}
 	bound := xtime.Time(0)
 	moved := 0
-	for range 3000 {
+	for range 2000 {
 		top := v.xtime("")
 		for _, path := range below {
 			x := v.xtime(path)

@@ -71,9 +71,9 @@ func TestNoChangeIsTakenForAMark(t *testing.T) {
 			for _, path := range attrPaths() {
 				seen[path] = map[xtime.Time]string{}
 			}
-			for seed := range 2 {
+			for seed := range 1 {
 				ended := make(chan struct{})
-				_, end := startSelf(t, "attrs", v.o.Root, fmt.Sprint(seed, " ", 5000))
+				_, end := startSelf(t, "attrs", v.o.Root, fmt.Sprint(seed, " ", 4000))
 				go func() { end(); close(ended) }()
 				for running := true; running; {
 					select {
