@@ -1,9 +1,41 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
+.PHONY: build static man install packages test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
 
 build:
 	go build -o bin/georep ./cmd/georep
+
+# Static, for this machine's processor or GOARCH. Go stamps the commit and its date.
+PREFIX ?= /usr/local
+GOARCH ?= $(shell go env GOARCH)
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo 0.0.0~git$(shell git log -1 --format=%cd.%h --date=format:%Y%m%d))
+UNITS ?= $(PREFIX)/lib/systemd/system
+
+static:
+	CGO_ENABLED=0 GOARCH=$(GOARCH) go build -trimpath -o bin/package/$(GOARCH)/georep ./cmd/georep
+
+man: static
+	bin/package/$(shell go env GOHOSTARCH)/georep generate man | gzip -9n >bin/package/georep.1.gz
+
+install:
+	$(MAKE) man GOARCH=$(shell go env GOHOSTARCH)
+	install -D -m 755 bin/package/$(shell go env GOHOSTARCH)/georep $(DESTDIR)$(PREFIX)/bin/georep
+	install -D -m 644 bin/package/georep.1.gz $(DESTDIR)$(PREFIX)/share/man/man1/georep.1.gz
+	install -D -m 644 packaging/completion/georep.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/georep
+	install -D -m 644 packaging/completion/_georep $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_georep
+	install -D -m 644 packaging/completion/georep.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/georep.fish
+	install -d $(DESTDIR)$(UNITS)
+	sed 's#/usr/bin/georep#$(PREFIX)/bin/georep#' packaging/systemd/georep.service >$(DESTDIR)$(UNITS)/georep.service
+
+# A .deb and an .rpm for amd64 and arm64, in bin/.
+packages:
+	$(MAKE) man GOARCH=$(shell go env GOHOSTARCH)
+	for arch in amd64 arm64; do \
+	  $(MAKE) static GOARCH=$$arch || exit 1; \
+	  for format in deb rpm; do \
+	    GOARCH=$$arch VERSION='$(VERSION)' go tool -modfile=packaging/nfpm.mod nfpm package -f packaging/nfpm.yaml -p $$format -t bin/ || exit 1; \
+	  done; \
+	done
 
 demo:
 	go run ./cmd/georep demo

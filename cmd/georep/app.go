@@ -26,7 +26,7 @@ type env struct {
 func newApp(e *env) *cli.App {
 	return &cli.App{
 		Name: "georep", Usage: "keep a live copy of a directory tree somewhere else, over SSH", HideHelpCommand: true,
-		Version: version(), Writer: e.out, ErrWriter: e.err,
+		Version: fullVersion(), Writer: e.out, ErrWriter: e.err,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "state-dir", EnvVars: []string{"GEOREP_STATE_DIR"}, Value: defaultStateDir,
 				Usage: "where volumes and sessions are registered"},
@@ -41,7 +41,7 @@ func newApp(e *env) *cli.App {
 			e.volumeCommand(), e.createCommand(), e.startCommand(), e.stopCommand(), e.pauseCommand(), e.resumeCommand(),
 			e.syncCommand(), e.verifyCommand(), e.restoreCommand(), e.statusCommand(), e.configCommand(), e.deleteCommand(),
 			e.demoCommand(), e.runCommand(),
-			e.agentCommand(), e.markerCommand(), e.workerCommand(), e.monitorCommand(),
+			e.generateCommand(), e.agentCommand(), e.markerCommand(), e.workerCommand(), e.monitorCommand(),
 		),
 	}
 }

@@ -74,6 +74,9 @@ func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
 	// urfave/cli prints and exits by itself where it is let: newApp takes both away from it, so that all errors come
 	// here.
 	app := newApp(&env{out: stdout, err: stderr})
+	if complete(app, argv, stdout) {
+		return exitDone
+	}
 	args, err := reorder(app, argv)
 	if err == nil {
 		err = app.RunContext(ctx, args)

@@ -12,12 +12,11 @@ import (
 // The ids of the kinds of messages that an operator may want to find, or be told of: journalctl MESSAGE_ID=... Each is
 // for good. docs/operating.md lists them.
 const (
-	idStatus    = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c01" // a session's status changed
-	idStands    = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c02" // replication stands still
-	idGoesOn    = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c03" // replication goes on
-	idProcess   = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c04" // a process was started, or ended
-	idNotKept   = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c05" // the slave cannot keep something of an entry
-	idEntryHeld = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c06" // an entry is held back
+	idStatus  = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c01" // a session's status changed
+	idStands  = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c02" // replication stands still
+	idGoesOn  = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c03" // replication goes on
+	idProcess = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c04" // a process was started, or ended
+	idNotKept = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c05" // the slave cannot keep something of an entry
 )
 
 // kinds tells by the text of a message what kind it is of.
@@ -33,7 +32,6 @@ var kinds = map[string]string{
 	"marker started":           idProcess,
 	"the marker ended":         idProcess,
 	"the slave's file system cannot keep something of this entry": idNotKept,
-	"held back": idEntryHeld,
 }
 
 // Journal writes lines of JSON log to the systemd journal, with their fields: SESSION and ENTRY, and what else a line has as

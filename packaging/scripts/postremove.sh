@@ -1,0 +1,8 @@
+#!/bin/sh
+# After a purge nothing of georep's is left on the host but what lies in the volumes: see georep delete.
+set -e
+if [ "${1:-}" = purge ]; then
+	rm -rf /var/lib/georep
+	rmdir /etc/georep 2>/dev/null || :
+fi
+[ ! -d /run/systemd/system ] || systemctl daemon-reload
