@@ -238,7 +238,7 @@ func (c *Crawler) isFull(groups []slave.Group) bool {
 	for i := range groups {
 		weight += groups[i].Weight()
 	}
-	return len(groups) >= c.groupsAtOnce || weight > slave.MaxGroups/2
+	return len(groups) >= c.groupsAtOnce || weight > slave.MaxGroups-slave.MaxGroup
 }
 
 func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err error) {

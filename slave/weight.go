@@ -11,6 +11,8 @@ const (
 	MaxFound = 1 << 20
 	// MaxGroups bounds what the answers of one Groups weigh.
 	MaxGroups = 2 << 20
+	// MaxGroup is what one inode in it weighs at the most: an answer with room for one more was not cut short.
+	MaxGroup = ItemCost + MaxFoundPath + MaxGroupNames*nameCost
 	// MaxFoundPath is the longest path that Find and Groups tell of. What has a longer one is found by other means, or shipped.
 	MaxFoundPath = 64 << 10
 	// MaxRanges bounds the ranges that are received of one upload.
