@@ -1,9 +1,13 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: build static man install packages test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
+.PHONY: container build static man install packages test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
 
 build:
 	go build -o bin/georep ./cmd/georep
+
+# The service in a booted container: package, kills, reboot, upgrade, purge. Minutes, and network for the first time.
+container:
+	sh integration/container.sh
 
 # Static, for this machine's processor or GOARCH. Go stamps the commit and its date.
 PREFIX ?= /usr/local

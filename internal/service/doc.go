@@ -47,7 +47,7 @@ type pace struct {
 
 func defaultPace() pace {
 	return pace{look: 30 * time.Second, first: time.Second, most: time.Minute, steady: time.Minute,
-		lock: 2 * time.Second, farewell: 45 * time.Second, statePoll: 10 * time.Second}
+		lock: 2 * time.Second, farewell: 45 * time.Second, statePoll: 3 * time.Second}
 }
 
 // Socket is where the service of a state directory listens.

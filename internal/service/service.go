@@ -278,8 +278,12 @@ func (s *service) tell() {
 			continue
 		}
 		state := status.Stopped
-		if st, err := status.Read(s.files(each).Status); err == nil && each.cmd != nil {
-			state = st.State
+		if each.cmd != nil {
+			state = status.Initializing
+			// What an earlier monitor has left is older.
+			if st, err := status.Read(s.files(each).Status); err == nil && st.MonitorPid == each.cmd.Process.Pid {
+				state = st.State
+			}
 		}
 		count[state]++
 	}

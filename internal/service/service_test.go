@@ -174,7 +174,7 @@ func TestSupervises(t *testing.T) {
 		t.Error("a session that was stopped runs")
 	}
 	h.until("the manager was told", func() bool {
-		return h.heard("READY=1") && h.heard("WATCHDOG=1") && h.heard("STATUS=2 sessions: ")
+		return h.heard("READY=1") && h.heard("WATCHDOG=1") && h.heard("STATUS=2 sessions: 2 Initializing")
 	})
 	if err := h.end(); err != nil {
 		t.Fatal(err)
