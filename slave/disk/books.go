@@ -36,6 +36,14 @@ func (idx *index) add(name string, dir places.Key) {
 	}
 }
 
+// addNew is add for many, which seen remembers.
+func (idx *index) addNew(name string, dir places.Key, seen map[string]struct{}) {
+	if _, have := seen[name]; !have && len(idx.names) < maxNames {
+		seen[name] = struct{}{}
+		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
+	}
+}
+
 // learn takes over what an operation says of the number of names, unless something later is known: operations that read
 // the master at different moments may arrive in any order. Of what was read at the same xtime a search is believed, and
 // else the larger number: too many only cost a search.
@@ -59,6 +67,7 @@ func (t *Tree) readIndex(g xtime.GFID) index {
 	was := t.readBook(g)
 	now := was
 	now.names, now.dirs = nil, nil
+	seen := make(map[string]struct{}, len(was.names))
 	for i, name := range was.names {
 		if was.dirs[i] != places.Root {
 			if dir, ok := t.places.DirPath(was.dirs[i]); ok {
@@ -66,7 +75,7 @@ func (t *Tree) readIndex(g xtime.GFID) index {
 				name = beneath.Join(dir, base)
 			}
 		}
-		now.add(name, was.dirs[i])
+		now.addNew(name, was.dirs[i], seen)
 	}
 	return now
 }
@@ -99,6 +108,7 @@ func parseIndex(text []byte) index {
 		return index{}
 	}
 	idx.at = xtime.Time(at)
+	seen := map[string]struct{}{}
 	for len(rest) > 0 {
 		name, tail, whole := bytes.Cut(rest, []byte{0})
 		dir := places.Root
@@ -106,7 +116,7 @@ func parseIndex(text []byte) index {
 			dir, name, whole = cutDir(name, whole)
 		}
 		if whole && len(name) > 0 && slave.AllowedPath(string(name)) {
-			idx.add(string(name), dir)
+			idx.addNew(string(name), dir, seen)
 		}
 		rest = tail
 	}

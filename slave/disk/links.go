@@ -345,10 +345,22 @@ func (t *Tree) source(op *slave.Op) (best named, ok bool) {
 			return n, true
 		}
 	}
-	for _, n := range t.knownNames(g, t.readIndex(g).names, op.Path) {
-		if fits(n) && (!ok || newer(n.rec, best.rec, op.Record)) {
+	take := func(n named, found bool) (enough bool) {
+		if found && fits(n) && (!ok || newer(n.rec, best.rec, op.Record)) {
 			best, ok = n, true
 		}
+		return ok && best.rec.Xtime == op.Record.Xtime // no other is better: an inode may have thousands of names
+	}
+	for _, name := range t.readIndex(g).names {
+		if name == op.Path {
+			continue
+		}
+		if n, found := t.verify(g, name); take(n, found) {
+			return best, ok
+		}
+	}
+	if n, found := t.placed(g); found && n.kind != slave.Dir && n.path != op.Path {
+		take(n, true)
 	}
 	return best, ok
 }

@@ -96,8 +96,9 @@ func (t *Tree) dropTwice() {
 	}
 }
 
-// sortTwice tells the parked names that are to go from those of which it is not known yet. An inode of which the tree lacks
-// names keeps those that are parked, since they may come back. There may be several copies of an inode.
+// sortTwice tells the parked names that are to go, since their inode is in the tree, from those of which it is not known yet. How
+// many names it should have does not count: what is known of that may be older than the removal of the last one, and a name that
+// comes back after all is linked again. There may be several copies of an inode.
 func (t *Tree) sortTwice(g xtime.GFID, names []string) (drop, left []string) {
 	copies, parked := map[uint64]beneath.Stat{}, map[uint64][]string{}
 	slices.Sort(names)
@@ -109,11 +110,10 @@ func (t *Tree) sortTwice(g xtime.GFID, names []string) (drop, left []string) {
 	if len(parked) == 0 {
 		return nil, nil
 	}
-	live, want := t.knownNames(g, t.readIndex(g).names, ""), max(t.readBook(g).want, 1)
+	live := t.knownNames(g, t.readIndex(g).names, "")
 	for ino, paths := range parked {
-		st := copies[ino]
-		there := slices.ContainsFunc(live, func(n named) bool { return sameInode(n.st, st) })
-		if there && st.Nlink-min(st.Nlink, uint32(len(paths))) >= want {
+		there := func(n named) bool { return sameInode(n.st, copies[ino]) }
+		if slices.ContainsFunc(live, there) {
 			drop = append(drop, paths...)
 		} else {
 			left = append(left, paths...)

@@ -37,6 +37,7 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 	if err != nil {
 		return err
 	}
+	e.Links = max(e.Links, uint32(len(places)+1)) // as many names are here, whatever the master has by now (linkedBelow)
 	for i, f := range all {
 		if t.first().CanLink() && f.entry.Record == e.Record && e.Record.Xtime != 0 && f.entry.Kind == e.Kind {
 			return b.linkHere(it, p, f.entry, places[i]) // the slave has just this content
@@ -337,13 +338,23 @@ func (t *Tree) source(op *slave.Op) (best index.Entry, at place, ok bool, err er
 			return f.entry, p, true, nil
 		}
 	}
-	places, all, err := t.others(g, op.Path)
-	for i, f := range all {
-		if fits(f) && (!ok || newer(f.entry.Record, best.Record, op.Record)) {
-			best, at, ok = f.entry, places[i], true
+	b, err := t.book(g)
+	if err != nil {
+		return best, at, false, err
+	}
+	for _, n := range b.names {
+		e, on := t.recorded(g, n)
+		if !on || n == op.Path || ok && !newer(e.Record, best.Record, op.Record) {
+			continue // the index says so, without a request
+		}
+		if f, p, leads := t.verify(g, n); leads && fits(f) {
+			best, at, ok = f.entry, p, true
+		}
+		if ok && best.Record.Xtime == op.Record.Xtime {
+			break // no other is better: an inode may have thousands of names
 		}
 	}
-	return best, at, ok, err
+	return best, at, ok, nil
 }
 
 // metaOfGroup gives the other names of an inode the meta that one of them was given, if they are on record as it was: where

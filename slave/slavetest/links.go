@@ -21,6 +21,7 @@ func linkCases() []testCase {
 		{"a name in a parked directory is none", namesInParked},
 		{"in step no parked name counts", parkedCountsNot},
 		{"in step no replaced name counts", replacedCountsNot},
+		{"in step no parked name counts, however many there were", settledCountsNot},
 		{"a name that comes back with its directory is looked at", comesBack},
 		{"a name that comes back with its directory is the only one", onlyOneBack},
 		{"what was read earlier settles no group", staleLinks},
@@ -301,6 +302,20 @@ func comesBack(f *Fixture) {
 		if got := f.groups(); len(got) != 0 {
 			f.Fatalf("after that: groups %v", got)
 		}
+	}
+}
+
+// settledCountsNot: a search found two names, and one of them was removed since, which leaves no mark on the inode.
+func settledCountsNot(f *Fixture) {
+	f.Must(Linked(Put("a", Rec(1, 1), "one"), 2), Link("b", "a", Rec(1, 1), 2))
+	settled := Link("a", "", Rec(1, 1), 2)
+	settled.Settled = true
+	f.Must(settled, Finish("", Rec(99, 5), 1))
+	f.Must(Park("b", GFID(1)), Link("a", "", Rec(1, 1), 1))
+	f.Must(Finish("", Rec(99, 6), 2))
+	f.Content("a", "one")
+	if n := f.Stat("a").Nlink; n != 1 {
+		f.Errorf("%d names once the root is stamped", n)
 	}
 }
 
