@@ -213,12 +213,14 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 		return nil, false
 	}
 	full := w.c.isFull(groups) // before anything is taken out of them
-	fresh := groups[:0]
+	fresh, again := groups[:0], false
 	for _, g := range groups {
 		// Once more after its directory was visited: only then may the slave take it off its list.
 		if n := w.checked[g.GFID]; n == 0 || n == 1 && (!g.Short || w.behind[g.GFID] != nil) {
 			w.checked[g.GFID]++
 			fresh = append(fresh, g)
+		} else {
+			again = again || g.Short
 		}
 	}
 	if len(groups) > 0 {
@@ -229,7 +231,7 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 		w.cancel(err)
 		return nil, false
 	}
-	return visit, ok && !full
+	return visit, ok && !full && !again // what lacks names since they were settled is for the next crawl
 }
 
 // isFull tells whether the slave may have had more groups to tell of than go into one answer. These are for the next crawl.

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -278,18 +277,12 @@ func (s *session) waitSynced() {
 	s.equal()
 }
 
-// equal asks both judges. A name that was removed counts as one of its inode's until what is parked is deleted, which a slave that
-// is in step is about to do: only that is waited for.
+// equal asks both judges.
 func (s *session) equal() {
 	s.t.Helper()
 	opts := compare.Replica()
 	opts.Holes = false
 	found, err := compare.Trees(s.master, s.slave, opts)
-	more := func(d compare.Difference) bool { return d.Kind != compare.Nlink }
-	for end := time.Now().Add(patience); err == nil && len(found) > 0 && !slices.ContainsFunc(found, more) && time.Now().Before(end); {
-		pause(s.t, 50*time.Millisecond)
-		found, err = compare.Trees(s.master, s.slave, opts)
-	}
 	if err != nil {
 		s.t.Fatal(err)
 	}

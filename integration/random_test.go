@@ -155,8 +155,22 @@ func (s *session) namesOf(found []compare.Difference) {
 		if err == nil && d.Kind == compare.Nlink {
 			out, _ := exec.Command("find", s.slave, "-inum", fmt.Sprint(st.Sys().(*syscall.Stat_t).Ino)).CombinedOutput()
 			s.t.Logf("the slave's names of %q:\n%s", d.Path, out)
+			s.booksOf(d.Path)
 		}
 	}
+}
+
+// booksOf shows what the slave's books say of an inode.
+func (s *session) booksOf(path string) {
+	d, err := beneath.OpenRoot(filepath.Dir(filepath.Join(s.master, path)), false)
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	g, _ := d.GFID(filepath.Base(path))
+	book, _ := os.ReadFile(filepath.Join(s.slave, ".georep/links", g.String()[:2], g.String()))
+	mark, _ := os.Readlink(filepath.Join(s.slave, ".georep/pending", g.String()))
+	s.t.Logf("its book: %q, its mark: %q", book, mark)
 }
 
 // records shows, for each path that differs, what master and slave have on record, from there up to the root.

@@ -134,15 +134,13 @@ func (s *stress) round(top string, seed uint64) {
 	}
 }
 
-// differ compares now. Only that what is parked counts as a name of a file may still be so for a moment.
+// differ compares now. Only by SFTP, that what is parked counts as a name of a file may still be so for a moment.
 func (s *stress) differ() error {
 	opts := compare.Replica()
 	if s.sftp {
 		opts = sftpShows(s.master, s.slave, true)
 	}
-	onlyLinks := func(found []compare.Difference) bool {
-		return !slices.ContainsFunc(found, func(d compare.Difference) bool { return d.Kind != compare.Nlink })
-	}
+	maybe := func(d compare.Difference) bool { return s.sftp && d.Kind == compare.Nlink }
 	for end := time.Now().Add(time.Minute); ; pause(s.t, 50*time.Millisecond) {
 		found, err := compare.Trees(s.master, s.slave, opts)
 		if err == nil && len(found) == 0 && s.sftp {
@@ -151,7 +149,8 @@ func (s *stress) differ() error {
 		if err != nil || len(found) == 0 {
 			return err
 		}
-		if !onlyLinks(found) || time.Now().After(end) {
+		sure := slices.ContainsFunc(found, func(d compare.Difference) bool { return !maybe(d) })
+		if sure || time.Now().After(end) {
 			s.namesOf(found)
 			return fmt.Errorf("%d differences:\n%s", len(found), compare.List(found))
 		}
