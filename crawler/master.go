@@ -261,11 +261,11 @@ func (r *reader) entry(name string) (plan.Entry, error) {
 	if err != nil {
 		return plan.Entry{}, err
 	}
-	kind, refuses := slave.KindOf(st.Mode), m.refusesMarks(d, name, &st)
+	refuses := m.refusesMarks(d, name, &st)
 	if err := m.kept.look(d, name, &st); err != nil {
 		return plan.Entry{}, err
 	}
-	kind = slave.KindOf(st.Mode)
+	kind := slave.KindOf(st.Mode)
 	out := plan.Entry{Name: name, Kind: kind, Stat: st, Bare: bare && quiet(&st),
 		Record: slave.Record{GFID: gfid, Xtime: m.effective(t, refuses, &st)},
 		Always: kind == slave.Dir && refuses}
