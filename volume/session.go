@@ -16,7 +16,24 @@ type Session struct {
 	Started bool              `json:"started"` // wanted: georep start was said last, not georep stop
 	Paused  bool              `json:"paused"`  // wanted: georep pause was said last, not georep resume
 	Config  map[string]string `json:"config"`  // what was set; the keys are ConfigKeys'
-	SlaveID string            `json:"-"`       // the name of the slave that it has filled; "" before the first connection
+	Managed Managed           `json:"managed,omitzero"`
+	SlaveID string            `json:"-"` // the name of the slave that it has filled; "" before the first connection
+}
+
+// Managed says which configuration file the settings come from, where georep apply made them so. Zero: they are the operator's.
+type Managed struct {
+	Config string `json:"config" toml:"config"` // the file that apply was given
+	At     string `json:"at" toml:"at"`         // file:line, in it or in one that it includes, at the last apply
+}
+
+// text and parse make it fit for a file, and read that: names of files are of any bytes.
+func (m Managed) text() Managed { return Managed{toText(m.Config), toText(m.At)} }
+
+func (m Managed) parse() (out Managed, err error) {
+	if out.Config, err = fromText(m.Config); err == nil {
+		out.At, err = fromText(m.At)
+	}
+	return out, err
 }
 
 // Clone returns a copy that shares nothing with s.

@@ -21,6 +21,7 @@ type sessionFile struct {
 	Started bool              `toml:"started"`
 	Paused  bool              `toml:"paused"`
 	SlaveID string            `toml:"slave_id,omitempty"`
+	Managed Managed           `toml:"managed,omitzero"`
 	Config  map[string]string `toml:"config,omitempty"` // by toText
 }
 
@@ -30,7 +31,7 @@ type sessionFile struct {
 func (s *Store) CreateSession(want Session) (Session, error) {
 	sess := want.Clone()
 	sess.UUID, sess.Created = xtime.NewUUID().String(), time.Now().UTC().Truncate(time.Second)
-	sess.Started, sess.Paused, sess.SlaveID = false, false, ""
+	sess.Started, sess.Paused, sess.SlaveID, sess.Managed = false, false, "", Managed{}
 	if _, err := sess.Options(); err != nil {
 		return Session{}, err
 	}
@@ -179,7 +180,7 @@ func (s *Store) DeleteSession(master string, slave Slave) error {
 func (s *Store) saveSession(sess Session) error {
 	f := sessionFile{
 		Master: sess.Master, Slave: sess.Slave.String(), UUID: sess.UUID, Created: sess.Created,
-		Started: sess.Started, Paused: sess.Paused, SlaveID: sess.SlaveID, Config: map[string]string{},
+		Started: sess.Started, Paused: sess.Paused, SlaveID: sess.SlaveID, Managed: sess.Managed.text(), Config: map[string]string{},
 	}
 	for k, v := range sess.Config {
 		f.Config[k] = toText(v)
@@ -203,6 +204,9 @@ func (s *Store) loadSession(path string) (Session, error) {
 	sess := Session{
 		Master: f.Master, Slave: slave, UUID: f.UUID, Created: f.Created.UTC(),
 		Started: f.Started, Paused: f.Paused, SlaveID: f.SlaveID, Config: map[string]string{},
+	}
+	if sess.Managed, err = f.Managed.parse(); err != nil {
+		return Session{}, fmt.Errorf("read %s: managed: %w", path, err)
 	}
 	for k, v := range f.Config {
 		if sess.Config[k], err = fromText(v); err != nil {

@@ -24,7 +24,8 @@ type Volume struct {
 	Namespace  string    `json:"namespace,omitempty"`   // of the xattrs: "trusted", "user", or "" before the first probe
 	VolumeMark uint64    `json:"volume_mark,omitempty"` // an xtime.Time: indexing was switched on then; 0 before
 	// Policy is what a master may do with the volume as a slave: values of package policy by name. Nil allows all.
-	Policy map[string]string `json:"policy,omitempty"`
+	Policy  map[string]string `json:"policy,omitempty"`
+	Managed Managed           `json:"managed,omitzero"`
 }
 
 // volumeFile is Volume as the file has it.
@@ -38,7 +39,8 @@ type volumeFile struct {
 	Namespace  string    `toml:"namespace,omitempty"`
 	VolumeMark string    `toml:"volume_mark,omitempty"` // hexadecimal: TOML's integers end at 2^63, in 2038
 
-	Policy map[string]string `toml:"policy,omitempty"`
+	Managed Managed           `toml:"managed,omitzero"`
+	Policy  map[string]string `toml:"policy,omitempty"`
 }
 
 // NewVolume says what CreateVolume shall make; RootGFID and FSID are the caller's to find out, and may be set later.
@@ -241,7 +243,7 @@ func (s *Store) volumeFile(name string) string { return filepath.Join(s.VolumesD
 func (s *Store) saveVolume(v Volume) error {
 	f := volumeFile{
 		Name: v.Name, UUID: v.UUID, Path: toText(v.Path), Created: v.Created,
-		RootGFID: v.RootGFID, FSID: v.FSID, Namespace: v.Namespace, Policy: v.Policy,
+		RootGFID: v.RootGFID, FSID: v.FSID, Namespace: v.Namespace, Policy: v.Policy, Managed: v.Managed.text(),
 	}
 	if v.VolumeMark != 0 {
 		f.VolumeMark = fmt.Sprintf("%016x", v.VolumeMark)

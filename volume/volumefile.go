@@ -18,6 +18,9 @@ func (f *volumeFile) volume() (Volume, error) {
 		Name: f.Name, UUID: f.UUID, Path: path, Created: f.Created.UTC(),
 		RootGFID: f.RootGFID, FSID: f.FSID, Namespace: f.Namespace, Policy: f.Policy,
 	}
+	if v.Managed, err = f.Managed.parse(); err != nil {
+		return Volume{}, fmt.Errorf("volume %s: managed: %w", f.Name, err)
+	}
 	if err := CheckName(v.Name); err != nil {
 		return Volume{}, err
 	}

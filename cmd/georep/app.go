@@ -40,7 +40,7 @@ func newApp(e *env) *cli.App {
 		Commands: leaves(
 			e.volumeCommand(), e.createCommand(), e.startCommand(), e.stopCommand(), e.pauseCommand(), e.resumeCommand(),
 			e.syncCommand(), e.verifyCommand(), e.restoreCommand(), e.statusCommand(), e.configCommand(), e.deleteCommand(),
-			e.demoCommand(), e.runCommand(),
+			e.applyCommand(), e.configcheckCommand(), e.demoCommand(), e.runCommand(),
 			e.generateCommand(), e.agentCommand(), e.markerCommand(), e.workerCommand(), e.monitorCommand(),
 		),
 	}

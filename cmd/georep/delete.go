@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/urfave/cli/v2"
 
 	"georep/volume"
@@ -24,6 +26,9 @@ func (e *env) delete(c *cli.Context) error {
 	s, err := t.session()
 	if err != nil {
 		return err
+	}
+	if err := sessionFree(t.store, s); err != nil {
+		return fmt.Errorf("session %s to %q: %w", s.Master, s.Slave, err)
 	}
 	if err := t.store.DeleteSession(s.Master, s.Slave); err != nil || !c.Bool(resetSyncTime) {
 		return err

@@ -59,6 +59,9 @@ func (e *env) volumeSet(c *cli.Context) error {
 	if err := p.Set(key, value); err != nil {
 		return asUsage(err)
 	}
+	if err := volumeFree(s, v); err != nil {
+		return fmt.Errorf("volume %s: %w", v.Name, err)
+	}
 	value, err = p.Get(key)
 	if err != nil {
 		return err

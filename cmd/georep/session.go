@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -93,6 +94,11 @@ func applyFlags(c *cli.Context, s *volume.Session) error {
 	return nil
 }
 
+// anySetting tells whether a setting was given as a flag.
+func anySetting(c *cli.Context) bool {
+	return slices.ContainsFunc(volume.ConfigKeys(), func(k volume.ConfigKey) bool { return here(c, k.Name) })
+}
+
 // here tells whether the command itself was given the flag, not georep before it.
 func here(c *cli.Context, name string) bool {
 	for _, n := range c.LocalFlagNames() {
@@ -142,7 +148,11 @@ func register(c *cli.Context, t target) (*registration, error) {
 			r.session, err = t.store.CreateSession(want)
 			r.newSession = err == nil
 		}
-	case err == nil:
+	case err == nil && anySetting(c):
+		if err = sessionFree(t.store, r.session); err != nil {
+			err = fmt.Errorf("session %s to %q: %w", r.session.Master, r.session.Slave, err)
+			break
+		}
 		r.session, err = t.store.UpdateSession(r.volume.Name, t.slave, func(s *volume.Session) error { return applyFlags(c, s) })
 	}
 	if err != nil {

@@ -98,6 +98,11 @@ type refusal struct{ reason string }
 func (e *refusal) Error() string        { return e.reason }
 func (e *refusal) Is(target error) bool { return target == errRefused }
 
+// keepsTrying is trouble that may pass by itself.
+type keepsTrying struct{ reason string }
+
+func (e *keepsTrying) Error() string { return e.reason }
+
 // launch starts the monitor and waits until it knows how it stands.
 func (e *env) launch(c *cli.Context, r *registration) error {
 	if err := e.spawn(c, r); err != nil {
@@ -118,8 +123,8 @@ func (e *env) launch(c *cli.Context, r *registration) error {
 	case st.State == status.Faulty && st.FinalReason:
 		return &refusal{reason: st.Reason}
 	case st.State == status.Faulty:
-		return fmt.Errorf("%s; it keeps trying in the background, until georep stop %s %s", st.Reason, r.session.Master,
-			r.session.Slave)
+		return &keepsTrying{fmt.Sprintf("%s; it keeps trying in the background, until georep stop %s %s", st.Reason,
+			r.session.Master, r.session.Slave)}
 	}
 	return nil
 }

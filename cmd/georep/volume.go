@@ -119,6 +119,9 @@ func (e *env) volumeDelete(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := volumeFree(s, v); err != nil {
+		return fmt.Errorf("volume %s: %w", v.Name, err)
+	}
 	return s.DeleteVolume(v.Name)
 }
 
