@@ -28,6 +28,8 @@ var allowed = map[string][]string{
 	"marker/xtime":       {},
 	"internal/beneath":   {"marker/xtime"},
 	"internal/bandwidth": {},
+	"internal/nearest":   {},
+	"internal/config":    {"internal/nearest", "slave/policy", "volume"},
 	"slave":              {"internal/beneath", "marker/xtime"},
 	"slave/delta":        {},
 	"slave/places":       {"internal/beneath", "marker/xtime"},
