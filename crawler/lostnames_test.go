@@ -3,12 +3,15 @@ package crawler_test
 import (
 	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"georep/crawler"
 	"georep/marker/hint"
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -103,10 +106,9 @@ func TestDirectoryMovesBetweenLinkAndLook(t *testing.T) {
 		t.Cleanup(func() { os.Remove(w.at("../outside")) })
 		w.ok(os.Chmod(w.at("b/n"), 0o600))
 		deliver(w.hint("b/n"))
-		changed, moved := false, false
+		var changed, moved atomic.Bool
 		f.call = func(name string) error {
-			if name == "groups" && !changed { // through a name that is gone at once, so that no mark leads to b/n
-				changed = true
+			if name == "groups" && !changed.Swap(true) { // through a name that is gone at once, so that no mark leads to b/n
 				w.ok(os.Link(w.at("b/n"), w.at("y/short")))
 				w.write("y/short", "two")
 				deliver(w.hint("y/short"))
@@ -116,16 +118,15 @@ func TestDirectoryMovesBetweenLinkAndLook(t *testing.T) {
 			return nil
 		}
 		f.fail = func(op *slave.Op) error {
-			if op.Kind == slave.OpLink && op.Path == "b/n" && !moved {
-				moved = true
+			if op.Kind == slave.OpLink && op.Path == "b/n" && !moved.Swap(true) {
 				w.rename("b", "z/b")
 				deliver(w.hint("b", "z/b"))
 			}
 			return nil
 		}
 		w.pass()
-		if !changed || !moved {
-			t.Fatalf("changed: %v, moved: %v", changed, moved)
+		if !changed.Load() || !moved.Load() {
+			t.Fatalf("changed: %v, moved: %v", changed.Load(), moved.Load())
 		}
 		if text := w.comesInStep("z/b/n"); text != "two" {
 			t.Errorf("in step, and z/b/n has %q", text)
@@ -152,28 +153,37 @@ func TestPutBackWhereItStood(t *testing.T) {
 			if hints {
 				w.hints.Hint(h)
 			}
-			failed := 0
-			f.fail = func(op *slave.Op) error {
-				if op.Kind == slave.OpUnpark && op.Path == "a/d" {
-					failed++
-					return unix.EIO
-				}
-				return nil
+			above := map[string]xtime.GFID{}
+			for path, dir := range map[string]string{"a/d": "a", "b/e": "b"} {
+				g, err := w.root.GFID(dir)
+				w.ok(err)
+				above[path] = g
 			}
-			var lost []string
-			f.call = func(name string) error {
-				if _, err := os.Stat(w.there("b/e/f")); failed > 0 && name != "apply" && err != nil {
-					lost = append(lost, name)
+			var mu sync.Mutex
+			var first slave.Op
+			back, wrong := 0, 0
+			f.fail = func(op *slave.Op) error {
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case op.Kind != slave.OpUnpark:
+				case first.Path == "":
+					first = *op
+					return unix.EIO
+				case op.Record.GFID == first.Record.GFID && op.Path != first.Path:
+					back++
+					if op.In != above[op.Path] {
+						wrong++
+					}
 				}
 				return nil
 			}
 			w.pass()
-			if failed == 0 {
-				t.Fatal("nothing was to be moved there")
+			mu.Lock()
+			if back == 0 || wrong > 0 {
+				t.Errorf("%q failed; put back %d times, of which %d are meant for another directory", first.Path, back, wrong)
 			}
-			if len(lost) > 0 {
-				t.Errorf("%d tries; after them it is missed at %v", failed, lost)
-			}
+			mu.Unlock()
 			f.fail = nil
 			waitFor(t, w.crawler.NextRetry())
 			w.inStep()
