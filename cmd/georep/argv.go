@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"georep/internal/nearest"
 )
 
 // reorder puts a command line into the order that urfave/cli understands: the global flags, the command, its flags, and
@@ -74,7 +76,7 @@ func (p *parser) word(word string) error {
 		return nil
 	}
 	if i < 0 {
-		return usagef("unknown command %q", strings.Join(append(slices.Clone(p.path), word), " "))
+		return usagef("unknown command %q%s", strings.Join(append(slices.Clone(p.path), word), " "), nearest.Hint(word, names(p.commands)))
 	}
 	p.leaf, p.path = p.commands[i], append(p.path, word)
 	p.commands = p.leaf.Subcommands
@@ -90,7 +92,7 @@ func (p *parser) flag(word string, words []string) ([]string, error) {
 		f, to = find(p.global, name), &p.globals
 	}
 	if f == nil {
-		return nil, usagef("unknown flag %q", word)
+		return nil, usagef("unknown flag %q%s", word, nearest.Hint("--"+name, p.flagNames()))
 	}
 	*to = append(*to, word)
 	if doc, ok := f.(cli.DocGenerationFlag); hasValue || !ok || !doc.TakesValue() {
@@ -101,6 +103,32 @@ func (p *parser) flag(word string, words []string) ([]string, error) {
 	}
 	*to = append(*to, words[0])
 	return words[1:], nil
+}
+
+// names are those that people may use.
+func names(commands []*cli.Command) (list []string) {
+	for _, c := range commands {
+		if !c.Hidden {
+			list = append(list, c.Name)
+		}
+	}
+	return list
+}
+
+// flagNames are the long names that may stand where a flag is not known.
+func (p *parser) flagNames() (list []string) {
+	flags := p.global
+	if p.leaf != nil {
+		flags = slices.Concat(p.leaf.Flags, p.global)
+	}
+	for _, f := range flags {
+		for _, name := range f.Names() {
+			if len(name) > 1 {
+				list = append(list, "--"+name)
+			}
+		}
+	}
+	return list
 }
 
 // local finds a flag of the command so far; each has --help.

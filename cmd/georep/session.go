@@ -39,6 +39,52 @@ func parseTarget(c *cli.Context, most int) (t target, err error) {
 	return t, err
 }
 
+// parseExisting is parseTarget for commands on a session that must be there: its master alone will do where it has no other.
+func parseExisting(c *cli.Context, most int) (t target, err error) {
+	if c.Args().Len() != 1 {
+		if err := wants(c, 1, most); err != nil {
+			return t, err
+		}
+		return parseTarget(c, most)
+	}
+	if t.master, err = volume.ParseMaster(c.Args().First()); err != nil {
+		return t, asUsage(err)
+	}
+	if t.store, err = store(c); err == nil {
+		t.slave, err = onlySlave(t.store, t.master)
+	}
+	return t, err
+}
+
+// onlySlave is the slave of a master that has one.
+func onlySlave(s *volume.Store, m volume.Master) (volume.Slave, error) {
+	v, err := s.Master(m)
+	if errors.Is(err, volume.ErrNoVolume) {
+		err = fmt.Errorf("%w: %w", volume.ErrNoSession, err)
+	}
+	if err != nil {
+		return volume.Slave{}, err
+	}
+	all, err := s.Sessions()
+	if err != nil { // what cannot be read may be another session of this master
+		return volume.Slave{}, err
+	}
+	var slaves []volume.Slave
+	var names []string
+	for _, each := range all {
+		if each.Master == v.Name {
+			slaves, names = append(slaves, each.Slave), append(names, each.Slave.String())
+		}
+	}
+	switch len(slaves) {
+	case 0:
+		return volume.Slave{}, fmt.Errorf("%w: volume %s is not replicated: see georep status", volume.ErrNoSession, v.Name)
+	case 1:
+		return slaves[0], nil
+	}
+	return volume.Slave{}, usagef("volume %s has several sessions, name the slave of one: %s", v.Name, strings.Join(names, ", "))
+}
+
 // wants checks the number of arguments.
 func wants(c *cli.Context, least, most int) error {
 	switch n := c.Args().Len(); {
@@ -128,6 +174,7 @@ type registration struct {
 	// What this command made, and undo forgets again.
 	newVolume  bool
 	newSession bool
+	before     map[string]string // the settings of a session that was there, where this command gave it others
 }
 
 // register finds the session, or makes it and its volume, and saves the settings that are given as flags.
@@ -153,7 +200,14 @@ func register(c *cli.Context, t target) (*registration, error) {
 			err = fmt.Errorf("session %s to %q: %w", r.session.Master, r.session.Slave, err)
 			break
 		}
-		r.session, err = t.store.UpdateSession(r.volume.Name, t.slave, func(s *volume.Session) error { return applyFlags(c, s) })
+		var before map[string]string
+		r.session, err = t.store.UpdateSession(r.volume.Name, t.slave, func(s *volume.Session) error {
+			before = s.Clone().Config
+			return applyFlags(c, s)
+		})
+		if err == nil {
+			r.before = before
+		}
 	}
 	if err != nil {
 		return nil, r.undo(err)
@@ -168,12 +222,35 @@ func (r *registration) undo(why error) error {
 			return fmt.Errorf("%w; the session stays registered: %w", why, err)
 		}
 	}
+	if r.before != nil {
+		if err := r.resetSettings(); err != nil {
+			return fmt.Errorf("%w; the session keeps the new settings: %w", why, err)
+		}
+	}
 	if r.newVolume {
 		if err := r.store.DeleteVolume(r.volume.Name); err != nil {
 			return fmt.Errorf("%w; the volume stays registered: %w", why, err)
 		}
 	}
 	return why
+}
+
+// resetSettings gives back what this command has set, and leaves what others have set meanwhile.
+func (r *registration) resetSettings() error {
+	_, err := r.store.UpdateSession(r.session.Master, r.session.Slave, func(s *volume.Session) error {
+		for _, k := range volume.ConfigKeys() {
+			was, had := r.before[k.Name]
+			ours, set := r.session.Config[k.Name]
+			if was == ours && had == set || s.Config[k.Name] != ours {
+				continue
+			}
+			if delete(s.Config, k.Name); had {
+				s.Config[k.Name] = was
+			}
+		}
+		return nil
+	})
+	return err
 }
 
 // check connects to the slave once, so that it is known to be fit, and ours.

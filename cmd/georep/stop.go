@@ -13,23 +13,47 @@ import (
 )
 
 func (e *env) stopCommand() *cli.Command {
-	return &cli.Command{Name: "stop", Usage: "end replication", ArgsUsage: "MASTER SLAVE", Action: e.stop}
+	return &cli.Command{Name: "stop", Usage: "end replication", ArgsUsage: "MASTER [SLAVE]", Action: e.stop}
 }
 
 func (e *env) pauseCommand() *cli.Command {
-	return &cli.Command{Name: "pause", Usage: "hold replication", ArgsUsage: "MASTER SLAVE",
+	return &cli.Command{Name: "pause", Usage: "hold replication", ArgsUsage: "MASTER [SLAVE]",
 		Action: func(c *cli.Context) error { return e.setPaused(c, true) }}
 }
 
 func (e *env) resumeCommand() *cli.Command {
-	return &cli.Command{Name: "resume", Usage: "go on after pause", ArgsUsage: "MASTER SLAVE",
+	return &cli.Command{Name: "resume", Usage: "go on after pause", ArgsUsage: "MASTER [SLAVE]",
 		Action: func(c *cli.Context) error { return e.setPaused(c, false) }}
+}
+
+func (e *env) restartCommand() *cli.Command {
+	return &cli.Command{Name: "restart", Usage: "end replication, and start it again", ArgsUsage: "MASTER [SLAVE]", Action: e.restart}
+}
+
+// restart leaves the word that the session is to run: cut short, it is what a reboot would make of it.
+func (e *env) restart(c *cli.Context) error {
+	t, err := parseExisting(c, 2)
+	if err != nil {
+		return err
+	}
+	s, err := t.session()
+	if err != nil {
+		return err
+	}
+	r := &registration{store: t.store, session: s}
+	if err := r.setStarted(true); err != nil {
+		return err
+	}
+	if err := monitor.Stop(c.Context, t.store, s); err != nil && !errors.Is(err, monitor.ErrNotRunning) {
+		return fmt.Errorf("session %s to %q: %w", s.Master, s.Slave, err)
+	}
+	return e.startOne(c, r)
 }
 
 // stop saves the word before it acts: a session that was told to stop stays stopped, also when this command is cut
 // short.
 func (e *env) stop(c *cli.Context) error {
-	t, err := parseTarget(c, 2)
+	t, err := parseExisting(c, 2)
 	if err != nil {
 		return err
 	}
@@ -57,7 +81,7 @@ func (e *env) stop(c *cli.Context) error {
 
 // setPaused saves the operator's word and, where a monitor runs, waits until it has obeyed.
 func (e *env) setPaused(c *cli.Context, paused bool) error {
-	t, err := parseTarget(c, 2)
+	t, err := parseExisting(c, 2)
 	if err != nil {
 		return err
 	}

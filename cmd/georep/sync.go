@@ -25,7 +25,7 @@ const maxListed = 20
 const markerWait = 15 * time.Second
 
 func (e *env) syncCommand() *cli.Command {
-	return &cli.Command{Name: "sync", ArgsUsage: "MASTER SLAVE", Flags: sessionFlags(), Action: e.sync,
+	return &cli.Command{Name: "sync", ArgsUsage: "MASTER [SLAVE]", Flags: sessionFlags(), Action: e.sync,
 		Usage: "one shot: until the slave has all that was there at the start"}
 }
 
@@ -34,7 +34,7 @@ func (e *env) syncCommand() *cli.Command {
 func (e *env) sync(c *cli.Context) error {
 	// Before anything else: what is promised counts from the moment the operator asked.
 	began := time.Now()
-	t, err := parseTarget(c, 2)
+	t, err := parseExisting(c, 2)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ const (
 )
 
 func (e *env) verifyCommand() *cli.Command {
-	return &cli.Command{Name: "verify", ArgsUsage: "MASTER SLAVE [PATH]", Action: e.verify,
+	return &cli.Command{Name: "verify", ArgsUsage: "MASTER [SLAVE [PATH]]", Action: e.verify,
 		Usage: "compare both sides in full, by hash; also while the session runs",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "repair", Usage: "have what differs compared and mended by the session, or by a sync if none runs"},
@@ -69,7 +69,7 @@ type verifying struct {
 
 // verify exits with 1 where a difference is left, without a word more than the last line.
 func (e *env) verify(c *cli.Context) error {
-	t, err := parseTarget(c, 3)
+	t, err := parseExisting(c, 3)
 	if err != nil {
 		return err
 	}
