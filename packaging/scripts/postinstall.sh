@@ -1,8 +1,16 @@
 #!/bin/sh
-# After an installation or an upgrade: the service runs, and after an upgrade it is the new program that does. Sessions go on
-# where they were.
+# After an installation the service runs. After an upgrade it is the new program that does, where the operator has not turned the
+# service off: an upgrade turns nothing on. Sessions go on where they were. dpkg says "configure" and the version that was there,
+# which is empty the first time; rpm says how many versions there are.
 set -e
+command -v systemctl >/dev/null || exit 0
+case "${1:-} ${2:-}" in
+'configure ' | '1 ') systemctl enable georep.service || : ;; # it may be masked
+esac
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload
-systemctl enable georep.service
-systemctl restart georep.service
+if systemctl is-enabled --quiet georep.service; then
+	systemctl restart georep.service || echo 'georep.service does not start: see systemctl status georep' >&2
+else
+	systemctl try-restart georep.service || :
+fi

@@ -1,0 +1,93 @@
+package packaging
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// command puts a shell script where PATH leads to, which notes how it is called.
+func command(t *testing.T, dir, name, script string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// called runs a script of the package on a host with systemd, and tells what systemctl was asked to change.
+func called(t *testing.T, name, enabled string, args ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	command(t, dir, "systemctl", `case $1 in
+is-enabled) [ "$ENABLED" = yes ] ;;
+enable) echo "$1" >>"$LOG"; [ "$ENABLED" != masked ] ;;
+*) echo "$1" >>"$LOG" ;;
+esac
+`)
+	text, err := os.ReadFile(filepath.Join("scripts", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := strings.ReplaceAll(string(text), "/run/systemd/system", dir)
+	cmd := exec.Command("sh", append([]string{"-c", here, name}, args...)...)
+	log := filepath.Join(dir, "log")
+	cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin", "LOG=" + log, "ENABLED=" + enabled}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	said, err := os.ReadFile(log)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(said)), " ")
+}
+
+// TestScripts: an upgrade restarts what runs, and turns nothing on that the operator has turned off; none fails on that.
+func TestScripts(t *testing.T) {
+	for _, c := range []struct {
+		script, enabled, args, want string
+	}{
+		{"postinstall.sh", "yes", "configure ", "enable daemon-reload restart"},
+		{"postinstall.sh", "yes", "1", "enable daemon-reload restart"},
+		{"postinstall.sh", "yes", "configure 0.0.1", "daemon-reload restart"},
+		{"postinstall.sh", "no", "configure 0.0.1", "daemon-reload try-restart"},
+		{"postinstall.sh", "no", "2", "daemon-reload try-restart"},
+		{"postinstall.sh", "masked", "configure ", "enable daemon-reload try-restart"},
+		{"preremove.sh", "yes", "upgrade 0.0.2", ""},
+		{"preremove.sh", "yes", "failed-upgrade 0.0.1", ""},
+		{"preremove.sh", "yes", "1", ""},
+		{"preremove.sh", "yes", "remove", "stop"},
+		{"preremove.sh", "yes", "0", "disable stop"},
+	} {
+		if got := called(t, c.script, c.enabled, strings.Split(c.args, " ")...); got != c.want {
+			t.Errorf("%s %s, %s: %q, not %q", c.script, c.args, c.enabled, got, c.want)
+		}
+	}
+}
+
+// TestBashCompletion: a slave's colons are in its word, and what the program says is not expanded.
+func TestBashCompletion(t *testing.T) {
+	dir := t.TempDir()
+	command(t, dir, "georep", `printf '%s\n' "$@" >"$LOG"; printf '%s\n' 'backup::copy' 'backup::c$(touch "$LOG.bad")*'`)
+	for line, want := range map[string]string{
+		"georep stop data backup::c": "copy|c$(touch \"$LOG.bad\")*|asked:stop|data|--complete|backup::c|",
+		"georep stop data ":          "backup::copy|backup::c$(touch \"$LOG.bad\")*|asked:stop|data|--complete||",
+	} {
+		cmd := exec.Command("bash", "-c", `source completion/georep.bash
+COMP_LINE=$1 COMP_POINT=${#1}
+_georep
+printf '%s|' "${COMPREPLY[@]}"
+printf asked:; tr '\n' '|' <"$LOG"`, "bash", line)
+		log := filepath.Join(dir, "log")
+		cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin", "LOG=" + log}
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != want {
+			t.Errorf("%s: %q, %v, not %q", line, out, err, want)
+		}
+		if _, err := os.Stat(log + ".bad"); err == nil {
+			t.Error("what the program said was run")
+		}
+	}
+}
