@@ -109,6 +109,9 @@ func (e *env) launch(c *cli.Context, r *registration) error {
 		if errors.Is(err, status.ErrRunning) || c.Context.Err() != nil {
 			return fmt.Errorf("session %s to %q: %w", r.session.Master, r.session.Slave, err)
 		}
+		if errors.Is(err, service.ErrAway) { // as while it is restarted: the registry tells it what to run
+			return &keepsTrying{err.Error() + "; it starts the session when it runs again"}
+		}
 		return &refusal{reason: err.Error()}
 	}
 	ctx, cancel := context.WithTimeout(c.Context, readyPatience)

@@ -20,6 +20,9 @@ import (
 // ErrRunning: another process is this state directory's service already.
 var ErrRunning = errors.New("a georep service runs already")
 
+// ErrAway: the service is ending, or has ended, or is not there yet. What the registry has it does when it runs again.
+var ErrAway = errors.New("the georep service takes no orders at the moment")
+
 // Options say what to run. All but Notify and Watchdog have to be set.
 type Options struct {
 	Store *volume.Store

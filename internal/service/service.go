@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,6 +31,7 @@ type session struct {
 	tries int       // how often it has ended early
 	next  time.Time // not to be started before
 	other bool      // somebody else's monitor runs
+	asked bool      // a start was ordered while its monitor ran
 }
 
 // ending says that a monitor has ended.
@@ -209,6 +209,9 @@ func (s *service) over(e ending) {
 	}
 	each.cmd = nil
 	s.again(each)
+	if each.asked {
+		each.asked, each.tries, each.next = false, 0, time.Time{}
+	}
 	s.read()
 	if now := s.sessions[e.key]; now != nil && now.Started {
 		s.o.Log.Warn().Str("session", each.name()).Str("how", how(e.err)).Msg("the monitor ended, and is started again")
@@ -233,9 +236,11 @@ func (s *service) obey(o order) error {
 	case each == nil || !each.Started:
 		return fmt.Errorf("session %s to %q is not registered, or not to run", o.start.Master, o.start.Slave)
 	case each.cmd != nil:
+		each.asked = true // it may be ending: whoever asks does not wait for another try
 		return nil
 	case each.other:
-		return &status.RunningError{}
+		pid, _ := status.Running(s.files(each).Pid)
+		return &status.RunningError{Pid: pid}
 	}
 	each.tries, each.next = 0, time.Time{}
 	return s.start(each)
@@ -257,7 +262,7 @@ func (s *service) end() {
 			running--
 			s.sessions[e.key].cmd = nil
 		case o := <-s.orders:
-			o.done <- errors.New("the service is ending")
+			o.done <- ErrAway
 		case <-patience:
 			for _, each := range s.sessions {
 				if each.cmd != nil {

@@ -232,6 +232,37 @@ func TestOrders(t *testing.T) {
 	}
 }
 
+// TestNotTaken: that somebody else runs the session, or that the service is between its end and its beginning, is told as such: it is
+// no reason to stop the session.
+func TestNotTaken(t *testing.T) {
+	h := newHost(t, "one")
+	s := h.session("one")
+	lock, err := volume.TryLock(lockFile(h.store), volume.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Dial(h.store).Start(t.Context(), s); !errors.Is(err, ErrAway) {
+		t.Errorf("without a socket: %v", err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := status.AcquirePid(h.files("one").Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pid.Close()
+	h.run()
+	h.until("it is ready", func() bool { return h.heard("READY=1") })
+	var running *status.RunningError
+	if err := Dial(h.store).Start(t.Context(), s); !errors.As(err, &running) || running.Pid != os.Getpid() {
+		t.Errorf("started by another: %v", err)
+	}
+	if err := h.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestMonitorThatDies: one that cannot live is tried again and again, and harms no other.
 func TestMonitorThatDies(t *testing.T) {
 	h := newHost(t, "good", "bad")

@@ -34,8 +34,10 @@ type (
 		Slave  string `json:"slave"`
 	}
 	refusal struct {
-		Error string `json:"error"`
-		Pid   int    `json:"pid,omitempty"` // of the monitor that runs already
+		Error   string `json:"error"`
+		Running bool   `json:"running,omitempty"` // the session has a process already that the service did not start
+		Pid     int    `json:"pid,omitempty"`     // of that, where it is known
+		Away    bool   `json:"away,omitempty"`    // the service is ending
 	}
 )
 
@@ -101,8 +103,9 @@ func answer(w http.ResponseWriter, err error) {
 	out := refusal{Error: err.Error()}
 	var running *status.RunningError
 	if errors.As(err, &running) {
-		out.Pid = running.Pid
+		out.Running, out.Pid = true, running.Pid
 	}
+	out.Away = errors.Is(err, ErrAway)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusConflict)
 	_ = json.NewEncoder(w).Encode(out)
@@ -168,7 +171,7 @@ func (c *Client) post(ctx context.Context, path string, want wish) error {
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
-		return fmt.Errorf("ask the georep service (%s): %w", Socket(c.store), err)
+		return fmt.Errorf("%w (%s): %w", ErrAway, Socket(c.store), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < http.StatusBadRequest {
@@ -177,6 +180,12 @@ func (c *Client) post(ctx context.Context, path string, want wish) error {
 	var no refusal
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxWish)).Decode(&no); err != nil {
 		return fmt.Errorf("ask the georep service: it answers %s", resp.Status)
+	}
+	switch {
+	case no.Running:
+		return &status.RunningError{Pid: no.Pid}
+	case no.Away:
+		return ErrAway
 	}
 	return fmt.Errorf("the georep service: %s", no.Error)
 }
