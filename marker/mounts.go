@@ -226,10 +226,12 @@ type Mounts struct {
 
 	mu    sync.Mutex
 	table *beneath.MountTable
-	now   []string    // what the table had
-	as    os.FileInfo // the file that was read
-	list  []cover     // what was in it
-	dirs  map[string]map[string]bool
+	// unread tells that the table changed, and could not be read.
+	unread bool
+	now    []string    // what the table had
+	as     os.FileInfo // the file that was read
+	list   []cover     // what was in it
+	dirs   map[string]map[string]bool
 }
 
 // ReadMounts is for the volume with that root, which has to stay open, and that runtime directory. The caller closes it.
@@ -263,12 +265,14 @@ func (r *Mounts) Get() map[string]map[string]bool {
 	return r.dirs
 }
 
-// look reads the kernel's table anew where it has changed. One that cannot be read has changed still.
+// look reads the kernel's table anew where it has changed. One that cannot be read is read the next time: the kernel tells of a
+// change once.
 func (r *Mounts) look() bool {
-	if !r.table.Changed() {
+	if !r.table.Changed() && !r.unread {
 		return false
 	}
-	if now, err := r.table.Below(r.root); err == nil {
+	now, err := r.table.Below(r.root)
+	if r.unread = err != nil; !r.unread {
 		r.now = now
 	}
 	return true

@@ -131,8 +131,15 @@ func (t *Tree) unclaimed(gfids []xtime.GFID, removed map[xtime.GFID]bool) error 
 	if err := t.unstampWithin(paths...); err != nil {
 		return err
 	}
+	t.booksMu.Lock()
+	defer t.booksMu.Unlock()
 	for _, g := range gfids {
-		if err := t.idx.Delete(index.Pending, g.String()); err != nil {
+		// A large file may have got a name since, from beside the crawl.
+		_, keep, err := t.booked(g, removed[g])
+		if err == nil && !keep {
+			err = t.idx.Delete(index.Pending, g.String())
+		}
+		if err != nil {
 			return err
 		}
 	}

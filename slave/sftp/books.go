@@ -216,6 +216,11 @@ func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
 func (t *Tree) group(g xtime.GFID, removed bool) (out slave.Group, keep bool, err error) {
 	t.booksMu.Lock()
 	defer t.booksMu.Unlock()
+	return t.booked(g, removed)
+}
+
+// booked is group for whoever holds booksMu.
+func (t *Tree) booked(g xtime.GFID, removed bool) (out slave.Group, keep bool, err error) {
 	b, err := t.book(g)
 	out = slave.Group{GFID: g, Ino: b.ino}
 	first, size := true, 0 // of the names
