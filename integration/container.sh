@@ -78,6 +78,8 @@ until_true 'the service runs' 20 inside systemctl is-active georep
 inside mkdir -p /srv/data /srv/copy
 inside georep start /srv/data file:///srv/copy
 arrives first
+until_true 'the marker is confined within the unit' 30 inside sh -c \
+	"georep status data file:///srv/copy --detail | grep 'the marker by [^(]*seccomp'"
 inside georep start data ssh://root@127.0.0.1:9/srv/x && die 'a slave that is down was started without a word'
 for process in worker marker monitor; do
 	inside pkill -KILL -f "georep .*$process .*data"

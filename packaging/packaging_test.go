@@ -67,6 +67,29 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// TestUnitLeavesConfinement: the unit takes away none of the calls by which the marker and an agent confine themselves. Not every
+// systemd has them in @system-service.
+func TestUnitLeavesConfinement(t *testing.T) {
+	text, err := os.ReadFile("systemd/georep.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if list, ok := strings.CutPrefix(line, "SystemCallFilter="); ok && list[0] != '~' {
+			for _, call := range strings.Fields(list) {
+				allowed[call] = true
+			}
+		}
+	}
+	for _, call := range []string{"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "fanotify_init",
+		"open_by_handle_at"} {
+		if !allowed[call] {
+			t.Errorf("the unit forbids %s", call)
+		}
+	}
+}
+
 // TestBashCompletion: a slave's colons are in its word, and what the program says is not expanded.
 func TestBashCompletion(t *testing.T) {
 	dir := t.TempDir()
