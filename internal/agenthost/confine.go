@@ -37,14 +37,18 @@ func (o *Host) Confine(h *agent.Hello, tree slave.Tree) string {
 func looking() []cap.Value { return []cap.Value{cap.DAC_READ_SEARCH, cap.FOWNER, cap.SYS_ADMIN} }
 
 // capabilities are those by which root writes what a policy lets a master write. SYS_RESOURCE is what root may use the room for
-// that a file system keeps back.
+// that a file system keeps back, and FSETID what a directory of another group keeps its set-gid bit by: without it the kernel drops
+// the bit, and says nothing. It gives no set-uid bit, which the owner of a file may set anyway.
 func capabilities(p *policy.Policy) []cap.Value {
 	values := append(looking(), cap.DAC_OVERRIDE, cap.SYS_RESOURCE, cap.MAC_ADMIN)
 	if !p.FakeOwner || p.Owner != nil {
 		values = append(values, cap.CHOWN)
 	}
+	if !p.FakeOwner {
+		values = append(values, cap.FSETID)
+	}
 	if !p.FakeOwner && !p.NoSetuid {
-		values = append(values, cap.FSETID, cap.SETFCAP)
+		values = append(values, cap.SETFCAP)
 	}
 	if !p.FakeOwner && !p.NoDevices {
 		values = append(values, cap.MKNOD)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
@@ -65,6 +66,8 @@ type Needs struct {
 
 // Process confines this process to what it needs.
 func Process(n Needs) (r Report) {
+	// The local time zone is read from its file when a time is first shown, as in a log: that has to be before.
+	time.Now().Zone()
 	// In this order: what comes later takes away what the earlier ones need.
 	r.add(NoNewPrivs, noNewPrivs())
 	r.add(Capabilities, keep(n.Caps))

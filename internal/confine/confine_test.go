@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -33,14 +34,22 @@ func TestProcess(t *testing.T) {
 	if err := os.MkdirAll(dir+"/a/b", 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(other+"/zone", []byte(zone), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestProcess$", "-test.v")
 	cmd.Env = append(os.Environ(), child+"=1", "TMPDIR="+dir)
 	cmd.Dir = dir
-	cmd.Env = append(cmd.Env, "OTHER="+other)
+	cmd.Env = append(cmd.Env, "OTHER="+other, "TZ="+other+"/zone")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
+
+// zone is a file of a time zone, named HERE: an hour east, always. See tzfile(5).
+const zone = "TZif\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x01" + "\x00\x00\x00\x05" +
+	"\x00\x00\x0e\x10\x00\x00" + "HERE\x00"
 
 // confined is what the child does.
 func confined(t *testing.T) {
@@ -83,6 +92,9 @@ func confined(t *testing.T) {
 		if err := do(); !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EXDEV) {
 			t.Errorf("%s: %v, want EPERM", what, err)
 		}
+	}
+	if name, east := time.Now().Zone(); name != "HERE" || east != 3600 {
+		t.Errorf("the local time zone is %s, %d", name, east)
 	}
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil || !strings.Contains(string(status), "NoNewPrivs:\t1") || !strings.Contains(string(status), "Seccomp:\t2") {
