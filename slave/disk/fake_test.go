@@ -165,3 +165,18 @@ func TestFakeOwnerOfALink(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestFakeOwnerOfAnACL: what is kept is not in force, and the mode shows its mask in the place of the group's rights. The group gets no
+// more than on the master.
+func TestFakeOwnerOfAnACL(t *testing.T) {
+	f := limited(t, t.TempDir(), policy.Policy{FakeOwner: true})
+	op := slavetest.Put("f", slavetest.Rec(1, 1), "x")
+	op.Meta = slavetest.MetaOf(0o670)
+	op.Meta.Size, op.Meta.UID, op.Meta.GID = 1, 5, uint32(os.Getegid())
+	op.Meta.Xattrs = []slave.Xattr{{Name: slave.AttrACL, Value: []byte{2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 7, 0, 9, 0, 0, 0,
+		4, 0, 4, 0, 255, 255, 255, 255, 16, 0, 7, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255}}}
+	f.Must(op)
+	if info, err := os.Stat(f.Path("f")); err != nil || info.Mode() != 0o640 {
+		t.Errorf("it is %v, %v, and its group may but read it on the master", info.Mode(), err)
+	}
+}

@@ -196,6 +196,9 @@ func (c *change) xattr(x *slave.Xattr) error {
 		return nil
 	}
 	here, _ := c.t.attrName(x.Name) // refuses knows where there is none
+	if x.Name == attrACL && here != attrACL {
+		c.acl = x.Value // it is kept, and not in force
+	}
 	err := c.t.sys.setxattr(c.inode, here, x.Value)
 	if here == attrACL {
 		c.now.mode = keep
