@@ -46,6 +46,7 @@ func (s *sys) rename(from, to place, flags uint) error {
 	err := from.dir.Rename(from.name, to.dir, to.name, flags)
 	if err == nil {
 		s.used.give(gone)
+		s.used.moved(from, to)
 	}
 	return err
 }
@@ -62,6 +63,8 @@ func (s *sys) link(from, to place) error {
 	err := from.dir.Link(from.name, to.dir, to.name)
 	if err != nil {
 		s.used.giveAt(to, name)
+	} else {
+		s.used.moved(from, to)
 	}
 	return err
 }

@@ -44,7 +44,7 @@ func (t *Tree) limitUsage(o Options) error {
 	if err != nil {
 		return err
 	}
-	u := &usage{limit: limit, base: t.base, partial: t.partial, staging: t.staging, again: o.PolicyNow, refused: o.Refused,
+	u := &usage{limit: limit, base: t.base, partial: t.partial, staging: t.staging, parked: t.parked, trash: t.trash, again: o.PolicyNow, refused: o.Refused,
 		books: map[*beneath.Dir]bool{t.links: true, t.pending: true, t.records: true}, prompt: promptBlocks[int64(fs.Type)]}
 	known, err := t.readUsage(u)
 	if err != nil {
@@ -67,7 +67,21 @@ func (t *Tree) limitUsage(o Options) error {
 	}
 	t.sys.used = u
 	t.weighIndex(u)
-	return t.saveUsage(true)
+	return t.openUsage()
+}
+
+// openUsage puts on record that a session has the slave open. A file system without room for that must not keep it from being
+// opened, or nothing could be removed any more: the record goes, and what the slave holds is counted anew should there be none later.
+func (t *Tree) openUsage() error {
+	err := t.saveUsage(true)
+	if !outOfRoom(err) {
+		return err
+	}
+	u := t.sys.used
+	u.mu.Lock()
+	u.changed = true // it is tried again
+	u.mu.Unlock()
+	return ignoreAbsent(t.sys.unlink(place{t.base, usageFile}))
 }
 
 // promptBlocks are the file systems that tell at once how many blocks a file needs, also of what is not on the device yet.
@@ -211,10 +225,7 @@ func (u *usage) due(now time.Time) bool {
 
 // recount counts all that the slave holds. What is made meanwhile may be counted twice; what goes may be counted still.
 func (t *Tree) recount(u *usage) {
-	u.mu.Lock()
-	u.added, u.short = room{}, false
-	blind := u.blind
-	u.mu.Unlock()
+	blind := u.begin()
 	held, err := t.tally(0, func() error {
 		if blind {
 			return t.live(context.Background())
@@ -227,10 +238,46 @@ func (t *Tree) recount(u *usage) {
 		}
 		return
 	}
+	u.finish(held)
+}
+
+// begin begins a count, and tells whether it is the first one.
+func (u *usage) begin() (blind bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.held = held.plus(u.added)
-	u.blind, u.torn, u.changed, u.counted = false, false, true, time.Now()
+	u.added, u.short, u.counting, u.missed = room{}, false, true, false
+	return u.blind
+}
+
+// finish takes over what a count came to. One that may have missed something lowers nothing; the first one is then made again.
+func (u *usage) finish(held room) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	held = held.plus(u.added)
+	if u.missed && !u.blind {
+		held = held.atLeast(u.held)
+	}
+	u.held, u.torn = held, u.missed && u.blind
+	u.blind, u.counting, u.changed, u.counted = false, false, true, time.Now()
+}
+
+// moved tells a count that something has another place, or one more: it may have looked there already, and not yet where that was. A
+// file counts once more then. What is removed goes to where the count looks last.
+func (u *usage) moved(from, to place) {
+	if u == nil || from.dir == u.staging || from.dir == u.base || to.dir == u.parked || to.dir == u.trash {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.counting {
+		return
+	}
+	st, err := to.dir.Stat(to.name)
+	if err != nil || st.IsDir() {
+		u.missed = true
+		return
+	}
+	u.added = u.added.plus(room{charge(&st), 1})
 }
 
 // rest waits, or tells that the session ends.
@@ -251,9 +298,12 @@ var errMany = errors.New("more entries than are counted at once")
 // tally counts what lies in the slave, and in .georep all that is the master's: at most so many entries, where most is not 0. pace
 // is called after each step of them. What cannot be read does not count.
 func (t *Tree) tally(most int64, pace func() error) (sum room, err error) {
-	todo := []string{""}
-	for _, area := range []string{"parked", "trash", "staging", "partial", "links", "pending", "records"} {
-		todo = append(todo, slave.Reserved+"/"+area)
+	// From the last one to the first: what is made and removed meanwhile goes the same way.
+	todo := []string{"/trash", "/parked", "", "/staging", "/partial", "/links", "/pending", "/records"}
+	for i, area := range todo {
+		if area != "" {
+			todo[i] = slave.Reserved + area
+		}
 	}
 	for next := int64(tallyStep); len(todo) > 0; {
 		dir := todo[len(todo)-1]

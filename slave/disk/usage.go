@@ -71,22 +71,26 @@ type usage struct {
 	books   map[*beneath.Dir]bool // directories of georep's books
 	partial *beneath.Dir
 	staging *beneath.Dir
+	parked  *beneath.Dir
+	trash   *beneath.Dir
 	prompt  bool                 // the file system tells at once how many blocks a file needs
 	again   func() policy.Policy // the limits as they are now
 	refused func(error)          // told the first refusal
 
-	mu      sync.Mutex
-	limit   room // 0: none
-	held    room
-	index   int64 // bytes of places/, which writes by itself
-	added   room  // since the count under way began
-	blind   bool  // what the slave holds was never counted
-	changed bool  // since it was put on record
-	short   bool  // something was refused since the last count
-	told    bool
-	torn    bool      // the session that held it last did not end in order
-	asked   time.Time // the limits, anew
-	counted time.Time
+	mu       sync.Mutex
+	limit    room // 0: none
+	held     room
+	index    int64 // bytes of places/, which writes by itself
+	added    room  // since the count under way began
+	counting bool  // a count is under way
+	missed   bool  // something may have escaped it
+	blind    bool  // what the slave holds was never counted
+	changed  bool  // since it was put on record
+	short    bool  // something was refused since the last count
+	told     bool
+	torn     bool      // the session that held it last did not end in order
+	asked    time.Time // the limits, anew
+	counted  time.Time
 }
 
 // askEvery is how often a slave that has reached a limit looks whether that was raised.
