@@ -200,7 +200,13 @@ func TestOnlyOwnersWord(t *testing.T) {
 		if _, err := Load(main, nil); err == nil || !strings.Contains(err.Error(), "chmod go-w "+path) {
 			t.Errorf("%s is taken: %v", path, err)
 		}
-		if err := os.Chmod(path, 0o644); err != nil {
+		if err := errors.Join(os.Chmod(path, 0o644), os.Chown(path, 65534, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(main, nil); err == nil || !strings.Contains(err.Error(), "chown root "+path) {
+			t.Errorf("%s of somebody else is taken: %v", path, err)
+		}
+		if err := os.Chown(path, os.Geteuid(), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

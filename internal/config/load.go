@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -129,6 +130,9 @@ func trusted(path string) ([]byte, error) {
 		return nil, fmt.Errorf("it has more than %d MiB: it is no configuration", maxFile>>20)
 	case info.Mode().Perm()&0o022 != 0:
 		return nil, fmt.Errorf("others may write it (mode %04o), and so say what is sent where: chmod go-w %s", info.Mode().Perm(), path)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("it belongs to user %d, who could so say what is sent where: chown root %s", st.Uid, path)
 	}
 	data, err := os.ReadFile(path)
 	return data, cause(err)

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -57,9 +58,15 @@ func Run(ctx context.Context, o Options) error {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
+	if err := os.MkdirAll(o.Store.Dir(), 0o700); err != nil { // a host on which nothing is registered yet
+		return fmt.Errorf("begin the service: %w", err)
+	}
 	patient, cancel := context.WithTimeout(ctx, o.pace.lock)
 	lock, err := volume.WaitLock(patient, lockFile(o.Store), volume.Exclusive) // a command may look at it for an instant
 	cancel()
+	if err != nil && !errors.Is(err, volume.ErrLocked) {
+		return fmt.Errorf("begin the service: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w for %s: %w", ErrRunning, o.Store.Dir(), err)
 	}
