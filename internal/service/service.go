@@ -33,6 +33,7 @@ type session struct {
 	next  time.Time // not to be started before
 	other bool      // somebody else's monitor runs
 	asked bool      // a start was ordered while its monitor ran
+	ends  bool      // its monitor was told to end
 }
 
 // ending says that a monitor has ended.
@@ -106,7 +107,7 @@ func (s *service) loop(ctx context.Context) {
 		case <-looks.C:
 			s.read()
 		case <-due:
-			s.startAll()
+			s.read() // it may have been stopped meanwhile
 		case <-tells.C:
 		case <-alive:
 			s.o.Notify("WATCHDOG=1")
@@ -122,7 +123,8 @@ func beat(watchdog time.Duration) <-chan time.Time {
 	return time.Tick(watchdog / 3)
 }
 
-// read takes over what the registry says, and starts what is to run and does not.
+// read takes over what the registry says, starts what is to run and does not, and ends what runs and is not to: it may have been
+// stopped, by a command that met no monitor, in the moment in which it was started.
 func (s *service) read() {
 	list, err := s.o.Store.Sessions()
 	if err != nil { // those that can be read are there all the same
@@ -143,6 +145,10 @@ func (s *service) read() {
 			if each.cmd == nil {
 				delete(s.sessions, k)
 			}
+		}
+		if !each.Started && each.cmd != nil && !each.ends {
+			each.ends = true
+			_ = each.cmd.Process.Signal(unix.SIGTERM) // one that has ended is told of by ended
 		}
 	}
 	s.startAll()
@@ -195,7 +201,7 @@ func (s *service) start(each *session) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	each.cmd, each.since = cmd, time.Now()
+	each.cmd, each.since, each.ends = cmd, time.Now(), false
 	s.o.Log.Info().Str("session", each.name()).Int("pid", cmd.Process.Pid).Msg("monitor started")
 	k := key(&each.Session)
 	go func() { s.ended <- ending{key: k, err: cmd.Wait()} }()

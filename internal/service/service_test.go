@@ -232,6 +232,35 @@ func TestOrders(t *testing.T) {
 	}
 }
 
+// TestStoppedWhileItWaits: a session that is stopped while its monitor waits to be tried again is not started any more, and a monitor
+// that was started in just that moment ends.
+func TestStoppedWhileItWaits(t *testing.T) {
+	h := newHost(t, "one")
+	dies := h.files("one").Pid + ".dies"
+	if err := os.WriteFile(dies, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.run()
+	h.until("the service waits to try again", func() bool { return h.heard("STATUS=1 session: 1 Stopped") })
+	h.toRun("one", false)
+	h.until("it is not tried again", func() bool { return h.heard("STATUS=0 sessions") })
+	if err := os.Remove(dies); err != nil {
+		t.Fatal(err)
+	}
+	h.toRun("one", true)
+	if err := Dial(h.store).Start(t.Context(), h.session("one")); err != nil {
+		t.Fatal(err)
+	}
+	h.toRun("one", false)
+	if err := Dial(h.store).Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.until("it has ended", func() bool { _, running := status.Running(h.files("one").Pid); return !running })
+	if err := h.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestNotTaken: that somebody else runs the session, or that the service is between its end and its beginning, is told as such: it is
 // no reason to stop the session.
 func TestNotTaken(t *testing.T) {
