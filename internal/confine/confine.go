@@ -88,7 +88,11 @@ func noNewPrivs() error {
 
 // keep drops all capabilities but those.
 func keep(values []cap.Value) error {
-	have, kept := cap.GetProc(), cap.NewSet()
+	have, err := cap.GetPID(0) // GetProc would panic
+	if err != nil {
+		return fmt.Errorf("look at what this process has: %w", err)
+	}
+	kept := cap.NewSet()
 	for _, v := range values {
 		for _, flag := range []cap.Flag{cap.Permitted, cap.Effective} {
 			on, err := have.GetFlag(flag, v)
