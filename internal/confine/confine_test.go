@@ -63,8 +63,10 @@ func confined(t *testing.T) {
 		t.Fatalf("it holds %q, lacks %q", r.Holds, r.Lacks)
 	}
 	for what, do := range map[string]func() error{
-		"write":      func() error { return os.WriteFile("g", []byte("y"), 0o600) },
-		"move":       func() error { return errors.Join(os.Rename("g", "a/b/g"), os.Link("a/b/g", "a/h")) },
+		"write": func() error { return os.WriteFile("g", []byte("y"), 0o600) },
+		"move": func() error { // in no order with the others
+			return errors.Join(os.WriteFile("m", nil, 0o600), os.Rename("m", "a/b/m"), os.Link("a/b/m", "a/h"))
+		},
 		"chown":      func() error { return os.Chown("f", 1, 1) },
 		"proc":       func() error { _, err := os.ReadFile("/proc/self/mountinfo"); return err },
 		"xattr":      func() error { return unix.Lsetxattr("f", "user.x", []byte("1"), 0) },
