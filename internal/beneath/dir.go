@@ -137,20 +137,22 @@ func nextStep(path string) (step, tail string, last bool) {
 	return path[:cut], path[cut+1:], false
 }
 
-// openat2 opens one short path below d. EAGAIN means that a rename went on meanwhile.
+// openat2 opens one short path below d.
 func (d *Dir) openat2(path string, flags int) (int, error) {
+	return d.resolve(path, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+}
+
+// resolve is openat2(2). EAGAIN means that a rename went on meanwhile.
+func (d *Dir) resolve(path string, flags int, how uint64) (int, error) {
 	if err := d.ask("open", path); err != nil {
 		return -1, err
 	}
-	how := unix.OpenHow{
-		Flags:   uint64(flags | unix.O_CLOEXEC),
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	}
+	open := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: how}
 	if d.oneFS {
-		how.Resolve |= unix.RESOLVE_NO_XDEV
+		open.Resolve |= unix.RESOLVE_NO_XDEV
 	}
 	for {
-		fd, err := unix.Openat2(d.fd, path, &how)
+		fd, err := unix.Openat2(d.fd, path, &open)
 		if err != unix.EAGAIN && err != unix.EINTR {
 			return fd, err
 		}
@@ -171,11 +173,11 @@ func (d *Dir) OpenFile(name string, flags int, mode uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// openat is safe without openat2's bounds: name is one name, and O_NOFOLLOW is among the flags. What is there may be a mount, which
-// only openat2 refuses to cross.
+// openat is safe without openat2's other bounds, which cost a microsecond: name is one name, and O_NOFOLLOW is among the flags. What
+// is there may be a mount, which only openat2 refuses to cross.
 func (d *Dir) openat(name string, flags int, mode uint32) (int, error) {
 	if d.oneFS && flags&unix.O_CREAT == 0 {
-		return d.openat2(name, flags)
+		return d.resolve(name, flags, 0)
 	}
 	if err := d.ask("open", name); err != nil {
 		return -1, err
