@@ -67,7 +67,7 @@ type Needs struct {
 // Process confines this process to what it needs.
 func Process(n Needs) (r Report) {
 	// The local time zone is read from its file when a time is first shown, as in a log: that has to be before.
-	time.Now().Zone()
+	_, _ = time.Now().Zone()
 	// In this order: what comes later takes away what the earlier ones need.
 	r.add(NoNewPrivs, noNewPrivs())
 	r.add(Capabilities, keep(n.Caps))
