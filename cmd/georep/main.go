@@ -21,6 +21,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
 	"georep/status"
@@ -73,6 +74,7 @@ func main() {
 func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
 	// urfave/cli prints and exits by itself where it is let: newApp takes both away from it, so that all errors come
 	// here.
+	cli.HelpPrinter = printHelp
 	app := newApp(&env{out: stdout, err: stderr})
 	if complete(app, argv, stdout) {
 		return exitDone
