@@ -221,7 +221,7 @@ func TestVerifyRefuses(t *testing.T) {
 	s.refused(s.run("verify", s.masterArg, s.spec), 1, "no such session")
 	s.must(s.run(append([]string{"create", s.masterArg, s.spec}, s.flags()...)...))
 	s.must(s.sync())
-	s.refused(s.run("verify", s.masterArg), 2, "MASTER SLAVE [PATH]")
+	s.refused(s.run("verify"), 2, "MASTER")
 	s.refused(s.run("verify", s.masterArg, s.spec, "a/../b"), 1, "relative to the volume")
 	s.refused(s.run("verify", s.masterArg, s.spec, "none"), 1, "neither on the master nor on the slave")
 	s.refused(s.run("verify", "nothing", s.spec), 1, "nothing")

@@ -105,6 +105,9 @@ func (m *marker) checkUsers() error {
 }
 
 func (m *marker) writeStatus() error {
+	// A raised volume mark is told by the scan, at any moment: two writers would take the new file from each other.
+	m.telling.Lock()
+	defer m.telling.Unlock()
 	hb, how := m.beats.get(), m.how.Load()
 	s := Status{
 		PID: os.Getpid(), Source: how.source, Reason: how.reason, VolumeMark: m.o.VolumeMark,

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -95,6 +96,7 @@ type marker struct {
 	// to find, and proves nothing of what changed since.
 	fresh bool
 
+	telling  sync.Mutex    // held while the status is written
 	wake     chan struct{} // to the scanner; capacity 1
 	blind    atomic.Bool
 	scanning atomic.Bool

@@ -103,6 +103,7 @@ func TestSyncOfWhatIsReplaced(t *testing.T) {
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			save()
+			time.Sleep(2 * time.Millisecond) // or a loaded machine finds no moment to read one before it is replaced
 		}
 	})
 	for range 2 {

@@ -47,7 +47,7 @@ func TestSameSeedGivesTheSameTree(t *testing.T) {
 				base := subdir(t, dir, profile)
 				a, b := subdir(t, base, "a"), subdir(t, base, "b")
 				opts := Options{Profile: profile, FixedTimes: true}
-				first, second := run(t, a, 7, 700, opts), run(t, b, 7, 700, opts)
+				first, second := run(t, a, 7, 400, opts), run(t, b, 7, 400, opts)
 				compare.MustEqual(t, a, b, compare.Options{Holes: true, HoleSlack: 1})
 				if shown := strings.ReplaceAll(first.String(), a, b); shown != second.String() {
 					t.Errorf("histories differ:\n%s\n%s", first, second)
