@@ -327,9 +327,9 @@ func (w *crawl) parkAhead(a *ahead) error {
 // lookAhead gives those of a directory's entries that the master lacks, and remembers which others stand in the places of
 // other inodes (swaps and cycles).
 func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (stale []slave.EntryState) {
+	r := w.m.reader(n.path, d.dir)
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
-	r := w.m.reader(n.path, d.dir)
 	for i := range entries {
 		if r.isCovered(entries[i].Name) {
 			continue

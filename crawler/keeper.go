@@ -1,10 +1,6 @@
 package crawler
 
 import (
-	"errors"
-
-	"golang.org/x/sys/unix"
-
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -49,20 +45,14 @@ func readOwner(base *beneath.Dir) ([]byte, error) {
 
 // look puts what is kept of an entry in the place of what it is.
 func (k *keeper) look(d *beneath.Dir, name string, st *beneath.Stat) error {
-	if kind := slave.KindOf(st.Mode); k == nil || kind != slave.File && kind != slave.Dir || st.UID != k.uid {
+	if k == nil || st.UID != k.uid {
 		return nil
 	}
-	text, err := d.Getxattr(name, slave.AttrStat)
-	if errors.Is(err, unix.ENODATA) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if kept, ok := slave.ParseKept(text, st); ok {
+	kept, err := slave.KeptAt(d, name, st)
+	if kept != nil {
 		kept.On(st)
 	}
-	return nil
+	return err
 }
 
 // master is the name that an xattr had where the entry comes from; ok is false for what was none there.

@@ -14,6 +14,7 @@ import (
 
 	"georep/crawler"
 	"georep/integration/harness/compare"
+	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/disk"
@@ -198,4 +199,52 @@ func TestNoShareIsSmallEnough(t *testing.T) {
 	if _, err := os.Stat(w.there("e/f")); err != nil {
 		t.Error(err)
 	}
+}
+
+// forgetful is a slave that says again and again that an inode lacks names.
+type forgetful struct {
+	slave.Tree
+	lacks slave.Group
+}
+
+func (t *forgetful) Groups(ctx context.Context, most int) ([]slave.Group, error) {
+	groups, err := t.Tree.Groups(ctx, most)
+	if !t.lacks.GFID.IsZero() {
+		groups = append(groups, t.lacks)
+	}
+	return groups, err
+}
+
+// TestWhatLacksNamesAgain: an inode that lacks names once more after they were settled is not in step, and so the root is not
+// stamped (invariants 2 and 14).
+func TestWhatLacksNamesAgain(t *testing.T) {
+	w := movable(t)
+	slow := &forgetful{}
+	w.wrap = func(t slave.Tree) slave.Tree { slow.Tree = t; return slow }
+	w.connect()
+	w.write("d/f", "content")
+	w.ok(os.Link(w.at("d/f"), w.at("d/g")))
+	w.mark("d/f")
+	w.settled()
+	root, err := beneath.OpenRoot(w.master, true)
+	w.ok(err)
+	defer root.Close()
+	d, err := root.OpenDir("d")
+	w.ok(err)
+	defer d.Close()
+	gfid, err := d.GFID("f")
+	w.ok(err)
+	st, err := d.Stat("f")
+	w.ok(err)
+	slow.lacks = slave.Group{GFID: gfid, Ino: st.Ino, Short: true, Names: []string{"d/f", "d/g"}}
+	w.write("d/new", "x") // with a further name, for names are not asked for else
+	w.ok(os.Link(w.at("d/new"), w.at("d/newer")))
+	w.mark("d/new")
+	for range 3 {
+		if out := w.pass(); out.Stime != 0 {
+			t.Fatal("the root was stamped")
+		}
+	}
+	slow.lacks = slave.Group{}
+	w.settled()
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"georep/integration/harness/fstest"
@@ -431,5 +432,25 @@ func TestClockStepsWhileItRuns(t *testing.T) {
 		change("stepped")
 		change("again")
 		v.halt()
+	}
+}
+
+// TestStatusHasOneWriterAtATime: the scan tells a raised volume mark while the keeper writes the status.
+func TestStatusHasOneWriterAtATime(t *testing.T) {
+	v := newVol(t, t.TempDir())
+	v.start().quiet()
+	var writers errgroup.Group
+	for range 4 {
+		writers.Go(func() error {
+			for range 200 {
+				if err := v.m.writeStatus(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := writers.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -259,7 +259,7 @@ func (r *Mounts) Close() error {
 func (r *Mounts) Get() map[string]map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if mounted, written := r.look(), r.read(); mounted || written {
+	if mounted, written := r.look(), r.read(); mounted || written || r.dirs == nil {
 		r.merge()
 	}
 	return r.dirs
@@ -284,7 +284,7 @@ func (r *Mounts) read() bool {
 	if err != nil {
 		had := r.as != nil
 		r.as, r.list = nil, nil
-		return had || r.dirs == nil
+		return had
 	}
 	if r.as != nil && os.SameFile(st, r.as) && st.ModTime().Equal(r.as.ModTime()) && st.Size() == r.as.Size() {
 		return false

@@ -30,19 +30,9 @@ var ErrNotRunning = errors.New("the session is not running")
 // session's log, and returns once it holds the pid file. It returns a *status.RunningError where the session has a
 // monitor already, and an error with the monitor's last words where it ended. When ctx ends first, the monitor goes on.
 func Spawn(ctx context.Context, cmd *exec.Cmd, files volume.Files) error {
-	log, err := os.OpenFile(files.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	said, err := Begin(cmd, files)
 	if err != nil {
-		return fmt.Errorf("start the monitor: %w", err)
-	}
-	defer log.Close()
-	fi, err := log.Stat()
-	if err != nil {
-		return fmt.Errorf("start the monitor: %w", err)
-	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the monitor: %w", err)
+		return err
 	}
 	// A child that has ended stays a zombie until Wait4 below, so the number is its own as long as it is looked for.
 	child := cmd.Process.Pid
@@ -55,9 +45,36 @@ func Spawn(ctx context.Context, cmd *exec.Cmd, files volume.Files) error {
 		case ended == child && running:
 			return true, &status.RunningError{Pid: pid}
 		case ended == child:
-			return true, fmt.Errorf("start the monitor: it ended: %s", orElse(lastLine(files.Log, fi.Size()), "see "+files.Log))
+			return true, fmt.Errorf("start the monitor: it ended: %s", orElse(lastLine(files.Log, said), "see "+files.Log))
 		}
 		return running && pid == child, nil
+	})
+}
+
+// Begin is Spawn that waits for nothing: the caller waits for the process. It tells how long the log was before.
+func Begin(cmd *exec.Cmd, files volume.Files) (logged int64, err error) {
+	log, err := os.OpenFile(files.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("start the monitor: %w", err)
+	}
+	defer log.Close()
+	fi, err := log.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("start the monitor: %w", err)
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start the monitor: %w", err)
+	}
+	return fi.Size(), nil
+}
+
+// WaitUp waits until the session's monitor holds its pid file, or ctx ends, which is then the error.
+func WaitUp(ctx context.Context, files volume.Files) error {
+	return poll(ctx, func() (bool, error) {
+		_, running := status.Running(files.Pid)
+		return running, nil
 	})
 }
 

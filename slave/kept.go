@@ -1,6 +1,7 @@
 package slave
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -44,6 +45,25 @@ func ParseKept(text []byte, st *beneath.Stat) (k Kept, ok bool) {
 	k.Rdev = unix.Mkdev(major, minor)
 	is, was := KindOf(st.Mode), KindOf(k.Mode)
 	return k, is == was && (is == File || is == Dir) || is == File && was.Node() && st.Size == 0
+}
+
+// KeptAt reads what is kept of the entry name of d, "" for d itself, which is st; nil where that is nothing.
+func KeptAt(d *beneath.Dir, name string, st *beneath.Stat) (*Kept, error) {
+	if kind := KindOf(st.Mode); kind != File && kind != Dir {
+		return nil, nil
+	}
+	text, err := d.Getxattr(name, AttrStat)
+	if errors.Is(err, unix.ENODATA) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	k, ok := ParseKept(text, st)
+	if !ok {
+		return nil, nil
+	}
+	return &k, nil
 }
 
 // On puts what is kept in the place of what the entry is itself.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
@@ -79,6 +80,26 @@ func version() string {
 		return "devel"
 	}
 	return info.Main.Version
+}
+
+// fullVersion is the version for people: with the commit, and its date, that the program was built of.
+func fullVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return version()
+	}
+	of := map[string]string{}
+	for _, s := range info.Settings {
+		of[s.Key] = s.Value
+	}
+	if of["vcs.revision"] == "" {
+		return version() + " (" + info.GoVersion + ")"
+	}
+	text := fmt.Sprintf("%s (commit %.12s of %.10s", version(), of["vcs.revision"], of["vcs.time"])
+	if of["vcs.modified"] == "true" {
+		text += ", changed since"
+	}
+	return text + ", " + info.GoVersion + ")"
 }
 
 // store opens the registry that --state-dir names.

@@ -245,14 +245,11 @@ func (a *applying) runs(s volume.Session) bool {
 
 // stop is georep stop.
 func (a *applying) stop(s volume.Session) error {
-	r := &registration{store: a.store, session: s}
-	if err := r.setStarted(false); err != nil {
-		return err
+	err := (&registration{store: a.store, session: s}).stop(a.c.Context)
+	if errors.Is(err, monitor.ErrNotRunning) {
+		return nil
 	}
-	if err := monitor.Stop(a.c.Context, a.store, r.session); err != nil && !errors.Is(err, monitor.ErrNotRunning) {
-		return err
-	}
-	return nil
+	return err
 }
 
 // session makes a session and its settings what the file says, and notes whether it is to be started.
@@ -275,13 +272,13 @@ func (a *applying) session(want *config.Session) {
 	}
 	_, running := status.Running(r.files().Pid)
 	switch {
-	case want.Started && !(running && r.session.Started):
+	case want.Started && (!running || !r.session.Started):
 		if a.c.Bool("dry-run") {
 			a.changed(change{of.What, of.Name, "started"})
 			return
 		}
 		a.starts = append(a.starts, starting{of, r})
-	case !want.Started && (running || r.session.Started):
+	case !want.Started && a.runs(r.session):
 		a.do(of, []string{"stopped"}, func() error { return a.stop(r.session) })
 	}
 }

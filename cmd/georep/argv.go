@@ -14,7 +14,7 @@ import (
 // a global one, what stands behind the command is the command's. It refuses unknown commands and flags, and flags
 // without their value.
 func reorder(app *cli.App, argv []string) ([]string, error) {
-	p := &parser{commands: app.Commands, global: append(slices.Clone(app.Flags), cli.HelpFlag, cli.VersionFlag)}
+	p := newParser(app)
 	if err := p.parse(argv[1:]); err != nil {
 		return nil, err
 	}
@@ -34,6 +34,10 @@ type parser struct {
 
 	// What the command line is put together from, in this order.
 	globals, path, locals, args []string
+}
+
+func newParser(app *cli.App) *parser {
+	return &parser{commands: app.Commands, global: append(slices.Clone(app.Flags), cli.HelpFlag, cli.VersionFlag)}
 }
 
 // parse sorts words one by one. Behind "--" all are commands or arguments, whatever they begin with.
@@ -117,10 +121,14 @@ func names(commands []*cli.Command) (list []string) {
 
 // flagNames are the long names that may stand where a flag is not known.
 func (p *parser) flagNames() (list []string) {
-	flags := p.global
-	if p.leaf != nil {
-		flags = slices.Concat(p.leaf.Flags, p.global)
+	if p.leaf == nil {
+		return longNames(p.global)
 	}
+	return longNames(slices.Concat(p.leaf.Flags, p.global))
+}
+
+// longNames are those that flags have with two dashes.
+func longNames(flags []cli.Flag) (list []string) {
 	for _, f := range flags {
 		for _, name := range f.Names() {
 			if len(name) > 1 {

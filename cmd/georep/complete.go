@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -23,7 +25,7 @@ func complete(app *cli.App, argv []string, out io.Writer) bool {
 		return false
 	}
 	words, word := argv[1:n-2], argv[n-1]
-	p := &parser{commands: app.Commands, global: append(slices.Clone(app.Flags), cli.HelpFlag, cli.VersionFlag)}
+	p := newParser(app)
 	if p.parse(words) != nil {
 		return true // the last flag wants a value, or the line is wrong already
 	}
@@ -36,28 +38,15 @@ func complete(app *cli.App, argv []string, out io.Writer) bool {
 }
 
 // candidates are the words that may come next.
-func (p *parser) candidates(word string) (list []string) {
+func (p *parser) candidates(word string) []string {
 	if strings.HasPrefix(word, "-") {
-		flags := p.global
-		if p.leaf != nil {
-			flags = append(slices.Clone(p.leaf.Flags), cli.HelpFlag)
+		if p.leaf == nil {
+			return longNames(p.global)
 		}
-		for _, f := range flags {
-			for _, name := range f.Names() {
-				if len(name) > 1 {
-					list = append(list, "--"+name)
-				}
-			}
-		}
-		return list
+		return longNames(append(slices.Clone(p.leaf.Flags), cli.HelpFlag))
 	}
 	if len(p.commands) > 0 {
-		for _, c := range p.commands {
-			if !c.Hidden {
-				list = append(list, c.Name)
-			}
-		}
-		return list
+		return names(p.commands)
 	}
 	if p.leaf == nil {
 		return nil
@@ -79,7 +68,7 @@ func (p *parser) stateDir() string {
 			return p.globals[i+1]
 		}
 	}
-	return stateDirOr(defaultStateDir)
+	return cmp.Or(os.Getenv("GEOREP_STATE_DIR"), defaultStateDir)
 }
 
 // arguments are what a command's next argument may be, by what its usage calls it.

@@ -54,7 +54,7 @@ func (e *env) config(c *cli.Context) error {
 // change saves a setting and says from when it counts.
 func (e *env) change(store *volume.Store, s volume.Session, change func(*volume.Session) error) error {
 	if err := sessionFree(store, s); err != nil {
-		return fmt.Errorf("session %s to %q: %w", s.Master, s.Slave, err)
+		return err
 	}
 	s, err := store.UpdateSession(s.Master, s.Slave, change)
 	if err != nil {

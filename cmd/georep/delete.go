@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/urfave/cli/v2"
 
 	"georep/volume"
@@ -28,7 +26,7 @@ func (e *env) delete(c *cli.Context) error {
 		return err
 	}
 	if err := sessionFree(t.store, s); err != nil {
-		return fmt.Errorf("session %s to %q: %w", s.Master, s.Slave, err)
+		return err
 	}
 	if err := t.store.DeleteSession(s.Master, s.Slave); err != nil || !c.Bool(resetSyncTime) {
 		return err

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
 )
@@ -24,32 +22,4 @@ func (e *env) generateCommand() *cli.Command {
 		_, err = fmt.Fprint(e.out, page)
 		return err
 	}}
-}
-
-// fullVersion is the version for people: with the commit, and its date, that the program was built of.
-func fullVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return version()
-	}
-	of := map[string]string{}
-	for _, s := range info.Settings {
-		of[s.Key] = s.Value
-	}
-	if of["vcs.revision"] == "" {
-		return version() + " (" + info.GoVersion + ")"
-	}
-	text := fmt.Sprintf("%s (commit %.12s of %.10s", version(), of["vcs.revision"], of["vcs.time"])
-	if of["vcs.modified"] == "true" {
-		text += ", changed since"
-	}
-	return text + ", " + info.GoVersion + ")"
-}
-
-// stateDirOr is the registry's place that the environment names, or the other.
-func stateDirOr(other string) string {
-	if dir := os.Getenv("GEOREP_STATE_DIR"); dir != "" {
-		return dir
-	}
-	return other
 }

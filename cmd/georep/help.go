@@ -32,9 +32,8 @@ const commandHelp = `{{head .HelpName .Usage}}
 
 Usage:
    {{.HelpName}}{{if .VisibleFlags}} [options]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
-{{with .Description}}
-{{.}}
-{{end}}{{if .VisibleFlags}}
+{{if .VisibleFlags}}
+
 Options:{{range .VisibleFlags}}
 {{option .}}{{end}}
 {{end}}`

@@ -18,22 +18,30 @@ func sessionFree(s *volume.Store, session volume.Session) error {
 	if err != nil {
 		return err
 	}
-	return free(s, session.Managed, func(d config.Desired) (config.Place, bool) {
+	err = free(s, session.Managed, func(d config.Desired) (config.Place, bool) {
 		if named := d.Session(v, session.Slave); named != nil {
 			return named.Place, true
 		}
 		return config.Place{}, false
 	})
+	if err != nil {
+		return fmt.Errorf("session %s to %q: %w", session.Master, session.Slave, err)
+	}
+	return nil
 }
 
 // volumeFree is sessionFree for a volume.
 func volumeFree(s *volume.Store, v volume.Volume) error {
-	return free(s, v.Managed, func(d config.Desired) (config.Place, bool) {
+	err := free(s, v.Managed, func(d config.Desired) (config.Place, bool) {
 		if named := d.Volume(v.Name); named != nil {
 			return named.Place, true
 		}
 		return config.Place{}, false
 	})
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", v.Name, err)
+	}
+	return nil
 }
 
 // free asks the file as it is now: lines move, and what it names no more anybody may change.

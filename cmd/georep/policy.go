@@ -60,7 +60,7 @@ func (e *env) volumeSet(c *cli.Context) error {
 		return asUsage(err)
 	}
 	if err := volumeFree(s, v); err != nil {
-		return fmt.Errorf("volume %s: %w", v.Name, err)
+		return err
 	}
 	value, err = p.Get(key)
 	if err != nil {

@@ -56,6 +56,19 @@ func parseExisting(c *cli.Context, most int) (t target, err error) {
 	return t, err
 }
 
+// existing finds the session that the arguments of such a command name.
+func existing(c *cli.Context, most int) (*registration, error) {
+	t, err := parseExisting(c, most)
+	if err != nil {
+		return nil, err
+	}
+	s, err := t.session()
+	if err != nil {
+		return nil, err
+	}
+	return &registration{store: t.store, session: s}, nil
+}
+
 // onlySlave is the slave of a master that has one.
 func onlySlave(s *volume.Store, m volume.Master) (volume.Slave, error) {
 	v, err := s.Master(m)
@@ -197,7 +210,6 @@ func register(c *cli.Context, t target) (*registration, error) {
 		}
 	case err == nil && anySetting(c):
 		if err = sessionFree(t.store, r.session); err != nil {
-			err = fmt.Errorf("session %s to %q: %w", r.session.Master, r.session.Slave, err)
 			break
 		}
 		var before map[string]string

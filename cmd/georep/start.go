@@ -148,10 +148,7 @@ func (e *env) spawn(c *cli.Context, r *registration) error {
 func (r *registration) withdraw(why error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
-	if err := r.setStarted(false); err != nil {
-		return fmt.Errorf("%w; it is not stopped: %w", why, err)
-	}
-	if err := monitor.Stop(ctx, r.store, r.session); err != nil && !errors.Is(err, monitor.ErrNotRunning) {
+	if err := r.stop(ctx); err != nil && !errors.Is(err, monitor.ErrNotRunning) {
 		return fmt.Errorf("%w; it is not stopped: %w", why, err)
 	}
 	return r.undo(why)

@@ -69,20 +69,15 @@ type verifying struct {
 
 // verify exits with 1 where a difference is left, without a word more than the last line.
 func (e *env) verify(c *cli.Context) error {
-	t, err := parseExisting(c, 3)
+	r, err := existing(c, 3)
 	if err != nil {
 		return err
 	}
-	s, err := t.session()
-	if err != nil {
-		return err
-	}
-	v, err := t.store.Volume(s.Master)
-	if err != nil {
+	if r.volume, err = r.store.Volume(r.session.Master); err != nil {
 		return err
 	}
 	path := strings.Trim(c.Args().Get(2), "/")
-	run := &verifying{e: e, c: c, r: &registration{store: t.store, volume: v, session: s}, json: c.Bool("json")}
+	run := &verifying{e: e, c: c, r: r, json: c.Bool("json")}
 	run.out.Differences = []difference{}
 	verdict, err := run.compare(c.Context, crawler.VerifyOptions{Path: path, Found: run.found})
 	if err == nil {

@@ -120,7 +120,7 @@ func (e *env) volumeDelete(c *cli.Context) error {
 		return err
 	}
 	if err := volumeFree(s, v); err != nil {
-		return fmt.Errorf("volume %s: %w", v.Name, err)
+		return err
 	}
 	return s.DeleteVolume(v.Name)
 }

@@ -1,6 +1,6 @@
 // Package confine takes from this process what it does not need any more: once an agent knows its slave, or a marker its
-// volume, whoever takes the process over gets nothing beyond that. Nothing of it can be undone. Each function changes the
-// whole process, all its threads, and is called once, before anything else is started that it would harm.
+// volume, whoever takes the process over gets nothing beyond that. Nothing of it can be undone. Process changes the whole
+// process, all its threads, and is called once, before anything is started that it would harm.
 //
 // An older kernel, or one that was built without, gives less. What holds is told, and what is missing is no error: the
 // process is no worse off than it was.

@@ -2,7 +2,7 @@
 // orders over a socket in the state directory, and tells systemd how it stands.
 //
 // What is to run is in the registry (volume.Session.Started), which commands change before they tell the service. So nothing is
-// lost where the service ends in between: it reads the registry again when it starts, when it is told, when a monitor ends,
+// lost where the service ends in between: it reads the registry again when it starts, for each order, when a monitor ends,
 // and now and then.
 package service
 

@@ -28,7 +28,6 @@ var kinds = map[string]string{
 	"monitor ended":            idProcess,
 	"worker started":           idProcess,
 	"the worker ends":          idProcess,
-	"the worker ended":         idProcess,
 	"marker started":           idProcess,
 	"the marker ended":         idProcess,
 	"the slave's file system cannot keep something of this entry": idNotKept,
@@ -114,8 +113,8 @@ func text(v any) string {
 // whole is the message with what an operator wants to see of the fields: journalctl shows no others.
 func whole(message string, fields map[string]any) string {
 	for _, name := range []string{"session", "status", "path", "reason", "error", "how"} {
-		if v := text(fields[name]); fields[name] != nil && v != "" {
-			message += ": " + v
+		if v := fields[name]; v != nil && v != "" {
+			message += ": " + text(v)
 		}
 	}
 	return message

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"georep/monitor"
 	"georep/status"
 	"georep/volume"
 )
@@ -42,10 +42,10 @@ type ending struct {
 	err error
 }
 
-// order is what a command wants: a session started, or, where it names none, the registry read.
+// order is what a command wants: a session started.
 type order struct {
-	start *volume.Session
-	done  chan error
+	key  string
+	done chan error
 }
 
 func key(s *volume.Session) string { return s.Master + "\x00" + s.Slave.String() }
@@ -188,17 +188,10 @@ func (s *service) files(each *session) volume.Files { return s.o.Store.Files(eac
 
 func (each *session) name() string { return each.Master + " " + each.Slave.String() }
 
-// start starts a session's monitor. What that says before it has its log goes to the log, too.
+// start starts a session's monitor.
 func (s *service) start(each *session) error {
-	log, err := os.OpenFile(s.files(each).Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	cmd := s.o.Monitor(each.Session)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if _, err := monitor.Begin(cmd, s.files(each)); err != nil {
 		return err
 	}
 	each.cmd, each.since, each.ends = cmd, time.Now(), false
@@ -241,13 +234,10 @@ func how(err error) string {
 // obey does what a command wants.
 func (s *service) obey(o order) error {
 	s.read()
-	if o.start == nil {
-		return nil
-	}
-	each := s.sessions[key(o.start)]
+	each := s.sessions[o.key]
 	switch {
 	case each == nil || !each.Started:
-		return fmt.Errorf("session %s to %q is not registered, or not to run", o.start.Master, o.start.Slave)
+		return errors.New("the session is not registered, or not to run")
 	case each.cmd != nil:
 		each.asked = true // it may be ending: whoever asks does not wait for another try
 		return nil

@@ -1,13 +1,16 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -218,9 +221,6 @@ func TestOrders(t *testing.T) {
 	if err := c.Start(t.Context(), s); err != nil {
 		t.Errorf("started once more: %v", err)
 	}
-	if err := c.Look(t.Context()); err != nil {
-		t.Error(err)
-	}
 	if pid := h.pid("one", 0); pid != second {
 		t.Errorf("it was %d and is %d", second, pid)
 	}
@@ -252,8 +252,8 @@ func TestStoppedWhileItWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.toRun("one", false)
-	if err := Dial(h.store).Look(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := Dial(h.store).Start(t.Context(), h.session("one")); err == nil { // the registry is read for each order
+		t.Fatal("it was started though it is stopped")
 	}
 	h.until("it has ended", func() bool { _, running := status.Running(h.files("one").Pid); return !running })
 	if err := h.end(); err != nil {
@@ -360,5 +360,31 @@ func TestJournal(t *testing.T) {
 	write(`{"level":"error","message":"worker started","pid":12}`)
 	if level != journal.PriErr || vars["GEOREP_PID"] != "12" || vars["MESSAGE_ID"] != idProcess {
 		t.Errorf("%v %q", level, vars)
+	}
+}
+
+// TestKindsAreSaid: a message whose words were changed would lose its id without a word.
+func TestKindsAreSaid(t *testing.T) {
+	said := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && (d.Name() == ".git" || d.Name() == "integration") {
+			return cmp.Or(err, fs.SkipDir)
+		}
+		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || filepath.Base(path) == "journal.go" {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for message := range kinds {
+			said[message] = said[message] || strings.Contains(string(text), strconv.Quote(message))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for message := range kinds {
+		if !said[message] {
+			t.Errorf("nobody says %q", message)
+		}
 	}
 }

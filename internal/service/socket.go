@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/monitor"
 	"georep/status"
 	"georep/volume"
 )
@@ -23,7 +24,6 @@ import (
 // Commands talk to the service by HTTP over a Unix socket that only the user it runs as may use:
 //
 //	POST /v1/start {"master": "data", "slave": "backup::copy"}   starts a session's monitor; it must be in the registry
-//	POST /v1/look                                                 has the registry read
 //
 // The answer is 204, or a status above 399 with the reason as JSON, {"error": "..."}.
 
@@ -59,7 +59,6 @@ func (s *service) listen() (stop func(), err error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/start", s.handleStart)
-	mux.HandleFunc("POST /v1/look", func(w http.ResponseWriter, r *http.Request) { answer(w, s.order(r.Context(), nil)) })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Serve(l) })
@@ -81,12 +80,12 @@ func (s *service) handleStart(w http.ResponseWriter, r *http.Request) {
 		answer(w, err)
 		return
 	}
-	answer(w, s.order(r.Context(), &volume.Session{Master: want.Master, Slave: slave}))
+	answer(w, s.order(r.Context(), key(&volume.Session{Master: want.Master, Slave: slave})))
 }
 
 // order hands an order to the loop, and waits until it is carried out.
-func (s *service) order(ctx context.Context, start *volume.Session) error {
-	o := order{start: start, done: make(chan error, 1)}
+func (s *service) order(ctx context.Context, key string) error {
+	o := order{key: key, done: make(chan error, 1)}
 	select {
 	case s.orders <- o:
 		return <-o.done
@@ -129,11 +128,8 @@ func Dial(s *volume.Store) *Client {
 		}}}}
 }
 
-// comesUp is how long a monitor may take until it holds its pid file, and upPoll how often that is looked at.
-const (
-	comesUp = 20 * time.Second
-	upPoll  = 20 * time.Millisecond
-)
+// comesUp is how long a monitor may take until it holds its pid file.
+const comesUp = 20 * time.Second
 
 // Start has the service start a session that the registry says is to run. It returns once the session's monitor runs.
 func (c *Client) Start(ctx context.Context, s volume.Session) error {
@@ -143,22 +139,11 @@ func (c *Client) Start(ctx context.Context, s volume.Session) error {
 	files := c.store.Files(s.Master, s.Slave)
 	ctx, cancel := context.WithTimeout(ctx, comesUp)
 	defer cancel()
-	tick := time.NewTicker(upPoll)
-	defer tick.Stop()
-	for {
-		if _, running := status.Running(files.Pid); running {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the session's monitor does not come up: see %s", files.Log)
-		case <-tick.C:
-		}
+	if monitor.WaitUp(ctx, files) != nil {
+		return fmt.Errorf("the session's monitor does not come up: see %s", files.Log)
 	}
+	return nil
 }
-
-// Look has the service read the registry.
-func (c *Client) Look(ctx context.Context) error { return c.post(ctx, "/v1/look", wish{}) }
 
 func (c *Client) post(ctx context.Context, path string, want wish) error {
 	body, err := json.Marshal(want)

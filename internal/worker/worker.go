@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -357,9 +358,9 @@ const markerLate = 10 * time.Second
 func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
 	out := Progress(p, t.counters, t.hints, t.wire)
-	out.Confined = confined(t.agent, "")
-	if s, err := marker.ReadStatus(t.runtime); err == nil {
-		out.Confined = confined(t.agent, s.Confined)
+	s, err := marker.ReadStatus(t.runtime)
+	out.Confined = confined(t.agent, s.Confined)
+	if err == nil {
 		out.Marker, out.Unmarked, out.HiddenWriters = s.Source, s.UnmarkedSample, s.Hidden
 		if s.Retrying > 0 || time.Since(s.Heartbeat) > markerLate {
 			out.MarkerWaits = s.Reason
@@ -375,15 +376,14 @@ func (t *teller) progress(p crawler.Progress) {
 
 // confined says who is confined by what; "" stands for one of whom that is not known.
 func confined(agent, marker string) string {
-	switch {
-	case agent == "" && marker == "":
-		return ""
-	case agent == "":
-		return "the marker by " + marker
-	case marker == "":
-		return "the agent by " + agent
+	var by []string
+	if agent != "" {
+		by = append(by, "the agent by "+agent)
 	}
-	return "the agent by " + agent + "; the marker by " + marker
+	if marker != "" {
+		by = append(by, "the marker by "+marker)
+	}
+	return strings.Join(by, "; ")
 }
 
 // tellLost says once what the slave cannot keep.

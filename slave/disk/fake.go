@@ -1,10 +1,6 @@
 package disk
 
 import (
-	"errors"
-
-	"golang.org/x/sys/unix"
-
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -31,21 +27,10 @@ func (t *Tree) masterName(here string) (name string, ok bool) {
 
 // keptOf reads what is kept of the entry at p; nil where there is nothing.
 func (t *Tree) keptOf(p place, st *beneath.Stat) (*slave.Kept, error) {
-	if k := slave.KindOf(st.Mode); !t.policy.FakeOwner || k != slave.File && k != slave.Dir {
+	if !t.policy.FakeOwner {
 		return nil, nil
 	}
-	text, err := p.dir.Getxattr(p.name, slave.AttrStat)
-	if errors.Is(err, unix.ENODATA) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	k, ok := slave.ParseKept(text, st)
-	if !ok {
-		return nil, nil
-	}
-	return &k, nil
+	return slave.KeptAt(p.dir, p.name, st)
 }
 
 // keep writes what the entry is on the master. A symbolic link has no room for that.

@@ -1,9 +1,11 @@
 package disk
 
 import (
+	"errors"
 	"io/fs"
 
 	"georep/internal/beneath"
+	"georep/slave"
 )
 
 // place is one entry of an open directory.
@@ -51,19 +53,34 @@ func (s *sys) rename(from, to place, flags uint) error {
 	return err
 }
 
+// making makes what counts for r at p: it is counted before, and not if it is not made.
+func (s *sys) making(p place, r room, act func() error) error {
+	if err := s.used.takeAt(p, r); err != nil {
+		return err
+	}
+	err := act()
+	if err != nil {
+		s.used.giveAt(p, r)
+	}
+	return err
+}
+
+// removing removes what counts for gone.
+func (s *sys) removing(gone room, act func() error) error {
+	err := act()
+	if err == nil {
+		s.used.give(gone)
+	}
+	return err
+}
+
 // link gives the inode at from the further name to; a symbolic link is linked, not followed.
 func (s *sys) link(from, to place) error {
 	if err := s.before("link", to.name); err != nil {
 		return err
 	}
-	name := room{entries: 1}
-	if err := s.used.takeAt(to, name); err != nil {
-		return err
-	}
-	err := from.dir.Link(from.name, to.dir, to.name)
-	if err != nil {
-		s.used.giveAt(to, name)
-	} else {
+	err := s.making(to, room{entries: 1}, func() error { return from.dir.Link(from.name, to.dir, to.name) })
+	if err == nil {
 		s.used.moved(from, to)
 	}
 	return err
@@ -73,12 +90,7 @@ func (s *sys) unlink(p place) error {
 	if err := s.before("unlink", p.name); err != nil {
 		return err
 	}
-	gone := s.used.leaving(p)
-	err := p.dir.Unlink(p.name)
-	if err == nil {
-		s.used.give(gone)
-	}
-	return err
+	return s.removing(s.used.leaving(p), func() error { return p.dir.Unlink(p.name) })
 }
 
 // unlinkBook is unlink for a part of the books in a directory that was opened for this alone.
@@ -86,39 +98,25 @@ func (s *sys) unlinkBook(p place) error {
 	if err := s.before("unlink", p.name); err != nil {
 		return err
 	}
-	gone := s.used.leavingBooks(p)
-	err := p.dir.Unlink(p.name)
-	if err == nil {
-		s.used.give(gone)
-	}
-	return err
+	return s.removing(s.used.leavingBooks(p), func() error { return p.dir.Unlink(p.name) })
 }
 
 func (s *sys) rmdir(p place) error {
 	if err := s.before("rmdir", p.name); err != nil {
 		return err
 	}
-	gone := s.used.leaving(p)
-	err := p.dir.Rmdir(p.name)
-	if err == nil {
-		s.used.give(gone)
-	}
-	return err
+	return s.removing(s.used.leaving(p), func() error { return p.dir.Rmdir(p.name) })
 }
 
 func (s *sys) mkdir(p place, mode uint32) error {
 	if err := s.before("mkdir", p.name); err != nil {
 		return err
 	}
-	if err := s.used.takeAt(p, other); err != nil {
+	err := s.making(p, other, func() error { return p.dir.Mkdir(p.name, mode) })
+	if errors.Is(err, slave.ErrLimit) {
 		if _, there := p.dir.Stat(p.name); there == nil {
 			return &fs.PathError{Op: "mkdir", Path: p.name, Err: fs.ErrExist} // as a full disk says
 		}
-		return err
-	}
-	err := p.dir.Mkdir(p.name, mode)
-	if err != nil {
-		s.used.giveAt(p, other)
 	}
 	return err
 }
@@ -127,43 +125,22 @@ func (s *sys) mknod(p place, mode uint32, rdev uint64) error {
 	if err := s.before("mknod", p.name); err != nil {
 		return err
 	}
-	if err := s.used.takeAt(p, other); err != nil {
-		return err
-	}
-	err := p.dir.Mknod(p.name, mode, rdev)
-	if err != nil {
-		s.used.giveAt(p, other)
-	}
-	return err
+	return s.making(p, other, func() error { return p.dir.Mknod(p.name, mode, rdev) })
 }
 
 func (s *sys) symlink(target string, p place) error {
 	if err := s.before("symlink", p.name); err != nil {
 		return err
 	}
-	if err := s.used.takeAt(p, other); err != nil {
-		return err
-	}
-	err := p.dir.Symlink(target, p.name)
-	if err != nil {
-		s.used.giveAt(p, other)
-	}
-	return err
+	return s.making(p, other, func() error { return p.dir.Symlink(target, p.name) })
 }
 
 // create makes a file that must not be there; the caller closes it.
-func (s *sys) create(p place, mode uint32) (*beneath.Inode, error) {
+func (s *sys) create(p place, mode uint32) (f *beneath.Inode, err error) {
 	if err := s.before("create", p.name); err != nil {
 		return nil, err
 	}
-	name := room{entries: 1}
-	if err := s.used.takeAt(p, name); err != nil {
-		return nil, err
-	}
-	f, err := p.dir.Create(p.name, mode)
-	if err != nil {
-		s.used.giveAt(p, name)
-	}
+	err = s.making(p, room{entries: 1}, func() error { f, err = p.dir.Create(p.name, mode); return err })
 	return f, err
 }
 

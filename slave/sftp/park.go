@@ -258,11 +258,9 @@ func (b *batch) bringBack(it *item, from, p place, e index.Entry) error {
 type within struct {
 	// mu guards the rest; it is held during a search, so that two callers do not search the same.
 	mu sync.Mutex
-	// todo are parked directories that are not searched yet, at where an inode was found below parked/. full tells that not all of
-	// it is remembered.
+	// todo are parked directories that are not searched yet, at where an inode was found below parked/, of maxWithin inodes at most.
 	todo []parkedShard
 	at   map[xtime.GFID][]string
-	full bool
 }
 
 type parkedShard struct {
@@ -305,7 +303,7 @@ func (w *within) renamed(from, to string) {
 func (w *within) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.todo, w.at, w.full = nil, nil, false
+	w.todo, w.at = nil, nil
 }
 
 // searchWithin gives the paths below parked directories that an inode was last seen at. full tells that there may be others.
@@ -333,7 +331,7 @@ func (t *Tree) searchWithin(g xtime.GFID) (all []string, full bool, err error) {
 			return nil, true, err
 		}
 	}
-	return slices.Clone(w.at[g]), w.full || len(w.at) >= maxWithin, nil
+	return slices.Clone(w.at[g]), len(w.at) >= maxWithin, nil
 }
 
 // withinPlace finds the place of a path below parked/.
