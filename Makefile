@@ -16,7 +16,7 @@ VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo 0.0.0~git$(sh
 UNITS ?= $(PREFIX)/lib/systemd/system
 
 static:
-	CGO_ENABLED=0 GOARCH=$(GOARCH) go build -trimpath -o bin/package/$(GOARCH)/georep ./cmd/georep
+	CGO_ENABLED=0 GOARCH=$(GOARCH) go build -trimpath $(if $(wildcard .git),-buildvcs=true) -o bin/package/$(GOARCH)/georep ./cmd/georep
 
 man: static
 	bin/package/$(shell go env GOHOSTARCH)/georep generate man | gzip -9n >bin/package/georep.1.gz
@@ -31,13 +31,13 @@ install:
 	install -d $(DESTDIR)$(UNITS)
 	sed 's#/usr/bin/georep#$(PREFIX)/bin/georep#' packaging/systemd/georep.service >$(DESTDIR)$(UNITS)/georep.service
 
-# A .deb and an .rpm for amd64 and arm64, in bin/.
+# A .deb and an .rpm for amd64 and arm64, in bin/. GOARCH is not for nfpm, which runs here.
 packages:
 	$(MAKE) man GOARCH=$(shell go env GOHOSTARCH)
 	for arch in amd64 arm64; do \
 	  $(MAKE) static GOARCH=$$arch || exit 1; \
 	  for format in deb rpm; do \
-	    GOARCH=$$arch VERSION='$(VERSION)' go tool -modfile=packaging/nfpm.mod nfpm package -f packaging/nfpm.yaml -p $$format -t bin/ || exit 1; \
+	    PACKAGE_ARCH=$$arch VERSION='$(VERSION)' go tool -modfile=packaging/nfpm.mod nfpm package -f packaging/nfpm.yaml -p $$format -t bin/ || exit 1; \
 	  done; \
 	done
 
