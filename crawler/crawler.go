@@ -49,7 +49,11 @@ func New(opts Options) *Crawler {
 	if opts.Counters == nil {
 		opts.Counters = &Counters{}
 	}
-	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: freeDeletes, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
+	free := opts.FreeDeletes
+	if opts.MaxDelete == 0 {
+		free = 0
+	}
+	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: free, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
 		blocks: semaphore.NewWeighted(delta.MaxBlocks)}
 	c.debts.running = c.bulk.running
 	c.losses.now = time.Now
@@ -157,6 +161,9 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 	c.failures.endPass(c.pass)
 	if w.refused != nil {
 		return Outcome{}, w.refused
+	}
+	if w.stime != 0 && c.opts.Approvals != nil {
+		c.opts.Approvals.Done()
 	}
 	return Outcome{Stime: w.stime, Hinted: w.root.told != nil, Reached: w.reached, Waiting: w.waiting, Met: w.met}, nil
 }

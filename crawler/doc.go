@@ -47,6 +47,9 @@ type Options struct {
 	// MaxDelete is the share of the tree, in percent, that one crawl may remove without the operator's word. 100 lets it
 	// remove everything.
 	MaxDelete int
+	// FreeDeletes is how many entries may always be removed, however small the tree is, unless MaxDelete is 0.
+	FreeDeletes int64
+	Approvals   Approvals // what beyond that may go; nil: nothing
 	// FakeOwner says that the master was filled as a slave under the policy of that name: what xattrs keep of its entries is the truth.
 	FakeOwner bool
 	Quick     bool

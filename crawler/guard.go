@@ -16,9 +16,6 @@ import (
 // ErrMaxDelete means that a crawl would remove more of the slave than the operator allows without being asked.
 var ErrMaxDelete = errors.New("too much would be deleted on the slave")
 
-// freeDeletes is how many entries a crawl may always remove, however small the tree is.
-const freeDeletes = 1000
-
 // guard keeps a crawl from removing more than a share of what the slave had (invariant 10). How much that is gets counted
 // only when much is removed, and only as far as needed to know that the share is not reached: the cost follows the
 // removals, not the tree.
@@ -29,7 +26,8 @@ const freeDeletes = 1000
 type guard struct {
 	opts   *Options
 	losses *losses
-	free   int64 // may always be removed
+	free   int64    // may always be removed
+	word   approved // under mu
 
 	// later tells that the slave had been filled before this crawl: what the first one brings is what the slave has.
 	later atomic.Bool
@@ -42,6 +40,7 @@ type guard struct {
 	leave  map[string]*leaving
 	come   map[string]arrival // what is on its way to a place where nothing stood, or something young
 	behind map[string]int64   // how many inodes left their old names in or below a directory
+	aging  map[string]bool    // places whose newcomers are young no more once they have them
 }
 
 // arrival is a new entry on its way.
@@ -58,6 +57,7 @@ type refusal struct {
 	who    map[xtime.GFID]int64 // for how many entries each inode counts; those without a GFID together
 	before int64                // what was lost already
 	limit  int64
+	purge  Purge
 }
 
 func (r *refusal) Unwrap() error { return r.error }
@@ -92,6 +92,7 @@ func (r *refusal) with(more *refusal) *refusal {
 		}
 		r.who[g] = size
 	}
+	r.purge.with(&more.purge)
 	return r
 }
 
@@ -122,6 +123,13 @@ func (g *guard) allow(ctx context.Context, n *node, stale []slave.EntryState) er
 		}
 	}
 	if over != nil {
+		if list = g.approved(list); list != nil {
+			if over, err = g.over(ctx, list); err != nil {
+				return err
+			}
+		}
+	}
+	if over != nil {
 		return over
 	}
 	g.promise(list)
@@ -143,7 +151,7 @@ func (r *refusal) without(young int64) bool { return r.sum()-young > r.limit }
 // say puts it into words.
 func (r *refusal) say(n, had int64, share int) {
 	r.error = fmt.Errorf("%w: %d entries within a minute, of about %d that it has had for more than five minutes, over %d %%; "+
-		"if that is right, say so with `georep config MASTER SLAVE max-delete 100`, and set it back afterwards", ErrMaxDelete, n,
+		"if that is right, see what it is and let it through with `georep approve MASTER SLAVE` (max-delete)", ErrMaxDelete, n,
 		had, share)
 }
 
@@ -185,6 +193,8 @@ func (g *guard) over(ctx context.Context, list []leaving) (*refusal, error) {
 		return nil, nil
 	}
 	r.say(n, g.had, g.opts.MaxDelete)
+	r.purge = Purge{Before: r.before, Had: g.had, Percent: g.opts.MaxDelete, Free: g.free}
+	r.purge.add(list)
 	return r, nil
 }
 
@@ -280,12 +290,13 @@ func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) 
 	var at []int
 	for i, s := range stale {
 		e := &list[i]
-		*e = leaving{path: join(n.path, s.Name), gfid: s.Record.GFID, dir: s.Kind == slave.Dir}
+		*e = leaving{path: join(n.path, s.Name), gfid: s.Record.GFID, dir: s.Kind == slave.Dir, all: 1,
+			key: entryKey(n.entry.Record.GFID, s.Name, s.Record.GFID)}
 		if e.dir {
 			dirs, at = append(dirs, e.path), append(at, i)
 			continue
 		}
-		if k := entryKey(n.entry.Record.GFID, s.Name, e.gfid); g.losses.isYoung(k) > spare[k] {
+		if k := e.key; g.losses.isYoung(k) > spare[k] {
 			spare[k]++
 			e.young = map[uint64]int32{k: 1}
 		} else {
@@ -300,7 +311,7 @@ func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) 
 		}
 		g.books.Lock()
 		for i, c := range counts {
-			list[at[i]].old = max(c-g.behind[dirs[i]], 1)
+			list[at[i]].old, list[at[i]].all = max(c-g.behind[dirs[i]], 1), c
 		}
 		g.books.Unlock()
 		dirs, at = dirs[k:], at[k:]

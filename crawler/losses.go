@@ -54,8 +54,10 @@ type taken struct {
 type leaving struct {
 	path  string
 	gfid  xtime.GFID
+	key   uint64 // entryKey
 	dir   bool
-	old   int64            // entries that count
+	all   int64            // entries, with this one
+	old   int64            // those that count
 	young map[uint64]int32 // the others, by entryKey
 }
 
@@ -287,6 +289,21 @@ func (l *losses) isYoung(k uint64) int32 {
 	defer l.mu.Unlock()
 	l.turn()
 	return l.young.count(k)
+}
+
+// age has one name of an inode be young no more.
+func (l *losses) age(g xtime.GFID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.young.add(dirKey(g), -1)
+}
+
+// cameLately tells whether an inode is young, or was when it was parked a moment ago.
+func (l *losses) cameLately(g xtime.GFID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn()
+	return l.young.count(dirKey(g)) > 0 || l.taken[g].names[dirKey(g)] > 0
 }
 
 // holdsYoung tells whether something came to a directory lately, or below it, and how many entries are young in all.

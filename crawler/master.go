@@ -379,7 +379,7 @@ func (m *master) replicated(d *beneath.Dir, name string) ([]slave.Xattr, error) 
 
 func errEmptied(path string, there int64) error {
 	return fmt.Errorf("%w: %s is empty, while the slave has %d entries (is its file system mounted?); if the slave is "+
-		"to be emptied, say so with `georep config MASTER SLAVE max-delete 100`", ErrNotMaster, path, there)
+		"to be emptied, say so with `georep approve MASTER SLAVE`", ErrNotMaster, path, there)
 }
 
 // gone tells that an entry is not where it was listed: its removal has marked the directory anew.

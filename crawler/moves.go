@@ -288,14 +288,10 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 			delete(taken, op.Record.GFID)
 			if op.Kind == slave.OpLink {
 				w.guard.leaves(op)
-				continue
-			}
-			if direct {
-				continue
-			}
-			if err := w.cameBack(op); err != nil {
+			} else if err := w.cameBack(op, direct); err != nil {
 				return moved, nil, err
 			}
+			w.guard.replaced(op)
 		}
 	}
 	if err != nil {
@@ -305,9 +301,9 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 }
 
 // cameBack takes what was parked, and moved from there, out of what counts as removed. No more of a directory is counted
-// than that.
-func (w *crawl) cameBack(op *slave.Op) error {
-	if w.c.opts.MaxDelete >= 100 {
+// than that. What was moved directly never counted.
+func (w *crawl) cameBack(op *slave.Op, direct bool) error {
+	if direct || w.c.opts.MaxDelete >= 100 {
 		return nil
 	}
 	lost := w.c.losses.lately()

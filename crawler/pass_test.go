@@ -47,6 +47,7 @@ type world struct {
 	settle, delay time.Duration
 	clock         func() time.Time // by which files wait; nil: the real one
 	mounts        func() map[string]map[string]bool
+	approvals     crawler.Approvals
 }
 
 func newWorld(t *testing.T) *world {
@@ -92,7 +93,7 @@ func (w *world) over(t slave.Tree) {
 	w.counters = crawler.Counters{}
 	w.crawler = crawler.New(crawler.Options{Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
-		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, RetryMax: 2 * time.Millisecond,
+		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, FreeDeletes: 1000, Approvals: w.approvals, RetryMax: 2 * time.Millisecond,
 		Settle: w.settle, MaxDelay: w.delay, Mounts: w.mounts})
 	if w.clock != nil {
 		w.crawler.Clock(w.clock)

@@ -278,7 +278,7 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 	if n.parent != nil || total > 0 || state.Total == 0 || w.c.opts.MaxDelete >= 100 {
 		return nil
 	}
-	return errEmptied(w.c.opts.Path, state.Total)
+	return w.guard.emptied(w.ctx, n, state.Entries)
 }
 
 // entries reads the listed names. What vanished since is left out: its removal marks the directory anew. But then it

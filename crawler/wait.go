@@ -69,7 +69,8 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 	var inTheWay, claimed []slave.EntryState
 	for i := range fresh {
 		s, g := fresh[i].state, fresh[i].Record.GFID
-		if s != nil && moving[g] && !moving[s.Record.GFID] && !w.isBlocked(s.Record.GFID) {
+		if s != nil && moving[g] && !moving[s.Record.GFID] && !w.isBlocked(s.Record.GFID) &&
+			!w.guard.mayReplace(join(n.path, fresh[i].Name), s, &fresh[i]) {
 			inTheWay, blocked[g] = append(inTheWay, *s), true
 		}
 	}

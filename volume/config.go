@@ -2,6 +2,7 @@ package volume
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 type Options struct {
 	LogLevel       string        // trace, debug, info, warn or error
 	MaxDelete      int           // percent of the tree that a crawl may purge without the operator's word
+	FreeDeletes    int           // entries that a crawl may purge whatever their share, unless MaxDelete is 0
 	KeepDeleted    time.Duration // how long the slave keeps what was parked; 0 until it is in step
 	MarkerSource   string        // auto, fanotify, inotify or scan
 	ScanInterval   time.Duration // between the slow scans for what events never tell
@@ -50,8 +52,10 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error {
 				return oneOf(&o.LogLevel, v, "trace", "debug", "info", "warn", "error")
 			}},
-		{"max-delete", "50", "percent of the tree (0 to 100) that one crawl may purge without your word",
+		{"max-delete", "50", "percent of the tree (0 to 100) that may go within a minute without georep approve; 0: nothing",
 			func(o *Options, v string) error { return integer(&o.MaxDelete, v, 0, 100) }},
+		{"free-deletes", "1000", "entries that may go whatever their share of the tree, unless max-delete is 0",
+			func(o *Options, v string) error { return integer(&o.FreeDeletes, v, 0, math.MaxInt32) }},
 		{"keep-deleted", "0s", "how long the slave keeps what was deleted, such as 36h or 7d; 0s: until it is in step",
 			func(o *Options, v string) error { return duration(&o.KeepDeleted, v, 0) }},
 		{"marker-source", "auto", "where changes are learnt from: fanotify, inotify, scan, or auto for the first of them that works",

@@ -43,7 +43,7 @@ func TestSessionRoundTrip(t *testing.T) {
 		t.Errorf("got %+v, %v; saved %+v", got, err, up)
 	}
 	o, err := got.Options()
-	wantO := Options{LogLevel: "info", MaxDelete: 5, KeepDeleted: 7 * 24 * time.Hour, MarkerSource: "auto",
+	wantO := Options{LogLevel: "info", MaxDelete: 5, FreeDeletes: 1000, KeepDeleted: 7 * 24 * time.Hour, MarkerSource: "auto",
 		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Settle: time.Second, MaxDelay: 5 * time.Second, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true,
 		BWLimit: 3 << 19, Compression: "always"}
 	if err != nil || o != wantO {

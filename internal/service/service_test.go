@@ -224,6 +224,19 @@ func TestOrders(t *testing.T) {
 	if pid := h.pid("one", 0); pid != second {
 		t.Errorf("it was %d and is %d", second, pid)
 	}
+	if err := c.Approve(t.Context(), s, "1"); err == nil || !strings.Contains(err.Error(), "nothing is pending") {
+		t.Errorf("approved though nothing was refused: %v", err)
+	}
+	if err := h.store.RefusePurge(s.Master, s.Slave, volume.Purge{Entries: 3}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.store.Purge(s.Master, s.Slave)
+	if err == nil {
+		err = c.Approve(t.Context(), s, p.ID)
+	}
+	if p, perr := h.store.Purge(s.Master, s.Slave); err != nil || perr != nil || p.Approved == nil {
+		t.Errorf("approved %v: %v, %v", p.Approved, err, perr)
+	}
 	if st, err := os.Stat(Socket(h.store)); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the socket is %v, %v", st.Mode(), err)
 	}

@@ -24,6 +24,7 @@ import (
 // Commands talk to the service by HTTP over a Unix socket that only the user it runs as may use:
 //
 //	POST /v1/start {"master": "data", "slave": "backup::copy"}   starts a session's monitor; it must be in the registry
+//	POST /v1/approve {"master": ..., "slave": ..., "id": ...}     lets a purge go that was refused, by its ID, once
 //
 // The answer is 204, or a status above 399 with the reason as JSON, {"error": "..."}.
 
@@ -32,6 +33,7 @@ type (
 	wish struct {
 		Master string `json:"master"`
 		Slave  string `json:"slave"`
+		ID     string `json:"id,omitempty"` // of a purge
 	}
 	refusal struct {
 		Error   string `json:"error"`
@@ -59,6 +61,7 @@ func (s *service) listen() (stop func(), err error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/start", s.handleStart)
+	mux.HandleFunc("POST /v1/approve", s.handleApprove)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Serve(l) })
@@ -69,18 +72,27 @@ func (s *service) listen() (stop func(), err error) {
 }
 
 func (s *service) handleStart(w http.ResponseWriter, r *http.Request) {
-	var want wish
-	err := json.NewDecoder(io.LimitReader(r.Body, maxWish)).Decode(&want)
-	if err != nil {
-		answer(w, fmt.Errorf("the request cannot be read: %w", err))
-		return
+	want, slave, err := readWish(r)
+	if err == nil {
+		err = s.order(r.Context(), key(&volume.Session{Master: want.Master, Slave: slave}))
 	}
-	slave, err := volume.ParseSlave(want.Slave)
-	if err != nil {
-		answer(w, err)
-		return
+	answer(w, err)
+}
+
+func (s *service) handleApprove(w http.ResponseWriter, r *http.Request) {
+	want, slave, err := readWish(r)
+	if err == nil {
+		err = s.o.Store.ApprovePurge(want.Master, slave, want.ID)
 	}
-	answer(w, s.order(r.Context(), key(&volume.Session{Master: want.Master, Slave: slave})))
+	answer(w, err)
+}
+
+func readWish(r *http.Request) (want wish, slave volume.Slave, err error) {
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxWish)).Decode(&want); err != nil {
+		return want, slave, fmt.Errorf("the request cannot be read: %w", err)
+	}
+	slave, err = volume.ParseSlave(want.Slave)
+	return want, slave, err
 }
 
 // order hands an order to the loop, and waits until it is carried out.
@@ -143,6 +155,11 @@ func (c *Client) Start(ctx context.Context, s volume.Session) error {
 		return fmt.Errorf("the session's monitor does not come up: see %s", files.Log)
 	}
 	return nil
+}
+
+// Approve lets a purge that a session was refused go, once, by its ID in the registry.
+func (c *Client) Approve(ctx context.Context, s volume.Session, id string) error {
+	return c.post(ctx, "/v1/approve", wish{Master: s.Master, Slave: s.Slave.String(), ID: id})
 }
 
 func (c *Client) post(ctx context.Context, path string, want wish) error {

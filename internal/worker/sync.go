@@ -57,7 +57,8 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 	defer tree.Close()
 	defer tellAnswers(&c.Config, tree)()
 	counters := &crawler.Counters{}
-	cr, o, err := m.crawler(c.Config, tree, counters, nil)
+	pending := newApprovals(&c.Config)
+	cr, o, err := m.crawler(c.Config, tree, parts{counters: counters, pending: pending})
 	if err != nil {
 		return report.Progress{}, err
 	}
@@ -65,6 +66,7 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 		eta: newEstimator(m.Dir, counters, wire, c.Logger)}
 	defer s.eta.stop()
 	err = s.run(ctx)
+	pending.refused(err)
 	if err == nil {
 		err = cr.Clean(ctx, o.KeepDeleted)
 	}

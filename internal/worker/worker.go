@@ -93,7 +93,8 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 	}
 	defer tree.Close()
 	hints := &crawler.Hints{}
-	cr, o, err := m.crawler(c, tree, counters, hints)
+	told.pending = newApprovals(&c)
+	cr, o, err := m.crawler(c, tree, parts{counters, hints, told.pending})
 	if err != nil {
 		return err
 	}
@@ -237,9 +238,15 @@ func (m *master) entries() int64 {
 	return max(s.Entries, 0)
 }
 
-// crawler makes the crawler for this master and the given slave; hints are for one that follows, nil for none.
-func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters, hints *crawler.Hints) (*crawler.Crawler,
-	volume.Options, error) {
+// parts are what a crawler is made of; hints are for one that follows, nil for none.
+type parts struct {
+	counters *crawler.Counters
+	hints    *crawler.Hints
+	pending  *approvals
+}
+
+// crawler makes the crawler for this master and the given slave.
+func (m *master) crawler(c Config, tree slave.Tree, p parts) (*crawler.Crawler, volume.Options, error) {
 	o, err := c.Session.Options()
 	if err != nil {
 		return nil, o, err
@@ -249,7 +256,7 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters, 
 		return nil, o, fmt.Errorf("volume %s: %w", m.volume.Name, err)
 	}
 	settle := o.Settle
-	if hints == nil {
+	if p.hints == nil {
 		settle = 0 // of a sync everything is wanted at once
 	}
 	fake, err := wasFake(&m.volume)
@@ -257,8 +264,8 @@ func (m *master) crawler(c Config, tree slave.Tree, counters *crawler.Counters, 
 		return nil, o, err
 	}
 	return crawler.New(crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
-		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: counters, MaxDelete: o.MaxDelete,
-		Hints: hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
+		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: p.counters, MaxDelete: o.MaxDelete,
+		FreeDeletes: int64(o.FreeDeletes), Approvals: p.pending, Hints: p.hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
 		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Mounts: m.mounts.Get}), o, nil
 }
 
@@ -295,6 +302,7 @@ type teller struct {
 	agent    string // what confines it
 	log      zerolog.Logger
 	eta      *estimator
+	pending  *approvals
 	lost     slave.Lost
 	evicted  bool
 	said     string // the trouble that was logged last
@@ -345,6 +353,7 @@ func (t *teller) trouble(err error) {
 		t.say(func() { t.begun, t.stands = true, nil })
 		return
 	}
+	t.pending.refused(err)
 	if msg := err.Error(); msg != t.said { // once, not at every try
 		t.said = msg
 		t.log.Warn().Err(err).Msg("replication stands still")

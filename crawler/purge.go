@@ -1,0 +1,206 @@
+package crawler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"georep/slave"
+)
+
+// Purge is what a crawl did not remove, because it is more than the operator allows without being asked. Once he has
+// approved it (Approvals), what it names may go, and nothing else: an entry is known by its inode, or by its name where the
+// slave keeps no record of it, and a directory only while it holds no more entries than at that time.
+type Purge struct {
+	Emptied bool  // the master is empty, so everything would go
+	Entries int64 // that would go, with all that lies in directories
+	Before  int64 // went within a minute before
+	Had     int64 // about how many the slave has had; 0: not known
+	Percent int   // max-delete
+	Free    int64 // free-deletes
+	Items   []PurgeItem
+	Keys    map[uint64]int64 // of how many entries each consists, by key; a part where there are more than maxCounted
+	More    int64            // entries of those that are not among Keys
+}
+
+// PurgeItem is an entry that would go.
+type PurgeItem struct {
+	Path    string
+	Entries int64 // with all that lies in it
+	Dir     bool
+}
+
+// maxItems bounds what a Purge names. Those with the most entries are kept.
+const maxItems = 1000
+
+// Approvals is where a crawl learns what the operator has approved.
+type Approvals interface {
+	// Approved is what may go; nil: nothing. A crawl asks once, when it would be refused something.
+	Approved() *Purge
+	// Done is told when a crawl came to its end, and stamped the root: nothing is refused any more.
+	Done()
+}
+
+// RefusedPurge is what a crawl was refused that ended with err; nil where it was not.
+func RefusedPurge(err error) *Purge {
+	var r *refusal
+	if !errors.As(err, &r) {
+		return nil
+	}
+	r.purge.sort()
+	return &r.purge
+}
+
+// add counts what one refusal is about.
+func (p *Purge) add(list []leaving) {
+	for i := range list {
+		e := &list[i]
+		p.Entries += e.all
+		p.note(e.key, e.all)
+		p.Items = append(p.Items, PurgeItem{Path: e.path, Entries: e.all, Dir: e.dir})
+	}
+	p.shorten()
+}
+
+// with adds what was refused elsewhere in the same crawl.
+func (p *Purge) with(more *Purge) {
+	p.Entries, p.Had = p.Entries+more.Entries, max(p.Had, more.Had)
+	p.Before = max(p.Before, more.Before)
+	p.More += more.More
+	for k, n := range more.Keys {
+		p.note(k, n)
+	}
+	p.Items = append(p.Items, more.Items...)
+	p.shorten()
+}
+
+func (p *Purge) note(key uint64, n int64) {
+	if p.Keys == nil {
+		p.Keys = map[uint64]int64{}
+	}
+	if _, is := p.Keys[key]; !is && len(p.Keys) >= maxCounted {
+		p.More += n
+		return
+	}
+	p.Keys[key] += n
+}
+
+// shorten keeps what is named within twice its bound.
+func (p *Purge) shorten() {
+	if len(p.Items) > 2*maxItems {
+		p.sort()
+	}
+}
+
+// sort puts those items first that have the most entries, and leaves out what is beyond the bound.
+func (p *Purge) sort() {
+	slices.SortFunc(p.Items, func(a, b PurgeItem) int {
+		return cmp.Or(cmp.Compare(b.Entries, a.Entries), cmp.Compare(a.Path, b.Path))
+	})
+	p.Items = slices.Clip(p.Items[:min(len(p.Items), maxItems)])
+}
+
+// approved is what the operator allowed, as far as the crawl has not made use of it.
+type approved struct {
+	asked bool
+	keys  map[uint64]int64
+	more  int64
+	all   bool // the master is empty, and may be
+}
+
+// approved has what the operator approved not count; nil where he has approved nothing of it. mu is held.
+func (g *guard) approved(list []leaving) []leaving {
+	g.learn()
+	if len(g.word.keys) == 0 && !g.word.all {
+		return nil
+	}
+	out, some := slices.Clone(list), false
+	for i := range out {
+		if g.word.all || g.covers(&out[i]) {
+			out[i].old, some = 0, true
+		}
+	}
+	if !some {
+		return nil
+	}
+	return out
+}
+
+// covers tells whether an entry may go by the operator's word.
+func (g *guard) covers(e *leaving) bool {
+	n, is := g.word.keys[e.key]
+	switch {
+	case is:
+		return e.all <= n
+	case e.all > g.word.more:
+		return false
+	}
+	g.word.more -= e.all
+	g.word.keys[e.key] = e.all // for the next visit
+	return true
+}
+
+// learn asks once what the operator has approved. mu is held.
+func (g *guard) learn() {
+	if g.word.asked || g.opts.Approvals == nil {
+		return
+	}
+	g.word.asked = true
+	if p := g.opts.Approvals.Approved(); p != nil {
+		g.word.keys, g.word.more = maps.Clone(p.Keys), p.More
+	}
+}
+
+// emptied asks whether everything on the slave may go, as the master is empty. What it refuses is what the slave has.
+func (g *guard) emptied(ctx context.Context, n *node, entries []slave.EntryState) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	counts, err := g.opts.Tree.Count(ctx, []string{""}, countAll)
+	if err != nil {
+		return err
+	}
+	root := leaving{dir: true, all: max(counts[0]-1, 1), key: dirKey(n.entry.Record.GFID)}
+	g.learn()
+	if most, is := g.word.keys[root.key]; is && root.all <= most {
+		g.word.all = true
+		return nil
+	}
+	r := &refusal{error: errEmptied(g.opts.Path, root.all), purge: Purge{Emptied: true, Had: root.all,
+		Percent: g.opts.MaxDelete, Free: g.free}}
+	list, err := g.leaving(ctx, n, entries)
+	if err != nil {
+		return err
+	}
+	r.purge.add(list)
+	r.purge.Entries = root.all
+	r.purge.note(root.key, root.all)
+	return r
+}
+
+// mayReplace tells whether a file that came to the slave lately may take the place of another: as if the content of that had
+// changed. It is young no more once it has (replaced).
+func (g *guard) mayReplace(path string, old *slave.EntryState, e *newcomer) bool {
+	if old.Kind == slave.Dir || e.Kind == slave.Dir || !g.losses.cameLately(e.Record.GFID) {
+		return false
+	}
+	g.books.Lock()
+	defer g.books.Unlock()
+	if g.aging == nil {
+		g.aging = map[string]bool{}
+	}
+	g.aging[path] = true
+	return true
+}
+
+// replaced notes that an inode has got its new place.
+func (g *guard) replaced(op *slave.Op) {
+	g.books.Lock()
+	is := g.aging[op.Path]
+	delete(g.aging, op.Path)
+	g.books.Unlock()
+	if is {
+		g.losses.age(op.Record.GFID)
+	}
+}
