@@ -20,7 +20,9 @@ import (
 	"georep/integration/harness/leak"
 	"georep/integration/harness/tree"
 	"georep/internal/sshdtest"
+	"georep/monitor"
 	"georep/status"
+	"georep/volume"
 )
 
 // binary is the georep under test; race-built when the tests are.
@@ -246,14 +248,39 @@ func (s *session) status() status.Status {
 	return list[0]
 }
 
-// waitStatus waits for a status.
+// glance is status without a process of its own, for what asks again and again.
+func (s *session) glance() status.Status {
+	s.t.Helper()
+	store, err := volume.OpenStore(s.state)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	all, err := store.Sessions()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, known := range all {
+		if spec, err := volume.ParseSlave(s.spec); err == nil && known.Slave == spec {
+			st, err := monitor.Status(store, known)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			return st
+		}
+	}
+	return status.Status{}
+}
+
+// waitStatus waits for a status. The program has the last word.
 func (s *session) waitStatus(what string, ok func(status.Status) bool) status.Status {
 	s.t.Helper()
 	deadline := time.Now().Add(max(s.patience, patience))
 	for {
-		st := s.status()
+		st := s.glance()
 		if ok(st) {
-			return st
+			if st = s.status(); ok(st) {
+				return st
+			}
 		}
 		if time.Now().After(deadline) {
 			s.t.Fatalf("%s: the status stays %+v", what, st)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	built "georep/integration/harness/program"
 	"georep/integration/harness/proxy"
 	"georep/internal/connect"
 	"georep/internal/sshdtest"
@@ -32,13 +32,13 @@ import (
 // patience bounds waits for what must happen. It measures nothing.
 const patience = time.Minute
 
+func TestMain(m *testing.M) { os.Exit(built.Main(m)) }
+
 // config is a session whose slave is behind an embedded server.
 func config(t *testing.T, streams int) connect.Config {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "georep")
-	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/georep").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	built.Link(t, program)
 	t.Setenv("SSH_AUTH_SOCK", "")
 	t.Setenv("GEOREP_SSH_CONFIG", "none")
 	server, err := sshserver.New(sshserver.Config{Handler: sshserver.Shell})
