@@ -27,5 +27,6 @@ func rows() []row {
 		{"growth", "first sync, restart and one change at 10,000, 100,000 and 1,000,000 files", growthRow},
 		{"sftp", "first sync of 100,000 files of 4 KiB by SFTP alone, WAN: georep, rclone; and one change", sftpRow},
 		{"syscalls", "system calls a file in a first sync of 10,000 files of 4 KiB: georep, rsync", syscallsRow},
+		{"service", "50 sessions of one service, idle: time until all are Active, memory, processor time", serviceRow},
 	}
 }
