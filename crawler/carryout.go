@@ -183,7 +183,10 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 }
 
 // item brings over one entry that is no directory.
-func (w *crawl) item(n *node, d *directory, it plan.Item) {
+func (w *crawl) item(n *node, d *directory, it plan.Item) { w.oneOf(n, d, it, false) }
+
+// oneOf is item. many tells that more names follow of the inode whose attributes are to be set.
+func (w *crawl) oneOf(n *node, d *directory, it plan.Item, many bool) {
 	w.pending.done(ofItem(&it)) // what follows counts it as what it is sent as
 	op, err := w.shipOp(n, d, it)
 	if err != nil {
@@ -196,7 +199,7 @@ func (w *crawl) item(n *node, d *directory, it plan.Item) {
 	}
 	tasks = append(tasks, task{op: op, ahead: w.sendAhead(d, &it, &op), parks: it.State != nil && foreign(it.State, &it.Entry)})
 	w.comes(n, &it)
-	if op.Links > 1 && op.Kind != slave.OpMeta {
+	if op.Links > 1 && (op.Kind != slave.OpMeta || many) {
 		w.inTurn(n, tasks)
 		return
 	}

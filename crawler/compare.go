@@ -5,6 +5,7 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -20,7 +21,8 @@ const comparesAhead = 4
 // compared is a request for hashes under way.
 type compared struct {
 	items []plan.Item
-	same  []bool // both ends have the same content; set once done is closed, as is err
+	more  map[xtime.GFID][]plan.Item // further names of some, which have the same content
+	same  []bool                     // both ends have the same content; set once done is closed, as is err
 	err   error
 	done  chan struct{}
 }
@@ -29,6 +31,7 @@ type compared struct {
 // content where not. Both ends read at the same time, and the next files meanwhile.
 func (w *crawl) compare(n *node, d *directory, items []plan.Item) {
 	var ahead []*compared
+	items, more := firstNames(items)
 	for (len(items) > 0 || len(ahead) > 0) && w.ctx.Err() == nil {
 		if len(items) == 0 || len(ahead) == comparesAhead {
 			w.endCompare(n, d, ahead[0])
@@ -41,6 +44,7 @@ func (w *crawl) compare(n *node, d *directory, items []plan.Item) {
 			k++
 		}
 		ahead = append(ahead, w.beginCompare(n, d, items[:k]))
+		ahead[len(ahead)-1].more = more
 		items = items[k:]
 	}
 	for _, c := range ahead {
@@ -83,15 +87,55 @@ func (w *crawl) endCompare(n *node, d *directory, c *compared) {
 		return
 	}
 	for i, it := range c.items {
-		was := ofItem(&it)
-		it.How = plan.Replace
-		if c.same[i] {
-			it.How = plan.Adopt
+		g := it.Entry.Record.GFID
+		more := c.more[g]
+		delete(c.more, g) // which are of the first, if there are others in another state
+		for _, it := range append([]plan.Item{it}, more...) {
+			w.known(n, d, it, c.same[i], len(more) > 0)
 		}
-		w.pending.done(was)
-		w.pending.add(ofItem(&it))
-		w.item(n, d, it)
 	}
+}
+
+// known goes on with an item of which it is known whether both ends have the same content.
+func (w *crawl) known(n *node, d *directory, it plan.Item, same, many bool) {
+	was := ofItem(&it)
+	it.How = plan.Replace
+	if same {
+		it.How = plan.Adopt
+	}
+	w.pending.done(was)
+	w.pending.add(ofItem(&it))
+	w.oneOf(n, d, it, many)
+}
+
+// ofOneInode tells whether an item is one of several names of an inode which the slave has there in an older state: what is
+// known of the content under one of them is known of all.
+func ofOneInode(it *plan.Item) bool {
+	e, s := &it.Entry, it.State
+	return e.Stat.Nlink > 1 && s != nil && s.Kind == e.Kind && s.Record.GFID == e.Record.GFID && s.Record.Xtime != 0
+}
+
+// firstNames leaves one name of each inode, if there are several that are in the same state on both ends: an inode may have
+// thousands of names, and a large content. The others are returned by the GFID.
+func firstNames(items []plan.Item) (first []plan.Item, more map[xtime.GFID][]plan.Item) {
+	type state struct{ here, there slave.Record }
+	more = map[xtime.GFID][]plan.Item{}
+	states := map[xtime.GFID]state{}
+	for _, it := range items {
+		if !ofOneInode(&it) {
+			first = append(first, it)
+			continue
+		}
+		g, now := it.Entry.Record.GFID, state{it.Entry.Record, it.State.Record}
+		if was, met := states[g]; met && was == now {
+			more[g] = append(more[g], it)
+			continue
+		} else if !met {
+			states[g] = now
+		}
+		first = append(first, it)
+	}
+	return first, more
 }
 
 // digest digests the master's file. An error means that it is not the one that was listed. What is written after it was read

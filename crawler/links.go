@@ -10,52 +10,84 @@ import (
 	"georep/slave"
 )
 
-// links makes names of one inode that are on their way at the same time follow each other, so that its content travels
+// links makes names of one inode that are on their way at the same time follow the first of them, so that its content travels
 // once. The zero value is ready.
 type links struct {
-	mu  sync.Mutex
-	out map[xtime.GFID]*inode
+	mu   sync.Mutex
+	out  map[xtime.GFID]*inode
+	done map[xtime.GFID]inode // was shipped in this crawl: linksKept at most
 }
 
-// inode is one that is being shipped now.
+// linksKept bounds the inodes of which a crawl remembers that it has shipped them. Of the others the slave is asked.
+const linksKept = 10_000
+
+// inode is one that is being shipped now, or was.
 type inode struct {
 	record  slave.Record // what was shipped last, successfully
 	path    string       // under which name; "" if nothing was
-	waiting []func(shipped inode)
+	waiting []waiter
 }
 
-// acquire calls turn now, or when those before it are through, with what they shipped.
-func (l *links) acquire(g xtime.GFID, turn func(shipped inode)) {
+// waiter is a name that waits for one before it.
+type waiter struct {
+	record slave.Record
+	ships  bool // a link is no use
+	turn   func(shipped inode)
+}
+
+// linksTo tells whether a name becomes a link once the inode has been shipped.
+func (x *waiter) linksTo(i inode) bool { return !x.ships && i.path != "" && i.record == x.record }
+
+// acquire calls turn now, or when it is known what those before it have shipped. Where that is what this one wants it becomes a
+// link, at the same time as others, and has no turn to release.
+func (l *links) acquire(x waiter) {
+	g := x.record.GFID
 	l.mu.Lock()
 	if l.out == nil {
-		l.out = map[xtime.GFID]*inode{}
+		l.out, l.done = map[xtime.GFID]*inode{}, map[xtime.GFID]inode{}
 	}
-	if i := l.out[g]; i != nil {
-		i.waiting = append(i.waiting, turn)
+	was := l.done[g]
+	if i := l.out[g]; !x.linksTo(was) && i != nil {
+		i.waiting = append(i.waiting, x)
 		l.mu.Unlock()
 		return
+	} else if !x.linksTo(was) {
+		l.out[g] = &inode{}
 	}
-	l.out[g] = &inode{}
 	l.mu.Unlock()
-	turn(inode{})
+	x.turn(was)
 }
 
-// release ends a turn; ok tells that op put or linked the inode.
+// release ends a turn; ok tells that op put or linked the inode. All names that become links go on, and the first of the others.
 func (l *links) release(op *slave.Op, ok bool) {
+	g := op.Record.GFID
 	l.mu.Lock()
-	i := l.out[op.Record.GFID]
+	i := l.out[g]
 	if ok {
 		i.record, i.path = op.Record, op.Path
+		if len(l.done) >= linksKept {
+			clear(l.done)
+		}
+		l.done[g] = inode{record: i.record, path: i.path}
 	}
-	if len(i.waiting) == 0 {
-		delete(l.out, op.Record.GFID)
-		l.mu.Unlock()
-		return
+	shipped := inode{record: i.record, path: i.path}
+	var on, rest []waiter
+	for _, x := range i.waiting {
+		if x.linksTo(shipped) {
+			on = append(on, x)
+		} else {
+			rest = append(rest, x)
+		}
 	}
-	next, shipped := i.waiting[0], inode{record: i.record, path: i.path}
-	i.waiting = i.waiting[1:]
+	if i.waiting = rest; len(rest) == 0 {
+		delete(l.out, g)
+	} else {
+		on, i.waiting = append(on, rest[0]), rest[1:]
+	}
 	l.mu.Unlock()
-	next(shipped)
+	for _, x := range on {
+		x.turn(shipped)
+	}
 }
 
 // inTurn sends tasks, of which the last ships an inode with several names: with its content if it is the first, as a
@@ -64,30 +96,33 @@ func (w *crawl) inTurn(n *node, tasks []task) {
 	w.started(n, 1)
 	op := tasks[len(tasks)-1].op
 	w.pending.add(ofContent(&op))
-	w.links.acquire(op.Record.GFID, func(shipped inode) {
+	x := waiter{record: op.Record}
+	x.turn = func(shipped inode) {
 		w.pending.done(ofContent(&op))
-		if shipped.path != "" && shipped.record == op.Record {
+		if x.linksTo(shipped) {
 			w.linkTo(n, tasks, shipped.path)
 		} else {
 			w.lastInTurn(n, tasks)
 		}
-	})
+	}
+	w.links.acquire(x)
 }
 
-// linkTo sends the tasks with a link in the place of the content, and the content after all if that cannot be.
+// linkTo sends the tasks with a link in the place of the content, and the content after all, in its turn, if that cannot be.
 func (w *crawl) linkTo(n *node, tasks []task, from string) {
 	last := tasks[len(tasks)-1]
 	link := last.op
 	link.Kind, link.From, link.Open = slave.OpLink, from, nil
 	all := append(append([]task(nil), tasks[:len(tasks)-1]...), task{op: link, then: func(r slave.Result) {
 		if errors.Is(r.Err, slave.ErrNeedContent) {
-			w.lastInTurn(n, []task{last})
+			w.links.acquire(waiter{record: link.Record, ships: true, turn: func(inode) { w.lastInTurn(n, []task{last}) }})
 			return
 		}
 		if last.ahead != nil {
 			last.ahead.over()
 		}
-		w.endTurn(n, &link, r)
+		w.result(n, &link, r)
+		w.opsDone(n, 1)
 	}})
 	w.send(n, all...)
 }
@@ -122,11 +157,7 @@ func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []p
 
 // linkSome is linkKnown for as many of the items as one answer of the slave tells of.
 func (w *crawl) linkSome(n *node, d *directory, items []plan.Item) (compare []plan.Item, k int, err error) {
-	gfids := make([]xtime.GFID, len(items))
-	for i, it := range items {
-		gfids[i] = it.Entry.Record.GFID
-	}
-	found, err := w.find(gfids)
+	found, err := w.findItems(items)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -170,6 +201,31 @@ func (w *crawl) linkSome(n *node, d *directory, items []plan.Item) (compare []pl
 		}
 	}
 	return compare, len(found), nil
+}
+
+// findItems asks where the slave has the inodes of the items, once for each, as far as one answer goes: an inode may have
+// thousands of names.
+func (w *crawl) findItems(items []plan.Item) (found []slave.Found, err error) {
+	var gfids []xtime.GFID
+	at := map[xtime.GFID]int{}
+	for i := range items {
+		g := items[i].Entry.Record.GFID
+		if _, asked := at[g]; !asked {
+			at[g], gfids = len(gfids), append(gfids, g)
+		}
+	}
+	each, err := w.find(gfids)
+	if err != nil {
+		return nil, err
+	}
+	for i := range items {
+		k := at[items[i].Entry.Record.GFID]
+		if k >= len(each) {
+			break
+		}
+		found = append(found, each[k])
+	}
+	return found, nil
 }
 
 // linkOf makes an entry of n a further name of its inode, which the slave has under from, "" if that is not known.

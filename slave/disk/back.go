@@ -52,17 +52,16 @@ func (t *Tree) backName(g xtime.GFID, path string, dir places.Key) {
 	}
 	_, name := beneath.Split(path)
 	t.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: dir, Name: name}})
-	idx := t.readIndex(g)
+	idx := t.openBook(g)
 	known := len(idx.names)
-	if idx.add(path, dir); err != nil || len(idx.names) == known {
+	if err != nil || idx.find(path, dir) >= 0 || known == maxNames {
 		return
 	}
+	idx.add(path, dir)
 	if known == 0 {
 		idx.want = max(idx.want, 2) // how many there should be went with the last of them
 	}
-	if err := t.writeIndex(g, idx); err != nil {
-		t.log.Warn().Stringer("gfid", g).Err(err).Msg("remember a name of an inode")
-	}
+	t.toBeWritten(g, idx)
 }
 
 // unclaimed gives those inodes of whose names none is in the tree of which nothing is claimed any more either. One that lies in

@@ -76,6 +76,7 @@ func (t *Tree) nameBehind(g xtime.GFID) (path string, done bool) {
 }
 
 func (t *Tree) unlinkParked(path string) error {
+	defer t.cleans.Add(2)
 	p, done, err := t.parkedPlace(path)
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -29,9 +28,9 @@ type index struct {
 	dirs    []places.Key // of each name, the directory that it lies in; Root where that is the root, or not known
 }
 
-// add takes in a name, where it is new.
+// add takes in a name that is new.
 func (idx *index) add(name string, dir places.Key) {
-	if !slices.Contains(idx.names, name) && len(idx.names) < maxNames {
+	if len(idx.names) < maxNames {
 		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
 	}
 }
@@ -68,19 +67,17 @@ func (t *Tree) readIndex(g xtime.GFID) index {
 	now := was
 	now.names, now.dirs = nil, nil
 	seen := make(map[string]struct{}, len(was.names))
-	for i, name := range was.names {
-		if was.dirs[i] != places.Root {
-			if dir, ok := t.places.DirPath(was.dirs[i]); ok {
-				_, base := beneath.Split(name)
-				name = beneath.Join(dir, base)
-			}
-		}
-		now.addNew(name, was.dirs[i], seen)
+	for i := range was.names {
+		now.addNew(t.nameNow(&was, i), was.dirs[i], seen)
 	}
 	return now
 }
 
+// readBook reads a book as it was written, or is to be. Nobody changes its names.
 func (t *Tree) readBook(g xtime.GFID) index {
+	if idx, ok := t.shelf.get(g); ok {
+		return idx
+	}
 	dir, name := indexPath(g)
 	d, err := t.links.OpenPath(dir)
 	if err != nil {
@@ -188,8 +185,8 @@ func (t *Tree) putSmall(p place, text []byte) error {
 	return err
 }
 
-// noteGroup books what an operation taught of an inode with several names: its names, and whether some are missing.
-// The books are advice, so trouble with them is logged only; a search finds what they lack.
+// noteGroup books what an operation taught of an inode with several names: its names, and, at the end of the group, whether
+// some are missing.
 func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	t.booksMu.Lock()
 	defer t.booksMu.Unlock()
@@ -197,22 +194,27 @@ func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	if g.IsZero() {
 		return
 	}
-	was := t.readIndex(g)
-	now := was
-	now.names, now.dirs = slices.Clone(was.names), slices.Clone(was.dirs)
+	now := t.openBook(g)
+	was := now
 	now.learn(op)
+	changed := now.want != was.want || now.at != was.at || now.settled != was.settled
 	for _, name := range names {
+		if len(now.names) >= maxNames {
+			break
+		}
+		if len(t.work.dirs) >= maxDirs {
+			t.forgetDirs()
+		}
 		dir, _ := beneath.Split(name)
 		key, _ := t.dirKey(name, dir)
-		now.add(name, key)
+		if now.find(name, key) < 0 {
+			now.add(name, key)
+		}
 	}
-	var err error
-	if now.want != was.want || now.at != was.at || now.settled != was.settled || len(now.names) != len(was.names) {
-		err = t.writeIndex(g, now)
+	if changed || len(now.names) != len(was.names) {
+		t.toBeWritten(g, now)
 	}
-	if err := errors.Join(err, t.notePending(g, now, st)); err != nil {
-		t.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
-	}
+	t.toBeDecided(g, note{st, op.Path, t.cleans.Load()})
 }
 
 // notePending makes the mark that says that names are to be checked, or lets it go. That of an earlier session stays until
@@ -242,15 +244,14 @@ func (t *Tree) forgetName(old entry, path string) {
 	}
 	t.booksMu.Lock()
 	defer t.booksMu.Unlock()
-	idx := t.readIndex(g)
-	i := slices.Index(idx.names, path)
+	idx := t.openBook(g)
+	dir, _ := beneath.Split(path)
+	key, _ := t.dirKey(path, dir)
+	i := idx.find(path, key)
 	if i < 0 {
 		return
 	}
-	idx.names, idx.dirs = slices.Delete(idx.names, i, i+1), slices.Delete(idx.dirs, i, i+1)
-	if err := t.writeIndex(g, idx); err != nil {
-		t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
-	}
+	t.toBeWritten(g, idx.without(i))
 }
 
 // leavingBelow is leaving and forgetName for all names in a directory that is about to leave the tree. It lies at path. The
@@ -336,6 +337,7 @@ func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 		return nil, err
 	}
 	defer t.leave()
+	t.flushBooks()
 	var list []*pendingGroup
 	weight, full := int64(0), errors.New("enough")
 	err := eachName(t.pending, func(name string) error {

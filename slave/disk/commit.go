@@ -81,6 +81,7 @@ func (t *Tree) runGroup(group []*ticket) {
 			t.run(tk, &tk.items[i])
 		}
 	}
+	t.flushBooks()
 	t.forgetDirs()
 	t.forgetMarks()
 	t.commitPlaces()

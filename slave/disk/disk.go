@@ -79,6 +79,8 @@ type Tree struct {
 	work       committer
 	booksMu    sync.Mutex // links/, pending/ and marks
 	marks      marks
+	shelf      shelf
+	cleans     atomic.Uint64 // counts beginnings and ends of Clean, and twice whatever else takes names out of the park
 	permMu     sync.Mutex    // modes that are lifted for a moment
 	parkMu     sync.Mutex    // an operation at work, or Clean taking one entry out of the park
 	moving     atomic.Uint64 // counts beginnings and ends of what moves entries; odd while something does

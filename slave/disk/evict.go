@@ -87,6 +87,7 @@ func (t *Tree) makeRoomSince(seen uint64) bool {
 	}
 	t.cleanMu.Lock()
 	defer t.cleanMu.Unlock()
+	defer t.cleans.Add(2)
 	n, bytes := t.evictParked()
 	if n == 0 {
 		n, bytes = t.evictUploads()

@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"io/fs"
-	"slices"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -210,13 +209,13 @@ func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
 	count := map[uint64]uint32{} // known names by inode number
 	links := map[uint64]beneath.Stat{}
 	note := func(e entry) { count[e.st.Ino]++; links[e.st.Ino] = e.st }
-	paths := []string{op.Path}
+	paths := map[string]bool{op.Path: true}
 	if old.there && old.rec.GFID == g {
 		note(old)
 	}
 	for _, n := range known {
 		note(n.entry)
-		paths = append(paths, n.path)
+		paths[n.path] = true
 	}
 	wanted := map[uint64]bool{}
 	for ino, st := range links {
@@ -229,7 +228,7 @@ func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
 	}
 	var all []named
 	for _, hit := range t.search(wanted) {
-		if slices.Contains(paths, hit.path) {
+		if paths[hit.path] {
 			continue
 		}
 		if n, ok := t.verify(g, hit.path); ok {
@@ -351,7 +350,7 @@ func (t *Tree) source(op *slave.Op) (best named, ok bool) {
 		}
 		return ok && best.rec.Xtime == op.Record.Xtime // no other is better: an inode may have thousands of names
 	}
-	for _, name := range t.readIndex(g).names {
+	for name := range t.bookedNames(g) {
 		if name == op.Path {
 			continue
 		}

@@ -1,10 +1,13 @@
 package disk
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/slavetest"
 )
 
 func TestNewer(t *testing.T) {
@@ -18,6 +21,59 @@ func TestNewer(t *testing.T) {
 	} {
 		if got := newer(rec(c.a), rec(c.b), rec(c.want)); got != c.newer {
 			t.Errorf("newer(%d, %d), wanted %d: %v", c.a, c.b, c.want, got)
+		}
+	}
+}
+
+// TestBookOfManyNames: the book of an inode's names is written once a group, whatever that does to them, and has the right ones.
+func TestBookOfManyNames(t *testing.T) {
+	const names = 300
+	books := 0
+	tree, err := open(testOptions(t, t.TempDir()), func(op, name string) error {
+		if op == "create" && strings.HasSuffix(name, bookSuffix) {
+			books++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	g, rec := slavetest.GFID(1), slavetest.Rec(1, 10)
+	var links, parks []slave.Op
+	for i := 1; i < names; i++ {
+		path := fmt.Sprint("n", i)
+		links = append(links, slavetest.Link(path, "n0", rec, names))
+		if i%2 == 1 {
+			parks = append(parks, slavetest.Park(path, g))
+		}
+	}
+	for _, step := range []struct {
+		what string
+		ops  []slave.Op
+		left int
+	}{
+		{"first", []slave.Op{slavetest.Linked(slavetest.Put("n0", rec, "content"), names)}, 1}, {"links", links, names},
+		{"links again", links, names}, {"parks", parks, names - len(parks)},
+	} {
+		books = 0
+		results, err := tree.Apply(t.Context(), &slave.Batch{Ops: step.ops})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range results {
+			if r.Err != nil {
+				t.Fatalf("%s: %v: %v", step.what, step.ops[i].Path, r.Err)
+			}
+		}
+		if _, err := tree.Groups(t.Context(), 10); err != nil {
+			t.Fatal(err)
+		}
+		if books > 2 {
+			t.Errorf("%s: the book was written %d times", step.what, books)
+		}
+		if n := len(tree.readIndex(g).names); n != step.left {
+			t.Errorf("%s: %d names in the book, want %d", step.what, n, step.left)
 		}
 	}
 }

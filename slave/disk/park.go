@@ -237,6 +237,8 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 	defer t.leave()
 	t.cleanMu.Lock()
 	defer t.cleanMu.Unlock()
+	t.cleans.Add(1)
+	defer t.cleans.Add(1)
 	limit := time.Now().Unix() - olderThan
 	var gone []xtime.GFID
 	dirs := map[string]bool{} // that are deleted
@@ -437,7 +439,7 @@ func (t *Tree) find(g xtime.GFID) slave.Found {
 // would split the group. What cannot be read counts as not there: then the inode is shipped.
 func (t *Tree) findOnce(g xtime.GFID) slave.Found {
 	var dir xtime.GFID
-	for _, name := range t.readIndex(g).names {
+	for name := range t.bookedNames(g) {
 		if n, ok := t.leadsTo(g, name, &dir); ok && n.kind != slave.Dir {
 			return slave.Found{Linked: true, Path: name, Dir: dir, Record: n.rec}
 		}

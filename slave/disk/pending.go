@@ -83,6 +83,7 @@ func (t *Tree) addMark(g xtime.GFID, m mark) error {
 // soon as its name is. booksMu is held.
 func (t *Tree) setMark(g xtime.GFID, m mark) error {
 	m.session = t.prefix
+	delete(t.shelf.notes, g)
 	p := place{t.pending, g.String()}
 	was, met := t.marks.have[g]
 	if !met {

@@ -127,6 +127,7 @@ func (t *Tree) scrapParked(path string) error {
 	if dir, _ := beneath.Split(path); dir != "" {
 		return t.unlinkParked(path)
 	}
+	defer t.cleans.Add(2)
 	temp := place{t.trash, t.stagingName()} // as Clean does
 	if err := t.sys.rename(place{t.parked, path}, temp, 0); err != nil {
 		return ignoreAbsent(err)

@@ -99,15 +99,43 @@ func (t *Tree) noteGroup(op *slave.Op, names []string) {
 	defer t.booksMu.Unlock()
 	b, err := t.book(g)
 	if err == nil {
+		was := b
 		b.learn(op)
 		for _, n := range names {
 			b.add(n)
 		}
-		err = errors.Join(t.writeBook(g, b), t.notePending(g, b))
+		if len(b.names) != len(was.names) || b.ino != was.ino || b.want != was.want || b.at != was.at || b.settled != was.settled {
+			err = t.writeBook(g, b)
+		}
+		err = errors.Join(err, t.notePending(g, b))
 	}
 	if err != nil {
 		t.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
 	}
+}
+
+// knownAll tells whether the book has all that an operation on names that were there could teach, and says that the inode is as
+// it should be.
+func (t *Tree) knownAll(op *slave.Op, names []string) bool {
+	g := op.Record.GFID
+	t.booksMu.Lock()
+	defer t.booksMu.Unlock()
+	b, err := t.book(g)
+	if err != nil {
+		return false
+	}
+	now := b
+	now.learn(op)
+	if now.ino != b.ino || now.want != b.want || now.at != b.at || now.settled != b.settled {
+		return false
+	}
+	for _, n := range names {
+		if !slices.Contains(b.names, n) {
+			return false
+		}
+	}
+	_, marked, err := t.idx.Get(index.Pending, g.String())
+	return err == nil && !marked
 }
 
 // liveNames counts the names that lead to the newest state of the inode, and where the server makes links, to one file.
@@ -136,7 +164,8 @@ func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
 
 // notePending makes or removes the mark that says that names are to be checked.
 func (t *Tree) notePending(g xtime.GFID, b book) error {
-	if t.liveNames(g, b.names) >= b.want {
+	// As long as there are too few no name is looked at: while an inode gets thousands of them that would be the square of it.
+	if uint32(len(b.names)) >= b.want && t.liveNames(g, b.names) >= b.want {
 		return t.idx.Delete(index.Pending, g.String())
 	}
 	_, ok, err := t.idx.Get(index.Pending, g.String())

@@ -291,7 +291,9 @@ func (b *batch) sameLink(it *item, p place, src index.Entry, from place, ok bool
 			return err
 		}
 	}
-	t.noteGroup(op, names)
+	if !t.knownAll(op, names) {
+		t.noteGroup(op, names)
+	}
 	return nil
 }
 
@@ -382,7 +384,7 @@ func (t *Tree) metaOfName(meta *slave.Meta, p place, was slave.Record, e index.E
 	if err != nil || !f.known || f.entry.Record != was {
 		return err
 	}
-	if e.Kind == slave.File {
+	if e.Kind == slave.File && !(t.first().CanLink() && e.ID != 0 && f.entry.ID == e.ID) { // one file has it already
 		if _, err := t.setMeta(t.setAt(p.path), meta, e.Kind, owned{f.attrs.UID, f.attrs.GID}); err != nil {
 			return err
 		}
