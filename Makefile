@@ -136,4 +136,4 @@ fuzz:
 FUZZ_SESSION ?= 30m
 fuzz-hour:
 	for target in FuzzClientSession FuzzServerSession; do \
-	  go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_SESSION) -timeout 2h ./slave/agent || exit 1; done
+	  go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_SESSION) -fuzzminimizetime 2s -timeout 2h ./slave/agent || exit 1; done
