@@ -233,7 +233,7 @@ func (m *machine) exited(now time.Time, why string) []action {
 // gone goes on after a worker has ended or could not be started.
 func (m *machine) gone(now time.Time) []action {
 	m.before, m.ready, m.st.WorkerPid, m.dirty = m.st.Synced, false, 0, true
-	m.phase, m.retryAt = down, time.Time{}
+	m.phase, m.retryAt, m.st.WaitsUntil = down, time.Time{}, status.Time{}
 	switch {
 	case m.stopping:
 		m.phase = over

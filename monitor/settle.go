@@ -50,7 +50,7 @@ func (m *machine) report(now time.Time, r report.Report) {
 func (m *machine) progress(now time.Time, p *report.Progress) {
 	st := &m.st
 	st.Crawl, st.LagSeconds, st.Pending, st.Marker = p.Crawl, p.LagSeconds, p.Pending, p.Marker
-	st.HiddenWriters = p.HiddenWriters
+	st.HiddenWriters, st.WaitsUntil = p.HiddenWriters, p.WaitsUntil
 	m.lagAt = now
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
 	st.Waiting, st.WaitingTotal = p.Waiting, p.WaitingTotal
@@ -117,7 +117,7 @@ func (m *machine) state() (state status.State, reason string, final bool) {
 	case m.marker != "":
 		return status.Faulty, m.marker, false
 	case m.ready:
-		return status.Active, "", false
+		return status.Active, m.st.WaitsFor(), false
 	}
 	return status.Initializing, "", false
 }
@@ -128,6 +128,9 @@ func (m *machine) status(now time.Time) status.Status {
 		m.st.ETASeconds = 0
 	}
 	st := m.st
+	if st.State != status.Active {
+		st.WaitsUntil = status.Time{}
+	}
 	st.Rates = m.pulse.rates(now)
 	if st.LagSeconds > 0 {
 		st.LagSeconds += now.Sub(m.lagAt).Seconds()

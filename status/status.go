@@ -177,7 +177,7 @@ type Status struct {
 	Pending       Pending   `json:"pending"`
 	Synced        Synced    `json:"synced"`
 	Failures      []Failure `json:"failures"`
-	Reason        string    `json:"reason"` // one line, when Faulty
+	Reason        string    `json:"reason"` // one line, when Faulty, or when it waits for its window
 	WorkerPid     int       `json:"worker_pid"`
 	Marker        string    `json:"marker"`                 // where changes are learnt from: fanotify, inotify or scan
 	MarkerWaits   string    `json:"marker_waits,omitempty"` // why LastSynced stands still though nothing is held back
@@ -188,6 +188,7 @@ type Status struct {
 	Checkpoint    string    `json:"checkpoint"` // "N/A" or what the worker says of it
 	Stime         uint64    `json:"stime"`      // an xtime.Time: the slave root's stamp; 0: none
 	Rates         Rates     `json:"progress"`
+	WaitsUntil    Time      `json:"waits_until,omitzero"`     // outside of its windows: when the next one begins
 	HiddenWriters string    `json:"hidden_writers,omitempty"` // why writes that raise no event may stay unseen for a while
 	NotKept       string    `json:"not_kept,omitempty"`       // what the slave's files cannot keep, as far as it was met
 	SlavePolicy   string    `json:"slave_policy,omitempty"`   // what the policy of the slave's host changes, whatever the master has

@@ -29,7 +29,7 @@ func WriteTable(w io.Writer, list []Status, detail bool) error {
 		rows[0] = append(rows[0], "LAG", "ENTRY", "DATA", "META", "FAILURES", "CHECKPOINT")
 	}
 	for _, s := range list {
-		row := []string{Printable(s.Master), Printable(s.Slave), string(s.State), string(s.Crawl), when(s.LastSynced)}
+		row := []string{Printable(s.Master), Printable(s.Slave), string(s.State), s.crawl(), when(s.LastSynced)}
 		if detail {
 			row = append(row, s.lag(), count(s.Pending.Entries), data(s.Pending), count(s.Pending.Meta),
 				strconv.Itoa(s.FailuresTotal), orNA(Printable(s.Checkpoint)))
@@ -162,6 +162,22 @@ func data(p Pending) string {
 		return "0"
 	}
 	return count(p.Files) + " (" + Bytes(p.Bytes) + ")"
+}
+
+// WaitsFor says which window a session waits for; "" where it waits for none.
+func (s Status) WaitsFor() string {
+	if s.WaitsUntil.IsZero() {
+		return ""
+	}
+	return "waits for its window until " + s.WaitsUntil.Local().Format("Mon 2 Jan 15:04 MST")
+}
+
+// crawl is how changes are found, or what the session waits for.
+func (s Status) crawl() string {
+	if s.WaitsUntil.IsZero() {
+		return string(s.Crawl)
+	}
+	return "until " + s.WaitsUntil.Local().Format("Mon 15:04")
 }
 
 func count(n int64) string { return strconv.FormatInt(n, 10) }

@@ -64,7 +64,7 @@ func (s Status) Now(v View) Status {
 	if s.State == Active || s.State == Passive {
 		return s
 	}
-	s.Crawl, s.Rates, s.ETASeconds = NoCrawl, Rates{}, 0
+	s.Crawl, s.Rates, s.ETASeconds, s.WaitsUntil = NoCrawl, Rates{}, 0, Time{}
 	if !s.LastSynced.IsZero() {
 		s.LagSeconds = max(s.LagSeconds, v.Time.Sub(s.LastSynced.Time).Seconds())
 	}

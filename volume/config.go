@@ -9,31 +9,33 @@ import (
 	"time"
 
 	"georep/internal/bandwidth"
+	"georep/internal/timetable"
 )
 
 // Options are a session's settings with the defaults filled in. It is made by Session.Options, and a plain value: a
 // change in the registry shows in the next one.
 type Options struct {
-	LogLevel       string        // trace, debug, info, warn or error
-	MaxDelete      int           // percent of the tree that a crawl may purge without the operator's word
-	FreeDeletes    int           // entries that a crawl may purge whatever their share, unless MaxDelete is 0
-	KeepDeleted    time.Duration // how long the slave keeps what was parked; 0 until it is in step
-	MarkerSource   string        // auto, fanotify, inotify or scan
-	ScanInterval   time.Duration // between the slow scans for what events never tell
-	RetryMax       time.Duration // longest pause between two tries
-	Settle         time.Duration // how long a file that keeps changing must be quiet before it is shipped; 0: at once
-	MaxDelay       time.Duration // but never later than this after its first change that was not shipped
-	SSHPort        int           // 0: the ssh configuration's
-	Identity       string        // private key file; "": the ssh configuration's, and the ssh-agent's keys
-	KnownHosts     string        // "": the ssh configuration's
-	RemoteGeorep   string        // the program on the slave's host
-	RemoteStateDir string        // "": its default there
-	Agentless      bool          // nothing of ours runs on the slave's host: SFTP alone
-	SyncJobs       int           // most streams of a session over SSH, each a channel of one of its two connections
-	Hints          bool          // take the marker's hints; off: compare at each change
-	Quick          bool          // trust type, size and mtime when a slave is adopted
-	BWLimit        int64         // bytes a second that all streams to the slave together may send; 0: no limit
-	Compression    string        // auto, off or always
+	LogLevel       string              // trace, debug, info, warn or error
+	MaxDelete      int                 // percent of the tree that a crawl may purge without the operator's word
+	FreeDeletes    int                 // entries that a crawl may purge whatever their share, unless MaxDelete is 0
+	KeepDeleted    time.Duration       // how long the slave keeps what was parked; 0 until it is in step
+	MarkerSource   string              // auto, fanotify, inotify or scan
+	ScanInterval   time.Duration       // between the slow scans for what events never tell
+	RetryMax       time.Duration       // longest pause between two tries
+	Settle         time.Duration       // how long a file that keeps changing must be quiet before it is shipped; 0: at once
+	MaxDelay       time.Duration       // but never later than this after its first change that was not shipped
+	SSHPort        int                 // 0: the ssh configuration's
+	Identity       string              // private key file; "": the ssh configuration's, and the ssh-agent's keys
+	KnownHosts     string              // "": the ssh configuration's
+	RemoteGeorep   string              // the program on the slave's host
+	RemoteStateDir string              // "": its default there
+	Agentless      bool                // nothing of ours runs on the slave's host: SFTP alone
+	SyncJobs       int                 // most streams of a session over SSH, each a channel of one of its two connections
+	Hints          bool                // take the marker's hints; off: compare at each change
+	Quick          bool                // trust type, size and mtime when a slave is adopted
+	BWLimit        bandwidth.Timetable // bytes a second that all streams to the slave together may send
+	Windows        timetable.Windows   // when it ships; none: always
+	Compression    string              // auto, off or always
 }
 
 // ConfigKey is one row of the table of settings. Its values are kept as text, as the operator wrote them; apply
@@ -88,8 +90,12 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return integer(&o.SyncJobs, v, 1, 16) }},
 		{"quick", "false", "adopt what the slave already has by type, size and mtime instead of contents: true or false",
 			func(o *Options, v string) error { return boolean(&o.Quick, v) }},
-		{"bwlimit", "0", "most bytes a second that are sent, such as 500K, 1.5M (powers of 1024) or 10MB; 0: no limit",
-			func(o *Options, v string) (err error) { o.BWLimit, err = bandwidth.Parse(v); return err }},
+		{"bwlimit", "0", "most bytes a second that are sent, such as 500K, 1.5M (powers of 1024) or 10MB; 0: no limit; or from when on: " +
+			"08:00,2M 19:00,off, also with days: Mon-08:00,2M Fri-19:00,off",
+			func(o *Options, v string) (err error) { o.BWLimit, err = bandwidth.ParseTimetable(v); return err }},
+		{"windows", "", "when it ships, by this host's clock, such as 22:00-06:00, or with days: Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00; " +
+			"else it marks and waits; empty: always",
+			func(o *Options, v string) (err error) { o.Windows, err = timetable.ParseWindows(v); return err }},
 		{"compression", "auto", "auto: where that gets the bytes out sooner; off: never; always: all that is not tiny",
 			func(o *Options, v string) error { return oneOf(&o.Compression, v, "auto", "off", "always") }},
 	}

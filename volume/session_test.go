@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"georep/internal/bandwidth"
 )
 
 func TestSessionRoundTrip(t *testing.T) {
@@ -45,8 +47,8 @@ func TestSessionRoundTrip(t *testing.T) {
 	o, err := got.Options()
 	wantO := Options{LogLevel: "info", MaxDelete: 5, FreeDeletes: 1000, KeepDeleted: 7 * 24 * time.Hour, MarkerSource: "auto",
 		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Settle: time.Second, MaxDelay: 5 * time.Second, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true,
-		BWLimit: 3 << 19, Compression: "always"}
-	if err != nil || o != wantO {
+		BWLimit: bandwidth.Constant(3 << 19), Compression: "always"}
+	if err != nil || !reflect.DeepEqual(o, wantO) {
 		t.Errorf("options %+v, %v; want %+v", o, err, wantO)
 	}
 	if list, err := s.Sessions(); err != nil || len(list) != 1 || !reflect.DeepEqual(list[0], up) {

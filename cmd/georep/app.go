@@ -21,6 +21,7 @@ const defaultStateDir = "/var/lib/georep"
 type env struct {
 	// Standard output is for what was asked for, standard error for all else.
 	out, err io.Writer
+	window   string // that a sync was said to wait for
 }
 
 // newApp is the table of commands.

@@ -123,6 +123,8 @@ func (e *env) launch(c *cli.Context, r *registration) error {
 		return nil
 	case err != nil:
 		return err
+	case st.WaitsFor() != "":
+		fmt.Fprintf(e.out, "the session %s\n", st.WaitsFor())
 	case st.State == status.Faulty && st.FinalReason:
 		return &refusal{reason: st.Reason}
 	case st.State == status.Faulty:

@@ -25,7 +25,8 @@ const maxListed = 20
 const markerWait = 15 * time.Second
 
 func (e *env) syncCommand() *cli.Command {
-	return &cli.Command{Name: "sync", ArgsUsage: "MASTER [SLAVE]", Flags: sessionFlags(), Action: e.sync,
+	return &cli.Command{Name: "sync", ArgsUsage: "MASTER [SLAVE]", Action: e.sync,
+		Flags: sessionFlags(&cli.BoolFlag{Name: "now", Usage: "do not wait for a window"}),
 		Usage: "one shot: until the slave has all that was there at the start"}
 }
 
@@ -49,7 +50,7 @@ func (e *env) sync(c *cli.Context) error {
 	if err != nil {
 		return r.undo(err)
 	}
-	p, err := e.syncOnce(c, r)
+	p, err := e.syncInWindow(c, r)
 	if closed := pid.Close(); err == nil {
 		err = closed
 	}
@@ -66,13 +67,54 @@ func (e *env) sync(c *cli.Context) error {
 	return e.summary(p.Synced, began)
 }
 
+// errWindow ends a sync whose window is over.
+var errWindow = errors.New("its window was over before the slave was in step: the next sync goes on from there; --now goes over it")
+
+// syncInWindow is syncOnce that waits for a window, and ends with it, unless the operator wants it now.
+func (e *env) syncInWindow(c *cli.Context, r *registration) (report.Progress, error) {
+	o, err := r.session.Options()
+	if err != nil {
+		return report.Progress{}, err
+	}
+	for !c.Bool("now") {
+		open, until := o.Windows.Open(time.Now())
+		if open && until.IsZero() {
+			break
+		}
+		if open {
+			ctx, cancel := context.WithDeadlineCause(c.Context, until, errWindow)
+			defer cancel()
+			p, err := e.syncOnce(ctx, c, r)
+			if err != nil && errors.Is(context.Cause(ctx), errWindow) {
+				err = errWindow
+			}
+			return p, err
+		}
+		e.tellWindow(until)
+		select {
+		case <-c.Context.Done():
+			return report.Progress{}, c.Context.Err()
+		case <-time.After(min(max(time.Until(until), time.Millisecond), time.Minute)): // the clock may be set meanwhile
+		}
+	}
+	return e.syncOnce(c.Context, c, r)
+}
+
+// tellWindow says once what a sync waits for.
+func (e *env) tellWindow(until time.Time) {
+	if text := (status.Status{WaitsUntil: status.Time{Time: until}}).WaitsFor(); e.window != text {
+		e.window = text
+		fmt.Fprintf(e.err, "the session %s; --now would not wait\n", text)
+	}
+}
+
 // syncOnce is the whole sync, in this process. The pid file is held, so no monitor starts meanwhile.
-func (e *env) syncOnce(c *cli.Context, r *registration) (report.Progress, error) {
+func (e *env) syncOnce(ctx context.Context, c *cli.Context, r *registration) (report.Progress, error) {
 	files, err := r.store.MakeRuntime(r.volume.Name)
 	if err != nil {
 		return report.Progress{}, err
 	}
-	wait, cancel := context.WithTimeout(c.Context, markerWait)
+	wait, cancel := context.WithTimeout(ctx, markerWait)
 	defer cancel()
 	users, err := volume.WaitLock(wait, files.UsersLock, volume.Shared)
 	if err != nil {
@@ -80,7 +122,7 @@ func (e *env) syncOnce(c *cli.Context, r *registration) (report.Progress, error)
 	}
 	defer users.Close()
 	show := newProgress(e.err)
-	p, err := worker.Sync(c.Context, worker.SyncConfig{Progress: show.update, Config: worker.Config{
+	p, err := worker.Sync(ctx, worker.SyncConfig{Progress: show.update, Config: worker.Config{
 		Store: r.store, Session: r.session, Volume: r.volume, Version: version(), Logger: e.logger(c), Force: c.Bool("force")}})
 	show.clear()
 	if p.Stime != 0 || !p.LastSynced.IsZero() {
@@ -114,6 +156,10 @@ func recordSync(r *registration, p report.Progress) error {
 
 // syncRunning leaves the work to the session's own worker and waits for it.
 func (e *env) syncRunning(c *cli.Context, r *registration, began time.Time) error {
+	if c.Bool("now") {
+		return fmt.Errorf("the session runs, and its windows hold: stop it first, or change them with georep config %s %s windows",
+			r.session.Master, r.session.Slave)
+	}
 	if c.NumFlags() > 0 {
 		if _, err := reload(r.store, r.session); err != nil {
 			return err
@@ -127,6 +173,9 @@ func (e *env) syncRunning(c *cli.Context, r *registration, began time.Time) erro
 	show := newProgress(e.err)
 	st, err := monitor.WaitStatus(c.Context, r.store, r.session, func(st status.Status) bool {
 		show.status(st)
+		if !st.WaitsUntil.IsZero() {
+			e.tellWindow(st.WaitsUntil.Time)
+		}
 		return st.State == status.Faulty || st.State == status.Paused || st.LastSynced.After(began)
 	})
 	show.clear()

@@ -167,7 +167,7 @@ func (v *verifying) repair(ctx context.Context) error {
 func (v *verifying) crawl(ctx context.Context) error {
 	pid, err := status.AcquirePid(v.r.files().Pid)
 	if err == nil {
-		_, err := v.e.syncOnce(v.c, v.r)
+		_, err := v.e.syncOnce(ctx, v.c, v.r)
 		return errors.Join(err, pid.Close())
 	}
 	if !errors.Is(err, status.ErrRunning) {

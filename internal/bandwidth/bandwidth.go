@@ -32,13 +32,45 @@ type Limit struct {
 	mu   sync.Mutex
 	rate int64     // bytes a second; 0: no limit
 	paid time.Time // when all that was taken so far is paid for; each piece that is taken waits for those before it
+
+	table  Timetable // where the bound follows one
+	recall time.Time // when that is to be looked at again
+	clock  func() time.Time
 }
 
 // NewLimit makes a Limit as SetLimit does. Writes that wait for it end when ctx does.
 func NewLimit(ctx context.Context, bytesPerSecond int64) *Limit {
-	l := &Limit{ctx: ctx}
+	l := &Limit{ctx: ctx, clock: time.Now}
 	l.SetLimit(bytesPerSecond)
 	return l
+}
+
+// NewTimed makes a Limit that follows a timetable, by the clock of this host: what is under way goes on with the limit of the
+// time.
+func NewTimed(ctx context.Context, t Timetable) *Limit {
+	rate, _ := t.At(time.Now())
+	l := NewLimit(ctx, rate)
+	l.table = t
+	return l
+}
+
+// lookAgain bounds how long a Limit believes the clock, which may be set.
+const lookAgain = time.Minute
+
+// turn sets the bound of the time, where it is due. mu is held.
+func (l *Limit) turn() {
+	if len(l.table.moments) == 0 {
+		return
+	}
+	now := l.clock()
+	if now.Before(l.recall) {
+		return
+	}
+	rate, next := l.table.At(now)
+	l.set(rate)
+	if l.recall = now.Add(lookAgain); next.Before(l.recall) {
+		l.recall = next
+	}
 }
 
 // SetLimit changes the bound: 0 or less for none, otherwise what lies outside of Least and Most is taken for the nearer
@@ -46,6 +78,11 @@ func NewLimit(ctx context.Context, bytesPerSecond int64) *Limit {
 func (l *Limit) SetLimit(bytesPerSecond int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.set(bytesPerSecond)
+}
+
+// set is SetLimit. mu is held.
+func (l *Limit) set(bytesPerSecond int64) {
 	l.rate = 0
 	if bytesPerSecond > 0 {
 		l.rate = min(max(bytesPerSecond, Least), Most)
@@ -105,6 +142,7 @@ func (l *Limit) take(want int) (int, error) {
 func (l *Limit) pay(want int) (size int, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.turn()
 	if l.rate == 0 {
 		return want, 0
 	}

@@ -255,14 +255,14 @@ func TestParse(t *testing.T) {
 		"0": 0, "0K": 0, "0.0": 0, "1024": 1024, "500K": 500 << 10, "500k": 500 << 10, "500KiB": 500 << 10,
 		"500kb": 500_000, "1.5M": 3 << 19, "10MiB": 10 << 20, "10MB": 10_000_000, "1g": 1 << 30,
 		"2GB": 2_000_000_000, "0.5G": 1 << 29,
-		"1500B": 1500, ".5m": 1 << 19, "5.M": 5 << 20, "1.0001K": 1024, "1024G": Most,
+		"1500B": 1500, ".5m": 1 << 19, "5.M": 5 << 20, "1.0001K": 1024, "1024G": Most, "1T": Most, "off": 0,
 	} {
 		if got, err := Parse(s); got != want || err != nil {
 			t.Errorf("Parse(%q) = %d, %v; want %d", s, got, err, want)
 		}
 	}
 	for _, s := range []string{"", "K", ".", "-1", "-1M", "+1M", "1e6", "0x10", "inf", "nan", "1.2.3M", "1 M", " 1M",
-		"1M ", "1T", "1Mbit", "1MK", "1M/s", "1_000K", "1,5M", "١K", "500", "1", "0.5K", "1025G", "9999999999999999G",
+		"1M ", "2T", "1Mbit", "1MK", "1M/s", "1_000K", "1,5M", "١K", "500", "1", "0.5K", "1025G", "9999999999999999G",
 		"1" + string(bytes.Repeat([]byte("0"), 400)), "1\x00M"} {
 		if got, err := Parse(s); err == nil || got != 0 || err.Error() == "" {
 			t.Errorf("Parse(%.20q) = %d, %v", s, got, err)
@@ -273,7 +273,7 @@ func TestParse(t *testing.T) {
 func TestFormat(t *testing.T) {
 	for n, want := range map[int64]string{
 		-5: "0", 0: "0", Least: "1K", 500 << 10: "500K", 3 << 19: "1.5M", 10 << 20: "10M", 10_000_000: "10MB",
-		1 << 30: "1G", 1500: "1500", 12_500_000: "12.5MB", 1_000_001: "1000001", Most: "1024G",
+		1 << 30: "1G", 1500: "1500", 12_500_000: "12.5MB", 1_000_001: "1000001", Most: "1T",
 	} {
 		if got := Format(n); got != want {
 			t.Errorf("Format(%d) = %q, want %q", n, got, want)

@@ -182,7 +182,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	}
 	hello.Mode, hello.Squeezed = modes[o.Compression], o.Compression != "off"
 	live, end := context.WithCancel(context.Background()) // of the whole session
-	limit := bandwidth.NewLimit(live, o.BWLimit)
+	limit := bandwidth.NewTimed(live, o.BWLimit)
 	all := c.lines(conn, o, streams)
 	grow := c.ahead(live, all, streams)
 	var first *sshconn.Stream

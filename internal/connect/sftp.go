@@ -21,7 +21,7 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 			slave.ErrNoVolume, s.Host, s.Volume, s.Host)
 	}
 	live, end := context.WithCancel(context.Background()) // of the whole session
-	limit := bandwidth.NewLimit(live, o.BWLimit)
+	limit := bandwidth.NewTimed(live, o.BWLimit)
 	all := c.lines(conn, o, o.SyncJobs)
 	var last atomic.Pointer[sshconn.Stream]
 	far := c.sftpOptions(all, o, func(s *sshconn.Stream) io.ReadWriteCloser {

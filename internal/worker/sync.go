@@ -133,6 +133,7 @@ type oneShot struct {
 	began    time.Time
 	first    atomic.Bool // the slave had no stime when this began
 	inStep   atomic.Bool
+	stime    atomic.Uint64 // the slave's, once it is in step
 }
 
 func (s *oneShot) run(ctx context.Context) error {
@@ -147,6 +148,7 @@ func (s *oneShot) run(ctx context.Context) error {
 		return err
 	}
 	if look.InStep() {
+		s.stime.Store(uint64(look.Stime))
 		s.inStep.Store(true)
 		return nil
 	}
@@ -169,6 +171,7 @@ func (s *oneShot) run(ctx context.Context) error {
 		}
 		// Where something was missed because it was moving, the stamp says up to where nothing was.
 		if out.Stime != 0 && (!out.Waiting || out.Stime >= look.Xtime) {
+			s.stime.Store(uint64(out.Stime))
 			s.inStep.Store(true)
 			return nil
 		}
@@ -217,7 +220,7 @@ func (s *oneShot) report() report.Progress {
 	list, total := s.cr.Failures(status.MaxFailures)
 	p := crawler.Progress{InStep: s.inStep.Load(), Failures: list, Failed: total}
 	if p.InStep {
-		p.LastSynced = s.began
+		p.LastSynced, p.Stime = s.began, xtime.Time(s.stime.Load())
 	}
 	return Progress(p, s.counters, nil, s.wire)
 }

@@ -64,8 +64,16 @@ func Run(ctx context.Context, c Config, commands io.Reader, reports *report.Writ
 	}()
 	t := &teller{reports: reports, counters: &crawler.Counters{}, wire: new(atomic.Int64),
 		runtime: c.Store.Runtime(c.Volume.Name).Dir, log: c.Logger}
+	o, err := c.Session.Options()
+	if err != nil {
+		reports.Faulty(report.Fault{Reason: err.Error(), Final: true})
+		return err
+	}
 	for {
-		err := gate.run(ctx, func(ctx context.Context) error { return replicate(ctx, c, t) })
+		err := gate.run(ctx, func(ctx context.Context) error {
+			return inWindow(ctx, o.Windows, func(ctx context.Context) error { return replicate(ctx, c, t) },
+				func(ctx context.Context, until time.Time) error { return waitForWindow(ctx, c, t, until) })
+		})
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -303,6 +311,7 @@ type teller struct {
 	log      zerolog.Logger
 	eta      *estimator
 	pending  *approvals
+	last     crawler.Progress // what was reported last
 	lost     slave.Lost
 	evicted  bool
 	said     string // the trouble that was logged last
@@ -366,7 +375,18 @@ const markerLate = 10 * time.Second
 
 func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
-	out := Progress(p, t.counters, t.hints, t.wire)
+	t.last = p
+	out := t.withMarker(Progress(p, t.counters, t.hints, t.wire))
+	out.ETASeconds = t.eta.seconds(time.Now(), p.Stime == 0)
+	if p.CaughtUp {
+		t.reports.News(out)
+	} else {
+		t.reports.Progress(out)
+	}
+}
+
+// withMarker adds what the marker says.
+func (t *teller) withMarker(out report.Progress) report.Progress {
 	s, err := marker.ReadStatus(t.runtime)
 	out.Confined = confined(t.agent, s.Confined)
 	if err == nil {
@@ -375,12 +395,7 @@ func (t *teller) progress(p crawler.Progress) {
 			out.MarkerWaits = s.Reason
 		}
 	}
-	out.ETASeconds = t.eta.seconds(time.Now(), p.Stime == 0)
-	if p.CaughtUp {
-		t.reports.News(out)
-	} else {
-		t.reports.Progress(out)
-	}
+	return out
 }
 
 // confined says who is confined by what; "" stands for one of whom that is not known.

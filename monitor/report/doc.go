@@ -58,6 +58,8 @@ type Progress struct {
 	Policy     string   `json:"policy,omitempty"`      // what the policy of the slave's host changes
 	// Confined is what confines the slave's agent, where it has one, and the marker; "" before that is known.
 	Confined string `json:"confined,omitempty"`
+	// WaitsUntil is when the window begins that the session waits for; zero: it waits for none.
+	WaitsUntil status.Time `json:"waits_until,omitzero"`
 	// HiddenWriters is why writes that raise no event may stay unseen for a while.
 	HiddenWriters string `json:"hidden_writers,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"georep/internal/size"
 	"georep/marker/xtime"
 )
 
@@ -60,8 +61,8 @@ func Keys() []Key {
 		{Name: "keep-deleted", Default: "0s", Doc: "keep what was removed at least so long, such as 36h or 7d",
 			set: func(p *Policy, v string) (err error) { p.KeepDeleted, err = duration(v); return err },
 			get: func(p *Policy) string { return p.KeepDeleted.String() }},
-		{Name: "max-bytes", Default: "0", Doc: "let the slave hold no more bytes, such as 500M or 2T (powers of 1024); 0: no limit",
-			set: func(p *Policy, v string) (err error) { p.MaxBytes, err = size(v); return err },
+		{Name: "max-bytes", Default: "0", Doc: "let the slave hold no more bytes, such as 500M, 2T (powers of 1024) or 10GB (1000); 0: no limit",
+			set: func(p *Policy, v string) (err error) { p.MaxBytes, err = size.Parse(v); return err },
 			get: func(p *Policy) string { return SizeText(p.MaxBytes) }},
 		{Name: "max-entries", Default: "0", Doc: "let the slave hold no more files, directories and other entries; 0: no limit",
 			set: func(p *Policy, v string) (err error) { p.MaxEntries, err = count(v); return err },
