@@ -28,7 +28,7 @@ func inWindow(ctx context.Context, w timetable.Windows, work func(context.Contex
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	done := make(chan error, 1)
+	done, change := make(chan error, 1), until
 	go func() {
 		if open {
 			done <- work(ctx)
@@ -40,15 +40,15 @@ func inWindow(ctx context.Context, w timetable.Windows, work func(context.Contex
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(min(max(time.Until(until), time.Millisecond), windowLook)):
+		case <-time.After(min(max(time.Until(change), time.Millisecond), windowLook)):
 		}
 		now, next := w.Open(time.Now())
-		if now != open || !now && !next.Equal(until) {
+		if now != open || !now && !next.Equal(change) {
 			cancel(errWindow)
 			<-done // it ended for that, or as well
 			return nil
 		}
-		until = next
+		change = next
 	}
 }
 
