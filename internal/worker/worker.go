@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,8 +63,9 @@ func Run(ctx context.Context, c Config, commands io.Reader, reports *report.Writ
 		report.ReadCommands(commands, gate.obey(cancel))
 		cancel()
 	}()
+	runtime := c.Store.Runtime(c.Volume.Name).Dir
 	t := &teller{reports: reports, counters: &crawler.Counters{}, wire: new(atomic.Int64),
-		runtime: c.Store.Runtime(c.Volume.Name).Dir, log: c.Logger}
+		runtime: runtime, marker: marker.NewStatusReader(runtime), log: c.Logger}
 	o, err := c.Session.Options()
 	if err != nil {
 		reports.Faulty(report.Fault{Reason: err.Error(), Final: true})
@@ -164,12 +166,14 @@ type master struct {
 	uuid    xtime.UUID
 	ns      xtime.Namespace
 	runtime string
+	status  *marker.StatusReader
 	log     zerolog.Logger
 }
 
 // openMaster opens the volume once its marker has marked it.
 func openMaster(ctx context.Context, c Config) (*master, error) {
-	m := &master{volume: c.Volume, runtime: c.Store.Runtime(c.Volume.Name).Dir, log: c.Logger}
+	runtime := c.Store.Runtime(c.Volume.Name).Dir
+	m := &master{volume: c.Volume, runtime: runtime, status: marker.NewStatusReader(runtime), log: c.Logger}
 	var err error
 	if m.uuid, err = xtime.ParseUUID(c.Volume.UUID); err != nil {
 		return nil, err
@@ -223,7 +227,7 @@ func (m *master) much(c *Config) func(context.Context) bool {
 
 // mark is the volume mark as the marker knows it; 0 before it has said so.
 func (m *master) mark() xtime.Time {
-	s, err := marker.ReadStatus(m.runtime)
+	s, err := m.status.Read()
 	if err != nil {
 		return 0
 	}
@@ -231,7 +235,7 @@ func (m *master) mark() xtime.Time {
 }
 
 func (m *master) heartbeat() time.Time {
-	s, err := marker.ReadStatus(m.runtime)
+	s, err := m.status.Read()
 	if err != nil {
 		return time.Time{}
 	}
@@ -239,7 +243,7 @@ func (m *master) heartbeat() time.Time {
 }
 
 func (m *master) entries() int64 {
-	s, err := marker.ReadStatus(m.runtime)
+	s, err := m.status.Read()
 	if err != nil {
 		return 0
 	}
@@ -307,6 +311,7 @@ type teller struct {
 	hints    *crawler.Hints
 	wire     *atomic.Int64
 	runtime  string
+	marker   *marker.StatusReader
 	agent    string // what confines it
 	log      zerolog.Logger
 	eta      *estimator
@@ -316,17 +321,18 @@ type teller struct {
 	evicted  bool
 	said     string // the trouble that was logged last
 
-	mu     sync.Mutex // guards what follows
-	begun  bool       // the slave was looked at
-	stands error      // what holds the crawler up
-	silent error      // the slave answers nothing
+	mu     sync.Mutex      // guards what follows
+	begun  bool            // the slave was looked at
+	stands error           // what holds the crawler up
+	silent error           // the slave answers nothing
+	told   report.Progress // last; nothing where the monitor has to be told whatever it is
 }
 
 // begin begins with a new connection, and returns how to tell that its slave answers nothing, and with nil that it does again.
 func (t *teller) begin() func(error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.begun, t.stands, t.silent = false, nil, nil
+	t.begun, t.stands, t.silent, t.told = false, nil, nil, report.Progress{}
 	return func(silent error) {
 		if silent != nil {
 			t.log.Warn().Err(silent).Msg("replication stands still")
@@ -340,6 +346,7 @@ func (t *teller) say(change func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	change()
+	t.told = report.Progress{} // the monitor forgets some of it
 	switch {
 	case t.silent != nil:
 		t.reports.Faulty(report.Fault{Reason: t.silent.Error()})
@@ -378,16 +385,17 @@ func (t *teller) progress(p crawler.Progress) {
 	t.last = p
 	out := t.withMarker(Progress(p, t.counters, t.hints, t.wire))
 	out.ETASeconds = t.eta.seconds(time.Now(), p.Stime == 0)
-	if p.CaughtUp {
+	switch same := t.tells(out); {
+	case p.CaughtUp:
 		t.reports.News(out)
-	} else {
+	case !same:
 		t.reports.Progress(out)
 	}
 }
 
 // withMarker adds what the marker says.
 func (t *teller) withMarker(out report.Progress) report.Progress {
-	s, err := marker.ReadStatus(t.runtime)
+	s, err := t.marker.Read()
 	out.Confined = confined(t.agent, s.Confined)
 	if err == nil {
 		out.Marker, out.Unmarked, out.HiddenWriters = s.Source, s.UnmarkedSample, s.Hidden
@@ -396,6 +404,15 @@ func (t *teller) withMarker(out report.Progress) report.Progress {
 		}
 	}
 	return out
+}
+
+// tells notes what the monitor is told, and tells whether it knows that already. An idle session costs next to nothing then.
+func (t *teller) tells(p report.Progress) (known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known = reflect.DeepEqual(p, t.told)
+	t.told = p
+	return known
 }
 
 // confined says who is confined by what; "" stands for one of whom that is not known.
