@@ -52,16 +52,18 @@ type FollowOptions struct {
 // Bounds of the pauses in Follow.
 const (
 	progressEvery = 300 * time.Millisecond
-	catchUp       = 5 * time.Second // by which LastSynced comes on at most while all goes well
-	troublePause  = time.Second
-	listFailures  = 100
-	cleanEvery    = time.Minute
-	cleanBusy     = 5 * time.Second  // the least between two looks at what is parked while changes keep coming
-	parkedFor     = 2 * time.Second  // more than the seconds of the slave's clock may hide
-	parkedLongest = 10 * time.Minute // and then goes with the next crawl, even if that did not come to everything
-	restFirst     = 20 * time.Millisecond
-	restLongest   = 10 * time.Second
-	hintComes     = 2 * time.Second // how long a mark may wait for its hint
+	// idleProgressEvery is the same while the slave is in step: the marker's heartbeat comes no more often.
+	idleProgressEvery = time.Second
+	catchUp           = 5 * time.Second // by which LastSynced comes on at most while all goes well
+	troublePause      = time.Second
+	listFailures      = 100
+	cleanEvery        = time.Minute
+	cleanBusy         = 5 * time.Second  // the least between two looks at what is parked while changes keep coming
+	parkedFor         = 2 * time.Second  // more than the seconds of the slave's clock may hide
+	parkedLongest     = 10 * time.Minute // and then goes with the next crawl, even if that did not come to everything
+	restFirst         = 20 * time.Millisecond
+	restLongest       = 10 * time.Second
+	hintComes         = 2 * time.Second // how long a mark may wait for its hint
 )
 
 // follower is the state of Follow.
@@ -91,16 +93,18 @@ type follower struct {
 	doubted time.Time
 
 	news chan struct{} // there is something to tell at once
-	mu   sync.Mutex    // guards what the reporting goroutine reads
-	prog Progress
-	bad  bool
+	// stirs has a word where there is something to do again.
+	stirs chan struct{}
+	mu    sync.Mutex // guards what the reporting goroutine reads
+	prog  Progress
+	bad   bool
 }
 
 // Follow keeps the slave in step until ctx ends or the session fails: it looks at the xtime of the master's root, and
 // crawls when that differs from the slave's stamp or when something that failed is due again.
 func (c *Crawler) Follow(ctx context.Context, o FollowOptions) error {
 	now := time.Now()
-	f := &follower{c: c, o: o, began: now, ended: now, news: make(chan struct{}, 1)}
+	f := &follower{c: c, o: o, began: now, ended: now, news: make(chan struct{}, 1), stirs: make(chan struct{}, 1)}
 	if err := f.first(ctx); err != nil {
 		return err
 	}
@@ -415,8 +419,14 @@ func (f *follower) progress() Progress {
 func (f *follower) update(change func(*Progress)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.prog.LastSynced
+	before, idle := f.prog.LastSynced, f.prog.idle()
 	change(&f.prog)
+	if idle && !f.prog.idle() {
+		select {
+		case f.stirs <- struct{}{}:
+		default:
+		}
+	}
 	if now := f.prog.LastSynced; now.Sub(before) > catchUp || now.After(f.began) && !before.After(f.began) {
 		f.prog.CaughtUp = true
 		select {
@@ -428,25 +438,40 @@ func (f *follower) update(change func(*Progress)) {
 
 // report calls Progress until stop is closed, and once at the end.
 func (f *follower) report(stop <-chan struct{}) {
-	tick := time.NewTicker(progressEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(progressEvery)
+	defer timer.Stop()
 	for open := true; open; {
 		select {
 		case <-stop:
 			open = false
 		case <-f.news:
-		case <-tick.C:
+		case <-f.stirs:
+			timer.Reset(progressEvery)
+			continue
+		case <-timer.C:
 		}
-		list, total := f.c.Failures(listFailures)
-		f.mu.Lock()
-		p := f.prog
-		p.Failures, p.Failed, p.LastSynced = list, total, later(p.LastSynced, time.Time{})
-		p.Waiting, p.Waits, p.WaitingBytes = f.c.Waiting(listFailures)
-		f.o.Events.Progress(p)
-		f.prog.CaughtUp = false
-		f.mu.Unlock()
+		timer.Reset(f.reportOnce())
 	}
 }
+
+// reportOnce returns when the next report is due, unless something happens before.
+func (f *follower) reportOnce() time.Duration {
+	list, total := f.c.Failures(listFailures)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.prog
+	p.Failures, p.Failed, p.LastSynced = list, total, later(p.LastSynced, time.Time{})
+	p.Waiting, p.Waits, p.WaitingBytes = f.c.Waiting(listFailures)
+	f.o.Events.Progress(p)
+	f.prog.CaughtUp = false
+	if p.idle() && p.Failed == 0 && p.Waits == 0 {
+		return idleProgressEvery
+	}
+	return progressEvery
+}
+
+// idle tells whether there is nothing to do.
+func (p *Progress) idle() bool { return p.InStep && !p.Crawling }
 
 // later gives the later of two times that are not ahead of the clock. One that is was true of a clock that was set back
 // since (xtimes go on from where it stood), and says nothing of what the master had at that time by the clock as it is.

@@ -33,11 +33,14 @@ type Writer struct {
 	// heldMu guards held, and is never held while a line is written: that is why Progress does not block.
 	heldMu sync.Mutex
 	held   *Progress     // the newest that is not written yet
-	news   chan struct{} // held is not to wait
+	some   chan struct{} // there is something in held
+	news   chan struct{} // it is not to wait
 }
 
 // NewWriter writes to w, which stays the caller's.
-func NewWriter(w io.Writer) *Writer { return &Writer{w: w, news: make(chan struct{}, 1)} }
+func NewWriter(w io.Writer) *Writer {
+	return &Writer{w: w, some: make(chan struct{}, 1), news: make(chan struct{}, 1)}
+}
 
 // Inherited opens the descriptor that the monitor gave this process. The caller closes it.
 func Inherited() (*os.File, error) {
@@ -51,32 +54,34 @@ func Inherited() (*os.File, error) {
 }
 
 // Run writes the held progress and the heartbeat until ctx ends, then the last progress. It returns nil, or the error of
-// a write: the monitor is gone.
+// a write: the monitor is gone. It sleeps while there is nothing to write.
 func (w *Writer) Run(ctx context.Context) error {
-	ticker := time.NewTicker(progressEvery)
-	defer ticker.Stop()
-	last := time.Now()
-	for {
+	timer := time.NewTimer(aliveEvery)
+	defer timer.Stop()
+	for last := time.Now(); ; {
+		var wrote bool
+		var err error
 		select {
 		case <-ctx.Done():
 			_, err := w.flush()
 			return err
+		case <-w.some:
+			timer.Reset(max(0, time.Until(last.Add(progressEvery))))
+			continue
 		case <-w.news:
-			if _, err := w.flush(); err != nil {
-				return err
-			}
-		case now := <-ticker.C:
-			wrote, err := w.flush()
-			if !wrote && err == nil && now.Sub(last) >= aliveEvery {
+			wrote, err = w.flush()
+		case now := <-timer.C:
+			if wrote, err = w.flush(); !wrote && err == nil && now.Sub(last) >= aliveEvery {
 				wrote, err = true, w.write(Report{Kind: Alive})
 			}
-			if err != nil {
-				return err
-			}
-			if wrote {
-				last = now
-			}
 		}
+		if err != nil {
+			return err
+		}
+		if wrote {
+			last = time.Now()
+		}
+		timer.Reset(max(0, time.Until(last.Add(aliveEvery))))
 	}
 }
 
@@ -90,6 +95,10 @@ func (w *Writer) Progress(p Progress) {
 	w.heldMu.Lock()
 	defer w.heldMu.Unlock()
 	w.held = &p
+	select {
+	case w.some <- struct{}{}:
+	default:
+	}
 }
 
 // News is Progress that Run writes at once.
