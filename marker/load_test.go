@@ -290,7 +290,7 @@ func (v *vol) watchOrder(dirs []string, deep string) {
 	last := map[string]xtime.Time{}
 	bound := xtime.Time(0)
 	moved := 0
-	for range 2000 {
+	for range 1000 {
 		top := v.xtime("")
 		for _, path := range below {
 			x := v.xtime(path)

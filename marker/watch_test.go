@@ -73,7 +73,7 @@ func TestNoChangeIsTakenForAMark(t *testing.T) {
 			}
 			for seed := range 1 {
 				ended := make(chan struct{})
-				_, end := startSelf(t, "attrs", v.o.Root, fmt.Sprint(seed, " ", 4000))
+				_, end := startSelf(t, "attrs", v.o.Root, fmt.Sprint(seed, " ", 2000))
 				go func() { end(); close(ended) }()
 				for running := true; running; {
 					select {

@@ -113,11 +113,11 @@ func writeAt(dir int, name string, data []byte) error {
 	return nil
 }
 
-// manyEntries makes a directory of 3,000 entries, more than a system call lists at once.
+// manyEntries makes a directory that no single call lists.
 func (b *builder) manyEntries() {
 	b.mkdir("many")
-	for i := range 3000 {
-		b.file(fmt.Sprintf("many/entry-%04d", i), i%7)
+	for i := range 1000 {
+		b.file(fmt.Sprintf("many/entry-%04d-%s", i, strings.Repeat("long", 15)), i%7)
 	}
 }
 
