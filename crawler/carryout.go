@@ -71,6 +71,11 @@ func (w *crawl) items(n *node, d *directory, items []plan.Item) {
 		w.pending.add(ofItem(&items[i]))
 	}
 	for _, it := range items {
+		if it.How == plan.Compare && w.c.opts.Tree.Info().ReadsBack && mostlyHoles(&it.Entry) {
+			w.pending.done(ofItem(&it))
+			it.How = plan.Replace // to send the data is less than to read all of it back
+			w.pending.add(ofItem(&it))
+		}
 		switch {
 		case w.isHeldBack(n, &it.Entry):
 			w.pending.done(ofItem(&it))
@@ -92,6 +97,11 @@ func (w *crawl) items(n *node, d *directory, items []plan.Item) {
 	}
 	compare = append(compare, known...)
 	w.compare(n, d, compare)
+}
+
+// mostlyHoles tells whether a file has much less data than its size says.
+func mostlyHoles(e *plan.Entry) bool {
+	return e.Kind == slave.File && e.Stat.Size >= uploadBytes && int64(e.Stat.Blocks)*512 < e.Stat.Size/2
 }
 
 // removals is everything of the plan that leaves the tree.

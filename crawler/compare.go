@@ -155,7 +155,7 @@ func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
 // digestOf is digest of the open file.
 func digestOf(f *beneath.Inode, e *plan.Entry, live func() error) (res slave.HashResult) {
 	var err error
-	if res.Size, res.Sum, err = f.Digest(live); err != nil {
+	if res.Size, res.Sum, err = f.Digest(&e.Stat, live); err != nil {
 		return slave.HashResult{Err: err}
 	}
 	st, err := f.Stat()

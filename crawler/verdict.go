@@ -269,7 +269,11 @@ func (w *verifier) hash(nonce slave.Nonce, path string) (res slave.HashResult) {
 		return slave.HashResult{Err: err}
 	}
 	defer f.Close()
-	if res.Size, res.Sum, err = f.DigestAfter(nonce[:], w.ctx.Err); err != nil {
+	st, err := f.Stat()
+	if err == nil {
+		res.Size, res.Sum, err = f.DigestAfter(nonce[:], &st, w.ctx.Err)
+	}
+	if err != nil {
 		return slave.HashResult{Err: err}
 	}
 	w.mu.Lock()

@@ -229,7 +229,8 @@ func (h *heldFiles) flush(ctx context.Context, e *held, st *beneath.Stat) (writt
 		return false, err
 	}
 	defer f.Close()
-	if now, err := f.Stat(); err != nil || now.Ino != st.Ino || now.Dev != st.Dev {
+	now, err := f.Stat()
+	if err != nil || now.Ino != st.Ino || now.Dev != st.Dev {
 		return false, errors.Join(err, errOtherFile)
 	}
 	if err := f.Flush(); err != nil {
@@ -237,7 +238,7 @@ func (h *heldFiles) flush(ctx context.Context, e *held, st *beneath.Stat) (writt
 	}
 	sum := e.sum
 	if !h.tell {
-		if _, sum, err = f.Digest(ctx.Err); err != nil {
+		if _, sum, err = f.Digest(&now, ctx.Err); err != nil {
 			return false, err
 		}
 	}

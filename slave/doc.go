@@ -83,6 +83,7 @@ type Info struct {
 	Parked    int64           // entries parked, and contents received in part, when the session began
 	FreeBytes int64
 	Links     bool   // an OpLink costs no content
+	ReadsBack bool   // Hash transfers contents; not sent by an agent, which reads them where they are
 	NoPlaces  bool   // Find tells nothing of what has a single name in the tree; not sent by an agent, which knows
 	Settled   bool   // Groups had nothing to tell when the session began; false where that was not looked at
 	Path      string // of the slave's root on its host, for messages

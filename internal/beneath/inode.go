@@ -1,9 +1,7 @@
 package beneath
 
 import (
-	"crypto/sha256"
 	"errors"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -220,38 +218,6 @@ func (i *Inode) Read(b []byte) (int, error) {
 	}
 	n, err := retryInt(func() (int, error) { return unix.Read(i.fd, b) })
 	return max(n, 0), pathError("read", i.name, err)
-}
-
-// digestBuffers are what Digest reads into: little more than what stays in the processor's caches.
-var digestBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
-
-// Digest reads an open file to its end, and gives how much that was and its SHA-256. live is called after each piece; its error
-// ends it.
-func (i *Inode) Digest(live func() error) (size int64, sum [sha256.Size]byte, err error) {
-	return i.DigestAfter(nil, live)
-}
-
-// DigestAfter is Digest of the content with a prefix before it. The size is that of the content.
-func (i *Inode) DigestAfter(prefix []byte, live func() error) (size int64, sum [sha256.Size]byte, err error) {
-	buf := digestBuffers.Get().(*[]byte)
-	defer digestBuffers.Put(buf)
-	h := sha256.New()
-	h.Write(prefix)
-	for {
-		n, err := i.Read(*buf)
-		if err != nil {
-			return size, sum, err
-		}
-		if n == 0 {
-			h.Sum(sum[:0])
-			return size, sum, nil
-		}
-		h.Write((*buf)[:n])
-		size += int64(n)
-		if err := live(); err != nil {
-			return size, sum, err
-		}
-	}
 }
 
 // Truncate sets the length of an open file.

@@ -17,7 +17,7 @@ import (
 )
 
 // Protocol is the number of the wire protocol. Two ends work together only if it is the same.
-const Protocol = 8
+const Protocol = 9
 
 // MaxStreams is how many streams a session may have.
 const MaxStreams = 16

@@ -250,10 +250,11 @@ func (t *Tree) digest(ctx context.Context, prefix []byte, p place) (res slave.Ha
 		return res, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || slave.KindOf(st.Mode) != slave.File {
+	st, err := f.Stat()
+	if err != nil || slave.KindOf(st.Mode) != slave.File {
 		return res, errors.Join(err, slave.ErrConflict)
 	}
-	res.Size, res.Sum, err = f.DigestAfter(prefix, func() error { return t.live(ctx) })
+	res.Size, res.Sum, err = f.DigestAfter(prefix, &st, func() error { return t.live(ctx) })
 	return res, err
 }
 

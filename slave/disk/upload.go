@@ -39,6 +39,7 @@ type upload struct {
 	journal *beneath.Inode
 	basis   *beneath.Inode // nil where there is none
 	was     beneath.Stat   // of the basis
+	extents extents        // of the basis
 
 	mu      sync.Mutex
 	have    []slave.Range
@@ -322,7 +323,7 @@ func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []b
 }
 
 // sign reads the basis once. Two at a time, as with hashing, leave the processors to others.
-func (t *Tree) sign(ctx context.Context, u *upload, q slave.SumsQuery, emit func(int64, []byte) error) error {
+func (t *Tree) sign(ctx context.Context, u *upload, q slave.SumsQuery, emit func(int64, []byte) error) (err error) {
 	which := delta.Which(q.Which)
 	if u.basis == nil || which.Check() != nil {
 		return slave.ErrInvalid
@@ -341,6 +342,9 @@ func (t *Tree) sign(ctx context.Context, u *upload, q slave.SumsQuery, emit func
 			text = which.AppendBlocks(text[:0], blocks)
 			return errors.Join(t.live(ctx), emit(first, text))
 		}}
+	if s.Extent, err = u.extents.of(u.basis, &u.was); err != nil {
+		return err
+	}
 	return s.Sign(ctx)
 }
 

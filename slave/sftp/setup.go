@@ -64,7 +64,7 @@ func (t *Tree) setup(ctx context.Context) error {
 		return t.unfit(err)
 	}
 	t.info.Version, t.info.Namespace, t.info.Root, t.info.Path = t.o.Version, xtime.Trusted, t.feat.uid == 0, t.abs("")
-	t.info.Links, t.info.NoPlaces, t.info.Parked = t.first().CanLink(), true, t.parked.Load()
+	t.info.Links, t.info.NoPlaces, t.info.ReadsBack, t.info.Parked = t.first().CanLink(), true, true, t.parked.Load()
 	return nil
 }
 

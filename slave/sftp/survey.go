@@ -2,7 +2,6 @@ package sftp
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"slices"
 	"sync"
@@ -329,13 +328,12 @@ func (t *Tree) digest(ctx context.Context, path string, res *slave.HashResult) e
 		return err
 	}
 	defer f.Release()
-	sum := sha256.New()
+	d := beneath.NewDigest(nil)
 	err = readAll(f, a.Size, func(data []byte) error {
-		sum.Write(data)
-		res.Size += int64(len(data))
+		_, _ = d.Write(data)
 		return t.live(ctx)
 	})
-	sum.Sum(res.Sum[:0])
+	res.Size, res.Sum = d.Sum()
 	return err
 }
 

@@ -26,17 +26,18 @@ type uploads struct {
 }
 
 type upload struct {
-	// spec, c, file and path do not change.
+	// spec, c, file, path and filled do not change.
 	spec slave.Upload
 	c    *wire.Client
 	file *wire.Handle
 	path string
+	// filled is up to where data may lie though no range says so: an earlier session wrote it.
+	filled int64
 
 	mu sync.Mutex
 	// have is what is written, sorted and merged.
-	have    []slave.Range
-	fresh   int64 // bytes that came since the last note
-	resumed bool  // data may lie where no range is known
+	have  []slave.Range
+	fresh int64 // bytes that came since the last note
 	// noting says that a note is being written: there is one at a time.
 	noting bool
 }
@@ -97,9 +98,9 @@ func (t *Tree) beginLocked(spec *slave.Upload) (*upload, error) {
 	u := &upload{spec: *spec, c: t.any(), path: partialDir + "/" + spec.GFID.String()}
 	text, err := t.readSmall(u.path + gotSuffix)
 	a, serr := t.lstat(u.path)
-	flags := uint32(wire.OpenRead | wire.OpenWrite)
+	flags, resumed := uint32(wire.OpenRead|wire.OpenWrite), false
 	if err == nil && serr == nil && kindOf(a) == slave.File && u.parse(text) {
-		u.resumed = true
+		resumed, u.filled = true, int64(a.Size)
 	} else {
 		// Whatever stands there is removed, not written to: it may have other names.
 		for _, path := range []string{u.path, u.path + gotSuffix} {
@@ -111,7 +112,7 @@ func (t *Tree) beginLocked(spec *slave.Upload) (*upload, error) {
 		flags |= wire.OpenCreate | wire.OpenExcl
 	}
 	u.file, err = u.c.Open(t.abs(u.path), flags, newFile(nil))
-	if err != nil && u.resumed && u.c.Err() == nil {
+	if err != nil && resumed && u.c.Err() == nil {
 		// It may have got the mode that it was to be published with.
 		if err = u.c.Setstat(t.abs(u.path), newFile(nil)); err == nil {
 			u.file, err = u.c.Open(t.abs(u.path), flags, newFile(nil))
@@ -237,12 +238,7 @@ func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
 
 // zero clears a range of a file that may have something there.
 func (u *upload) zero(from, to int64) error {
-	u.mu.Lock()
-	resumed := u.resumed
-	u.mu.Unlock()
-	if !resumed {
-		return nil
-	}
+	to = min(to, u.filled)
 	blank := make([]byte, min(256<<10, max(to-from, 0)))
 	for from < to {
 		n := min(int64(len(blank)), to-from)
@@ -277,7 +273,7 @@ func (t *Tree) noteRange(u *upload, r slave.Range) error {
 		err = t.put(u.path+gotSuffix, text)
 	}
 	u.mu.Lock()
-	u.noting, u.resumed = false, true
+	u.noting = false
 	u.mu.Unlock()
 	return err
 }

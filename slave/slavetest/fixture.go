@@ -244,6 +244,14 @@ func (f *Fixture) mtimeIs(st unix.Stat_t, want beneath.Time) bool {
 	return st.Mtim.Sec == want.Sec && (f.OnRecord || st.Mtim.Nsec == int64(want.Nsec))
 }
 
+// digestOf is the digest of a content after a prefix.
+func digestOf(prefix []byte, content string) [32]byte {
+	d := beneath.NewDigest(prefix)
+	_, _ = io.WriteString(d, content) // never fails
+	_, sum := d.Sum()
+	return sum
+}
+
 // StagingEmpty checks that nothing was left in staging.
 func (f *Fixture) StagingEmpty() {
 	f.Helper()

@@ -1,0 +1,115 @@
+package beneath
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func openForDigest(t *testing.T, path string) (*Inode, Stat) {
+	t.Helper()
+	d, err := OpenRoot(filepath.Dir(path), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	f, err := d.OpenInode(filepath.Base(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, st
+}
+
+// TestDigestOfHoles: what is a hole in one file, and zeros in another, makes no difference, in whatever pieces it comes; all
+// else does.
+func TestDigestOfHoles(t *testing.T) {
+	for seed := range uint64(60) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		content := make([]byte, 2<<20+rnd.IntN(3*digestBlock))
+		holes, stored := filepath.Join(t.TempDir(), "h"), filepath.Join(t.TempDir(), "s")
+		f, err := os.Create(holes)
+		if err == nil {
+			err = f.Truncate(int64(len(content)))
+		}
+		for range rnd.IntN(6) {
+			at, n := rnd.IntN(len(content)), 1+rnd.IntN(3*digestBlock)
+			part := content[at:min(at+n, len(content))]
+			for i := range part {
+				part[i] = byte(rnd.IntN(2))
+			}
+			if err == nil {
+				_, err = f.WriteAt(part, int64(at))
+			}
+		}
+		if err = errors.Join(err, f.Close(), os.WriteFile(stored, content, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		d := NewDigest([]byte("p"))
+		for rest := content; len(rest) > 0; {
+			k := min(1+rnd.IntN(2*digestBlock), len(rest))
+			if rnd.IntN(2) == 0 && len(bytes.Trim(rest[:k], "\x00")) == 0 {
+				d.Skip(int64(k))
+			} else {
+				_, _ = d.Write(rest[:k])
+			}
+			rest = rest[k:]
+		}
+		size, want := d.Sum()
+		if size != int64(len(content)) {
+			t.Fatalf("seed %d: size %d, want %d", seed, size, len(content))
+		}
+		live := func() error { return nil }
+		for _, path := range []string{holes, stored} {
+			in, st := openForDigest(t, path)
+			n, sum, err := in.DigestAfter([]byte("p"), &st, live)
+			if err != nil || n != size || sum != want {
+				t.Fatalf("seed %d: %s: %d %x, %v; want %d %x", seed, path, n, sum, err, size, want)
+			}
+		}
+		other := bytes.Clone(content)
+		other[rnd.IntN(len(other))]++
+		for _, b := range [][]byte{other, append(bytes.Clone(content), 0), content[:len(content)-1], append(make([]byte, digestBlock), content...)} {
+			d := NewDigest([]byte("p"))
+			_, _ = d.Write(b)
+			if _, sum := d.Sum(); sum == want {
+				t.Fatalf("seed %d: another content has the same digest", seed)
+			}
+		}
+	}
+}
+
+// TestDigestReadsNoHoles: of 4 TiB with a few KiB of data no more than these are read.
+func TestDigestReadsNoHoles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	f, err := os.Create(path)
+	if err == nil {
+		err = f.Truncate(4 << 40)
+	}
+	for _, at := range []int64{0, 1 << 30, 3<<40 + 12345} {
+		if err == nil {
+			_, err = f.WriteAt([]byte("data"), at)
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	in, st := openForDigest(t, path)
+	pieces := 0
+	size, _, err := in.Digest(&st, func() error {
+		if pieces++; pieces > 100 {
+			return errors.New("it reads what is a hole")
+		}
+		return nil
+	})
+	if err != nil || size != 4<<40 {
+		t.Fatalf("%d after %d pieces: %v", size, pieces, err)
+	}
+}
