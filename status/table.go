@@ -194,12 +194,12 @@ func Bytes(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", f, "?KMGTPE"[unit])
 }
 
-// when shows a time in the reader's zone, as gluster does.
+// when shows a time in the zone of who reads it, and names that.
 func when(t Time) string {
 	if t.IsZero() {
 		return "N/A"
 	}
-	return t.Local().Format(time.DateTime)
+	return t.Local().Format(time.DateTime + " MST")
 }
 
 // orNA is s, or what the table shows where nothing is known.

@@ -55,7 +55,7 @@ func (s Status) Now(v View) Status {
 		s.State, s.Reason, s.MonitorPid, s.WorkerPid = Initializing, "", v.Pid, 0 // it has not written yet
 	case v.Time.Sub(s.Updated.Time) > silence:
 		s.Reason = fmt.Sprintf("the monitor (pid %d) has said nothing since %s: if it does not come back run georep "+
-			"stop and georep start", v.Pid, s.Updated.Local().Format(time.DateTime))
+			"stop and georep start", v.Pid, s.Updated.Local().Format(time.DateTime+" MST"))
 		s.State = Faulty
 	}
 	if s.LagSeconds > 0 { // it was behind, and has said nothing else since

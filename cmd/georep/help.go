@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -32,11 +33,10 @@ const commandHelp = `{{head .HelpName .Usage}}
 
 Usage:
    {{.HelpName}}{{if .VisibleFlags}} [options]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
-{{if .VisibleFlags}}
-
-Options:{{range .VisibleFlags}}
+{{about .}}{{range grouped .VisibleFlags}}
+{{.Title}}:{{range .Flags}}
 {{option .}}{{end}}
-{{end}}`
+{{end}}{{examples .}}`
 
 const groupHelp = `{{head .HelpName .Usage}}
 
@@ -58,8 +58,57 @@ func printHelp(w io.Writer, templ string, data any) {
 			templ = groupHelp
 		}
 	}
-	cli.HelpPrinterCustom(w, templ, data, map[string]any{"row": row, "option": option,
+	cli.HelpPrinterCustom(w, templ, data, map[string]any{"row": row, "option": option, "grouped": grouped, "about": aboutOf, "examples": examplesOf,
 		"head": func(name, usage string) string { return fill(name+" - "+usage, 0, 3) }})
+}
+
+// flagGroup is a part of a command's flags.
+type flagGroup struct {
+	Title string
+	Flags []cli.Flag
+}
+
+// grouped sorts many flags by what they are about. What is in no group comes first.
+func grouped(flags []cli.Flag) (out []flagGroup) {
+	if len(flags) < manyFlags {
+		if len(flags) > 0 {
+			out = append(out, flagGroup{"Options", flags})
+		}
+		return out
+	}
+	left := slices.Clone(flags)
+	for _, g := range groups {
+		part := flagGroup{Title: g.title}
+		left = slices.DeleteFunc(left, func(f cli.Flag) bool {
+			in := slices.Contains(g.flags, f.Names()[0])
+			if in {
+				part.Flags = append(part.Flags, f)
+			}
+			return in
+		})
+		if len(part.Flags) > 0 {
+			out = append(out, part)
+		}
+	}
+	return append([]flagGroup{{"Options", left}}, out...)
+}
+
+// pathOf is a command's name with those of the commands that it belongs to.
+func pathOf(c *cli.Command) string { return strings.TrimPrefix(c.HelpName, "georep ") }
+
+func aboutOf(c *cli.Command) string {
+	if text := about[pathOf(c)]; text != "" {
+		return "\n" + text + "\n"
+	}
+	return ""
+}
+
+func examplesOf(c *cli.Command) string {
+	lines := examples[pathOf(c)]
+	if len(lines) == 0 {
+		return ""
+	}
+	return "\nExamples:\n   " + strings.Join(lines, "\n   ") + "\n"
 }
 
 // option is a row of help on a flag. The default of a flag that takes no value goes without saying.

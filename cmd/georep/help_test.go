@@ -46,3 +46,42 @@ func TestHelpFits(t *testing.T) {
 		}
 	}
 }
+
+// TestExamplesAreRight: each command that people type has an example, and an example has only commands and flags that there are.
+func TestExamplesAreRight(t *testing.T) {
+	app := newApp(&env{})
+	known := map[string]*cli.Command{}
+	var all func(path string, commands []*cli.Command)
+	all = func(path string, commands []*cli.Command) {
+		for _, c := range commands {
+			at := strings.TrimSpace(path + " " + c.Name)
+			known[at] = c
+			if _, has := examples[at]; !has && !c.Hidden && len(c.Subcommands) == 0 {
+				t.Errorf("%s has no example", at)
+			}
+			all(at, c.Subcommands)
+		}
+	}
+	all("", app.Commands)
+	for at, lines := range examples {
+		c := known[at]
+		if c == nil {
+			t.Errorf("there is no command %s", at)
+			continue
+		}
+		for _, line := range lines {
+			typed, _, _ := strings.Cut(line, " #")
+			if typed = strings.TrimSpace(typed); typed != "georep "+at && !strings.HasPrefix(typed, "georep "+at+" ") {
+				t.Errorf("%q is no example of %s", line, at)
+			}
+			if _, err := reorder(app, strings.Fields(typed)); err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+		}
+	}
+	for at := range about {
+		if known[at] == nil {
+			t.Errorf("there is no command %s", at)
+		}
+	}
+}

@@ -103,7 +103,7 @@ func (e *env) volumeInfo(c *cli.Context) error {
 	}
 	w := tabwriter.NewWriter(e.out, 0, 8, 2, ' ', 0)
 	rows := [][2]string{{"name", v.Name}, {"path", v.Path}, {"uuid", v.UUID},
-		{"created", v.Created.Local().Format(time.DateTime)}, {"root gfid", v.RootGFID}, {"file system", v.FSID},
+		{"created", v.Created.Local().Format(time.DateTime + " MST")}, {"root gfid", v.RootGFID}, {"file system", v.FSID},
 		{"xattr namespace", v.Namespace}}
 	if bytes, entries, known := disk.Held(v.Path); known {
 		rows = append(rows, [2]string{"holds as a slave", fmt.Sprintf("%s in %d entries", status.Bytes(bytes), entries)})

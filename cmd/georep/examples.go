@@ -1,0 +1,80 @@
+package main
+
+// examples are the commands as one types them, a line each. What a line does stands after "#".
+var examples = map[string][]string{
+	"volume create": {"georep volume create data /srv/data"},
+	"volume list":   {"georep volume list", "georep volume list --json"},
+	"volume info":   {"georep volume info data"},
+	"volume set": {
+		"georep volume set copy                       # all of its policy",
+		"georep volume set copy keep-deleted 7d       # on the slave's host",
+	},
+	"volume log":    {"georep volume log copy"},
+	"volume delete": {"georep volume delete data"},
+	"create":        {"georep create /srv/data backup.example.org:/srv/copy"},
+	"start": {
+		"georep start /srv/data backup.example.org:/srv/copy",
+		"georep start data backup.example.org::copy --bwlimit 2M",
+		"georep start data                            # where it has one session",
+		"georep start                                 # all that were started",
+	},
+	"stop":    {"georep stop data backup.example.org::copy", "georep stop data"},
+	"restart": {"georep restart data"},
+	"pause":   {"georep pause data"},
+	"resume":  {"georep resume data"},
+	"sync": {
+		"georep sync /srv/data backup.example.org:/srv/copy",
+		"georep sync /srv/data sftp://me@storage.example.org/copy",
+	},
+	"approve": {"georep approve data backup.example.org::copy"},
+	"verify": {
+		"georep verify data backup.example.org::copy",
+		"georep verify data backup.example.org::copy some/directory",
+	},
+	"restore": {"georep restore sftp://me@storage.example.org/copy /srv/data.new"},
+	"status": {
+		"georep status",
+		"georep status data --detail",
+		"georep status --json",
+	},
+	"config": {
+		"georep config data backup.example.org::copy  # all settings",
+		"georep config data backup.example.org::copy bwlimit 2M",
+	},
+	"delete":      {"georep delete data backup.example.org::copy"},
+	"apply":       {"georep apply --dry-run", "georep apply"},
+	"configcheck": {"georep configcheck --config ./georep.toml"},
+	"demo":        {"georep demo"},
+	"run":         {"georep run                                   # what georep.service does"},
+}
+
+// about says what the one line on a command has no room for.
+var about = map[string]string{
+	"status": `STATUS is
+   Created          registered, and never started
+   Initializing...  started, and not yet connected
+   Active           replicating, or in step
+   Faulty           something holds it up; --detail says what, and it is tried
+                    again
+   Paused, Stopped  by georep pause and georep stop
+CRAWL STATUS is
+   Changelog Crawl  the marker tells which names have changed
+   Hybrid Crawl     directories are compared: at a start, and after trouble
+   N/A              neither: it does not run
+LAST_SYNCED is the time up to which the slave has all that was changed.`,
+}
+
+// groups are the flags of a command with many of them, in the order in which its help shows them.
+var groups = []struct {
+	title string
+	flags []string
+}{
+	{"The slave", []string{"force", "yes", "ssh-port", "identity", "known-hosts", "remote-georep", "remote-state-dir", "agentless", "retry-max"}},
+	{"What is replicated", []string{"exclude", "include", "exclude-from", "exclude-larger-than", "exclude-caches", "delete-excluded"}},
+	{"What is removed", []string{"max-delete", "free-deletes", "keep-deleted"}},
+	{"How changes are found", []string{"marker-source", "scan-interval", "hints", "settle", "max-delay", "quick"}},
+	{"When, and how much", []string{"bwlimit", "windows", "compression", "sync-jobs"}},
+}
+
+// manyFlags is how many a command has whose help shows them in groups.
+const manyFlags = 12
