@@ -220,6 +220,9 @@ func (w *dryRun) fillIn(p *pair) {
 	}
 	info := w.o.Tree.Info()
 	p.theirs.Xattrs, p.theirs.ACL = slave.DigestXattrs(p.nonce, p.meta.Xattrs, info.Root)
+	if t := p.theirs.Mtime; t.Nsec == 0 && t.Sec == p.meta.Mtime.Sec {
+		p.theirs.Mtime = p.meta.Mtime
+	}
 	if p.mine.Kind == slave.Symlink && p.theirs.Target == "" {
 		p.theirs.Target = p.meta.Target
 	}

@@ -39,6 +39,9 @@ func (s *Store) Bind(login, master string) (Binding, error) {
 	return b, err
 }
 
+// Bound gives the master that a login is bound to, and binds none.
+func (s *Store) Bound(login string) (Binding, error) { return s.bound(login) }
+
 // bound gives the zero Binding where there is none.
 func (s *Store) bound(login string) (Binding, error) {
 	f, err := s.loadBindings()

@@ -33,7 +33,10 @@ type Config struct {
 	// Store keeps what the session knows of the slave that it has filled; where it is nil every slave is a new one.
 	Store *volume.Store
 	// Aside opens the slave beside the session's worker, to be examined: the Tree is a slave.Examiner.
-	Aside   bool
+	Aside bool
+	// DryRun, with Aside, allows for a slave that nobody has filled yet, and for Force. Over SFTP it is the only way to have it aside,
+	// and the Tree is no slave.Examiner.
+	DryRun  bool
 	Version string
 	Logger  zerolog.Logger
 	// Wire counts the bytes that cross the connection, both ways.
@@ -80,7 +83,7 @@ func Slave(ctx context.Context, c Config) (slave.Tree, error) {
 // aside opens a directory of this host to be examined.
 func (c *Config) aside(ids uuids) (slave.Tree, error) {
 	tree, err := disk.OpenAside(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
-		Proof: ids.proof, Logger: c.Logger, Version: c.Version})
+		Proof: ids.proof, Force: c.Force && c.DryRun, DryRun: c.DryRun, Logger: c.Logger, Version: c.Version})
 	if err != nil {
 		return nil, err // not tree, which would be no nil interface
 	}
@@ -176,7 +179,8 @@ func quote(s string) string {
 func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
 	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
-		Proof: ids.proof, Force: c.Force && !c.Aside, Create: !c.Aside, Aside: c.Aside}
+		Proof: ids.proof, Force: c.Force && (!c.Aside || c.DryRun), Create: !c.Aside, Aside: c.Aside}
+	hello.DryRun = c.DryRun && (c.Force || !ids.proof.Filled) // an older agent knows nothing of it, and needs to know here alone
 	if c.Aside {
 		streams = 1
 	}

@@ -29,7 +29,13 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 		return c.wrap(s, limit)
 	})
 	far.Master, far.Session, far.Proof, far.Force = ids.master, ids.session, ids.proof, c.Force
-	tree, err := sftp.Open(ctx, far)
+	var tree slave.Tree
+	var err error
+	if c.Aside {
+		tree, err = lookAside(ctx, far, all, end)
+	} else {
+		tree, err = begin(ctx, far, all, end)
+	}
 	if err != nil {
 		end()
 		if s := last.Load(); s != nil && !isTold(err) {
@@ -38,7 +44,23 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 		}
 		return nil, err
 	}
+	return tree, nil
+}
+
+func begin(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.Tree, error) {
+	tree, err := sftp.Open(ctx, o)
+	if err != nil {
+		return nil, err // not tree, which would be no nil interface
+	}
 	return &browsed{Tree: tree, lines: all, end: end}, nil
+}
+
+func lookAside(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.Tree, error) {
+	tree, err := sftp.OpenAside(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return &lookedAt{Aside: tree, lines: all, end: end}, nil
 }
 
 // sftpOptions has the SFTP sessions of a slave spread over its connections. Those that are not on the first come late.
@@ -71,6 +93,21 @@ func (b *browsed) Close() error {
 	err := b.Tree.Close()
 	b.end()
 	b.lines.close()
+	return err
+}
+
+// lookedAt is one that is only looked at.
+type lookedAt struct {
+	*sftp.Aside
+	lines *lines
+	end   func()
+}
+
+// Close ends the session, then the connections.
+func (l *lookedAt) Close() error {
+	err := l.Aside.Close()
+	l.end()
+	l.lines.close()
 	return err
 }
 

@@ -36,6 +36,9 @@ type Hello struct {
 	// Aside opens the slave beside the session's own worker, to be examined (slave.Examiner). A server that does not know
 	// this ends the session: it must not take the slave's lock in its place.
 	Aside bool
+	// DryRun, with Aside, allows for a slave that nobody has filled yet, and for Force. A server that does not know this ends the
+	// session.
+	DryRun bool
 	// Limits asks for what the slave's files cannot show, and Policy for what the policy of its host changes, which an older server
 	// does not tell.
 	Limits, Policy bool
@@ -51,6 +54,7 @@ const (
 	helloSqueezed = 4
 	helloAside    = 8
 	helloFilled   = 16
+	helloDryRun   = 32
 )
 
 // appendHello encodes a Hello that has passed its check.
@@ -59,7 +63,7 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = append(append(b, h.Master[:]...), h.Session[:]...)
 	b = appendStr(appendStr(b, h.Volume), h.Path)
 	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed)|bit(h.Aside, helloAside)|
-		bit(h.Proof.Filled, helloFilled))
+		bit(h.Proof.Filled, helloFilled)|bit(h.DryRun, helloDryRun))
 	b = append(b, h.Proof.Slave[:]...)
 	b = append(b, bit(h.Limits, capLimits)|bit(h.Policy, capPolicy)) // capabilities asked for
 	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
@@ -70,9 +74,9 @@ func (d *decoder) hello() (h Hello) {
 	h.Version = printable(d.str(maxVersion))
 	h.Master, h.Session = d.id16(), d.id16()
 	h.Volume, h.Path = d.str(maxName), d.str(maxPath)
-	bits := d.bits(helloForce | helloCreate | helloSqueezed | helloAside | helloFilled)
+	bits := d.bits(helloForce | helloCreate | helloSqueezed | helloAside | helloFilled | helloDryRun)
 	h.Force, h.Create, h.Squeezed = bits&helloForce != 0, bits&helloCreate != 0, bits&helloSqueezed != 0
-	h.Aside = bits&helloAside != 0
+	h.Aside, h.DryRun = bits&helloAside != 0, bits&helloDryRun != 0
 	h.Proof = slave.Proof{Filled: bits&helloFilled != 0, Slave: d.id16()}
 	caps := d.uvarint(math.MaxUint64) // those that this end does not know are not granted, which is no error
 	h.Limits, h.Policy = caps&capLimits != 0, caps&capPolicy != 0
@@ -91,7 +95,7 @@ func (h *Hello) check() error {
 	if h.Master.IsZero() || h.Session.IsZero() {
 		return malformed("the hello lacks the uuid of the master or of the session")
 	}
-	if h.Aside && (h.Force || h.Create || h.Stream > 0) {
+	if h.Aside && (h.Force && !h.DryRun || h.Create || h.Stream > 0) || h.DryRun && !h.Aside {
 		return malformed("a hello aside that would make or take something, or joins a session")
 	}
 	if h.Stream >= MaxStreams || h.Stream > 0 && h.Token == (Token{}) {

@@ -37,16 +37,21 @@ func OpenAside(o Options) (*Aside, error) {
 
 // setupAside does what setup does, without a trace.
 func (t *Tree) setupAside(o Options) error {
-	o.Create, o.Force = false, false
+	o.Create, o.Force = false, o.Force && o.DryRun
 	if err := t.openRoot(o); err != nil {
 		return err
 	}
-	if have, _, err := t.checkOwner(o); err != nil {
+	have, anew, err := t.checkOwner(o)
+	if err != nil {
 		return err
-	} else if have == nil {
+	}
+	if have == nil && !o.DryRun {
 		return fmt.Errorf("slave %s: %w: nobody has filled it yet; start or sync the session first", o.Path, slave.ErrUnfit)
 	}
 	ns, err := t.recordedNamespace(o)
+	if err != nil && o.DryRun && anew {
+		ns, err = t.likelyNamespace(o), nil
+	}
 	if err != nil {
 		return err
 	}
@@ -84,6 +89,16 @@ func (t *Tree) recordedNamespace(o Options) (xtime.Namespace, error) {
 	}
 	return "", fmt.Errorf("slave %s: %w: it has no record of the master yet; start or sync the session first", o.Path,
 		slave.ErrUnfit)
+}
+
+// likelyNamespace is where the records of a slave will be that has none: what the file system takes can only be found by trying.
+func (t *Tree) likelyNamespace(o Options) xtime.Namespace {
+	ns := xtime.User
+	if t.root {
+		ns = xtime.Trusted
+	}
+	t.names = xtime.NamesFor(ns, o.Master)
+	return ns
 }
 
 // Hook has fn asked before each system call on the tree from now on; what fn returns, an errno, that call fails with. It

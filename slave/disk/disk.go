@@ -30,6 +30,8 @@ type Options struct {
 	Proof   slave.Proof // what the master knows of the slave that it has filled
 	Force   bool        // take a root that is not empty, another master's, or not the slave that was filled
 	Create  bool        // make the root where it is missing; its parent must be there
+	// DryRun, for OpenAside, allows for a root that is nobody's yet, and for Force: to tell what would come of it.
+	DryRun  bool
 	Logger  zerolog.Logger
 	Version string // for Info
 	Policy  policy.Policy

@@ -114,11 +114,7 @@ func Open(ctx context.Context, o Options) (*Tree, error) {
 
 // open is Open with the lease's times.
 func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
-	t := &Tree{lease: l, host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8], bytes: semaphore.NewWeighted(stagedBytes),
-		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
-	t.settler.init()
-	t.roomMaker.age = evictAge
-	t.uploads.open = map[xtime.GFID]*upload{}
+	t := newTree(o, l)
 	if err := t.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -143,6 +139,15 @@ func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 	}
 	t.beginLate()
 	return t, nil
+}
+
+func newTree(o Options, l leaseTimes) *Tree {
+	t := &Tree{lease: l, host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8], bytes: semaphore.NewWeighted(stagedBytes),
+		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
+	t.settler.init()
+	t.roomMaker.age = evictAge
+	t.uploads.open = map[xtime.GFID]*upload{}
+	return t
 }
 
 // connect begins the sessions. One is enough: a server may refuse the others, and which of them it takes is its own affair.

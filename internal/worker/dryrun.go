@@ -1,0 +1,107 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync/atomic"
+	"time"
+
+	"georep/crawler"
+	"georep/internal/beneath"
+	"georep/internal/connect"
+	"georep/marker"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// DryRun tells what a sync of the session would do now, and does nothing: not on the slave, nor on the master, nor in the registry,
+// which need not know them. found is told each change. What a running marker is about to mark it marks in any case.
+func DryRun(ctx context.Context, c Config, found func(crawler.Change)) (crawler.Forecast, error) {
+	root, err := beneath.OpenRoot(c.Volume.Path, true)
+	if err != nil {
+		return crawler.Forecast{}, crawler.RootError(c.Volume.Path, err)
+	}
+	defer root.Close()
+	m := &master{Dir: root, volume: c.Volume, runtime: c.Store.Runtime(c.Volume.Name).Dir, log: c.Logger}
+	if m.uuid, err = xtime.ParseUUID(c.Volume.UUID); err != nil {
+		return crawler.Forecast{}, err
+	}
+	if m.ns, err = xtime.ParseNamespace(c.Volume.Namespace); err != nil {
+		return crawler.Forecast{}, fmt.Errorf("volume %s: %w", c.Volume.Name, err)
+	}
+	d := crawler.DryRunOptions{Found: found}
+	if err := m.markedUpTo(ctx, &d); err != nil {
+		return crawler.Forecast{}, err
+	}
+	o, end, err := m.dryOptions(&c)
+	if err != nil {
+		return crawler.Forecast{}, err
+	}
+	defer end()
+	if o.Tree, err = lookAt(ctx, &c); err != nil {
+		return crawler.Forecast{}, err
+	}
+	defer o.Tree.Close()
+	defer tellAnswers(&c, o.Tree)()
+	return crawler.DryRun(ctx, o, d)
+}
+
+// markedUpTo finds up to when the master is marked.
+func (m *master) markedUpTo(ctx context.Context, d *crawler.DryRunOptions) error {
+	if marker.Alive(m.runtime) {
+		err := marker.WaitMark(ctx, m.runtime, time.Now())
+		if d.Marked = err == nil; err == nil || !errors.Is(err, marker.ErrNotRunning) {
+			return err
+		}
+	}
+	d.Since = m.heartbeat()
+	return nil
+}
+
+// dryOptions are a crawler's but for the slave.
+func (m *master) dryOptions(c *Config) (o crawler.Options, end func(), err error) {
+	settings, err := c.Session.Options()
+	if err != nil {
+		return o, nil, err
+	}
+	fake, err := wasFake(&m.volume)
+	if err != nil {
+		return o, nil, err
+	}
+	if m.mounts, err = marker.ReadMounts(m.Dir, m.runtime); err != nil {
+		return o, nil, err
+	}
+	o = crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
+		Logger: c.Logger, Counters: &crawler.Counters{}, Quick: settings.Quick, Mounts: m.mounts.Get}
+	return o, func() { m.mounts.Close() }, nil
+}
+
+// lookAt opens the slave to be looked at. A directory that is not there yet would be made, so it is an empty one.
+func lookAt(ctx context.Context, c *Config) (slave.Tree, error) {
+	tree, err := connect.Slave(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
+		Wire: new(atomic.Int64), Aside: true, DryRun: true, Force: c.Force})
+	if err != nil && c.Session.Slave.Volume == "" && errors.Is(err, slave.ErrNoVolume) && errors.Is(err, fs.ErrNotExist) {
+		return empty{}, nil
+	}
+	return tree, err
+}
+
+// empty is a slave that is not there yet.
+type empty struct{ slave.Tree }
+
+// Info is what most slaves are.
+func (empty) Info() slave.Info { return slave.Info{Namespace: xtime.Trusted, Root: true} }
+
+// Survey finds nothing.
+func (empty) Survey(_ context.Context, q []slave.Query) ([]slave.DirState, error) {
+	out := make([]slave.DirState, len(q))
+	for i := range out {
+		out[i].Err = fs.ErrNotExist
+	}
+	return out, nil
+}
+
+// Close closes nothing.
+func (empty) Close() error { return nil }

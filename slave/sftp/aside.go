@@ -1,0 +1,177 @@
+package sftp
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/sftp/index"
+)
+
+// Aside is a slave that is only looked at: it takes no lease, and writes nothing. A session may have the slave open meanwhile. What
+// would change the slave gives slave.ErrAside.
+type Aside struct{ t *Tree }
+
+var _ slave.Tree = (*Aside)(nil)
+
+// OpenAside opens the slave at o.Path to be looked at. It may be nobody's; with Force also one that is not empty, or another
+// master's. fs.ErrNotExist means that there is none.
+func OpenAside(ctx context.Context, o Options) (*Aside, error) {
+	o.Streams, o.Late = 1, 0
+	t := newTree(o, leaseTimes{})
+	if err := t.connect(ctx); err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	heard := t.whileItAnswers(end)
+	stop := context.AfterFunc(ctx, func() { t.hangUp() })
+	err := t.lookAside()
+	heard()
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		t.hangUp()
+		return nil, err
+	}
+	for _, c := range t.all() {
+		t.parts.Go(func() { t.watch(c) })
+	}
+	return &Aside{t}, nil
+}
+
+// lookAside does what setup does, without a trace.
+func (t *Tree) lookAside() error {
+	t.root = strings.TrimRight(t.o.Path, "/")
+	path, err := t.first().Realpath(t.o.Path)
+	if err == nil {
+		t.root = strings.TrimRight(path, "/")
+	}
+	a, err := t.first().Lstat(t.abs(""))
+	if err == nil && kindOf(a) != slave.Dir {
+		err = unix.ENOTDIR
+	}
+	if err != nil {
+		return fmt.Errorf("open slave %s: %w: %w", t.name(), slave.ErrNoVolume, err)
+	}
+	have, anew, err := t.checkOwner()
+	if err != nil {
+		return err
+	}
+	t.info.Version, t.info.Namespace, t.info.Path = t.o.Version, xtime.Trusted, t.abs("")
+	t.info.NoPlaces, t.feat.times, t.feat.latest = true, true, lastTime
+	t.idx = index.New(readOnly{store{t}})
+	if have == nil || anew || have.Master != t.o.Master {
+		t.idx = index.New(nothing{})
+		return nil
+	}
+	if own, err := t.lstat(ownerFile); err == nil { // whoever wrote it
+		t.feat.uid, t.feat.gid = own.UID, own.GID
+		t.info.Root = own.UID == 0
+	}
+	return t.recover()
+}
+
+// recover has what the journals say may be wrong count for nothing, in memory alone.
+func (t *Tree) recover() error {
+	journals := make([][]byte, len(logNames))
+	if err := t.readJournals(journals); err != nil {
+		return t.unfit(err)
+	}
+	for _, text := range journals {
+		if _, err := t.idx.Recover(text); err != nil {
+			return t.unfit(err)
+		}
+	}
+	return nil
+}
+
+// readOnly is the index of a slave that is only looked at.
+type readOnly struct{ store }
+
+// Stage is refused.
+func (readOnly) Stage(string, []byte) (index.Staged, error) { return nil, slave.ErrAside }
+
+// Remove is refused.
+func (readOnly) Remove(string) error { return slave.ErrAside }
+
+// nothing is the index of a slave that has none.
+type nothing struct{ readOnly }
+
+// Load finds nothing.
+func (nothing) Load(string) ([]byte, error) { return nil, fs.ErrNotExist }
+
+// Info tells what was found when the slave was opened.
+func (a *Aside) Info() slave.Info { return a.t.info }
+
+// Survey is the Tree's.
+func (a *Aside) Survey(ctx context.Context, q []slave.Query) ([]slave.DirState, error) {
+	return a.t.Survey(ctx, q)
+}
+
+// Hash is the Tree's.
+func (a *Aside) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
+	return a.t.Hash(ctx, paths)
+}
+
+// Count is the Tree's.
+func (a *Aside) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
+	return a.t.Count(ctx, paths, limit)
+}
+
+// Find is refused, as is all below.
+func (a *Aside) Find(context.Context, []xtime.GFID) ([]slave.Found, error) {
+	return nil, slave.ErrAside
+}
+
+// Groups is refused.
+func (a *Aside) Groups(context.Context, int) ([]slave.Group, error) { return nil, slave.ErrAside }
+
+// Apply is refused.
+func (a *Aside) Apply(context.Context, *slave.Batch) ([]slave.Result, error) {
+	return nil, slave.ErrAside
+}
+
+// Begin is refused.
+func (a *Aside) Begin(context.Context, *slave.Upload) (slave.UploadState, error) {
+	return slave.UploadState{}, slave.ErrAside
+}
+
+// Sums is refused.
+func (a *Aside) Sums(context.Context, slave.SumsQuery, func(int64, []byte) error) (slave.Result, error) {
+	return slave.Result{}, slave.ErrAside
+}
+
+// Write is refused.
+func (a *Aside) Write(context.Context, *slave.Segment) (slave.Result, error) {
+	return slave.Result{}, slave.ErrAside
+}
+
+// Clean is refused.
+func (a *Aside) Clean(context.Context, int64) error { return slave.ErrAside }
+
+// Done and Err are the Tree's.
+func (a *Aside) Done() <-chan struct{} { return a.t.Done() }
+
+// Err is why the session ended.
+func (a *Aside) Err() error { return a.t.Err() }
+
+// Close ends the session. It is idempotent.
+func (a *Aside) Close() error {
+	a.t.once.Do(func() {
+		a.t.mu.Lock()
+		a.t.closed = true
+		a.t.mu.Unlock()
+		a.t.fail(ErrClosed)
+		a.t.hangUp()
+		a.t.users.Wait()
+		a.t.parts.Wait()
+	})
+	return nil
+}
