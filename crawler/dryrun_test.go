@@ -96,12 +96,12 @@ func differing(a, b map[string]string) map[string]bool {
 }
 
 // dry tells what a dry run says, and that it leaves both trees as they are.
-func (w *world) dry(there slave.Tree, since time.Time) (list []crawler.Change) {
+func (w *world) dry(there slave.Tree, since time.Time, marked bool) (list []crawler.Change) {
 	w.t.Helper()
 	before, slaveBefore := snapshot(w.t, w.master, true), snapshot(w.t, w.slave, true)
 	_, err := crawler.DryRun(w.t.Context(), crawler.Options{Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Tree: there, Logger: zerolog.Nop(), Mounts: w.mounts},
-		crawler.DryRunOptions{Since: since, Found: func(c crawler.Change) { list = append(list, c) }})
+		crawler.DryRunOptions{Since: since, Marked: marked, Found: func(c crawler.Change) { list = append(list, c) }})
 	w.ok(err)
 	for path := range differing(before, snapshot(w.t, w.master, true)) {
 		w.t.Errorf("the dry run touched the master's %q", path)
@@ -203,7 +203,7 @@ func changeAtRandom(t *testing.T, rnd *rand.Rand, root string) {
 	}
 }
 
-// TestDryRun changes the master at random, without a mark: what a dry run says is what a sync does then, and it touches nothing.
+// TestDryRun changes the master at random, with marks or without: what a dry run says is what a sync does then, and it touches nothing.
 func TestDryRun(t *testing.T) {
 	kinds(t, func(t *testing.T, w *world, connect func()) {
 		for seed := range seeds(t, 8) {
@@ -228,7 +228,11 @@ func (w *world) dryAgainst(seed uint64, connect func()) {
 	}
 	aside := w.aside()
 	before := snapshot(t, w.slave, false)
-	list := w.dry(aside, since)
+	marked := seed%2 == 1 // as by a marker that runs
+	if marked {
+		w.markAll()
+	}
+	list := w.dry(aside, since, marked)
 	w.ok(aside.Close())
 	w.markAll()
 	w.follows()

@@ -10,7 +10,7 @@ import (
 
 func (e *env) createCommand() *cli.Command {
 	return &cli.Command{Name: "create", Usage: "register a session and check its slave", ArgsUsage: "MASTER SLAVE",
-		Flags: sessionFlags(), Action: e.create}
+		Flags: sessionFlags(yesFlag()), Action: e.create}
 }
 
 // create registers nothing unless the slave is fit.
@@ -25,6 +25,9 @@ func (e *env) create(c *cli.Context) error {
 	r, err := register(c, t)
 	if err != nil {
 		return err
+	}
+	if err := e.agreedToForce(c, r); err != nil {
+		return r.undo(err)
 	}
 	if err := r.check(c.Context, c, e); err != nil {
 		return r.undo(err)

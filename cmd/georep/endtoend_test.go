@@ -276,7 +276,7 @@ func TestStartRefused(t *testing.T) {
 	p.run("start", master, "file://"+slave).check(t, exitFailed, "not empty", "--force")
 	p.noneLeft()
 	p.run("status").check(t, exitDone, "no sessions")
-	p.run("start", master, "file://"+slave, "--force", "--max-delete", "100").check(t, exitDone)
+	p.run("start", master, "file://"+slave, "--force", "--yes", "--max-delete", "100").check(t, exitDone)
 	p.ok("stop", master, "file://"+slave)
 }
 

@@ -27,7 +27,7 @@ const (
 func (e *env) startCommand() *cli.Command {
 	return &cli.Command{Name: "start", ArgsUsage: "[MASTER SLAVE]",
 		Usage: "replicate until stopped; without arguments: every session that was started, as after a reboot",
-		Flags: sessionFlags(&cli.BoolFlag{Name: "foreground", Usage: "stay, and log to standard error"}), Action: e.start}
+		Flags: sessionFlags(append(dryFlags(), &cli.BoolFlag{Name: "foreground", Usage: "stay, and log to standard error"})...), Action: e.start}
 }
 
 // start registers what is missing, and starts the monitor. What it made is taken back where only the operator can
@@ -40,6 +40,9 @@ func (e *env) start(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("dry-run") {
+		return e.dryRun(c, t)
+	}
 	if err := notRunning(t); err != nil {
 		return err
 	}
@@ -48,6 +51,9 @@ func (e *env) start(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("force") { // only now: once the slave is ours nobody has to force it any more
+		if err := e.agreedToForce(c, r); err != nil {
+			return r.undo(err)
+		}
 		if err := r.check(c.Context, c, e); err != nil {
 			return r.undo(err)
 		}

@@ -26,7 +26,7 @@ const markerWait = 15 * time.Second
 
 func (e *env) syncCommand() *cli.Command {
 	return &cli.Command{Name: "sync", ArgsUsage: "MASTER [SLAVE]", Action: e.sync,
-		Flags: sessionFlags(&cli.BoolFlag{Name: "now", Usage: "do not wait for a window"}),
+		Flags: sessionFlags(append(dryFlags(), &cli.BoolFlag{Name: "now", Usage: "do not wait for a window"})...),
 		Usage: "one shot: until the slave has all that was there at the start"}
 }
 
@@ -39,6 +39,9 @@ func (e *env) sync(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("dry-run") {
+		return e.dryRun(c, t)
+	}
 	r, err := register(c, t)
 	if err != nil {
 		return err
@@ -49,6 +52,9 @@ func (e *env) sync(c *cli.Context) error {
 	}
 	if err != nil {
 		return r.undo(err)
+	}
+	if err := e.agreedToForce(c, r); err != nil {
+		return r.undo(errors.Join(err, pid.Close()))
 	}
 	p, err := e.syncInWindow(c, r)
 	if closed := pid.Close(); err == nil {

@@ -88,6 +88,15 @@ func lookAt(ctx context.Context, c *Config) (slave.Tree, error) {
 	return tree, err
 }
 
+// Look tells whether the slave may be used, as far as that shows without a trace.
+func Look(ctx context.Context, c Config) error {
+	tree, err := lookAt(ctx, &c)
+	if err != nil {
+		return err
+	}
+	return tree.Close()
+}
+
 // empty is a slave that is not there yet.
 type empty struct{ slave.Tree }
 

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"georep/internal/sshdtest"
+)
+
+// TestDryRun says what a first sync would do, and a later one, of each kind of slave, and leaves nothing behind: no session, no
+// volume, no directory on the slave.
+func TestDryRun(t *testing.T) {
+	p := build(t, 0)
+	d := sshdtest.Start(t, sshdtest.Env("GEOREP_STATE_DIR", filepath.Join(p.dir, "far")))
+	flags := []string{"--ssh-port", strconv.Itoa(d.Port), "--identity", d.IdentityFile, "--known-hosts", d.KnownHostsFile,
+		"--remote-georep", p.path}
+	for kind, spec := range map[string]func(dir string) []string{
+		"file": func(dir string) []string { return []string{"file://" + dir} },
+		"ssh":  func(dir string) []string { return append([]string{d.Host + ":" + dir}, flags...) },
+		"sftp": func(dir string) []string { return append([]string{d.Host + ":" + dir, "--agentless"}, flags...) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			master, slave := p.mkdir("master-"+kind), filepath.Join(p.dir, "slave-"+kind)
+			p.write(filepath.Join(master, "a"), "one")
+			p.write(filepath.Join(master, "gone"), "two")
+			if err := os.Mkdir(filepath.Join(master, "d"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			run := func(command string, more ...string) outcome {
+				return p.run(append(append([]string{command, master}, spec(slave)...), more...)...)
+			}
+			run("sync", "--dry-run").check(t, exitDone, `make   "a"  (file, 3 B)`, `make   "d/"  (directory)`, "would make 3, change 0")
+			p.run("status", master).check(t, exitFailed, "is no volume")
+			if _, err := os.Lstat(slave); err == nil {
+				t.Error("the dry run made the slave")
+			}
+			run("sync").check(t, exitDone, "in step")
+			if err := os.Rename(filepath.Join(master, "a"), filepath.Join(master, "d", "a")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(filepath.Join(master, "gone")); err != nil {
+				t.Fatal(err)
+			}
+			run("sync", "--dry-run").check(t, exitDone, `move   "a" -> "d/a"`, `remove "gone"`, "move 1, link 0 and remove 1 entries")
+			lines := strings.Split(strings.TrimSpace(run("sync", "--dry-run", "--json").out), "\n")
+			var last struct{ Summary struct{ Moved, Removed int } }
+			for _, line := range lines {
+				if err := json.Unmarshal([]byte(line), &last); err != nil {
+					t.Errorf("%v: %s", err, line)
+				}
+			}
+			if last.Summary.Moved != 1 || last.Summary.Removed != 1 {
+				t.Errorf("%q", lines)
+			}
+			if _, err := os.Lstat(filepath.Join(slave, "gone")); err != nil {
+				t.Error(err)
+			}
+			p.write(filepath.Join(slave, "own"), "precious")
+			other := p.mkdir("other-" + kind)
+			force := func(more ...string) outcome {
+				return p.run(append(append([]string{"sync", other}, spec(slave)...), append(more, "--force")...)...)
+			}
+			asked := force()
+			asked.check(t, exitFailed, "--yes")
+			if !strings.Contains(asked.out, "--force would remove 4 entries") || !strings.Contains(asked.out, `remove "own"`) {
+				t.Errorf("asked: %s", asked.out)
+			}
+			p.run("status", other).check(t, exitFailed, "is no volume")
+			force("--max-delete", "100", "--yes").check(t, exitDone, "in step")
+		})
+	}
+}
