@@ -246,7 +246,7 @@ func (w *dryRun) contents(list []lacking, pairs []*pair, same []int) error {
 		}
 		for i, at := range same[:k] {
 			p := pairs[at]
-			if mine := w.hash(p.path); mine.Err != nil || sums[i].Err != nil || mine.Sum != sums[i].Sum {
+			if mine := w.hash(p.path, &p.mine.Stat); mine.Err != nil || sums[i].Err != nil || mine.Sum != sums[i].Sum {
 				p.kinds = append([]string{"content"}, p.kinds...)
 			}
 		}
@@ -256,7 +256,7 @@ func (w *dryRun) contents(list []lacking, pairs []*pair, same []int) error {
 }
 
 // hash digests a file of the master.
-func (w *dryRun) hash(path string) (res slave.HashResult) {
+func (w *dryRun) hash(path string, st *beneath.Stat) (res slave.HashResult) {
 	dir, name := beneath.Split(path)
 	d, err := w.m.root.OpenPath(dir)
 	if err != nil {
@@ -268,7 +268,7 @@ func (w *dryRun) hash(path string) (res slave.HashResult) {
 		return slave.HashResult{Err: err}
 	}
 	defer f.Close()
-	res.Size, res.Sum, res.Err = f.Digest(w.ctx.Err)
+	res.Size, res.Sum, res.Err = f.Digest(st, w.ctx.Err)
 	return res
 }
 
