@@ -24,7 +24,8 @@ func DryRun(ctx context.Context, c Config, found func(crawler.Change)) (crawler.
 		return crawler.Forecast{}, crawler.RootError(c.Volume.Path, err)
 	}
 	defer root.Close()
-	m := &master{Dir: root, volume: c.Volume, runtime: c.Store.Runtime(c.Volume.Name).Dir, log: c.Logger}
+	runtime := c.Store.Runtime(c.Volume.Name).Dir
+	m := &master{Dir: root, volume: c.Volume, runtime: runtime, status: marker.NewStatusReader(runtime), log: c.Logger}
 	if m.uuid, err = xtime.ParseUUID(c.Volume.UUID); err != nil {
 		return crawler.Forecast{}, err
 	}

@@ -52,6 +52,9 @@ func inWindow(ctx context.Context, w timetable.Windows, work func(context.Contex
 	}
 }
 
+// waitingTick is how often a session that waits says how it stands.
+const waitingTick = 5 * time.Second
+
 // waitForWindow reports that the session waits, and how far the slave is behind, until ctx ends. The slave is not asked.
 func waitForWindow(ctx context.Context, c Config, t *teller, until time.Time) error {
 	m, err := openMaster(ctx, c)
@@ -62,7 +65,7 @@ func waitForWindow(ctx context.Context, c Config, t *teller, until time.Time) er
 	c.Logger.Info().Time("until", until).Msg("the session waits for its window")
 	w := &waiting{at: t.lastKnown(&c), until: until}
 	t.begin()
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(waitingTick)
 	defer tick.Stop()
 	for told := false; ; told = true {
 		x, err := m.Xtime("", ptr(xtime.NamesFor(m.ns, m.uuid)))
