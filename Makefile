@@ -30,6 +30,8 @@ install:
 	install -D -m 644 packaging/completion/georep.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/georep.fish
 	install -d $(DESTDIR)$(UNITS)
 	sed 's#/usr/bin/georep#$(PREFIX)/bin/georep#' packaging/systemd/georep.service >$(DESTDIR)$(UNITS)/georep.service
+	sed 's#/usr/bin/georep#$(PREFIX)/bin/georep#' packaging/systemd/georep-unprivileged.service >$(DESTDIR)$(UNITS)/georep-unprivileged.service
+	install -D -m 644 packaging/georep.toml $(DESTDIR)$(PREFIX)/share/doc/georep/examples/georep.toml
 
 # A .deb and an .rpm for amd64 and arm64, in bin/. GOARCH is not for nfpm, which runs here.
 packages:

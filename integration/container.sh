@@ -109,6 +109,22 @@ inside journalctl SESSION='data file:///srv/copy' MESSAGE_ID=5a0e0b8e2c1f4d0c9a1
 	die 'the journal does not say that the session is Active'
 inside systemd-analyze security georep --no-pager | tail -n 1
 
+echo '-- without root'
+caps='CAP_DAC_READ_SEARCH CAP_SYS_ADMIN CAP_SYS_PTRACE'
+as_georep() { inside systemd-run -q --pipe --wait --uid=georep -p "AmbientCapabilities=$caps" -p UMask=0077 georep "$@"; }
+inside systemctl disable --now georep
+inside systemd-sysusers
+inside chown -R georep: /var/lib/georep
+inside systemctl enable --now georep-unprivileged
+until_true 'the service without root runs' 20 inside systemctl is-active georep-unprivileged
+inside sh -c 'umask 077; mkdir /srv/private; echo secret >/srv/private/file'
+as_georep start /srv/private ssh://root@127.0.0.1:9/srv/y && die 'a slave that is down was started without a word'
+until_true 'it marks what belongs to root' 30 inside sh -c \
+	"su -s /bin/sh georep -c 'georep status private --json' | grep '\"marker\": *\"fanotify\"'"
+inside systemctl disable --now georep-unprivileged
+inside chown -R root: /var/lib/georep
+inside systemctl enable --now georep
+
 echo '-- remove, purge'
 inside dpkg -r georep
 inside pgrep -x georep && die 'a process lives on'

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"georep/internal/config"
 )
 
 // command puts a shell script where PATH leads to, which notes how it is called.
@@ -112,5 +114,40 @@ printf asked:; tr '\n' '|' <"$LOG"`, "bash", line)
 		if _, err := os.Stat(log + ".bad"); err == nil {
 			t.Error("what the program said was run")
 		}
+	}
+}
+
+// TestExampleIsRight: whoever uncomments all of the example has a file that configcheck takes.
+func TestExampleIsRight(t *testing.T) {
+	text, err := os.ReadFile("georep.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if rest, commented := strings.CutPrefix(line, "#"); commented && rest != "\n" && !strings.HasPrefix(rest, " ") {
+			line = rest
+		}
+		lines = append(lines, strings.ReplaceAll(line, "/srv/", dir+"/"))
+	}
+	for _, name := range []string{"data", "copy", "conf.d"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "conf.d", "more.toml"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "georep.toml")
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := config.Load(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Sessions) != 2 || len(f.Volumes) != 2 {
+		t.Errorf("%d sessions and %d volumes: what was uncommented?", len(f.Sessions), len(f.Volumes))
 	}
 }
