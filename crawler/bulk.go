@@ -81,6 +81,13 @@ func (b *bulk) begin(ctx context.Context, c *Crawler) (end func()) {
 	}
 }
 
+// on tells whether the session follows: what a crawl leaves undone is for the next.
+func (b *bulk) on() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ctx != nil
+}
+
 // failed is what ended the session, if anything did.
 func (b *bulk) failed() error {
 	b.mu.Lock()

@@ -59,7 +59,14 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 // short tells the slave of inodes that have more names on the master: it links those that it knows to be names of the
 // same inode, and keeps in mind what lacks some, for checkGroups.
 func (w *crawl) short(n *node, entries []plan.Entry) {
+	told := map[xtime.GFID]bool{}
 	for _, e := range entries {
+		if g := e.Record.GFID; e.Stat.Nlink >= w.c.veryMany {
+			if told[g] {
+				continue // of those that lack names, each crawl meets all that it linked before: one word is enough for checkGroups
+			}
+			told[g] = true
+		}
 		w.send(n, task{op: linkOf(n, &e, "")})
 	}
 }

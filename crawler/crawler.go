@@ -34,6 +34,8 @@ type Crawler struct {
 	free     int64    // entries that may always be removed
 	covered  sync.Map // paths of which the log says that something is mounted there
 	large    int64    // bytes of a basis of which strong sums are asked for first
+	veryMany uint32   // an inode with as many names is linked in steps
+	linkStep int64    // of so many names at least
 	heavy    int64    // files of as many bytes are worked on beside the crawls
 	hot      hot
 	// groupsAtOnce is of how many inodes the names are checked at a time.
@@ -54,6 +56,7 @@ func New(opts Options) *Crawler {
 		free = 0
 	}
 	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: free, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
+		veryMany: veryMany, linkStep: linkStep,
 		blocks: semaphore.NewWeighted(delta.MaxBlocks)}
 	c.debts.running = c.bulk.running
 	c.losses.now = time.Now

@@ -111,6 +111,10 @@ func (w *crawl) inTurn(n *node, tasks []task) {
 // linkTo sends the tasks with a link in the place of the content, and the content after all, in its turn, if that cannot be.
 func (w *crawl) linkTo(n *node, tasks []task, from string) {
 	last := tasks[len(tasks)-1]
+	if w.givesWay(last.op.Links) {
+		w.leaveName(n, &last)
+		return
+	}
 	link := last.op
 	link.Kind, link.From, link.Open = slave.OpLink, from, nil
 	all := append(append([]task(nil), tasks[:len(tasks)-1]...), task{op: link, then: func(r slave.Result) {
@@ -145,12 +149,16 @@ func (w *crawl) endTurn(n *node, op *slave.Op, r slave.Result) {
 // The rest is shipped.
 func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []plan.Item) {
 	for len(items) > 0 {
-		some, k, err := w.linkSome(n, d, items)
-		if err != nil {
-			w.cancel(err)
-			return nil
+		part := items[:w.atOnce(items)]
+		items = items[len(part):]
+		for part = w.inSteps(n, part); len(part) > 0; {
+			some, k, err := w.linkSome(n, d, part)
+			if err != nil {
+				w.cancel(err)
+				return nil
+			}
+			compare, part = append(compare, some...), part[k:]
 		}
-		compare, items = append(compare, some...), items[k:]
 	}
 	return compare
 }

@@ -33,6 +33,7 @@ type crawl struct {
 	guard   guard
 	pending pending
 	links   links
+	giveWay giveWay
 	stack   stack
 	open    chan struct{} // a token for each directory held open
 	done    chan struct{} // closed when the root is finished
@@ -330,7 +331,7 @@ func (w *crawl) finishRoot(n *node) {
 		w.cancel(ErrNotMaster)
 		return
 	}
-	if len(w.revisits) == 0 {
+	if len(w.revisits) == 0 && !w.giveWay.over.Load() {
 		more, ok := w.checkGroups()
 		w.unsettled = w.unsettled || !ok
 		w.revisits = more
