@@ -25,8 +25,12 @@ var examples = map[string][]string{
 	"sync": {
 		"georep sync /srv/data backup.example.org:/srv/copy",
 		"georep sync /srv/data sftp://me@storage.example.org/copy",
+		"georep sync --dry-run data backup.example.org::copy    # touches nothing",
 	},
-	"approve": {"georep approve data backup.example.org::copy"},
+	"approve": {
+		"georep approve data backup.example.org::copy          # shows, and asks",
+		"georep approve data --yes",
+	},
 	"verify": {
 		"georep verify data backup.example.org::copy",
 		"georep verify data backup.example.org::copy some/directory",
@@ -59,6 +63,7 @@ var about = map[string]string{
    Paused, Stopped  by georep pause and georep stop
 CRAWL STATUS is
    Changelog Crawl  the marker tells which names have changed
+   until TIME       it waits for its window (windows), and marks meanwhile
    Hybrid Crawl     directories are compared: at a start, and after trouble
    N/A              neither: it does not run
 LAST_SYNCED is the time up to which the slave has all that was changed.`,

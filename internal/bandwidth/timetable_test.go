@@ -56,7 +56,7 @@ func TestTimetable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		clock := func(d time.Duration) string { return began.Add(d).Format("15:04") }
-		table, err := ParseTimetable(fmt.Sprintf("%s,1K %s,1M %s,off", clock(-time.Hour), clock(time.Minute), clock(2*time.Minute)))
+		table, err := ParseTimetable(fmt.Sprintf("%s,1K %s,32K %s,off", clock(-time.Hour), clock(time.Minute), clock(2*time.Minute)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func TestTimetable(t *testing.T) {
 		limit := NewTimed(t.Context(), table)
 		ended := make(chan time.Duration, 1)
 		go func() {
-			if _, err := limit.Writer(&below).Write(data(80 << 20)); err != nil {
+			if _, err := limit.Writer(&below).Write(data(4 << 20)); err != nil {
 				t.Error(err)
 			}
 			ended <- time.Since(began)
