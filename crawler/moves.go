@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"georep/crawler/plan"
+	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -343,6 +344,9 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) (ops []slave.Op, k
 			continue
 		}
 		shared := isDisplaced && e.Kind != slave.Dir && w.mayLeadElsewhere(from.path, &found[i])
+		if isDisplaced && !shared && n.isCopied(from) {
+			continue
+		}
 		if isDisplaced && !shared {
 			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.Kind, Path: from.path, Expect: e.Record.GFID, In: from.dir})
 		}
@@ -381,6 +385,14 @@ func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (at 
 		return stood{}, false
 	}
 	return stood{f.Path, f.Dir}, !within(n.path, map[string]bool{f.Path: true}) && n.path != f.Path
+}
+
+// isCopied tells whether a name lies in another copy of the node's own directory, which the slave has in the tree. Nothing is taken
+// from there: on the master the directory still has what is under that name, and the stamp of that copy says so. Once the copy is parked
+// its stamp goes first.
+func (n *node) isCopied(at stood) bool {
+	dir, _ := beneath.Split(at.path)
+	return at.dir == n.entry.Record.GFID && dir != n.path
 }
 
 // mayLeadElsewhere tells whether the master may have another file under a name that an inode left. A directory there could only

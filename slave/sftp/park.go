@@ -433,8 +433,13 @@ func (t *Tree) find(g xtime.GFID) (slave.Found, error) {
 		return slave.Found{}, err
 	}
 	for _, n := range book.names {
+		dir, _ := beneath.Split(n)
+		var in slave.Record // of a directory that moves meanwhile: an operation that names it is refused in another
+		if err := t.ofDirRead(dir, &in); err != nil {
+			return slave.Found{}, err
+		}
 		if f, _, ok := t.verify(g, n); ok {
-			return slave.Found{Linked: true, Path: n, Record: f.entry.Record}, nil
+			return slave.Found{Linked: true, Path: n, Dir: in.GFID, Record: f.entry.Record}, nil
 		}
 	}
 	if _, ok, err := t.idx.Get(index.Parked, g.String()); err != nil {
