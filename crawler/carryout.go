@@ -150,7 +150,8 @@ func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
 }
 
 func (w *crawl) park(n *node, s slave.EntryState) task {
-	return task{op: slave.Op{Kind: slave.OpPark, Entry: s.Kind, Path: join(n.path, s.Name), Expect: s.Record.GFID}}
+	return task{op: slave.Op{Kind: slave.OpPark, Entry: s.Kind, Path: join(n.path, s.Name), Expect: s.Record.GFID,
+		In: n.entry.Record.GFID}}
 }
 
 // child makes the directory where the slave lacks it, and goes down into it.

@@ -352,7 +352,8 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) (ops []slave.Op, k
 		}
 		path := join(n.path, e.Name)
 		if e.state != nil && (e.Kind == slave.Dir || e.state.Kind == slave.Dir) {
-			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.state.Kind, Path: path, Expect: e.state.Record.GFID})
+			ops = append(ops, slave.Op{Kind: slave.OpPark, Entry: e.state.Kind, Path: path, Expect: e.state.Record.GFID,
+				In: n.entry.Record.GFID})
 		}
 		op := slave.Op{Kind: slave.OpUnpark, Entry: e.Kind, Path: path, From: parkedAt(&found[i]), In: n.entry.Record.GFID,
 			Record: slave.Record{GFID: e.Record.GFID, Xtime: found[i].Record.Xtime}}

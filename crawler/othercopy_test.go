@@ -2,6 +2,7 @@ package crawler_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -149,4 +150,91 @@ func (w *world) looksInStep() bool {
 	look, err := w.crawler.Look(w.t.Context())
 	w.ok(err)
 	return look.InStep()
+}
+
+// swapped is a slave on which two directories change places before a path is surveyed, as another part of the crawl does that met
+// them exchanged.
+type swapped struct {
+	slave.Tree
+	path string
+	swap func() error // once
+}
+
+func (s *swapped) Survey(ctx context.Context, q []slave.Query) ([]slave.DirState, error) {
+	for i := range q {
+		if swap := s.swap; swap != nil && q[i].Path == s.path {
+			s.swap = nil
+			if err := swap(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.Tree.Survey(ctx, q)
+}
+
+// TestNothingIsParkedInAnotherDirectory: another directory has come on the slave to the place of one that is about to be compared.
+// Nothing is taken out of it, which keeps its stamp.
+func TestNothingIsParkedInAnotherDirectory(t *testing.T) {
+	for _, hints := range []bool{true, false} {
+		for _, overSFTP := range []bool{false, true} {
+			t.Run(fmt.Sprintf("hints %v, SFTP %v", hints, overSFTP), func(t *testing.T) { parkedInAnother(t, hints, overSFTP) })
+		}
+	}
+}
+
+func parkedInAnother(t *testing.T, hints, overSFTP bool) {
+	w := inMemory(t, hints)
+	s := &swapped{path: "p"}
+	w.wrap = func(t slave.Tree) slave.Tree { s.Tree = t; return s }
+	if overSFTP {
+		w.connectSFTP()
+	} else {
+		w.connect()
+	}
+	w.write("p/x", "x")
+	w.write("b/deep/y", "y")
+	w.mark("")
+	for range 2 {
+		w.pass()
+	}
+	state, err := s.Tree.Survey(t.Context(), []slave.Query{{Path: "p"}, {Path: "b"}})
+	w.ok(err)
+	s.swap = func() error {
+		p, b := state[0].Record, state[1].Record
+		results, err := s.Tree.Apply(t.Context(), &slave.Batch{Ops: []slave.Op{
+			{Kind: slave.OpPark, Entry: slave.Dir, Path: "p", Expect: p.GFID},
+			{Kind: slave.OpPark, Entry: slave.Dir, Path: "b", Expect: b.GFID},
+			{Kind: slave.OpUnpark, Entry: slave.Dir, Path: "p", Record: b},
+			{Kind: slave.OpUnpark, Entry: slave.Dir, Path: "b", Record: p},
+		}})
+		for _, r := range results {
+			err = errors.Join(err, r.Err)
+		}
+		return err
+	}
+	w.write("p/new", "new")
+	untold := w.hint("p/new")
+	w.pass()
+	if s.swap != nil {
+		t.Fatal("p was not compared")
+	}
+	if _, err := os.Stat(w.there("p/deep/y")); err != nil {
+		t.Errorf("taken out of the directory that has its place on the slave: %v", err)
+	}
+	later := w.hint("p", "b") // they were exchanged, and back
+	if hints {
+		w.hints.Hint(untold)
+		w.hints.Hint(later)
+	}
+	for tries := 0; !w.looksInStep(); tries++ {
+		if tries == 5 {
+			t.Fatal("never in step")
+		}
+		w.pass()
+	}
+	for _, name := range []string{"p/x", "p/new", "b/deep/y"} {
+		if _, err := os.Stat(w.there(name)); err != nil {
+			t.Errorf("in step without %v", err)
+		}
+	}
 }

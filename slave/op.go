@@ -127,8 +127,8 @@ type Op struct {
 	Entry  Kind // of what is made
 	Path   string
 	Record Record
-	// In is the directory that Path should lie in, where that is known: what is made, or moved there, goes nowhere else, but
-	// fails with ErrMoved. The root's children need none.
+	// In is the directory that Path should lie in, where that is known: what is made, moved there or taken from there comes to, or
+	// leaves, no other, but fails with ErrMoved. The root's children need none.
 	In     xtime.GFID
 	Expect xtime.GFID // OpMkdir, OpMeta, OpPark: the GFID on record there; zero: an entry without a record
 	Meta   Meta
