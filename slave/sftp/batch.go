@@ -231,7 +231,7 @@ func (b *batch) carryOut(it *item) {
 	case errors.Is(it.err, errPublished):
 		it.err = nil
 	}
-	it.noted.over()
+	it.noted.over(t)
 	it.err = t.reason(it.err)
 	t.endUpload(it)
 	if !it.op.Uploaded {

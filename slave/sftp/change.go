@@ -9,7 +9,7 @@ import (
 )
 
 // change notes that the entry of a place is about to become another, makes the change, and puts the entry into the index. A
-// name that the index does not have needs no note: it has no record before, and none after a cut.
+// name that neither the index nor the journal has needs no note: it has no record before, and none after a cut.
 func (t *Tree) change(p place, to *index.Entry, do func() error) error {
 	return t.changes([]step{{p, to}}, do)
 }
@@ -28,7 +28,7 @@ func (t *Tree) changes(steps []step, do func() error) error {
 		if err != nil {
 			return err
 		}
-		if !ok {
+		if !ok && !t.journal.Has(s.dir, s.name) {
 			continue
 		}
 		in := index.Intent{Dir: s.dir, Name: s.name, Gone: s.to == nil}
@@ -43,7 +43,26 @@ func (t *Tree) changes(steps []step, do func() error) error {
 	}
 	// After carry: the note counts as needed until the index has the outcome.
 	defer done()
-	return t.carry(steps, do)
+	if err = t.carry(steps, do); certain(err) {
+		t.noteAsIs(intents...)
+	}
+	return err
+}
+
+// noteAsIs says of names, to which nothing else is done meanwhile, that what was noted of them did not come about, so that their
+// entries count after a cut too. Where it cannot be written they are compared.
+func (t *Tree) noteAsIs(intents ...index.Intent) {
+	for i := range intents {
+		in := &intents[i]
+		e, ok, err := t.idx.Get(in.Dir, in.Name)
+		if err != nil {
+			return
+		}
+		in.Gone, in.Record, in.ID = !ok, e.Record, e.ID
+	}
+	if done, err := t.journal.Note(intents); err == nil {
+		done()
+	}
 }
 
 // carry makes a change that is noted.
@@ -83,6 +102,7 @@ type noted struct {
 	ready  chan struct{} // closed once the note is written; then err and done are set
 	done   func()
 	err    error
+	used   bool // the change was made, or tried
 }
 
 // foresee notes what a new content is to become, where it takes the place of an older one of its inode and nothing before it
@@ -117,16 +137,23 @@ func (n *noted) is(p place, e *index.Entry) (bool, error) {
 		return false, nil
 	}
 	<-n.ready
+	n.used = true
 	return true, n.err
 }
 
 // over says that the change was made, or that nothing comes of it.
-func (n *noted) over() {
+func (n *noted) over(t *Tree) {
 	if n.ready == nil {
 		return
 	}
 	<-n.ready
-	if n.done != nil {
-		n.done()
+	if n.done == nil {
+		return
 	}
+	if in := n.intent; !n.used {
+		free := t.busyName(place{dir: in.Dir, name: in.Name})
+		t.noteAsIs(in)
+		free()
+	}
+	n.done()
 }

@@ -18,8 +18,8 @@
 //	    copies where not
 //	15  what is stale goes to parked/, and from there to trash/ before it is taken apart
 //
-// A change is made in this order: its intent is written to the journal, unless the index has nothing under that name; the
-// change; the index, in memory. The index is written when something is stamped, when it has changed a lot, and at Close. A
+// A change is made in this order: its intent is written to the journal, unless neither the index nor the journal has
+// anything under that name; the change; the index, in memory. The index is written when something is stamped, when it has changed a lot, and at Close. A
 // cut at any moment leaves entries that the journal tells to drop, and files without an entry, which the crawler compares.
 //
 // The files below .georep:

@@ -266,7 +266,10 @@ func (b *batch) replaceAt(it *item, p place, e index.Entry) error {
 		if err != nil {
 			return err
 		}
-		return t.carry([]step{{p, &e}}, do)
+		if err = t.carry([]step{{p, &e}}, do); certain(err) {
+			t.noteAsIs(it.noted.intent)
+		}
+		return err
 	}
 	return t.change(p, &e, do)
 }
@@ -282,69 +285,6 @@ func (t *Tree) moveIn(it *item, p place) error {
 		return slave.ErrConflict
 	}
 	return err
-}
-
-// mkdirOp makes a directory, or takes the one that is there.
-func (b *batch) mkdirOp(it *item) error {
-	op, t := it.op, b.t
-	if op.Path == "" {
-		return t.adoptDir(it, place{index.Top, "", index.TopName}, index.Root)
-	}
-	p, err := b.parent(op.Path)
-	if err != nil {
-		return err
-	}
-	defer t.busyName(p)()
-	// Its owner must be able to work in it until OpFinish sets the mode that it is to have.
-	mode := op.Meta.Mode&0o7777 | 0o700
-	id := index.NewID()
-	e := index.Entry{Kind: slave.Dir, Record: slave.Record{GFID: op.Record.GFID}, ID: id, Meta: op.Meta}
-	var there error
-	err = t.change(p, &e, func() error {
-		there = t.any().Mkdir(t.abs(op.Path), wire.Attrs{Flags: wire.HasMode, Mode: mode})
-		return there
-	})
-	if err == nil {
-		t.fresh.Store(id, struct{}{})
-		b.dirs.made(op.Path)
-		return nil
-	}
-	if there == nil {
-		return err
-	}
-	a, lerr := t.lstat(op.Path)
-	switch {
-	case lerr != nil:
-		return err
-	case kindOf(a) != slave.Dir:
-		return slave.ErrConflict
-	}
-	b.dirs.made(op.Path)
-	return t.adoptDir(it, p, index.NewID())
-}
-
-// adoptDir takes a directory that is there: one that is on record keeps its shard, and its stamp if it is the same.
-func (t *Tree) adoptDir(it *item, p place, id index.ID) error {
-	e, ok, err := t.idx.Get(p.dir, p.name)
-	if err != nil {
-		return err
-	}
-	if !ok || e.Kind != slave.Dir || e.ID == 0 {
-		e = index.Entry{Kind: slave.Dir, ID: id}
-	}
-	if g := e.Record.GFID; it.op.Path != "" && !g.IsZero() && g != it.op.Record.GFID && g != it.op.Expect {
-		return slave.ErrConflict
-	}
-	if e.Record.GFID != it.op.Record.GFID {
-		e.Record = slave.Record{GFID: it.op.Record.GFID}
-	}
-	e.Meta = it.op.Meta
-	meta := it.op.Meta
-	meta.Mode |= 0o700 // until its OpFinish
-	if it.res.Lost, err = t.setMeta(t.setAt(p.path), &meta, slave.Dir, t.ownerOf(p.path, &meta)); err != nil {
-		return err
-	}
-	return t.idx.Set(p.dir, p.name, e)
 }
 
 // setAt sets attributes by path.
@@ -488,7 +428,11 @@ func (b *batch) metaHere(it *item, p place) (was slave.Record, e index.Entry, er
 	if e.Links <= 1 && f.known && f.entry.Links > 1 && f.entry.Record.GFID == op.Record.GFID {
 		e.Links = f.entry.Links
 	}
-	err = t.idx.Set(p.dir, p.name, e)
+	if f.known && f.gfid() == op.Record.GFID {
+		err = t.idx.Set(p.dir, p.name, e)
+	} else { // the journal may have it that something else is there
+		err = t.change(p, &e, func() error { return nil })
+	}
 	t.touched(op.Path)
 	return was, e, err
 }

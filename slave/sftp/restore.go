@@ -79,16 +79,12 @@ func (t *Tree) openForReading() error {
 	}
 	t.feat.times = true
 	t.idx = index.New(store{t})
-	for _, name := range logNames {
-		text, err := t.readSmall(name)
-		if err == nil {
-			_, err = t.idx.Recover(text)
-		}
-		if ignoreAbsent(err) != nil {
-			return err
-		}
+	journals := make([][]byte, len(logNames))
+	if err := t.readJournals(journals); err != nil {
+		return err
 	}
-	return nil
+	_, err := t.idx.Recover(journals...)
+	return err
 }
 
 // emptyDir makes the place for the copy, or takes an empty one.

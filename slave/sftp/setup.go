@@ -367,13 +367,9 @@ func (t *Tree) preload() error {
 
 // openIndex drops from the index what the journals say may be wrong, and begins new ones.
 func (t *Tree) openIndex(journals [][]byte) error {
-	dropped := 0
-	for _, text := range journals {
-		n, err := t.idx.Recover(text)
-		if err != nil {
-			return err
-		}
-		dropped += n
+	dropped, err := t.idx.Recover(journals...)
+	if err != nil {
+		return err
 	}
 	if dropped > 0 {
 		if err := t.idx.Flush(nil); err != nil {

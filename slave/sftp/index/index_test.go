@@ -289,7 +289,9 @@ func (o logOf) Clear() error {
 func (l *logs) names() (out []string) {
 	for _, text := range l.texts {
 		for _, in := range decodeIntents(text) {
-			out = append(out, in.Name)
+			if in.Dir != 0 { // else it says in which turn the log is
+				out = append(out, in.Name)
+			}
 		}
 	}
 	slices.Sort(out)
@@ -364,5 +366,49 @@ func TestRecover(t *testing.T) {
 	}
 	if left := slices.Sorted(maps.Keys(all(t, m, Root))); !slices.Equal(left, []string{"became", "later", "other"}) {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// TestRecoverByBothLogs: whichever log is the older, the last note about a name counts, and what takes no note, as a stamp, is no
+// reason to drop what has it.
+func TestRecoverByBothLogs(t *testing.T) {
+	for _, first := range []int{0, 1} {
+		l := &logs{}
+		j := NewJournal(logOf{l, 0}, logOf{l, 1})
+		if first == 1 {
+			j.now = 1
+		}
+		note := func(in Intent) func() {
+			done, err := j.Note([]Intent{in})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return done
+		}
+		old, e := version(1, 1), version(2, 2)
+		is := func(name string, e *Entry) Intent { return Intent{Dir: Root, Name: name, Record: e.Record, ID: e.ID} }
+		note(is("made", &old))()
+		note(is("undone", &e))()
+		note(Intent{Dir: Root, Name: "elsewhere"}) // its change stays under way
+		j.Turn()
+		note(Intent{Dir: Root, Name: "made", Gone: true})()
+		note(is("made", &e))()
+		note(is("undone", &old))()
+		x := New(newMemory())
+		e.Record.Xtime++
+		for _, name := range []string{"made", "undone"} {
+			if err := x.Set(Root, name, e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !j.Has(Root, "made") || j.Has(Root, "never") {
+			t.Error("it does not know what it is about")
+		}
+		if n, err := x.Recover(l.texts[:]...); err != nil || n != 1 {
+			t.Errorf("log %d first: %d dropped, %v", first, n, err)
+		}
+		if _, ok, err := x.Get(Root, "made"); !ok || err != nil {
+			t.Errorf("log %d first: what was made is dropped, %v", first, err)
+		}
 	}
 }

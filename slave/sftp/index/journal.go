@@ -3,6 +3,7 @@ package index
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"maps"
 	"sync"
 
 	"georep/slave"
@@ -37,14 +38,23 @@ type Journal struct {
 	now     int     // the log that is written to
 	open    [2]int  // notes of changes under way
 	used    [2]bool // logs with something in them
+	about   [2]map[spot]struct{}
+	turns   uint64  // how often a log was begun
 	next    *commit // what waits for the one that is being written
 	writing bool
+}
+
+// spot is a name in a directory.
+type spot struct {
+	dir  ID
+	name string
 }
 
 // commit is what several callers have written at once.
 type commit struct {
 	// text is the notes, encoded; at is the log that they are written to, known once they are.
 	text  []byte
+	about []spot
 	notes int
 	at    int
 	done  chan struct{}
@@ -55,7 +65,7 @@ type commit struct {
 func NewJournal(a, b Log) *Journal { return &Journal{logs: [2]Log{a, b}} }
 
 // Note writes the intents down. done must be called once the changes, and those of the index, are made; of a change that
-// failed the entry must have been taken out of the index by then.
+// failed the entry must have been taken out of the index by then, or what it is noted anew.
 func (j *Journal) Note(intents []Intent) (done func(), err error) {
 	if len(intents) == 0 {
 		return func() {}, nil
@@ -68,6 +78,9 @@ func (j *Journal) Note(intents []Intent) (done func(), err error) {
 	}
 	c := j.next
 	c.text, c.notes = append(c.text, text...), c.notes+1
+	for i := range intents {
+		c.about = append(c.about, spot{intents[i].Dir, intents[i].Name})
+	}
 	if !j.writing {
 		j.write()
 	}
@@ -89,6 +102,16 @@ func (j *Journal) write() {
 	for j.next != nil {
 		c := j.next
 		j.next, c.at = nil, j.now
+		if j.about[c.at] == nil {
+			j.about[c.at] = map[spot]struct{}{}
+		}
+		for _, s := range c.about {
+			j.about[c.at][s] = struct{}{}
+		}
+		if !j.used[c.at] { // a log says first which in turn it is
+			j.turns++
+			c.text = append(encodeIntents([]Intent{{ID: ID(j.turns)}}), c.text...)
+		}
 		j.used[c.at] = true
 		j.open[c.at] += c.notes
 		j.mu.Unlock()
@@ -100,6 +123,19 @@ func (j *Journal) write() {
 		close(c.done)
 	}
 	j.writing = false
+}
+
+// Has tells whether there is a note about a name. Then every further change of that needs one, also where the index has nothing under
+// it: the last note says what the entry is to be.
+func (j *Journal) Has(dir ID, name string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, about := range j.about {
+		if _, has := about[spot{dir, name}]; has {
+			return true
+		}
+	}
+	return false
 }
 
 // Turn is called before a flush. It gives what is to be called after it, once it succeeded, and before the next Turn:
@@ -121,7 +157,7 @@ func (j *Journal) Turn() (flushed func() error) {
 		}
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		j.used[old] = false
+		j.used[old], j.about[old] = false, nil
 		return nil
 	}
 }
@@ -180,29 +216,61 @@ func (r *reader) intent() (in Intent) {
 	return in
 }
 
-// Recover takes out of the index what a journal says may be wrong: entries that are not what they were to become in the
-// end. Whether the change itself was made is not known, so what stands there has to be compared.
-func (x *Index) Recover(journal []byte) (dropped int, err error) {
-	type place struct {
-		dir  ID
-		name string
+// became tells whether an entry is what the change was to make of it, or that with another xtime: what gives it one later, as a
+// stamp does, or takes it away, changes nothing of what has this number.
+func (in *Intent) became(e *Entry) bool {
+	if in.Gone || e.ID != in.ID {
+		return false
 	}
-	last := map[place]Intent{}
-	for _, in := range decodeIntents(journal) {
-		last[place{in.Dir, in.Name}] = in
-	}
-	for _, in := range last {
-		e, ok, err := x.Get(in.Dir, in.Name)
-		if err != nil {
-			return dropped, err
-		}
-		if !ok || !in.Gone && e.Record == in.Record && e.ID == in.ID {
-			continue
-		}
-		dropped++
-		if err := x.Delete(in.Dir, in.Name); err != nil {
-			return dropped, err
+	return e.Record == in.Record || in.ID != 0 && e.Record.GFID == in.Record.GFID
+}
+
+// Recover takes out of the index what the logs of a journal say may be wrong: entries that are not what they were to become in
+// the end. Whether the change itself was made is not known, so what stands there has to be compared.
+func (x *Index) Recover(logs ...[]byte) (dropped int, err error) {
+	for _, last := range lastOf(logs) {
+		for at, in := range last {
+			e, ok, err := x.Get(at.dir, at.name)
+			if err != nil {
+				return dropped, err
+			}
+			if !ok || in.became(&e) {
+				continue
+			}
+			dropped++
+			if err := x.Delete(at.dir, at.name); err != nil {
+				return dropped, err
+			}
 		}
 	}
 	return dropped, nil
+}
+
+// lastOf gives the last intent about each name, of all logs together. Where it is not known which of them is older, as of those of an
+// earlier version, an entry has to be what each says.
+func lastOf(logs [][]byte) (all []map[spot]Intent) {
+	var turns []ID
+	for _, text := range logs {
+		turn, last := ID(0), map[spot]Intent{}
+		for _, in := range decodeIntents(text) {
+			if in.Dir == 0 {
+				turn = in.ID // see write
+				continue
+			}
+			last[spot{in.Dir, in.Name}] = in
+		}
+		if len(last) == 0 {
+			continue
+		}
+		all, turns = append(all, last), append(turns, turn)
+	}
+	if len(all) != 2 || turns[0] == 0 || turns[1] == 0 {
+		return all
+	}
+	older, newer := all[0], all[1]
+	if turns[0] > turns[1] {
+		older, newer = newer, older
+	}
+	maps.Copy(older, newer)
+	return []map[spot]Intent{older}
 }

@@ -1,0 +1,95 @@
+package sftp
+
+import (
+	"georep/slave"
+	"georep/slave/sftp/index"
+	"georep/slave/sftp/wire"
+)
+
+// mkdirOp makes a directory, or takes the one that is there.
+func (b *batch) mkdirOp(it *item) error {
+	op, t := it.op, b.t
+	if op.Path == "" {
+		return t.adoptDir(it, place{index.Top, "", index.TopName}, index.Root)
+	}
+	p, err := b.parent(op.Path)
+	if err != nil {
+		return err
+	}
+	defer t.busyName(p)()
+	if have, err := t.hasDir(p); err != nil || have {
+		if err == nil {
+			b.dirs.made(op.Path)
+			err = t.adoptDir(it, p, index.NewID())
+		}
+		return err
+	}
+	// Its owner must be able to work in it until OpFinish sets the mode that it is to have.
+	mode := op.Meta.Mode&0o7777 | 0o700
+	id := index.NewID()
+	e := index.Entry{Kind: slave.Dir, Record: slave.Record{GFID: op.Record.GFID}, ID: id, Meta: op.Meta}
+	var there error
+	err = t.change(p, &e, func() error {
+		there = t.any().Mkdir(t.abs(op.Path), wire.Attrs{Flags: wire.HasMode, Mode: mode})
+		return there
+	})
+	if err == nil {
+		t.fresh.Store(id, struct{}{})
+		b.dirs.made(op.Path)
+		return nil
+	}
+	if there == nil {
+		return err
+	}
+	a, lerr := t.lstat(op.Path)
+	switch {
+	case lerr != nil:
+		return err
+	case kindOf(a) != slave.Dir:
+		return slave.ErrConflict
+	}
+	b.dirs.made(op.Path)
+	return t.adoptDir(it, p, index.NewID())
+}
+
+// hasDir tells whether a directory is on record at a place, and there.
+func (t *Tree) hasDir(p place) (bool, error) {
+	e, ok, err := t.idx.Get(p.dir, p.name)
+	if err != nil || !ok || e.Kind != slave.Dir {
+		return false, err
+	}
+	a, err := t.lstat(p.path)
+	return err == nil && kindOf(a) == slave.Dir, ignoreAbsent(err)
+}
+
+// adoptDir takes a directory that is there: one that is on record keeps its shard, and its stamp if it is the same.
+func (t *Tree) adoptDir(it *item, p place, id index.ID) error {
+	e, ok, err := t.idx.Get(p.dir, p.name)
+	if err != nil {
+		return err
+	}
+	if !ok || e.Kind != slave.Dir || e.ID == 0 {
+		e = index.Entry{Kind: slave.Dir, ID: id}
+	}
+	if g := e.Record.GFID; it.op.Path != "" && !g.IsZero() && g != it.op.Record.GFID && g != it.op.Expect {
+		return slave.ErrConflict
+	}
+	another := e.Record.GFID != it.op.Record.GFID
+	if another {
+		e.Record = slave.Record{GFID: it.op.Record.GFID}
+	}
+	e.Meta = it.op.Meta
+	meta := it.op.Meta
+	meta.Mode |= 0o700 // until its OpFinish
+	set := func() (err error) {
+		it.res.Lost, err = t.setMeta(t.setAt(p.path), &meta, slave.Dir, t.ownerOf(p.path, &meta))
+		return err
+	}
+	if another { // with a note: what comes to it now, or goes, is nothing that the stamp it had may claim after a cut
+		return t.change(p, &e, set)
+	}
+	if err := set(); err != nil {
+		return err
+	}
+	return t.idx.Set(p.dir, p.name, e)
+}

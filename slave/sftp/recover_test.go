@@ -1,0 +1,135 @@
+package sftp
+
+import (
+	"fmt"
+	"testing"
+
+	"georep/slave"
+	"georep/slave/sftp/index"
+	"georep/slave/slavetest"
+)
+
+// device is an operation that makes one, which the index alone has.
+func device(path string, n int, sec uint64) slave.Op {
+	return slave.Op{Kind: slave.OpNode, Entry: slave.CharDev, Path: path, Record: slavetest.Rec(n, sec), Meta: slavetest.MetaOf(0o600)}
+}
+
+func symlink(path string, n int, sec uint64) slave.Op {
+	op := slave.Op{Kind: slave.OpSymlink, Entry: slave.Symlink, Path: path, Record: slavetest.Rec(n, sec), Meta: slavetest.MetaOf(0o777)}
+	op.Meta.Target = fmt.Sprint("target ", n)
+	return op
+}
+
+// TestWhatWasDoneStaysOnRecord: a name loses its entry and gets one again, and its directory is stamped. What the slave then has on
+// record there it has after the session too, however that ends, and whatever else was under way.
+func TestWhatWasDoneStaysOnRecord(t *testing.T) {
+	rec := slavetest.Rec
+	for what, c := range map[string]struct {
+		before []slave.Op
+		ops    []slave.Op
+		want   slave.Record
+	}{
+		"a directory is parked, and comes back": {
+			[]slave.Op{slavetest.Mkdir("d/s", rec(2, 0)), slavetest.Put("d/s/f", rec(3, 1), "f"), slavetest.Finish("d/s", rec(2, 1), 1)},
+			[]slave.Op{slavetest.Park("d/s", rec(2, 0).GFID), slavetest.Unpark("d/s", rec(2, 1))}, rec(2, 1)},
+		"a directory is replaced": {
+			[]slave.Op{slavetest.Mkdir("d/s", rec(2, 0)), slavetest.Finish("d/s", rec(2, 1), 1)},
+			[]slave.Op{slavetest.Park("d/s", rec(2, 0).GFID), slavetest.Mkdir("d/s", rec(4, 0)), slavetest.Finish("d/s", rec(4, 2), 1)}, rec(4, 2)},
+		"a file is removed, and another made": {
+			[]slave.Op{slavetest.Put("d/s", rec(2, 1), "a")},
+			[]slave.Op{slavetest.Park("d/s", rec(2, 1).GFID), slavetest.Put("d/s", rec(4, 2), "b")}, rec(4, 2)},
+		"a file is replaced": {
+			[]slave.Op{slavetest.Put("d/s", rec(2, 1), "a")}, []slave.Op{slavetest.Put("d/s", rec(4, 2), "b")}, rec(4, 2)},
+		"a symlink is replaced": {
+			[]slave.Op{symlink("d/s", 2, 1)}, []slave.Op{symlink("d/s", 4, 2)}, rec(4, 2)},
+		"a device is replaced": {
+			[]slave.Op{device("d/s", 2, 1)}, []slave.Op{device("d/s", 4, 2)}, rec(4, 2)},
+		"a file is compared": {
+			[]slave.Op{slavetest.Put("d/s", rec(2, 1), "a")},
+			[]slave.Op{slavetest.Put("d/s", rec(2, 2), "b"), {Kind: slave.OpMeta, Entry: slave.File, Path: "d/s", Record: rec(2, 3),
+				Expect: rec(2, 2).GFID, Meta: slavetest.MetaOf(0o600)}}, rec(2, 3)},
+	} {
+		for name, start := range map[string]server{"library": library, "bare": bare} {
+			for _, cut := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, cut %v", what, name, cut), func(t *testing.T) {
+					staysOnRecord(t, start, cut, c.before, c.ops, c.want)
+				})
+			}
+		}
+	}
+}
+
+func staysOnRecord(t *testing.T, start server, cut bool, before, ops []slave.Op, want slave.Record) {
+	root := memory(t)
+	tree, err := open(t.Context(), options(t, root, start, 1), quickLease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	f := &slavetest.Fixture{T: t, Tree: tree, Root: root}
+	f.Must(append([]slave.Op{slavetest.Mkdir("d", slavetest.Rec(1, 0))}, before...)...)
+	f.Must(slavetest.Finish("d", slavetest.Rec(1, 1), 1))
+	// Something is under way for as long as that: the notes in one log of the journal stay.
+	done, err := tree.journal.Note([]index.Intent{{Dir: index.Root, Name: "elsewhere", Gone: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range ops {
+		f.Must(op)
+	}
+	f.Must(slavetest.Finish("d", slavetest.Rec(1, 2), 2))
+	done()
+	if cut {
+		tree.hangUp()
+		<-tree.Done()
+	}
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := open(t.Context(), options(t, root, start, 1), quickLease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	f.Tree = again
+	state, entries := f.Survey("d")
+	if state.Record != slavetest.Rec(1, 2) {
+		t.Fatalf("d is on record as %v", state.Record)
+	}
+	if got := entries["s"].Record; got != want {
+		t.Errorf("on record as %v, want %v, below a stamp", got, want)
+	}
+}
+
+// TestStampOfTheOneBefore: a directory that becomes another inode's loses its stamp before anything in it changes, also where the
+// connection is cut.
+func TestStampOfTheOneBefore(t *testing.T) {
+	root := memory(t)
+	tree, err := open(t.Context(), options(t, root, library, 1), quickLease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	f := &slavetest.Fixture{T: t, Tree: tree, Root: root}
+	f.Must(slavetest.Mkdir("d", slavetest.Rec(1, 0)), slavetest.Put("d/f", slavetest.Rec(2, 1), "f"), slavetest.Finish("d", slavetest.Rec(1, 1), 1))
+	becomes := slavetest.Mkdir("d", slavetest.Rec(3, 0))
+	becomes.Expect = slavetest.GFID(1)
+	f.Must(becomes, slavetest.Park("d/f", slavetest.GFID(2)))
+	tree.hangUp()
+	<-tree.Done()
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := open(t.Context(), options(t, root, library, 1), quickLease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	f.Tree = again
+	if state, entries := f.Survey("d"); state.Record.Xtime != 0 && len(entries) == 0 {
+		t.Errorf("on record as %v, with nothing in it", state.Record)
+	}
+}
