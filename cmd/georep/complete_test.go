@@ -36,7 +36,7 @@ func TestComplete(t *testing.T) {
 		"stop daily |":                 "",
 		"stop data backup::copy |":     "",
 		"config data backup::copy bw|": "bwlimit",
-		"volume |":                     "create delete info list log set",
+		"volume |":                     "create delete info list log purge set",
 		"volume info d|":               "daily data",
 		"volume set data max-|":        "max-bytes max-entries",
 		"start --hint|":                "--hints",

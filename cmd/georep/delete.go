@@ -11,11 +11,16 @@ const resetSyncTime = "reset-sync-time"
 
 func (e *env) deleteCommand() *cli.Command {
 	return &cli.Command{Name: "delete", Usage: "forget a session; master and slave keep their data",
-		ArgsUsage: "MASTER SLAVE", Action: e.delete, Flags: []cli.Flag{&cli.BoolFlag{Name: resetSyncTime,
-			Usage: "forget how far the slave is as well: the next session compares everything, and sends only what differs"}}}
+		ArgsUsage: "MASTER SLAVE", Action: e.delete, Flags: []cli.Flag{
+			&cli.BoolFlag{Name: resetSyncTime,
+				Usage: "forget how far the slave is as well: the next session compares everything, and sends only what differs"},
+			&cli.BoolFlag{Name: purgeMetadata,
+				Usage: "take georep's xattrs and .georep/ out of both trees, with what was deleted and is still kept; see georep volume purge"},
+			yesFlag()}}
 }
 
-// delete touches neither tree: the records on the slave stay, and a session that is created again goes on from them.
+// delete touches neither tree, unless it is told to: the records on the slave stay, and a session that is created again goes on from
+// them.
 func (e *env) delete(c *cli.Context) error {
 	t, err := parseTarget(c, 2)
 	if err != nil {
@@ -28,8 +33,19 @@ func (e *env) delete(c *cli.Context) error {
 	if err := sessionFree(t.store, s); err != nil {
 		return err
 	}
-	if err := t.store.DeleteSession(s.Master, s.Slave); err != nil || !c.Bool(resetSyncTime) {
+	if c.Bool(purgeMetadata) {
+		if err := e.agreed(c, "georep's marks and .georep/ go from both trees, with what was deleted and is still kept there. Go on?"); err != nil {
+			return err
+		}
+	}
+	if err := t.store.DeleteSession(s.Master, s.Slave); err != nil {
 		return err
+	}
+	if c.Bool(purgeMetadata) {
+		return e.purgeBoth(c, t.store, &s)
+	}
+	if !c.Bool(resetSyncTime) {
+		return nil
 	}
 	// Without a volume mark the next marker takes a new one, which makes every entry newer than its record on a slave.
 	_, err = t.store.UpdateVolume(s.Master, func(v *volume.Volume) error {

@@ -11,6 +11,7 @@ var examples = map[string][]string{
 	},
 	"volume log":    {"georep volume log copy"},
 	"volume delete": {"georep volume delete data"},
+	"volume purge":  {"georep volume purge /srv/copy                # on the slave's host"},
 	"create":        {"georep create /srv/data backup.example.org:/srv/copy"},
 	"start": {
 		"georep start /srv/data backup.example.org:/srv/copy",
@@ -45,7 +46,10 @@ var examples = map[string][]string{
 		"georep config data backup.example.org::copy  # all settings",
 		"georep config data backup.example.org::copy bwlimit 2M",
 	},
-	"delete":      {"georep delete data backup.example.org::copy"},
+	"delete": {
+		"georep delete data backup.example.org::copy",
+		"georep delete data backup.example.org::copy --purge-metadata",
+	},
 	"apply":       {"georep apply --dry-run", "georep apply"},
 	"configcheck": {"georep configcheck --config ./georep.toml"},
 	"demo":        {"georep demo"},

@@ -21,7 +21,9 @@ func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON
 func (e *env) volumeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "volume", Usage: "register directory trees",
-		Action: func(c *cli.Context) error { return usagef("volume needs create, list, info, set, log or delete") },
+		Action: func(c *cli.Context) error {
+			return usagef("volume needs create, list, info, set, log, delete or purge")
+		},
 		Subcommands: []*cli.Command{
 			{Name: "create", Usage: "make a directory a volume", ArgsUsage: "NAME PATH", Action: e.volumeCreate},
 			{Name: "list", Usage: "list the volumes", Flags: []cli.Flag{jsonFlag()}, Action: e.volumeList},
@@ -31,6 +33,7 @@ func (e *env) volumeCommand() *cli.Command {
 			{Name: "log", Usage: "show what masters did with a volume as a slave", ArgsUsage: "NAME", Flags: []cli.Flag{jsonFlag()},
 				Action: e.volumeLog},
 			{Name: "delete", Usage: "forget a volume; its directory stays", ArgsUsage: "NAME", Action: e.volumeDelete},
+			e.volumePurgeCommand(),
 		},
 	}
 }

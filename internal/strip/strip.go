@@ -1,0 +1,151 @@
+// Package strip takes away what georep keeps in a directory tree: the marks, which are xattrs of every entry, and the directory
+// .georep of a slave. The tree itself stays as it is.
+package strip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// ErrInUse: an agent or a session has the slave open.
+var ErrInUse = errors.New("in use")
+
+// Result is what was done.
+type Result struct {
+	Entries int64    // that had marks
+	Failed  []string // the first of those that keep theirs, and why
+	Failing int64    // how many do
+}
+
+const maxFailed = 20
+
+// Tree strips the directory root of the marks of volume u, and of those that only root can have made. It does not cross mounts. What
+// cannot be changed is named in the result, and is no error. It can be called again where it was cut short.
+func Tree(ctx context.Context, root *beneath.Dir, u xtime.UUID) (Result, error) {
+	s := &stripper{root: root, names: xtime.NamesFor(xtime.Trusted, u)}
+	s.entry("", root)
+	for todo := []string{""}; len(todo) > 0; {
+		if err := ctx.Err(); err != nil {
+			return s.out, err
+		}
+		dir := todo[len(todo)-1]
+		below, err := s.dir(dir)
+		if err != nil {
+			s.failed(dir, err)
+		}
+		todo = append(todo[:len(todo)-1], below...)
+	}
+	return s.out, nil
+}
+
+type stripper struct {
+	root  *beneath.Dir
+	names xtime.Names
+	out   Result
+}
+
+// dir strips what lies in a directory, and gives the directories among that.
+func (s *stripper) dir(path string) (below []string, err error) {
+	d, err := s.root.OpenDir(path)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	err = d.List(func(e beneath.Entry) error {
+		at := beneath.Join(path, e.Name)
+		if at == slave.Reserved {
+			return nil
+		}
+		p, err := d.Pin(e.Name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EXDEV) {
+			return nil
+		}
+		if err != nil {
+			s.failed(at, err)
+			return nil
+		}
+		defer p.Close()
+		st, err := p.Stat("")
+		if err != nil || st.IsMount() {
+			return err
+		}
+		s.entry(at, p)
+		if st.IsDir() {
+			below = append(below, at)
+		}
+		return nil
+	})
+	return below, err
+}
+
+// entry strips one that is pinned.
+func (s *stripper) entry(path string, p *beneath.Dir) {
+	attrs, err := p.Listxattr("")
+	if err != nil {
+		s.failed(path, err)
+		return
+	}
+	found := false
+	for _, attr := range attrs {
+		if !s.names.Own(attr) {
+			continue
+		}
+		found = true
+		if err := p.Removexattr("", attr); err != nil && !errors.Is(err, unix.ENODATA) {
+			s.failed(path, err)
+			return
+		}
+	}
+	if found {
+		s.out.Entries++
+	}
+}
+
+func (s *stripper) failed(path string, err error) {
+	s.out.Failing++
+	if len(s.out.Failed) < maxFailed {
+		s.out.Failed = append(s.out.Failed, fmt.Sprintf("%q: %v", path, err))
+	}
+}
+
+// Owner reads whose slave the directory at path is; nil where it is nobody's.
+func Owner(path string) (*slave.Owner, error) {
+	text, err := os.ReadFile(filepath.Join(path, slave.Reserved, "owner"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read whose slave it is: %w", err)
+	}
+	return slave.ParseOwner(text)
+}
+
+// Base removes .georep of the slave at path, with what was deleted and is still kept there. ErrInUse, wrapped, where an agent has it
+// open.
+func Base(path string) error {
+	base := filepath.Join(path, slave.Reserved)
+	lock, err := os.Open(filepath.Join(base, "lock"))
+	switch {
+	case err == nil:
+		defer lock.Close()
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return fmt.Errorf("%w: a session has the slave %s open; stop it on its master", ErrInUse, path)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("look whether the slave %s is in use: %w", path, err)
+	}
+	if err := os.RemoveAll(base); err != nil {
+		return fmt.Errorf("remove georep's own directory: %w", err)
+	}
+	return nil
+}
