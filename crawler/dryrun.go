@@ -68,6 +68,7 @@ type dryRun struct {
 	where map[xtime.GFID]leftPlace // inodes that left their places, or that others take
 	taken map[string]bool          // places that something was moved from
 	later []lacking
+	bare  bool                  // the slave has nothing, so nothing can have moved
 	names map[xtime.GFID]string // of inodes with several names: one that the slave has, or will have
 	check []lacking
 	sum   Forecast
@@ -221,6 +222,7 @@ func (w *dryRun) look(t *dryTask) error {
 	}
 	if t.here == "" {
 		keepLostAndFound(names, state)
+		w.bare = state.Total == 0
 	}
 	w.entries(t, d, names, state)
 	return w.checkSome(maxCheck)
@@ -321,6 +323,9 @@ func (w *dryRun) planned(t *dryTask, p *plan.Plan) map[string]bool {
 // lack notes an entry that is to be brought over. What has to make way for it leaves.
 func (w *dryRun) lack(l lacking, makesWay bool) {
 	switch {
+	case w.bare:
+		w.make(l)
+		return
 	case makesWay:
 		w.leave(l.there, l.state)
 		l.state = nil

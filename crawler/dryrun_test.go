@@ -268,3 +268,33 @@ func (w *world) aside() slave.Tree {
 	w.ok(err)
 	return tree
 }
+
+// TestDryRunOfAFirstSync: each entry is made once, further names of an inode are links, and nobody's slave stays nobody's.
+func TestDryRunOfAFirstSync(t *testing.T) {
+	w := newMaster(t, t.TempDir(), t.TempDir())
+	for i := range 5 {
+		w.write(fmt.Sprint("d/e", i, "/f"), strings.Repeat("x", i))
+	}
+	w.ok(os.Link(w.at("d/e4/f"), w.at("link")))
+	w.ok(os.Symlink("d", w.at("symlink")))
+	told, bytes := map[string]crawler.Doing{}, int64(0)
+	for _, c := range w.dry(w.aside(), time.Time{}, false) {
+		if told[c.Path] != "" {
+			t.Errorf("%q twice", c.Path)
+		}
+		told[c.Path], bytes = c.Do, bytes+c.Bytes
+	}
+	delete(told, "") // the root's own times
+	links := 0
+	for path := range snapshot(t, w.master, false) {
+		if path != "." && told[path] == "" {
+			t.Errorf("nothing of %q: %v", path, told)
+		}
+		if told[path] == crawler.Link {
+			links++
+		}
+	}
+	if len(told) != 13 || links != 1 || bytes != 0+1+2+3+4 {
+		t.Errorf("%d entries, %d links, %d bytes: %v", len(told), links, bytes, told)
+	}
+}
