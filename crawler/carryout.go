@@ -31,8 +31,12 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 	w.leaveBlocked(n, &p)
 	w.awaitPark(n, &p)
 	w.putOff(n, &p)
-	stale := w.stale(n, d, p.Stale)
-	err := w.guard.allow(w.ctx, n, w.removals(stale, &p))
+	stale, err := w.sweep(n, w.stale(n, d, p.Stale))
+	if err != nil {
+		w.cancel(err)
+		return
+	}
+	err = w.guard.allow(w.ctx, n, w.removals(stale, &p))
 	if isRefused(err) {
 		if !w.letStand(n, &p, stale) {
 			w.refuse(n, err)
@@ -141,7 +145,7 @@ func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
 		}
 		for i := range results {
 			w.c.opts.Counters.end(&ops[i], results[i])
-			w.guard.ended(&ops[i], results[i])
+			w.opEnded(&ops[i], results[i])
 			w.logResult(&ops[i], results[i])
 		}
 		all, ops = append(all, results...), ops[k:]
@@ -156,7 +160,7 @@ func (w *crawl) park(n *node, s slave.EntryState) task {
 
 // child makes the directory where the slave lacks it, and goes down into it.
 func (w *crawl) child(n *node, d *directory, c *plan.Child) {
-	next := &node{parent: n, path: join(n.path, c.Entry.Name), entry: c.Entry, absent: c.Absent}
+	next := &node{parent: n, path: join(n.path, c.Entry.Name), entry: c.Entry, absent: c.Absent, filter: n.filter.Down(c.Entry.Name)}
 	if !c.Make {
 		if w.stillOwes(n, c) {
 			return
@@ -254,7 +258,7 @@ func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 	e := it.Entry
 	op := slave.Op{Kind: opFor(e.Kind), Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record, In: n.entry.Record.GFID}
 	if e.Stat.Nlink > 1 {
-		op.Links, op.Ino = e.Stat.Nlink, e.Stat.Ino
+		op.Links, op.Ino, op.Settled = e.Stat.Nlink, e.Stat.Ino, w.researches()
 	}
 	if it.How == plan.Adopt {
 		op.Kind, op.Expect = slave.OpMeta, it.State.Record.GFID

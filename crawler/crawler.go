@@ -33,6 +33,7 @@ type Crawler struct {
 	losses   losses
 	free     int64    // entries that may always be removed
 	covered  sync.Map // paths of which the log says that something is mounted there
+	kept     sync.Map // the same of directories that stay on the slave
 	large    int64    // bytes of a basis of which strong sums are asked for first
 	veryMany uint32   // an inode with as many names is linked in steps
 	linkStep int64    // of so many names at least
@@ -42,7 +43,8 @@ type Crawler struct {
 	groupsAtOnce int
 	bulk         bulk
 	debts        debts
-	taken        *run         // hints that were looked at, for the next Pass
+	taken        *run // hints that were looked at, for the next Pass
+	origins      origins
 	strays       atomic.Int64 // names that were left behind since the root was stamped (mayLeave)
 }
 
@@ -96,7 +98,9 @@ func (c *Crawler) Look(ctx context.Context) (State, error) {
 		return s, fmt.Errorf("survey the slave's root: %w", err)
 	}
 	s.Dir = states[0]
-	s.Stime = s.Dir.Record.Xtime
+	if s.Stime = s.Dir.Record.Xtime; s.Stime < c.opts.FilterSince {
+		s.Stime = 0 // it tells of what another filter left in
+	}
 	s.Same = s.Dir.Record.GFID == s.GFID
 	s.Empty = s.Dir.Total == 0
 	return s, nil

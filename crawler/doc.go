@@ -29,6 +29,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"georep/internal/beneath"
+	"georep/internal/filter"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -57,6 +58,10 @@ type Options struct {
 	// that is there once it can be seen again. It is asked for each directory, and again for what is found to be covered.
 	// The result is read only. nil: nothing is mounted anywhere, or is known to be.
 	Mounts func() map[string]map[string]bool
+	// Filter says what is left out; nil: nothing. FilterSince is an xtime after which the slave was given no stamp under another
+	// filter, and which no mark of the master has; 0: there never was one.
+	Filter      *filter.Filter
+	FilterSince xtime.Time
 	// Hints spare listings; nil: there are none.
 	Hints *Hints
 	// Settle and MaxDelay: a file that keeps changing is shipped once it was quiet for Settle, but no later than MaxDelay

@@ -7,6 +7,7 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
+	"georep/internal/filter"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -37,7 +38,10 @@ const (
 
 // proven tells whether the hints say all about the directory of n, given what the slave has.
 func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
-	t, mark := n.told, w.m.mark
+	t, mark := n.told, w.m.since
+	if _, is := t.names[filter.Tag]; is && w.m.filter.Caches() {
+		return false // it may have come or gone: then other entries are left out
+	}
 	if state.Err != nil || state.Record.GFID != n.entry.Record.GFID || d.refuses {
 		return false
 	}
@@ -185,6 +189,7 @@ func (w *crawl) emptied(d *directory) bool {
 // ahead is one directory that was surveyed before its turn.
 type ahead struct {
 	path  string
+	rules *filter.Dir // without Tags
 	gfid  xtime.GFID
 	told  *told
 	state slave.DirState
@@ -236,7 +241,7 @@ func (w *crawl) takeAhead(a *ahead) error {
 
 // unfold lists the directories that the hints lead to from the root, as long as they are few.
 func (w *crawl) unfold(root *node) []ahead {
-	all := []ahead{{gfid: root.entry.Record.GFID, told: root.told}}
+	all := []ahead{{gfid: root.entry.Record.GFID, told: root.told, rules: root.filter}}
 	names := len(root.told.names)
 	if names > partNames {
 		return all[:0]
@@ -247,8 +252,11 @@ func (w *crawl) unfold(root *node) []ahead {
 			if t == nil || len(t.names) > partNames || len(all) == foreseeDirs || names+len(t.names) > foreseeNames {
 				continue
 			}
+			if all[i].rules.Excludes(name, true, -1) {
+				continue
+			}
 			names += len(t.names)
-			all = append(all, ahead{path: join(all[i].path, name), gfid: g, told: t})
+			all = append(all, ahead{path: join(all[i].path, name), gfid: g, told: t, rules: all[i].rules.Down(name)})
 		}
 	}
 	return all
@@ -282,7 +290,11 @@ func (w *crawl) parkAhead(a *ahead) error {
 		return nil
 	}
 	defer d.dir.Close()
-	n := &node{path: a.path, entry: plan.Entry{Record: slave.Record{GFID: a.gfid}}, told: a.told}
+	rules, in := w.m.rulesOf(a.path)
+	if !in {
+		return nil
+	}
+	n := &node{path: a.path, rules: Tagged(w.m.filter, rules, d.dir), entry: plan.Entry{Record: slave.Record{GFID: a.gfid}}, told: a.told}
 	if a.path != "" {
 		n.parent = &node{} // the visit will know better
 	}
@@ -293,9 +305,9 @@ func (w *crawl) parkAhead(a *ahead) error {
 	if a.path == "" {
 		keepLostAndFound(w.present(d, lostAndFound), &a.state)
 	}
-	stale := w.lookAhead(n, d, a.state.Entries)
-	if len(stale) == 0 {
-		return nil
+	stale, _, err := w.apartKept(n, w.lookAhead(n, d, a.state.Entries))
+	if err != nil || len(stale) == 0 {
+		return err
 	}
 	if err := w.guard.allow(w.ctx, n, stale); isRefused(err) {
 		w.stillStand(n, stale)
@@ -331,12 +343,14 @@ func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (st
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
 	for i := range entries {
-		if r.isCovered(entries[i].Name) {
-			continue
+		if r.isCovered(entries[i].Name) || leavesEntry(n.rules, d.dir, entries[i].Name) {
+			continue // what the filter deletes the visit sees to
 		}
 		switch g, err := d.dir.GFID(entries[i].Name); {
 		case errors.Is(err, fs.ErrNotExist):
-			stale = append(stale, entries[i])
+			if w.m.filter.Deletes() || !leavesOutState(n.rules, &entries[i]) {
+				stale = append(stale, entries[i])
+			}
 		case err == nil && g != entries[i].Record.GFID && w.m.onMount(d.dir, entries[i].Name):
 			w.displace(n, &entries[i])
 		}

@@ -174,14 +174,16 @@ func (w *crawl) linkSome(n *node, d *directory, items []plan.Item) (compare []pl
 	var linked []int // of items, as their links follow each other in ops
 	for i, it := range items {
 		sameInode := it.State != nil && it.State.Record.GFID == it.Entry.Record.GFID
-		if sameInode || !found[i].Linked {
+		if sameInode || !found[i].Linked || !w.mayTake(found[i].Path, &it.Entry) {
 			w.item(n, d, it)
 			continue
 		}
 		if it.ParkFirst {
 			ops = append(ops, w.park(n, *it.State).op)
 		}
-		ops, linked = append(ops, linkOf(n, &it.Entry, found[i].Path)), append(linked, i)
+		link := linkOf(n, &it.Entry, found[i].Path)
+		link.Settled = w.researches()
+		ops, linked = append(ops, link), append(linked, i)
 	}
 	results, err := w.applyNow(ops)
 	if err != nil {
@@ -235,6 +237,10 @@ func (w *crawl) findItems(items []plan.Item) (found []slave.Found, err error) {
 	}
 	return found, nil
 }
+
+// researches tells whether the names of an inode that is brought over, or linked, have to be searched again although the slave
+// has been told how many there are: under a filter names come into sight without a mark on the inode.
+func (w *crawl) researches() bool { return w.c.opts.FilterSince != 0 }
 
 // linkOf makes an entry of n a further name of its inode, which the slave has under from, "" if that is not known.
 func linkOf(n *node, e *plan.Entry, from string) slave.Op {
@@ -354,7 +360,7 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 // the slave did not know it.
 func (w *crawl) stillNames(g *slave.Group) (out []string) {
 	for _, path := range g.Names {
-		if e, err := w.entryAt(path); err == nil && e.Record.GFID == g.GFID {
+		if e, err := w.entryAt(path); err == nil && e.Record.GFID == g.GFID && !w.m.leaves(path, &e) {
 			out = append(out, path)
 			g.Ino = e.Stat.Ino
 		}
@@ -384,7 +390,7 @@ func (p *placed) dirOf() string {
 func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale string, ops []placed) {
 	for _, p := range paths {
 		e, dir, err := w.entryIn(p)
-		if err != nil || e.Record.GFID != g.GFID {
+		if err != nil || e.Record.GFID != g.GFID || w.m.leaves(p, &e) {
 			continue // gone meanwhile
 		}
 		if e.Record != g.Record {
@@ -422,8 +428,12 @@ func (w *crawl) revisit(path string, seen map[string]bool) (n *node, comes bool)
 	if err != nil || e.Kind != slave.Dir {
 		return nil, false
 	}
+	rules, in := w.m.rulesOf(dir)
+	if !in {
+		return nil, false
+	}
 	seen[dir] = true
-	return &node{path: dir, entry: e, again: true}, true
+	return &node{path: dir, entry: e, again: true, filter: rules}, true
 }
 
 // apart splits nodes into those that lie in no directory of another of them, and the rest: a visit to a directory may go

@@ -12,6 +12,7 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
+	"georep/internal/filter"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -33,6 +34,8 @@ type master struct {
 	small  *sync.Pool                        // of buffers for the contents of small files
 	mounts func() map[string]map[string]bool // Options.Mounts
 	kept   *keeper                           // nil where entries are what they say they are
+	filter *filter.Filter
+	since  xtime.Time // no directory is older: the volume mark, or Options.FilterSince
 }
 
 // directory is one opened directory with what was read of it before it was listed.
@@ -52,7 +55,8 @@ func newMaster(o *Options) (*master, error) {
 		return nil, RootError(o.Path, err)
 	}
 	m := &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
-		record: o.Tree.Info().Namespace, small: newSmallBuffers(), mounts: o.mounts}
+		record: o.Tree.Info().Namespace, small: newSmallBuffers(), mounts: o.mounts, filter: o.Filter}
+	m.since = max(m.mark, o.FilterSince)
 	if o.FakeOwner {
 		m.kept = newKeeper(o.Root, &st)
 	}
@@ -176,10 +180,13 @@ func (m *master) describe(dir *beneath.Dir) (*directory, error) {
 }
 
 // effective gives the xtime that counts. An entry that cannot be marked, or was not, is as new as its ctime says; but
-// nothing is older than the volume mark.
+// nothing is older than the volume mark, and no directory than the filter.
 func (m *master) effective(t xtime.Time, refuses bool, st *beneath.Stat) xtime.Time {
 	if t == 0 || refuses {
 		t = max(t, xtime.FromTime(unixTime(st.Ctime)))
+	}
+	if slave.KindOf(st.Mode) == slave.Dir {
+		return max(t, m.since)
 	}
 	return max(t, m.mark)
 }

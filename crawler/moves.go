@@ -337,10 +337,17 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) (ops []slave.Op, k
 	if err != nil {
 		return nil, 0, err
 	}
+	holding, err := w.keptWhere(n, fresh[:len(found)], found)
+	if err != nil {
+		return nil, 0, err
+	}
 	for i := range found {
 		e := &fresh[i]
 		from, isDisplaced := w.leftBehind(n, e, &found[i], last)
 		if !found[i].Parked && !isDisplaced {
+			continue
+		}
+		if !w.mayMove(e, &found[i], from.path, join(n.path, e.Name)) || holding[join(n.path, e.Name)] != nil {
 			continue
 		}
 		shared := isDisplaced && e.Kind != slave.Dir && w.mayLeadElsewhere(from.path, &found[i])
@@ -363,7 +370,7 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) (ops []slave.Op, k
 		}
 		if e.Kind != slave.Dir && e.Stat.Nlink > 1 {
 			// Without these the slave would take the inode for one with a single name, and settle its group too early.
-			op.Links, op.Ino = e.Stat.Nlink, e.Stat.Ino
+			op.Links, op.Ino, op.Settled = e.Stat.Nlink, e.Stat.Ino, w.researches()
 			w.c.groups.Store(true)
 		}
 		ops = append(ops, op)
@@ -380,6 +387,9 @@ func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (at 
 	}
 	if f.Path == "" || !ok && !last {
 		return at, ok
+	}
+	if !w.mayTake(f.Path, &e.Entry) {
+		return stood{}, false
 	}
 	now, err := w.entryAt(f.Path)
 	if err == nil && now.Record.GFID == e.Record.GFID || err != nil && !gone(err) {

@@ -60,6 +60,10 @@ type nameScan struct {
 }
 
 func (s *nameScan) dir(path string) error {
+	rules, in := s.m.rulesOf(path)
+	if rules = s.m.within(path, rules); !in {
+		return nil
+	}
 	d, err := s.m.root.OpenDir(path)
 	if err != nil {
 		return nil // not there any more, or failed: its directory was visited, and says so
@@ -69,11 +73,11 @@ func (s *nameScan) dir(path string) error {
 		if path == "" && e.Name == slave.Reserved {
 			return nil
 		}
-		if k := slave.Kind(e.Type); k == slave.Dir || k == slave.Unknown {
+		if k := slave.Kind(e.Type); (k == slave.Dir || k == slave.Unknown) && !rules.Excludes(e.Name, true, -1) {
 			dirs = append(dirs, e.Name)
 		}
 		if g, ok := s.wanted[e.Ino]; ok {
-			if now, err := d.GFID(e.Name); err == nil && now == g {
+			if now, err := d.GFID(e.Name); err == nil && now == g && !leavesEntry(rules, d, e.Name) {
 				s.names[g] = append(s.names[g], join(path, e.Name))
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"georep/crawler/plan"
 	"georep/internal/beneath"
+	"georep/internal/filter"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -50,6 +51,7 @@ type crawl struct {
 	checked   map[xtime.GFID]int         // how often the names of inodes were checked in this pass
 	behind    map[xtime.GFID][]string    // names of those that lacked some, and were to be compared first; finishRoot's
 	revisits  []*node                    // to be visited once those on their way are finished; finishRoot's
+	through   []string                   // names of inodes that changed through others, which are left out; under mu
 	unsettled bool                       // names of inodes are left to be checked; finishRoot's
 	refused   *refusal                   // what was left standing in the end; under mu
 	tasks     errgroup.Group
@@ -62,13 +64,15 @@ type crawl struct {
 type node struct {
 	parent  *node
 	path    string
-	entry   plan.Entry      // as its parent listed it
-	absent  bool            // the slave has nothing there: no survey
-	copy    slave.Copy      // of the directory on the slave; 0 where that is not known. Under crawl.mu
-	part    uint32          // being worked on
-	parts   uint32          // 0 until it is known to be large
-	base    uint32          // parts in the beginning; see share.go
-	found   bool            // what was parked has been brought back: do not look again
+	entry   plan.Entry  // as its parent listed it
+	absent  bool        // the slave has nothing there: no survey
+	copy    slave.Copy  // of the directory on the slave; 0 where that is not known. Under crawl.mu
+	part    uint32      // being worked on
+	parts   uint32      // 0 until it is known to be large
+	base    uint32      // parts in the beginning; see share.go
+	found   bool        // what was parked has been brought back: do not look again
+	filter  *filter.Dir // nil: nothing is left out; rules are the same with what a Tag in it adds, since it was entered
+	rules   *filter.Dir
 	told    *told           // what changed, where hints tell all of it: not listed
 	again   bool            // a visit for the sake of hard links, on top of the crawl
 	second  bool            // was put off before
@@ -113,15 +117,21 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, 
 	w.ship = newShipper(ctx, &c.opts, &w.pending, func(err error) { w.cancel(err) })
 	w.guard.opts, w.guard.losses, w.guard.free = &c.opts, &c.losses, c.free
 	c.losses.start()
-	w.ship.ended = w.guard.ended
+	w.ship.ended = w.opEnded
 	w.uploads.init()
 	w.stack.init()
 	w.expect(r)
-	w.root = w.hinted(&node{entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
+	w.root = w.hinted(&node{filter: c.opts.Filter.Root(), entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
 	if look != nil && w.root.told == nil { // hints park before the first visit, and ask for names only
 		w.looked = &look.Dir
 	}
 	return w, nil
+}
+
+// opEnded books what an operation did.
+func (w *crawl) opEnded(op *slave.Op, r slave.Result) {
+	w.guard.ended(op, r)
+	w.c.parkedFrom(op, r)
 }
 
 // push has a node visited. It counts until the visit has ended.
@@ -333,8 +343,9 @@ func (w *crawl) finishRoot(n *node) {
 	}
 	if len(w.revisits) == 0 && !w.giveWay.over.Load() {
 		more, ok := w.checkGroups()
-		w.unsettled = w.unsettled || !ok
-		w.revisits = more
+		through, all := w.throughNodes(more)
+		w.unsettled = w.unsettled || !ok || !all
+		w.revisits = append(more, through...)
 	}
 	if len(w.revisits) > 0 {
 		var now []*node

@@ -21,6 +21,7 @@ import (
 	"georep/integration/harness/compare"
 	"georep/integration/harness/tree"
 	"georep/internal/beneath"
+	"georep/internal/filter"
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/disk"
@@ -48,6 +49,8 @@ type world struct {
 	clock         func() time.Time // by which files wait; nil: the real one
 	mounts        func() map[string]map[string]bool
 	approvals     crawler.Approvals
+	spec          *filter.Spec // nil: nothing is left out
+	filter        *filter.Filter
 }
 
 func newWorld(t *testing.T) *world {
@@ -91,7 +94,8 @@ func (w *world) over(t slave.Tree) {
 	w.ok(err)
 	w.sentBefore += w.counters.Bytes.Load()
 	w.counters = crawler.Counters{}
-	w.crawler = crawler.New(crawler.Options{Root: w.root, Path: w.master, Names: w.names,
+	since := w.takeUpFilter()
+	w.crawler = crawler.New(crawler.Options{Filter: w.filter, FilterSince: since, Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
 		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, FreeDeletes: 1000, Approvals: w.approvals, RetryMax: 2 * time.Millisecond,
 		Settle: w.settle, MaxDelay: w.delay, Mounts: w.mounts})

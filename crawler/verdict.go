@@ -40,6 +40,7 @@ func (w *verifier) pair(paths []string) ([]*pair, error) {
 	}
 	pairs, info := make([]*pair, len(paths)), w.o.Tree.Info()
 	var files []*pair
+	var rules dirRules
 	for i, path := range paths {
 		p := &pair{path: path, nonce: nonce}
 		pairs[i] = p
@@ -51,6 +52,7 @@ func (w *verifier) pair(paths []string) ([]*pair, error) {
 		if err := w.m.look(p); err != nil {
 			p.unreadable = err
 		}
+		w.leaveOut(p, &rules)
 		p.compare(&info)
 		if p.mine != nil && p.theirs != nil && p.mine.Kind == slave.File && p.theirs.Kind == slave.File &&
 			p.mine.Stat.Size == p.theirs.Size {

@@ -192,6 +192,7 @@ func (w *crawl) enter(n *node) *directory {
 	if n.finish.Kind != 0 {
 		return d
 	}
+	n.rules = Tagged(w.m.filter, n.filter, d.dir)
 	meta, err := w.m.meta(d.dir, "", &d.stat)
 	if err != nil {
 		w.failNode(n, "read", err)
@@ -278,19 +279,33 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 	if n.parent != nil || total > 0 || state.Total == 0 || w.c.opts.MaxDelete >= 100 {
 		return nil
 	}
+	if len(state.Entries) > 0 && w.ownOf(n, state) == len(state.Entries) {
+		return nil
+	}
 	return w.guard.emptied(w.ctx, n, state.Entries)
 }
 
 // entries reads the listed names. What vanished since is left out: its removal marks the directory anew. But then it
-// must not count as stale either, so the directory's purge checks again (see stale). What is covered is left out on both sides.
+// must not count as stale either, so the directory's purge checks again (see stale). What is covered is left out on both sides, and
+// so is what the filter says.
 func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *slave.DirState) []plan.Entry {
 	out := make([]plan.Entry, 0, len(names))
 	r := w.m.reader(n.path, d.dir)
 	r.unmarked = true
 	var covered []beneath.Entry
+	var leftOut map[string]bool
+	if n.rules != nil {
+		leftOut = map[string]bool{}
+	}
 	for _, e := range names {
+		if n.early(&r, e) {
+			leftOut[e.Name] = true
+			continue
+		}
 		m, err := r.entry(e.Name)
 		switch {
+		case err == nil && leavesOut(n.rules, &m):
+			leftOut[e.Name] = true
 		case err == nil:
 			out = append(out, m)
 		case errors.Is(err, errCovered):
@@ -303,6 +318,10 @@ func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *sla
 	if len(covered) > 0 {
 		w.passOver(n, d, covered, state)
 	}
+	w.leaveAlone(n, leftOut, out, state)
+	if err := w.lookThrough(n, d, leftOut); err != nil {
+		w.cancel(err)
+	}
 	return out
 }
 
@@ -311,9 +330,11 @@ func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *sla
 func (w *crawl) stale(n *node, d *directory, entries []slave.EntryState) []slave.EntryState {
 	out := entries[:0]
 	for _, s := range entries {
-		if _, err := d.dir.Stat(s.Name); errors.Is(err, fs.ErrNotExist) {
+		stale, yet := w.isGone(n, d, s.Name)
+		if stale {
 			out = append(out, s)
-		} else {
+		}
+		if yet {
 			w.missed(n, s.Name)
 		}
 	}

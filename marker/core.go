@@ -25,6 +25,8 @@ type core struct {
 	names    xtime.Names
 	files    files
 	clock    *Clock
+	dir      string // Options.Dir
+	ticked   Tick   // the last one; the status' only
 	log      zerolog.Logger
 	// often is log for what may be said of every entry, again and again: no more of it than an operator needs.
 	often    zerolog.Logger
@@ -128,6 +130,7 @@ func (c *core) start(dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("read the root's xtime: %w", err)
 	}
+	c.dir = dir
 	c.clock, err = openClock(filepath.Join(dir, clockFile), floor, time.Now, c.files)
 	return err
 }

@@ -108,11 +108,14 @@ func (m *marker) writeStatus() error {
 	// A raised volume mark is told by the scan, at any moment: two writers would take the new file from each other.
 	m.telling.Lock()
 	defer m.telling.Unlock()
+	if err := m.tick(); err != nil {
+		return err
+	}
 	hb, how := m.beats.get(), m.how.Load()
 	s := Status{
 		PID: os.Getpid(), Source: how.source, Reason: how.reason, VolumeMark: m.o.VolumeMark,
 		Heartbeat: hb.Time, HeartbeatXtime: hb.Xtime, Entries: hb.Entries,
-		Scanning: m.scanning.Load(), Retrying: int(m.owing.Load()), Confined: m.o.Confined,
+		Scanning: m.scanning.Load(), Retrying: int(m.owing.Load()), Confined: m.o.Confined, Tick: m.ticked,
 	}
 	if _, missing := m.beats.losses(); missing && how.source != SourceScan {
 		s.Reason = "finding what changed unseen since " + hb.Time.Format(time.RFC3339)

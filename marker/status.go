@@ -38,6 +38,8 @@ type Status struct {
 	Confined string `json:"confined,omitempty"`
 	// Hidden is why writes that raise no event may stay unseen while the file is open; "" where they do not.
 	Hidden string `json:"hidden_writers,omitempty"`
+	// Tick is the last that was asked for (TakeTick).
+	Tick Tick `json:"tick,omitzero"`
 }
 
 // ReadStatus reads what the volume's marker wrote last, whether or not it still lives. fs.ErrNotExist, wrapped: there

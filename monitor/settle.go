@@ -70,6 +70,7 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	if m.ready {
 		st.SlavePolicy = p.Policy
 	}
+	st.Filter = p.Filter
 	if p.Confined != "" {
 		st.Confined = p.Confined
 	}

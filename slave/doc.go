@@ -88,7 +88,9 @@ type Info struct {
 	Settled   bool   // Groups had nothing to tell when the session began; false where that was not looked at
 	Path      string // of the slave's root on its host, for messages
 	// Slave is the slave's name, by which the master knows it again (Proof); zero where it was opened aside.
-	Slave  xtime.UUID
+	Slave xtime.UUID
+	// Filter is what the last OpFilter of a session of this master put on record; zero: none ever did.
+	Filter Record
 	Limits Limits
 	// Confined says, for people, what confines the process that carries out what it is told; "" where nothing does.
 	Confined string

@@ -110,11 +110,14 @@ const (
 	// batch: so it may be sent without waiting for their results. Where another directory, or another Copy, stands at Path
 	// by then it is refused with ErrMoved. The root alone may get its GFID by it.
 	OpFinish
+	// OpFilter puts on record, durably, which filter the session has (Record.GFID, zero for none) and since when that counts
+	// (Record.Xtime): Info.Filter tells the next session. It is about no entry.
+	OpFilter
 )
 
 // String names the operation as logs and the status do.
 func (k OpKind) String() string {
-	names := [...]string{"", "mkdir", "put", "symlink", "mknod", "link", "unpark", "meta", "park", "finish"}
+	names := [...]string{"", "mkdir", "put", "symlink", "mknod", "link", "unpark", "meta", "park", "finish", "filter"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -136,7 +139,8 @@ type Op struct {
 	// The agent keeps the names of such inodes together: new content through one name replaces all of them.
 	Links uint32
 	Ino   uint64
-	// Settled is set when Links is what a search of the whole master found, where an inode may have names elsewhere.
+	// Settled is set when Links is what a search of the whole master found, where an inode may have names elsewhere; and where
+	// it takes back what such a search has found, so that there is another one.
 	Settled bool
 	From    string // OpLink: a name that should have the inode, "" if not known; OpUnpark
 	// Uploaded says that an OpPut's content was sent ahead, complete, as the upload of this Version; ErrNeedContent
@@ -220,6 +224,8 @@ func (op *Op) Valid() bool {
 	switch op.Kind {
 	case OpMkdir, OpFinish:
 		return true
+	case OpFilter:
+		return op.Path == "" && op.Record.Xtime != 0
 	case OpPut:
 		return op.Path != "" && (op.Open != nil || op.Uploaded && !op.Record.GFID.IsZero())
 	case OpSymlink:

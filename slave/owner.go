@@ -20,7 +20,25 @@ type Owner struct {
 	Slave xtime.UUID `toml:"slave"`
 	// Root tells what the root is, so that a copy of a slave is not taken for it; "" where that cannot be told.
 	Root string `toml:"root,omitempty"`
+	// Filter and FilterSince are what the last OpFilter said; "" and 0: nothing was ever left out here.
+	Filter      string `toml:"filter,omitempty"`
+	FilterSince uint64 `toml:"filter_since,omitempty"`
 }
+
+// Filtered is the filter on record, as an OpFilter gives it; none where nobody owns the slave. What nobody can read is none that a session may have.
+func (o *Owner) Filtered() Record {
+	if o == nil || o.Filter == "" && o.FilterSince == 0 {
+		return Record{}
+	}
+	g, err := xtime.ParseGFID(o.Filter)
+	if err != nil {
+		g = xtime.GFID{0xff}
+	}
+	return Record{GFID: g, Xtime: xtime.Time(o.FilterSince)}
+}
+
+// SetFilter puts a filter on record.
+func (o *Owner) SetFilter(r Record) { o.Filter, o.FilterSince = r.GFID.String(), uint64(r.Xtime) }
 
 // errDamaged says that there is an owner's file which nobody can read.
 var errDamaged = errors.New("is damaged; remove it, and use --force")
@@ -95,7 +113,7 @@ func Gone(cause error) error {
 func (c *Claim) Next(have *Owner, anew bool, root string) (next Owner, differs bool) {
 	next = Owner{Master: c.Master, Session: c.Session, Root: root, Created: time.Now().UTC().Truncate(time.Second)}
 	if !anew && have != nil {
-		next.Slave = have.Slave
+		next.Slave, next.Filter, next.FilterSince = have.Slave, have.Filter, have.FilterSince
 	}
 	if !anew && next.Slave.IsZero() {
 		next.Slave = c.Proof.Slave

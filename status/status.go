@@ -192,6 +192,7 @@ type Status struct {
 	HiddenWriters string    `json:"hidden_writers,omitempty"` // why writes that raise no event may stay unseen for a while
 	NotKept       string    `json:"not_kept,omitempty"`       // what the slave's files cannot keep, as far as it was met
 	SlavePolicy   string    `json:"slave_policy,omitempty"`   // what the policy of the slave's host changes, whatever the master has
+	Filter        string    `json:"filter,omitempty"`         // what is left out, summed up; "" for nothing
 	Confined      string    `json:"confined,omitempty"`       // what confines the slave's agent and the marker
 	// ETASeconds is how long the first sync still takes if it goes on as in the last seconds; 0, and absent from the
 	// JSON, when that is not known or it is over.

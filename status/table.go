@@ -73,7 +73,7 @@ func align(b *strings.Builder, rows [][]string) {
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
 	if s.Reason == "" && len(s.Failures)+len(s.Waiting)+len(s.Unmarked) == 0 && pace == "" && s.NotKept == "" && s.MarkerWaits == "" &&
-		s.HiddenWriters == "" && s.Confined == "" {
+		s.HiddenWriters == "" && s.Confined == "" && s.Filter == "" {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -85,6 +85,9 @@ func (s Status) writeDetail(b *strings.Builder) {
 	}
 	if s.NotKept != "" {
 		fmt.Fprintf(b, "  the slave's files cannot keep: %s\n", Printable(s.NotKept))
+	}
+	if s.Filter != "" {
+		fmt.Fprintf(b, "  filter: %s\n", Printable(s.Filter))
 	}
 	if s.Confined != "" {
 		fmt.Fprintf(b, "  confined: %s\n", Printable(s.Confined))

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"georep/internal/bandwidth"
+	"georep/internal/filter"
+	"georep/internal/size"
 	"georep/internal/timetable"
 )
 
@@ -36,6 +38,7 @@ type Options struct {
 	BWLimit        bandwidth.Timetable // bytes a second that all streams to the slave together may send
 	Windows        timetable.Windows   // when it ships; none: always
 	Compression    string              // auto, off or always
+	Filter         filter.Spec         // what is left out
 }
 
 // ConfigKey is one row of the table of settings. Its values are kept as text, as the operator wrote them; apply
@@ -98,7 +101,27 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) (err error) { o.Windows, err = timetable.ParseWindows(v); return err }},
 		{"compression", "auto", "auto: where that gets the bytes out sooner; off: never; always: all that is not tiny",
 			func(o *Options, v string) error { return oneOf(&o.Compression, v, "auto", "off", "always") }},
+		{"exclude", "", "patterns of what is left out, one a line, under gitignore's rules; a later line wins",
+			func(o *Options, v string) error { return patterns(&o.Filter.Exclude, v) }},
+		{"include", "", "patterns of what is taken in although exclude or exclude-from leaves it out, one a line",
+			func(o *Options, v string) error { return patterns(&o.Filter.Include, v) }},
+		{"exclude-from", "", "file of such patterns, which come before those of exclude; read when the session starts or is reloaded",
+			func(o *Options, v string) error { return text(&o.Filter.From, v) }},
+		{"exclude-larger-than", "0", "leave out files of more bytes, such as 500M, 1.5G (powers of 1024) or 10GB; 0: whatever their size",
+			func(o *Options, v string) (err error) { o.Filter.Larger, err = size.Parse(v); return err }},
+		{"exclude-caches", "false", "leave out what lies beside a CACHEDIR.TAG (bford.info/cachedir): true or false",
+			func(o *Options, v string) error { return boolean(&o.Filter.Caches, v) }},
+		{"delete-excluded", "false", "remove on the slave what is left out, rather than leave it alone there: true or false",
+			func(o *Options, v string) error { return boolean(&o.Filter.Deletes, v) }},
 	}
+}
+
+// IsList tells whether a key's value is a list: of patterns, one a line.
+func IsList(key string) bool { return key == "exclude" || key == "include" }
+
+// IsFile tells whether a key's value is the name of a file on this host.
+func IsFile(key string) bool {
+	return key == "identity" || key == "known-hosts" || key == "exclude-from"
 }
 
 // findKey names all keys where the one asked for is none of them.
@@ -163,6 +186,14 @@ func text(to *string, v string) error {
 	}
 	*to = v
 	return nil
+}
+
+// patterns is text of lines under gitignore's rules.
+func patterns(to *string, v string) error {
+	if err := (&filter.Spec{Exclude: v}).Check(); err != nil {
+		return err
+	}
+	return text(to, v)
 }
 
 // filled is text that must not be empty.

@@ -101,6 +101,15 @@ func (s Session) Options() (Options, error) {
 	return o, nil
 }
 
+// CheckFilter reads the file of patterns that the session names, if it does. The error says what is wrong with which line.
+func (s Session) CheckFilter() error {
+	o, err := s.Options()
+	if err == nil {
+		_, err = o.Filter.Load()
+	}
+	return err
+}
+
 // Files names what belongs to a session. All are absolute. The directory lives from CreateSession to DeleteSession.
 type Files struct {
 	Dir     string

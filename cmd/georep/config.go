@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
@@ -13,13 +14,16 @@ import (
 
 func (e *env) configCommand() *cli.Command {
 	return &cli.Command{Name: "config", Usage: "show and change a session's settings", Action: e.config,
-		ArgsUsage: "MASTER SLAVE [KEY [VALUE]]",
+		ArgsUsage: "MASTER SLAVE [KEY [VALUE...]]",
 		Flags:     []cli.Flag{jsonFlag(), &cli.StringFlag{Name: "reset", Usage: "give `KEY` its default again"}}}
 }
 
 // config shows one setting, all of them, sets one or resets one, by the number of arguments.
 func (e *env) config(c *cli.Context) error {
 	most := 4
+	if volume.IsList(c.Args().Get(2)) {
+		most = c.NArg()
+	}
 	if c.IsSet("reset") {
 		most = 2
 	}
@@ -35,6 +39,9 @@ func (e *env) config(c *cli.Context) error {
 	switch {
 	case c.IsSet("reset"):
 		return e.change(t.store, s, func(s *volume.Session) error { return s.Reset(c.String("reset")) })
+	case c.Args().Len() >= 4 && volume.IsList(key):
+		value = strings.Join(c.Args().Slice()[3:], "\n")
+		return e.change(t.store, s, func(s *volume.Session) error { return s.Set(key, value) })
 	case c.Args().Len() == 4:
 		return e.change(t.store, s, func(s *volume.Session) error { return s.Set(key, configValue(key, value)) })
 	case c.Args().Len() == 3:
@@ -56,7 +63,13 @@ func (e *env) change(store *volume.Store, s volume.Session, change func(*volume.
 	if err := sessionFree(store, s); err != nil {
 		return err
 	}
-	s, err := store.UpdateSession(s.Master, s.Slave, change)
+	s, err := store.UpdateSession(s.Master, s.Slave, func(s *volume.Session) error {
+		before := s.Config["exclude-from"]
+		if err := change(s); err != nil || s.Config["exclude-from"] == before {
+			return err
+		}
+		return s.CheckFilter()
+	})
 	if err != nil {
 		return err
 	}

@@ -131,7 +131,11 @@ func (t target) session() (volume.Session, error) {
 func sessionFlags(more ...cli.Flag) []cli.Flag {
 	flags := []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "use a slave that is not empty or belongs to another master"}}
 	for _, k := range volume.ConfigKeys() {
-		if k.Name == "quick" || k.Name == "agentless" {
+		if volume.IsList(k.Name) {
+			flags = append(flags, &cli.GenericFlag{Name: k.Name, Usage: strings.Replace(k.Doc, "one a line", "once for each `PATTERN`", 1), Value: &lines{}})
+			continue
+		}
+		if k.Default == "false" {
 			flags = append(flags, &cli.BoolFlag{Name: k.Name, Usage: k.Doc})
 			continue
 		}
@@ -139,6 +143,27 @@ func sessionFlags(more ...cli.Flag) []cli.Flag {
 	}
 	return append(flags, more...)
 }
+
+// lines is a flag that may be given several times, with a line each time.
+type lines struct {
+	text string
+	some bool
+}
+
+// Set implements cli.Generic.
+func (l *lines) Set(line string) error {
+	if l.some {
+		l.text += "\n"
+	}
+	l.text, l.some = l.text+line, true
+	return nil
+}
+
+// String implements cli.Generic.
+func (l *lines) String() string { return l.text }
+
+// Get implements flag.Getter.
+func (l *lines) Get() any { return l.text }
 
 // applyFlags sets in s what was given as flags.
 func applyFlags(c *cli.Context, s *volume.Session) error {
@@ -149,6 +174,9 @@ func applyFlags(c *cli.Context, s *volume.Session) error {
 		if err := s.Set(k.Name, configValue(k.Name, fmt.Sprint(c.Value(k.Name)))); err != nil {
 			return asUsage(err)
 		}
+	}
+	if here(c, "exclude-from") {
+		return s.CheckFilter()
 	}
 	return nil
 }
@@ -171,7 +199,7 @@ func here(c *cli.Context, name string) bool {
 // configValue makes file names on this host mean the same from every directory. The monitor and its workers may have
 // another working directory than the one in which the operator typed; ~ is left for the SSH client to expand.
 func configValue(key, value string) string {
-	if (key == "identity" || key == "known-hosts") && value != "" && !strings.HasPrefix(value, "~") {
+	if volume.IsFile(key) && value != "" && !strings.HasPrefix(value, "~") {
 		if abs, err := filepath.Abs(value); err == nil {
 			return abs
 		}

@@ -114,15 +114,21 @@ func (m *meaning) set(s *volume.Session, e entry, more []string) bool {
 		m.problem(e.Place, "unknown key %s%s", e.name, orKeys(e.name, append(more, names...)))
 		return false
 	}
-	if e.kind == unstable.Array {
+	if e.kind == unstable.Array && !volume.IsList(e.name) {
 		m.problem(e.Place, "%s is a list: write one value, in quotes", e.name)
 		return false
+	}
+	if e.kind == unstable.Array {
+		e.value = strings.Join(e.values, "\n")
 	}
 	err := s.Set(e.name, absolute(e))
 	if err != nil && e.kind == unstable.Bool { // true for on
 		if s.Set(e.name, map[string]string{"true": "on", "false": "off"}[e.value]) == nil {
 			return true
 		}
+	}
+	if err == nil && e.name == "exclude-from" {
+		err = volume.Session{Config: map[string]string{e.name: absolute(e)}}.CheckFilter()
 	}
 	if err != nil {
 		m.problem(e.Place, "%v", err)
@@ -132,7 +138,7 @@ func (m *meaning) set(s *volume.Session, e entry, more []string) bool {
 
 // absolute makes names of files count from the configuration's directory.
 func absolute(e entry) string {
-	if (e.name == "identity" || e.name == "known-hosts") && e.value != "" && !strings.HasPrefix(e.value, "~") && !filepath.IsAbs(e.value) {
+	if volume.IsFile(e.name) && e.value != "" && !strings.HasPrefix(e.value, "~") && !filepath.IsAbs(e.value) {
 		return filepath.Join(filepath.Dir(e.File), e.value)
 	}
 	return e.value

@@ -57,13 +57,19 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 	defer tree.Close()
 	defer tellAnswers(&c.Config, tree)()
 	counters := &crawler.Counters{}
+	c.oneShot = true
+	taken, err := m.filtered(ctx, &c.Config, tree)
+	if err != nil {
+		return report.Progress{}, err
+	}
 	pending := newApprovals(&c.Config)
-	cr, o, err := m.crawler(c.Config, tree, parts{counters: counters, pending: pending})
+	cr, o, err := m.crawler(c.Config, tree, parts{counters: counters, pending: pending, filter: taken})
 	if err != nil {
 		return report.Progress{}, err
 	}
 	s := &oneShot{cr: cr, counters: counters, wire: wire, master: m, show: c.Progress,
 		eta: newEstimator(m.Dir, counters, wire, c.Logger)}
+	s.eta.total.filter = taken.Filter
 	defer s.eta.stop()
 	err = s.run(ctx)
 	pending.refused(err)
@@ -210,7 +216,11 @@ func (s *oneShot) showLoop(stop <-chan struct{}) {
 			if s.show != nil {
 				p := s.report()
 				p.ETASeconds = s.eta.seconds(time.Now(), s.first.Load())
-				s.show(p, s.master.entries(), s.counters.Entries.Load())
+				entries := s.master.entries()
+				if s.eta.total.filter != nil {
+					entries = 0 // the marker counts what is left out, too
+				}
+				s.show(p, entries, s.counters.Entries.Load())
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"georep/crawler"
 	"georep/internal/beneath"
+	"georep/internal/filter"
 	"georep/slave"
 )
 
@@ -20,7 +21,8 @@ type total struct {
 	bytes   atomic.Int64 // of content; what has several names counts once
 	known   atomic.Bool  // the count is complete
 
-	enough int64 // bytes after which the count ends; 0: none
+	filter *filter.Filter // what is left out does not count
+	enough int64          // bytes after which the count ends; 0: none
 }
 
 // What makes a master one with much to send, and how many entries are looked at to find out.
@@ -74,7 +76,7 @@ func (t *total) count(ctx context.Context, root *beneath.Dir) error {
 	if err != nil {
 		return fmt.Errorf("count the master's entries: %w", err)
 	}
-	c := counting{total: t, ctx: ctx, dir: d, top: true}
+	c := counting{total: t, ctx: ctx, dir: d, top: true, rules: t.filter.Root()}
 	if err := c.run(); err != nil {
 		return fmt.Errorf("count the master's entries: %w", err)
 	}
@@ -90,11 +92,13 @@ type counting struct {
 	dir   *beneath.Dir // owned
 	top   bool         // the root, where georep's own directory does not count
 	dirs  []string
+	rules *filter.Dir
 }
 
 // run counts the directory and all below it, and closes it. Only the root's own trouble is an error, and ctx's end.
 func (c *counting) run() error {
 	defer c.dir.Close()
+	c.rules = crawler.Tagged(c.total.filter, c.rules, c.dir)
 	err := c.dir.List(c.entry)
 	if err == nil {
 		err = c.descend()
@@ -118,6 +122,9 @@ func (c *counting) entry(e beneath.Entry) error {
 	st, err := c.dir.Stat(e.Name)
 	if err != nil {
 		return nil // gone, or unreadable
+	}
+	if crawler.LeavesOut(c.rules, e.Name, &st) {
+		return nil
 	}
 	entries, bytes := c.total.entries.Add(1), c.total.bytes.Add(crawler.Share(&st))
 	if enough := c.total.enough; enough > 0 && (bytes >= enough || entries >= muchEntries) {
@@ -144,7 +151,7 @@ func (c *counting) descend() error {
 		if err != nil {
 			continue
 		}
-		below := counting{total: c.total, ctx: c.ctx, dir: d}
+		below := counting{total: c.total, ctx: c.ctx, dir: d, rules: c.rules.Down(name)}
 		if err := below.run(); err != nil {
 			return err
 		}

@@ -48,9 +48,13 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 	if err != nil {
 		return crawler.Verdict{}, err
 	}
+	taken, err := filterAside(&c.Config, tree)
+	if err != nil {
+		return crawler.Verdict{}, err
+	}
 	o := crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
 		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{},
-		Mounts: m.mounts.Get}
+		Mounts: m.mounts.Get, Filter: taken.Filter, FilterSince: taken.since}
 	c.Settle = func(ctx context.Context) error { return mark(ctx, c.Config) }
 	return crawler.Verify(ctx, o, c.VerifyOptions)
 }

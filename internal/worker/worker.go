@@ -45,6 +45,8 @@ type Config struct {
 	Version string
 	Logger  zerolog.Logger
 	Force   bool
+
+	oneShot bool // it is a sync, which nobody need have started a marker for
 }
 
 // Run replicates until ctx ends, the monitor closes commands, or the session fails. What ends it is reported as well as
@@ -103,8 +105,12 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 	}
 	defer tree.Close()
 	hints := &crawler.Hints{}
+	taken, err := m.filtered(ctx, &c, tree)
+	if err != nil {
+		return err
+	}
 	told.pending = newApprovals(&c)
-	cr, o, err := m.crawler(c, tree, parts{counters, hints, told.pending})
+	cr, o, err := m.crawler(c, tree, parts{counters, hints, told.pending, taken})
 	if err != nil {
 		return err
 	}
@@ -114,6 +120,7 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 			Int64("bytes", counters.Bytes.Load()).Msg("the worker ends")
 	}()
 	told.agent, told.hints, told.eta = tree.Info().Confined, hints, newEstimator(m.Dir, counters, wire, c.Logger)
+	told.eta.total.filter, told.filter = taken.Filter, taken.String()
 	defer told.eta.stop()
 	ctx, stop := watch(ctx, tree)
 	defer stop()
@@ -255,6 +262,7 @@ type parts struct {
 	counters *crawler.Counters
 	hints    *crawler.Hints
 	pending  *approvals
+	filter   taken
 }
 
 // crawler makes the crawler for this master and the given slave.
@@ -278,7 +286,8 @@ func (m *master) crawler(c Config, tree slave.Tree, p parts) (*crawler.Crawler, 
 	return crawler.New(crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: p.counters, MaxDelete: o.MaxDelete,
 		FreeDeletes: int64(o.FreeDeletes), Approvals: p.pending, Hints: p.hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
-		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Mounts: m.mounts.Get}), o, nil
+		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Mounts: m.mounts.Get, Filter: p.filter.Filter,
+		FilterSince: p.filter.since}), o, nil
 }
 
 // wasFake tells whether the master was filled as a slave under the policy fake-owner, as the registry of its host says.
@@ -313,6 +322,7 @@ type teller struct {
 	runtime  string
 	marker   *marker.StatusReader
 	agent    string // what confines it
+	filter   string // what is left out
 	log      zerolog.Logger
 	eta      *estimator
 	pending  *approvals
@@ -396,7 +406,7 @@ func (t *teller) progress(p crawler.Progress) {
 // withMarker adds what the marker says.
 func (t *teller) withMarker(out report.Progress) report.Progress {
 	s, err := t.marker.Read()
-	out.Confined = confined(t.agent, s.Confined)
+	out.Confined, out.Filter = confined(t.agent, s.Confined), t.filter
 	if err == nil {
 		out.Marker, out.Unmarked, out.HiddenWriters = s.Source, s.UnmarkedSample, s.Hidden
 		if s.Retrying > 0 || time.Since(s.Heartbeat) > markerLate {

@@ -60,6 +60,8 @@ type Progress struct {
 	Confined string `json:"confined,omitempty"`
 	// WaitsUntil is when the window begins that the session waits for; zero: it waits for none.
 	WaitsUntil status.Time `json:"waits_until,omitzero"`
+	// Filter sums up what the session leaves out; "" for nothing.
+	Filter string `json:"filter,omitempty"`
 	// HiddenWriters is why writes that raise no event may stay unseen for a while.
 	HiddenWriters string `json:"hidden_writers,omitempty"`
 }

@@ -30,7 +30,8 @@ func testHello() Hello {
 
 func testInfo() slave.Info {
 	return slave.Info{Version: "3.2.1", Namespace: xtime.Trusted, Root: true, Settled: true, Parked: 7, FreeBytes: 1 << 40,
-		Path: "/slave\xff", Identity: slave.Identity{BootID: "boot",
+		Filter: slave.Record{GFID: xtime.GFID{9}, Xtime: 77},
+		Path:   "/slave\xff", Identity: slave.Identity{BootID: "boot",
 			Ancestors: []beneath.Identity{{GFID: xtime.GFID{1}, FSID: "a"}, {GFID: xtime.GFID{2}, FSID: "b"}}}}
 }
 

@@ -159,6 +159,7 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	b = binary.AppendUvarint(b, uint64(max(i.Parked, 0)))
 	b = binary.AppendUvarint(b, uint64(max(i.FreeBytes, 0)))
 	b = append(appendStr(b, clip(i.Path, maxPath)), i.Slave[:]...)
+	b = binary.AppendUvarint(append(b, i.Filter.GFID[:]...), uint64(i.Filter.Xtime))
 	b = appendStr(b, clip(i.Confined, maxConfined))
 	above := i.Identity.Ancestors[:min(len(i.Identity.Ancestors), maxAncestors)]
 	b = binary.AppendUvarint(b, uint64(len(above)))
@@ -184,6 +185,7 @@ func (d *decoder) info() (i slave.Info) {
 	i.Root, i.Settled, i.Links = bits&infoRoot != 0, bits&infoSettled != 0, bits&infoLinks != 0
 	i.Parked, i.FreeBytes = d.size(), d.size()
 	i.Path, i.Slave = d.str(maxPath), d.id16()
+	i.Filter = slave.Record{GFID: d.id16(), Xtime: xtime.Time(d.uvarint(math.MaxUint64))}
 	i.Confined = printable(d.str(maxConfined))
 	for n := d.uvarint(maxAncestors); n > 0 && d.err == nil; n-- {
 		gfid := d.id16()

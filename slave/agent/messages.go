@@ -95,7 +95,7 @@ func (d *decoder) meta() (m slave.Meta) {
 // makes sense is for the tree to say.
 func checkOp(op *slave.Op) error {
 	switch {
-	case op.Kind < slave.OpMkdir || op.Kind > slave.OpFinish:
+	case op.Kind < slave.OpMkdir || op.Kind > slave.OpFilter:
 		return fmt.Errorf("%w: unknown operation %d", slave.ErrInvalid, op.Kind)
 	case op.Entry > slave.Socket:
 		return fmt.Errorf("%w: unknown kind %d", slave.ErrInvalid, op.Entry)

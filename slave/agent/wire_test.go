@@ -121,7 +121,7 @@ func TestPiecesRoundTrip(t *testing.T) {
 
 func TestValidation(t *testing.T) {
 	bad := map[string]slave.Op{
-		"no kind": {}, "kind": {Kind: slave.OpFinish + 1}, "entry": {Kind: slave.OpPut, Entry: 13},
+		"no kind": {}, "kind": {Kind: slave.OpFilter + 1}, "entry": {Kind: slave.OpPut, Entry: 13},
 		"mode": {Kind: slave.OpPut, Meta: slave.Meta{Mode: 010000}}, "size": {Kind: slave.OpPut, Meta: slave.Meta{Size: -1}},
 		"nsec":   {Kind: slave.OpPut, Meta: slave.Meta{Mtime: beneath.Time{Nsec: 1e9}}},
 		"target": {Kind: slave.OpPut, Meta: slave.Meta{Target: strings.Repeat("t", maxTarget+1)}},

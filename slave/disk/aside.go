@@ -58,7 +58,7 @@ func (t *Tree) setupAside(o Options) error {
 	if err := t.findVolumes(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: t.info.Path,
+	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: t.info.Path, Filter: have.Filtered(),
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()}}
 	scratch, err := t.dir.OpenUnnamed()
 	if err != nil {

@@ -338,6 +338,8 @@ func (t *Tree) carryOut(it *item) error {
 		return t.parkOp(it)
 	case slave.OpFinish:
 		return t.finishOp(it)
+	case slave.OpFilter:
+		return t.filterOp(it.op)
 	}
 	return slave.ErrInvalid
 }

@@ -57,6 +57,7 @@ type Tree struct {
 
 	opened   unix.Stat_t // the root
 	rootMark string      // what it is, for the owner's file
+	owner    slave.Owner // what that says; the committer's
 	name     xtime.UUID  // of the slave
 	names    xtime.Names
 	masters  map[string]bool // uuids of the volumes that the slave is itself the master of

@@ -153,7 +153,7 @@ func (t *Tree) foresee(group []*ticket) {
 
 func (t *Tree) foreseeOp(op *slave.Op, grouped bool) {
 	switch op.Kind {
-	case slave.OpMkdir, slave.OpMeta, slave.OpFinish:
+	case slave.OpMkdir, slave.OpMeta, slave.OpFinish, slave.OpFilter:
 		return // changes no name that another inode may have
 	}
 	if op.Links > 1 && !op.Record.GFID.IsZero() {

@@ -171,10 +171,25 @@ func (t *Tree) openAreas() error {
 // writeOwner puts the owner on record, whole or not at all.
 func (t *Tree) writeOwner(o Options, have *slave.Owner, anew bool) error {
 	next, differs := o.claim().Next(have, anew, t.rootMark)
-	t.name = next.Slave
+	t.name, t.owner = next.Slave, next
 	if !differs {
 		return nil
 	}
+	return t.saveOwner(&next)
+}
+
+// filterOp puts the session's filter on record. Nothing but the committer writes the owner's file once the slave is open.
+func (t *Tree) filterOp(op *slave.Op) error {
+	next := t.owner
+	next.SetFilter(op.Record)
+	err := t.saveOwner(&next)
+	if err == nil {
+		t.owner = next
+	}
+	return err
+}
+
+func (t *Tree) saveOwner(next *slave.Owner) error {
 	text, err := next.Text()
 	if err != nil {
 		return err
@@ -266,6 +281,7 @@ func (t *Tree) lookAround(o Options) error {
 	}
 	t.info = slave.Info{
 		Version: o.Version, Namespace: t.names.Namespace, Root: t.root, Links: true, Path: t.info.Path, Slave: t.name,
+		Filter:   t.owner.Filtered(),
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()},
 	}
 	t.readLimits(f)

@@ -307,6 +307,8 @@ func (b *batch) publish(it *item) error {
 		return b.parkOp(it)
 	case slave.OpFinish:
 		return b.finishOp(it)
+	case slave.OpFilter:
+		return b.t.filterOp(it.op)
 	}
 	return slave.ErrInvalid
 }

@@ -247,6 +247,17 @@ func (t *Tree) writeOwner(next *slave.Owner) error {
 	return t.put(ownerFile, text)
 }
 
+// filterOp puts the session's filter on record. A session sends one such operation at a time.
+func (t *Tree) filterOp(op *slave.Op) error {
+	next := t.owner
+	next.SetFilter(op.Record)
+	err := t.writeOwner(&next)
+	if err == nil {
+		t.owner = next
+	}
+	return err
+}
+
 // put replaces one of our own files, whole.
 func (t *Tree) put(path string, text []byte) error {
 	temp := t.stagingName()
@@ -329,7 +340,7 @@ func (t *Tree) openBooks() error {
 		return err
 	}
 	next, differs := t.claim().Next(have, anew, "")
-	t.info.Slave = next.Slave
+	t.info.Slave, t.info.Filter, t.owner = next.Slave, next.Filtered(), next
 	unnamed := have != nil && have.Slave.IsZero() // an earlier version's
 	if anew || !unnamed && strings.TrimSpace(string(of)) != next.Slave.String() {
 		if err := t.forgetIndex(); err != nil {

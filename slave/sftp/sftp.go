@@ -59,6 +59,7 @@ type Tree struct {
 	logs    [2]*logFile
 	// info and feat are learnt by Open and do not change.
 	info   slave.Info
+	owner  slave.Owner  // on record; filterOp's
 	parked atomic.Int64 // entries that were found in the park
 	feat   features
 	lease  leaseTimes
