@@ -62,16 +62,17 @@ type dryRun struct {
 	m     *master
 	since xtime.Time
 
-	todo  []dryTask
-	gone  map[string]*leftPlace    // by path, with all that lies in them
-	stale map[string]bool          // those of them that have no counterpart
-	where map[xtime.GFID]leftPlace // inodes that left their places, or that others take
-	taken map[string]bool          // places that something was moved from
-	later []lacking
-	bare  bool                  // the slave has nothing, so nothing can have moved
-	names map[xtime.GFID]string // of inodes with several names: one that the slave has, or will have
-	check []lacking
-	sum   Forecast
+	todo    []dryTask
+	gone    map[string]*leftPlace    // by path, with all that lies in them
+	stale   map[string]bool          // those of them that have no counterpart
+	where   map[xtime.GFID]leftPlace // inodes that left their places, or that others take
+	holding map[string]bool          // directories that stay, for what is left out in them
+	taken   map[string]bool          // places that something was moved from
+	later   []lacking
+	bare    bool                  // the slave has nothing, so nothing can have moved
+	names   map[xtime.GFID]string // of inodes with several names: one that the slave has, or will have
+	check   []lacking
+	sum     Forecast
 }
 
 // dryTask is a directory to be looked at: on both sides, or, with only one path, on one.
@@ -113,7 +114,7 @@ func DryRun(ctx context.Context, o Options, d DryRunOptions) (Forecast, error) {
 		return Forecast{}, err
 	}
 	w := &dryRun{ctx: ctx, o: &o, d: &d, m: m, since: xtime.FromTime(d.Since.Add(-quietTime)), gone: map[string]*leftPlace{}, stale: map[string]bool{},
-		where: map[xtime.GFID]leftPlace{}, taken: map[string]bool{}, names: map[xtime.GFID]string{}}
+		where: map[xtime.GFID]leftPlace{}, taken: map[string]bool{}, holding: map[string]bool{}, names: map[xtime.GFID]string{}}
 	if d.Since.IsZero() {
 		w.since = 0
 	}
@@ -246,16 +247,26 @@ func (w *dryRun) inParts(t *dryTask, total int64) error {
 func (w *dryRun) entries(t *dryTask, d *beneath.Dir, names []beneath.Entry, state *slave.DirState) {
 	r := w.m.reader(t.here, d)
 	covered := map[string]bool{}
+	rules, _ := w.m.rulesOf(t.here)
+	side := &node{rules: Tagged(w.m.filter, rules, d)}
+	leftOut := map[string]bool{}
 	var list []plan.Entry
 	for _, n := range names {
+		if side.early(&r, n) {
+			leftOut[n.Name] = true
+			continue
+		}
 		e, err := r.entry(n.Name)
 		switch {
 		case errors.Is(err, errCovered):
 			covered[n.Name] = true
+		case err == nil && leavesOut(side.rules, &e):
+			leftOut[n.Name] = true
 		case err == nil:
 			list = append(list, w.unmarked(e))
 		}
 	}
+	w.m.leaveAlone(side, leftOut, list, state)
 	byName := make(map[string]*slave.EntryState, len(state.Entries))
 	there := state.Entries[:0:0]
 	for _, s := range state.Entries {

@@ -134,8 +134,8 @@ func (n *node) early(r *reader, e beneath.Entry) bool {
 }
 
 // leaveAlone takes out of the slave's state what is left out: of names, what the master has there is. mine are the others.
-func (w *crawl) leaveAlone(n *node, names map[string]bool, mine []plan.Entry, state *slave.DirState) {
-	if n.rules == nil || w.m.filter.Deletes() {
+func (m *master) leaveAlone(n *node, names map[string]bool, mine []plan.Entry, state *slave.DirState) {
+	if n.rules == nil || m.filter.Deletes() {
 		return
 	}
 	var have map[string]bool

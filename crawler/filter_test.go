@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -463,4 +465,32 @@ func TestFilterOfCaches(t *testing.T) {
 		w.agree()
 		w.has("d/c/e/new", "")
 	})
+}
+
+// TestFilterInADryRun: what is left out is no change, and a directory that stays for what it holds is not told as removed.
+func TestFilterInADryRun(t *testing.T) {
+	w := &filtered{world: newMaster(t, t.TempDir(), t.TempDir())}
+	w.maxDelete = 100
+	for _, path := range []string{"d/x", "d/e/y", "d/x.tmp", "g/z"} {
+		w.put(path)
+	}
+	w.mark("")
+	w.setFilter(patterns)
+	w.agree()
+	w.plant("d/e/mine.tmp")
+	w.ok(os.RemoveAll(w.at("d")))
+	w.put("new")
+	w.put("new.tmp")
+	w.put("cache/c")
+	w.changed("d", "new", "new.tmp", "cache")
+	var got []string
+	for _, c := range w.dry(w.aside(), time.Time{}, true) {
+		if c.Path != "" { // the root's time
+			got = append(got, string(c.Do)+" "+c.Path)
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"make new", "remove d/e/y", "remove d/x"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
 }

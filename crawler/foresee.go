@@ -42,13 +42,26 @@ func (w *dryRun) leaves(t *dryTask) error {
 	if t.state.Truncated {
 		return w.inParts(t, t.state.Total)
 	}
+	rules := w.m.filter.Root().Walk(t.there)
 	for i := range t.state.Entries {
 		s := &t.state.Entries[i]
-		if path := join(t.there, s.Name); w.gone[path] == nil {
+		path := join(t.there, s.Name)
+		if leavesOutState(rules, s) && !w.m.filter.Deletes() {
+			w.stays(t.there)
+			continue
+		}
+		if w.gone[path] == nil {
 			w.part(path, s)
 		}
 	}
 	return nil
+}
+
+// stays notes that a directory, and those above it, hold what the filter leaves out: these are not removed, but what else is in them.
+func (w *dryRun) stays(dir string) {
+	for ; dir != "" && w.gone[dir] != nil && !w.holding[dir]; dir, _ = beneath.Split(dir) {
+		w.holding[dir] = true
+	}
 }
 
 // resolve decides on what the slave lacks, once all that left its place is known: first what moved from there, then what takes the
@@ -274,6 +287,7 @@ func (w *dryRun) hash(path string, st *beneath.Stat) (res slave.HashResult) {
 
 // removed tells what of that which left its place was not found in another: a directory as one, with all that is left in it.
 func (w *dryRun) removed() error {
+	maps.DeleteFunc(w.gone, func(path string, _ *leftPlace) bool { return w.holding[path] })
 	paths := slices.Sorted(maps.Keys(w.gone))
 	count := map[string]int64{} // by the topmost removed directory
 	var order []string

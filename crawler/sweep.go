@@ -183,6 +183,7 @@ func (w *crawl) parkFrom(n, at *node, s slave.EntryState, gone []slave.EntryStat
 			w.result(n, &unstamp, results[0])
 			return nil
 		}
+		at.entry.Record.GFID = nobodys // from now on the operations mean that
 	}
 	ops := make([]slave.Op, len(gone))
 	for i, e := range gone {

@@ -318,7 +318,7 @@ func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *sla
 	if len(covered) > 0 {
 		w.passOver(n, d, covered, state)
 	}
-	w.leaveAlone(n, leftOut, out, state)
+	w.m.leaveAlone(n, leftOut, out, state)
 	if err := w.lookThrough(n, d, leftOut); err != nil {
 		w.cancel(err)
 	}

@@ -46,6 +46,11 @@ func DryRun(ctx context.Context, c Config, found func(crawler.Change)) (crawler.
 	}
 	defer o.Tree.Close()
 	defer tellAnswers(&c, o.Tree)()
+	taken, err := filterAside(&c, o.Tree)
+	if err != nil {
+		return crawler.Forecast{}, err
+	}
+	o.Filter, o.FilterSince = taken.Filter, taken.since
 	return crawler.DryRun(ctx, o, d)
 }
 
