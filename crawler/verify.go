@@ -65,7 +65,8 @@ const (
 func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 	examiner, ok := o.Tree.(slave.Examiner)
 	if !ok {
-		return Verdict{}, errors.New("this kind of slave cannot be verified")
+		return Verdict{}, errors.New("a slave by SFTP cannot be verified: nothing of georep's runs there to hash its files; georep restore copies it to a " +
+			"directory here, where it can be compared")
 	}
 	if err := checkIdentity(&o); err != nil {
 		return Verdict{}, err

@@ -52,7 +52,7 @@ func TestWrongUsage(t *testing.T) {
 	for line, word := range map[string]string{
 		"":                              "no command",
 		"nonsense":                      "nonsense",
-		"volume":                        "create, list, info, set, log or delete",
+		"volume":                        "create, list, info, set, log, delete or purge",
 		"volume create":                 "NAME PATH",
 		"volume create -x /":            `"-x"`,
 		"volume create .x /":            ".x",

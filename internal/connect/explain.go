@@ -20,6 +20,8 @@ var (
 	// ErrAgentEnded means that the agent was ended while the session began: by the kernel when memory was short, by an
 	// operator, by a host that goes down. Passing.
 	ErrAgentEnded = errors.New("the agent ended while the session began")
+	// ErrNoAnswer means that the login succeeded, and the remote command says nothing. Passing.
+	ErrNoAnswer = errors.New("nothing answers there")
 )
 
 // explainTime is how long to wait for the exit status of a command that did not turn out to be an agent.
@@ -34,14 +36,28 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 	said, passes := ending(stream)
 	switch {
 	case errors.Is(err, agent.ErrNoAgent) && !passes:
-		return fmt.Errorf("%w: %q on %s: %w%s; install georep there, or name it with --remote-georep PATH", ErrNoAgent,
-			command, host, err, said)
+		return noAgent(err, said, command, host)
 	case errors.Is(err, agent.ErrNoAgent): // what it says is how to install one
 		return fmt.Errorf("%w: %q on %s%s; look there for who ended it, and whether memory is short", ErrAgentEnded, command,
 			host, said)
 	}
+	if errors.Is(err, agent.ErrSilent) {
+		return fmt.Errorf("%w: %q on %s: %w%s; a start-up file of the shell there may wait for something: see what ssh to it does",
+			ErrNoAnswer, command, host, err, said)
+	}
 	// It was an agent: it said so before it ended.
 	return fmt.Errorf("%w: %q on %s: %w%s", ErrAgentEnded, command, host, err, said)
+}
+
+// noAgent says what to do where something else answered.
+func noAgent(err error, said, command, host string) error {
+	what := &agent.NoAgentError{}
+	errors.As(err, &what)
+	remedy := "install georep there, or name it with --remote-georep PATH"
+	if strings.Contains(strings.ToLower(what.Said+said), "sftp") {
+		remedy = "that account seems to be for SFTP alone: name the slave sftp://[user@]" + host + "/PATH"
+	}
+	return fmt.Errorf("%w: %q on %s: %w%s; %s", ErrNoAgent, command, host, what, said, remedy)
 }
 
 // isTold tells whether an error needs no more words.

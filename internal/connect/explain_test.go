@@ -43,6 +43,7 @@ func TestAgentEnded(t *testing.T) {
 		"not found":          {"echo 'sh: georep: not found' >&2; exit 127", false, "status 127"},
 		"not executable":     {"echo 'sh: georep: Permission denied' >&2; exit 126", false, "status 126"},
 		"another program":    {"echo 'usage: georep'; exit 2", false, "usage: georep"},
+		"SFTP alone":         {"echo 'This service allows sftp connections only.'; exit 1", false, "name the slave sftp://"},
 		"nothing":            {"exit 0", false, "without an answer"},
 		"noise":              {"head -c 100000 /dev/zero; cat >/dev/null", false, "install georep"},
 	} {
@@ -53,6 +54,9 @@ func TestAgentEnded(t *testing.T) {
 			}
 			if connect.Final(err) == tt.ended {
 				t.Errorf("final: %v, of %v", !tt.ended, err)
+			}
+			if strings.Count(fmt.Sprint(err), "no georep there") > 1 || strings.Count(fmt.Sprint(err), "install") > 1 {
+				t.Errorf("said twice: %v", err)
 			}
 			if !strings.Contains(fmt.Sprint(err), tt.says) || tt.ended && strings.Contains(err.Error(), "install") {
 				t.Errorf("the error is %v", err)

@@ -70,7 +70,8 @@ func Distrust(ctx context.Context, c Config, paths []string) error {
 	defer tellAnswers(&c, tree)()
 	examiner, ok := tree.(slave.Examiner)
 	if !ok {
-		return errors.New("this kind of slave cannot be verified")
+		return errors.New("a slave by SFTP cannot be verified: nothing of georep's runs there to hash its files; georep restore copies it to a " +
+			"directory here, where it can be compared")
 	}
 	results, err := examiner.Distrust(ctx, paths)
 	if err != nil {

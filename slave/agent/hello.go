@@ -257,14 +257,25 @@ func findMagic(r *bufio.Reader) error {
 // maxQuoted is how much of a wrong answer an error message repeats.
 const maxQuoted = 200
 
-// noAgent says what answered in place of the agent, as far as it is fit to be shown.
-func noAgent(said []byte) error {
-	const remedy = "install georep on the slave's host or give its place with --remote-georep"
-	line, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
-	if line == "" {
-		return fmt.Errorf("%w: the remote command ended without an answer; %s", ErrNoAgent, remedy)
+// NoAgentError is ErrNoAgent with what answered instead.
+type NoAgentError struct {
+	Said string // its first line, fit to be shown; "" for nothing
+}
+
+// Error says what the remote command did.
+func (e *NoAgentError) Error() string {
+	if e.Said == "" {
+		return "the remote command ended without an answer"
 	}
-	return fmt.Errorf("%w: the remote command answered %q; %s", ErrNoAgent, clip(line, maxQuoted), remedy)
+	return fmt.Sprintf("the remote command answered %q", e.Said)
+}
+
+// Is makes it ErrNoAgent.
+func (e *NoAgentError) Is(target error) bool { return target == ErrNoAgent }
+
+func noAgent(said []byte) error {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
+	return &NoAgentError{Said: clip(line, maxQuoted)}
 }
 
 // expectMagic is findMagic where nothing may come before.

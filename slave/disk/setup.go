@@ -16,6 +16,14 @@ import (
 
 const ownerFile = "owner"
 
+// missingAbove says what to make where more than the slave's own directory is missing.
+func missingAbove(path string, err error) string {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return fmt.Sprintf("; only the last directory of a path is made: check the path, or mkdir -p %s there", filepath.Dir(path))
+}
+
 // openRoot opens the root, and makes it first where that was asked for.
 func (t *Tree) openRoot(o Options) error {
 	t.info.Path = o.Path
@@ -25,7 +33,7 @@ func (t *Tree) openRoot(o Options) error {
 	filled := o.Proof.Filled && !o.Force
 	if o.Create && !filled {
 		if err := os.Mkdir(o.Path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make slave %s: %w: %w", o.Path, slave.ErrNoVolume, cause(err))
+			return fmt.Errorf("make slave %s: %w: %w%s", o.Path, slave.ErrNoVolume, cause(err), missingAbove(t.info.Path, err))
 		}
 	}
 	d, err := beneath.OpenRoot(o.Path, true)

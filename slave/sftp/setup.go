@@ -135,7 +135,7 @@ func (t *Tree) openRoot() error {
 	}
 	if errors.Is(err, unix.ENOENT) {
 		if merr := c.Mkdir(t.abs(""), wire.Attrs{Flags: wire.HasMode, Mode: 0o755}); merr != nil {
-			return fmt.Errorf("make slave %s: %w: %w; make it, or one that exists is needed", t.name(), slave.ErrNoVolume, merr)
+			return fmt.Errorf("make slave %s: %w: %w; only the last directory of a path is made: check the path, or make the one above", t.name(), slave.ErrNoVolume, merr)
 		}
 		a, err = c.Lstat(t.abs(""))
 	}
