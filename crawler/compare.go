@@ -115,25 +115,25 @@ func ofOneInode(it *plan.Item) bool {
 	return e.Stat.Nlink > 1 && s != nil && s.Kind == e.Kind && s.Record.GFID == e.Record.GFID && s.Record.Xtime != 0
 }
 
-// firstNames leaves one name of each inode, if there are several that are in the same state on both ends: an inode may have
-// thousands of names, and a large content. The others are returned by the GFID.
+// firstNames leaves one name of each inode, the one that was listed in its latest state, if the slave has several in one state: an
+// inode may have thousands of names, and a large content. The others are returned by the GFID.
 func firstNames(items []plan.Item) (first []plan.Item, more map[xtime.GFID][]plan.Item) {
-	type state struct{ here, there slave.Record }
 	more = map[xtime.GFID][]plan.Item{}
-	states := map[xtime.GFID]state{}
+	at := map[xtime.GFID]int{}
 	for _, it := range items {
-		if !ofOneInode(&it) {
+		g := it.Entry.Record.GFID
+		k, met := at[g]
+		switch {
+		case !ofOneInode(&it) || met && first[k].State.Record != it.State.Record:
 			first = append(first, it)
-			continue
-		}
-		g, now := it.Entry.Record.GFID, state{it.Entry.Record, it.State.Record}
-		if was, met := states[g]; met && was == now {
+		case !met:
+			at[g], first = len(first), append(first, it)
+		default:
+			if it.Entry.Record.Xtime > first[k].Entry.Record.Xtime {
+				first[k], it = it, first[k]
+			}
 			more[g] = append(more[g], it)
-			continue
-		} else if !met {
-			states[g] = now
 		}
-		first = append(first, it)
 	}
 	return first, more
 }

@@ -2,6 +2,7 @@ package crawler
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"georep/crawler/plan"
@@ -35,8 +36,11 @@ type waiter struct {
 	turn   func(shipped inode)
 }
 
-// linksTo tells whether a name becomes a link once the inode has been shipped.
-func (x *waiter) linksTo(i inode) bool { return !x.ships && i.path != "" && i.record == x.record }
+// linksTo tells whether a name becomes a link once the inode has been shipped: in the state in which the name was listed, or in a
+// later one. While an inode gets thousands of names it is marked with each.
+func (x *waiter) linksTo(i inode) bool {
+	return !x.ships && i.path != "" && i.record.Xtime >= x.record.Xtime
+}
 
 // acquire calls turn now, or when it is known what those before it have shipped. Where that is what this one wants it becomes a
 // link, at the same time as others, and has no turn to release.
@@ -58,7 +62,7 @@ func (l *links) acquire(x waiter) {
 	x.turn(was)
 }
 
-// release ends a turn; ok tells that op put or linked the inode. All names that become links go on, and the first of the others.
+// release ends a turn; ok tells that op put the inode. All names that become links go on, and the newest of the others.
 func (l *links) release(op *slave.Op, ok bool) {
 	g := op.Record.GFID
 	l.mu.Lock()
@@ -79,15 +83,27 @@ func (l *links) release(op *slave.Op, ok bool) {
 			rest = append(rest, x)
 		}
 	}
-	if i.waiting = rest; len(rest) == 0 {
+	if len(rest) == 0 {
 		delete(l.out, g)
 	} else {
-		on, i.waiting = append(on, rest[0]), rest[1:]
+		k := newest(rest)
+		on = append(on, rest[k])
+		i.waiting = slices.Delete(rest, k, k+1)
 	}
 	l.mu.Unlock()
 	for _, x := range on {
 		x.turn(shipped)
 	}
+}
+
+// newest is the index of the first that wants the latest state.
+func newest(all []waiter) (k int) {
+	for i := range all {
+		if all[i].record.Xtime > all[k].record.Xtime {
+			k = i
+		}
+	}
+	return k
 }
 
 // inTurn sends tasks, of which the last ships an inode with several names: with its content if it is the first, as a
@@ -100,7 +116,7 @@ func (w *crawl) inTurn(n *node, tasks []task) {
 	x.turn = func(shipped inode) {
 		w.pending.done(ofContent(&op))
 		if x.linksTo(shipped) {
-			w.linkTo(n, tasks, shipped.path)
+			w.linkTo(n, tasks, shipped)
 		} else {
 			w.lastInTurn(n, tasks)
 		}
@@ -109,17 +125,17 @@ func (w *crawl) inTurn(n *node, tasks []task) {
 }
 
 // linkTo sends the tasks with a link in the place of the content, and the content after all, in its turn, if that cannot be.
-func (w *crawl) linkTo(n *node, tasks []task, from string) {
+func (w *crawl) linkTo(n *node, tasks []task, shipped inode) {
 	last := tasks[len(tasks)-1]
 	if w.givesWay(last.op.Links) {
 		w.leaveName(n, &last)
 		return
 	}
 	link := last.op
-	link.Kind, link.From, link.Open = slave.OpLink, from, nil
+	link.Kind, link.Record, link.From, link.Open = slave.OpLink, shipped.record, shipped.path, nil
 	all := append(append([]task(nil), tasks[:len(tasks)-1]...), task{op: link, then: func(r slave.Result) {
 		if errors.Is(r.Err, slave.ErrNeedContent) {
-			w.links.acquire(waiter{record: link.Record, ships: true, turn: func(inode) { w.lastInTurn(n, []task{last}) }})
+			w.links.acquire(waiter{record: last.op.Record, ships: true, turn: func(inode) { w.lastInTurn(n, []task{last}) }})
 			return
 		}
 		if last.ahead != nil {
@@ -388,6 +404,10 @@ func (p *placed) dirOf() string {
 // settleOps are the links that make the names of an inode one on the slave, and one of the names if its content is to be
 // compared. sure tells that there are no others in the volume.
 func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale string, ops []placed) {
+	from := ""
+	if g.Record != (slave.Record{}) && len(g.Names) > 0 {
+		from = g.Names[0] // all that the slave knows are one inode: it need not look which of them is the best, for each
+	}
 	for _, p := range paths {
 		e, dir, err := w.entryIn(p)
 		if err != nil || e.Record.GFID != g.GFID || w.m.leaves(p, &e) {
@@ -398,7 +418,8 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 				return stale, nil // it stays on the slave's list until its content was compared
 			}
 		}
-		op := slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: e.Stat.Nlink, Ino: e.Stat.Ino, In: dir}
+		op := slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: e.Stat.Nlink, Ino: e.Stat.Ino, In: dir,
+			From: from}
 		if g.Short && sure {
 			op.Links, op.Settled = uint32(len(paths)), true
 		}

@@ -175,3 +175,25 @@ func (w *world) countSFTP(bytes *atomic.Int64) {
 	w.t.Cleanup(func() { tree.Close() })
 	w.over(tree)
 }
+
+// TestSettledNamesAreLinkedToOne: the names that are looked for on the master are linked to one that the slave has, which it need not
+// look for among all that it knows.
+func TestSettledNamesAreLinkedToOne(t *testing.T) {
+	const names = 40
+	w := inMemory(t, true)
+	o := &order{}
+	w.wrap = func(inner slave.Tree) slave.Tree { o.Tree = inner; return o }
+	w.connect()
+	w.write("a/0", "content")
+	w.write("b/f", "")
+	w.mark("")
+	w.inStep()
+	for i := 1; i < names; i++ {
+		w.ok(os.Link(w.at("a/0"), w.at("b", fmt.Sprint(i))))
+	}
+	w.tell("b/1")
+	w.inStep()
+	if o.searched > 2 {
+		t.Errorf("%d of %d links are to any of the names", o.searched, names)
+	}
+}
