@@ -24,7 +24,7 @@ import (
 //
 // GEOREP_SEEDS says how many seeds are tried, for each kind of slave by hints and by crawls.
 func TestRandomFilters(t *testing.T) {
-	for seed := range seeds(t, 2) {
+	for seed := range seeds(t, 1) {
 		for _, sftp := range []bool{false, true} {
 			for _, hints := range []bool{true, false} {
 				t.Run(fmt.Sprintf("seed %d, sftp %t, hints %t", seed, sftp, hints), func(t *testing.T) { runFilters(t, seed, sftp, hints) })
