@@ -3,6 +3,7 @@ package crawler
 import (
 	"hash/fnv"
 
+	"georep/crawler/plan"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -102,4 +103,24 @@ func (s *nameScan) dir(path string) error {
 		}
 	}
 	return nil
+}
+
+func (w *crawl) entryAt(path string) (plan.Entry, error) {
+	e, _, err := w.entryIn(path)
+	return e, err
+}
+
+// entryIn is entryAt, with the directory that the entry is in.
+func (w *crawl) entryIn(path string) (e plan.Entry, dir xtime.GFID, err error) {
+	parent, name := beneath.Split(path)
+	d, err := w.m.root.OpenPath(parent)
+	if err != nil {
+		return e, dir, err
+	}
+	defer d.Close()
+	if dir, err = d.GFID(""); err != nil {
+		return e, dir, err
+	}
+	e, err = w.m.entry(parent, d, name)
+	return e, dir, err
 }
