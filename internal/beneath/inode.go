@@ -300,6 +300,30 @@ func (i *Inode) Listxattr() ([]string, error) {
 	return attrNames(buf[:n]), nil
 }
 
+// XattrBytes is what its xattrs come to, names and values, without those that skip tells.
+func (i *Inode) XattrBytes(skip func(attr string) bool) (n int64, err error) {
+	attrs, err := i.Listxattr()
+	if err != nil {
+		return 0, err
+	}
+	for _, attr := range attrs {
+		if skip(attr) {
+			continue
+		}
+		size := 0
+		if i.fd < 0 {
+			size, err = i.dir.GetxattrInto(i.name, attr, nil)
+		} else {
+			size, err = retryInt(func() (int, error) { return unix.Fgetxattr(i.fd, attr, nil) })
+		}
+		if err != nil {
+			return 0, pathError("getxattr "+attr, i.name, err)
+		}
+		n += int64(len(attr) + size)
+	}
+	return n, nil
+}
+
 // do is for calls on the descriptor. They are not asked of Dir.Hook.
 func (i *Inode) do(op string, call func() error) error { return pathError(op, i.name, retry(call)) }
 

@@ -153,6 +153,15 @@ func (t *Tree) removeXtime(i *beneath.Inode) error {
 
 // xattrs makes the set of xattrs that of the master: what is too much goes first, a capability comes last.
 func (c *change) xattrs() error {
+	done, err := c.t.sys.used.xattrs(c.inode, c.meta)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return c.setXattrs()
+}
+
+func (c *change) setXattrs() error {
 	for _, name := range c.now.xattrs {
 		if c.t.ours(name) || c.wants(name) || c.keepsRoot() && c.refuses(name) {
 			continue

@@ -45,14 +45,15 @@ func (t *Tree) limitUsage(o Options) error {
 		return err
 	}
 	u := &usage{limit: limit, base: t.base, partial: t.partial, staging: t.staging, parked: t.parked, trash: t.trash, again: o.PolicyNow, refused: o.Refused,
-		books: map[*beneath.Dir]bool{t.links: true, t.pending: true, t.records: true}, prompt: promptBlocks[int64(fs.Type)]}
+		books: map[*beneath.Dir]bool{t.links: true, t.pending: true, t.records: true}, prompt: promptBlocks[int64(fs.Type)],
+		shows: showsXattrs[int64(fs.Type)], own: t.names.Own}
 	known, err := t.readUsage(u)
 	if err != nil {
 		return err
 	}
 	if u.blind = !known; u.blind {
 		began := time.Now()
-		held, err := t.tally(quickTally, func() error {
+		held, err := t.tally(u, quickTally, func() error {
 			if time.Since(began) > quickTime {
 				return errMany
 			}
@@ -226,7 +227,7 @@ func (u *usage) due(now time.Time) bool {
 // recount counts all that the slave holds. What is made meanwhile may be counted twice; what goes may be counted still.
 func (t *Tree) recount(u *usage) {
 	blind := u.begin()
-	held, err := t.tally(0, func() error {
+	held, err := t.tally(u, 0, func() error {
 		if blind {
 			return t.live(context.Background())
 		}
@@ -297,7 +298,7 @@ var errMany = errors.New("more entries than are counted at once")
 
 // tally counts what lies in the slave, and in .georep all that is the master's: at most so many entries, where most is not 0. pace
 // is called after each step of them. What cannot be read does not count.
-func (t *Tree) tally(most int64, pace func() error) (sum room, err error) {
+func (t *Tree) tally(u *usage, most int64, pace func() error) (sum room, err error) {
 	// From the last one to the first: what is made and removed meanwhile goes the same way.
 	todo := []string{"/trash", "/parked", "", "/staging", "/partial", "/links", "/pending", "/records"}
 	for i, area := range todo {
@@ -312,7 +313,7 @@ func (t *Tree) tally(most int64, pace func() error) (sum room, err error) {
 		if err != nil {
 			continue
 		}
-		below, err := t.tallyDir(dir, d, &sum)
+		below, err := t.tallyDir(u, dir, d, &sum)
 		d.Close()
 		if err != nil {
 			continue
@@ -332,7 +333,7 @@ func (t *Tree) tally(most int64, pace func() error) (sum room, err error) {
 }
 
 // tallyDir counts what lies in one directory, and gives the directories among that.
-func (t *Tree) tallyDir(dir string, d *beneath.Dir, sum *room) (below []string, err error) {
+func (t *Tree) tallyDir(u *usage, dir string, d *beneath.Dir, sum *room) (below []string, err error) {
 	err = d.List(func(e beneath.Entry) error {
 		path := beneath.Join(dir, e.Name)
 		if path == slave.Reserved {
@@ -353,7 +354,7 @@ func (t *Tree) tallyDir(dir string, d *beneath.Dir, sum *room) (below []string, 
 			st.Nlink = 1
 		}
 		n := int64(max(st.Nlink, 1))
-		sum.bytes += (charge(&st) + n - 1) / n // each name has its share
+		sum.bytes += (charge(&st) + u.hidden(d.At(e.Name)) + n - 1) / n // each name has its share
 		return nil
 	})
 	return below, err

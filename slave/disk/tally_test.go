@@ -38,7 +38,7 @@ func TestCountOfWhatMoves(t *testing.T) {
 			u := tree.sys.used
 			before := u.held.entries
 			u.begin()
-			held, err := tree.tally(0, func() error {
+			held, err := tree.tally(tree.sys.used, 0, func() error {
 				for _, dir := range dirs {
 					if err := move(tree, dir); err != nil {
 						return err

@@ -74,6 +74,8 @@ type usage struct {
 	parked  *beneath.Dir
 	trash   *beneath.Dir
 	prompt  bool                 // the file system tells at once how many blocks a file needs
+	shows   bool                 // those blocks have the xattrs, too
+	own     func(string) bool    // xattrs that are georep's
 	again   func() policy.Policy // the limits as they are now
 	refused func(error)          // told the first refusal
 
@@ -270,7 +272,16 @@ func (u *usage) leaving(p place) room {
 	if u.isBook(p) {
 		return bookRoom(&st)
 	}
-	return goes(&st)
+	return u.goes(p, &st)
+}
+
+// goes is goes with what the blocks do not show.
+func (u *usage) goes(p place, st *beneath.Stat) room {
+	r := goes(st)
+	if r.bytes > 0 {
+		r.bytes += u.hidden(p.dir.At(p.name))
+	}
+	return r
 }
 
 // leavingBooks is leaving for a place in a directory of the books that was opened for this alone.
@@ -300,7 +311,7 @@ func (u *usage) replaced(from, to place) room {
 	if u.isBook(from) {
 		return bookRoom(&old) // a book replaces a book
 	}
-	return goes(&old)
+	return u.goes(to, &old)
 }
 
 // hold is what a file comes to while it is written, and once it is complete. It belongs to who writes the file.
