@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -12,8 +13,12 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// maxListing bounds the memory of a listing that is kept: some 300,000 entries.
-const maxListing = 16 << 20
+// maxListing bounds the memory of a listing that is kept: some 300,000 entries. maxListings is for all that are being made, and for
+// the one that is kept.
+const (
+	maxListing  = 16 << 20
+	maxListings = 24 << 20
+)
 
 // listing is what a server lists of a large directory, kept for its other parts: else each part would have all of it listed
 // again. What this session changed since it began is looked at anew.
@@ -22,6 +27,7 @@ type listing struct {
 	record slave.Record // of the directory, read before it was listed
 	// mu guards all below it.
 	mu      sync.Mutex
+	sum     *atomic.Int64       // of the texts of all
 	text    []byte              // entries, encoded
 	total   int64               // how many there are
 	changed map[string]struct{} // names
@@ -32,6 +38,7 @@ type listing struct {
 
 // listings are the one that is kept and those that are being made. The zero value is ready.
 type listings struct {
+	sum    atomic.Int64 // bytes of all texts
 	mu     sync.Mutex
 	kept   *listing
 	making map[*listing]struct{}
@@ -39,7 +46,7 @@ type listings struct {
 
 // begin makes one that takes note of changes from now on; keep or drop must follow.
 func (l *listings) begin(path string, record slave.Record) *listing {
-	one := &listing{path: path, record: record, changed: map[string]struct{}{}}
+	one := &listing{path: path, record: record, sum: &l.sum, changed: map[string]struct{}{}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.making == nil {
@@ -54,10 +61,17 @@ func (l *listings) end(one *listing, keep bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.making, one)
+	old := l.kept
 	if keep {
 		l.kept = one
-	} else if l.kept != nil && l.kept.path == one.path {
+	} else if old != nil && old.path == one.path {
 		l.kept = nil
+	}
+	if !keep && one != l.kept {
+		one.forget()
+	}
+	if old != nil && old != l.kept {
+		old.forget()
 	}
 }
 
@@ -96,8 +110,23 @@ func (l *listing) changing(path, dir, name string) {
 		l.stale = true
 	}
 	if l.stale {
-		l.text, l.changed = nil, map[string]struct{}{}
+		l.drop()
+		l.changed = map[string]struct{}{}
 	}
+}
+
+// forget gives back what a listing takes that is not kept any more.
+func (l *listing) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stale = true
+	l.drop()
+}
+
+// drop lets the text go. mu is held.
+func (l *listing) drop() {
+	l.sum.Add(-int64(len(l.text)))
+	l.text = nil
 }
 
 // add keeps an entry, as long as there is room.
@@ -113,8 +142,10 @@ func (l *listing) add(n wire.Name) {
 	for _, v := range []uint64{uint64(a.Flags), uint64(a.Size), uint64(a.Mode), uint64(a.UID), uint64(a.GID), uint64(a.Mtime)} {
 		b = binary.AppendUvarint(b, v)
 	}
-	if l.text = b; len(b) > maxListing {
-		l.stale, l.text = true, nil
+	all := l.sum.Add(int64(len(b) - len(l.text)))
+	if l.text = b; len(b) > maxListing || all > maxListings {
+		l.stale = true
+		l.drop()
 	}
 }
 
@@ -144,7 +175,7 @@ func (l *listing) part(part, parts uint32) (listed map[string]wire.Attrs, again 
 		b = b[n:]
 		a := wire.Attrs{Flags: uint32(number()), Size: int64(number()), Mode: uint32(number()), UID: uint32(number()),
 			GID: uint32(number()), Mtime: uint32(number())}
-		if slave.PartOf(string(name), parts) == part {
+		if len(listed) <= slave.MaxEntries && slave.PartOf(string(name), parts) == part {
 			listed[string(name)] = a
 		}
 	}
@@ -178,6 +209,8 @@ func (s *survey) fromKept() (ok bool, err error) {
 	if kept == nil || s.q.Parts <= 1 {
 		return false, nil
 	}
+	s.t.largeListings <- struct{}{}
+	s.large = true
 	listed, again, ok := kept.part(s.q.Part, s.q.Parts)
 	if !ok {
 		return false, nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"georep/slave"
+	"georep/slave/sftp/wire"
 	"georep/slave/slavetest"
 )
 
@@ -116,5 +117,34 @@ func TestLargeListedOnce(t *testing.T) {
 	}
 	if list := survey(1, parts); len(list.Entries) == 0 || asked[typeOpendir].Load()-before != 2 {
 		t.Errorf("%d entries, listed %d times", len(list.Entries), asked[typeOpendir].Load()-before)
+	}
+}
+
+// TestListingsTogether: whatever is listed at the same time, what is kept of it has a bound in sum, which is given back.
+func TestListingsTogether(t *testing.T) {
+	var l listings
+	var all []*listing
+	for i := range 8 {
+		one := l.begin(fmt.Sprint("d", i), slave.Record{})
+		for k := range 100_000 {
+			one.add(wire.Name{Name: fmt.Sprintf("%040d", k)})
+		}
+		all = append(all, one)
+		if sum := l.sum.Load(); sum > maxListings {
+			t.Fatalf("%d bytes are kept of %d listings", sum, i+1)
+		}
+	}
+	if l.sum.Load() < maxListings/2 {
+		t.Fatalf("only %d bytes are kept: the test tests nothing", l.sum.Load())
+	}
+	for i, one := range all {
+		l.end(one, i == 0)
+	}
+	if text := int64(len(all[0].text)); l.sum.Load() != text || text == 0 {
+		t.Errorf("%d bytes count, of a listing of %d", l.sum.Load(), text)
+	}
+	l.changing("d0") // the directory itself
+	if l.sum.Load() != 0 {
+		t.Errorf("%d bytes count of nothing", l.sum.Load())
 	}
 }

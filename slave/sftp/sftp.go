@@ -30,6 +30,7 @@ type Options struct {
 	Master  xtime.UUID // whose records are kept there
 	Session xtime.UUID
 	Proof   slave.Proof // what the master knows of the slave that it has filled
+	Seen    *slave.Seen // counts what a restore has done; may be nil
 	Force   bool        // take a root that is not empty, another master's, or not the slave that was filled
 	Logger  zerolog.Logger
 	Version string // for Info
@@ -87,8 +88,10 @@ type Tree struct {
 	verdict    verdict
 	roomMaker  roomMaker
 	listings   listings
-	bytes      *semaphore.Weighted
-	hashing    chan struct{}
+	// largeListings has a word for each large directory that is being read.
+	largeListings chan struct{}
+	bytes         *semaphore.Weighted
+	hashing       chan struct{}
 
 	// closing is closed by Close, before it waits for those who use the Tree.
 	closing chan struct{}
@@ -143,7 +146,8 @@ func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 }
 
 func newTree(o Options, l leaseTimes) *Tree {
-	t := &Tree{lease: l, host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8], bytes: semaphore.NewWeighted(stagedBytes),
+	t := &Tree{lease: l, host: &host{}, largeListings: make(chan struct{}, largeAtOnce), log: o.Logger, o: o, prefix: rand.Text()[:8],
+		bytes:   semaphore.NewWeighted(stagedBytes),
 		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
 	t.settler.init()
 	t.roomMaker.age = evictAge

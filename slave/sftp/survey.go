@@ -25,20 +25,28 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 	}
 	defer t.leave()
 	all := make([]slave.DirState, len(queries))
+	var weight atomic.Int64 // of the answers so far: once they are more than is given, no more are asked for
 	g := new(errgroup.Group)
 	g.SetLimit(surveysAtOnce)
+	asked := 0
 	for i, q := range queries {
+		if weight.Load() > slave.MaxSurvey {
+			break
+		}
+		asked = i + 1
 		g.Go(func() error {
 			if err := t.live(ctx); err != nil {
 				return err
 			}
 			all[i] = t.survey(q)
+			weight.Add(all[i].Weight())
 			return t.first().Err()
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	all = all[:asked]
 	return all[:slave.Within(all, slave.MaxSurvey, (*slave.DirState).Weight)], nil
 }
 
@@ -49,6 +57,7 @@ func (t *Tree) survey(q slave.Query) slave.DirState {
 		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
 	}
 	s := &survey{t: t, q: q}
+	defer s.end()
 	if err := s.run(); err != nil {
 		return slave.DirState{Err: trouble("survey", q.Path, t.reason(err))}
 	}
@@ -66,6 +75,35 @@ type survey struct {
 	id     index.ID
 	state  slave.DirState
 	listed map[string]wire.Attrs
+	size   int64 // that listed takes, roughly
+	large  bool  // it has a place among the large ones
+}
+
+// The names that a server lists are in memory while a directory is read. Small directories are read as they come, large ones a few at a
+// time: a server may say that each is as large as may be.
+const (
+	smallListing = 192 << 10 // bytes
+	largeAtOnce  = 4
+	nameCost     = 128 // of a listed name, besides its own length
+)
+
+// grows counts a listed name, and waits where the listing becomes a large one among many. It tells whether there is room: what is
+// more than twice an answer's bound is too much for the answer.
+func (s *survey) grows(name string) bool {
+	s.size += int64(len(name)) + nameCost
+	if s.size > smallListing && !s.large {
+		s.t.largeListings <- struct{}{}
+		s.large = true
+	}
+	return s.size <= 2*slave.MaxSurvey
+}
+
+// end gives the place among the large ones back.
+func (s *survey) end() {
+	if s.large {
+		<-s.t.largeListings
+		s.large = false
+	}
 }
 
 // run reads the directory's own record before it is listed, so that it never vouches for entries that came later. The
@@ -110,6 +148,7 @@ func (s *survey) list() error {
 		return err
 	}
 	s.listed = map[string]wire.Attrs{}
+	tooMany := false
 	all := s.t.listings.begin(s.q.Path, s.state.Record)
 	err := s.t.list(s.q.Path, func(n wire.Name) error {
 		if s.q.Path == "" && n.Name == slave.Reserved {
@@ -117,12 +156,13 @@ func (s *survey) list() error {
 		}
 		s.state.Total++
 		all.add(n)
-		if len(s.listed) <= slave.MaxEntries && slave.PartOf(n.Name, s.q.Parts) == s.q.Part {
+		if !tooMany && slave.PartOf(n.Name, s.q.Parts) == s.q.Part {
 			s.listed[n.Name] = n.Attrs
+			tooMany = !s.grows(n.Name) || len(s.listed) > slave.MaxEntries
 		}
 		return nil
 	})
-	s.state.Truncated = err == nil && len(s.listed) > slave.MaxEntries
+	s.state.Truncated = err == nil && tooMany
 	more := s.state.Truncated || s.q.Part+1 < s.q.Parts
 	if err == nil && more && s.q.Parts > 1 {
 		all.given(s.q.Part, s.q.Parts)
