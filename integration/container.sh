@@ -1,19 +1,21 @@
 #!/bin/sh
-# The service as an operator has it: in a booted container the package is installed, a session replicates, each process is
-# killed, the host reboots with one slave down, the package is upgraded, removed and purged. As root on Debian, with network for
-# the packages of the container:
+# The service as an operator has it, on two hosts, each a booted container: the package is installed, a configuration file is
+# applied, a session replicates over SSH, each process is killed, both hosts reboot with one slave down, one without a network,
+# the package is upgraded under the running session, runs without root, is removed and purged. As root on Debian, with network for
+# the packages of the containers:
 #
 #   make container
 #
-# The root file system of the container is kept in GEOREP_CONTAINER (default: /var/cache/georep-container) for the next time.
+# The root file system of the containers is kept in GEOREP_CONTAINER (default: /var/cache/georep-container) for the next time.
 set -eu
 cd "$(dirname "$0")/.."
 cache=${GEOREP_CONTAINER:-/var/cache/georep-container}
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/georep-container.XXXXXX")
-pid=
+port=22229
 end() {
-	[ -z "$pid" ] || kill "$pid" 2>/dev/null || :
-	[ -z "$pid" ] || wait "$pid" 2>/dev/null || :
+	for pid in ${pid_a:-} ${pid_b:-}; do
+		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || :
+	done
 	rm -rf "$work"
 }
 trap end EXIT
@@ -24,14 +26,14 @@ die() {
 	exit 1
 }
 
-# until WHAT SECONDS COMMAND... waits until the command is true.
+# until_true WHAT SECONDS COMMAND... waits until the command is true.
 until_true() {
 	what=$1 left=$(($2 * 5))
 	shift 2
 	until "$@" >/dev/null 2>&1; do
 		left=$((left - 1))
 		if [ $left -le 0 ]; then
-			inside journalctl -u georep --no-pager -n 40 || :
+			on a journalctl -u georep --no-pager -n 40 || :
 			die "waited in vain: $what"
 		fi
 		sleep 0.2
@@ -39,96 +41,175 @@ until_true() {
 	echo "ok: $what"
 }
 
-# boot starts the container, and again after it was told to reboot.
+# boot HOST [OPTION...] starts a container: a has the master, b the slave.
 boot() {
-	systemd-nspawn -b -D "$work/root" --machine="georep$$" --register=no --keep-unit --private-users=no --capability=all \
-		</dev/null >"$work/console" 2>&1 &
-	pid=$!
+	host=$1
+	shift
+	systemd-nspawn -b -D "$work/$host" --machine="georep-$host$$" --register=no --keep-unit --private-users=no --capability=all "$@" \
+		</dev/null >"$work/console-$host" 2>&1 &
+	eval "pid_$host=$!"
 	leader=
 	while [ -z "$leader" ]; do
-		kill -0 "$pid" 2>/dev/null || { cat "$work/console"; die 'the container does not boot'; }
-		leader=$(pgrep -P "$pid" | head -n 1) || :
+		eval "kill -0 \$pid_$host" 2>/dev/null || { cat "$work/console-$host"; die "$host does not boot"; }
+		leader=$(eval "pgrep -P \$pid_$host" | head -n 1) || :
 		sleep 0.2
 	done
-	until_true 'the container is up' 60 inside systemctl is-system-running
+	eval "leader_$host=$leader"
+	until_true "$host is up" 60 on "$host" systemctl is-system-running
 }
 
-inside() { nsenter -t "$leader" -a "$@"; }
-state() { inside georep status data "$1" --json | grep -q "\"status\": *\"$2\""; }
-arrives() { inside sh -c "echo $1 >/srv/data/$1" && until_true "$1 arrives" 30 inside grep -q "$1" "/srv/copy/$1"; }
-main_pid() { inside systemctl show -p MainPID --value georep; }
+# down HOST shuts a host down and waits for its end.
+down() {
+	on "$1" systemctl poweroff || :
+	eval "wait \$pid_$1" || :
+	eval "pid_$1="
+}
 
-for tool in debootstrap systemd-nspawn nsenter; do
-	command -v $tool >/dev/null || apt-get install -y -q --no-install-recommends debootstrap systemd-container util-linux
+# on HOST COMMAND... runs a command there.
+on() {
+	eval "leader=\$leader_$1"
+	shift
+	nsenter -t "$leader" -a "$@"
+}
+remote="root@127.0.0.1::copy"
+gone="root@127.0.0.1:/srv/gone"
+state() { on a georep status data "$1" --json | grep -q "\"status\": *\"$2\""; }
+arrives() { on a sh -c "echo $1 >/srv/data/$1" && until_true "$1 arrives" 60 on b grep -q "$1" "/srv/copy/$1"; }
+main_pid() { on a systemctl show -p MainPID --value georep; }
+another() { on a sh -c "[ \"\$(systemctl show -p MainPID --value georep)\" != $1 ]"; }
+
+for tool in debootstrap systemd-nspawn nsenter ssh-keygen; do
+	command -v $tool >/dev/null || apt-get install -y -q --no-install-recommends debootstrap systemd-container util-linux openssh-client
 done
-if [ ! -e "$cache/complete" ]; then
+if [ ! -e "$cache/complete-2" ]; then
 	rm -rf "$cache"
-	debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps bookworm "$cache" "${MIRROR:-http://deb.debian.org/debian}"
-	touch "$cache/complete"
+	debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,openssh-server bookworm "$cache" \
+		"${MIRROR:-http://deb.debian.org/debian}"
+	touch "$cache/complete-2"
 fi
-cp -a "$cache" "$work/root"
 make packages VERSION=0.0.1
-cp bin/georep_0.0.1_amd64.deb "$work/root/root/one.deb"
 make packages VERSION=0.0.2
-cp bin/georep_0.0.2_amd64.deb "$work/root/root/two.deb"
+ssh-keygen -q -t ed25519 -N '' -f "$work/key"
+for host in a b; do
+	cp -a "$cache" "$work/$host"
+	cp bin/georep_0.0.1_amd64.deb "$work/$host/root/one.deb"
+	cp bin/georep_0.0.2_amd64.deb "$work/$host/root/two.deb"
+	mkdir -p -m 700 "$work/$host/root/.ssh"
+done
+cp "$work/key" "$work/a/root/.ssh/id_ed25519"
+echo "restrict,command=\"georep agent --volume copy\" $(cat "$work/key.pub")" >"$work/b/root/.ssh/authorized_keys"
+printf 'Port %s\nListenAddress 127.0.0.1\nPermitRootLogin prohibit-password\n' $port >>"$work/b/etc/ssh/sshd_config"
+ln -sf /dev/null "$work/a/etc/systemd/system/ssh.service" # the containers share the host's network
+rm -f "$work/b/etc/ssh/"ssh_host_*
+ssh-keygen -q -A -f "$work/b"
+echo "[127.0.0.1]:$port $(cut -d ' ' -f 1,2 "$work/b/etc/ssh/ssh_host_ed25519_key.pub")" >"$work/a/root/.ssh/known_hosts"
 
-boot
-inside dpkg -i /root/one.deb
-until_true 'the service runs' 20 inside systemctl is-active georep
-inside mkdir -p /srv/data /srv/copy
-inside georep start /srv/data file:///srv/copy
+boot a
+boot b
+for host in a b; do
+	on $host dpkg -i /root/one.deb
+	until_true "the service runs on $host" 20 on $host systemctl is-active georep
+done
+on b mkdir -p /srv/copy
+on b georep volume create copy /srv/copy
+on a mkdir -p /srv/data /srv/local
+on a sh -c 'cat >/etc/georep/georep.toml' <<EOF
+[[volume]]
+name = "data"
+path = "/srv/data"
+[[session]]
+master = "data"
+slave = "$remote"
+ssh-port = $port
+[[session]]
+master = "data"
+slave = "file:///srv/local"
+[[session]]
+master = "data"
+slave = "$gone"
+ssh-port = 9
+EOF
+on a georep configcheck
+on a georep apply
+[ -z "$(on a georep apply 2>/dev/null)" ] || die 'a second apply changes something'
 arrives first
-until_true 'the marker is confined within the unit' 30 inside sh -c \
-	"georep status data file:///srv/copy --detail | grep 'the marker by [^(]*seccomp'"
-inside georep start data ssh://root@127.0.0.1:9/srv/x && die 'a slave that is down was started without a word'
+until_true 'the marker is confined within the unit' 30 on a sh -c "georep status data $remote --detail | grep 'the marker by [^(]*seccomp'"
 for process in worker marker monitor; do
-	inside pkill -KILL -f "georep .*$process .*data"
+	on a pkill -KILL -f "georep .*$process .*data"
 	arrives "after-the-$process"
 done
+on b pkill -KILL -f 'georep agent'
+arrives after-the-agent
 before=$(main_pid)
-inside kill -KILL "$before"
-until_true 'systemd starts the service again' 20 inside sh -c "[ \"\$(systemctl show -p MainPID --value georep)\" != $before ]"
+on a kill -KILL "$before"
+until_true 'systemd starts the service again' 20 another "$before"
 arrives after-the-service
 
-echo '-- reboot, one slave down'
-inside systemctl reboot || :
-wait "$pid" || :
-boot
-until_true 'the session is Active after the reboot' 60 state file:///srv/copy Active
-until_true 'the other one is Faulty' 60 state ssh://root@127.0.0.1:9/srv/x Faulty
+echo '-- reboot of both, one slave down'
+down a
+down b
+boot a
+until_true 'the slave on the other host is Faulty while that is down' 60 state $remote Faulty
+until_true 'the local one is Active' 60 state file:///srv/local Active
+boot b
+until_true 'the session is Active once the host is back' 90 state $remote Active
+until_true 'the one that is down is Faulty' 60 state $gone Faulty
 arrives after-the-reboot
+
+echo '-- boot without a network'
+down a
+boot a --private-network
+until_true 'the local session is Active' 60 state file:///srv/local Active
+until_true 'the other one is Faulty' 60 state $remote Faulty
+down a
+boot a
+arrives after-the-boot-without-a-network
 
 echo '-- upgrade'
 before=$(main_pid)
-inside dpkg -i /root/two.deb
-until_true 'another service runs' 20 inside sh -c "[ \"\$(systemctl show -p MainPID --value georep)\" != $before ]"
+on b dpkg -i /root/two.deb
+on a dpkg -i /root/two.deb
+until_true 'another service runs' 20 another "$before"
 arrives after-the-upgrade
 
-echo '-- journal'
-inside journalctl SESSION='data file:///srv/copy' MESSAGE_ID=5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c01 --no-pager | grep -q 'status changed: Active' ||
+echo '-- journal and audit'
+on a journalctl SESSION="data $remote" MESSAGE_ID=5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c01 --no-pager | grep -q 'status changed: Active' ||
 	die 'the journal does not say that the session is Active'
-inside systemd-analyze security georep --no-pager | tail -n 1
+on b georep volume log copy | grep -q . || die 'the slave says nothing of who connected'
+for unit in georep georep-unprivileged; do
+	on a systemd-analyze security $unit --no-pager | tail -n 1
+done
 
 echo '-- without root'
 caps='CAP_DAC_READ_SEARCH CAP_SYS_ADMIN CAP_SYS_PTRACE'
-as_georep() { inside systemd-run -q --pipe --wait --uid=georep -p "AmbientCapabilities=$caps" -p UMask=0077 georep "$@"; }
-inside systemctl disable --now georep
-inside systemd-sysusers
-inside chown -R georep: /var/lib/georep
-inside systemctl enable --now georep-unprivileged
-until_true 'the service without root runs' 20 inside systemctl is-active georep-unprivileged
-inside sh -c 'umask 077; mkdir /srv/private; echo secret >/srv/private/file'
-as_georep start /srv/private ssh://root@127.0.0.1:9/srv/y && die 'a slave that is down was started without a word'
-until_true 'it marks what belongs to root' 30 inside sh -c \
-	"su -s /bin/sh georep -c 'georep status private --json' | grep '\"marker\": *\"fanotify\"'"
-inside systemctl disable --now georep-unprivileged
-inside chown -R root: /var/lib/georep
-inside systemctl enable --now georep
+as_georep() { on a systemd-run -q --pipe --wait --uid=georep -p "AmbientCapabilities=$caps" georep "$@"; }
+on a systemctl disable --now georep
+on a systemd-sysusers
+on a chown -R georep: /var/lib/georep
+on a install -d -o georep -m 700 /var/lib/georep/.ssh
+on a install -o georep -m 600 /root/.ssh/id_ed25519 /root/.ssh/known_hosts /var/lib/georep/.ssh/
+on a chmod 700 /srv/data
+on a systemctl enable --now georep-unprivileged
+arrives without-root
+as_georep status data $remote --detail
+on a systemctl disable --now georep-unprivileged
+on a chown -R root: /var/lib/georep
+on a systemctl enable --now georep
+arrives with-root-again
 
 echo '-- remove, purge'
-inside dpkg -r georep
-inside pgrep -x georep && die 'a process lives on'
-inside test -d /var/lib/georep/sessions || die 'the registry went with the package'
-inside dpkg -P georep
-inside test ! -e /var/lib/georep || die 'the registry stays after a purge'
+on a georep delete data $remote && die 'a session that runs, and that the file manages, was deleted'
+on a rm /etc/georep/georep.toml
+on a georep stop data $remote
+on a georep stop data file:///srv/local
+on a georep stop data $gone
+on a georep delete data file:///srv/local --purge-metadata --yes
+on a sh -c '[ ! -e /srv/local/.georep ]' || die '.georep is left'
+for host in a b; do
+	on $host dpkg -r georep
+	on $host pgrep -x georep && die 'a process lives on'
+	on $host test -d /var/lib/georep/volumes || die 'the registry went with the package'
+	on $host dpkg -P georep
+	on $host test ! -e /var/lib/georep || die 'the registry stays after a purge'
+done
 echo 'container.sh: all is well'
