@@ -281,6 +281,7 @@ func (w *verifier) hash(nonce slave.Nonce, path string) (res slave.HashResult) {
 	w.mu.Lock()
 	w.verdict.Bytes += res.Size
 	w.mu.Unlock()
+	w.v.Seen.Add(0, res.Size)
 	return res
 }
 

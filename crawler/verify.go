@@ -48,6 +48,8 @@ type VerifyOptions struct {
 	Found func(Difference)
 	// Waits, if set, is told what is pending in the same way.
 	Waits func(path string)
+	// Seen, if set, counts what was compared so far; anybody may read it meanwhile.
+	Seen *slave.Seen
 }
 
 // Bounds of a Verify. What is in memory does not depend on the size of the tree.
@@ -316,6 +318,7 @@ func (w *verifier) first(p *pair) {
 		return // it vanished on both sides
 	}
 	w.verdict.Entries++
+	w.v.Seen.Add(1, 0)
 	switch {
 	case len(p.kinds) > 0:
 	case len(p.policy) > 0:

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"georep/monitor/report"
+	"georep/slave"
 	"georep/status"
 )
 
@@ -75,6 +77,69 @@ func syncLine(r report.Progress, n counts) string {
 	fmt.Fprintf(&b, " entries, %d files, %s, %s/s", r.Synced.Files, status.Bytes(r.Synced.BytesContent), status.Bytes(int64(rate)))
 	if eta := status.ETA(r.ETASeconds); eta != "" {
 		b.WriteString(", " + eta)
+	}
+	return b.String()
+}
+
+// liveLine is a line on a terminal that says how far a verification or a restore is, until end.
+type liveLine struct {
+	mu   sync.Mutex
+	line *progress
+	stop chan struct{}
+	over sync.WaitGroup
+}
+
+// showEvery is how often the line is written.
+const showEvery = 250 * time.Millisecond
+
+// showSeen shows what was seen, of so many entries where that is known; 0: it is not.
+func (e *env) showSeen(seen *slave.Seen, of func() int64) *liveLine {
+	s := &liveLine{line: newProgress(e.err), stop: make(chan struct{})}
+	if s.line.w == nil {
+		return s
+	}
+	s.over.Go(func() {
+		tick := time.NewTicker(showEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-s.stop:
+				return
+			case <-tick.C:
+			}
+			entries, bytes := seen.Sum()
+			s.mu.Lock()
+			io.WriteString(s.line.w, clearLine+seenLine(entries, bytes, of(), time.Since(s.line.began)))
+			s.mu.Unlock()
+		}
+	})
+	return s
+}
+
+// clear makes room for another line.
+func (s *liveLine) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.line.clear()
+}
+
+func (s *liveLine) end() {
+	close(s.stop)
+	s.over.Wait()
+	s.clear()
+}
+
+// seenLine has entries, bytes, rate and, where it is known how many there are, the time that is left.
+func seenLine(entries, bytes, of int64, elapsed time.Duration) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d", entries)
+	if of > 0 {
+		fmt.Fprintf(&b, " of %d", max(of, entries))
+	}
+	seconds := max(elapsed.Seconds(), 0.001)
+	fmt.Fprintf(&b, " entries, %s, %s/s", status.Bytes(bytes), status.Bytes(int64(float64(bytes)/seconds)))
+	if entries > 0 && of > entries {
+		b.WriteString(", " + status.ETA(seconds*float64(of-entries)/float64(entries)))
 	}
 	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"georep/internal/connect"
+	"georep/slave"
 	"georep/status"
 	"georep/volume"
 )
@@ -28,7 +29,10 @@ func (e *env) restore(c *cli.Context) error {
 	if err := applyFlags(c, &s); err != nil {
 		return err
 	}
-	r, err := connect.Restore(c.Context, connect.Config{Session: s, Version: version(), Logger: e.logger(c)}, c.Args().Get(1))
+	seen := &slave.Seen{}
+	show := e.showSeen(seen, func() int64 { return 0 })
+	r, err := connect.Restore(c.Context, connect.Config{Session: s, Version: version(), Logger: e.logger(c), Seen: seen}, c.Args().Get(1))
+	show.end()
 	if err != nil {
 		return err
 	}

@@ -244,3 +244,15 @@ func TestMonitorKeepsSmall(t *testing.T) {
 		t.Errorf("GOGC=100 became %d", got)
 	}
 }
+
+func TestSeenLine(t *testing.T) {
+	for want, got := range map[string]string{
+		"25 of 100 entries, 4.0 MiB, 2.0 MiB/s, ETA 6s": seenLine(25, 4<<20, 100, 2*time.Second),
+		"25 entries, 4.0 MiB, 2.0 MiB/s":                seenLine(25, 4<<20, 0, 2*time.Second),
+		"120 of 120 entries, 0 B, 0 B/s":                seenLine(120, 0, 100, time.Second),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

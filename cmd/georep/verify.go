@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -14,6 +15,7 @@ import (
 	"georep/crawler"
 	"georep/internal/worker"
 	"georep/monitor"
+	"georep/slave"
 	"georep/status"
 	"georep/volume"
 )
@@ -65,6 +67,7 @@ type verifying struct {
 	// paths are of what differs, at most maxRepaired, in the order in which it was found.
 	paths  []string
 	failed error // of writing
+	show   *liveLine
 }
 
 // verify exits with 1 where a difference is left, without a word more than the last line.
@@ -79,7 +82,7 @@ func (e *env) verify(c *cli.Context) error {
 	path := strings.Trim(c.Args().Get(2), "/")
 	run := &verifying{e: e, c: c, r: r, json: c.Bool("json")}
 	run.out.Differences = []difference{}
-	verdict, err := run.compare(c.Context, crawler.VerifyOptions{Path: path, Found: run.found})
+	verdict, err := run.compareAll(path)
 	if err == nil {
 		err = run.failed
 	}
@@ -112,6 +115,21 @@ func (v *verifying) compare(ctx context.Context, o crawler.VerifyOptions) (crawl
 	return worker.Verify(ctx, worker.VerifyConfig{Config: v.config(), VerifyOptions: o})
 }
 
+// compareAll is compare of all that is below path, and shows how far it is.
+func (v *verifying) compareAll(path string) (crawler.Verdict, error) {
+	seen, known := &slave.Seen{}, &atomic.Int64{}
+	of := func() int64 {
+		if path != "" {
+			return 0
+		}
+		return known.Load()
+	}
+	v.show = v.e.showSeen(seen, of)
+	defer v.show.end()
+	return worker.Verify(v.c.Context, worker.VerifyConfig{Config: v.config(), Known: known,
+		VerifyOptions: crawler.VerifyOptions{Path: path, Found: v.found, Seen: seen}})
+}
+
 // found tells a difference, at once.
 func (v *verifying) found(d crawler.Difference) {
 	if len(v.paths) < maxRepaired {
@@ -125,6 +143,7 @@ func (v *verifying) found(d crawler.Difference) {
 		v.out.Differences = append(v.out.Differences, out)
 		return
 	}
+	v.show.clear()
 	if _, err := fmt.Fprintf(v.e.out, "%s %s\n", strings.Join(d.Kinds, ","), strconv.Quote(d.Path)); err != nil {
 		v.failed = err
 	}

@@ -41,6 +41,8 @@ type Config struct {
 	Logger  zerolog.Logger
 	// Wire counts the bytes that cross the connection, both ways.
 	Wire *atomic.Int64
+	// Seen, if set, counts what a restore has done.
+	Seen *slave.Seen
 	// Much, if set, is called while the session begins, and tells whether so much is to be sent that all of its streams are
 	// worth their opening at once. It ends with ctx, at the latest at the end of the session, whose Close waits for it.
 	Much func(ctx context.Context) bool

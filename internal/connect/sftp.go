@@ -66,7 +66,7 @@ func lookAside(ctx context.Context, o sftp.Options, all *lines, end func()) (sla
 // sftpOptions has the SFTP sessions of a slave spread over its connections. Those that are not on the first come late.
 func (c *Config) sftpOptions(all *lines, o volume.Options, wrap func(*sshconn.Stream) io.ReadWriteCloser) sftp.Options {
 	s, early := c.Session.Slave, all.onMain(o.SyncJobs)
-	return sftp.Options{Path: s.Path, Host: s.Host, Logger: c.Logger, Version: c.Version,
+	return sftp.Options{Path: s.Path, Host: s.Host, Logger: c.Logger, Version: c.Version, Seen: c.Seen,
 		Streams: o.SyncJobs, Late: o.SyncJobs - early,
 		Open: func(ctx context.Context, number int) (io.ReadWriteCloser, error) {
 			line := all.main

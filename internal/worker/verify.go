@@ -18,6 +18,8 @@ type VerifyConfig struct {
 	Config
 	// What is to be compared, and who is told; Settle is set here.
 	crawler.VerifyOptions
+	// Known, if set, gets how many entries the master has, as far as that is known.
+	Known *atomic.Int64
 }
 
 // Verify compares master and slave in full, over a connection of its own, whether or not a session runs. It changes
@@ -55,6 +57,9 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 	o := crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
 		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{},
 		Mounts: m.mounts.Get, Filter: taken.Filter, FilterSince: taken.since}
+	if c.Known != nil && taken.Filter == nil {
+		c.Known.Store(m.entries()) // the marker counts what a filter leaves out, too
+	}
 	c.Settle = func(ctx context.Context) error { return mark(ctx, c.Config) }
 	return crawler.Verify(ctx, o, c.VerifyOptions)
 }

@@ -41,7 +41,7 @@ type Restored struct {
 // nanoseconds, xattrs, hard links, and the entries that SFTP cannot make. It changes nothing on the slave, and needs nothing
 // of the master's host. o.Master, Session and Force do not count.
 func Restore(ctx context.Context, o Options, dest string) (Restored, error) {
-	t := &Tree{host: &host{}, log: o.Logger, o: o, closing: make(chan struct{}), done: make(chan struct{})}
+	t := &Tree{host: &host{}, largeListings: make(chan struct{}, largeAtOnce), log: o.Logger, o: o, closing: make(chan struct{}), done: make(chan struct{})}
 	if err := t.connect(ctx); err != nil {
 		return Restored{}, err
 	}
@@ -303,6 +303,7 @@ func (r *restore) make(ctx context.Context, path string, e *index.Entry) error {
 	r.mu.Lock()
 	r.out.Entries++
 	r.mu.Unlock()
+	r.t.o.Seen.Add(1, 0)
 	to := r.local(path)
 	var err error
 	switch {
@@ -361,6 +362,7 @@ func (r *restore) content(ctx context.Context, path string, e *index.Entry) erro
 	r.mu.Lock()
 	r.out.Bytes += off
 	r.mu.Unlock()
+	r.t.o.Seen.Add(0, off)
 	return errors.Join(err, out.Close())
 }
 

@@ -35,7 +35,7 @@ func TestRefused(t *testing.T) {
 		says   string
 	}{
 		"not empty":      {full, func(*Options) {}, slave.ErrNotEmpty, "--force"},
-		"no parent":      {filepath.Join(full, "no/such"), func(*Options) {}, slave.ErrNoVolume, "make it"},
+		"no parent":      {filepath.Join(full, "no/such"), func(*Options) {}, slave.ErrNoVolume, "make the one above"},
 		"a file":         {filepath.Join(full, "file"), func(*Options) {}, slave.ErrNoVolume, "not a directory"},
 		"another master": {mine, func(o *Options) { o.Master = xtime.UUID{9} }, slave.ErrForeign, "--force"},
 		"in use":         {mine, func(*Options) {}, slave.ErrBusy, "stop that first"},
