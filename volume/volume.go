@@ -211,9 +211,6 @@ func (s *Store) DeleteVolume(name string) error {
 	})
 }
 
-// Unused is nil where no session, marker or one-shot sync uses the volume, and else ErrVolumeBusy, wrapped.
-func (s *Store) Unused(name string) error { return s.locked(func() error { return s.unused(name) }) }
-
 // unused refuses where a session, a marker or a one-shot sync uses the volume.
 func (s *Store) unused(name string) error {
 	sessions, err := s.Sessions()

@@ -43,53 +43,86 @@ func (e *env) volumePurge(c *cli.Context) error {
 	case err != nil:
 		return err
 	}
-	if v.Name != "" {
-		if err := s.Unused(v.Name); err != nil {
-			return err
-		}
+	if err := s.Free(v.Path); err != nil {
+		return err
 	}
 	err = e.agreed(c, fmt.Sprintf("georep's marks and .georep/ of %s go, with what was deleted and is still kept there. A session that "+
 		"comes later compares everything. Go on?", status.Printable(v.Path)))
 	if err != nil {
 		return err
 	}
-	return e.purge(c.Context, &v)
+	return e.purge(c.Context, s, &v)
 }
 
-// purge strips a tree, of the marks of the volume, if it is one, and of those of the master whose slave it is.
-func (e *env) purge(ctx context.Context, v *volume.Volume) error {
+// purge strips a tree that nobody uses, of the marks of the volume, if it is one, and of those of the master whose slave it is. Nobody begins
+// to use it meanwhile.
+func (e *env) purge(ctx context.Context, s *volume.Store, v *volume.Volume) error {
 	path, err := filepath.EvalSymlinks(v.Path)
 	if err != nil {
 		return err
 	}
+	if err := s.Free(path); err != nil { // once more: it may have taken the operator an hour to agree
+		return err
+	}
+	if v.Name != "" {
+		users, err := unused(s, v.Name)
+		if err != nil {
+			return err
+		}
+		defer users.Close()
+	}
+	base, err := strip.Hold(path)
+	if err != nil {
+		return err
+	}
+	defer base.Close()
 	uuids, err := uuidsOf(path, v.UUID)
 	if err != nil {
 		return err
 	}
-	if err := strip.Base(path); err != nil {
+	sum, err := e.strip(ctx, path, uuids)
+	if err != nil {
 		return err
 	}
+	if err := base.Remove(); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.out, "%s: the marks of %d entries are gone, and so is .georep/\n", status.Printable(path), sum.Entries)
+	return err
+}
+
+// unused keeps the volume's marker from beginning.
+func unused(s *volume.Store, name string) (*volume.Lock, error) {
+	files, err := s.MakeRuntime(name)
+	if err != nil {
+		return nil, err
+	}
+	users, err := volume.TryLock(files.UsersLock, volume.Exclusive)
+	if errors.Is(err, volume.ErrLocked) {
+		err = fmt.Errorf("%w: a session or a sync of volume %s has just begun: wait for it to end and try again", volume.ErrVolumeBusy, name)
+	}
+	return users, err
+}
+
+// strip takes the marks out. .georep stays where some cannot be: it says whose they are.
+func (e *env) strip(ctx context.Context, path string, uuids []xtime.UUID) (strip.Result, error) {
 	root, err := beneath.OpenRoot(path, true)
 	if err != nil {
-		return beneath.RootError(path, err)
+		return strip.Result{}, beneath.RootError(path, err)
 	}
 	defer root.Close()
-	sum := strip.Result{}
-	for _, u := range uuids {
-		r, err := strip.Tree(ctx, root, u)
-		if err != nil {
-			return fmt.Errorf("take the marks out of %s: %w", path, err)
-		}
-		sum.Entries, sum.Failed, sum.Failing = sum.Entries+r.Entries, r.Failed, r.Failing
+	sum, err := strip.Tree(ctx, root, uuids...)
+	if err != nil {
+		return sum, fmt.Errorf("take the marks out of %s: %w", path, err)
 	}
 	for _, line := range sum.Failed {
 		fmt.Fprintln(e.err, "georep:", line)
 	}
 	if sum.Failing > 0 {
-		return fmt.Errorf("%d entries of %s keep their marks, which do no harm", sum.Failing, path)
+		return sum, fmt.Errorf("%d entries of %s keep their marks, which do no harm, and .georep/ stays where it is one: mend what is said above, "+
+			"and say georep volume purge %s", sum.Failing, path, status.Printable(path))
 	}
-	_, err = fmt.Fprintf(e.out, "%s: the marks of %d entries are gone, and so is .georep/\n", status.Printable(path), sum.Entries)
-	return err
+	return sum, nil
 }
 
 // uuidsOf lists whose marks a tree may have: the volume's own, and those of the master whose slave it is. Marks of the trusted namespace
@@ -106,9 +139,6 @@ func uuidsOf(path, own string) ([]xtime.UUID, error) {
 	if owner != nil {
 		texts = append(texts, owner.Master.String())
 	}
-	if len(texts) == 0 {
-		return []xtime.UUID{{}}, nil
-	}
 	var out []xtime.UUID
 	for _, text := range texts {
 		u, err := xtime.ParseUUID(text)
@@ -120,29 +150,63 @@ func uuidsOf(path, own string) ([]xtime.UUID, error) {
 	return out, nil
 }
 
-// purgeBoth takes georep's data out of both ends of a session that was deleted: of its master if no other session needs the marks, and of
-// a slave on this host. How to do it on another host is said.
+// purgeBoth takes georep's data out of both ends of a session that was deleted, where nothing else needs them: of its master, and of a slave
+// on this host. How to do it on another host is said.
 func (e *env) purgeBoth(c *cli.Context, s *volume.Store, session *volume.Session) error {
 	v, err := s.Volume(session.Master)
 	if err != nil {
 		return err
 	}
-	if err := s.Unused(v.Name); err != nil {
-		if _, e := fmt.Fprintf(e.out, "%s keeps its marks: %v\n", status.Printable(v.Path), err); e != nil {
-			return e
-		}
-	} else if err := e.purge(c.Context, &v); err != nil {
+	owner, err := strip.Owner(v.Path)
+	if err != nil {
+		return err
+	}
+	if owner != nil {
+		err = e.keeps(v.Path, "it is a slave as well; georep volume purge takes all out")
+	} else {
+		err = e.purgeUnused(c.Context, s, &v)
+	}
+	if err != nil {
 		return err
 	}
 	to := session.Slave
 	switch {
 	case to.Local():
-		return e.purge(c.Context, &volume.Volume{Path: to.Path})
+		return e.purgeSlave(c.Context, s, to.Path, v.UUID)
 	case to.SFTP:
 		_, err = fmt.Fprintf(e.out, "remove the directory .georep in %s on %s\n", status.Printable(to.Path), to.Host)
 	default:
 		_, err = fmt.Fprintf(e.out, "on %s: georep volume purge %s\n", to.Host, status.Printable(orPath(to)))
 	}
+	return err
+}
+
+// purgeSlave is purge for a slave, if it still is that of the master.
+func (e *env) purgeSlave(ctx context.Context, s *volume.Store, path, master string) error {
+	owner, err := strip.Owner(path)
+	switch {
+	case err != nil:
+		return err
+	case owner == nil:
+		_, err = fmt.Fprintf(e.out, "%s: nothing of georep's is there\n", status.Printable(path))
+		return err
+	case owner.Master.String() != master:
+		return e.keeps(path, "it is another master's slave by now")
+	}
+	return e.purgeUnused(ctx, s, &volume.Volume{Path: path})
+}
+
+// purgeUnused is purge that only says so where somebody needs what it would take.
+func (e *env) purgeUnused(ctx context.Context, s *volume.Store, v *volume.Volume) error {
+	err := e.purge(ctx, s, v)
+	if errors.Is(err, volume.ErrVolumeBusy) {
+		return e.keeps(v.Path, err.Error())
+	}
+	return err
+}
+
+func (e *env) keeps(path, why string) error {
+	_, err := fmt.Fprintf(e.out, "%s keeps what georep has there: %s\n", status.Printable(path), why)
 	return err
 }
 

@@ -43,6 +43,37 @@ func TestPurgeMetadata(t *testing.T) {
 	p.run("volume", "purge", slave, "--yes").check(t, exitDone, "the marks of 0 entries")
 }
 
+// TestPurgeLeavesWhatOthersNeed: a tree in which, or around which, something is used keeps what georep has there, and so does a master that
+// is a slave as well.
+func TestPurgeLeavesWhatOthersNeed(t *testing.T) {
+	p := build(t, 0)
+	all := p.mkdir("all")
+	a, b, c := p.mkdir("all/a"), p.mkdir("all/b"), p.mkdir("all/c")
+	p.write(filepath.Join(a, "file"), "text")
+	p.ok("sync", a, "file://"+b)
+	p.ok("sync", b, "file://"+c)
+	before := marked(t, a) + marked(t, b)
+	for _, path := range []string{a, b, c, all} {
+		p.run("volume", "purge", path, "--yes").check(t, exitFailed, "is replicated to")
+	}
+	p.run("delete", b, "file://"+c, "--purge-metadata", "--yes").check(t, exitDone, "it is a slave as well")
+	if n := marked(t, a) + marked(t, b); n != before {
+		t.Errorf("%d of %d marks are left of a session that is still there", n, before)
+	}
+	if n := marked(t, c); n != 0 {
+		t.Errorf("%d entries of its slave are marked still", n)
+	}
+	p.ok("sync", a, "file://"+b)
+
+	other := p.mkdir("other")
+	mine := filepath.Join(p.mkdir("other/.georep"), "file")
+	p.write(mine, "mine")
+	p.run("volume", "purge", other, "--yes").check(t, exitFailed, "not georep's")
+	if _, err := os.Stat(mine); err != nil {
+		t.Error(err)
+	}
+}
+
 // marked counts the entries with one of georep's xattrs.
 func marked(t *testing.T, top string) (n int) {
 	t.Helper()

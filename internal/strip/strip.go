@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -29,10 +30,13 @@ type Result struct {
 
 const maxFailed = 20
 
-// Tree strips the directory root of the marks of volume u, and of those that only root can have made. It does not cross mounts. What
-// cannot be changed is named in the result, and is no error. It can be called again where it was cut short.
-func Tree(ctx context.Context, root *beneath.Dir, u xtime.UUID) (Result, error) {
-	s := &stripper{root: root, names: xtime.NamesFor(xtime.Trusted, u)}
+// Tree strips the directory root of the marks of these volumes, and of those that only root can have made. It does not cross mounts.
+// What cannot be changed is named in the result, and is no error. It can be called again where it was cut short.
+func Tree(ctx context.Context, root *beneath.Dir, volumes ...xtime.UUID) (Result, error) {
+	s := &stripper{root: root, names: []xtime.Names{xtime.NamesFor(xtime.Trusted, xtime.UUID{})}}
+	for _, u := range volumes {
+		s.names = append(s.names, xtime.NamesFor(xtime.Trusted, u))
+	}
 	s.entry("", root)
 	for todo := []string{""}; len(todo) > 0; {
 		if err := ctx.Err(); err != nil {
@@ -50,7 +54,7 @@ func Tree(ctx context.Context, root *beneath.Dir, u xtime.UUID) (Result, error) 
 
 type stripper struct {
 	root  *beneath.Dir
-	names xtime.Names
+	names []xtime.Names
 	out   Result
 }
 
@@ -97,7 +101,8 @@ func (s *stripper) entry(path string, p *beneath.Dir) {
 	}
 	found := false
 	for _, attr := range attrs {
-		if !s.names.Own(attr) {
+		own := func(n xtime.Names) bool { return n.Own(attr) }
+		if !slices.ContainsFunc(s.names, own) {
 			continue
 		}
 		found = true
@@ -128,24 +133,4 @@ func Owner(path string) (*slave.Owner, error) {
 		return nil, fmt.Errorf("read whose slave it is: %w", err)
 	}
 	return slave.ParseOwner(text)
-}
-
-// Base removes .georep of the slave at path, with what was deleted and is still kept there. ErrInUse, wrapped, where an agent has it
-// open.
-func Base(path string) error {
-	base := filepath.Join(path, slave.Reserved)
-	lock, err := os.Open(filepath.Join(base, "lock"))
-	switch {
-	case err == nil:
-		defer lock.Close()
-		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			return fmt.Errorf("%w: a session has the slave %s open; stop it on its master", ErrInUse, path)
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("look whether the slave %s is in use: %w", path, err)
-	}
-	if err := os.RemoveAll(base); err != nil {
-		return fmt.Errorf("remove georep's own directory: %w", err)
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -71,8 +72,8 @@ func TestTree(t *testing.T) {
 // TestWhatCannotBeChangedIsNamed, and the rest is done.
 func TestWhatCannotBeChangedIsNamed(t *testing.T) {
 	dir := fstest.Mount(t, fstest.Ext4, fstest.Options{})
-	u := xtime.UUID{1}
-	names := xtime.NamesFor(xtime.Trusted, u)
+	u, other := xtime.UUID{1}, xtime.UUID{2}
+	names := xtime.NamesFor(xtime.User, u)
 	for _, name := range []string{"a", "b", "c"} {
 		path := filepath.Join(dir, name)
 		must(t, os.WriteFile(path, nil, 0o600))
@@ -83,29 +84,79 @@ func TestWhatCannotBeChangedIsNamed(t *testing.T) {
 	root, err := beneath.OpenRoot(dir, true)
 	must(t, err)
 	defer root.Close()
-	got, err := strip.Tree(t.Context(), root, u)
+	got, err := strip.Tree(t.Context(), root, u, other)
 	if err != nil || got.Entries != 2 || got.Failing != 1 || !strings.Contains(got.Failed[0], `"b"`) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
-// TestBase: a slave that is in use keeps its directory.
+// TestBase: a slave that is in use keeps its directory, and nobody can open one that is held. What is removed can be removed again where
+// that was cut short.
 func TestBase(t *testing.T) {
 	dir := t.TempDir()
 	base := filepath.Join(dir, ".georep")
-	must(t, os.MkdirAll(filepath.Join(base, "parked", "x"), 0o700), os.WriteFile(filepath.Join(base, "lock"), nil, 0o600))
+	must(t, os.MkdirAll(filepath.Join(base, "parked", "x"), 0o700), os.WriteFile(filepath.Join(base, "lock"), nil, 0o600),
+		os.WriteFile(filepath.Join(base, "owner"), nil, 0o600))
 	lock, err := os.Open(filepath.Join(base, "lock"))
-	must(t, err)
-	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
-	if err := strip.Base(dir); !errors.Is(err, strip.ErrInUse) {
-		t.Errorf("in use: %v", err)
+	must(t, err, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	inUse := func(what string) {
+		t.Helper()
+		if _, err := strip.Hold(dir); !errors.Is(err, strip.ErrInUse) {
+			t.Fatalf("%s: %v", what, err)
+		}
 	}
+	inUse("an agent has it open")
 	must(t, lock.Close())
-	for range 2 {
-		must(t, strip.Base(dir))
-	}
+	lease := filepath.Join(base, "lease")
+	must(t, os.WriteFile(lease, nil, 0o600))
+	inUse("a session by SFTP has it open")
+	old := time.Now().Add(-time.Hour)
+	must(t, os.Chtimes(lease, old, old))
+	b, err := strip.Hold(dir)
+	must(t, err)
+	inUse("it is held")
+	must(t, b.Remove())
+	b.Close()
 	if _, err := os.Stat(base); !os.IsNotExist(err) {
 		t.Errorf("%v", err)
+	}
+	for _, left := range []string{"owner", "lock", ""} { // what a cut may leave
+		must(t, os.Mkdir(base, 0o700))
+		if left != "" {
+			must(t, os.WriteFile(filepath.Join(base, left), nil, 0o600))
+		}
+		b, err := strip.Hold(dir)
+		must(t, err)
+		must(t, b.Remove())
+		b.Close()
+	}
+}
+
+// TestForeignBase: what has the name of georep's directory, and is not that, stays.
+func TestForeignBase(t *testing.T) {
+	for what, put := range map[string]func(base, other string) error{
+		"a directory": func(base, _ string) error {
+			return errors.Join(os.Mkdir(base, 0o700), os.WriteFile(filepath.Join(base, "mine"), nil, 0o600))
+		},
+		"a file": func(base, _ string) error { return os.WriteFile(base, nil, 0o600) },
+		"a link to another slave's": func(base, other string) error {
+			return errors.Join(os.WriteFile(filepath.Join(other, "owner"), nil, 0o600), os.Symlink("../"+filepath.Base(other), base))
+		},
+		"a link within": func(base, _ string) error {
+			return errors.Join(os.Mkdir(base+"2", 0o700), os.WriteFile(base+"2/owner", nil, 0o600), os.Symlink(".georep2", base))
+		},
+	} {
+		dir, other := t.TempDir(), t.TempDir()
+		base := filepath.Join(dir, ".georep")
+		must(t, put(base, other))
+		b, err := strip.Hold(dir)
+		if err == nil {
+			b.Close()
+			t.Errorf("%s is taken for georep's", what)
+		}
+		if _, err := os.Lstat(base); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

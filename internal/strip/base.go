@@ -1,0 +1,143 @@
+package strip
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"georep/slave"
+)
+
+// Names in .georep: what says whose it is, what an agent locks, and what a session by SFTP writes anew every few seconds.
+const (
+	ownerName = "owner"
+	lockName  = "lock"
+	leaseName = "lease"
+)
+
+// leaseDead is how old a lease is at least that nobody holds any more.
+const leaseDead = time.Minute
+
+// Base is .georep of a slave, or that there is none. While it is held no agent opens the slave.
+type Base struct {
+	root, dir *os.Root
+	lock      *os.File // nil where there is no .georep
+}
+
+// Hold takes .georep of the slave at path. It fails with ErrInUse, wrapped, where a session has it open, and where what has that name is not
+// georep's.
+func Hold(path string) (*Base, error) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	b := &Base{root: root}
+	at, err := root.Lstat(slave.Reserved)
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, nil
+	}
+	if err == nil {
+		err = b.open(at)
+	}
+	if err == nil {
+		err = b.take()
+	}
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("%s in %s: %w", slave.Reserved, path, err)
+	}
+	return b, nil
+}
+
+// open opens the directory, which may be no link to another one.
+func (b *Base) open(at fs.FileInfo) (err error) {
+	if !at.IsDir() {
+		return errors.New("is no directory, and so not georep's")
+	}
+	if b.dir, err = b.root.OpenRoot(slave.Reserved); err != nil {
+		return err
+	}
+	is, err := b.dir.Stat(".")
+	if err == nil && !os.SameFile(at, is) {
+		err = errors.New("was replaced meanwhile")
+	}
+	if err != nil {
+		return err
+	}
+	names, err := b.list()
+	ours := func(name string) bool { return name == ownerName || name == lockName }
+	if err == nil && len(names) > 0 && !slices.ContainsFunc(names, ours) {
+		err = fmt.Errorf("is not georep's: %q is there, and no owner", names[0])
+	}
+	return err
+}
+
+func (b *Base) list() ([]string, error) {
+	f, err := b.dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// take takes the lock of agents, and looks at the lease of sessions by SFTP, which have no locks.
+func (b *Base) take() (err error) {
+	if b.lock, err = b.dir.OpenFile(lockName, os.O_RDONLY|os.O_CREATE|unix.O_NONBLOCK, 0o600); err != nil {
+		return err
+	}
+	err = unix.Flock(int(b.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("%w: a session has the slave open; stop it on its master", ErrInUse)
+	}
+	if err != nil {
+		return err
+	}
+	lease, err := b.dir.Lstat(leaseName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && time.Since(lease.ModTime()) < leaseDead {
+		err = fmt.Errorf("%w: a session by SFTP had the slave open within the last minute; stop it on its master, and try again", ErrInUse)
+	}
+	return err
+}
+
+// Remove removes it, with what was deleted and is still kept there. What says whose the slave is goes last, so that it can be called again
+// where it was cut short.
+func (b *Base) Remove() error {
+	if b.lock == nil {
+		return nil
+	}
+	names, err := b.list()
+	if err != nil {
+		return fmt.Errorf("remove georep's own directory: %w", err)
+	}
+	last := []string{ownerName, lockName}
+	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(last, name) })
+	for _, name := range append(names, last...) {
+		if err := b.dir.RemoveAll(name); err != nil {
+			return fmt.Errorf("remove georep's own directory: %w", err)
+		}
+	}
+	if err := b.root.Remove(slave.Reserved); err != nil {
+		return fmt.Errorf("remove georep's own directory: %w", err)
+	}
+	return nil
+}
+
+// Close lets the slave go.
+func (b *Base) Close() {
+	if b.lock != nil {
+		b.lock.Close()
+	}
+	if b.dir != nil {
+		b.dir.Close()
+	}
+	b.root.Close()
+}
