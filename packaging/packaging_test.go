@@ -22,10 +22,11 @@ func command(t *testing.T, dir, name, script string) {
 func called(t *testing.T, name, enabled string, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	command(t, dir, "systemctl", `case $1 in
-is-enabled) [ "$ENABLED" = yes ] ;;
-enable) echo "$1" >>"$LOG"; [ "$ENABLED" != masked ] ;;
-*) echo "$1" >>"$LOG" ;;
+	command(t, dir, "systemctl", `note() { echo "$*" | sed 's/georep-unprivileged.service/u/; s/georep.service/g/' >>"$LOG"; }
+case $1 in
+is-enabled) [ "$ENABLED $3" = 'yes georep.service' ] || [ "$ENABLED $3" = 'unprivileged georep-unprivileged.service' ] ;;
+enable) note "$@"; [ "$ENABLED" != masked ] ;;
+*) note "$@" ;;
 esac
 `)
 	text, err := os.ReadFile(filepath.Join("scripts", name))
@@ -51,17 +52,18 @@ func TestScripts(t *testing.T) {
 	for _, c := range []struct {
 		script, enabled, args, want string
 	}{
-		{"postinstall.sh", "yes", "configure ", "enable daemon-reload restart"},
-		{"postinstall.sh", "yes", "1", "enable daemon-reload restart"},
-		{"postinstall.sh", "yes", "configure 0.0.1", "daemon-reload restart"},
-		{"postinstall.sh", "no", "configure 0.0.1", "daemon-reload try-restart"},
-		{"postinstall.sh", "no", "2", "daemon-reload try-restart"},
-		{"postinstall.sh", "masked", "configure ", "enable daemon-reload try-restart"},
+		{"postinstall.sh", "yes", "configure ", "enable g daemon-reload restart g try-restart u"},
+		{"postinstall.sh", "yes", "1", "enable g daemon-reload restart g try-restart u"},
+		{"postinstall.sh", "yes", "configure 0.0.1", "daemon-reload restart g try-restart u"},
+		{"postinstall.sh", "no", "configure 0.0.1", "daemon-reload try-restart g try-restart u"},
+		{"postinstall.sh", "no", "2", "daemon-reload try-restart g try-restart u"},
+		{"postinstall.sh", "masked", "configure ", "enable g daemon-reload try-restart g try-restart u"},
+		{"postinstall.sh", "unprivileged", "configure 0.0.1", "daemon-reload try-restart g restart u"},
 		{"preremove.sh", "yes", "upgrade 0.0.2", ""},
 		{"preremove.sh", "yes", "failed-upgrade 0.0.1", ""},
 		{"preremove.sh", "yes", "1", ""},
-		{"preremove.sh", "yes", "remove", "stop"},
-		{"preremove.sh", "yes", "0", "disable stop"},
+		{"preremove.sh", "yes", "remove", "stop g u"},
+		{"preremove.sh", "yes", "0", "disable g u stop g u"},
 	} {
 		if got := called(t, c.script, c.enabled, strings.Split(c.args, " ")...); got != c.want {
 			t.Errorf("%s %s, %s: %q, not %q", c.script, c.args, c.enabled, got, c.want)
@@ -69,10 +71,17 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// TestUnitLeavesConfinement: the unit takes away none of the calls by which the marker and an agent confine themselves. Not every
+// TestUnitLeavesConfinement: no unit takes away any of the calls by which the marker and an agent confine themselves. Not every
 // systemd has them in @system-service.
 func TestUnitLeavesConfinement(t *testing.T) {
-	text, err := os.ReadFile("systemd/georep.service")
+	for _, unit := range []string{"georep.service", "georep-unprivileged.service"} {
+		leavesConfinement(t, unit)
+	}
+}
+
+func leavesConfinement(t *testing.T, unit string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("systemd", unit))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +96,7 @@ func TestUnitLeavesConfinement(t *testing.T) {
 	for _, call := range []string{"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "fanotify_init",
 		"open_by_handle_at"} {
 		if !allowed[call] {
-			t.Errorf("the unit forbids %s", call)
+			t.Errorf("%s forbids %s", unit, call)
 		}
 	}
 }

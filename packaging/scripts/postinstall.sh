@@ -9,8 +9,10 @@ case "${1:-} ${2:-}" in
 esac
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload
-if systemctl is-enabled --quiet georep.service; then
-	systemctl restart georep.service || echo 'georep.service does not start: see systemctl status georep' >&2
-else
-	systemctl try-restart georep.service || :
-fi
+for unit in georep.service georep-unprivileged.service; do # one of the two, see docs/operating.md
+	if systemctl is-enabled --quiet "$unit"; then
+		systemctl restart "$unit" || echo "$unit does not start: see systemctl status $unit" >&2
+	else
+		systemctl try-restart "$unit" || :
+	fi
+done
