@@ -87,13 +87,23 @@ func (w *crawl) endCompare(n *node, d *directory, c *compared) {
 		return
 	}
 	for i, it := range c.items {
-		g := it.Entry.Record.GFID
-		more := c.more[g]
-		delete(c.more, g) // which are of the first, if there are others in another state
+		more := c.furtherOf(&it)
 		for _, it := range append([]plan.Item{it}, more...) {
 			w.known(n, d, it, c.same[i], len(more) > 0)
 		}
 	}
+}
+
+// furtherOf takes the further names that were left to an item: those that the slave has in the same state. Another name of the inode may
+// have been compared before, and says nothing of them.
+func (c *compared) furtherOf(it *plan.Item) []plan.Item {
+	g := it.Entry.Record.GFID
+	more := c.more[g]
+	if len(more) == 0 || !ofOneInode(it) || more[0].State.Record != it.State.Record {
+		return nil
+	}
+	delete(c.more, g)
+	return more
 }
 
 // known goes on with an item of which it is known whether both ends have the same content.

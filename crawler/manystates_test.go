@@ -3,6 +3,7 @@ package crawler
 import (
 	"testing"
 
+	"georep/crawler/plan"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -33,5 +34,26 @@ func TestNamesOfManyStates(t *testing.T) {
 	}
 	if turns != 2 || linked != 998 {
 		t.Errorf("%d turns, %d links", turns, linked)
+	}
+}
+
+// TestFurtherNamesGoWithTheirOwnState: what is known of the content under one name says nothing of names that the slave has in another
+// state, as that of one whose content is of no one moment.
+func TestFurtherNamesGoWithTheirOwnState(t *testing.T) {
+	g := xtime.GFID{1}
+	item := func(name string, there xtime.Time) plan.Item {
+		it := plan.Item{State: &slave.EntryState{Name: name, Kind: slave.File, Record: slave.Record{GFID: g, Xtime: there}}}
+		it.Entry.Name, it.Entry.Kind, it.Entry.Record = name, slave.File, slave.Record{GFID: g, Xtime: 9}
+		it.Entry.Stat.Nlink = 5
+		return it
+	}
+	first, more := firstNames([]plan.Item{item("torn", 0), item("a", 5), item("b", 5), item("c", 3), item("d", 5)})
+	c := &compared{more: more}
+	got := map[string]int{}
+	for i := range first {
+		got[first[i].Entry.Name] = len(c.furtherOf(&first[i]))
+	}
+	if len(got) != 3 || got["torn"] != 0 || got["a"] != 2 || got["c"] != 0 {
+		t.Errorf("further names of each: %v", got)
 	}
 }
