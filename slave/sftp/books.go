@@ -101,6 +101,9 @@ func (t *Tree) noteGroup(op *slave.Op, names []string) {
 	if err == nil {
 		was := b
 		b.learn(op)
+		if op.Settled && b.want > maxNames {
+			t.settling[g]++
+		}
 		for _, n := range names {
 			b.add(n)
 		}
@@ -162,10 +165,24 @@ func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
 	return n
 }
 
+// hasAll tells whether an inode has all its names. Of one that has more than are kept that is so once a search of the master found them, and
+// as many have been settled since.
+func (t *Tree) hasAll(g xtime.GFID, b *book) bool {
+	want := b.want
+	if want > maxNames && len(b.names) >= maxNames {
+		if !b.settled || t.settling[g] < want {
+			return false
+		}
+		want = maxNames
+	}
+	// As long as there are too few no name is looked at: while an inode gets thousands of them that would be the square of it.
+	return uint32(len(b.names)) >= want && t.liveNames(g, b.names) >= want
+}
+
 // notePending makes or removes the mark that says that names are to be checked.
 func (t *Tree) notePending(g xtime.GFID, b book) error {
-	// As long as there are too few no name is looked at: while an inode gets thousands of them that would be the square of it.
-	if uint32(len(b.names)) >= b.want && t.liveNames(g, b.names) >= b.want {
+	if t.hasAll(g, &b) {
+		delete(t.settling, g)
 		return t.idx.Delete(index.Pending, g.String())
 	}
 	_, ok, err := t.idx.Get(index.Pending, g.String())
@@ -267,6 +284,9 @@ func (t *Tree) booked(g xtime.GFID, removed bool) (out slave.Group, keep bool, e
 			out.Names = append(out.Names, n)
 		}
 	}
-	out.Short = len(out.Names) > 0 && t.liveNames(g, b.names) < b.want
+	out.Short = len(out.Names) > 0 && !t.hasAll(g, &b)
+	if out.Short {
+		delete(t.settling, g) // all of it is settled anew
+	}
 	return out, out.Short || removed && len(out.Names) > 0, err
 }

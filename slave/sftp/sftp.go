@@ -73,9 +73,11 @@ type Tree struct {
 	fresh     sync.Map // shards of directories made by this session: what stands in them is known; index.ID -> struct{}
 	// idMu is held while a directory is given its shard.
 	idMu    sync.Mutex
-	booksMu sync.Mutex   // links and pending
-	flushMu sync.Mutex   // held by flush
-	parkMu  sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
+	booksMu sync.Mutex // links and pending, and what follows
+	// settling counts what was settled of inodes with more names than are kept.
+	settling map[xtime.GFID]uint32
+	flushMu  sync.Mutex   // held by flush
+	parkMu   sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
 
 	busyInodes keyed[xtime.GFID]
 	busyNames  keyed[name]
@@ -151,7 +153,7 @@ func newTree(o Options, l leaseTimes) *Tree {
 		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
 	t.settler.init()
 	t.roomMaker.age = evictAge
-	t.uploads.open = map[xtime.GFID]*upload{}
+	t.uploads.open, t.settling = map[xtime.GFID]*upload{}, map[xtime.GFID]uint32{}
 	return t
 }
 
