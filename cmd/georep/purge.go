@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
@@ -87,7 +88,11 @@ func (e *env) purge(ctx context.Context, s *volume.Store, v *volume.Volume) erro
 	if err := base.Remove(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.out, "%s: the marks of %d entries are gone, and so is .georep/\n", status.Printable(path), sum.Entries)
+	unseen := ""
+	if os.Geteuid() != 0 {
+		unseen = "; marks of the namespace trusted, if there are any, only root sees, and takes out"
+	}
+	_, err = fmt.Fprintf(e.out, "%s: the marks of %d entries are gone, and so is .georep/%s\n", status.Printable(path), sum.Entries, unseen)
 	return err
 }
 

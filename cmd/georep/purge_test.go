@@ -74,6 +74,19 @@ func TestPurgeLeavesWhatOthersNeed(t *testing.T) {
 	}
 }
 
+// TestPurgeByAnOrdinaryUser does not say that marks are gone which it cannot see.
+func TestPurgeByAnOrdinaryUser(t *testing.T) {
+	p := build(t, nobody)
+	dir := p.mkdir("copy")
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Lsetxattr(dir, "trusted.glusterfs.00000000-0000-0000-0000-000000000001.xtime", []byte("12345678"), 0); err != nil {
+		t.Fatal(err)
+	}
+	p.run("volume", "purge", dir, "--yes").check(t, exitDone, "only root sees")
+}
+
 // marked counts the entries with one of georep's xattrs.
 func marked(t *testing.T, top string) (n int) {
 	t.Helper()
