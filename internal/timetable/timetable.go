@@ -28,8 +28,9 @@ const EveryDay Days = 1<<7 - 1
 
 func (d Days) has(w time.Weekday) bool { return d>>w&1 == 1 }
 
-// around is how many days before and after the day of a time are looked at: a week, and one for the zone.
-const around = 8
+// around is how many days before and after the day of a time are looked at: two weeks, since the clock may jump over a window of
+// one day in the week, and one for the zone.
+const around = 15
 
 // at gives the moment on the day that is so many days after that of t, and whether that is one of its days.
 func (m Moment) at(t time.Time, days int) (time.Time, bool) {

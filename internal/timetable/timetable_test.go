@@ -46,6 +46,7 @@ func TestWindows(t *testing.T) {
 		{"02:15-02:45", "2026-03-29 01:00", false, "Mon 2026-03-30 02:15 CEST"},
 		{"02:15-04:00", "2026-03-29 01:00", false, "Sun 2026-03-29 03:00 CEST"},
 		{"01:00-02:30", "2026-03-29 01:30", true, "Sun 2026-03-29 03:00 CEST"},
+		{"Sun 02:15-02:45", "2026-03-23 12:00", false, "Sun 2026-04-05 02:15 CEST"},
 		// In the hour that comes twice, and over it: it begins with the first one.
 		{"02:15-02:45", "2026-10-25 01:00", false, "Sun 2026-10-25 02:15 CEST"},
 		{"01:00-04:00", "2026-10-25 01:30", true, "Sun 2026-10-25 04:00 CET"},
