@@ -49,6 +49,8 @@ type DryRunOptions struct {
 	// takes a look at everything. Marked says that there are none, so that what is in step by its stamp is passed over.
 	Since  time.Time
 	Marked bool
+	// OnlyRemoved tells of what would be removed, and made, alone: nothing is read, and what changes or moves is not told.
+	OnlyRemoved bool
 	// Found is told each change, from one goroutine.
 	Found func(Change)
 }
@@ -277,7 +279,8 @@ func (w *dryRun) entries(t *dryTask, d *beneath.Dir, names []beneath.Entry, stat
 	for i := range there {
 		byName[there[i].Name] = &there[i]
 	}
-	p := plan.Compute(list, there, plan.Options{Namespace: w.o.Tree.Info().Namespace, Quick: w.o.Quick})
+	p := plan.Compute(list, there, plan.Options{Namespace: w.o.Tree.Info().Namespace, Quick: w.o.Quick,
+		Wary: state.Record.Xtime < w.o.FilterSince})
 	planned := w.planned(t, &p)
 	for i := range list {
 		e, s := &list[i], byName[list[i].Name]

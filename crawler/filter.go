@@ -22,7 +22,8 @@ import (
 //
 // A stamp says that the slave has everything that is not left out, so it is worth nothing under another filter. Since counts as a
 // volume mark for directories: whatever was stamped under an earlier filter is older (Options.FilterSince), and each directory
-// is listed once. Records of files say what is in them, whatever the filter is: nothing is read again.
+// is listed once. Records of files say what is in them, whatever the filter is: nothing is read again but what somebody seems to have
+// changed on the slave (plan.Options.Wary).
 //
 // A directory that moves takes its stamps along. Patterns with a slash may leave out other things where it is now, so it
 // is moved only where they do not (mayMove).

@@ -143,7 +143,11 @@ func (w *dryRun) make(l lacking) {
 }
 
 // examine has the properties of an entry compared with what the slave has at l.there.
-func (w *dryRun) examine(l lacking) { w.check = append(w.check, l) }
+func (w *dryRun) examine(l lacking) {
+	if !w.d.OnlyRemoved {
+		w.check = append(w.check, l)
+	}
+}
 
 func (w *dryRun) flush() error { return w.checkSome(1) }
 

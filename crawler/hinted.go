@@ -70,7 +70,7 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 		keepLostAndFound(w.present(d, lostAndFound), state)
 		w.knownSince(n, state)
 	}
-	p := plan.Compute(w.entries(n, d, names, state), state.Entries, w.planOptions())
+	p := plan.Compute(w.entries(n, d, names, state), state.Entries, w.planOptions(n))
 	if n.parent == nil && len(p.Stale) > 0 && w.emptied(d) {
 		return false // by itself a reason to stop, or not: the listing tells
 	}

@@ -124,7 +124,7 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		return
 	}
 	listed := w.entries(n, d, names, state)
-	p := plan.Compute(listed, state.Entries, w.planOptions())
+	p := plan.Compute(listed, state.Entries, w.planOptions(n))
 	if !n.counted {
 		n.counted = true
 		w.c.opts.Counters.planned(listed, &p)
@@ -170,8 +170,8 @@ func (w *crawl) again(n *node) {
 	w.push(n)
 }
 
-func (w *crawl) planOptions() plan.Options {
-	return plan.Options{Namespace: w.c.opts.Tree.Info().Namespace, Quick: w.c.opts.Quick}
+func (w *crawl) planOptions(n *node) plan.Options {
+	return plan.Options{Namespace: w.c.opts.Tree.Info().Namespace, Quick: w.c.opts.Quick, Wary: n.had < w.c.opts.FilterSince}
 }
 
 // enter opens the node's directory and prepares what finishes it: from the first part on it stays as it was read then,

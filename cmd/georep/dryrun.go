@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -191,13 +192,14 @@ func (e *env) agreedToForce(c *cli.Context, r *registration) error {
 	cfg := e.workerConfig(c, r)
 	cfg.Force = false
 	err := worker.Look(c.Context, cfg)
-	if !errors.Is(err, slave.ErrNotEmpty) && !errors.Is(err, slave.ErrForeign) && !errors.Is(err, slave.ErrAbsent) {
+	if !slices.ContainsFunc([]error{slave.ErrNotEmpty, slave.ErrForeign, slave.ErrAbsent, slave.ErrUnfit}, // such as a damaged owner's file
+		func(needs error) bool { return errors.Is(err, needs) }) {
 		return nil
 	}
 	cfg.Force = true
 	var removed []crawler.Change
-	sum, err := worker.DryRun(c.Context, cfg, func(ch crawler.Change) {
-		if ch.Do == crawler.Remove && len(removed) < maxPurged {
+	sum, err := worker.Removals(c.Context, cfg, func(ch crawler.Change) {
+		if len(removed) < maxPurged {
 			removed = append(removed, ch)
 		}
 	})

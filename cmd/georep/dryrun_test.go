@@ -74,3 +74,25 @@ func TestDryRun(t *testing.T) {
 		})
 	}
 }
+
+// TestForceOverADamagedOwner: what a slave with a damaged owner's file has of its own is shown before it goes, as of any other one.
+func TestForceOverADamagedOwner(t *testing.T) {
+	p := build(t, 0)
+	master, slave := p.mkdir("master"), p.mkdir("slave")
+	p.write(filepath.Join(master, "a"), "one")
+	p.write(filepath.Join(slave, "own"), "precious")
+	if err := os.Mkdir(filepath.Join(slave, ".georep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.write(filepath.Join(slave, ".georep", "owner"), "master = ")
+	p.run("sync", master, "file://"+slave).check(t, exitFailed, "--force")
+	asked := p.run("sync", master, "file://"+slave, "--force")
+	asked.check(t, exitFailed, "--yes")
+	if !strings.Contains(asked.out, `remove "own"`) {
+		t.Errorf("asked: %s", asked.out)
+	}
+	if _, err := os.Stat(filepath.Join(slave, "own")); err != nil {
+		t.Error(err)
+	}
+	p.run("sync", master, "file://"+slave, "--force", "--yes").check(t, exitDone, "in step")
+}

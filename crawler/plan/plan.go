@@ -71,6 +71,9 @@ type Options struct {
 	Namespace xtime.Namespace // of the slave's records
 	// Quick trusts kind, size and mtime in ns instead of a hash, where there is no record of that inode.
 	Quick bool
+	// Wary is set where another filter may have left the slave's files alone since they were put on record, and others have changed
+	// them. So what is on record is believed only of a file whose size, and mtime in seconds, is the master's.
+	Wary bool
 }
 
 // Compute plans one directory, or one part of a large one: both lists must be of the same part.
@@ -116,7 +119,7 @@ func (p *Plan) addOther(m Entry, s *slave.EntryState, opts Options) {
 		p.Items = append(p.Items, Item{Entry: m, How: New})
 	case s.Kind == slave.Dir:
 		p.Items = append(p.Items, Item{Entry: m, How: New, State: s, ParkFirst: true})
-	case !InStep(m, s, opts.Namespace):
+	case !InStep(m, s, opts.Namespace) || opts.Wary && touched(m, s):
 		p.Items = append(p.Items, Item{Entry: m, How: how(m, s, opts), State: s})
 	case m.Stat.Nlink > s.Nlink && m.Kind.CarriesRecord(opts.Namespace):
 		p.Short = append(p.Short, m)
@@ -132,6 +135,11 @@ func InStep(m Entry, s *slave.EntryState, ns xtime.Namespace) bool {
 		return m.Record == s.Record
 	}
 	return sameAttributes(m, s)
+}
+
+// touched tells whether a file on the slave looks as if others had changed it. Not every slave keeps more than seconds.
+func touched(m Entry, s *slave.EntryState) bool {
+	return m.Kind == slave.File && (m.Stat.Size != s.Size || m.Stat.Mtime.Sec != s.Mtime.Sec)
 }
 
 // sameAttributes compares symbolic links and nodes that can carry no record: all there is to them is in the survey.
@@ -158,7 +166,7 @@ func how(m Entry, s *slave.EntryState, opts Options) How {
 	sameMtime := m.Stat.Mtime == s.Mtime
 	switch {
 	case sameInode:
-		if sameMtime {
+		if sameMtime || m.Record == s.Record {
 			return Compare
 		}
 	case opts.Quick && sameMtime:

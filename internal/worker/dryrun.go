@@ -19,6 +19,19 @@ import (
 // DryRun tells what a sync of the session would do now, and does nothing: not on the slave, nor on the master, nor in the registry,
 // which need not know them. found is told each change. What a running marker is about to mark it marks in any case.
 func DryRun(ctx context.Context, c Config, found func(crawler.Change)) (crawler.Forecast, error) {
+	return dryRun(ctx, &c, crawler.DryRunOptions{Found: found})
+}
+
+// Removals is DryRun for what would be removed alone: it reads no content, however much both sides have in common.
+func Removals(ctx context.Context, c Config, found func(crawler.Change)) (crawler.Forecast, error) {
+	return dryRun(ctx, &c, crawler.DryRunOptions{OnlyRemoved: true, Found: func(ch crawler.Change) {
+		if ch.Do == crawler.Remove {
+			found(ch)
+		}
+	}})
+}
+
+func dryRun(ctx context.Context, c *Config, d crawler.DryRunOptions) (crawler.Forecast, error) {
 	root, err := beneath.OpenRoot(c.Volume.Path, true)
 	if err != nil {
 		return crawler.Forecast{}, crawler.RootError(c.Volume.Path, err)
@@ -32,21 +45,20 @@ func DryRun(ctx context.Context, c Config, found func(crawler.Change)) (crawler.
 	if m.ns, err = xtime.ParseNamespace(c.Volume.Namespace); err != nil {
 		return crawler.Forecast{}, fmt.Errorf("volume %s: %w", c.Volume.Name, err)
 	}
-	d := crawler.DryRunOptions{Found: found}
 	if err := m.markedUpTo(ctx, &d); err != nil {
 		return crawler.Forecast{}, err
 	}
-	o, end, err := m.dryOptions(&c)
+	o, end, err := m.dryOptions(c)
 	if err != nil {
 		return crawler.Forecast{}, err
 	}
 	defer end()
-	if o.Tree, err = lookAt(ctx, &c); err != nil {
+	if o.Tree, err = lookAt(ctx, c); err != nil {
 		return crawler.Forecast{}, err
 	}
 	defer o.Tree.Close()
-	defer tellAnswers(&c, o.Tree)()
-	taken, err := filterAside(&c, o.Tree)
+	defer tellAnswers(c, o.Tree)()
+	taken, err := filterAside(c, o.Tree)
 	if err != nil {
 		return crawler.Forecast{}, err
 	}

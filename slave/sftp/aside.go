@@ -71,6 +71,7 @@ func (t *Tree) lookAside() error {
 		t.idx = index.New(nothing{})
 		return nil
 	}
+	t.info.Filter = have.Filtered()
 	if own, err := t.lstat(ownerFile); err == nil { // whoever wrote it
 		t.feat.uid, t.feat.gid = own.UID, own.GID
 		t.info.Root = own.UID == 0
