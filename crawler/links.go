@@ -26,6 +26,7 @@ const linksKept = 10_000
 type inode struct {
 	record  slave.Record // what was shipped last, successfully
 	path    string       // under which name; "" if nothing was
+	state   xtime.Time   // that it has at least: what changed while it was read has no xtime in its record
 	waiting []waiter
 }
 
@@ -39,7 +40,7 @@ type waiter struct {
 // linksTo tells whether a name becomes a link once the inode has been shipped: in the state in which the name was listed, or in a
 // later one. While an inode gets thousands of names it is marked with each.
 func (x *waiter) linksTo(i inode) bool {
-	return !x.ships && i.path != "" && i.record.Xtime >= x.record.Xtime
+	return !x.ships && i.path != "" && i.state >= x.record.Xtime
 }
 
 // acquire calls turn now, or when it is known what those before it have shipped. Where that is what this one wants it becomes a
@@ -62,19 +63,23 @@ func (l *links) acquire(x waiter) {
 	x.turn(was)
 }
 
-// release ends a turn; ok tells that op put the inode. All names that become links go on, and the newest of the others.
-func (l *links) release(op *slave.Op, ok bool) {
+// release ends a turn; ok tells that op put the inode, and torn that it changed meanwhile. All names that become links go on, and the
+// newest of the others. Names of what is torn become links, too: each would be torn again while the inode changes.
+func (l *links) release(op *slave.Op, ok, torn bool) {
 	g := op.Record.GFID
 	l.mu.Lock()
 	i := l.out[g]
 	if ok {
-		i.record, i.path = op.Record, op.Path
+		i.record, i.path, i.state = op.Record, op.Path, op.Record.Xtime
+		if torn {
+			i.record.Xtime = 0
+		}
 		if len(l.done) >= linksKept {
 			clear(l.done)
 		}
-		l.done[g] = inode{record: i.record, path: i.path}
+		l.done[g] = inode{record: i.record, path: i.path, state: i.state}
 	}
-	shipped := inode{record: i.record, path: i.path}
+	shipped := inode{record: i.record, path: i.path, state: i.state}
 	var on, rest []waiter
 	for _, x := range i.waiting {
 		if x.linksTo(shipped) {
@@ -156,7 +161,7 @@ func (w *crawl) lastInTurn(n *node, tasks []task) {
 
 func (w *crawl) endTurn(n *node, op *slave.Op, r slave.Result) {
 	w.result(n, op, r)
-	w.links.release(op, r.Err == nil && !r.Torn)
+	w.links.release(op, r.Err == nil, r.Torn)
 	w.opsDone(n, 1)
 }
 

@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"fmt"
 	"testing"
 
 	"georep/crawler/plan"
@@ -30,7 +31,7 @@ func TestNamesOfManyStates(t *testing.T) {
 	for len(holds) > 0 {
 		op := slave.Op{Path: "f", Record: holds[0]}
 		holds = holds[1:]
-		l.release(&op, true)
+		l.release(&op, true, false)
 	}
 	if turns != 2 || linked != 998 {
 		t.Errorf("%d turns, %d links", turns, linked)
@@ -55,5 +56,39 @@ func TestFurtherNamesGoWithTheirOwnState(t *testing.T) {
 	}
 	if len(got) != 3 || got["torn"] != 0 || got["a"] != 2 || got["c"] != 0 {
 		t.Errorf("further names of each: %v", got)
+	}
+}
+
+// TestNamesOfATornFileAreLinked: while an inode changes each of its names would be sent torn, one after the other. They become links to
+// the first one instead, and the record says that it is in no state that is known.
+func TestNamesOfATornFileAreLinked(t *testing.T) {
+	var l links
+	g := xtime.GFID{1}
+	ships, became := 0, map[string]inode{}
+	name := func(path string, x xtime.Time) {
+		w := waiter{record: slave.Record{GFID: g, Xtime: x}}
+		w.turn = func(shipped inode) {
+			if w.linksTo(shipped) {
+				became[path] = shipped
+				return
+			}
+			ships++
+		}
+		l.acquire(w)
+	}
+	for i := range 500 {
+		name(fmt.Sprint("n", i), 7)
+	}
+	op := slave.Op{Kind: slave.OpPut, Path: "n0", Record: slave.Record{GFID: g, Xtime: 7}}
+	l.release(&op, true, true)
+	name("later", 7)
+	name("newer", 8)
+	if len(became) != 500 || ships != 2 {
+		t.Errorf("%d names became links, and %d were shipped", len(became), ships)
+	}
+	for path, shipped := range became {
+		if shipped.record.Xtime != 0 || shipped.record.GFID != g || shipped.path != "n0" {
+			t.Fatalf("%s is a link to %+v", path, shipped)
+		}
 	}
 }
