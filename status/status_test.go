@@ -370,3 +370,13 @@ func allocated(t *testing.T, do func() error) uint64 {
 	}
 	return least
 }
+
+// TestDetailNamesTheSource: where changes are learnt from is what a person has to know of a copy that is late.
+func TestDetailNamesTheSource(t *testing.T) {
+	s := New("data", "backup::copy")
+	s.Marker = "scan"
+	var b strings.Builder
+	if err := WriteTable(&b, []Status{s}, true); err != nil || !strings.Contains(b.String(), "changes are learnt from: scan") {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+}

@@ -73,7 +73,7 @@ func align(b *strings.Builder, rows [][]string) {
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
 	if s.Reason == "" && len(s.Failures)+len(s.Waiting)+len(s.Unmarked) == 0 && pace == "" && s.NotKept == "" && s.MarkerWaits == "" &&
-		s.HiddenWriters == "" && s.Confined == "" && s.Filter == "" {
+		s.HiddenWriters == "" && s.Confined == "" && s.Filter == "" && s.Marker == "" {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -82,6 +82,9 @@ func (s Status) writeDetail(b *strings.Builder) {
 	}
 	if s.Reason != "" {
 		fmt.Fprintf(b, "  %s since %s: %s\n", Printable(string(s.State)), when(s.StateSince), Printable(s.Reason))
+	}
+	if s.Marker != "" {
+		fmt.Fprintf(b, "  changes are learnt from: %s\n", Printable(s.Marker))
 	}
 	if s.NotKept != "" {
 		fmt.Fprintf(b, "  the slave's files cannot keep: %s\n", Printable(s.NotKept))
