@@ -263,30 +263,13 @@ func (w *dryRun) contents(list []lacking, pairs []*pair, same []int) error {
 		}
 		for i, at := range same[:k] {
 			p := pairs[at]
-			if mine := w.hash(p.path, &p.mine.Stat); mine.Err != nil || sums[i].Err != nil || mine.Sum != sums[i].Sum {
+			if mine := w.m.digest(p.path, nil, w.ctx.Err); mine.Err != nil || sums[i].Err != nil || mine.Sum != sums[i].Sum {
 				p.kinds = append([]string{"content"}, p.kinds...)
 			}
 		}
 		same = same[k:]
 	}
 	return w.ctx.Err()
-}
-
-// hash digests a file of the master.
-func (w *dryRun) hash(path string, st *beneath.Stat) (res slave.HashResult) {
-	dir, name := beneath.Split(path)
-	d, err := w.m.root.OpenPath(dir)
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	defer d.Close()
-	f, err := d.OpenQuietly(name)
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	defer f.Close()
-	res.Size, res.Sum, res.Err = f.Digest(st, w.ctx.Err)
-	return res
 }
 
 // removed tells what of that which left its place was not found in another: a directory as one, with all that is left in it.

@@ -124,3 +124,26 @@ func (w *crawl) entryIn(path string) (e plan.Entry, dir xtime.GFID, err error) {
 	e, err = w.m.entry(parent, d, name)
 	return e, dir, err
 }
+
+// digest digests a file of the master, with a prefix before it. live ends it.
+func (m *master) digest(path string, prefix []byte, live func() error) (res slave.HashResult) {
+	dir, name := beneath.Split(path)
+	d, err := m.root.OpenPath(dir)
+	if err != nil {
+		return slave.HashResult{Err: err}
+	}
+	defer d.Close()
+	f, err := d.OpenQuietly(name)
+	if err != nil {
+		return slave.HashResult{Err: err}
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil {
+		res.Size, res.Sum, err = f.DigestAfter(prefix, &st, live)
+	}
+	if err != nil {
+		return slave.HashResult{Err: err}
+	}
+	return res
+}

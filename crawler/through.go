@@ -22,10 +22,13 @@ type through struct {
 
 // lookThrough follows the names of a directory that are left out. names are those of a listing, or those that hints tell.
 func (w *crawl) lookThrough(n *node, d *directory, names map[string]bool) error {
+	if len(names) == 0 || n.again {
+		return nil
+	}
 	w.mu.Lock()
 	since := w.root.had
 	w.mu.Unlock()
-	if len(names) == 0 || n.again || since < w.m.since {
+	if since < w.m.since {
 		return nil // under another filter everything that is included was, or is yet to be, compared by its own names
 	}
 	t := &through{w, since, map[xtime.GFID]uint64{}}

@@ -244,7 +244,8 @@ func (w *verifier) someContents(files []*pair) error {
 	}()
 	mine := make([]slave.HashResult, len(files))
 	for i, path := range paths {
-		mine[i] = w.hash(nonce, path)
+		mine[i] = w.m.digest(path, nonce[:], w.ctx.Err)
+		w.hashed(mine[i].Size)
 	}
 	got := <-theirs
 	if err := errors.Join(got.err, w.ctx.Err()); err != nil {
@@ -258,31 +259,12 @@ func (w *verifier) someContents(files []*pair) error {
 	return nil
 }
 
-// hash digests a file of the master after a nonce.
-func (w *verifier) hash(nonce slave.Nonce, path string) (res slave.HashResult) {
-	dir, name := beneath.Split(path)
-	d, err := w.m.root.OpenPath(dir)
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	defer d.Close()
-	f, err := d.OpenQuietly(name)
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err == nil {
-		res.Size, res.Sum, err = f.DigestAfter(nonce[:], &st, w.ctx.Err)
-	}
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
+// hashed counts what was read of a content.
+func (w *verifier) hashed(bytes int64) {
 	w.mu.Lock()
-	w.verdict.Bytes += res.Size
+	w.verdict.Bytes += bytes
 	w.mu.Unlock()
-	w.v.Seen.Add(0, res.Size)
-	return res
+	w.v.Seen.Add(0, bytes)
 }
 
 // suspect is an entry that differed when it was looked at first.

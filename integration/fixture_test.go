@@ -18,9 +18,9 @@ import (
 
 	"georep/integration/harness/compare"
 	"georep/integration/harness/leak"
+	"georep/integration/harness/program"
 	"georep/integration/harness/tree"
 	"georep/internal/sshdtest"
-	"georep/monitor"
 	"georep/status"
 	"georep/volume"
 )
@@ -251,20 +251,16 @@ func (s *session) status() status.Status {
 // glance is status without a process of its own, for what asks again and again.
 func (s *session) glance() status.Status {
 	s.t.Helper()
-	store, err := volume.OpenStore(s.state)
+	to, err := volume.ParseSlave(s.spec)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	all, err := store.Sessions()
+	list, err := program.Statuses(s.state)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for _, known := range all {
-		if spec, err := volume.ParseSlave(s.spec); err == nil && known.Slave == spec {
-			st, err := monitor.Status(store, known)
-			if err != nil {
-				s.t.Fatal(err)
-			}
+	for _, st := range list {
+		if st.Slave == to.String() {
 			return st
 		}
 	}

@@ -15,9 +15,7 @@ import (
 
 	built "georep/integration/harness/program"
 	"georep/internal/sshdtest"
-	"georep/monitor"
 	"georep/status"
-	"georep/volume"
 )
 
 // nobody is an ordinary user.
@@ -156,19 +154,11 @@ func (p *program) status() status.Status {
 // glance is status without a process of its own, for what asks again and again.
 func (p *program) glance() status.Status {
 	p.t.Helper()
-	store, err := volume.OpenStore(filepath.Join(p.dir, "state"))
-	if err != nil {
-		p.t.Fatal(err)
+	list, err := built.Statuses(filepath.Join(p.dir, "state"))
+	if err != nil || len(list) != 1 {
+		p.t.Fatalf("%d sessions: %v", len(list), err)
 	}
-	all, err := store.Sessions()
-	if err != nil || len(all) != 1 {
-		p.t.Fatalf("%d sessions: %v", len(all), err)
-	}
-	st, err := monitor.Status(store, all[0])
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return st
+	return list[0]
 }
 
 func TestDemo(t *testing.T) {

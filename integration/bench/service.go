@@ -6,15 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"georep/monitor"
+	"georep/integration/harness/program"
 	"georep/status"
-	"georep/volume"
 )
 
 // What the row on the service runs, and how long it watches.
@@ -107,31 +107,23 @@ func (s *service) end(t *host) {
 	s.cmd = nil
 }
 
-// active waits until each session is Active and has said that it is in step.
+// active waits until each session is Active, and was in step at least once.
 func (s *service) active(t *host) error {
-	store, err := volume.OpenStore(s.state)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
 	return wait(t.ctx, 10*time.Millisecond, func() (bool, error) {
-		list, err := store.Sessions()
+		list, err := program.Statuses(s.state)
 		if err != nil || len(list) < s.sessions {
 			return false, err
 		}
-		for _, known := range list {
-			st, err := monitor.Status(store, known)
-			if err != nil || st.State != status.Active || st.LastSynced.Before(began.Add(-time.Hour)) {
-				return false, err
-			}
-		}
-		return true, nil
+		return !slices.ContainsFunc(list, func(st status.Status) bool { return st.State != status.Active || st.LastSynced.IsZero() }), nil
 	})
 }
 
+// ticksPerSecond is USER_HZ, which is the same on every Linux.
+const ticksPerSecond = 100
+
 // usage is what a process needs.
 type usage struct {
-	ticks int64 // of processor time so far, of 10 ms
+	ticks int64 // of processor time so far
 	kib   int64 // of memory, with its share of what several processes have in common
 }
 
@@ -191,7 +183,7 @@ func (s *service) table(before, after map[string]usage, all time.Duration) table
 			"within 10 s of the start: %s s here, with the agents on the same machine.", number(all.Seconds()))}
 	n := float64(s.sessions)
 	row := func(name string, kib, ticks int64) {
-		share := 100 * float64(ticks) / 100 / serviceIdle.Seconds() / n
+		share := 100 * float64(ticks) / ticksPerSecond / serviceIdle.Seconds() / n
 		out.rows = append(out.rows, []string{name, number(float64(kib) / 1024 / n), number(share)})
 	}
 	sum := usage{}

@@ -11,10 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"georep/integration/harness/program"
 	"georep/marker"
-	"georep/monitor"
 	"georep/status"
-	"georep/volume"
 )
 
 // session is a georep session from a master to a directory at a site, with a registry of its own.
@@ -82,15 +81,11 @@ func (s *session) inStep(ctx context.Context, since time.Time) error {
 
 // status is what georep status shows, without a process for it.
 func (s *session) status() (status.Status, error) {
-	store, err := volume.OpenStore(s.state)
-	if err != nil {
-		return status.Status{}, err
-	}
-	list, err := store.Sessions()
+	list, err := program.Statuses(s.state)
 	if err != nil || len(list) != 1 {
 		return status.Status{}, fmt.Errorf("%d sessions: %w", len(list), err)
 	}
-	return monitor.Status(store, list[0])
+	return list[0], nil
 }
 
 // scanned waits until the marker has found what changed before since.

@@ -123,7 +123,7 @@ func (i *Inode) DigestAfter(prefix []byte, st *Stat, live func() error) (size in
 	d := NewDigest(prefix)
 	buf := digestBuffers.Get().(*[]byte)
 	defer digestBuffers.Put(buf)
-	if st.Sparse() && st.Size >= sparseLeast {
+	if st.Sparse() {
 		err = i.digestData(d, *buf, live)
 	} else {
 		err = i.digestAll(d, *buf, live)
@@ -132,8 +132,8 @@ func (i *Inode) DigestAfter(prefix []byte, st *Stat, live func() error) (size in
 	return size, sum, err
 }
 
-// Sparse tells whether a file takes less room than its size.
-func (st *Stat) Sparse() bool { return int64(st.Blocks)*512 < st.Size }
+// Sparse tells whether a file takes less room than its size, and is large enough to be asked where its data are.
+func (st *Stat) Sparse() bool { return st.Size >= sparseLeast && int64(st.Blocks)*512 < st.Size }
 
 func (i *Inode) digestAll(d *Digest, buf []byte, live func() error) error {
 	for {

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"sync/atomic"
 	"time"
@@ -32,19 +31,14 @@ func Removals(ctx context.Context, c Config, found func(crawler.Change)) (crawle
 }
 
 func dryRun(ctx context.Context, c *Config, d crawler.DryRunOptions) (crawler.Forecast, error) {
-	root, err := beneath.OpenRoot(c.Volume.Path, true)
+	m, err := newMaster(c)
 	if err != nil {
-		return crawler.Forecast{}, crawler.RootError(c.Volume.Path, err)
-	}
-	defer root.Close()
-	runtime := c.Store.Runtime(c.Volume.Name).Dir
-	m := &master{Dir: root, volume: c.Volume, runtime: runtime, status: marker.NewStatusReader(runtime), log: c.Logger}
-	if m.uuid, err = xtime.ParseUUID(c.Volume.UUID); err != nil {
 		return crawler.Forecast{}, err
 	}
-	if m.ns, err = xtime.ParseNamespace(c.Volume.Namespace); err != nil {
-		return crawler.Forecast{}, fmt.Errorf("volume %s: %w", c.Volume.Name, err)
+	if m.Dir, err = beneath.OpenRoot(c.Volume.Path, true); err != nil {
+		return crawler.Forecast{}, crawler.RootError(c.Volume.Path, err)
 	}
+	defer m.Dir.Close()
 	if err := m.markedUpTo(ctx, &d); err != nil {
 		return crawler.Forecast{}, err
 	}

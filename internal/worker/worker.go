@@ -177,8 +177,8 @@ type master struct {
 	log     zerolog.Logger
 }
 
-// openMaster opens the volume once its marker has marked it.
-func openMaster(ctx context.Context, c Config) (*master, error) {
+// newMaster is the volume as the registry has it. Its root is not open.
+func newMaster(c *Config) (*master, error) {
 	runtime := c.Store.Runtime(c.Volume.Name).Dir
 	m := &master{volume: c.Volume, runtime: runtime, status: marker.NewStatusReader(runtime), log: c.Logger}
 	var err error
@@ -187,6 +187,15 @@ func openMaster(ctx context.Context, c Config) (*master, error) {
 	}
 	if m.ns, err = xtime.ParseNamespace(c.Volume.Namespace); err != nil {
 		return nil, fmt.Errorf("volume %s: %w", c.Volume.Name, err)
+	}
+	return m, nil
+}
+
+// openMaster opens the volume once its marker has marked it.
+func openMaster(ctx context.Context, c Config) (*master, error) {
+	m, err := newMaster(&c)
+	if err != nil {
+		return nil, err
 	}
 	if err := m.waitMarked(ctx); err != nil {
 		return nil, err

@@ -16,7 +16,10 @@ import (
 // Aside is a slave that is open beside the session's own agent, to be examined. It takes no lock, makes nothing, and
 // changes nothing but the records that Distrust takes back. It implements slave.Tree, so that an agent can serve it, and
 // slave.Examiner; what would change the tree gives slave.ErrAside, which ends the session.
-type Aside struct{ t *Tree }
+type Aside struct {
+	slave.LookOnly
+	t *Tree
+}
 
 var (
 	_ slave.Tree     = (*Aside)(nil)
@@ -32,7 +35,7 @@ func OpenAside(o Options) (*Aside, error) {
 		t.release()
 		return nil, err
 	}
-	return &Aside{t}, nil
+	return &Aside{t: t}, nil
 }
 
 // setupAside does what setup does, without a trace.
@@ -127,37 +130,6 @@ func (a *Aside) Digest(ctx context.Context, nonce slave.Nonce, paths []string) (
 func (a *Aside) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
 	return a.t.Count(ctx, paths, limit)
 }
-
-// Find is refused.
-func (a *Aside) Find(context.Context, []xtime.GFID) ([]slave.Found, error) {
-	return nil, slave.ErrAside
-}
-
-// Groups is refused.
-func (a *Aside) Groups(context.Context, int) ([]slave.Group, error) { return nil, slave.ErrAside }
-
-// Apply is refused.
-func (a *Aside) Apply(context.Context, *slave.Batch) ([]slave.Result, error) {
-	return nil, slave.ErrAside
-}
-
-// Begin is refused.
-func (a *Aside) Begin(context.Context, *slave.Upload) (slave.UploadState, error) {
-	return slave.UploadState{}, slave.ErrAside
-}
-
-// Sums is refused.
-func (a *Aside) Sums(context.Context, slave.SumsQuery, func(int64, []byte) error) (slave.Result, error) {
-	return slave.Result{}, slave.ErrAside
-}
-
-// Write is refused.
-func (a *Aside) Write(context.Context, *slave.Segment) (slave.Result, error) {
-	return slave.Result{}, slave.ErrAside
-}
-
-// Clean is refused.
-func (a *Aside) Clean(context.Context, int64) error { return slave.ErrAside }
 
 // Close closes the slave. It is idempotent.
 func (a *Aside) Close() error { return a.t.Close() }

@@ -21,14 +21,11 @@ type extents struct {
 	err  error
 }
 
-const (
-	sparseLeast = 1 << 20 // of a smaller file all is read
-	maxExtents  = 1 << 16
-)
+const maxExtents = 1 << 16
 
 // of is what delta.Signer wants to know of a file with the attributes st; nil means that all of it is data.
 func (x *extents) of(f *beneath.Inode, st *beneath.Stat) (find func(off int64) (start, end int64, err error), err error) {
-	if !st.Sparse() || st.Size < sparseLeast {
+	if !st.Sparse() {
 		return nil, nil
 	}
 	x.once.Do(func() { x.read(f, st.Size) })

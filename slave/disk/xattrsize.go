@@ -9,14 +9,11 @@ import (
 	"georep/slave"
 )
 
-// maxXattrs is how many bytes of xattrs an entry may have on a slave with max-bytes: more than that is not expected of an inode
-// (charge).
-const maxXattrs = xattrBytes
-
 // showsXattrs are the file systems that count the xattrs of an inode among its blocks.
 var showsXattrs = map[int64]bool{unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.F2FS_SUPER_MAGIC: true}
 
-// xattrs counts those that an entry is about to get; done counts what they came to.
+// xattrs counts those that an entry is about to get; done counts what they came to. With max-bytes an entry may have no more than charge
+// expects of an inode.
 func (u *usage) xattrs(i *beneath.Inode, m *slave.Meta) (done func(), err error) {
 	if u == nil {
 		return func() {}, nil
@@ -25,14 +22,14 @@ func (u *usage) xattrs(i *beneath.Inode, m *slave.Meta) (done func(), err error)
 	for k := range m.Xattrs {
 		want += int64(len(m.Xattrs[k].Name) + len(m.Xattrs[k].Value))
 	}
-	if want > maxXattrs && u.limitsBytes() {
-		return nil, fmt.Errorf("%w: %d bytes, and max-bytes lets an entry have %d", slave.ErrXattrRoom, want, int64(maxXattrs))
+	if want > xattrBytes && u.limitsBytes() {
+		return nil, fmt.Errorf("%w: %d bytes, and max-bytes lets an entry have %d", slave.ErrXattrRoom, want, int64(xattrBytes))
 	}
-	had := u.hidden(i)
-	more := max(want-had, 0)
 	if u.shows {
 		return func() {}, nil
 	}
+	had := u.hidden(i)
+	more := max(want-had, 0)
 	if err := u.take(room{bytes: more}); err != nil {
 		return nil, err
 	}

@@ -15,7 +15,10 @@ import (
 
 // Aside is a slave that is only looked at: it takes no lease, and writes nothing. A session may have the slave open meanwhile. What
 // would change the slave gives slave.ErrAside.
-type Aside struct{ t *Tree }
+type Aside struct {
+	slave.LookOnly
+	t *Tree
+}
 
 var _ slave.Tree = (*Aside)(nil)
 
@@ -43,7 +46,7 @@ func OpenAside(ctx context.Context, o Options) (*Aside, error) {
 	for _, c := range t.all() {
 		t.parts.Go(func() { t.watch(c) })
 	}
-	return &Aside{t}, nil
+	return &Aside{t: t}, nil
 }
 
 // lookAside does what setup does, without a trace.
@@ -125,37 +128,6 @@ func (a *Aside) Hash(ctx context.Context, paths []string) ([]slave.HashResult, e
 func (a *Aside) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
 	return a.t.Count(ctx, paths, limit)
 }
-
-// Find is refused, as is all below.
-func (a *Aside) Find(context.Context, []xtime.GFID) ([]slave.Found, error) {
-	return nil, slave.ErrAside
-}
-
-// Groups is refused.
-func (a *Aside) Groups(context.Context, int) ([]slave.Group, error) { return nil, slave.ErrAside }
-
-// Apply is refused.
-func (a *Aside) Apply(context.Context, *slave.Batch) ([]slave.Result, error) {
-	return nil, slave.ErrAside
-}
-
-// Begin is refused.
-func (a *Aside) Begin(context.Context, *slave.Upload) (slave.UploadState, error) {
-	return slave.UploadState{}, slave.ErrAside
-}
-
-// Sums is refused.
-func (a *Aside) Sums(context.Context, slave.SumsQuery, func(int64, []byte) error) (slave.Result, error) {
-	return slave.Result{}, slave.ErrAside
-}
-
-// Write is refused.
-func (a *Aside) Write(context.Context, *slave.Segment) (slave.Result, error) {
-	return slave.Result{}, slave.ErrAside
-}
-
-// Clean is refused.
-func (a *Aside) Clean(context.Context, int64) error { return slave.ErrAside }
 
 // Done and Err are the Tree's.
 func (a *Aside) Done() <-chan struct{} { return a.t.Done() }

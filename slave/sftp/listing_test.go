@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 
@@ -146,5 +147,40 @@ func TestListingsTogether(t *testing.T) {
 	l.changing("d0") // the directory itself
 	if l.sum.Load() != 0 {
 		t.Errorf("%d bytes count of nothing", l.sum.Load())
+	}
+}
+
+// TestManyLargeDirectories: more of them are asked for at once than are read at once. All are answered, in as many answers as it
+// takes, and each gives its place back.
+func TestManyLargeDirectories(t *testing.T) {
+	f, _ := counting(t)
+	const dirs, each = 3 * largeAtOnce, 1600
+	var todo []slave.Query
+	for i := range dirs {
+		dir := filepath.Join(f.Root, fmt.Sprint("d", i))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for k := range each {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%05d", k)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		todo = append(todo, slave.Query{Path: fmt.Sprint("d", i)})
+	}
+	for len(todo) > 0 {
+		states, err := f.Tree.Survey(t.Context(), todo)
+		if err != nil || len(states) == 0 {
+			t.Fatalf("%d answers: %v", len(states), err)
+		}
+		for i := range states {
+			if n := len(states[i].Entries); states[i].Err != nil || n != each {
+				t.Fatalf("%s: %d entries, %v", todo[i].Path, n, states[i].Err)
+			}
+		}
+		todo = todo[len(states):]
+	}
+	if left := len(f.Tree.(*Tree).largeListings); left != 0 {
+		t.Errorf("%d places were not given back", left)
 	}
 }

@@ -1,4 +1,5 @@
-// Package program gives tests the georep of this module as a program of its own. It is built once in a process of tests.
+// Package program gives tests the georep of this module as a program of its own, which is built once in a process of tests, and tells
+// how its sessions stand.
 package program
 
 import (
@@ -8,6 +9,10 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"georep/monitor"
+	"georep/status"
+	"georep/volume"
 )
 
 // built is where the program lies, once a test has asked for it.
@@ -53,4 +58,24 @@ func Link(t testing.TB, path string) {
 	if err := os.Link(program, path); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Statuses is what `georep status --json` says of the sessions of a state directory, without a process of its own: for what asks again
+// and again.
+func Statuses(state string) ([]status.Status, error) {
+	store, err := volume.OpenStore(state)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := store.Sessions()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]status.Status, len(sessions))
+	for i, s := range sessions {
+		if out[i], err = monitor.Status(store, s); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
