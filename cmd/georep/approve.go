@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -65,7 +64,7 @@ func (e *env) approve(c *cli.Context) error {
 		}
 	}
 	if c.Bool("json") {
-		return writeJSON(e.out, pendingPurge{Master: r.session.Master, Slave: r.session.Slave.String(), Purge: p, Items: p.Items})
+		return printJSON(e.out, pendingPurge{Master: r.session.Master, Slave: r.session.Slave.String(), Purge: p, Items: p.Items})
 	}
 	when := "at the next start or sync"
 	if _, running := status.Running(r.files().Pid); running {
@@ -92,13 +91,6 @@ func (r *registration) approve(c *cli.Context, p *volume.Purge) error {
 	now := time.Now().UTC().Truncate(time.Second)
 	p.Approved = &now
 	return nil
-}
-
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 // showPurge says what would go.

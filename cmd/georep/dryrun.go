@@ -86,11 +86,8 @@ func (e *env) workerConfig(c *cli.Context, r *registration) worker.Config {
 	return worker.Config{Store: r.store, Session: r.session, Volume: r.volume, Version: version(), Logger: e.logger(c), Force: c.Bool("force")}
 }
 
-func (e *env) line(v any) error {
-	enc := json.NewEncoder(e.out)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
+// line writes a JSON object a line, as printJSON does one of many lines.
+func (e *env) line(v any) error { return json.NewEncoder(status.JSONWriter{W: e.out}).Encode(v) }
 
 // foretell writes one change.
 func (e *env) foretell(asJSON bool, ch *crawler.Change) error {

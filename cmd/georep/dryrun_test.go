@@ -96,3 +96,34 @@ func TestForceOverADamagedOwner(t *testing.T) {
 	}
 	p.run("sync", master, "file://"+slave, "--force", "--yes").check(t, exitDone, "in step")
 }
+
+// TestNamesInJSONAreNoCommands: what a terminal would obey in a name is escaped, whichever command prints it.
+func TestNamesInJSONAreNoCommands(t *testing.T) {
+	p := build(t, 0)
+	master, slave := p.mkdir("master"), p.mkdir("slave")
+	const name = "red \u009b31m"
+	p.write(filepath.Join(master, name), "one")
+	spec := "file://" + slave
+	for _, args := range [][]string{{"sync", master, spec, "--dry-run", "--json"}, {"sync", master, spec}, {"sync", master, spec}} { // see Limits in the README
+		p.run(args...).check(t, exitDone)
+	}
+	p.write(filepath.Join(slave, name), "two")
+	escaped := func(args ...string) {
+		t.Helper()
+		o := p.run(args...)
+		if strings.Contains(o.out+o.errors, "\u009b") {
+			t.Errorf("%q: a control character comes through: %q", args, o.out+o.errors)
+		}
+		if !strings.Contains(o.out+o.errors, "red ") {
+			t.Errorf("%q does not name it: %q", args, o.out+o.errors)
+		}
+	}
+	escaped("verify", master, spec, "--json")
+	p.ok("config", master, spec, "max-delete", "0")
+	if err := os.Remove(filepath.Join(master, name)); err != nil {
+		t.Fatal(err)
+	}
+	escaped("sync", master, spec, "--dry-run", "--json")
+	p.run("sync", master, spec)
+	escaped("approve", master, spec, "--json")
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -136,10 +135,8 @@ func (v *verifying) found(d crawler.Difference) {
 		v.paths = append(v.paths, d.Path)
 	}
 	if v.json {
-		out := difference{Path: d.Path, Kinds: d.Kinds}
-		if text := strings.ToValidUTF8(d.Path, "\uFFFD"); text != d.Path {
-			out.Path, out.Bytes = text, []byte(d.Path)
-		}
+		out := difference{Kinds: d.Kinds}
+		out.Path, out.Bytes = utf8Path(d.Path)
 		v.out.Differences = append(v.out.Differences, out)
 		return
 	}
@@ -220,11 +217,7 @@ func awaitCrawl(ctx context.Context, store *volume.Store, s volume.Session) erro
 // summary is the last line.
 func (v *verifying) summary(found int64) error {
 	if v.json {
-		text, err := json.MarshalIndent(v.out, "", "  ")
-		if err == nil {
-			_, err = fmt.Fprintln(v.e.out, string(text))
-		}
-		return err
+		return printJSON(v.e.out, v.out)
 	}
 	text := fmt.Sprintf("%d entries, %s: %d differ, %d pending", v.out.Entries, status.Bytes(v.out.Bytes), found, v.out.Pending)
 	if v.c.Bool("repair") {
