@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"internal/timetable": {},
 	"internal/nearest":   {},
 	"internal/filter":    {},
+	"internal/events":    {},
 	"internal/config":    {"internal/nearest", "slave/policy", "volume"},
 	"slave":              {"internal/beneath", "marker/xtime"},
 	"slave/delta":        {},
@@ -54,7 +55,7 @@ var allowed = map[string][]string{
 	"marker/hint":        {"marker/xtime", "internal/beneath"},
 	"volume":             {"internal/bandwidth", "internal/filter", "internal/size", "internal/timetable", "marker/xtime"},
 	"status":             {},
-	"monitor":            {"monitor/report", "status", "volume"},
+	"monitor":            {"monitor/report", "internal/events", "status", "volume"},
 	"monitor/report":     {"status"},
 }
 
