@@ -168,12 +168,14 @@ type Rates struct {
 
 // Status is a session's state at one moment. The value is a copy; Failures is shared and not to be written to.
 type Status struct {
-	Master        string    `json:"master"` // the volume's name
-	Slave         string    `json:"slave"`
-	State         State     `json:"status"`
-	Crawl         Crawl     `json:"crawl_status"`
-	LastSynced    Time      `json:"last_synced"` // the slave durably has all that the master had then; zero: never
-	LagSeconds    float64   `json:"lag_seconds"` // age of the oldest change not on the slave, or that nobody could see yet; 0 in step
+	Master     string `json:"master"` // the volume's name
+	Slave      string `json:"slave"`
+	State      State  `json:"status"`
+	Crawl      Crawl  `json:"crawl_status"`
+	LastSynced Time   `json:"last_synced"` // the slave durably has all that the master had then; zero: never
+	// LagSeconds is the age of the oldest change that is not on the slave, or that nobody could see yet; 0 in step. It means
+	// nothing, and is null in the JSON, while LastSynced is zero: of a slave that never was in step nobody can say it.
+	LagSeconds    float64   `json:"lag_seconds"`
 	Pending       Pending   `json:"pending"`
 	Synced        Synced    `json:"synced"`
 	Failures      []Failure `json:"failures"`
@@ -209,15 +211,25 @@ func New(master, slave string) Status {
 	return Status{Master: master, Slave: slave, State: Created, Crawl: NoCrawl, Checkpoint: "N/A"}
 }
 
-// MarshalJSON writes failures as [] where there are none.
+// MarshalJSON writes failures as [] where there are none, and a lag that is not known as null.
 func (s Status) MarshalJSON() ([]byte, error) { return json.Marshal(s.plain()) }
 
 // plain has what is written, without a MarshalJSON of its own: encoding/json copies and checks what such a method returns.
 type plain Status
 
-func (s Status) plain() *plain {
+// written is plain with a lag that may be null.
+type written struct {
+	*plain
+	Lag *float64 `json:"lag_seconds"`
+}
+
+func (s Status) plain() written {
 	if s.Failures == nil {
 		s.Failures = []Failure{}
 	}
-	return (*plain)(&s)
+	w := written{plain: (*plain)(&s)}
+	if !s.LastSynced.IsZero() {
+		w.Lag = &s.LagSeconds
+	}
+	return w
 }

@@ -114,6 +114,12 @@ func TestPublicJSON(t *testing.T) {
 			t.Errorf("%s is missing", key)
 		}
 	}
+	if lag, ok := list[1]["lag_seconds"]; !ok || lag != nil {
+		t.Errorf("a session that never was in step has the lag %v, not null", lag)
+	}
+	if lag := list[0]["lag_seconds"]; lag != 2.5 {
+		t.Errorf("lag %v", lag)
+	}
 	nested := map[string]string{"pending": "entries files bytes", "synced": "files bytes_wire bytes_content renames purges"}
 	for key, inner := range nested {
 		for _, k := range strings.Fields(inner) {
