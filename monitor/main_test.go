@@ -90,7 +90,11 @@ func fakeWorker(mode string) int {
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()
 	w.Ready()
-	w.Progress(report.Progress{Crawl: status.HybridCrawl, Stime: 5, LastSynced: status.Time{Time: time.Unix(5, 0)}})
+	p := report.Progress{Crawl: status.HybridCrawl, Stime: 5, LastSynced: status.Time{Time: time.Unix(5, 0)}}
+	if mode == "held" {
+		p = heldProgress()
+	}
+	w.Progress(p)
 	report.ReadCommands(os.Stdin, func(c report.Command) { note(filepath.Join(state, "told"), string(c.Verb)+"\n") })
 	cancel()
 	<-done

@@ -81,10 +81,11 @@ type runner struct {
 	log     zerolog.Logger
 	// The session as it was read last, to tell what a reload changes.
 	session volume.Session
-	// machine, worker, session and written belong to the loop's goroutine.
+	// machine, worker, session, held and written belong to the loop's goroutine.
 	machine *machine
 	keeper  *keeper // nil without a marker
 	worker  *worker // nil without one
+	held    held    // what is held back, as far as it was logged
 	// events is what the tasks bring to the loop. It has no buffer: whoever hands an event over knows that it was
 	// taken.
 	events chan event
@@ -236,7 +237,14 @@ func (r *runner) feed(ev event) {
 		state, reason := r.machine.st.State, r.machine.st.Reason
 		actions := r.machine.handle(time.Now(), ev)
 		if st := r.machine.st; st.State != state || st.Reason != reason {
-			r.log.Info().Str("status", string(st.State)).Str("reason", st.Reason).Msg("status changed")
+			level := zerolog.InfoLevel
+			if st.State == status.Faulty {
+				level = zerolog.WarnLevel
+			}
+			r.log.WithLevel(level).Str("status", string(st.State)).Str("reason", st.Reason).Msg("status changed")
+		}
+		if rep, ok := ev.(reported); ok && rep.Progress != nil {
+			r.held.tell(r.log, &r.machine.st)
 		}
 		ev = nil
 		for _, a := range actions {

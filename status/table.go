@@ -42,6 +42,8 @@ func WriteTable(w io.Writer, list []Status, detail bool) error {
 		for _, s := range list {
 			s.writeDetail(&b)
 		}
+	} else {
+		b.WriteString(trouble(list))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -67,6 +69,35 @@ func align(b *strings.Builder, rows [][]string) {
 			b.WriteString(strings.Repeat("-", total) + "\n")
 		}
 	}
+}
+
+// trouble says in one line where there is more to see than the columns have room for; "" where there is nothing.
+func trouble(list []Status) string {
+	faulty, held := 0, 0
+	for _, s := range list {
+		held += s.FailuresTotal
+		if s.State == Faulty {
+			faulty++
+		}
+	}
+	var what []string
+	if faulty > 0 {
+		what = append(what, plural(faulty, "session is Faulty", "sessions are Faulty"))
+	}
+	if held > 0 {
+		what = append(what, plural(held, "entry is held back", "entries are held back"))
+	}
+	if len(what) == 0 {
+		return ""
+	}
+	return "\n" + strings.Join(what, ", ") + ": georep status --detail says why\n"
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
 }
 
 // writeDetail says how fast the session goes, or why it does not go on, and what is held back.
@@ -145,12 +176,20 @@ func ETA(seconds float64) string {
 	return "ETA " + max(time.Second, time.Duration(seconds*float64(time.Second)).Round(time.Second)).String()
 }
 
+// Lag is how old the oldest change is that the slave lacks. It is not known of a session that was never in step.
+func (s Status) Lag() (d time.Duration, known bool) {
+	if s.LastSynced.IsZero() {
+		return 0, false
+	}
+	return time.Duration(s.LagSeconds * float64(time.Second)), true
+}
+
 // lag is a duration for people; in step it is 0s, and where nothing is known N/A.
 func (s Status) lag() string {
-	if s.LagSeconds == 0 && s.LastSynced.IsZero() {
+	d, known := s.Lag()
+	if !known {
 		return "N/A"
 	}
-	d := time.Duration(s.LagSeconds * float64(time.Second))
 	switch {
 	case d >= time.Minute:
 		d = d.Round(time.Second)

@@ -41,7 +41,7 @@ func newApp(e *env) *cli.App {
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return asUsage(err) },
 		Commands: leaves(
 			e.volumeCommand(), e.createCommand(), e.startCommand(), e.stopCommand(), e.restartCommand(), e.pauseCommand(), e.resumeCommand(),
-			e.syncCommand(), e.approveCommand(), e.verifyCommand(), e.restoreCommand(), e.statusCommand(), e.configCommand(), e.deleteCommand(),
+			e.syncCommand(), e.approveCommand(), e.verifyCommand(), e.restoreCommand(), e.statusCommand(), e.logsCommand(), e.configCommand(), e.deleteCommand(),
 			e.applyCommand(), e.configcheckCommand(), e.demoCommand(), e.runCommand(),
 			e.generateCommand(), e.agentCommand(), e.markerCommand(), e.workerCommand(), e.monitorCommand(),
 		),
@@ -143,11 +143,16 @@ func (e *env) logWriter(format string) io.Writer {
 	if format == "json" || format == "" && !terminal(e.err) {
 		return status.JSONWriter{W: e.err}
 	}
-	return zerolog.ConsoleWriter{Out: e.err, NoColor: !terminal(e.err)}
+	return zerolog.ConsoleWriter{Out: e.err, NoColor: !colours(e.err)}
 }
 
 // terminal tells whether w is one.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// colours tells whether a writer is a terminal whose user wants colours (no-color.org).
+func colours(w io.Writer) bool {
+	return terminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }

@@ -41,7 +41,10 @@ var examples = map[string][]string{
 		"georep status",
 		"georep status data --detail",
 		"georep status --json",
+		"georep status --incoming                     # on a slave's host",
+		"georep status --check --max-lag 5m           # for Nagios, Icinga, ...",
 	},
+	"logs": {"georep logs data -f", "georep logs data backup.example.org::copy -n 100"},
 	"config": {
 		"georep config data backup.example.org::copy  # all settings",
 		"georep config data backup.example.org::copy bwlimit 2M",
@@ -70,7 +73,12 @@ CRAWL STATUS is
    until TIME       it waits for its window (windows), and marks meanwhile
    Hybrid Crawl     directories are compared: at a start, and after trouble
    N/A              neither: it does not run
-LAST_SYNCED is the time up to which the slave has all that was changed.`,
+LAST_SYNCED is the time up to which the slave has all that was changed.
+On a slave's host the sessions of its masters stand below: who, from where, and
+up to when the stamp of the slave's root reaches.
+--check ends with 0, 1, 2 or 3: OK; WARNING, where something is held back, or
+the session is stopped, paused or in its first sync; CRITICAL, where it is
+Faulty or behind by more than --max-lag; UNKNOWN. The worst session counts.`,
 }
 
 // groups are the flags of a command with many of them, in the order in which its help shows them.

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -35,6 +36,7 @@ const (
 	exitUsage  = 2
 	// 128 + SIGINT, as shells have it; SIGTERM gives the same.
 	exitInterrupted = 130
+	// Beside these status --check has the codes of monitoring plug-ins: 0 to 3.
 )
 
 // errUsage marks errors of the command line itself.
@@ -75,7 +77,8 @@ func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
 	// urfave/cli prints and exits by itself where it is let: newApp takes both away from it, so that all errors come
 	// here.
 	cli.HelpPrinter = printHelp
-	app := newApp(&env{out: stdout, err: stderr})
+	e := &env{out: stdout, err: stderr}
+	app := newApp(e)
 	if complete(app, argv, stdout) {
 		return exitDone
 	}
@@ -83,14 +86,20 @@ func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		err = app.RunContext(ctx, args)
 	}
+	if errors.Is(err, errUsage) && slices.Contains(argv, "--check") {
+		err = e.unknown(err)
+	}
 	return exitCode(ctx, err, stderr)
 }
 
 // exitCode says in one line what went wrong.
 func exitCode(ctx context.Context, err error, stderr io.Writer) int {
+	var own *exitError
 	switch {
 	case err == nil:
 		return exitDone
+	case errors.As(err, &own):
+		return own.code
 	case errors.Is(err, errTold):
 		return exitFailed
 	case errors.Is(err, errUsage):

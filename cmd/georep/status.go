@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"georep/internal/agenthost"
 	"georep/monitor"
 	"georep/status"
 	"georep/volume"
@@ -21,12 +23,19 @@ const watchEvery = time.Second
 
 func (e *env) statusCommand() *cli.Command {
 	return &cli.Command{Name: "status", Usage: "how the sessions stand", ArgsUsage: "[MASTER [SLAVE]]", Action: e.status,
-		Flags: []cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "detail", Usage: "more columns, reasons and failures"},
-			&cli.BoolFlag{Name: "watch", Usage: "again each second, until Ctrl-C"}}}
+		Flags: append([]cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "detail", Usage: "more columns, reasons and failures"},
+			&cli.BoolFlag{Name: "watch", Usage: "again each second, until Ctrl-C"},
+			&cli.BoolFlag{Name: "incoming", Usage: "on a slave's host: who replicates into it, and nothing else"}}, checkFlags()...)}
 }
 
 // status reads the registry and the sessions' files; no process is asked, so it answers also when all have crashed.
 func (e *env) status(c *cli.Context) error {
+	if c.Bool("check") {
+		return e.check(c)
+	}
+	if _, err := limitsOf(c); err != nil {
+		return err
+	}
 	sel, err := parseSelection(c)
 	if err != nil {
 		return err
@@ -110,11 +119,22 @@ func (sel selection) missing(v volume.Volume) error {
 
 // showStatus prints what can be read, and returns what cannot.
 func (e *env) showStatus(c *cli.Context, sel selection) error {
+	var coming []agenthost.Incoming
+	var cerr error
+	if !c.Bool("json") || c.Bool("incoming") {
+		coming, cerr = sel.incoming()
+	}
+	if c.Bool("incoming") {
+		return firstError(e.showIncoming(c, coming), cerr)
+	}
 	sessions, err := sel.sessions()
+	if errors.Is(err, volume.ErrNoSession) && len(coming) > 0 {
+		err = nil // the volume is a slave
+	}
 	if err != nil && len(sessions) == 0 {
 		return err
 	}
-	errs := []error{err}
+	errs := []error{err, cerr}
 	list := []status.Status{}
 	for _, s := range sessions {
 		st, err := monitor.Status(sel.store, s)
@@ -128,11 +148,11 @@ func (e *env) showStatus(c *cli.Context, sel selection) error {
 	switch {
 	case c.Bool("json"):
 		err = status.WriteJSON(&b, list)
-	case len(list) == 0:
+	case len(list)+len(coming) == 0:
 		b.WriteString("no sessions\n")
 		err = nil
 	default:
-		err = status.WriteTable(&b, list, c.Bool("detail"))
+		err = writeTables(&b, list, coming, c.Bool("detail"))
 	}
 	errs = append(errs, err)
 	if c.Bool("watch") && terminal(e.out) {
@@ -140,4 +160,33 @@ func (e *env) showStatus(c *cli.Context, sel selection) error {
 	}
 	_, err = e.out.Write(b.Bytes())
 	return errors.Join(append(errs, err)...)
+}
+
+// incoming are the sessions of other hosts into the volume that was asked for, or all.
+func (sel selection) incoming() ([]agenthost.Incoming, error) {
+	list, err := agenthost.AllIncoming(sel.store)
+	if sel.master == nil {
+		return list, err
+	}
+	v, verr := sel.store.Master(*sel.master)
+	return slices.DeleteFunc(list, func(in agenthost.Incoming) bool {
+		return verr != nil || sel.slave != nil || in.Slave != v.Name && in.Slave != v.Path
+	}), err
+}
+
+// writeTables has what goes out of this host, and what comes in.
+func writeTables(b *bytes.Buffer, list []status.Status, coming []agenthost.Incoming, detail bool) error {
+	if len(list) > 0 {
+		if err := status.WriteTable(b, list, detail); err != nil {
+			return err
+		}
+	}
+	if len(coming) == 0 {
+		return nil
+	}
+	if len(list) > 0 {
+		b.WriteString("\n")
+	}
+	b.WriteString("Replicated to this host:\n")
+	return writeIncoming(b, coming)
 }

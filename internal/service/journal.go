@@ -17,19 +17,23 @@ const (
 	idGoesOn  = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c03" // replication goes on
 	idProcess = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c04" // a process was started, or ended
 	idNotKept = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c05" // the slave cannot keep something of an entry
+	idHeld    = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c06" // an entry is held back
+	idFreed   = "5a0e0b8e2c1f4d0c9a1d6f1a6f6f3c07" // an entry is held back no more
 )
 
 // kinds tells by the text of a message what kind it is of.
 var kinds = map[string]string{
-	"status changed":           idStatus,
-	"replication stands still": idStands,
-	"replication goes on":      idGoesOn,
-	"monitor started":          idProcess,
-	"monitor ended":            idProcess,
-	"worker started":           idProcess,
-	"the worker ends":          idProcess,
-	"marker started":           idProcess,
-	"the marker ended":         idProcess,
+	"status changed":                idStatus,
+	"replication stands still":      idStands,
+	"replication goes on":           idGoesOn,
+	"monitor started":               idProcess,
+	"monitor ended":                 idProcess,
+	"worker started":                idProcess,
+	"the worker ends":               idProcess,
+	"marker started":                idProcess,
+	"the marker ended":              idProcess,
+	"an entry is held back":         idHeld,
+	"an entry is held back no more": idFreed,
 	"the slave's file system cannot keep something of this entry": idNotKept,
 }
 

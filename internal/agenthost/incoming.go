@@ -1,0 +1,118 @@
+package agenthost
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"georep/marker/xtime"
+	"georep/slave/disk"
+	"georep/status"
+	"georep/volume"
+)
+
+// Incoming is a session of another host that replicates into a volume, or a directory, of this one. Texts come from whoever logged
+// in: they are shown only through status.Printable.
+type Incoming struct {
+	Slave   string `json:"slave"` // the volume's name, or the directory
+	Path    string `json:"path"`
+	Master  string `json:"master"`  // uuid of the master volume
+	Session string `json:"session"` // uuid
+	Login   string `json:"login"`
+	From    string `json:"from"` // address and port
+	// Connected tells whether its agent has the slave open now; Since is when that began, or ended.
+	Connected  bool        `json:"connected"`
+	Since      status.Time `json:"since"`
+	LastSynced status.Time `json:"last_synced"` // the slave has all that the master had then, by the stamp of its root
+	Refused    string      `json:"refused"`     // why it was turned away last, or takes nothing more, where that is how it stands
+}
+
+// AllIncoming lists the sessions that the audit logs of this host know of, by slave. What could not be read is in the error; the rest
+// is listed all the same.
+func AllIncoming(s *volume.Store) ([]Incoming, error) {
+	var out []Incoming
+	volumes, err := s.Volumes()
+	errs := []error{err}
+	for _, v := range volumes {
+		events, err := ReadAudit(s.Runtime(v.Name).AgentLog)
+		errs = append(errs, ignoreGone(err))
+		out = append(out, incoming(events, v.Path)...)
+	}
+	events, err := ReadAudit(s.AgentLog())
+	errs = append(errs, ignoreGone(err))
+	out = append(out, incoming(events, "")...)
+	slices.SortFunc(out, func(a, b Incoming) int {
+		return strings.Compare(a.Slave+"\x00"+a.Session, b.Slave+"\x00"+b.Session)
+	})
+	return out, errors.Join(errs...)
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// incoming makes of events, oldest first, how each session stands. Path is the volume's; "" where the slaves are paths themselves.
+func incoming(events []Event, path string) []Incoming {
+	byID := map[string]*Incoming{}
+	for i := range events {
+		e := &events[i]
+		id := e.Slave + "\x00" + e.Session
+		in := byID[id]
+		if in == nil {
+			in = &Incoming{Slave: e.Slave, Path: path, Session: e.Session}
+			if path == "" {
+				in.Path = e.Slave
+			}
+			byID[id] = in
+		}
+		in.take(e)
+	}
+	var out []Incoming
+	for _, in := range byID {
+		if in.Master == "" {
+			continue // it was only looked at
+		}
+		in.look()
+		out = append(out, *in)
+	}
+	return out
+}
+
+// take goes on with one event.
+func (in *Incoming) take(e *Event) {
+	switch e.Event {
+	case Began:
+		in.Refused = ""
+	case Refused, Full:
+		in.Refused = e.Reason
+	case Ended:
+	default:
+		return
+	}
+	in.Master, in.Login, in.From, in.Since = e.Master, e.Login, e.From, status.Time{Time: e.Time}
+}
+
+// look asks the slave itself: an agent that was killed has written no last line.
+func (in *Incoming) look() {
+	master, err := xtime.ParseUUID(in.Master)
+	if err != nil || !strings.HasPrefix(in.Path, "/") {
+		return
+	}
+	at, err := disk.Look(in.Path, master)
+	if err != nil {
+		if in.Refused == "" {
+			in.Refused = err.Error()
+		}
+		return
+	}
+	in.Connected = at.Session == in.Session
+	in.LastSynced = status.Time{Time: at.Stime}
+	if at.Stime.After(time.Now()) {
+		in.LastSynced = status.Time{}
+	}
+}

@@ -1,0 +1,113 @@
+// Package health judges how a session stands, in one place for all who ask: status --check, /healthz, the page, and the order in
+// which sessions are listed. It has no clock, and reads nothing.
+package health
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"georep/status"
+)
+
+// Level is how bad it is. The values are the exit codes of monitoring plug-ins.
+type Level int
+
+// The levels.
+const (
+	OK Level = iota
+	Warning
+	Critical
+	Unknown
+)
+
+func (l Level) String() string {
+	return [...]string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[min(max(l, OK), Unknown)]
+}
+
+// Limits are what the lag is held against; 0 is no limit.
+type Limits struct {
+	Warn, Max time.Duration
+}
+
+// Verdict is what is said of a session.
+type Verdict struct {
+	Level Level
+	// Why is one line without the session's name: all that is wrong, the worst first; "" where nothing is. Texts of others are in it.
+	Why string
+}
+
+// Judge says how a session stands. The session is unknown where its status cannot be read, which is the caller's to say.
+func Judge(s status.Status, limits Limits) Verdict {
+	var found []Verdict
+	add := func(l Level, why string) { found = append(found, Verdict{l, why}) }
+	switch s.State {
+	case status.Faulty, status.Inconsistent:
+		add(Critical, join(string(s.State), s.Reason))
+	case status.Stopped, status.Paused:
+		add(Warning, string(s.State))
+	case status.Created:
+		add(Warning, "never started")
+	case status.Initializing:
+		add(Warning, "not yet connected")
+	}
+	lag, known := s.Lag()
+	switch {
+	case !known:
+		if s.State == status.Active {
+			add(Warning, "the first sync has not ended")
+		}
+	case limits.Max > 0 && lag > limits.Max:
+		add(Critical, fmt.Sprintf("behind by %s, more than %s", round(lag), limits.Max))
+	case limits.Warn > 0 && lag > limits.Warn:
+		add(Warning, fmt.Sprintf("behind by %s, more than %s", round(lag), limits.Warn))
+	}
+	if s.FailuresTotal > 0 {
+		add(Warning, HeldBack(s.FailuresTotal))
+	}
+	slices.SortStableFunc(found, func(a, b Verdict) int { return cmp.Compare(b.Level, a.Level) })
+	v := Verdict{}
+	var why []string
+	for _, f := range found {
+		v.Level = max(v.Level, f.Level)
+		why = append(why, f.Why)
+	}
+	v.Why = strings.Join(why, "; ")
+	return v
+}
+
+// HeldBack counts entries that are held back.
+func HeldBack(n int) string {
+	if n == 1 {
+		return "1 entry is held back"
+	}
+	return fmt.Sprintf("%d entries are held back", n)
+}
+
+func join(a, b string) string {
+	if b == "" {
+		return a
+	}
+	return a + ": " + b
+}
+
+func round(d time.Duration) time.Duration {
+	if d >= time.Minute {
+		return d.Round(time.Second)
+	}
+	return d.Round(100 * time.Millisecond)
+}
+
+// Sort puts those in trouble first, then those that are furthest behind; else by name.
+func Sort[T any](list []T, of func(*T) (status.Status, Verdict)) {
+	slices.SortStableFunc(list, func(a, b T) int {
+		sa, va := of(&a)
+		sb, vb := of(&b)
+		la, _ := sa.Lag()
+		lb, _ := sb.Lag()
+		return cmp.Or(cmp.Compare(vb.Level, va.Level), cmp.Compare(lb.Truncate(time.Second), la.Truncate(time.Second)),
+			cmp.Compare(sa.Master, sb.Master), cmp.Compare(sa.Slave, sb.Slave))
+	})
+}
