@@ -10,6 +10,7 @@ import (
 
 // Counters count what a session did since its worker started. They may be read at any time, from any goroutine.
 type Counters struct {
+	Crawls   atomic.Int64 // from the root, or of what hints named
 	Surveyed atomic.Int64 // directories asked of the slave
 	Visited  atomic.Int64 // directories listed on the master
 	Hinted   atomic.Int64 // directories of which only what hints named was looked at

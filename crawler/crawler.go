@@ -162,6 +162,7 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	c.opts.Counters.Crawls.Add(1)
 	if err := w.crawlAll(); err != nil {
 		return Outcome{}, err
 	}

@@ -61,6 +61,7 @@ type Pending struct {
 
 // Synced counts what was applied since the monitor began.
 type Synced struct {
+	Crawls int64 `json:"crawls"` // from the root, or of what hints named; one that finds nothing new counts too
 	// What was shipped: files whose content was sent, whole or as a difference.
 	Files        int64 `json:"files"`
 	BytesWire    int64 `json:"bytes_wire"`    // sent and received
@@ -74,8 +75,8 @@ type Synced struct {
 // Plus adds two counts.
 func (s Synced) Plus(o Synced) Synced {
 	return Synced{
-		Files: s.Files + o.Files, BytesWire: s.BytesWire + o.BytesWire, BytesContent: s.BytesContent + o.BytesContent,
-		Renames: s.Renames + o.Renames, Purges: s.Purges + o.Purges,
+		Crawls: s.Crawls + o.Crawls, Files: s.Files + o.Files, BytesWire: s.BytesWire + o.BytesWire,
+		BytesContent: s.BytesContent + o.BytesContent, Renames: s.Renames + o.Renames, Purges: s.Purges + o.Purges,
 	}
 }
 

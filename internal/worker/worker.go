@@ -468,8 +468,8 @@ func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wir
 		Stime: uint64(p.Stime), LastSynced: status.Time{Time: p.LastSynced}, FailuresTotal: p.Failed, Crawl: status.NoCrawl,
 		Pending: status.Pending{Entries: c.PendingEntries.Load() + hints.Names(), Files: c.PendingFiles.Load(),
 			Bytes: c.PendingBytes.Load(), Meta: c.PendingMeta.Load()},
-		Synced: status.Synced{Files: c.Files.Load(), BytesWire: wire.Load(), BytesContent: c.Bytes.Load(),
-			Renames: c.Renames.Load(), Purges: c.Purges.Load()},
+		Synced: status.Synced{Crawls: c.Crawls.Load(), Files: c.Files.Load(), BytesWire: wire.Load(),
+			BytesContent: c.Bytes.Load(), Renames: c.Renames.Load(), Purges: c.Purges.Load()},
 		NotKept: c.NotKept(), Policy: c.Policy(),
 	}
 	switch {
