@@ -63,7 +63,9 @@ type core struct {
 	young    young
 	stray    func() // asks for a scan that meets them; called with mu held
 	owing    atomic.Int64
-	nameless seeker
+	// overflows is how often the kernel dropped events.
+	overflows atomic.Int64
+	nameless  seeker
 	// requested is what a look at held files found to be marked; stirred says that something was marked since it began.
 	requested atomic.Pointer[request]
 	stirred   atomic.Bool

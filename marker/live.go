@@ -261,6 +261,7 @@ func (l *live) take(ev *fanotify.Event) {
 	switch {
 	case ev.Overflow():
 		l.log.Warn().Msg("the kernel's event queue overflowed; scanning for what it lost")
+		l.overflows.Add(1)
 		l.lost()
 		return
 	case ev.PID == l.pid:

@@ -79,6 +79,7 @@ func watch(ctx context.Context, c *core, b *beats) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
+	src.Overflowed = func() { c.overflows.Add(1) }
 	if err := src.Watch(ctx); err != nil {
 		return nil, errors.Join(err, src.Close())
 	}

@@ -40,7 +40,9 @@ type (
 	reload struct {
 		paused   bool
 		retryMax time.Duration
+		maxLag   time.Duration
 		restart  bool // the configuration changed: the worker must read it again
+		own      bool // only what is the monitor's alone changed
 	}
 )
 
@@ -97,6 +99,9 @@ type machine struct {
 	before status.Synced // by the workers before this one
 	pulse  pulse         // how fast it goes
 	lagAt  time.Time     // when st.LagSeconds was true
+	begun  int           // how often a worker said that it is in order
+	// objective is filled in where the status is made (status).
+	objective objective
 
 	// What is written to the status file, and whether that is due.
 	st    status.Status
@@ -260,6 +265,7 @@ func (m *machine) delay() time.Duration {
 // reload takes over what the operator saved.
 func (m *machine) reload(now time.Time, ev reload) []action {
 	m.retryMax = ev.retryMax
+	m.objective.set(ev.maxLag)
 	was := m.paused
 	m.paused = ev.paused
 	if m.stopping {
@@ -289,7 +295,7 @@ func (m *machine) reloadUp(now time.Time, ev reload, was bool) []action {
 		return []action{{do: tell, verb: report.Pause}}
 	case was && !m.paused:
 		return []action{{do: tell, verb: report.Resume}}
-	case !m.paused:
+	case !m.paused && !ev.own:
 		return []action{{do: tell, verb: report.Look}}
 	}
 	return nil

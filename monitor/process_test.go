@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/internal/events"
 	"georep/status"
 	"georep/volume"
 )
@@ -30,6 +31,14 @@ func TestRun(t *testing.T) {
 		t.Errorf("a second monitor: %v", err)
 	}
 	b.wait("the marker", func() bool { return len(b.pids("markers")) == 1 })
+	b.change(testSlave, func(s *volume.Session) error { return s.Set("max-lag", "90s") })
+	if err := Reload(b.store, b.session()); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the objective", func(st status.Status) bool { return st.ObjectiveSeconds == 90 && st.Objective != "" })
+	if len(b.pids("worker")) != 1 {
+		t.Error("the worker was started anew for what it never reads")
+	}
 	end()
 	b.noneLeft()
 	if told := b.read("told"); !strings.HasPrefix("stop\neof\n", told) {
@@ -191,6 +200,7 @@ func TestMonitorKilled(t *testing.T) {
 		t.Fatalf("ready: %+v, %v", st, err)
 	}
 	b.wait("the marker", func() bool { return len(b.pids("markers")) == 1 })
+	b.until("progress", func(st status.Status) bool { return st.Stime == 5 })
 	unix.Kill(st.MonitorPid, unix.SIGKILL)
 	b.wait("the worker to see that", func() bool { return strings.Contains(b.read("told"), "eof") })
 	st = b.until("the truth", inState(status.Faulty))
@@ -205,6 +215,14 @@ func TestMonitorKilled(t *testing.T) {
 	end := b.run(config(b.store, testSlave, "", "")) // nothing of the dead one is in the way
 	b.until("Active", inState(status.Active))
 	end()
+	list, err := events.Read(b.store.Files("data", testSlave).Dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "state:Initializing... state:Active first-sync state:Initializing... state:Active state:Stopped"
+	if got := strings.Join(kinds(list), " "); got != want || list[5].Seq != 6 {
+		t.Errorf("the journal: %s, want %s", got, want)
+	}
 }
 
 func TestSpawnAndStop(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"georep/internal/events"
 	"georep/status"
 	"georep/volume"
 )
@@ -67,6 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("monitor of %s to %q: %w", cfg.Master, cfg.Slave, err)
 	}
 	defer r.logFile.Close()
+	defer r.scribe.journal.Close()
 	r.run(ctx, again)
 	return nil
 }
@@ -92,6 +94,9 @@ type runner struct {
 	tasks  sync.WaitGroup // the worker's and the keeper's listeners
 	// written is when the status file was written last.
 	written time.Time
+	// chronicle and scribe are the loop's, too: what has happened, and the journal of that.
+	chronicle *chronicle
+	scribe    scribe
 }
 
 // newRunner reads the session and takes what it needs; the pid file is held by then.
@@ -116,7 +121,33 @@ func newRunner(ctx context.Context, cfg Config, files volume.Files) (*runner, er
 		r.logFile.Close()
 		return nil, err
 	}
+	r.keepJournal(opts)
 	return r, nil
+}
+
+// keepJournal opens the journal of events, and goes on with the objective where an earlier monitor stood. Trouble with the
+// journal keeps no session from running.
+func (r *runner) keepJournal(opts volume.Options) {
+	old, err := status.Read(r.files.Status)
+	if err != nil {
+		old = status.Status{}
+	}
+	r.machine.objective = newObjective(opts.MaxLag, r.session.Created, &old)
+	past, err := events.Read(r.files.Dir, 0)
+	if err != nil {
+		r.log.Error().Err(err).Msg("what has happened is not known")
+	}
+	r.chronicle = newChronicle(&r.machine.st, past)
+	r.scribe = scribe{log: r.log}
+	if r.scribe.journal, err = events.Open(r.files.Dir, 0); err != nil {
+		r.log.Error().Err(err).Msg("what happens is not noted for now")
+	}
+}
+
+// note puts into the journal what has happened.
+func (r *runner) note(now time.Time) {
+	st := r.machine.status(now)
+	r.scribe.write(r.chronicle.observe(&st, r.machine.facts()))
 }
 
 // firstStatus keeps of an earlier monitor's what stays true.
@@ -188,6 +219,7 @@ func (r *runner) loop(ctx context.Context, again <-chan os.Signal) {
 	defer timer.Stop()
 	for {
 		now := time.Now()
+		r.note(now)
 		r.write(now)
 		if r.machine.phase == over {
 			return
@@ -300,7 +332,15 @@ func (r *runner) reload() {
 		r.log.Error().Err(err).Msg("the session is not read again")
 		return
 	}
-	restart := !maps.Equal(session.Config, r.session.Config)
+	restart := !maps.Equal(workersKeys(session.Config), workersKeys(r.session.Config))
+	own := !restart && !maps.Equal(session.Config, r.session.Config)
 	r.session = session
-	r.feed(reload{paused: session.Paused, retryMax: opts.RetryMax, restart: restart})
+	r.feed(reload{paused: session.Paused, retryMax: opts.RetryMax, maxLag: opts.MaxLag, restart: restart, own: own})
+}
+
+// workersKeys are the settings without those that no worker reads.
+func workersKeys(config map[string]string) map[string]string {
+	config = maps.Clone(config)
+	maps.DeleteFunc(config, func(key, _ string) bool { return volume.ForMonitor(key) })
+	return config
 }

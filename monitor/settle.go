@@ -39,6 +39,7 @@ func (m *machine) report(now time.Time, r report.Report) {
 			m.ready, m.readyAt = true, now
 		}
 		m.fault, m.fresh, m.dirty = nil, false, true
+		m.begun++
 	case report.KindFaulty:
 		m.setFault(*r.Fault)
 	case report.KindProgress:
@@ -50,7 +51,7 @@ func (m *machine) report(now time.Time, r report.Report) {
 func (m *machine) progress(now time.Time, p *report.Progress) {
 	st := &m.st
 	st.Crawl, st.LagSeconds, st.Pending, st.Marker = p.Crawl, p.LagSeconds, p.Pending, p.Marker
-	st.HiddenWriters, st.WaitsUntil = p.HiddenWriters, p.WaitsUntil
+	st.HiddenWriters, st.WaitsUntil, st.QueueOverflows = p.HiddenWriters, p.WaitsUntil, p.QueueOverflows
 	m.lagAt = now
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
 	st.Waiting, st.WaitingTotal = p.Waiting, p.WaitingTotal
@@ -137,5 +138,15 @@ func (m *machine) status(now time.Time) status.Status {
 		st.LagSeconds += now.Sub(m.lagAt).Seconds()
 	}
 	st.Updated = status.Time{Time: now.Round(0)}
+	m.objective.judge(now, &st)
 	return st
+}
+
+// facts are for the chronicle.
+func (m *machine) facts() facts {
+	f := facts{begun: m.begun, overflows: m.st.QueueOverflows}
+	if m.fault != nil && m.fault.Refused {
+		f.refusal = m.fault.Reason
+	}
+	return f
 }

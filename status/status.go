@@ -157,6 +157,12 @@ func (w *Waiting) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// How a session stands to its objective.
+const (
+	ObjectiveMet    = "met"
+	ObjectiveMissed = "missed"
+)
+
 // MaxFailures is how many failures a status lists; FailuresTotal counts them all.
 const MaxFailures = 100
 
@@ -199,12 +205,19 @@ type Status struct {
 	Confined      string    `json:"confined,omitempty"`       // what confines the slave's agent and the marker
 	// ETASeconds is how long the first sync still takes if it goes on as in the last seconds; 0, and absent from the
 	// JSON, when that is not known or it is over.
-	ETASeconds  float64 `json:"eta_seconds,omitempty"`
-	Restarts    int     `json:"worker_restarts"` // since the monitor began
-	StateSince  Time    `json:"state_since"`
-	Updated     Time    `json:"updated"` // when this was written
-	MonitorPid  int     `json:"monitor_pid"`
-	FinalReason bool    `json:"reason_final"` // the reason needs the operator; it is retried at the slowest pace only
+	ETASeconds float64 `json:"eta_seconds,omitempty"`
+	Restarts   int     `json:"worker_restarts"` // since the monitor began
+	StateSince Time    `json:"state_since"`
+	Updated    Time    `json:"updated"` // when this was written
+	MonitorPid int     `json:"monitor_pid"`
+	// ObjectiveSeconds is the session's max-lag, 0 for none, and Objective how it stands to that since ObjectiveSince: "" while
+	// that is not judged, which is so while the session is paused or stopped by the operator.
+	ObjectiveSeconds float64 `json:"objective_seconds,omitempty"`
+	Objective        string  `json:"objective,omitempty"`
+	ObjectiveSince   Time    `json:"objective_since,omitzero"`
+	// QueueOverflows is how often the kernel dropped events since the marker was started: it scans for what it missed then.
+	QueueOverflows int64 `json:"queue_overflows,omitempty"`
+	FinalReason    bool  `json:"reason_final"` // the reason needs the operator; it is retried at the slowest pace only
 }
 
 // New returns the status of a session that was never started.

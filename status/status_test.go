@@ -93,6 +93,23 @@ func TestReadIsNeverTorn(t *testing.T) {
 	}
 }
 
+// TestObjectiveWithoutMonitor: a session that a crash ended misses its objective, one that the operator stopped does not.
+func TestObjectiveWithoutMonitor(t *testing.T) {
+	s := full()
+	s.ObjectiveSeconds, s.Objective, s.ObjectiveSince = 60, ObjectiveMet, at(900)
+	for _, c := range []struct {
+		now     int64
+		started bool
+		want    string
+		since   Time
+	}{{1060, true, ObjectiveMet, at(900)}, {1061, true, ObjectiveMissed, at(1060)}, {1061, false, "", Time{}}} {
+		got := s.Now(View{Time: time.Unix(c.now, 0), Started: c.started})
+		if got.Objective != c.want || !got.ObjectiveSince.Equal(c.since.Time) {
+			t.Errorf("at %d, started %v: %q since %v", c.now, c.started, got.Objective, got.ObjectiveSince)
+		}
+	}
+}
+
 // TestPublicJSON holds the keys that others rely on.
 func TestPublicJSON(t *testing.T) {
 	var buf bytes.Buffer

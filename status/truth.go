@@ -64,11 +64,25 @@ func (s Status) Now(v View) Status {
 	if s.State == Active || s.State == Passive {
 		return s
 	}
+	s.judge(v.Time)
 	s.Crawl, s.Rates, s.ETASeconds, s.WaitsUntil = NoCrawl, Rates{}, 0, Time{}
 	if !s.LastSynced.IsZero() {
 		s.LagSeconds = max(s.LagSeconds, v.Time.Sub(s.LastSynced.Time).Seconds())
 	}
 	return s
+}
+
+// judge is what is true of the objective while no monitor says it.
+func (s *Status) judge(now time.Time) {
+	switch limit := time.Duration(s.ObjectiveSeconds * float64(time.Second)); {
+	case s.State == Stopped || s.State == Paused || s.State == Created:
+		s.Objective, s.ObjectiveSince = "", Time{}
+	case limit > 0 && s.State == Faulty && s.Objective != ObjectiveMissed && now.Sub(s.LastSynced.Time) > limit:
+		s.Objective = ObjectiveMissed
+		if s.ObjectiveSince = (Time{}); !s.LastSynced.IsZero() {
+			s.ObjectiveSince = Time{s.LastSynced.Add(limit)}
+		}
+	}
 }
 
 // without is the status of a session whose monitor does not run. Where it should run, that is trouble for the

@@ -39,6 +39,7 @@ type Options struct {
 	Windows        timetable.Windows   // when it ships; none: always
 	Compression    string              // auto, off or always
 	Filter         filter.Spec         // what is left out
+	MaxLag         time.Duration       // how far the slave may be behind; 0: nobody says
 }
 
 // ConfigKey is one row of the table of settings. Its values are kept as text, as the operator wrote them; apply
@@ -101,6 +102,9 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) (err error) { o.Windows, err = timetable.ParseWindows(v); return err }},
 		{"compression", "auto", "auto: where that gets the bytes out sooner; off: never; always: all that is not tiny",
 			func(o *Options, v string) error { return oneOf(&o.Compression, v, "auto", "off", "always") }},
+		{"max-lag", "0s", "the objective: how far the slave may be behind before status and events say that it is missed, such as 5m, " +
+			"at least 1s; 0s: none",
+			func(o *Options, v string) error { return optionalDuration(&o.MaxLag, v, time.Second) }},
 		{"exclude", "", "patterns of what is left out, one a line, under gitignore's rules; a later line wins",
 			func(o *Options, v string) error { return patterns(&o.Filter.Exclude, v) }},
 		{"include", "", "patterns of what is taken in although exclude or exclude-from leaves it out, one a line",
@@ -115,6 +119,9 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return boolean(&o.Filter.Deletes, v) }},
 	}
 }
+
+// ForMonitor tells whether a key is for the monitor alone: a worker need not be restarted for it.
+func ForMonitor(key string) bool { return key == "max-lag" }
 
 // IsList tells whether a key's value is a list: of patterns, one a line.
 func IsList(key string) bool { return key == "exclude" || key == "include" }

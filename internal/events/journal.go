@@ -72,17 +72,15 @@ func (j *Journal) open() error {
 }
 
 // Append numbers an event, gives it the time where it has none, and writes it. It returns the event as written. An error
-// means that this event is not in the journal; its number is used up, so that readers see the gap.
+// means that this event is not in the journal, and that the next one gets its number: the caller tries again, or skips it.
 func (j *Journal) Append(e Event) (Event, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	e = e.bounded()
-	j.last++
-	e.Seq = j.last
+	e.Seq = j.last + 1
 	if e.Time.IsZero() {
-		e.Time = time.Now()
+		e.Time = time.Now().Round(0)
 	}
-	e.Time = e.Time.Round(0)
 	line, err := json.Marshal(e)
 	if err != nil {
 		return e, fmt.Errorf("encode an event: %w", err)
@@ -90,7 +88,15 @@ func (j *Journal) Append(e Event) (Event, error) {
 	if err := j.write(append(line, '\n')); err != nil {
 		return e, fmt.Errorf("write the journal of events: %w", err)
 	}
+	j.last = e.Seq
 	return e, nil
+}
+
+// Skip uses n numbers up for events that are lost, so that readers see the gap.
+func (j *Journal) Skip(n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last += uint64(n)
 }
 
 // write puts a line behind the others. What a full disk left of it is cut off again. The caller holds mu.

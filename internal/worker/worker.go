@@ -370,7 +370,7 @@ func (t *teller) say(change func()) {
 	case t.silent != nil:
 		t.reports.Faulty(report.Fault{Reason: t.silent.Error()})
 	case t.stands != nil:
-		t.reports.Faulty(report.Fault{Reason: t.stands.Error()})
+		t.reports.Faulty(report.Fault{Reason: t.stands.Error(), Refused: errors.Is(t.stands, crawler.ErrMaxDelete)})
 	case t.begun:
 		t.reports.Ready()
 	}
@@ -417,7 +417,7 @@ func (t *teller) withMarker(out report.Progress) report.Progress {
 	s, err := t.marker.Read()
 	out.Confined, out.Filter = confined(t.agent, s.Confined), t.filter
 	if err == nil {
-		out.Marker, out.Unmarked, out.HiddenWriters = s.Source, s.UnmarkedSample, s.Hidden
+		out.Marker, out.Unmarked, out.HiddenWriters, out.QueueOverflows = s.Source, s.UnmarkedSample, s.Hidden, s.Overflows
 		if s.Retrying > 0 || time.Since(s.Heartbeat) > markerLate {
 			out.MarkerWaits = s.Reason
 		}

@@ -59,9 +59,11 @@ type Source struct {
 	*queue.Queue
 	kernel kernel
 	buf    []byte
-	warn   func(error)
-	warned string // what was said last
-	skip   string // the xattr that Quietly sets
+	// Overflowed is called when the kernel dropped events; it may be set before Watch. nil: nobody counts.
+	Overflowed func()
+	warn       func(error)
+	warned     string // what was said last
+	skip       string // the xattr that Quietly sets
 
 	mu    sync.Mutex
 	tree  *nodes
@@ -249,6 +251,9 @@ func (s *Source) now() lostAt { return lostAt{time.Now(), s.epoch} }
 func (s *Source) take(e *raw) {
 	if e.has(unix.IN_Q_OVERFLOW) {
 		s.warn(errors.New("the kernel's event queue overflowed; looking for what it lost"))
+		if s.Overflowed != nil {
+			s.Overflowed()
+		}
 		s.overflow()
 		return
 	}

@@ -64,12 +64,16 @@ type Progress struct {
 	Filter string `json:"filter,omitempty"`
 	// HiddenWriters is why writes that raise no event may stay unseen for a while.
 	HiddenWriters string `json:"hidden_writers,omitempty"`
+	// QueueOverflows is how often the kernel dropped events since the marker was started.
+	QueueOverflows int64 `json:"queue_overflows,omitempty"`
 }
 
 // Fault is trouble that keeps the session from replicating.
 type Fault struct {
 	Reason string `json:"reason"` // one line for the operator: what, why, what to do
-	Final  bool   `json:"final"`  // needs the operator (host key, unknown volume, ...): tried at the slowest pace only
+	// Refused: a purge is held up until the operator approves it.
+	Refused bool `json:"refused,omitempty"`
+	Final   bool `json:"final"` // needs the operator (host key, unknown volume, ...): tried at the slowest pace only
 }
 
 // Report is one line from the worker. Progress is set for KindProgress, Fault for KindFaulty.
