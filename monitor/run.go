@@ -56,7 +56,11 @@ func Run(ctx context.Context, cfg Config) error {
 	signal.Notify(again, reloadSignal)
 	defer signal.Stop(again)
 
-	// The pid file comes first of all: who has it may write the status file and the log.
+	// A session that cannot run is none that runs, not for a moment: Spawn goes by the pid file.
+	if _, _, err := readSession(&cfg); err != nil {
+		return fmt.Errorf("monitor of %s to %q: %w", cfg.Master, cfg.Slave, err)
+	}
+	// The pid file comes first: who has it may write the status file and the log.
 	files := cfg.Store.Files(cfg.Master, cfg.Slave)
 	pid, err := status.AcquirePid(files.Pid)
 	if err != nil {
@@ -99,13 +103,17 @@ type runner struct {
 	scribe    scribe
 }
 
+// readSession is the session as it is saved, with its settings.
+func readSession(cfg *Config) (s volume.Session, opts volume.Options, err error) {
+	if s, err = cfg.Store.Session(cfg.Master, cfg.Slave); err == nil {
+		opts, err = s.Options()
+	}
+	return s, opts, err
+}
+
 // newRunner reads the session and takes what it needs; the pid file is held by then.
 func newRunner(ctx context.Context, cfg Config, files volume.Files) (*runner, error) {
-	session, err := cfg.Store.Session(cfg.Master, cfg.Slave)
-	if err != nil {
-		return nil, err
-	}
-	opts, err := session.Options()
+	session, opts, err := readSession(&cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -323,11 +331,7 @@ func (r *runner) spawn() event {
 
 // reload reads the session again: the operator paused, resumed or configured it.
 func (r *runner) reload() {
-	session, err := r.cfg.Store.Session(r.cfg.Master, r.cfg.Slave)
-	var opts volume.Options
-	if err == nil {
-		opts, err = session.Options()
-	}
+	session, opts, err := readSession(&r.cfg)
 	if err != nil {
 		r.log.Error().Err(err).Msg("the session is not read again")
 		return

@@ -117,6 +117,10 @@ func (s Status) writeDetail(b *strings.Builder) {
 	if s.Marker != "" {
 		fmt.Fprintf(b, "  changes are learnt from: %s\n", Printable(s.Marker))
 	}
+	if s.Objective != "" {
+		fmt.Fprintf(b, "  objective: %s since %s (max-lag %s)\n", s.Objective, when(s.ObjectiveSince),
+			time.Duration(s.ObjectiveSeconds*float64(time.Second)))
+	}
 	if s.NotKept != "" {
 		fmt.Fprintf(b, "  the slave's files cannot keep: %s\n", Printable(s.NotKept))
 	}
