@@ -82,6 +82,7 @@ type Info struct {
 	Root      bool            // runs as uid 0: owners, devices and trusted xattrs can be kept
 	Parked    int64           // entries parked, and contents received in part, when the session began
 	FreeBytes int64
+	FreeFiles int64  // how many more entries its file system takes; 0: that is not known, or not counted there
 	Links     bool   // an OpLink costs no content
 	ReadsBack bool   // Hash transfers contents; not sent by an agent, which reads them where they are
 	NoPlaces  bool   // Find tells nothing of what has a single name in the tree; not sent by an agent, which knows

@@ -38,6 +38,8 @@ func TestDryRun(t *testing.T) {
 			if _, err := os.Lstat(slave); err == nil {
 				t.Error("the dry run made the slave")
 			}
+			run("create").check(t, exitDone)
+			run("sync", "--dry-run").check(t, exitDone, "would make 3, change ") // a slave that was made, and nothing more
 			run("sync").check(t, exitDone, "in step")
 			if err := os.Rename(filepath.Join(master, "a"), filepath.Join(master, "d", "a")); err != nil {
 				t.Fatal(err)

@@ -36,6 +36,11 @@ var examples = map[string][]string{
 		"georep verify data backup.example.org::copy",
 		"georep verify data backup.example.org::copy some/directory",
 	},
+	"doctor": {
+		"georep doctor                                # this host",
+		"georep doctor data                           # a master, and its one slave",
+		"georep doctor /srv/data backup.example.org:/srv/copy    # before create",
+	},
 	"restore": {"georep restore sftp://me@storage.example.org/copy /srv/data.new"},
 	"status": {
 		"georep status",

@@ -180,9 +180,9 @@ func quote(s string) string {
 // talk begins a session of up to so many streams, each a command of its own on a channel of its own.
 func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
-	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
+	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Room: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
 		Proof: ids.proof, Force: c.Force && (!c.Aside || c.DryRun), Create: !c.Aside, Aside: c.Aside}
-	hello.DryRun = c.DryRun && (c.Force || !ids.proof.Filled) // an older agent knows nothing of it, and needs to know here alone
+	hello.DryRun = c.DryRun
 	if c.Aside {
 		streams = 1
 	}

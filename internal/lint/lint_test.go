@@ -57,6 +57,8 @@ var allowed = map[string][]string{
 	"status":             {},
 	"monitor":            {"monitor/report", "internal/events", "status", "volume"},
 	"monitor/report":     {"status"},
+	"internal/doctor": {"internal/beneath", "internal/connect", "internal/service", "marker", "marker/fanotify", "marker/inotify", "monitor",
+		"slave", "slave/sshconn", "status", "volume"},
 }
 
 func TestLayers(t *testing.T) {

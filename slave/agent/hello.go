@@ -40,8 +40,8 @@ type Hello struct {
 	// session.
 	DryRun bool
 	// Limits asks for what the slave's files cannot show, and Policy for what the policy of its host changes, which an older server
-	// does not tell.
-	Limits, Policy bool
+	// does not tell. Room asks for how many entries the slave's file system takes.
+	Limits, Policy, Room bool
 }
 
 // Token is the secret of a session that lets streams join it: the server makes it and tells it in the Welcome to stream
@@ -65,7 +65,7 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed)|bit(h.Aside, helloAside)|
 		bit(h.Proof.Filled, helloFilled)|bit(h.DryRun, helloDryRun))
 	b = append(b, h.Proof.Slave[:]...)
-	b = append(b, bit(h.Limits, capLimits)|bit(h.Policy, capPolicy)) // capabilities asked for
+	b = append(b, bit(h.Limits, capLimits)|bit(h.Policy, capPolicy)|bit(h.Room, capRoom)) // capabilities asked for
 	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
 }
 
@@ -79,7 +79,7 @@ func (d *decoder) hello() (h Hello) {
 	h.Aside, h.DryRun = bits&helloAside != 0, bits&helloDryRun != 0
 	h.Proof = slave.Proof{Filled: bits&helloFilled != 0, Slave: d.id16()}
 	caps := d.uvarint(math.MaxUint64) // those that this end does not know are not granted, which is no error
-	h.Limits, h.Policy = caps&capLimits != 0, caps&capPolicy != 0
+	h.Limits, h.Policy, h.Room = caps&capLimits != 0, caps&capPolicy != 0, caps&capRoom != 0
 	h.Stream, h.Token = uint32(d.uvarint(MaxStreams-1)), d.id16()
 	if d.err == nil {
 		d.err = h.check()
@@ -137,10 +137,11 @@ const (
 	infoLinks   = 4
 )
 
-// The capabilities to tell of slave.Limits: of what the files cannot show, and of the policy.
+// The capabilities: to tell of slave.Limits what the files cannot show, and of the policy; and Info.FreeFiles.
 const (
 	capLimits = 1
 	capPolicy = 2
+	capRoom   = 4
 )
 
 // maxConfined bounds what is said of an agent's confinement, in bytes.
@@ -167,12 +168,15 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 		b = appendStr(append(b, a.GFID[:]...), clip(a.FSID, maxName))
 	}
 	policy := i.Limits.Policy != slave.PolicyLimits{}
-	b = append(b, bit(!i.Limits.None(), capLimits)|bit(policy, capPolicy)) // capabilities granted
+	b = append(b, bit(!i.Limits.None(), capLimits)|bit(policy, capPolicy)|bit(i.FreeFiles > 0, capRoom)) // capabilities granted
 	if !i.Limits.None() {
 		b = appendLimits(b, &i.Limits)
 	}
 	if policy {
 		b = appendPolicy(b, &i.Limits.Policy)
+	}
+	if i.FreeFiles > 0 {
+		b = binary.AppendUvarint(b, uint64(i.FreeFiles))
 	}
 	return b
 }
@@ -197,6 +201,9 @@ func (d *decoder) info() (i slave.Info) {
 	}
 	if caps&capPolicy != 0 {
 		i.Limits.Policy = d.policy()
+	}
+	if caps&capRoom != 0 {
+		i.FreeFiles = d.size()
 	}
 	if d.err != nil {
 		return i

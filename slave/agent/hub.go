@@ -50,6 +50,9 @@ func newHub(ctx context.Context, tree slave.Tree, hello *Hello, host *Host) *hub
 		examining: semaphore.NewWeighted(examinesAtOnce), answers: semaphore.NewWeighted(answersAtOnce),
 		joining: make(chan struct{}, 2*MaxStreams), streams: make(map[uint32]*server)}
 	h.said.info.Limits = limitsFor(hello, h.said.info.Limits)
+	if !hello.Room {
+		h.said.info.FreeFiles = 0
+	}
 	h.live, h.stop = context.WithCancel(ctx)
 	if h.said.info.Version == "" {
 		h.said.info.Version = host.Version

@@ -52,7 +52,7 @@ func (t *Tree) setupAside(o Options) error {
 		return fmt.Errorf("slave %s: %w: nobody has filled it yet; start or sync the session first", o.Path, slave.ErrUnfit)
 	}
 	ns, err := t.recordedNamespace(o)
-	if err != nil && o.DryRun && anew {
+	if o.DryRun && (anew && err != nil || errors.Is(err, errNoRecord)) {
 		ns, err = t.likelyNamespace(o), nil
 	}
 	if err != nil {
@@ -63,6 +63,7 @@ func (t *Tree) setupAside(o Options) error {
 	}
 	t.info = slave.Info{Version: o.Version, Namespace: ns, Root: t.root, Path: t.info.Path, Filter: have.Filtered(),
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()}}
+	t.readRoom()
 	scratch, err := t.dir.OpenUnnamed()
 	if err != nil {
 		scratch = nil // a file system without such files, or that is read-only
@@ -90,8 +91,17 @@ func (t *Tree) recordedNamespace(o Options) (xtime.Namespace, error) {
 			return ns, nil
 		}
 	}
-	return "", fmt.Errorf("slave %s: %w: it has no record of the master yet; start or sync the session first", o.Path,
-		slave.ErrUnfit)
+	return "", fmt.Errorf("slave %s: %w: %w; start or sync the session first", o.Path, slave.ErrUnfit, errNoRecord)
+}
+
+// errNoRecord: the slave was registered, and nothing has been shipped yet.
+var errNoRecord = errors.New("it has no record of the master yet")
+
+// readRoom tells how much the file system takes.
+func (t *Tree) readRoom() {
+	if fs, err := t.dir.Statfs(); err == nil {
+		t.info.FreeBytes, t.info.FreeFiles = int64(fs.Bavail)*fs.Bsize, int64(fs.Ffree)
+	}
 }
 
 // likelyNamespace is where the records of a slave will be that has none: what the file system takes can only be found by trying.

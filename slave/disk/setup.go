@@ -293,9 +293,7 @@ func (t *Tree) lookAround(o Options) error {
 		Identity: slave.Identity{BootID: bootID(), Ancestors: t.ancestors()},
 	}
 	t.readLimits(f)
-	if fs, err := t.dir.Statfs(); err == nil {
-		t.info.FreeBytes = int64(fs.Bavail) * fs.Bsize
-	}
+	t.readRoom()
 	for _, d := range []*beneath.Dir{t.parked, t.partial} {
 		err := d.List(func(e beneath.Entry) error {
 			t.info.Parked++

@@ -2,6 +2,7 @@ package sftp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -68,6 +69,9 @@ func (t *Tree) lookAside() error {
 		return err
 	}
 	t.info.Version, t.info.Namespace, t.info.Path = t.o.Version, xtime.Trusted, t.abs("")
+	if err := t.room(); err != nil && !errors.Is(err, unix.EROFS) { // to look at one that is read-only does no harm
+		return err
+	}
 	t.info.NoPlaces, t.feat.times, t.feat.latest = true, true, lastTime
 	t.idx = index.New(readOnly{store{t}})
 	if have == nil || anew || have.Master != t.o.Master {

@@ -452,7 +452,7 @@ func (t *Tree) room() error {
 	if err != nil {
 		return nil // then it is not known
 	}
-	t.info.FreeBytes = s.Free
+	t.info.FreeBytes, t.info.FreeFiles = s.Free, max(s.Inodes, 0)
 	if s.ReadOnly {
 		return unix.EROFS
 	}

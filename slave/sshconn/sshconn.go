@@ -243,7 +243,7 @@ func (c *Conn) askPeer(ask <-chan struct{}) {
 			return
 		case <-ask:
 		}
-		if _, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+		if _, _, err := c.client.SendRequest(keepalive, true, nil); err != nil {
 			return // the connection has ended, and whoever waits for that says why
 		}
 	}
