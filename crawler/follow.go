@@ -459,8 +459,10 @@ func (f *follower) reportOnce() time.Duration {
 	list, total := f.c.Failures(listFailures)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	// One that is ahead of the clock is forgotten: it must not come back when the clock has come up to it.
+	f.prog.LastSynced = later(f.prog.LastSynced, time.Time{})
 	p := f.prog
-	p.Failures, p.Failed, p.LastSynced = list, total, later(p.LastSynced, time.Time{})
+	p.Failures, p.Failed = list, total
 	p.Waiting, p.Waits, p.WaitingBytes = f.c.Waiting(listFailures)
 	f.o.Events.Progress(p)
 	f.prog.CaughtUp = false

@@ -55,6 +55,8 @@ type heldFiles struct {
 	looked atomic.Pointer[moment] // everything written before through what is held is marked; nil before the first look
 	mu     sync.Mutex
 	hidden string // why not all holders can be seen; under mu
+	// hiddenAt is when a look last began of which that was true; under mu.
+	hiddenAt time.Time
 }
 
 // finder finds the files that are held open for writing; hidden is why there may be more.
@@ -210,14 +212,16 @@ func (h *heldFiles) say(hidden string) {
 		h.log.Info().Str("why", hidden).Msg("of some files it is not known who holds them open: what is written to them by " +
 			"libaio, a loop device or a mapping is found when they are closed, or by a slow scan")
 	}
-	h.hidden = hidden
+	if h.hidden = hidden; hidden != "" {
+		h.hiddenAt = h.at.wall
+	}
 }
 
 // fill is for the status.
 func (h *heldFiles) fill(s *Status) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.Hidden = h.hidden
+	s.Hidden, s.HiddenAt = h.hidden, h.hiddenAt
 }
 
 // advance lets the heartbeat come up to what was looked at.

@@ -40,6 +40,8 @@ type Status struct {
 	Confined string `json:"confined,omitempty"`
 	// Hidden is why writes that raise no event may stay unseen while the file is open; "" where they do not.
 	Hidden string `json:"hidden_writers,omitempty"`
+	// HiddenAt is when that was so last. What was written before may be unmarked though Heartbeat is as late.
+	HiddenAt time.Time `json:"hidden_writers_at,omitzero"`
 	// Tick is the last that was asked for (TakeTick).
 	Tick Tick `json:"tick,omitzero"`
 }

@@ -107,9 +107,20 @@ func WaitStatus(ctx context.Context, store *volume.Store, s volume.Session, unti
 // Status returns what is true of the session now (status.Load).
 func Status(store *volume.Store, s volume.Session) (status.Status, error) {
 	files := store.Files(s.Master, s.Slave)
-	return status.Load(status.Session{
+	st, err := status.Load(status.Session{
 		Master: s.Master, Slave: s.Slave.String(), StatusFile: files.Status, PidFile: files.Pid, Started: s.Started,
 	})
+	list, cerr := files.Checkpoints()
+	for _, c := range list {
+		st.Checkpoints = append(st.Checkpoints, status.Checkpoint{Name: c.Name, Time: status.Time{Time: c.Time},
+			Completed: !c.Completed.IsZero(), CompletedAt: status.Time{Time: c.Completed}, Unseen: c.Unseen})
+	}
+	if n := len(list); n > 0 {
+		if st.Checkpoint = list[n-1].Name + " is not complete"; !list[n-1].Completed.IsZero() {
+			st.Checkpoint = list[n-1].Name + " is complete"
+		}
+	}
+	return st, errors.Join(err, cerr)
 }
 
 // Reload makes the monitor read the session again, after its Paused or its configuration was saved: it pauses or resumes

@@ -101,6 +101,8 @@ type runner struct {
 	// chronicle and scribe are the loop's, too: what has happened, and the journal of that.
 	chronicle *chronicle
 	scribe    scribe
+	// checkpoints are the session's.
+	checkpoints checkpoints
 }
 
 // readSession is the session as it is saved, with its settings.
@@ -145,6 +147,7 @@ func (r *runner) keepJournal(opts volume.Options) {
 	if err != nil {
 		r.log.Error().Err(err).Msg("what has happened is not known")
 	}
+	r.checkpoints = checkpoints{files: r.files, log: r.log}
 	r.chronicle = newChronicle(&r.machine.st, past)
 	r.scribe = scribe{log: r.log}
 	if r.scribe.journal, err = events.Open(r.files.Dir, 0); err != nil {
@@ -155,7 +158,14 @@ func (r *runner) keepJournal(opts volume.Options) {
 // note puts into the journal what has happened.
 func (r *runner) note(now time.Time) {
 	st := r.machine.status(now)
-	r.scribe.write(r.chronicle.observe(&st, r.machine.facts()))
+	happened := r.chronicle.observe(&st, r.machine.facts())
+	done := r.checkpoints.look(now, &st)
+	for _, c := range done {
+		happened = append(happened, r.chronicle.completed(c))
+	}
+	// Before it counts as complete: an event told twice is better than one that is lost.
+	r.scribe.write(happened)
+	r.checkpoints.save(now)
 }
 
 // firstStatus keeps of an earlier monitor's what stays true.
@@ -163,7 +173,7 @@ func firstStatus(s volume.Session, files volume.Files) status.Status {
 	st := status.New(s.Master, s.Slave.String())
 	st.MonitorPid, st.StateSince = os.Getpid(), status.Time{Time: time.Now().Round(0)}
 	if old, err := status.Read(files.Status); err == nil {
-		st.LastSynced, st.Stime, st.Marker = old.LastSynced, old.Stime, old.Marker
+		st.LastSynced, st.Stime, st.Marker, st.HiddenAt = old.LastSynced, old.Stime, old.Marker, old.HiddenAt
 		if old.Checkpoint != "" {
 			st.Checkpoint = old.Checkpoint
 		}

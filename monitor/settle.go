@@ -57,6 +57,9 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	st.Waiting, st.WaitingTotal = p.Waiting, p.WaitingTotal
 	st.Unmarked, st.MarkerWaits = p.Unmarked, p.MarkerWaits
 	st.Synced = m.before.Plus(p.Synced)
+	if p.HiddenAt.After(st.HiddenAt.Time) { // another marker knows of later ones only
+		st.HiddenAt = p.HiddenAt
+	}
 	// Before it is connected a worker does not know; what was true once stays true.
 	if m.ready || !p.LastSynced.IsZero() {
 		m.synced(now, p)

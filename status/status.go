@@ -166,6 +166,22 @@ const (
 // MaxFailures is how many failures a status lists; FailuresTotal counts them all.
 const MaxFailures = 100
 
+// Checkpoint is a moment on the master, and whether the slave has everything up to it.
+type Checkpoint struct {
+	Name        string `json:"name"`
+	Time        Time   `json:"time"`
+	Completed   bool   `json:"completed"`
+	CompletedAt Time   `json:"completed_at"` // zero while it is not
+	// Unseen: but for what HiddenWriters wrote without an event.
+	Unseen bool `json:"but_for_hidden_writers,omitempty"`
+}
+
+// Has tells whether the slave durably has everything that the master had at t, also what was written without an event by
+// somebody whose open files cannot be seen.
+func (s *Status) Has(t time.Time) bool {
+	return s.LastSynced.After(t) && s.LastSynced.After(s.HiddenAt.Time)
+}
+
 // Rates is how fast the worker goes, averaged over the last ten seconds (see Window).
 type Rates struct {
 	Files        float64 `json:"files_per_second"`
@@ -194,15 +210,19 @@ type Status struct {
 	FailuresTotal int       `json:"failures_total"`
 	Waiting       []Waiting `json:"waiting,omitempty"` // files that change again and again, and are shipped a little later
 	WaitingTotal  int       `json:"waiting_total,omitempty"`
-	Checkpoint    string    `json:"checkpoint"` // "N/A" or what the worker says of it
+	Checkpoint    string    `json:"checkpoint"` // "N/A", or of the newest whether it is complete
 	Stime         uint64    `json:"stime"`      // an xtime.Time: the slave root's stamp; 0: none
 	Rates         Rates     `json:"progress"`
 	WaitsUntil    Time      `json:"waits_until,omitzero"`     // outside of its windows: when the next one begins
 	HiddenWriters string    `json:"hidden_writers,omitempty"` // why writes that raise no event may stay unseen for a while
-	NotKept       string    `json:"not_kept,omitempty"`       // what the slave's files cannot keep, as far as it was met
-	SlavePolicy   string    `json:"slave_policy,omitempty"`   // what the policy of the slave's host changes, whatever the master has
-	Filter        string    `json:"filter,omitempty"`         // what is left out, summed up; "" for nothing
-	Confined      string    `json:"confined,omitempty"`       // what confines the slave's agent and the marker
+	// HiddenAt is when HiddenWriters was not empty last. What they wrote before may be missing though LastSynced is later.
+	HiddenAt Time `json:"hidden_writers_at,omitzero"`
+	// Checkpoints are the session's, oldest first. Whoever reads the status fills them in.
+	Checkpoints []Checkpoint `json:"checkpoints,omitempty"`
+	NotKept     string       `json:"not_kept,omitempty"`     // what the slave's files cannot keep, as far as it was met
+	SlavePolicy string       `json:"slave_policy,omitempty"` // what the policy of the slave's host changes, whatever the master has
+	Filter      string       `json:"filter,omitempty"`       // what is left out, summed up; "" for nothing
+	Confined    string       `json:"confined,omitempty"`     // what confines the slave's agent and the marker
 	// ETASeconds is how long the first sync still takes if it goes on as in the last seconds; 0, and absent from the
 	// JSON, when that is not known or it is over.
 	ETASeconds float64 `json:"eta_seconds,omitempty"`

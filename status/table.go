@@ -26,13 +26,15 @@ func WriteJSON(w io.Writer, list []Status) error {
 func WriteTable(w io.Writer, list []Status, detail bool) error {
 	rows := [][]string{{"MASTER", "SLAVE", "STATUS", "CRAWL STATUS", "LAST_SYNCED"}}
 	if detail {
-		rows[0] = append(rows[0], "LAG", "ENTRY", "DATA", "META", "FAILURES", "CHECKPOINT")
+		rows[0] = append(rows[0], "LAG", "ENTRY", "DATA", "META", "FAILURES", "CHECKPOINT TIME", "CHECKPOINT COMPLETED",
+			"CHECKPOINT COMPLETION TIME")
 	}
 	for _, s := range list {
 		row := []string{Printable(s.Master), Printable(s.Slave), string(s.State), s.crawl(), when(s.LastSynced)}
 		if detail {
 			row = append(row, s.lag(), count(s.Pending.Entries), data(s.Pending), count(s.Pending.Meta),
-				strconv.Itoa(s.FailuresTotal), orNA(Printable(s.Checkpoint)))
+				strconv.Itoa(s.FailuresTotal))
+			row = append(row, s.checkpoint()...)
 		}
 		rows = append(rows, row)
 	}
@@ -104,7 +106,7 @@ func plural(n int, one, many string) string {
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
 	if s.Reason == "" && len(s.Failures)+len(s.Waiting)+len(s.Unmarked) == 0 && pace == "" && s.NotKept == "" && s.MarkerWaits == "" &&
-		s.HiddenWriters == "" && s.Confined == "" && s.Filter == "" && s.Marker == "" {
+		s.HiddenWriters == "" && s.Confined == "" && s.Filter == "" && s.Marker == "" && s.Objective == "" && len(s.Checkpoints) < 2 {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -120,6 +122,11 @@ func (s Status) writeDetail(b *strings.Builder) {
 	if s.Objective != "" {
 		fmt.Fprintf(b, "  objective: %s since %s (max-lag %s)\n", s.Objective, when(s.ObjectiveSince),
 			time.Duration(s.ObjectiveSeconds*float64(time.Second)))
+	}
+	if len(s.Checkpoints) > 1 {
+		for _, c := range s.Checkpoints {
+			fmt.Fprintf(b, "  checkpoint %s: %s, completed: %s, at %s\n", Printable(c.Name), when(c.Time), c.yesNo(), when(c.CompletedAt))
+		}
 	}
 	if s.NotKept != "" {
 		fmt.Fprintf(b, "  the slave's files cannot keep: %s\n", Printable(s.NotKept))
@@ -205,6 +212,25 @@ func (s Status) lag() string {
 	return d.String()
 }
 
+// checkpoint has the newest one: its time, whether it is complete, and when that was seen.
+func (s Status) checkpoint() []string {
+	if len(s.Checkpoints) == 0 {
+		return []string{"N/A", "N/A", "N/A"}
+	}
+	c := s.Checkpoints[len(s.Checkpoints)-1]
+	return []string{when(c.Time), c.yesNo(), when(c.CompletedAt)}
+}
+
+func (c Checkpoint) yesNo() string {
+	switch {
+	case c.Unseen:
+		return "Yes, but for hidden writers"
+	case c.Completed:
+		return "Yes"
+	}
+	return "No"
+}
+
 // data is what is to be sent: files, and their bytes.
 func data(p Pending) string {
 	if p.Files == 0 {
@@ -249,14 +275,6 @@ func when(t Time) string {
 		return "N/A"
 	}
 	return t.Local().Format(time.DateTime + " MST")
-}
-
-// orNA is s, or what the table shows where nothing is known.
-func orNA(s string) string {
-	if s == "" {
-		return "N/A"
-	}
-	return s
 }
 
 // Printable returns s with everything that a terminal could take for a command, and what is not UTF-8, escaped as in a

@@ -17,9 +17,14 @@ const (
 // writeDurable replaces path by data so that a reader, also one after a power cut, sees all of the old or all of the
 // new. The caller holds the registry's lock, so there is one temporary file, and what a crash left of it is used again.
 // It begins with a dot, which no name in the registry does.
-func writeDurable(path string, data []byte) error {
+func writeDurable(path string, data []byte) error { return writeBy(path, ".new", data) }
+
+// writeOwn is writeDurable for a file that has a writer of its own, whatever lock that holds.
+func writeOwn(path string, data []byte) error { return writeBy(path, "."+filepath.Base(path), data) }
+
+func writeBy(path, temporary string, data []byte) error {
 	dir := filepath.Dir(path)
-	tmp, err := os.OpenFile(filepath.Join(dir, ".new"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	tmp, err := os.OpenFile(filepath.Join(dir, temporary), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

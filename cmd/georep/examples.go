@@ -50,6 +50,16 @@ var examples = map[string][]string{
 		"georep status --check --max-lag 5m           # for Nagios, Icinga, ...",
 	},
 	"logs": {"georep logs data -f", "georep logs data backup.example.org::copy -n 100"},
+	"checkpoint": {
+		"georep checkpoint data backup.example.org::copy --name before-upgrade",
+		"georep checkpoint data --list",
+		"georep checkpoint data --name before-upgrade --delete",
+	},
+	"wait": {
+		"georep wait data backup.example.org::copy    # all that is there now",
+		"georep wait data --checkpoint before-upgrade --timeout 10m",
+		`georep wait data --until "2026-11-30 21:00:00"`,
+	},
 	"config": {
 		"georep config data backup.example.org::copy  # all settings",
 		"georep config data backup.example.org::copy bwlimit 2M",
@@ -66,6 +76,12 @@ var examples = map[string][]string{
 
 // about says what the one line on a command has no room for.
 var about = map[string]string{
+	"wait": `It exits with 0 when the slave has it on its disk, with 124 when --timeout has
+passed, and with 1 when it cannot come: the session is stopped. It waits
+through Faulty and Paused, and says why it waits. It exits with 3 where the
+slave has all that georep can see, but georep may not see who holds some files
+open: what is written to these by libaio, a loop device or a mapping may be
+missing. --ignore-hidden-writers takes that for 0.`,
 	"status": `STATUS is
    Created          registered, and never started
    Initializing...  started, and not yet connected

@@ -155,6 +155,9 @@ func recordSync(r *registration, p report.Progress) error {
 	if p.LastSynced.After(st.LastSynced.Time) || st.LastSynced.After(time.Now()) {
 		st.LastSynced = p.LastSynced
 	}
+	if p.HiddenAt.After(st.HiddenAt.Time) {
+		st.HiddenAt = p.HiddenAt
+	}
 	st.Stime = max(st.Stime, p.Stime)
 	st.Updated = status.Time{Time: time.Now().Round(0)}
 	return status.Write(r.files().Status, st)

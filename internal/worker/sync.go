@@ -232,5 +232,9 @@ func (s *oneShot) report() report.Progress {
 	if p.InStep {
 		p.LastSynced, p.Stime = s.began, xtime.Time(s.stime.Load())
 	}
-	return Progress(p, s.counters, nil, s.wire)
+	out := Progress(p, s.counters, nil, s.wire)
+	if marked, err := s.master.status.Read(); err == nil {
+		out.HiddenAt = status.Time{Time: marked.HiddenAt}
+	}
+	return out
 }

@@ -417,6 +417,7 @@ func (t *teller) withMarker(out report.Progress) report.Progress {
 	s, err := t.marker.Read()
 	out.Confined, out.Filter = confined(t.agent, s.Confined), t.filter
 	if err == nil {
+		out.HiddenAt = status.Time{Time: s.HiddenAt}
 		out.Marker, out.Unmarked, out.HiddenWriters, out.QueueOverflows = s.Source, s.UnmarkedSample, s.Hidden, s.Overflows
 		if s.Retrying > 0 || time.Since(s.Heartbeat) > markerLate {
 			out.MarkerWaits = s.Reason

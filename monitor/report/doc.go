@@ -64,6 +64,8 @@ type Progress struct {
 	Filter string `json:"filter,omitempty"`
 	// HiddenWriters is why writes that raise no event may stay unseen for a while.
 	HiddenWriters string `json:"hidden_writers,omitempty"`
+	// HiddenAt is when that was so last: what was written before, without an event, may be missing though LastSynced is later.
+	HiddenAt status.Time `json:"hidden_writers_at,omitzero"`
 	// QueueOverflows is how often the kernel dropped events since the marker was started.
 	QueueOverflows int64 `json:"queue_overflows,omitempty"`
 }

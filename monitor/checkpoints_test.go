@@ -1,0 +1,103 @@
+package monitor
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"georep/status"
+	"georep/volume"
+)
+
+// TestCheckpoints: one is complete once the slave has everything, is told once, and stays so for the next monitor.
+func TestCheckpoints(t *testing.T) {
+	b := newBench(t)
+	start := time.Now().Round(0)
+	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
+	for i, name := range []string{"a", "b", "b"} {
+		if err := b.store.SetCheckpoint("data", testSlave, name, at(10*i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files := b.store.Files("data", testSlave)
+	c := checkpoints{files: files, log: zerolog.Nop()}
+	look := func(now, synced, hidden int, want string) {
+		t.Helper()
+		st := status.Status{LastSynced: status.Time{Time: at(synced)}}
+		if hidden >= 0 {
+			st.HiddenAt = status.Time{Time: at(hidden)}
+		}
+		got := ""
+		for _, one := range c.look(at(now), &st) {
+			got += one.Name
+		}
+		c.save(at(now))
+		if got != want {
+			t.Errorf("at %d: %q is complete, want %q", now, got, want)
+		}
+	}
+	state := func() (text string) {
+		list, err := files.Checkpoints()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range list {
+			text += fmt.Sprintf("%s %v %v;", one.Name, !one.Completed.IsZero(), one.Unseen)
+		}
+		return text
+	}
+	look(0, 0, -1, "") // at that very time something may have changed
+	look(1, 1, -1, "a")
+	look(2, 2, -1, "")
+	look(19, 19, -1, "")
+	c = checkpoints{files: files, log: zerolog.Nop()}
+	look(20, 20, 20, "")
+	look(22, 21, 22, "b")
+	if got := state(); got != "a true false;b true true;" {
+		t.Error(got)
+	}
+	c = checkpoints{files: files, log: zerolog.Nop()}
+	look(23, 23, 22, "")
+	if got := state(); got != "a true false;b true false;" {
+		t.Error(got)
+	}
+	// The same name at another time is another one.
+	if err := b.store.SetCheckpoint("data", testSlave, "a", at(30)); err != nil {
+		t.Fatal(err)
+	}
+	look(29, 29, -1, "")
+	// A disk that takes nothing: it is told once, and written when there is room.
+	own := filepath.Join(files.Dir, "checkpoints.completed")
+	if err := os.Rename(own, own+".kept"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(own, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	look(40, 40, -1, "a")
+	if err := os.RemoveAll(own); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(own+".kept", own); err != nil {
+		t.Fatal(err)
+	}
+	look(42, 42, -1, "")
+	if got := state(); got != "b true false;a true false;" {
+		t.Error(got)
+	}
+	for i := range volume.MaxCheckpoints - 2 {
+		if err := b.store.SetCheckpoint("data", testSlave, fmt.Sprint(i), at(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.store.SetCheckpoint("data", testSlave, "more", at(0)); err == nil {
+		t.Error("there is no bound")
+	}
+	if err := b.store.SetCheckpoint("data", testSlave, "a", at(50)); err != nil {
+		t.Errorf("set again where there are as many as there may be: %v", err)
+	}
+}
