@@ -22,6 +22,9 @@ mount       mount
 losetup     mount
 unshare     util-linux
 strace      strace
+chromium    chromium
+prometheus  prometheus
+promtool    prometheus
 '
 
 # Daemons and mkfs live in sbin, which an ordinary user's PATH may lack.
@@ -70,10 +73,10 @@ fetch() {
 
 # keep_disabled undoes what a package enabled for the next boot; it is called only for what was just installed.
 keep_disabled() {
-	case " $1 " in
-	*" openssh-server "*) services='ssh.service ssh.socket' ;;
-	*) return 0 ;;
-	esac
+	services=
+	case " $1 " in *" openssh-server "*) services='ssh.service ssh.socket' ;; esac
+	case " $1 " in *" prometheus "*) services="$services prometheus.service" ;; esac
+	[ -n "$services" ] || return 0
 	# shellcheck disable=SC2086
 	! command -v systemctl >/dev/null 2>&1 || systemctl disable $services >/dev/null 2>&1 || :
 }

@@ -65,7 +65,9 @@ type core struct {
 	owing    atomic.Int64
 	// overflows is how often the kernel dropped events.
 	overflows atomic.Int64
-	nameless  seeker
+	// marks is how many batches were marked.
+	marks    atomic.Int64
+	nameless seeker
 	// requested is what a look at held files found to be marked; stirred says that something was marked since it began.
 	requested atomic.Pointer[request]
 	stirred   atomic.Bool

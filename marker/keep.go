@@ -124,7 +124,7 @@ func (m *marker) writeStatus() error {
 	}
 	m.refusals.fill(&s)
 	m.held.fill(&s)
-	s.Overflows = m.overflows.Load()
+	s.Overflows, s.Marks = m.overflows.Load(), m.marks.Load()
 	if err := writeStatus(m.files, m.o.Dir, &s); err != nil {
 		return fmt.Errorf("write the marker's status: %w", err)
 	}

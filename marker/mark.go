@@ -107,6 +107,7 @@ func (c *core) mark(b *batch) error {
 		c.retry.addAll(b)
 		return err
 	}
+	c.marks.Add(1)
 	n := c.note()
 	for dir, in := range b.dirs {
 		if _, inside := depth[dir]; inside && len(in) > 0 {

@@ -34,6 +34,8 @@ type Status struct {
 	Unmarked       int64    `json:"unmarked"`
 	UnmarkedSample []string `json:"unmarked_sample,omitempty"`
 	Retrying       int      `json:"retrying"` // marks that failed and will be tried again
+	// Marks is how many batches of changes were marked since the start.
+	Marks int64 `json:"marks"`
 	// Overflows is how often the kernel dropped events since the start.
 	Overflows int64 `json:"overflows,omitempty"`
 	// Confined says, for people, what confines the marker's process; "" where nothing does.

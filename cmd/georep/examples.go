@@ -71,7 +71,12 @@ var examples = map[string][]string{
 	"apply":       {"georep apply --dry-run", "georep apply"},
 	"configcheck": {"georep configcheck --config ./georep.toml"},
 	"demo":        {"georep demo"},
-	"run":         {"georep run                                   # what georep.service does"},
+	"web": {
+		"georep web",
+		"georep web --listen unix:/run/georep/web.sock",
+		"georep web --listen :9847 --tls-cert c.pem --tls-key c.key --client-ca ca.pem",
+	},
+	"run": {"georep run                                   # what georep.service does"},
 }
 
 // about says what the one line on a command has no room for.
@@ -82,6 +87,10 @@ through Faulty and Paused, and says why it waits. It exits with 3 where the
 slave has all that georep can see, but georep may not see who holds some files
 open: what is written to these by libaio, a loop device or a mapping may be
 missing. --ignore-hidden-writers takes that for 0.`,
+	"web": `Every page, /metrics for Prometheus, /healthz and /api/v1 only look: nothing can
+be changed by them. Other addresses than those of this host need TLS, and a
+token or the certificates of clients. The service does the same where the
+configuration file has a [web].`,
 	"status": `STATUS is
    Created          registered, and never started
    Initializing...  started, and not yet connected

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os/exec"
 
@@ -14,7 +15,7 @@ import (
 
 func (e *env) runCommand() *cli.Command {
 	return &cli.Command{Name: "run", Usage: "run every session that was started, as a service does, until it is told to end",
-		Action: e.run}
+		Flags: []cli.Flag{configFlag()}, Action: e.run}
 }
 
 // run is the service: systemd's unit calls it. While it runs, start and stop act through it.
@@ -45,6 +46,10 @@ func (e *env) run(c *cli.Context) error {
 	if _, err := self(c, words...); err != nil {
 		return err
 	}
+	beside := make(chan struct{})
+	ctx, cancel := context.WithCancel(c.Context)
+	go func() { serveWeb(ctx, s, c.String("config"), log); close(beside) }()
+	defer func() { cancel(); <-beside }()
 	return service.Run(c.Context, service.Options{Store: s, Log: log, Watchdog: watchdog,
 		Monitor: func(session volume.Session) *exec.Cmd {
 			cmd, err := self(c, append(words[:len(words):len(words)], session.Master, session.Slave.String())...)

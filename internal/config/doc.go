@@ -19,6 +19,9 @@
 //	bwlimit = "10M"                 # any key of georep config
 //	started = true
 //
+//	[web]                           # of georep run
+//	listen = "127.0.0.1:9847"
+//
 // scan.go turns a file into its tables, with the line of every key; load.go follows the includes; meaning.go says what the
 // tables mean.
 package config
@@ -27,6 +30,7 @@ import (
 	"fmt"
 	"strings"
 
+	"georep/internal/web/listen"
 	"georep/volume"
 )
 
@@ -89,6 +93,13 @@ type Volume struct {
 type Desired struct {
 	Volumes  []Volume
 	Sessions []Session
+	Web      *Web // nil: no web server
+}
+
+// Web is the web server of the service.
+type Web struct {
+	Place
+	listen.Options
 }
 
 func masterText(m volume.Master) string {

@@ -42,7 +42,8 @@ func resolved(path string) string {
 	return filepath.Clean(path)
 }
 
-// Missing says which directories of masters and volumes are not there now, such as those that are not mounted.
+// Missing says which directories of masters and volumes are not there now, such as those that are not mounted, and which files of
+// the web server cannot be used.
 func (d Desired) Missing() (out Problems) {
 	for _, v := range d.Volumes {
 		out = append(out, missing(v.Place, v.Path)...)
@@ -50,6 +51,11 @@ func (d Desired) Missing() (out Problems) {
 	for _, s := range d.Sessions {
 		if s.Master.Path != "" {
 			out = append(out, missing(s.Place, s.Master.Path)...)
+		}
+	}
+	if d.Web != nil {
+		if err := d.Web.Files(); err != nil {
+			out = append(out, Problem{d.Web.Place, err.Error()})
 		}
 	}
 	return out

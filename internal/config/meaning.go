@@ -38,6 +38,8 @@ func (m *meaning) all(tables []*table) {
 			m.takeDefaults(t)
 		case t.kind == "volume" && t.list:
 			m.volume(t)
+		case t.kind == "web" && !t.list:
+			m.web(t)
 		case t.kind == "session" && t.list:
 		default:
 			m.unknownTable(t)
@@ -51,16 +53,16 @@ func (m *meaning) all(tables []*table) {
 }
 
 func (m *meaning) unknownTable(t *table) {
-	header := map[string]string{"defaults": "[defaults]", "volume": "[[volume]]", "session": "[[session]]"}
+	header := map[string]string{"defaults": "[defaults]", "volume": "[[volume]]", "session": "[[session]]", "web": "[web]"}
 	near := t.kind
 	if header[near] == "" {
-		near = nearest.Word(t.kind, []string{"defaults", "volume", "session"})
+		near = nearest.Word(t.kind, []string{"defaults", "volume", "session", "web"})
 	}
 	if near != "" {
 		m.problem(t.Place, "unknown table [%s]; did you mean %s?", t.kind, header[near])
 		return
 	}
-	m.problem(t.Place, "unknown table [%s]: the tables are [defaults], [[volume]] and [[session]]", t.kind)
+	m.problem(t.Place, "unknown table [%s]: the tables are [defaults], [[volume]], [[session]] and [web]", t.kind)
 }
 
 // file takes what stands before the first table.
@@ -72,8 +74,8 @@ func (m *meaning) file(t *table) {
 			if e.kind != unstable.Array && e.kind != unstable.String {
 				m.problem(e.Place, `include is a list of file names, such as ["conf.d/*.toml"]`)
 			}
-		case first == "defaults" || first == "volume" || first == "session":
-			m.problem(e.Place, "%s cannot stand here: write it as a table of its own, [defaults], [[volume]] or [[session]]", e.name)
+		case first == "defaults" || first == "volume" || first == "session" || first == "web":
+			m.problem(e.Place, "%s cannot stand here: write it as a table of its own, [defaults], [[volume]], [[session]] or [web]", e.name)
 		default:
 			m.problem(e.Place, "unknown key %s%s: before the first table there is only include; settings of all sessions go below "+
 				"[defaults]", e.name, nearest.Hint(e.name, []string{"include"}))
@@ -138,10 +140,18 @@ func (m *meaning) set(s *volume.Session, e entry, more []string) bool {
 
 // absolute makes names of files count from the configuration's directory.
 func absolute(e entry) string {
-	if volume.IsFile(e.name) && e.value != "" && !strings.HasPrefix(e.value, "~") && !filepath.IsAbs(e.value) {
-		return filepath.Join(filepath.Dir(e.File), e.value)
+	if volume.IsFile(e.name) && !strings.HasPrefix(e.value, "~") {
+		return relative(e)
 	}
 	return e.value
+}
+
+// relative makes the name of a file count from the configuration's directory.
+func relative(e entry) string {
+	if e.value == "" || filepath.IsAbs(e.value) {
+		return e.value
+	}
+	return filepath.Join(filepath.Dir(e.File), e.value)
 }
 
 // orKeys is the nearest key, or all where none is near.

@@ -27,7 +27,7 @@ func (l Level) String() string {
 	return [...]string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[min(max(l, OK), Unknown)]
 }
 
-// Limits are what the lag is held against; 0 is no limit.
+// Limits are what the lag is held against; 0 is no limit. Without Max the session's own objective counts (max-lag).
 type Limits struct {
 	Warn, Max time.Duration
 }
@@ -54,11 +54,13 @@ func Judge(s status.Status, limits Limits) Verdict {
 		add(Warning, "not yet connected")
 	}
 	lag, known := s.Lag()
+	if !known && s.State == status.Active {
+		add(Warning, "the first sync has not ended")
+	}
 	switch {
+	case limits.Max == 0 && s.Objective == status.ObjectiveMissed:
+		add(Critical, missed(s))
 	case !known:
-		if s.State == status.Active {
-			add(Warning, "the first sync has not ended")
-		}
 	case limits.Max > 0 && lag > limits.Max:
 		add(Critical, fmt.Sprintf("behind by %s, more than %s", round(lag), limits.Max))
 	case limits.Warn > 0 && lag > limits.Warn:
@@ -76,6 +78,15 @@ func Judge(s status.Status, limits Limits) Verdict {
 	}
 	v.Why = strings.Join(why, "; ")
 	return v
+}
+
+// missed says that the objective is.
+func missed(s status.Status) string {
+	objective := time.Duration(s.ObjectiveSeconds * float64(time.Second))
+	if lag, known := s.Lag(); known {
+		return fmt.Sprintf("misses its objective: behind by %s, max-lag %s", round(lag), objective)
+	}
+	return fmt.Sprintf("misses its objective: never in step, max-lag %s", objective)
 }
 
 // HeldBack counts entries that are held back.
@@ -101,10 +112,10 @@ func round(d time.Duration) time.Duration {
 }
 
 // Sort puts those in trouble first, then those that are furthest behind; else by name.
-func Sort[T any](list []T, of func(*T) (status.Status, Verdict)) {
+func Sort[T any](list []T, of func(T) (*status.Status, *Verdict)) {
 	slices.SortStableFunc(list, func(a, b T) int {
-		sa, va := of(&a)
-		sb, vb := of(&b)
+		sa, va := of(a)
+		sb, vb := of(b)
 		la, _ := sa.Lag()
 		lb, _ := sb.Lag()
 		return cmp.Or(cmp.Compare(vb.Level, va.Level), cmp.Compare(lb.Truncate(time.Second), la.Truncate(time.Second)),

@@ -19,6 +19,8 @@ func TestJudge(t *testing.T) {
 	faulty.Reason = "connection refused"
 	held := inStep(status.Active, 2)
 	held.FailuresTotal = 2
+	missing := inStep(status.Active, 90)
+	missing.ObjectiveSeconds, missing.Objective = 60, status.ObjectiveMissed
 	never := status.New("data", "x")
 	never.State = status.Active
 	limits := Limits{Warn: 30 * time.Second, Max: 5 * time.Minute}
@@ -41,6 +43,12 @@ func TestJudge(t *testing.T) {
 		if got := Judge(c.s, limits); got.Level != c.want || got.Why != c.why {
 			t.Errorf("%s, lag %v: %v %q, want %v %q", c.s.State, c.s.LagSeconds, got.Level, got.Why, c.want, c.why)
 		}
+	}
+	if got := Judge(missing, limits); got.Level != Warning { // what the command line says counts more
+		t.Errorf("with a limit of its own: %v %s", got.Level, got.Why)
+	}
+	if got := Judge(missing, Limits{}); got.Level != Critical || got.Why != "misses its objective: behind by 1m30s, max-lag 1m0s" {
+		t.Errorf("%v %s", got.Level, got.Why)
 	}
 	if got := Judge(inStep(status.Active, 1e6), Limits{}); got.Level != OK {
 		t.Errorf("without limits a lag is %v: %s", got.Level, got.Why)
@@ -83,11 +91,11 @@ func TestPlugin(t *testing.T) {
 }
 
 func TestSort(t *testing.T) {
-	list := []Checked{{Status: inStep(status.Active, 0)}, {Status: inStep(status.Active, 9)}, {Status: inStep(status.Faulty, 1)}}
+	list := []*Checked{{Status: inStep(status.Active, 0)}, {Status: inStep(status.Active, 9)}, {Status: inStep(status.Faulty, 1)}}
 	for i := range list {
 		list[i].Verdict = Judge(list[i].Status, Limits{})
 	}
-	Sort(list, func(c *Checked) (status.Status, Verdict) { return c.Status, c.Verdict })
+	Sort(list, func(c *Checked) (*status.Status, *Verdict) { return &c.Status, &c.Verdict })
 	if list[0].Status.State != status.Faulty || list[1].Status.LagSeconds != 9 {
 		t.Errorf("sorted %+v", list)
 	}

@@ -1,0 +1,168 @@
+package web
+
+import (
+	"bufio"
+	"encoding/json"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"georep/internal/events"
+	"georep/volume"
+)
+
+// freePort is one that nobody listens at.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// listener reads a stream of events.
+type listener struct {
+	*testing.T
+	r    *bufio.Reader
+	last string // id
+}
+
+func (x *site) listen(query, last string) *listener {
+	x.Helper()
+	r, err := http.NewRequestWithContext(x.Context(), "GET", x.url+"/api/v1/events"+query, nil)
+	if err != nil {
+		x.Fatal(err)
+	}
+	if last != "" {
+		r.Header.Set("Last-Event-ID", last)
+	}
+	a, err := http.DefaultClient.Do(r)
+	if err != nil {
+		x.Fatal(err)
+	}
+	x.Cleanup(func() { a.Body.Close() })
+	if a.StatusCode != 200 || a.Header.Get("Content-Type") != "text/event-stream" {
+		x.Fatalf("%s %v", a.Status, a.Header)
+	}
+	l := &listener{T: x.T, r: bufio.NewReader(a.Body)}
+	l.line() // the greeting: it listens
+	return l
+}
+
+func (l *listener) line() string {
+	l.Helper()
+	text, err := l.r.ReadString('\n')
+	if err != nil {
+		l.Fatal(err)
+	}
+	return strings.TrimSuffix(text, "\n")
+}
+
+// next is the message of the next event.
+func (l *listener) next() string {
+	l.Helper()
+	for {
+		text := l.line()
+		if id, ok := strings.CutPrefix(text, "id: "); ok {
+			l.last = id
+		}
+		data, ok := strings.CutPrefix(text, "data: ")
+		if !ok {
+			continue
+		}
+		var e struct{ Session, Message string }
+		if err := json.Unmarshal([]byte(data), &e); err != nil || e.Session == "" || strings.Contains(data, "\x7f") {
+			l.Fatalf("%v: %q", err, data)
+		}
+		return e.Message
+	}
+}
+
+// TestEvents: who listens gets each event once, by session or all; who comes back gets what was missed.
+func TestEvents(t *testing.T) {
+	x := newSite(t)
+	x.volume("data")
+	a, b := x.session("data", "h::a", active(0)), x.session("data", "h::b", active(0))
+	append1 := x.journal(a)
+	append2 := x.journal(b)
+	append1("old")
+	all, one := x.listen("", ""), x.listen("?session="+b.UUID, "")
+	append1("first")
+	if got := all.next(); got != "first" {
+		t.Errorf("%q", got)
+	}
+	append2("second\x7f")
+	if got := all.next(); got != "second\x7f" {
+		t.Errorf("%q", got)
+	}
+	if got := one.next(); got != "second\x7f" {
+		t.Errorf("of one session: %q", got)
+	}
+	append1("third")
+	back := x.listen("", one.last)
+	for got := ""; got != "third"; {
+		got = back.next()
+	}
+	past := x.listen("?since=0&session="+a.UUID, "")
+	if got := past.next() + " " + past.next() + " " + past.next(); got != "old first third" {
+		t.Errorf("%q", got)
+	}
+	append1("fourth")
+	for _, l := range []*listener{past, back} {
+		if got := l.next(); got != "fourth" {
+			t.Errorf("%q", got)
+		}
+	}
+	x.get("/api/v1/events?session=none", 404)
+	x.get("/api/v1/events?since=soon", 400)
+}
+
+// TestNobodyListens: then no journal is looked at, and streams are bounded.
+func TestNobodyListens(t *testing.T) {
+	x := newSite(t)
+	var all []chan sessionEvent
+	for {
+		ch, ok := x.s.hub.join()
+		if !ok {
+			break
+		}
+		all = append(all, ch)
+	}
+	if len(all) != maxStreams {
+		t.Errorf("%d streams", len(all))
+	}
+	x.get("/api/v1/events", 503)
+	for range maxWaiting + 1 { // too slow
+		x.s.hub.tell(t.Context(), []sessionEvent{{}})
+	}
+	if len(x.s.hub.to) != 0 {
+		t.Errorf("%d slow ones are served still", len(x.s.hub.to))
+	}
+	for _, ch := range all {
+		x.s.hub.leave(ch)
+	}
+}
+
+// journal gives what adds an event to a session's.
+func (x *site) journal(s volume.Session) func(string) {
+	x.Helper()
+	j, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
+	if err != nil {
+		x.Fatal(err)
+	}
+	x.Cleanup(func() { j.Close() })
+	return func(message string) {
+		x.Helper()
+		if _, err := j.Append(events.Event{Time: time.Now(), Kind: events.StateChanged, Message: message}); err != nil {
+			x.Fatal(err)
+		}
+	}
+}
