@@ -32,6 +32,7 @@ install:
 	sed 's#/usr/bin/georep#$(PREFIX)/bin/georep#' packaging/systemd/georep.service >$(DESTDIR)$(UNITS)/georep.service
 	sed 's#/usr/bin/georep#$(PREFIX)/bin/georep#' packaging/systemd/georep-unprivileged.service >$(DESTDIR)$(UNITS)/georep-unprivileged.service
 	install -D -m 644 packaging/georep.toml $(DESTDIR)$(PREFIX)/share/doc/georep/examples/georep.toml
+	install -m 644 packaging/monitoring/georep.rules.yml packaging/monitoring/grafana-dashboard.json $(DESTDIR)$(PREFIX)/share/doc/georep/examples/
 
 # A .deb and an .rpm for amd64 and arm64, in bin/. GOARCH is not for nfpm, which runs here.
 packages:
