@@ -164,11 +164,18 @@ func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
 
 // digestOf is digest of the open file.
 func digestOf(f *beneath.Inode, e *plan.Entry, live func() error) (res slave.HashResult) {
-	var err error
-	if res.Size, res.Sum, err = f.Digest(&e.Stat, live); err != nil {
+	// Before it is read: what has taken the file's place may be a device or a FIFO, whose content has no end, or is not for us.
+	st, err := f.Stat()
+	if err == nil && (!sameFile(&st, &e.Stat) || slave.KindOf(st.Mode) != slave.File) {
+		err = slave.ErrConflict
+	}
+	if err == nil {
+		res.Size, res.Sum, err = f.Digest(&e.Stat, live)
+	}
+	if err != nil {
 		return slave.HashResult{Err: err}
 	}
-	st, err := f.Stat()
+	st, err = f.Stat()
 	if err == nil && (st.Ino != e.Stat.Ino || st.Size != e.Stat.Size || res.Size != st.Size || st.Mtime != e.Stat.Mtime) {
 		err = slave.ErrConflict
 	}

@@ -139,6 +139,9 @@ func (m *master) digest(path string, prefix []byte, live func() error) (res slav
 	}
 	defer f.Close()
 	st, err := f.Stat()
+	if err == nil && slave.KindOf(st.Mode) != slave.File {
+		err = slave.ErrConflict
+	}
 	if err == nil {
 		res.Size, res.Sum, err = f.DigestAfter(prefix, &st, live)
 	}

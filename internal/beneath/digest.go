@@ -112,8 +112,9 @@ const sparseLeast = 1 << 20
 // digestBuffers are what Digest reads into: little more than what stays in the processor's caches.
 var digestBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// Digest reads an open file to its end, and gives how much that was and its Digest. Of a sparse one, which st shows, only the
-// data are read. live is called after each piece; its error ends it.
+// Digest reads an open regular file to its end, and gives how much that was and its Digest. st is of the file: of a sparse one
+// only the data are read, and of one that has grown since no more than tells so, since nothing bounds what may be added. live
+// is called after each piece; its error ends it.
 func (i *Inode) Digest(st *Stat, live func() error) (size int64, sum [sha256.Size]byte, err error) {
 	return i.DigestAfter(nil, st, live)
 }
@@ -124,9 +125,9 @@ func (i *Inode) DigestAfter(prefix []byte, st *Stat, live func() error) (size in
 	buf := digestBuffers.Get().(*[]byte)
 	defer digestBuffers.Put(buf)
 	if st.Sparse() {
-		err = i.digestData(d, *buf, live)
+		err = i.digestData(d, *buf, st.Size, live)
 	} else {
-		err = i.digestAll(d, *buf, live)
+		err = i.digestAll(d, *buf, st.Size, live)
 	}
 	size, sum = d.Sum()
 	return size, sum, err
@@ -135,8 +136,8 @@ func (i *Inode) DigestAfter(prefix []byte, st *Stat, live func() error) (size in
 // Sparse tells whether a file takes less room than its size, and is large enough to be asked where its data are.
 func (st *Stat) Sparse() bool { return st.Size >= sparseLeast && int64(st.Blocks)*512 < st.Size }
 
-func (i *Inode) digestAll(d *Digest, buf []byte, live func() error) error {
-	for {
+func (i *Inode) digestAll(d *Digest, buf []byte, size int64, live func() error) error {
+	for d.off <= size {
 		n, err := i.Read(buf)
 		if err != nil || n == 0 {
 			return err
@@ -146,11 +147,12 @@ func (i *Inode) digestAll(d *Digest, buf []byte, live func() error) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // digestData reads the data of a sparse file, run by run. What is cut off meanwhile ends it; the size tells.
-func (i *Inode) digestData(d *Digest, buf []byte, live func() error) error {
-	for {
+func (i *Inode) digestData(d *Digest, buf []byte, size int64, live func() error) error {
+	for d.off <= size {
 		start, end, err := i.Extent(d.off)
 		if errors.Is(err, unix.ENXIO) {
 			break

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func openForDigest(t *testing.T, path string) (*Inode, Stat) {
@@ -111,5 +113,68 @@ func TestDigestReadsNoHoles(t *testing.T) {
 	})
 	if err != nil || size != 4<<40 {
 		t.Fatalf("%d after %d pieces: %v", size, pieces, err)
+	}
+}
+
+// TestDigestOfAGrowingFile: whoever adds to a file while it is read cannot keep a reader busy: no more is read than tells that it
+// has grown.
+func TestDigestOfAGrowingFile(t *testing.T) {
+	for shape, blocks := range map[string]uint64{"full": 1 << 30, "sparse": 0} {
+		t.Run(shape, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "f"), bytes.Repeat([]byte{1}, 2*sparseLeast), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			d, err := OpenRoot(dir, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			f, err := d.OpenInode("f")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			w, err := os.OpenFile(filepath.Join(dir, "f"), os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			endless := errors.New("it goes on and on")
+			pieces := 0
+			size, _, err := f.Digest(&Stat{Mode: unix.S_IFREG, Size: 2 * sparseLeast, Blocks: blocks}, func() error {
+				if pieces++; pieces > 100 {
+					return endless
+				}
+				_, err := w.Write(make([]byte, 512<<10))
+				return err
+			})
+			if err != nil || size <= 2*sparseLeast {
+				t.Errorf("%d bytes, %v: want to know that it has grown", size, err)
+			}
+		})
+	}
+}
+
+// TestExtentsAreNotEmpty: a device answers 0 to each search, and a loop over its extents is to end all the same.
+func TestExtentsAreNotEmpty(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenRoot(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	f, err := d.OpenInode("null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for off := int64(0); off < 1<<20; off += 1 << 18 {
+		if start, end, err := f.Extent(off); err != nil || start < off || end <= start {
+			t.Errorf("from %d: %d to %d, %v", off, start, end, err)
+		}
 	}
 }

@@ -136,7 +136,8 @@ func (i *Inode) pread(b []byte, off int64) (int, error) {
 	return retryInt(func() (int, error) { return unix.Pread(i.fd, b, off) })
 }
 
-// Extent finds the next run of data [start, end) of an open file at or behind off. The error is ENXIO where none follows.
+// Extent finds the next run of data [start, end) of an open file at or behind off. It is never empty, so that a loop over runs
+// ends: data may be taken out between the two looks, and a device answers 0 to each. The error is ENXIO where none follows.
 func (i *Inode) Extent(off int64) (start, end int64, err error) {
 	seek := func(off int64, whence int) (at int64, err error) {
 		err = retry(func() error { at, err = unix.Seek(i.fd, off, whence); return err })
@@ -146,7 +147,8 @@ func (i *Inode) Extent(off int64) (start, end int64, err error) {
 		return 0, 0, err
 	}
 	end, err = seek(start, unix.SEEK_HOLE)
-	return start, end, err
+	start = max(start, off)
+	return start, max(end, start+1), err
 }
 
 // CopyFrom copies n bytes at from in src to off, sharing blocks where the file system can. It is an error (EIO) if src
