@@ -80,7 +80,7 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return duration(&o.MaxDelay, v, 100*time.Millisecond) }},
 		{"ssh-port", "0", "port of sshd on the slave's host; 0: as the ssh configuration says, or 22",
 			func(o *Options, v string) error { return integer(&o.SSHPort, v, 0, 65535) }},
-		{"identity", "", "private key file; empty: as the ssh configuration says, and the ssh-agent's keys",
+		{"identity", "", "private key file; empty: the one that authorize made, else as the ssh configuration says, and the ssh-agent's keys",
 			func(o *Options, v string) error { return text(&o.Identity, v) }},
 		{"known-hosts", "", "known_hosts file; empty: as the ssh configuration says",
 			func(o *Options, v string) error { return text(&o.KnownHosts, v) }},

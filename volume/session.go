@@ -117,6 +117,7 @@ type Files struct {
 	Status  string // written by its monitor, read by anyone (package status)
 	Pid     string // locked by its monitor as long as it lives
 	Log     string // of monitor and worker; older ones beside it
+	Key     string // a private key of the session's own, where georep authorize made one
 }
 
 // Files returns the names of the session of this master and slave; it makes nothing.
@@ -128,5 +129,6 @@ func (s *Store) Files(master string, slave Slave) Files {
 		Status:  filepath.Join(dir, "status"),
 		Pid:     filepath.Join(dir, "pid"),
 		Log:     filepath.Join(dir, "log"),
+		Key:     filepath.Join(dir, "key"),
 	}
 }

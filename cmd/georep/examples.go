@@ -36,6 +36,10 @@ var examples = map[string][]string{
 		"georep verify data backup.example.org::copy",
 		"georep verify data backup.example.org::copy some/directory",
 	},
+	"authorize": {
+		"georep authorize data root@backup.example.org::copy",
+		"georep authorize data backup.example.org::copy --print",
+	},
 	"doctor": {
 		"georep doctor                                # this host",
 		"georep doctor data                           # a master, and its one slave",

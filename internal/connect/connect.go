@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -146,11 +147,40 @@ func (c *Config) dial(ctx context.Context, o volume.Options) (*sshconn.Conn, err
 	target := sshconn.Target{User: s.User, Host: s.Host, Port: o.SSHPort, ConfigFile: os.Getenv("GEOREP_SSH_CONFIG")}
 	if o.Identity != "" {
 		target.Identities = []string{o.Identity}
+	} else if own := c.ownKey(); own != "" {
+		target.Identities = []string{own}
 	}
 	if o.KnownHosts != "" {
 		target.KnownHosts = []string{o.KnownHosts}
 	}
 	return sshconn.Dial(ctx, target, sshconn.Options{Logger: c.Logger})
+}
+
+// ownKey is the key that authorize made for the session, "" where it did not.
+func (c *Config) ownKey() string {
+	if c.Store == nil {
+		return ""
+	}
+	path := c.Store.Files(c.Session.Master, c.Session.Slave).Key
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	// What keeps it from being used is for the login to say. A percent sign begins a token in an ssh configuration.
+	return strings.ReplaceAll(path, "%", "%%")
+}
+
+// ForcedCommand is what a key of the session's own is held to on the slave's host.
+func ForcedCommand(s volume.Session, o volume.Options, master volume.Volume) string {
+	if s.Slave.SFTP || o.Agentless {
+		return "internal-sftp"
+	}
+	command := agentCommand(o)
+	if s.Slave.Volume != "" {
+		command += " --volume " + quote(s.Slave.Volume)
+	} else {
+		command += " --path " + quote(s.Slave.Path)
+	}
+	return command + " --master " + master.UUID
 }
 
 // lines are the connections of a session of so many streams, of which conn is the first.
