@@ -1,9 +1,13 @@
 package monitor
 
 import (
+	"sync"
+	"time"
+
 	"github.com/rs/zerolog"
 
 	"georep/internal/events"
+	"georep/internal/hooks"
 )
 
 // maxBacklog bounds the events that wait for a disk that takes nothing.
@@ -11,7 +15,9 @@ const maxBacklog = 1000
 
 // scribe writes what has happened into the session's journal. A disk that takes nothing holds nothing up: events wait in
 // memory, and beyond a bound the oldest are lost, which leaves a gap in the numbers.
+// Hooks that fail are noted by goroutines of their own.
 type scribe struct {
+	mu      sync.Mutex
 	journal *events.Journal
 	backlog []events.Event
 	log     zerolog.Logger
@@ -20,6 +26,8 @@ type scribe struct {
 
 // write takes new events and writes all that wait.
 func (s *scribe) write(list []events.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.backlog = append(s.backlog, list...)
 	if more := len(s.backlog) - maxBacklog; more > 0 {
 		s.journal.Skip(more)
@@ -36,4 +44,16 @@ func (s *scribe) write(list []events.Event) {
 		s.backlog, s.failing = s.backlog[1:], false
 	}
 	s.backlog = nil
+}
+
+// lastWords is how long a monitor that ends waits for hooks to be told of that.
+const lastWords = 3 * time.Second
+
+// startHooks begins to tell the session's hooks.
+func (r *runner) startHooks() {
+	r.hooks = hooks.Start(hooks.Config{Dir: r.files.Dir, Hook: r.told, Last: r.scribe.journal.Last(), Failed: func(hook string, err error) {
+		r.log.Warn().Str("hook", hook).Err(err).Msg("a hook is not told for now")
+		r.scribe.write([]events.Event{{Kind: events.HookFailed, Master: r.cfg.Master, Slave: r.cfg.Slave.String(), Name: hook,
+			Error: err.Error(), Message: "The hook " + hook + " could not be told, and is tried again: " + err.Error()}})
+	}})
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/internal/events"
+	"georep/internal/hooks"
 	"georep/status"
 	"georep/volume"
 )
@@ -103,6 +104,9 @@ type runner struct {
 	scribe    scribe
 	// checkpoints are the session's.
 	checkpoints checkpoints
+	// hooks are told of what is in the journal, as told says.
+	hooks *hooks.Runner
+	told  volume.Hook
 }
 
 // readSession is the session as it is saved, with its settings.
@@ -147,10 +151,11 @@ func (r *runner) keepJournal(opts volume.Options) {
 	if err != nil {
 		r.log.Error().Err(err).Msg("what has happened is not known")
 	}
+	r.told = opts.Hook
 	r.checkpoints = checkpoints{files: r.files, log: r.log}
 	r.chronicle = newChronicle(&r.machine.st, past)
-	r.scribe = scribe{log: r.log}
-	if r.scribe.journal, err = events.Open(r.files.Dir, 0); err != nil {
+	r.scribe.log = r.log
+	if r.scribe.journal, err = events.Open(r.files.Dir, hooks.Floor(r.files.Dir)); err != nil {
 		r.log.Error().Err(err).Msg("what happens is not noted for now")
 	}
 }
@@ -210,9 +215,11 @@ func (r *runner) run(ctx context.Context, again <-chan os.Signal) {
 		r.tasks.Go(func() { r.keeper.run(keeping, r.emitUntil(keeping)) })
 	}
 	r.log.Info().Int("pid", os.Getpid()).Msg("monitor started")
+	r.startHooks()
 	r.feed(begin{paused: r.session.Paused})
 	r.loop(ctx, again)
 	stopKeeping()
+	r.hooks.Stop(r.scribe.journal.Last(), lastWords)
 	r.tasks.Wait()
 	if r.keeper != nil {
 		r.keeper.release()
@@ -347,6 +354,11 @@ func (r *runner) reload() {
 		return
 	}
 	restart := !maps.Equal(workersKeys(session.Config), workersKeys(r.session.Config))
+	if !opts.Hook.Equal(&r.told) {
+		r.told = opts.Hook
+		r.hooks.Stop(0, 0)
+		r.startHooks()
+	}
 	own := !restart && !maps.Equal(session.Config, r.session.Config)
 	r.session = session
 	r.feed(reload{paused: session.Paused, retryMax: opts.RetryMax, maxLag: opts.MaxLag, restart: restart, own: own})

@@ -71,7 +71,7 @@ func (f *Files) CompleteCheckpoints(list []Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	return writeOwn(f.completedFile(), data)
+	return WriteOwn(f.completedFile(), data)
 }
 
 // SetCheckpoint sets a checkpoint, which takes the place of one of the same name.

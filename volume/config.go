@@ -39,6 +39,7 @@ type Options struct {
 	Windows        timetable.Windows   // when it ships; none: always
 	Compression    string              // auto, off or always
 	Filter         filter.Spec         // what is left out
+	Hook           Hook                // who is told of its events
 	MaxLag         time.Duration       // how far the slave may be behind; 0: nobody says
 }
 
@@ -105,6 +106,15 @@ func ConfigKeys() []ConfigKey {
 		{"max-lag", "0s", "the objective: how far the slave may be behind before status and events say that it is missed, such as 5m, " +
 			"at least 1s; 0s: none",
 			func(o *Options, v string) error { return optionalDuration(&o.MaxLag, v, time.Second) }},
+		{"hook-command", "", "program, by its absolute path, with arguments, that is given each event as JSON on its standard input; no shell: blanks " +
+			"divide, quotes and backslashes keep them",
+			func(o *Options, v string) error { return command(&o.Hook.Command, v) }},
+		{"hook-url", "", "http:// or https:// address to which each event is posted as JSON",
+			func(o *Options, v string) error { return hookURL(&o.Hook.URL, v) }},
+		{"hook-key-file", "", "file of the key that signs what is posted (HMAC-SHA256); nobody but its owner may read it",
+			func(o *Options, v string) error { return text(&o.Hook.KeyFile, v) }},
+		{"hook-events", "", "kinds of events that hooks are told of, such as state,failure,objective-missed; empty: all",
+			func(o *Options, v string) error { return hookKinds(&o.Hook.Kinds, v) }},
 		{"exclude", "", "patterns of what is left out, one a line, under gitignore's rules; a later line wins",
 			func(o *Options, v string) error { return patterns(&o.Filter.Exclude, v) }},
 		{"include", "", "patterns of what is taken in although exclude or exclude-from leaves it out, one a line",
@@ -121,14 +131,14 @@ func ConfigKeys() []ConfigKey {
 }
 
 // ForMonitor tells whether a key is for the monitor alone: a worker need not be restarted for it.
-func ForMonitor(key string) bool { return key == "max-lag" }
+func ForMonitor(key string) bool { return key == "max-lag" || strings.HasPrefix(key, "hook-") }
 
 // IsList tells whether a key's value is a list: of patterns, one a line.
 func IsList(key string) bool { return key == "exclude" || key == "include" }
 
 // IsFile tells whether a key's value is the name of a file on this host.
 func IsFile(key string) bool {
-	return key == "identity" || key == "known-hosts" || key == "exclude-from"
+	return key == "identity" || key == "known-hosts" || key == "exclude-from" || key == "hook-key-file"
 }
 
 // findKey names all keys where the one asked for is none of them.

@@ -19,8 +19,8 @@ const (
 // It begins with a dot, which no name in the registry does.
 func writeDurable(path string, data []byte) error { return writeBy(path, ".new", data) }
 
-// writeOwn is writeDurable for a file that has a writer of its own, whatever lock that holds.
-func writeOwn(path string, data []byte) error { return writeBy(path, "."+filepath.Base(path), data) }
+// WriteOwn replaces a file durably that has one writer of its own at a time, whatever lock that holds.
+func WriteOwn(path string, data []byte) error { return writeBy(path, "."+filepath.Base(path), data) }
 
 func writeBy(path, temporary string, data []byte) error {
 	dir := filepath.Dir(path)

@@ -1,0 +1,275 @@
+package hooks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"georep/internal/events"
+	"georep/volume"
+)
+
+// The pauses between two tries to tell one event double from the first to the last; up to half of each is left to chance.
+const (
+	pauseFirst = time.Second
+	pauseLast  = 5 * time.Minute
+)
+
+// Config says of which session to tell.
+type Config struct {
+	Dir  string // of the journal
+	Hook volume.Hook
+	// Last is the newest event. A hook that is new is told of what comes after it.
+	Last uint64
+	// Failed is called when a hook fails, once until it works again. It may be called from several goroutines.
+	Failed func(hook string, err error)
+
+	pauseFirst, timeout time.Duration // zero but in tests
+}
+
+// Runner tells until it is stopped.
+type Runner struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	told   []*record
+}
+
+// Start begins to tell.
+func Start(c Config) *Runner {
+	if c.pauseFirst == 0 {
+		c.pauseFirst = pauseFirst
+	}
+	if c.timeout == 0 {
+		c.timeout = timeout
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Runner{cancel: cancel}
+	for _, one := range c.hooks() {
+		r.told = append(r.told, one.record)
+		r.done.Go(func() { one.run(ctx) })
+	}
+	return r
+}
+
+// Stop ends all, a command that runs as well. Where the hooks work, they come up to the event last before, if that takes no
+// longer than patience.
+func (r *Runner) Stop(last uint64, patience time.Duration) {
+	end := time.After(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for behind := true; behind; {
+		behind = slices.ContainsFunc(r.told, func(t *record) bool { return t.well() && t.get() < last })
+		if !behind {
+			break
+		}
+		select {
+		case <-end:
+			behind = false
+		case <-tick.C:
+		}
+	}
+	r.cancel()
+	r.done.Wait()
+}
+
+// Floor is the newest event of which any hook of the journal in dir was told.
+func Floor(dir string) (seq uint64) {
+	for _, name := range []string{"command", "url"} {
+		if r, err := readRecord(recordFile(dir, name)); err == nil {
+			seq = max(seq, r.Seq)
+		}
+	}
+	return seq
+}
+
+// hook is one receiver.
+type hook struct {
+	Config
+	name   string
+	record *record
+	tell   func(ctx context.Context, body []byte, e *events.Event) error
+	failed bool
+}
+
+// hooks are those that are set.
+func (c *Config) hooks() (list []*hook) {
+	add := func(name, target string, tell func(context.Context, []byte, *events.Event) error) {
+		list = append(list, &hook{Config: *c, name: name, tell: tell, record: &record{path: recordFile(c.Dir, name), target: target}})
+	}
+	if len(c.Hook.Command) > 0 {
+		add("command", strings.Join(c.Hook.Command, "\x00"), c.run)
+	}
+	if c.Hook.URL != "" {
+		add("url", c.Hook.URL, c.post)
+	}
+	return list
+}
+
+// run tells one event after the other.
+func (h *hook) run(ctx context.Context) {
+	for h.record.begin(h.Last) != nil {
+		if !pause(ctx, pauseFirst) { // the disk is full, say
+			return
+		}
+	}
+	since := h.record.get()
+	first := true
+	var missed uint64 // of events that were passed over since the last that was told
+	events.Follow(ctx, h.Dir, since, func(e events.Event, lost uint64) error {
+		if first && since == 0 {
+			lost = e.Seq - 1
+		}
+		first, missed = false, missed+lost
+		if h.Hook.Kinds != nil && !slices.Contains(h.Hook.Kinds, e.Kind) && missed == 0 {
+			h.record.pass(e.Seq)
+			return nil
+		}
+		if err := h.tellOne(ctx, &e, missed); err != nil {
+			return err
+		}
+		missed = 0
+		return nil
+	})
+}
+
+// message is what a hook is given.
+type message struct {
+	event events.Event
+	lost  uint64
+}
+
+// MarshalJSON is the event's with one key more.
+func (m message) MarshalJSON() ([]byte, error) {
+	body, err := json.Marshal(m.event)
+	if err == nil && m.lost > 0 {
+		body = fmt.Appendf(body[:len(body)-1], `,"lost":%d}`, m.lost)
+	}
+	return body, err
+}
+
+// tellOne tries until the event is told. The error is ctx's, or says that it cannot be told at all.
+func (h *hook) tellOne(ctx context.Context, e *events.Event, lost uint64) error {
+	body, err := json.Marshal(message{*e, lost})
+	if err != nil {
+		return err
+	}
+	body = append(body, '\n')
+	for wait := h.pauseFirst; ; wait = min(2*wait, pauseLast) {
+		once, cancel := context.WithTimeout(ctx, h.timeout)
+		err := h.tell(once, body, e)
+		cancel()
+		if err == nil {
+			err = h.record.tell(e.Seq)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		h.record.works(err == nil)
+		if err == nil {
+			h.failed = false
+			return nil
+		}
+		if !h.failed {
+			h.failed = true
+			h.Failed(h.name, err)
+		}
+		if !pause(ctx, wait-rand.N(wait/2)) {
+			return ctx.Err()
+		}
+	}
+}
+
+// pause returns false when ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// record is how far a hook was told, in a file beside the journal.
+type record struct {
+	path, target string
+
+	mu     sync.Mutex
+	seq    uint64 // of the last event that was told, or passed over
+	broken bool   // the last try failed
+}
+
+// recordJSON is the file. Another target begins anew.
+type recordJSON struct {
+	Seq    uint64 `json:"seq"`
+	Target []byte `json:"target"`
+}
+
+func recordFile(dir, name string) string { return filepath.Join(dir, "hook."+name) }
+
+func readRecord(path string) (r recordJSON, err error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	return r, err
+}
+
+// begin goes on where the record stands. A hook that was never told anything begins after last. Of a record that cannot be
+// read nobody knows how far it was: all is told again.
+func (r *record) begin(last uint64) error {
+	have, err := readRecord(r.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && string(have.Target) != r.target:
+		return r.tell(last)
+	case err != nil:
+		return r.tell(0)
+	}
+	r.pass(have.Seq)
+	return nil
+}
+
+// tell makes durable that seq was told.
+func (r *record) tell(seq uint64) error {
+	data, err := json.Marshal(recordJSON{seq, []byte(r.target)})
+	if err == nil {
+		err = volume.WriteOwn(r.path, data)
+	}
+	if err == nil {
+		r.pass(seq)
+	}
+	return err
+}
+
+// pass notes an event of which nobody is to be told. After a kill it is passed over again.
+func (r *record) pass(seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seq = seq
+}
+
+func (r *record) get() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seq
+}
+
+func (r *record) works(yes bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.broken = !yes
+}
+
+func (r *record) well() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.broken
+}
