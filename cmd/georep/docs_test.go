@@ -1,0 +1,250 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// root is the project's.
+const root = "../.."
+
+// pages are the texts for people, with the directory that their links start from.
+func pages(t *testing.T) (all []string) {
+	t.Helper()
+	for _, pattern := range []string{"*.md", "docs/*.md"} {
+		some, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(some) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		all = append(all, some...)
+	}
+	return all
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestConfigReference: the reference is what the tables say.
+func TestConfigReference(t *testing.T) {
+	if got := read(t, root+"/docs/configuration.md"); got != configReference() {
+		t.Error("docs/configuration.md is out of date: go run ./cmd/georep generate configuration >docs/configuration.md")
+	}
+}
+
+var (
+	link   = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]*))?\)`)
+	span   = regexp.MustCompile("`([^`\n]+(?:\n[^`\n]+)?)`")
+	inPath = regexp.MustCompile(`^(cmd|marker|crawler|slave|monitor|status|volume|docs|internal|packaging|integration)/[\w./-]+$`)
+)
+
+// TestLinks: what a page links to is there.
+func TestLinks(t *testing.T) {
+	for _, page := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
+			to := filepath.Join(filepath.Dir(page), m[1])
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s links to %s: %v", page, m[1], err)
+				continue
+			}
+			if m[2] != "" && !slices.Contains(anchors(read(t, to)), m[2]) {
+				t.Errorf("%s links to %s, which has no heading #%s", page, m[1], m[2])
+			}
+		}
+	}
+}
+
+// anchors are the names of a page's headings, as forges make them.
+func anchors(text string) (all []string) {
+	for line := range strings.Lines(text) {
+		if name, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
+			name = strings.ToLower(strings.TrimSpace(name))
+			name = regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(name, "")
+			all = append(all, strings.ReplaceAll(name, " ", "-"))
+		}
+	}
+	return all
+}
+
+// codes are the pieces of a page that are to be typed: lines of indented and fenced blocks, and spans.
+func codes(text string) (all []string) {
+	fenced := false
+	var prose strings.Builder
+	for line := range strings.Lines(text) {
+		switch trimmed := strings.TrimSpace(line); {
+		case strings.HasPrefix(trimmed, "```"):
+			fenced = !fenced
+		case fenced || strings.HasPrefix(line, "    "):
+			all = append(all, trimmed)
+		default:
+			prose.WriteString(line)
+		}
+	}
+	for _, m := range span.FindAllStringSubmatch(prose.String(), -1) {
+		all = append(all, strings.Join(strings.Fields(m[1]), " "))
+	}
+	return all
+}
+
+// TestCommandsOfThePages: each command that a page names is one, and takes the flags that stand behind it; a flag that stands alone is
+// one of some command. Paths of the project are there, and so are make's targets and tests.
+func TestCommandsOfThePages(t *testing.T) {
+	app := newApp(&env{})
+	makefile := read(t, root+"/Makefile")
+	checked := 0
+	for _, page := range pages(t) {
+		if strings.HasSuffix(page, "CHANGELOG.md") { // it speaks of what was, too
+			continue
+		}
+		for _, code := range codes(read(t, page)) {
+			words := strings.Fields(code)
+			switch {
+			case len(words) == 0:
+			case strings.HasPrefix(words[0], "--") && len(words[0]) > 2:
+				checked++
+				if !anyFlag(app, words[0]) {
+					t.Errorf("%s: no command has the flag %s", page, words[0])
+				}
+			case words[0] == "make" && len(words) > 1:
+				checked++
+				if target := words[1]; !strings.ContainsAny(target, `="`) && !strings.Contains(makefile, "\n"+target+":") {
+					t.Errorf("%s: the Makefile has no %s", page, target)
+				}
+			case inPath.MatchString(words[0]):
+				checked++
+				if _, err := os.Stat(filepath.Join(root, words[0])); err != nil && !strings.Contains(words[0], "...") {
+					t.Errorf("%s: %v", page, err)
+				}
+			}
+			for _, command := range commandsIn(words) {
+				checked++
+				if why := wrong(app, command); why != "" {
+					t.Errorf("%s: %q: %s", page, code, why)
+				}
+			}
+		}
+	}
+	if checked < 100 {
+		t.Errorf("only %d pieces were checked", checked)
+	}
+}
+
+// commandsIn are the command lines of georep in one piece, without what the shell takes for itself.
+func commandsIn(words []string) (all [][]string) {
+	var at []string
+	in := false
+	for i, w := range words {
+		first := i == 0 || strings.HasPrefix(w, `restrict,command="`) || words[0] == "ssh" || words[0] == "sudo"
+		w = strings.TrimPrefix(w, `restrict,command="`)
+		name := first && (w == "georep" || strings.HasSuffix(w, "/georep") && strings.HasPrefix(w, "/"))
+		switch {
+		case name && !in:
+			in, at = true, nil
+		case !in:
+		case w == "&&" || w == ";" || strings.HasPrefix(w, "#") || strings.HasPrefix(w, ">"):
+			all, at, in = append(all, at), nil, false
+		default:
+			at = append(at, strings.Trim(w, `"'`))
+		}
+	}
+	if in {
+		all = append(all, at)
+	}
+	return all
+}
+
+// wrong tells what is wrong with a command line; "" where nothing is.
+func wrong(app *cli.App, words []string) string {
+	var flags []cli.Flag
+	commands, siblings := app.Commands, app.Commands
+	path := ""
+	for i, w := range words {
+		if w == "|" { // an alternative, as in stop | restart, or a pipe
+			is := func(c *cli.Command) bool { return i+1 < len(words) && c.Name == words[i+1] }
+			if !slices.ContainsFunc(siblings, is) {
+				return ""
+			}
+			commands = siblings
+			continue
+		}
+		w = strings.TrimSuffix(strings.TrimSuffix(w, ","), ";")
+		if strings.HasPrefix(w, "[--") {
+			w = strings.Trim(w, "[]")
+		}
+		if name, ok := strings.CutPrefix(w, "--"); ok && name != "" {
+			name, _, _ = strings.Cut(name, "=")
+			if !hasFlag(append(slices.Clone(app.Flags), flags...), name) && name != "help" && name != "version" {
+				return path + " has no flag --" + name
+			}
+			continue
+		}
+		if commands == nil || !regexp.MustCompile(`^[a-z]+$`).MatchString(w) {
+			commands = nil
+			continue
+		}
+		i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.Name == w })
+		if i < 0 {
+			return "no command " + path + w
+		}
+		siblings = commands
+		path, flags, commands = path+w+" ", commands[i].Flags, commands[i].Subcommands
+	}
+	return ""
+}
+
+func hasFlag(flags []cli.Flag, name string) bool {
+	return slices.ContainsFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+}
+
+// anyFlag tells whether georep or one of its commands has a flag.
+func anyFlag(app *cli.App, word string) bool {
+	name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(word, ","), "--"), "=")
+	if hasFlag(app.Flags, name) || name == "help" || name == "version" {
+		return true
+	}
+	var in func([]*cli.Command) bool
+	in = func(all []*cli.Command) bool {
+		return slices.ContainsFunc(all, func(c *cli.Command) bool { return hasFlag(c.Flags, name) || in(c.Subcommands) })
+	}
+	return in(app.Commands)
+}
+
+// TestTestsOfThePages: a test that a page names, with its package, is there.
+func TestTestsOfThePages(t *testing.T) {
+	named := regexp.MustCompile(`go test (?:-[a-z]+ )*-run '?([\w|$^/]+)'? (?:-[a-z]+ )*\./([\w/]+\w)(?:[^\w/]|$)`)
+	checked := 0
+	for _, page := range pages(t) {
+		for _, m := range named.FindAllStringSubmatch(read(t, page), -1) {
+			files, err := filepath.Glob(filepath.Join(root, m[2], "*_test.go"))
+			if err != nil || len(files) == 0 {
+				t.Errorf("%s: %s has no tests", page, m[2])
+				continue
+			}
+			var text strings.Builder
+			for _, file := range files {
+				text.WriteString(read(t, file))
+			}
+			for _, pattern := range strings.Split(m[1], "|") {
+				pattern, _, _ = strings.Cut(strings.Trim(pattern, "^$"), "/")
+				checked++
+				if !regexp.MustCompile(`func (Test|Fuzz|Benchmark)?\w*` + strings.Trim(pattern, "$")).MatchString(text.String()) {
+					t.Errorf("%s: %s has no test %s", page, m[2], pattern)
+				}
+			}
+		}
+	}
+	if checked < 10 {
+		t.Errorf("only %d tests were looked for", checked)
+	}
+}
