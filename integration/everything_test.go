@@ -143,7 +143,7 @@ func TestOrdinaryUser(t *testing.T) {
 	if out, err := exec.Command("chmod", "-R", "u+rwX", master).CombinedOutput(); err != nil {
 		t.Fatalf("chmod: %v\n%s", err, out)
 	}
-	// Links between names of what cannot carry a user xattr are not kept; see the limits in README.md.
+	// Links between names of what cannot carry a user xattr are not kept; see docs/limits.md.
 	for _, name := range []string{"fifo-1", "symlink-1"} {
 		if err := os.Remove(filepath.Join(master, "links", name)); err != nil {
 			t.Fatal(err)

@@ -87,7 +87,7 @@ func TestRandomByInotify(t *testing.T) {
 		s := &session{t: t, master: master, slave: slave, state: filepath.Join(dir, "state"), races: t.TempDir(),
 			masterArg: master, spec: "file://" + slave}
 		t.Cleanup(s.end)
-		// All but what cannot carry a user xattr: of that, further names are not kept; see the limits in README.md.
+		// All but what cannot carry a user xattr: of that, further names are not kept; see docs/limits.md.
 		weights := map[string]int{}
 		for _, op := range mutate.Operations() {
 			if !slices.Contains([]string{"symlink", "resymlink", "fifo", "socket", "device", "chown"}, op) {

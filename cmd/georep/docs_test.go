@@ -44,9 +44,10 @@ func TestConfigReference(t *testing.T) {
 }
 
 var (
-	link   = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]*))?\)`)
-	span   = regexp.MustCompile("`([^`\n]+(?:\n[^`\n]+)?)`")
-	inPath = regexp.MustCompile(`^(cmd|marker|crawler|slave|monitor|status|volume|docs|internal|packaging|integration)/[\w./-]+$`)
+	link     = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]*))?\)`)
+	span     = regexp.MustCompile("`([^`\n]+(?:\n[^`\n]+)?)`")
+	inQuotes = regexp.MustCompile(`'[^']*'`) // one word of a shell
+	inPath   = regexp.MustCompile(`^(cmd|marker|crawler|slave|monitor|status|volume|docs|internal|packaging|integration)/[\w./-]+$`)
 )
 
 // TestLinks: what a page links to is there.
@@ -108,7 +109,7 @@ func TestCommandsOfThePages(t *testing.T) {
 			continue
 		}
 		for _, code := range codes(read(t, page)) {
-			words := strings.Fields(code)
+			words := strings.Fields(inQuotes.ReplaceAllString(code, "X"))
 			switch {
 			case len(words) == 0:
 			case strings.HasPrefix(words[0], "--") && len(words[0]) > 2:
@@ -246,5 +247,28 @@ func TestTestsOfThePages(t *testing.T) {
 	}
 	if checked < 10 {
 		t.Errorf("only %d tests were looked for", checked)
+	}
+}
+
+// TestReasonsOfThePages: what troubleshooting goes by is what the program says.
+func TestReasonsOfThePages(t *testing.T) {
+	var program strings.Builder
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			program.WriteString(read(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(read(t, root+"/docs/troubleshooting.md"), -1)
+	if len(rows) < 10 {
+		t.Errorf("only %d reasons", len(rows))
+	}
+	for _, m := range rows {
+		if !strings.Contains(program.String(), m[1]) {
+			t.Errorf("the program never says %q", m[1])
+		}
 	}
 }

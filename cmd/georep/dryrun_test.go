@@ -106,7 +106,7 @@ func TestNamesInJSONAreNoCommands(t *testing.T) {
 	const name = "red \u009b31m"
 	p.write(filepath.Join(master, name), "one")
 	spec := "file://" + slave
-	for _, args := range [][]string{{"sync", master, spec, "--dry-run", "--json"}, {"sync", master, spec}, {"sync", master, spec}} { // see Limits in the README
+	for _, args := range [][]string{{"sync", master, spec, "--dry-run", "--json"}, {"sync", master, spec}, {"sync", master, spec}} { // see docs/limits.md
 		p.run(args...).check(t, exitDone)
 	}
 	p.write(filepath.Join(slave, name), "two")
