@@ -9,6 +9,7 @@ import (
 	"georep/internal/health"
 	"georep/monitor"
 	"georep/status"
+	"georep/volume"
 )
 
 // exitError ends a command with a code of its own: it has said what there is to say.
@@ -74,18 +75,26 @@ func (e *env) judge(c *cli.Context) (string, health.Level, error) {
 	if err != nil && len(sessions) == 0 {
 		return "", health.Unknown, err
 	}
-	var list []health.Checked
-	for _, s := range sessions {
-		st, serr := monitor.Status(sel.store, s)
-		v := health.Judge(st, limits)
-		if serr != nil {
-			v = health.Verdict{Level: health.Unknown, Why: "its status cannot be read: " + status.OneLine(serr.Error())}
-		}
-		list = append(list, health.Checked{Status: st, Verdict: v})
-	}
+	list := checked(sel.store, sessions, limits)
 	text, level := health.Plugin(list, limits)
 	if err != nil && level != health.Critical { // a session that cannot be read is not known to be in order
 		return "", health.Unknown, err
 	}
 	return text, level, nil
+}
+
+// limitless has the sessions' own objectives count.
+var limitless = health.Limits{}
+
+// checked judges sessions. One whose status cannot be read is unknown.
+func checked(store *volume.Store, sessions []volume.Session, limits health.Limits) (list []health.Checked) {
+	for _, s := range sessions {
+		st, err := monitor.Status(store, s)
+		v := health.Judge(st, limits)
+		if err != nil {
+			v = health.Verdict{Level: health.Unknown, Why: "its status cannot be read: " + status.OneLine(err.Error())}
+		}
+		list = append(list, health.Checked{Status: st, Verdict: v})
+	}
+	return list
 }

@@ -49,6 +49,7 @@ var examples = map[string][]string{
 	"status": {
 		"georep status",
 		"georep status data --detail",
+		"georep status --watch",
 		"georep status --json",
 		"georep status --incoming                     # on a slave's host",
 		"georep status --check --max-lag 5m           # for Nagios, Icinga, ...",

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -18,13 +17,10 @@ import (
 // home clears the screen.
 const home = "\x1b[H\x1b[2J"
 
-// watchEvery is as often as a person reads; the monitor writes up to four times a second.
-const watchEvery = time.Second
-
 func (e *env) statusCommand() *cli.Command {
 	return &cli.Command{Name: "status", Usage: "how the sessions stand", ArgsUsage: "[MASTER [SLAVE]]", Action: e.status,
 		Flags: append([]cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "detail", Usage: "more columns, reasons and failures"},
-			&cli.BoolFlag{Name: "watch", Usage: "again each second, until Ctrl-C"},
+			&cli.BoolFlag{Name: "watch", Usage: "a screen of it, until Ctrl-C"},
 			&cli.BoolFlag{Name: "incoming", Usage: "on a slave's host: who replicates into it, and nothing else"}}, checkFlags()...)}
 }
 
@@ -40,21 +36,10 @@ func (e *env) status(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if !c.Bool("watch") {
-		return e.showStatus(c, sel)
+	if c.Bool("watch") {
+		return e.watch(c, sel)
 	}
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
-		if err := e.showStatus(c, sel); err != nil {
-			return err
-		}
-		select {
-		case <-c.Context.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+	return e.showStatus(c, sel)
 }
 
 // selection says which sessions to show.

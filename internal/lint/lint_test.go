@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 	"internal/health":    {"status"},
 	"internal/history":   {},
 	"internal/logs":      {},
+	"internal/screen":    {"internal/health", "status"},
 	"internal/web": {"internal/events", "internal/health", "internal/history", "internal/web/", "marker", "monitor", "status",
 		"volume"},
 	"internal/web/listen": {},
