@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -332,7 +333,7 @@ func settingsOf(one *Session) (out []setting) {
 		if err != nil {
 			continue
 		}
-		out = append(out, setting{k.Name, status.Printable(value), set})
+		out = append(out, setting{k.Name, status.Printable(discreet(k.Name, value)), set})
 	}
 	slices.SortStableFunc(out, func(a, b setting) int {
 		switch {
@@ -344,6 +345,27 @@ func settingsOf(one *Session) (out []setting) {
 		return 1
 	})
 	return out
+}
+
+// discreet leaves out what of a setting may be a secret: the addresses of hooks, and the arguments of their commands, may let whoever
+// knows them in elsewhere.
+func discreet(key, value string) string {
+	shown := value
+	switch key {
+	case "hook-url":
+		at, err := url.Parse(value)
+		if err != nil || at.Host == "" {
+			shown = ""
+		} else {
+			shown = at.Scheme + "://" + at.Host + "/"
+		}
+	case "hook-command":
+		shown, _, _ = strings.Cut(value, " ")
+	}
+	if shown != value {
+		shown += " ..."
+	}
+	return shown
 }
 
 // show fills a template whole before anything is sent.

@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"georep/internal/history"
 	"georep/internal/web/listen"
 	"georep/status"
+	"georep/volume"
 )
 
 // nasty are names that a page, a terminal or a program may take for something else.
@@ -205,6 +207,26 @@ func TestOneSession(t *testing.T) {
 	if last := lags[len(lags)-1]; one.Level != "warning" || one.ID != s.UUID || len(lags) != 360 || last == nil || int(*last) != 2 || lags[0] != nil ||
 		one.Settings["max-delete"] != "50" || one.Status.FailuresTotal != 150 {
 		t.Errorf("%+v", one)
+	}
+}
+
+// TestSecretsOfHooks: neither the page nor the API shows what lets whoever knows it in elsewhere.
+func TestSecretsOfHooks(t *testing.T) {
+	x := newSite(t)
+	x.volume("data")
+	s := x.session("data", "h::a", active(0))
+	_, err := x.store.UpdateSession(s.Master, s.Slave, func(s *volume.Session) error {
+		return errors.Join(s.Set("hook-url", "https://me:secret@chat.example.org/hooks/secret?t=secret"), s.Set("hook-command", "/usr/bin/tell --token secret"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.s.source.last = nil
+	for _, path := range []string{"/session/" + s.UUID, "/api/v1/sessions/" + s.UUID} {
+		text := x.get(path, 200)
+		if strings.Contains(text, "secret") || !strings.Contains(text, "https://chat.example.org/ ...") || !strings.Contains(text, "/usr/bin/tell ...") {
+			t.Errorf("%s: %s", path, text)
+		}
 	}
 }
 
