@@ -32,7 +32,7 @@ func TestBursts(t *testing.T) {
 		if err := m.Run(t.Context(), 1+rnd.IntN(number(t, "GEOREP_STEPS", 40)), time.Duration(rnd.IntN(8))*time.Millisecond); err != nil {
 			t.Fatalf("%v\n%s", err, m)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		err := compare.Wait(ctx, master, slave, compare.Replica())
 		cancel()
 		if err != nil {

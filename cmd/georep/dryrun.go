@@ -31,6 +31,17 @@ func dryFlags() []cli.Flag {
 	}
 }
 
+// checkDry refuses flags that would say nothing on their own: whoever gives them expects something else than what comes.
+func checkDry(c *cli.Context) error {
+	if c.Bool("json") && !c.Bool("dry-run") {
+		return usagef("--json goes with --dry-run: %s itself prints no JSON; see georep status --json", c.Command.Name)
+	}
+	if c.Bool("yes") && !c.Bool("force") {
+		return usagef("--yes answers what --force asks: give both, or neither")
+	}
+	return nil
+}
+
 // foretold is a line of a dry run.
 type foretold struct {
 	Do        crawler.Doing `json:"do"`

@@ -77,6 +77,21 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
+// TestFlagsThatSayNothing: a sync that was asked for JSON, and a start that was told yes to nothing, say so instead of going on.
+func TestFlagsThatSayNothing(t *testing.T) {
+	dir := t.TempDir()
+	for _, command := range []string{"sync", "start"} {
+		for _, tt := range []struct{ flag, want string }{
+			{"--json", "--json goes with --dry-run: " + command}, {"--yes", "--yes answers what --force asks"},
+		} {
+			georep(t, dir, command, dir, "file://"+dir+"/s", tt.flag).check(t, exitUsage, tt.want)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "s")); err == nil {
+		t.Error("the slave was made")
+	}
+}
+
 // TestForceOverADamagedOwner: what a slave with a damaged owner's file has of its own is shown before it goes, as of any other one.
 func TestForceOverADamagedOwner(t *testing.T) {
 	p := build(t, 0)

@@ -33,6 +33,9 @@ func (e *env) startCommand() *cli.Command {
 // start registers what is missing, and starts the monitor. What it made is taken back where only the operator can
 // help; where the trouble may pass, such as a slave that is down, the session stays and keeps trying.
 func (e *env) start(c *cli.Context) error {
+	if err := checkDry(c); err != nil {
+		return err
+	}
 	if c.Args().Len() == 0 {
 		return e.startAll(c)
 	}

@@ -35,6 +35,9 @@ func (e *env) syncCommand() *cli.Command {
 func (e *env) sync(c *cli.Context) error {
 	// Before anything else: what is promised counts from the moment the operator asked.
 	began := time.Now()
+	if err := checkDry(c); err != nil {
+		return err
+	}
 	t, err := parseExisting(c, 2)
 	if err != nil {
 		return err
