@@ -35,9 +35,10 @@ install:
 	install -m 644 packaging/monitoring/georep.rules.yml packaging/monitoring/grafana-dashboard.json $(DESTDIR)$(PREFIX)/share/doc/georep/examples/
 
 # A .deb and an .rpm for amd64 and arm64, in bin/. GOARCH is not for nfpm, which runs here.
+PACKAGE_ARCHS ?= amd64 arm64
 packages:
 	$(MAKE) man GOARCH=$(shell go env GOHOSTARCH)
-	for arch in amd64 arm64; do \
+	for arch in $(PACKAGE_ARCHS); do \
 	  $(MAKE) static GOARCH=$$arch || exit 1; \
 	  for format in deb rpm; do \
 	    PACKAGE_ARCH=$$arch VERSION='$(VERSION)' go tool -modfile=packaging/nfpm.mod nfpm package -f packaging/nfpm.yaml -p $$format -t bin/ || exit 1; \

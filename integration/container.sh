@@ -5,6 +5,7 @@
 # the packages of the containers:
 #
 #   make container
+#   sh integration/container.sh rpm      only the .rpm, in a root where nothing runs
 #
 # The root file system of the containers is kept in GEOREP_CONTAINER (default: /var/cache/georep-container) for the next time.
 set -eu
@@ -78,8 +79,8 @@ arrives() { on a sh -c "echo $1 >/srv/data/$1" && until_true "$1 arrives" 60 on 
 main_pid() { on a systemctl show -p MainPID --value georep; }
 another() { on a sh -c "[ \"\$(systemctl show -p MainPID --value georep)\" != $1 ]"; }
 
-for tool in debootstrap systemd-nspawn nsenter ssh-keygen; do
-	command -v $tool >/dev/null || apt-get install -y -q --no-install-recommends debootstrap systemd-container util-linux openssh-client
+for tool in debootstrap systemd-nspawn nsenter ssh-keygen rpm; do
+	command -v $tool >/dev/null || apt-get install -y -q --no-install-recommends debootstrap systemd-container util-linux openssh-client rpm
 done
 if [ ! -e "$cache/complete-2" ]; then
 	rm -rf "$cache"
@@ -87,13 +88,44 @@ if [ ! -e "$cache/complete-2" ]; then
 		"${MIRROR:-http://deb.debian.org/debian}"
 	touch "$cache/complete-2"
 fi
-make packages VERSION=0.0.1
-make packages VERSION=0.0.2
+arch=$(dpkg --print-architecture) # amd64 and arm64 are Go's names, too
+make packages VERSION=0.0.1 PACKAGE_ARCHS="$arch"
+make packages VERSION=0.0.2 PACKAGE_ARCHS="$arch"
+
+echo '-- the .rpm, in a root where nothing runs'
+root=$work/rpm
+cp -a "$cache" "$root"
+rpms() { rpm --root "$root" --nodeps --nosignature "$@"; }
+package() { ls "bin/georep-0.0.$1-1.$(uname -m).rpm"; }
+enabled() { test -L "$root/etc/systemd/system/multi-user.target.wants/georep.service"; }
+rpms -i "$(package 1)"
+rpms -V georep || die 'what was installed is not what the .rpm has'
+for file in usr/bin/georep usr/lib/systemd/system/georep.service usr/share/man/man1/georep.1.gz usr/lib/sysusers.d/georep.conf; do
+	test -s "$root/$file" || die "the .rpm has no $file"
+done
+chroot "$root" georep --version
+enabled || die 'the .rpm does not enable the service'
+mkdir "$root/srv/data"
+systemd-nspawn -q -D "$root" --register=no --keep-unit --private-users=no georep volume create data /srv/data
+rpms -U "$(package 2)"
+enabled || die 'an upgrade by rpm turns the service off'
+rpms -e georep
+rpms -i "$(package 1)"
+chroot "$root" systemctl disable georep
+rpms -U "$(package 2)"
+enabled && die 'an upgrade by rpm turns the service on'
+rpms -e georep
+enabled && die 'a removal by rpm leaves the service enabled'
+test ! -e "$root/usr/bin/georep" || die 'a removal by rpm leaves the program'
+test -e "$root/var/lib/georep/volumes/data.toml" || die 'the registry went with the .rpm'
+echo 'ok: the .rpm installs, upgrades and is removed'
+[ "${1:-}" != rpm ] || exit 0
+
 ssh-keygen -q -t ed25519 -N '' -f "$work/key"
 for host in a b; do
 	cp -a "$cache" "$work/$host"
-	cp bin/georep_0.0.1_amd64.deb "$work/$host/root/one.deb"
-	cp bin/georep_0.0.2_amd64.deb "$work/$host/root/two.deb"
+	cp "bin/georep_0.0.1_$arch.deb" "$work/$host/root/one.deb"
+	cp "bin/georep_0.0.2_$arch.deb" "$work/$host/root/two.deb"
 	mkdir -p -m 700 "$work/$host/root/.ssh"
 done
 cp "$work/key" "$work/a/root/.ssh/id_ed25519"

@@ -34,7 +34,8 @@ type Limit struct {
 	paid time.Time // when all that was taken so far is paid for; each piece that is taken waits for those before it
 
 	table  Timetable // where the bound follows one
-	recall time.Time // when that is to be looked at again
+	looked time.Time // when that was looked at, by the clock on the wall
+	recall time.Time // when it is to be looked at again
 	clock  func() time.Time
 }
 
@@ -62,12 +63,13 @@ func (l *Limit) turn() {
 	if len(l.table.moments) == 0 {
 		return
 	}
-	now := l.clock()
-	if now.Before(l.recall) {
+	now := l.clock().Round(0) // a timetable goes by the clock on the wall; one that was set back shows a time before the last look
+	if now.Before(l.recall) && !now.Before(l.looked) {
 		return
 	}
 	rate, next := l.table.At(now)
 	l.set(rate)
+	l.looked = now
 	if l.recall = now.Add(lookAgain); next.Before(l.recall) {
 		l.recall = next
 	}

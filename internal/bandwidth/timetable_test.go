@@ -83,3 +83,23 @@ func TestTimetable(t *testing.T) {
 		}
 	})
 }
+
+// TestClockIsSet: the limit is that of the time on the clock also where that was set, back or forth, just before the limit changes.
+func TestClockIsSet(t *testing.T) {
+	table, err := ParseTimetable("17:00,1K 18:00,2K 19:00,3K")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 30, 18, 59, 30, 0, time.Local)
+	limit := NewTimed(t.Context(), table)
+	limit.clock = func() time.Time { return now }
+	for _, at := range []struct {
+		hour, minute int
+		want         int64
+	}{{18, 59, 2 << 10}, {17, 30, 1 << 10}, {18, 59, 2 << 10}, {16, 0, 3 << 10}, {19, 0, 3 << 10}, {18, 59, 2 << 10}} {
+		now = time.Date(2026, 11, 30, at.hour, at.minute, 30, 0, time.Local)
+		if limit.pay(1); limit.rate != at.want {
+			t.Errorf("%s: %d bytes a second, want %d", now.Format("15:04"), limit.rate, at.want)
+		}
+	}
+}
