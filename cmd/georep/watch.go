@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/signal"
@@ -60,7 +61,7 @@ func (e *env) watchScreen(c *cli.Context, sel selection, out *os.File) error {
 		case sig := <-signals:
 			if sig == unix.SIGTSTP {
 				io.WriteString(out, screen.Leave)
-				if err := unix.Kill(os.Getpid(), unix.SIGSTOP); err != nil {
+				if err := standStill(c.Context); err != nil {
 					return err
 				}
 				io.WriteString(out, screen.Enter)
@@ -74,6 +75,21 @@ func (e *env) watchScreen(c *cli.Context, sel selection, out *os.File) error {
 			return err
 		}
 	}
+}
+
+// standStill stops this process, as Ctrl-Z is meant to, until it is continued. The stop may come a moment after kill has returned.
+func standStill(ctx context.Context) error {
+	goesOn := make(chan os.Signal, 1)
+	signal.Notify(goesOn, unix.SIGCONT)
+	defer signal.Stop(goesOn)
+	if err := unix.Kill(os.Getpid(), unix.SIGSTOP); err != nil {
+		return err
+	}
+	select {
+	case <-goesOn:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // drawn is the screen as it is to be now.

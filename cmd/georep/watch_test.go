@@ -154,8 +154,10 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
-	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
-		t.Fatal(err)
+	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGCONT} { // where the last one came before the stop
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
 	}
 	p.until(screen.Leave)
 	if err := cmd.Wait(); err != nil {
