@@ -51,9 +51,12 @@ const lastWords = 3 * time.Second
 
 // startHooks begins to tell the session's hooks.
 func (r *runner) startHooks() {
-	r.hooks = hooks.Start(hooks.Config{Dir: r.files.Dir, Hook: r.told, Last: r.scribe.journal.Last(), Failed: func(hook string, err error) {
+	c := hooks.Config{Dir: r.files.Dir, Master: r.cfg.Master, Slave: r.cfg.Slave.String(), Hook: r.told, Last: r.scribe.journal.Last()}
+	c.Failed = func(hook string, err error) {
 		r.log.Warn().Str("hook", hook).Err(err).Msg("a hook is not told for now")
 		r.scribe.write([]events.Event{{Kind: events.HookFailed, Master: r.cfg.Master, Slave: r.cfg.Slave.String(), Name: hook,
 			Error: err.Error(), Message: "The hook " + hook + " could not be told, and is tried again: " + err.Error()}})
-	}})
+	}
+	r.hooks = hooks.Start(c)
+	r.hooks.Changed(true, nil, nil) // what others before these were not told of any more
 }

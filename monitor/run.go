@@ -257,6 +257,9 @@ func (r *runner) loop(ctx context.Context, again <-chan os.Signal) {
 		case <-again:
 			r.reload()
 		case ev := <-r.events:
+			if rep, ok := ev.(reported); ok && rep.Changed != nil {
+				r.hooks.Changed(rep.Changed.All, rep.Changed.Paths, rep.Changed.Trees)
+			}
 			r.feed(ev)
 		case <-timer.C:
 			r.feed(wake{})
@@ -354,6 +357,7 @@ func (r *runner) reload() {
 		return
 	}
 	restart := !maps.Equal(workersKeys(session.Config), workersKeys(r.session.Config))
+	restart = restart || opts.Hook.WantsChanged() != r.told.WantsChanged()
 	if !opts.Hook.Equal(&r.told) {
 		r.told = opts.Hook
 		r.hooks.Stop(0, 0)

@@ -115,6 +115,10 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return text(&o.Hook.KeyFile, v) }},
 		{"hook-events", "", "kinds of events that hooks are told of, such as state,failure,objective-missed; empty: all",
 			func(o *Options, v string) error { return hookKinds(&o.Hook.Kinds, v) }},
+		{"hook-changed", "false", "tell hooks also which paths have become durable on the slave: true or false",
+			func(o *Options, v string) error { return boolean(&o.Hook.Changed, v) }},
+		{"hook-changed-pattern", "", "patterns of the paths that are told, one a line, under gitignore's rules; empty: all",
+			func(o *Options, v string) error { return patterns(&o.Hook.Pattern, v) }},
 		{"exclude", "", "patterns of what is left out, one a line, under gitignore's rules; a later line wins",
 			func(o *Options, v string) error { return patterns(&o.Filter.Exclude, v) }},
 		{"include", "", "patterns of what is taken in although exclude or exclude-from leaves it out, one a line",
@@ -130,11 +134,15 @@ func ConfigKeys() []ConfigKey {
 	}
 }
 
-// ForMonitor tells whether a key is for the monitor alone: a worker need not be restarted for it.
-func ForMonitor(key string) bool { return key == "max-lag" || strings.HasPrefix(key, "hook-") }
+// ForMonitor tells whether a key is for the monitor: a worker need not be restarted for it, unless Hook.WantsChanged changes.
+func ForMonitor(key string) bool {
+	return key == "max-lag" || strings.HasPrefix(key, "hook-")
+}
 
 // IsList tells whether a key's value is a list: of patterns, one a line.
-func IsList(key string) bool { return key == "exclude" || key == "include" }
+func IsList(key string) bool {
+	return key == "exclude" || key == "include" || key == "hook-changed-pattern"
+}
 
 // IsFile tells whether a key's value is the name of a file on this host.
 func IsFile(key string) bool {

@@ -15,12 +15,18 @@ type Hook struct {
 	URL     string        // "": none
 	KeyFile string        // what signs is in it; "": nothing is signed
 	Kinds   []events.Kind // nil: all
+	Changed bool          // also of paths that have become durable on the slave
+	Pattern string        // of these paths; "": all
 }
 
 // Equal tells whether nothing would be told otherwise.
 func (h *Hook) Equal(o *Hook) bool {
-	return slices.Equal(h.Command, o.Command) && h.URL == o.URL && h.KeyFile == o.KeyFile && slices.Equal(h.Kinds, o.Kinds)
+	return slices.Equal(h.Command, o.Command) && h.URL == o.URL && h.KeyFile == o.KeyFile && slices.Equal(h.Kinds, o.Kinds) &&
+		h.Changed == o.Changed && h.Pattern == o.Pattern
 }
+
+// WantsChanged tells whether anybody is told of paths.
+func (h *Hook) WantsChanged() bool { return h.Changed && (len(h.Command) > 0 || h.URL != "") }
 
 // hookURL accepts http and https.
 func hookURL(to *string, v string) error {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"georep/internal/events"
+	"georep/internal/filter"
 	"georep/volume"
 )
 
@@ -26,8 +27,9 @@ const (
 
 // Config says of which session to tell.
 type Config struct {
-	Dir  string // of the journal
-	Hook volume.Hook
+	Dir           string // of the journal
+	Master, Slave string
+	Hook          volume.Hook
 	// Last is the newest event. A hook that is new is told of what comes after it.
 	Last uint64
 	// Failed is called when a hook fails, once until it works again. It may be called from several goroutines.
@@ -41,6 +43,9 @@ type Runner struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	told   []*record
+	// paths are what is to be told of paths, one queue a hook, and pattern which paths; nil: all.
+	paths   []*pathQueue
+	pattern *filter.Filter
 }
 
 // Start begins to tell.
@@ -53,9 +58,17 @@ func Start(c Config) *Runner {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Runner{cancel: cancel}
+	if c.Hook.Pattern != "" {
+		spec := filter.Spec{Exclude: c.Hook.Pattern}
+		r.pattern, _ = spec.Load() // checked when it was set
+	}
 	for _, one := range c.hooks() {
 		r.told = append(r.told, one.record)
 		r.done.Go(func() { one.run(ctx) })
+		if c.Hook.Changed {
+			r.paths = append(r.paths, one.paths)
+			r.done.Go(func() { one.runChanged(ctx) })
+		}
 	}
 	return r
 }
@@ -97,13 +110,15 @@ type hook struct {
 	name   string
 	record *record
 	tell   func(ctx context.Context, body []byte, e *events.Event) error
-	failed bool
+	paths  *pathQueue
+	mu     sync.Mutex
+	failed bool // that was told
 }
 
 // hooks are those that are set.
 func (c *Config) hooks() (list []*hook) {
 	add := func(name, target string, tell func(context.Context, []byte, *events.Event) error) {
-		list = append(list, &hook{Config: *c, name: name, tell: tell, record: &record{path: recordFile(c.Dir, name), target: target}})
+		list = append(list, &hook{Config: *c, name: name, tell: tell, paths: newPathQueue(), record: &record{path: recordFile(c.Dir, name), target: target}})
 	}
 	if len(c.Hook.Command) > 0 {
 		add("command", strings.Join(c.Hook.Command, "\x00"), c.run)
@@ -174,17 +189,24 @@ func (h *hook) tellOne(ctx context.Context, e *events.Event, lost uint64) error 
 			return ctx.Err()
 		}
 		h.record.works(err == nil)
+		h.failing(err)
 		if err == nil {
-			h.failed = false
 			return nil
-		}
-		if !h.failed {
-			h.failed = true
-			h.Failed(h.name, err)
 		}
 		if !pause(ctx, wait-rand.N(wait/2)) {
 			return ctx.Err()
 		}
+	}
+}
+
+// failing tells of trouble once, until nil says that the hook works again.
+func (h *hook) failing(err error) {
+	h.mu.Lock()
+	told := h.failed
+	h.failed = err != nil
+	h.mu.Unlock()
+	if err != nil && !told {
+		h.Failed(h.name, err)
 	}
 }
 

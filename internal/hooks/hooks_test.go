@@ -41,6 +41,7 @@ type server struct {
 	refused int
 	header  http.Header
 	body    []byte
+	bodies  [][]byte
 	answer  func(w http.ResponseWriter, n int) bool
 }
 
@@ -59,6 +60,7 @@ func serve(t *testing.T, answer func(w http.ResponseWriter, n int) bool) *server
 			return
 		}
 		s.took, s.header, s.body = append(s.took, g), r.Header, body
+		s.bodies = append(s.bodies, body)
 	}))
 	t.Cleanup(s.Close)
 	return s

@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"internal/nearest":   {},
 	"internal/filter":    {},
 	"internal/events":    {},
-	"internal/hooks":     {"internal/events", "volume"},
+	"internal/hooks":     {"internal/events", "internal/filter", "volume"},
 	"internal/config":    {"internal/nearest", "internal/web/listen", "slave/policy", "volume"},
 	"internal/health":    {"status"},
 	"internal/history":   {},

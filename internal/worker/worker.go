@@ -110,7 +110,9 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 		return err
 	}
 	told.pending = newApprovals(&c)
-	cr, o, err := m.crawler(c, tree, parts{counters, hints, told.pending, taken})
+	crawled, stopTelling := tellChanges(&c, tree, told.reports)
+	defer stopTelling()
+	cr, o, err := m.crawler(c, crawled, parts{counters, hints, told.pending, taken})
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,9 @@ func (r *Report) check() error {
 		}
 		return nil
 	}
+	if r.Kind == KindChanged && r.Changed != nil {
+		return nil
+	}
 	return fmt.Errorf("%w: kind %q", ErrMalformed, r.Kind)
 }
 

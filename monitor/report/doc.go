@@ -26,6 +26,7 @@ const (
 	KindProgress Kind = "progress" // how far it is
 	KindFaulty   Kind = "faulty"   // trouble that it lives through, or ends by
 	Alive        Kind = "alive"    // nothing to say, but not hung
+	KindChanged  Kind = "changed"  // what has become durable on the slave, where a hook wants to know
 )
 
 // Progress is how far a worker is.
@@ -70,6 +71,13 @@ type Progress struct {
 	QueueOverflows int64 `json:"queue_overflows,omitempty"`
 }
 
+// Changed are paths that have become durable on the slave. They are of any bytes.
+type Changed struct {
+	All   bool     `json:"all,omitempty"`   // it cannot be said which
+	Paths [][]byte `json:"paths,omitempty"` // have changed, come or gone; those of directories end with a slash
+	Trees [][]byte `json:"trees,omitempty"` // have come or gone, with all below them
+}
+
 // Fault is trouble that keeps the session from replicating.
 type Fault struct {
 	Reason string `json:"reason"` // one line for the operator: what, why, what to do
@@ -83,6 +91,7 @@ type Report struct {
 	Kind     Kind      `json:"kind"`
 	Progress *Progress `json:"progress,omitempty"`
 	Fault    *Fault    `json:"fault,omitempty"`
+	Changed  *Changed  `json:"changed,omitempty"`
 }
 
 // Verb is what the monitor asks of a worker.

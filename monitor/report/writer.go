@@ -127,6 +127,9 @@ func (w *Writer) Faulty(f Fault) error {
 	return w.write(Report{Kind: KindFaulty, Fault: &f})
 }
 
+// Changed says what has become durable on the slave. The lists must be small enough for a line.
+func (w *Writer) Changed(c Changed) error { return w.write(Report{Kind: KindChanged, Changed: &c}) }
+
 // flush writes the held progress, so that it never follows what was said after it.
 func (w *Writer) flush() (wrote bool, err error) {
 	w.heldMu.Lock()

@@ -1,0 +1,97 @@
+package hooks
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"georep/volume"
+)
+
+// TestChanged: paths are told however often the receiver fails, only those that are wanted, and "all" where they are too many.
+func TestChanged(t *testing.T) {
+	paths := map[string]bool{}
+	all := 0
+	s := serve(t, nil)
+	s.answer = func(w http.ResponseWriter, n int) bool {
+		if n%3 == 0 {
+			w.WriteHeader(http.StatusBadGateway)
+			return false
+		}
+		return true
+	}
+	collect := func() (map[string]bool, int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, body := range s.bodies {
+			var m changed
+			if err := json.Unmarshal(body, &m); err != nil || m.Kind != Changed || m.Master != "data" || m.Slave != "h::copy" {
+				t.Errorf("%s: %v", body, err)
+			}
+			if m.All {
+				all++
+			}
+			for _, list := range [][]string{m.Paths, m.Trees} {
+				for _, p := range list {
+					paths[p] = true
+				}
+			}
+			for _, p := range append(m.PathsBytes, m.TreesBytes...) {
+				paths[string(p)] = true
+			}
+		}
+		s.bodies = nil
+		return paths, all
+	}
+	b := newBench(t, volume.Hook{URL: s.URL, Changed: true, Pattern: "*.html\n/img/"})
+	b.config.Master, b.config.Slave = "data", "h::copy"
+	r := b.start()
+	r.Changed(false, [][]byte{[]byte("a/x.html"), []byte("a/x.txt"), []byte("img/1"), []byte("a/img/2"), []byte("\xff.html"), []byte("img/"), []byte("a/")},
+		[][]byte{[]byte("moved")})
+	want := "a/x.html img/ img/1 moved \xff.html"
+	until(t, "the paths", func() bool { got, _ := collect(); return len(got) >= 5 })
+	if got, all := collect(); strings.Join(slices.Sorted(maps.Keys(got)), " ") != want || all != 0 {
+		t.Errorf("told of %q, all: %d", slices.Sorted(maps.Keys(got)), all)
+	}
+	for i := range 3 {
+		var list [][]byte
+		for n := range 1000 {
+			list = append(list, fmt.Appendf(nil, "d%d/%d.html", i, n))
+		}
+		r.Changed(false, list, nil)
+	}
+	until(t, "many paths", func() bool { got, _ := collect(); return len(got) == 3005 })
+	r.Changed(true, nil, nil)
+	until(t, "all", func() bool { _, n := collect(); return n == 1 })
+	// A receiver that is away for long: it is told of all, and nothing waits for it.
+	s.mu.Lock()
+	away := true
+	s.answer = func(w http.ResponseWriter, n int) bool {
+		if away {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+		return !away
+	}
+	s.mu.Unlock()
+	for i := range 2 * maxPaths / 1000 {
+		var list [][]byte
+		for n := range 1000 {
+			list = append(list, fmt.Appendf(nil, "e%d/%d.html", i, n))
+		}
+		r.Changed(false, list, nil)
+	}
+	r.paths[0].mu.Lock()
+	if n := len(r.paths[0].trees); n > maxPaths {
+		t.Errorf("%d paths wait", n)
+	}
+	r.paths[0].mu.Unlock()
+	s.mu.Lock()
+	away = false
+	s.mu.Unlock()
+	until(t, "all", func() bool { _, n := collect(); return n == 2 })
+	r.Stop(0, 0)
+}
