@@ -2,6 +2,7 @@ package crawler
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"georep/marker/xtime"
@@ -48,15 +49,17 @@ func TestLastSyncedGoesWithTheStamps(t *testing.T) {
 
 // TestLagCoversWhatIsNotMarked: what the marker has not come to is behind, too, whatever the marks say.
 func TestLagCoversWhatIsNotMarked(t *testing.T) {
-	f := &follower{c: New(Options{Tree: &cleaned{}, VolumeMark: func() xtime.Time { return 1 }})}
-	now := time.Now()
-	f.reached = xtime.FromTime(now.Add(-4 * time.Second))
-	f.beat = now.Add(-time.Second)
-	if lag := now.Sub(f.behind()); lag < 3*time.Second || lag > 5*time.Second {
-		t.Errorf("lag %v, want 4 s: the marker keeps up", lag)
-	}
-	f.beat = now.Add(-20 * time.Second)
-	if lag := now.Sub(f.behind()); lag < 20*time.Second || lag > 21*time.Second {
-		t.Errorf("lag %v, and the marker was last seen 20 s ago", lag)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := &follower{c: New(Options{Tree: &cleaned{}, VolumeMark: func() xtime.Time { return 1 }})}
+		now := time.Now()
+		f.reached = xtime.FromTime(now.Add(-4 * time.Second))
+		f.beat = now.Add(-time.Second)
+		if lag := now.Sub(f.behind()); lag < 3*time.Second || lag > 5*time.Second {
+			t.Errorf("lag %v, want 4 s: the marker keeps up", lag)
+		}
+		f.beat = now.Add(-20 * time.Second)
+		if lag := now.Sub(f.behind()); lag < 20*time.Second || lag > 21*time.Second {
+			t.Errorf("lag %v, and the marker was last seen 20 s ago", lag)
+		}
+	})
 }

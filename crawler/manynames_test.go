@@ -52,7 +52,7 @@ func (c *cost) together(b *slave.Batch) error {
 	select {
 	case <-c.enough:
 		return nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		return errors.New("a link waits for another")
 	}
 }
