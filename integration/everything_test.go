@@ -62,8 +62,11 @@ func TestRestartSurveysOneDirectory(t *testing.T) {
 	if err := tree.Many(master, 2000, 20, 10); err != nil {
 		t.Fatal(err)
 	}
+	made := time.Now()
 	s.must(s.start())
 	s.waitSynced()
+	// What is younger than the last heartbeat, less two seconds, the next start marks.
+	s.waitStatus("all is older than that", func(st status.Status) bool { return st.LastSynced.Sub(made) > 4*time.Second })
 	s.must(s.run("stop", s.masterArg, s.spec))
 	s.must(s.start())
 	s.waitSynced()
