@@ -20,6 +20,7 @@ type chronicle struct {
 	synced        bool // the first sync was told
 	refusal       string
 	restarts      int
+	ended         int // facts.begun when the end of a worker was told last
 	overflows     int64
 	open          map[string]heldBack // by path
 	out           []events.Event
@@ -70,7 +71,9 @@ func (c *chronicle) observe(st *status.Status, f facts) []events.Event {
 			c.add(events.Event{Kind: events.PurgeRefused, Reason: f.refusal, Message: "A purge is refused: " + f.refusal})
 		}
 	}
-	if st.Restarts > c.restarts {
+	// One that never came into order, as while the slave's host is away, is in the state already.
+	if st.Restarts > c.restarts && f.begun > c.ended {
+		c.ended = f.begun
 		c.add(events.Event{Kind: events.WorkerRestarted, Reason: st.Reason, Message: "The worker ended and is started again: " + st.Reason})
 	}
 	c.restarts = st.Restarts

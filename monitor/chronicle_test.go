@@ -141,3 +141,28 @@ func TestObjective(t *testing.T) {
 		}
 	}
 }
+
+// TestRestartsAreToldOnce: the end of a worker that was in order is told; that another does not come up, while the slave's host is
+// away, is not told at each try.
+func TestRestartsAreToldOnce(t *testing.T) {
+	st := status.New("data", "backup::copy")
+	c := newChronicle(&st, nil)
+	told := func(restarts, begun int) (n int) {
+		st.Restarts = restarts
+		for _, e := range c.observe(&st, facts{begun: begun}) {
+			if e.Kind == events.WorkerRestarted {
+				n++
+			}
+		}
+		return n
+	}
+	for i, step := range []struct{ restarts, begun, want int }{
+		{0, 0, 0}, {1, 0, 0}, {2, 0, 0}, // it never came up
+		{2, 1, 0}, {3, 1, 1}, {4, 1, 0}, {9, 1, 0}, // it did, and ended
+		{9, 2, 0}, {10, 2, 1}, {11, 2, 0},
+	} {
+		if got := told(step.restarts, step.begun); got != step.want {
+			t.Errorf("step %d: told %d times, want %d", i, got, step.want)
+		}
+	}
+}

@@ -164,6 +164,11 @@ func (r *runner) keepJournal(opts volume.Options) {
 func (r *runner) note(now time.Time) {
 	st := r.machine.status(now)
 	happened := r.chronicle.observe(&st, r.machine.facts())
+	for i := range happened { // the rest is in the log by other ways
+		if k := happened[i].Kind; k == events.QueueOverflow || k == events.ObjectiveMissed || k == events.ObjectiveMet {
+			r.log.Warn().Str("event", string(k)).Msg(happened[i].Message)
+		}
+	}
 	done := r.checkpoints.look(now, &st)
 	for _, c := range done {
 		happened = append(happened, r.chronicle.completed(c))

@@ -67,7 +67,7 @@ func Judge(s status.Status, limits Limits) Verdict {
 		add(Warning, fmt.Sprintf("behind by %s, more than %s", round(lag), limits.Warn))
 	}
 	if s.FailuresTotal > 0 {
-		add(Warning, HeldBack(s.FailuresTotal))
+		add(Warning, heldBack(s))
 	}
 	slices.SortStableFunc(found, func(a, b Verdict) int { return cmp.Compare(b.Level, a.Level) })
 	v := Verdict{}
@@ -89,12 +89,17 @@ func missed(s status.Status) string {
 	return fmt.Sprintf("misses its objective: never in step, max-lag %s", objective)
 }
 
-// HeldBack counts entries that are held back.
-func HeldBack(n int) string {
-	if n == 1 {
-		return "1 entry is held back"
+// heldBack counts the entries that are held back, and names one with its reason.
+func heldBack(s status.Status) string {
+	text := fmt.Sprintf("%d entries are held back", s.FailuresTotal)
+	if s.FailuresTotal == 1 {
+		text = "1 entry is held back"
 	}
-	return fmt.Sprintf("%d entries are held back", n)
+	if len(s.Failures) == 0 {
+		return text
+	}
+	f := s.Failures[0]
+	return text + fmt.Sprintf(", such as %q: %s", f.Path, status.Printable(f.Error))
 }
 
 func join(a, b string) string {
