@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"georep/monitor/report"
 	"georep/status"
 	"georep/volume"
 )
@@ -100,4 +101,42 @@ func TestCheckpoints(t *testing.T) {
 	if err := b.store.SetCheckpoint("data", testSlave, "a", at(50)); err != nil {
 		t.Errorf("set again where there are as many as there may be: %v", err)
 	}
+}
+
+// TestClockSetBack: what was in step by a clock that was set back since proves nothing by the new one: not now, and not once the
+// clock has come up to it. And the slave is in step again as soon as its worker says so.
+func TestClockSetBack(t *testing.T) {
+	b := newBench(t)
+	now := time.Now().Round(0)
+	ahead := now.Add(time.Hour)
+	if err := b.store.SetCheckpoint("data", testSlave, "a", now); err != nil {
+		t.Fatal(err)
+	}
+	st := status.New("data", testSlave.String())
+	st.LastSynced, st.Stime = status.Time{Time: ahead}, 7
+	m := newMachine(st, defaultPace(), time.Minute, func() float64 { return 0 })
+	m.objective = newObjective(time.Minute, now.Add(-24*time.Hour), &st)
+	c := checkpoints{files: b.store.Files("data", testSlave), log: zerolog.Nop()}
+	look := func(at time.Time, want int) {
+		t.Helper()
+		st := m.status(at)
+		if done := c.look(at, &st); len(done) != want {
+			t.Errorf("after %v %d checkpoints are complete, want %d", at.Sub(now), len(done), want)
+		}
+	}
+	for _, ev := range []event{begin{}, spawned{7}, reported{Report: report.Report{Kind: report.Ready}},
+		reported{Report: report.Report{Kind: report.KindProgress, Progress: &report.Progress{Stime: 7}}}} {
+		m.handle(now, ev)
+	}
+	look(now.Add(time.Second), 0)
+	if st := m.status(now.Add(time.Second)); st.Objective != status.ObjectiveMet {
+		t.Errorf("a session that is in step is %q", st.Objective)
+	}
+	look(ahead.Add(time.Second), 0)
+	synced := status.Time{Time: now.Add(5 * time.Second)}
+	m.handle(now.Add(6*time.Second), reported{Report: report.Report{Kind: report.KindProgress, Progress: &report.Progress{Stime: 7, LastSynced: synced}}})
+	if st := m.status(now.Add(6 * time.Second)); !st.LastSynced.Equal(synced.Time) {
+		t.Errorf("LAST_SYNCED is %v, and the worker said %v", st.LastSynced, synced)
+	}
+	look(now.Add(6*time.Second), 1)
 }

@@ -76,9 +76,9 @@ func (o *objective) move(now time.Time, lag time.Duration) {
 // lag is how far the slave is behind. A session that does not replicate lags by all the time since the slave was in step.
 func (o *objective) lag(now time.Time, st *status.Status) time.Duration {
 	switch {
-	case st.LastSynced.IsZero():
+	case st.LastSynced.IsZero() && st.Stime == 0:
 		return now.Sub(o.from)
-	case st.State == status.Active:
+	case st.State == status.Active || st.LastSynced.IsZero(): // which was in step by a clock that was set back since
 		return time.Duration(st.LagSeconds * float64(time.Second))
 	}
 	return max(now.Sub(st.LastSynced.Time), time.Duration(st.LagSeconds*float64(time.Second)))

@@ -132,6 +132,10 @@ func (m *machine) status(now time.Time) status.Status {
 	if now.Sub(m.heard) > silent {
 		m.st.ETASeconds = 0
 	}
+	if m.st.LastSynced.After(now) {
+		// The clock was set back. It is forgotten: it must not come back when the clock has come up to it.
+		m.st.LastSynced = status.Time{}
+	}
 	st := m.st
 	if st.State != status.Active {
 		st.WaitsUntil = status.Time{}
