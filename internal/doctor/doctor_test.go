@@ -171,6 +171,40 @@ func TestStages(t *testing.T) {
 	}
 }
 
+// TestLocalSlave: a slave on this host is told of once, and is in order only where it is.
+func TestLocalSlave(t *testing.T) {
+	for name, c := range map[string]struct {
+		broken func(t *testing.T, path string)
+		level  doctor.Level
+	}{
+		"not there": {func(*testing.T, string) {}, doctor.Note},
+		"not empty": {func(t *testing.T, path string) {
+			if err := os.MkdirAll(filepath.Join(path, "somebody's"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, doctor.Problem},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			c.broken(t, h.at("slave"))
+			to, err := volume.ParseSlave("file://" + h.at("slave"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, _ := h.look(t, &volume.Session{Master: "data", Slave: to, UUID: xtime.NewUUID().String()})
+			var levels []doctor.Level
+			for _, f := range all {
+				if f.Place == doctor.OfSlave && f.Check == "slave" {
+					levels = append(levels, f.Level)
+				}
+			}
+			if !slices.Equal(levels, []doctor.Level{c.level}) {
+				t.Errorf("the slave is %q, want %s", levels, c.level)
+			}
+		})
+	}
+}
+
 // TestLooksOnly: what is looked at stays as it was, on both ends, but for the log of who came on the slave's host.
 func TestLooksOnly(t *testing.T) {
 	h := newHost(t)

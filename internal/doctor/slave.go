@@ -147,6 +147,9 @@ func (p place) remaining() []string {
 
 // passed tells that a stage was, and those before it of which nothing was told.
 func (p place) passed(stage string) {
+	if p.x.Session.Slave.Local() {
+		return // nothing lies before the slave itself
+	}
 	for _, s := range p.remaining() {
 		p.x.passed++
 		p.ok(s, "in order")
@@ -228,6 +231,8 @@ func (p place) room(i slave.Info) {
 		}
 	}
 	switch {
+	case i.FreeBytes == 0 && i.FreeFiles == 0: // an older agent, and an SFTP server without statvfs, do not tell
+		p.warn(check, "see there, by df", "nobody tells how much is free: it is full, or its program cannot say")
 	case i.FreeBytes < lacks:
 		p.problem(check, "make room there", "%s are free, and %s are still to come", status.Bytes(i.FreeBytes), status.Bytes(lacks))
 	case i.FreeFiles > 0 && i.FreeFiles < entriesLow:
