@@ -124,14 +124,14 @@ func (h *hook) runChanged(ctx context.Context) {
 		err := h.tellPaths(ctx, all, paths)
 		if err == nil {
 			wait = h.pauseFirst
-			h.failing(nil)
+			h.failing(&h.changes, nil)
 			continue
 		}
 		h.paths.add(all, paths)
 		if ctx.Err() != nil {
 			return
 		}
-		h.failing(err)
+		h.failing(&h.changes, err)
 		if !pause(ctx, wait-rand.N(wait/2)) {
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"strconv"
@@ -45,9 +46,11 @@ func (c *Config) run(ctx context.Context, body []byte, e *events.Event) error {
 	kill := func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.Cancel, cmd.WaitDelay = kill, time.Second
 	err := cmd.Run()
+	if err != nil && cmd.Process != nil {
+		kill() // what it left behind: it is tried again, and that must not pile up
+	}
 	if errors.Is(err, exec.ErrWaitDelay) {
-		kill() // it ended well, and left something behind that keeps its output open
-		err = nil
+		err = nil // it ended well, and left something behind that keeps its output open
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -81,8 +84,9 @@ var client = &http.Client{
 func (c *Config) post(ctx context.Context, body []byte, e *events.Event) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Hook.URL, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return errors.New("hook-url cannot be used") // it was checked when it was set, and may hold a secret
 	}
+	where := req.URL.Scheme + "://" + req.URL.Host // the rest may let in whoever knows it
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "georep")
 	req.Header.Set("X-Georep-Event", string(e.Kind))
@@ -97,19 +101,22 @@ func (c *Config) post(ctx context.Context, body []byte, e *events.Event) error {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		if of := (*url.Error)(nil); errors.As(err, &of) {
+			err = of.Err
+		}
+		return fmt.Errorf("post to %s: %w", where, err)
 	}
 	defer resp.Body.Close()
 	if _, err := io.CopyN(io.Discard, resp.Body, maxAnswer); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer of %s: %w", req.URL.Redacted(), err)
+		return fmt.Errorf("read the answer of %s: %w", where, err)
 	}
 	switch {
 	case resp.StatusCode/100 == 2:
 		return nil
 	case resp.StatusCode/100 == 3:
-		return fmt.Errorf("%s answers %s: redirects are not followed; set hook-url to where it leads", req.URL.Redacted(), resp.Status)
+		return fmt.Errorf("%s answers %s: redirects are not followed; set hook-url to where it leads", where, resp.Status)
 	}
-	return fmt.Errorf("%s answers %s", req.URL.Redacted(), resp.Status)
+	return fmt.Errorf("%s answers %s", where, resp.Status)
 }
 
 // readKey is what the file has, without the newline at its end. Nobody but its owner may read it.

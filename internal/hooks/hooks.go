@@ -111,8 +111,14 @@ type hook struct {
 	record *record
 	tell   func(ctx context.Context, body []byte, e *events.Event) error
 	paths  *pathQueue
-	mu     sync.Mutex
-	failed bool // that was told
+	// What was told of as failing, of events and of paths: a receiver may take the one and not the other.
+	events, changes trouble
+}
+
+// trouble is whether it was told of.
+type trouble struct {
+	mu   sync.Mutex
+	told bool
 }
 
 // hooks are those that are set.
@@ -189,7 +195,10 @@ func (h *hook) tellOne(ctx context.Context, e *events.Event, lost uint64) error 
 			return ctx.Err()
 		}
 		h.record.works(err == nil)
-		h.failing(err)
+		// That it cannot be told of its own failure is no news, and would have to be told in turn.
+		if err == nil || e.Kind != events.HookFailed || e.Name != h.name {
+			h.failing(&h.events, err)
+		}
 		if err == nil {
 			return nil
 		}
@@ -200,11 +209,11 @@ func (h *hook) tellOne(ctx context.Context, e *events.Event, lost uint64) error 
 }
 
 // failing tells of trouble once, until nil says that the hook works again.
-func (h *hook) failing(err error) {
-	h.mu.Lock()
-	told := h.failed
-	h.failed = err != nil
-	h.mu.Unlock()
+func (h *hook) failing(of *trouble, err error) {
+	of.mu.Lock()
+	told := of.told
+	of.told = err != nil
+	of.mu.Unlock()
 	if err != nil && !told {
 		h.Failed(h.name, err)
 	}

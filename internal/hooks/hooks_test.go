@@ -225,6 +225,83 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// TestSecretsStay: what fails is told by the receiver's host alone. The rest of the address, which lets in whoever knows it, is in no
+// log and no journal.
+func TestSecretsStay(t *testing.T) {
+	refuses := serve(t, func(w http.ResponseWriter, _ int) bool { w.WriteHeader(403); return false })
+	moved := serve(t, func(w http.ResponseWriter, _ int) bool { w.WriteHeader(302); return false })
+	cut := serve(t, func(w http.ResponseWriter, _ int) bool { brokenLine(w); return false })
+	half := serve(t, func(w http.ResponseWriter, _ int) bool {
+		w.Header().Set("Content-Length", "100")
+		return true
+	})
+	gone := serve(t, nil)
+	gone.Close()
+	for _, s := range []*server{refuses, moved, cut, half, gone} {
+		host := strings.TrimPrefix(s.URL, "http://")
+		b := newBench(t, volume.Hook{URL: "http://me:hush@" + host + "/services/hush?token=hush"})
+		r := b.start()
+		b.add(events.Failure)
+		until(t, "the failure", func() bool { return b.failures() != "" })
+		r.Stop(0, 0)
+		if text := b.failures(); strings.Contains(text, "hush") || !strings.Contains(text, host) {
+			t.Errorf("failures: %q", text)
+		}
+	}
+}
+
+// TestFailureIsToldOnce: a hook that fails to be told of its own failure does not make another event of that, and so on for ever. And
+// one that takes events but no paths is not told of as failing again each time.
+func TestFailureIsToldOnce(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, n int) bool {
+		if n%2 == 0 {
+			w.WriteHeader(500)
+		}
+		return n%2 == 1
+	})
+	b := newBench(t, volume.Hook{URL: s.URL})
+	note := b.config.Failed
+	b.config.Failed = func(hook string, err error) {
+		note(hook, err)
+		if _, err := b.journal.Append(events.Event{Kind: events.HookFailed, Name: hook}); err != nil {
+			t.Error(err)
+		}
+	}
+	r := b.start()
+	b.add(events.Failure)
+	until(t, "both", func() bool { return len(s.seqs()) >= 2 })
+	r.Stop(b.journal.Last(), patience)
+	if n := b.journal.Last(); n != 2 {
+		t.Errorf("one failure makes %d events", n-1)
+	}
+
+	refused := make(chan struct{}, 1000)
+	b = newBench(t, volume.Hook{URL: s.URL, Changed: true})
+	h := b.config.hooks()[0]
+	h.tell = func(_ context.Context, _ []byte, e *events.Event) error {
+		if e.Kind == Changed {
+			refused <- struct{}{}
+			return fmt.Errorf("nothing to do with %s", e.Kind)
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); h.runChanged(ctx) }()
+	h.paths.add(true, nil)
+	for range 4 {
+		<-refused
+		if err := h.tellOne(ctx, &events.Event{Seq: 1, Kind: events.Failure}, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	<-done
+	if text := b.failures(); strings.Count(text, "\n") != 0 || text == "" {
+		t.Errorf("failures: %q", text)
+	}
+}
+
 // brokenLine cuts the connection.
 func brokenLine(w http.ResponseWriter) {
 	if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
@@ -284,6 +361,18 @@ func TestCommand(t *testing.T) {
 	if Floor(b.config.Dir) != 0 {
 		t.Error("what failed counts as told")
 	}
+
+	// What fails is tried again: what it left running would grow with each try.
+	b = newBench(t, script(`echo $$ > "$2.left"; sleep 1000 >/dev/null 2>&1 & exit 1`))
+	r = b.start()
+	b.add(events.Failure)
+	until(t, "the failure", func() bool { return b.failures() != "" })
+	r.Stop(0, 0)
+	left, err := os.ReadFile(out + ".left")
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the end of what was left", func() bool { return !groupLives(strings.TrimSpace(string(left))) })
 
 	b = newBench(t, script(`echo $$ > "$2.pid"; sleep 1000 & sleep 1000`))
 	b.config.timeout = 500 * time.Millisecond
