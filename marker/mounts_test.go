@@ -191,7 +191,8 @@ func (v *vol) forgetHandles() {
 	}
 }
 
-// TestRemovedMountPoint: a mount point that goes with its mount asks for nothing.
+// TestRemovedMountPoint: a mount point that goes with its mount asks for nothing. In another mount namespace, where nothing is
+// mounted on it any more, it can be removed, and the mount goes at the same moment: nobody can look in between.
 func TestRemovedMountPoint(t *testing.T) {
 	bySource(t, func(t *testing.T, v *vol) {
 		v.start().quiet()
@@ -200,7 +201,7 @@ func TestRemovedMountPoint(t *testing.T) {
 		v.quiet()
 		before := v.all()
 		delete(before, "tmp")
-		v.sh("umount tmp; rmdir tmp")
+		v.sh("unshare -m --propagation private sh -ec 'umount tmp; rmdir tmp'")
 		v.covered("tmp", false)
 		v.quiet()
 		v.checkMarked(before, "")

@@ -94,10 +94,13 @@ func begin(t *testing.T, server *sshdtest.Server, script string) error {
 
 // TestServerEnded is the same of a slave by SFTP: its servers are ended at once, or after a few requests.
 func TestServerEnded(t *testing.T) {
-	for name, tt := range map[string]struct{ script, says string }{
-		"at once": {"kill -9 $$", "signal KILL"},
-		"later":   {"dd bs=1 count=300 2>/dev/null | /usr/lib/openssh/sftp-server; kill -9 $$", ""},
-	} {
+	type ends struct{ script, says string }
+	cases := map[string]ends{"at once": {"kill -9 $$", "signal KILL"}}
+	for bytes := 9; bytes <= 459; bytes += 50 { // a path has a few dozen: each of the first requests is met
+		script := fmt.Sprintf("dd bs=1 count=%d 2>/dev/null | /usr/lib/openssh/sftp-server; kill -9 $$", bytes)
+		cases[fmt.Sprintf("after %d bytes", bytes)] = ends{script, ""}
+	}
+	for name, tt := range cases {
 		t.Run(name, func(t *testing.T) {
 			script := filepath.Join(t.TempDir(), "server")
 			if err := os.WriteFile(script, []byte("#!/bin/sh\n"+tt.script+"\n"), 0o755); err != nil {

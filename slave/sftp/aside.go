@@ -61,6 +61,9 @@ func (t *Tree) lookAside() error {
 	if err == nil && kindOf(a) != slave.Dir {
 		err = unix.ENOTDIR
 	}
+	if lost := t.first().Err(); lost != nil { // which says nothing of the directory
+		return fmt.Errorf("open slave %s: %w", t.name(), lost)
+	}
 	if err != nil {
 		return fmt.Errorf("open slave %s: %w: %w", t.name(), slave.ErrNoVolume, err)
 	}

@@ -74,6 +74,9 @@ func (t *Tree) openForReading() error {
 		return err
 	}
 	if have, err := t.readOwner(); err != nil || have == nil {
+		if lost := t.first().Err(); lost != nil {
+			return fmt.Errorf("open slave %s: %w", t.name(), lost)
+		}
 		return fmt.Errorf("slave %s: %w: it has no owner on record, so nothing was replicated to it by georep: %w", t.name(),
 			slave.ErrNoVolume, err)
 	}

@@ -126,6 +126,9 @@ func (t *Tree) openRoot() error {
 		t.root = strings.TrimRight(path, "/")
 		a, err = c.Lstat(t.abs(""))
 	}
+	if lost := c.Err(); lost != nil { // which says nothing of the directory
+		return fmt.Errorf("open slave %s: %w", t.name(), lost)
+	}
 	filled := t.o.Proof.Filled && !t.o.Force
 	if filled && (err != nil || kindOf(a) != slave.Dir) {
 		if err == nil {
@@ -135,11 +138,16 @@ func (t *Tree) openRoot() error {
 	}
 	if errors.Is(err, unix.ENOENT) {
 		if merr := c.Mkdir(t.abs(""), wire.Attrs{Flags: wire.HasMode, Mode: 0o755}); merr != nil {
+			if lost := c.Err(); lost != nil {
+				return fmt.Errorf("make slave %s: %w", t.name(), lost)
+			}
 			return fmt.Errorf("make slave %s: %w: %w; only the last directory of a path is made: check the path, or make the one above", t.name(), slave.ErrNoVolume, merr)
 		}
 		a, err = c.Lstat(t.abs(""))
 	}
 	switch {
+	case c.Err() != nil:
+		return fmt.Errorf("open slave %s: %w", t.name(), c.Err())
 	case err != nil:
 		return fmt.Errorf("open slave %s: %w: %w", t.name(), slave.ErrNoVolume, err)
 	case kindOf(a) != slave.Dir:
