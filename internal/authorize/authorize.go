@@ -107,9 +107,13 @@ type Login struct {
 // ErrClient means that the operator's ssh did not do it; what it said stands on its standard error.
 var ErrClient = errors.New("the line could not be put there")
 
-// install is run by a POSIX shell there; the line comes on standard input. A line with the same key goes: its options are
-// those of another time. The file stays the same file, since it may be a symbolic link.
+// install is run by a POSIX shell there; the line comes on standard input. Where the key is new its line is added, so that nothing
+// is lost of what somebody else adds meanwhile. Otherwise other lines with the key go: their options are those of another time,
+// and the first one counts for sshd. grep takes the file for text (-a) whatever bytes comments have, or it would leave out the lines. The
+// file stays the same file, since it may be a symbolic link.
 const install = `set -eu
+LC_ALL=C
+export LC_ALL
 umask 077
 cd
 IFS= read -r line
@@ -117,13 +121,25 @@ key=$1
 mkdir -p .ssh
 file=.ssh/authorized_keys
 touch "$file"
-if grep -qxF -e "$line" "$file"; then echo there; exit 0; fi
-new=$(mktemp .ssh/.authorized_keys.XXXXXX)
-trap 'rm -f "$new"' EXIT
-grep -vF -e "$key" "$file" >"$new" || [ $? -eq 1 ]
-if [ -s "$new" ] && [ -n "$(tail -c 1 "$new")" ]; then echo >>"$new"; fi
-printf '%s\n' "$line" >>"$new"
-cat "$new" >"$file"
+have=$(grep -acF -e "$key" "$file") || [ $? -eq 1 ]
+if [ "$have" -eq 0 ]; then
+	before=
+	if [ -s "$file" ] && [ "$(tail -c 1 "$file" | wc -l)" -eq 0 ]; then before="\n"; fi
+	printf "$before%s\n" "$line" >>"$file"
+elif [ "$have" -eq 1 ] && grep -aqxF -e "$line" "$file"; then
+	echo there
+	exit 0
+else
+	new=$(mktemp .ssh/.authorized_keys.XXXXXX)
+	trap "rm -f $new" EXIT
+	grep -avF -e "$key" "$file" >"$new" || [ $? -eq 1 ]
+	printf "%s\n" "$line" >>"$new"
+	cat "$new" >"$file" || {
+		trap - EXIT
+		echo "georep: ~/$file is not whole: what belongs there is in ~/$new" >&2
+		exit 1
+	}
+fi
 if command -v restorecon >/dev/null 2>&1; then restorecon -F .ssh "$file" 2>/dev/null || :; fi
 echo added`
 
