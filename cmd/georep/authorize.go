@@ -29,7 +29,7 @@ func (e *env) authorizeCommand() *cli.Command {
 		}
 	}
 	return &cli.Command{Name: "authorize", ArgsUsage: "MASTER SLAVE", Action: e.authorize, Flags: flags,
-		Usage: "give the session a key of its own that reaches nothing but its slave"}
+		Usage: "give the session a key of its own that runs nothing but what its slave needs"}
 }
 
 // authorize registers the session where that is not done yet, gives it a key, puts the key's line on the slave's host as the
@@ -74,9 +74,14 @@ func (e *env) giveKey(c *cli.Context, r *registration, words []string) error {
 	if err != nil {
 		return err
 	}
-	line, err := authorize.Line(key, connect.ForcedCommand(r.session, o, r.volume), comment)
+	forced := connect.ForcedCommand(r.session, o, r.volume)
+	line, err := authorize.Line(key, forced, comment)
 	if err != nil {
 		return err
+	}
+	if forced == connect.SFTPCommand {
+		fmt.Fprintf(e.err, "georep: by SFTP alone sshd holds no key to a directory: this one reaches all files that %s may, unless "+
+			"sshd locks that account in (ChrootDirectory)\n", account(r.session))
 	}
 	if c.Bool("print") {
 		_, err := fmt.Fprintln(e.out, line)

@@ -86,6 +86,14 @@ func TestAuthorizeRefused(t *testing.T) {
 	georep(t, state, "authorize", master, "h::v", "--ssh", "false").check(t, exitFailed, "could not be put there", "--print")
 	georep(t, state, "authorize", master, "h::v", "--ssh", "echo").check(t, exitFailed, "instead of doing it")
 	georep(t, state, "status", "data").check(t, exitFailed)
+	// By SFTP a key is held to no directory, which is said.
+	for i, args := range [][]string{{"sftp://h/v"}, {"h:/v", "--agentless"}} {
+		o := georep(t, state+strconv.Itoa(i), append([]string{"authorize", master, "--print"}, args...)...)
+		o.check(t, exitDone, `command="internal-sftp"`)
+		if !strings.Contains(o.errors, "ChrootDirectory") {
+			t.Errorf("%q: it is not said what the key reaches: %s", args, o.errors)
+		}
+	}
 	georep(t, state, "create", master, "file://"+dir+"/s").check(t, exitDone)
 	for _, key := range policy.Keys() {
 		if key.Name == "master" {

@@ -169,10 +169,13 @@ func (c *Config) ownKey() string {
 	return strings.ReplaceAll(path, "%", "%%")
 }
 
+// SFTPCommand is the ForcedCommand of a slave without an agent.
+const SFTPCommand = "internal-sftp"
+
 // ForcedCommand is what a key of the session's own is held to on the slave's host.
 func ForcedCommand(s volume.Session, o volume.Options, master volume.Volume) string {
 	if s.Slave.SFTP || o.Agentless {
-		return "internal-sftp"
+		return SFTPCommand
 	}
 	command := agentCommand(o)
 	if s.Slave.Volume != "" {
