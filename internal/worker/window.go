@@ -97,6 +97,9 @@ type waiting struct {
 // which it was known to have everything, where nobody saw that mark come.
 func (w *waiting) look(now time.Time, root xtime.Time, beat time.Time) crawler.Progress {
 	p := &w.at
+	if p.LastSynced.After(now) {
+		p.LastSynced = time.Time{} // the clock was set back, and must not come up to it
+	}
 	switch {
 	case root == p.Stime && p.Waits == 0:
 		p.InStep, p.Behind = true, time.Time{}

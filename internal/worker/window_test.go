@@ -78,6 +78,15 @@ func TestLagWhileItWaits(t *testing.T) {
 	if p := later.look(at(0), mark(-10), at(0)); !p.Behind.Equal(at(-50)) {
 		t.Errorf("changed before it began to wait: %+v", p)
 	}
+	back := waiting{at: crawler.Progress{Stime: mark(-100), LastSynced: at(3600), InStep: true}} // the clock was set back since
+	if p := back.look(at(0), mark(-100), at(-1)); !p.LastSynced.Equal(at(-1)) {
+		t.Errorf("in step by a clock that was ahead: %+v", p)
+	}
+	back = waiting{at: crawler.Progress{Stime: mark(-100), LastSynced: at(3600), InStep: true}}
+	back.look(at(0), mark(-10), at(-1))
+	if p := back.look(at(3601), mark(-10), at(3601)); p.LastSynced.Equal(at(3600)) {
+		t.Errorf("the clock has come up to what it was before: %+v", p)
+	}
 	if p := (&waiting{}).look(at(0), mark(-10), at(0)); !p.Behind.Equal(at(-10)) || !p.LastSynced.IsZero() {
 		t.Errorf("never synced: %+v", p)
 	}
