@@ -14,8 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"georep/internal/private"
 	"georep/monitor"
 	"georep/status"
 	"georep/volume"
@@ -53,9 +52,7 @@ func (s *service) listen() (stop func(), err error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	old := unix.Umask(0o177)
-	l, err := net.Listen("unix", path)
-	unix.Umask(old)
+	l, err := private.Listen(path)
 	if err != nil {
 		return nil, err
 	}

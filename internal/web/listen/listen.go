@@ -18,7 +18,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"georep/internal/private"
 )
 
 // Default is where the server listens where nobody says otherwise.
@@ -195,9 +195,7 @@ func openSocket(path string) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	old := unix.Umask(0o177)
-	defer unix.Umask(old)
-	return net.Listen("unix", path)
+	return private.Listen(path)
 }
 
 // readToken gives the hash of a token that nobody but its owner may read.
