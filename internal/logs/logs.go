@@ -104,7 +104,7 @@ func (l *lastLines) adder(n int) func([]byte) error {
 		if n <= 0 {
 			return nil
 		}
-		if len(l.lines) >= 2*n {
+		if len(l.lines)-n >= n { // 2*n may be more than an int holds
 			l.lines = append(l.lines[:0], l.lines[len(l.lines)-n:]...)
 		}
 		l.lines = append(l.lines, slices.Clone(b))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,7 @@ func TestLastLines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for n, want := range map[int]string{0: "", 1: "6 7 is cut", 2: "5 6 7 is cut", 4: "3 4 5 6 7 is cut", 100: "1 2 3 4 5 6 7 is cut"} {
+	for n, want := range map[int]string{0: "", 1: "6 7 is cut", 2: "5 6 7 is cut", 4: "3 4 5 6 7 is cut", math.MaxInt: "1 2 3 4 5 6 7 is cut", 100: "1 2 3 4 5 6 7 is cut"} {
 		// What has no end yet is a line more.
 		if got := strings.Join(shown(t, path, n), " "); got != want && n > 0 {
 			t.Errorf("%d: %q, want %q", n, got, want)

@@ -270,7 +270,7 @@ func (c *columns) sparkline(lags []point) string {
 	out := []rune(strings.Repeat(" ", sparkColumns))
 	for i, p := range lags {
 		if at := sparkColumns - len(lags) + i; p.known && at >= 0 {
-			out[at] = bars[min(int(p.lag*time.Duration(len(bars)-1)/top), len(bars)-1)]
+			out[at] = bars[min(max(int(float64(p.lag)/float64(top)*float64(len(bars)-1)), 0), len(bars)-1)]
 		}
 	}
 	return string(out)

@@ -122,6 +122,10 @@ func TestSparkline(t *testing.T) {
 	if !strings.Contains(last[3], "▂▂▂▂▂▂▂▂▂█") {
 		t.Errorf("%q", last[3])
 	}
+	// A host whose clock began in 1970.
+	if old := lines(t, s.Draw(checked(active("m", "h::v", 1.8e9)), v), v); !strings.Contains(old[3], "█ ") {
+		t.Errorf("%q", old[3])
+	}
 	gone := lines(t, s.Draw(checked(active("n", "h::v", 0)), v), v)
 	if len(s.lags) != 1 || !strings.Contains(gone[3], "         ▁") {
 		t.Errorf("%q, %v", gone[3], s.lags)
