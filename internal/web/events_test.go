@@ -2,7 +2,10 @@ package web
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -10,6 +13,7 @@ import (
 	"time"
 
 	"georep/internal/events"
+	"georep/internal/web/listen"
 	"georep/volume"
 )
 
@@ -164,5 +168,85 @@ func (x *site) journal(s volume.Session) func(string) {
 		if _, err := j.Append(events.Event{Time: time.Now(), Kind: events.StateChanged, Message: message}); err != nil {
 			x.Fatal(err)
 		}
+	}
+}
+
+// TestEventsOfAClockSetBack: who comes back gets all of a session's events, in their order, also those whose time is earlier than that
+// of the ones before.
+func TestEventsOfAClockSetBack(t *testing.T) {
+	x := newSite(t)
+	x.volume("data")
+	a := x.session("data", "h::a", active(0))
+	j, err := events.Open(x.store.Files(a.Master, a.Slave).Dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	noon := time.Unix(1_800_000_000, 0)
+	for i, at := range []time.Duration{0, time.Minute, -time.Hour, -time.Hour + time.Minute} {
+		if _, err := j.Append(events.Event{Time: noon.Add(at), Kind: events.StateChanged, Message: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := x.listen("?since=0", "")
+	back := x.listen("", fmt.Sprint(noon.Add(time.Minute).UnixNano())) // it got two
+	if _, err := j.Append(events.Event{Kind: events.StateChanged, Message: "4"}); err != nil {
+		t.Fatal(err)
+	}
+	for l, want := range map[*listener]string{all: "01234", back: "1234"} {
+		got := l.next()
+		for !strings.HasSuffix(got, "4") {
+			got += l.next()
+		}
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestHeadOfEvents: who asks for the head alone keeps no place among the streams.
+func TestHeadOfEvents(t *testing.T) {
+	x := newSite(t)
+	a, err := http.Head(x.url + "/api/v1/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Body.Close()
+	if a.Header.Get("Content-Type") != "text/event-stream" {
+		t.Errorf("%v", a.Header)
+	}
+	listening := func() int {
+		x.s.hub.mu.Lock()
+		defer x.s.hub.mu.Unlock()
+		return len(x.s.hub.to)
+	}
+	for end := time.Now().Add(time.Minute); listening() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it has a stream still")
+		}
+	}
+}
+
+// TestStreamsEndWithTheServer: a server that ends says goodbye to those who listen, and waits for none of them.
+func TestStreamsEndWithTheServer(t *testing.T) {
+	x := newSite(t)
+	d, err := listen.Open(listen.Options{Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, x.s.o, d) }()
+	a, err := http.Get(d.URL + "api/v1/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	cancel()
+	if text, err := io.ReadAll(a.Body); err != nil { // a stream that is cut off has no end
+		t.Errorf("%v after %q", err, text)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

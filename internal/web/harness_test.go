@@ -90,6 +90,13 @@ func (x *site) write(s volume.Session, st status.Status) {
 	x.s.source.mu.Unlock()
 }
 
+// stopClock has all that is read from now on be of this moment: no slot of a history ends between two looks.
+func (x *site) stopClock() time.Time {
+	at := time.Now()
+	x.s.source.now = func() time.Time { return at }
+	return at
+}
+
 // get gives what is under a path, and wants that code.
 func (x *site) get(path string, code int) string {
 	x.Helper()

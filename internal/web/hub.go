@@ -35,6 +35,7 @@ const (
 type sessionEvent struct {
 	Session string `json:"session"`
 	events.Event
+	at time.Time // where it stands among those of other sessions: its time, or that of an earlier one, where the clock was set back since
 }
 
 // MarshalJSON adds the session to what the event says of itself.
@@ -162,7 +163,7 @@ func (j *journals) look() (list []sessionEvent) {
 			j.seen[one.ID] = at
 		}
 		for _, e := range at.news(j.source.store.Files(one.Master, one.Slave), j.began) {
-			list = append(list, sessionEvent{one.ID, e})
+			list = append(list, sessionEvent{Session: one.ID, Event: e})
 		}
 	}
 	sortEvents(list)
@@ -189,9 +190,16 @@ func (at *journal) news(f volume.Files, began time.Time) []events.Event {
 	return list
 }
 
+// sortEvents merges the sessions' events by time. Those of one session, which come by their numbers, stay as they are.
 func sortEvents(list []sessionEvent) {
+	for i := range list {
+		list[i].at = list[i].Time
+		if i > 0 && list[i-1].Session == list[i].Session && list[i-1].at.After(list[i].at) {
+			list[i].at = list[i-1].at
+		}
+	}
 	slices.SortStableFunc(list, func(a, b sessionEvent) int {
-		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Session, b.Session), cmp.Compare(a.Seq, b.Seq))
+		return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.Session, b.Session))
 	})
 }
 
@@ -207,13 +215,17 @@ func (h *hub) past(id string, after time.Time) (list []sessionEvent) {
 			continue
 		}
 		for _, e := range got {
-			if e.Time.After(after) {
-				list = append(list, sessionEvent{one.ID, e})
-			}
+			list = append(list, sessionEvent{Session: one.ID, Event: e})
 		}
 	}
 	sortEvents(list)
-	return list
+	from, _ := slices.BinarySearchFunc(list, after, func(e sessionEvent, t time.Time) int {
+		if e.at.After(t) {
+			return 1
+		}
+		return -1
+	})
+	return list[from:]
 }
 
 // events is a stream of server-sent events: what happens from now on, or from where the client was cut off.
@@ -236,7 +248,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	defer s.hub.leave(ch)
 	w.Header().Set("Content-Type", "text/event-stream")
 	out := &stream{w: w, c: http.NewResponseController(w), sent: map[string]uint64{}, only: id}
-	if !out.write(": georep\n\n") {
+	if !out.write(": georep\n\n") || r.Method == http.MethodHead { // who asks for the head alone is sent no more, and would keep its place
 		return
 	}
 	if resumes {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log"
+	"net"
 	"net/http"
 	"time"
 
@@ -48,8 +49,8 @@ func Run(ctx context.Context, o Options, d *listen.Door) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	hs := &http.Server{Handler: guard(d, s.routes()), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: log.New(debugLog{o}, "", 0)}
-	hs.RegisterOnShutdown(cancel) // streams end
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: log.New(debugLog{o}, "", 0),
+		BaseContext: func(net.Listener) context.Context { return ctx }} // streams end with it
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(d.Secure(newBounded(d.Listener, maxConnections))) }()
 	recorded := make(chan struct{})

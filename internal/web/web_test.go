@@ -181,6 +181,7 @@ func TestOneSession(t *testing.T) {
 	st := active(2.501)
 	st.Failures, st.FailuresTotal = []status.Failure{{Path: "a/b", Op: "write", Error: "permission denied"}}, 150
 	s := x.session("data", "h::a", st)
+	x.stopClock()
 	x.s.recorder.record(x.s.source.snapshot())
 	j, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
 	if err != nil {
@@ -235,6 +236,7 @@ func TestRecorder(t *testing.T) {
 	x := newSite(t)
 	x.volume("data")
 	s := x.session("data", "h::a", active(5))
+	now := x.stopClock()
 	x.s.recorder.record(x.s.source.snapshot())
 	x.s.recorder.close()
 	again := newRecorder(x.s.source, x.s.o.Log)
@@ -248,11 +250,11 @@ func TestRecorder(t *testing.T) {
 	if len(second.lags(s.UUID)) != sparkSlots {
 		t.Error("who may not write the history knows no lags")
 	}
-	points, err := history.Read(historyFile(x.store.Files(s.Master, s.Slave)), time.Now(), history.Week)
+	points, err := history.Read(historyFile(x.store.Files(s.Master, s.Slave)), now, history.Week)
 	if err != nil || int(points[len(points)-1].Avg[history.Lag]) != 5 {
 		t.Errorf("%v, %v", points[len(points)-1], err)
 	}
-	again.record(&Snapshot{Time: time.Now()})
+	again.record(&Snapshot{Time: now})
 	if again.lags(s.UUID) != nil || len(again.writers) != 0 {
 		t.Error("a session that is gone is remembered")
 	}
