@@ -140,3 +140,29 @@ func TestClockSetBack(t *testing.T) {
 	}
 	look(now.Add(6*time.Second), 1)
 }
+
+// TestOldSettingsProveNothing: a worker that ends because the settings have changed, such as what is left out, goes by the old ones to
+// its end: that it is in step by these is not said.
+func TestOldSettingsProveNothing(t *testing.T) {
+	now := time.Now().Round(0)
+	m := newMachine(status.New("data", testSlave.String()), defaultPace(), time.Minute, func() float64 { return 0 })
+	synced := func(after time.Duration, stime uint64) event {
+		return reported{Report: report.Report{Kind: report.KindProgress,
+			Progress: &report.Progress{Stime: stime, LastSynced: status.Time{Time: now.Add(after)}}}}
+	}
+	says := func(want time.Duration) {
+		t.Helper()
+		if st := m.status(now.Add(time.Hour)); !st.LastSynced.Equal(now.Add(want)) {
+			t.Errorf("LAST_SYNCED is %v later, want %v", st.LastSynced.Sub(now), want)
+		}
+	}
+	ready := reported{Report: report.Report{Kind: report.Ready}}
+	for _, ev := range []event{begin{}, spawned{7}, ready, synced(1, 7), reload{restart: true}, synced(2, 7), synced(3, 8)} {
+		m.handle(now, ev)
+	}
+	says(1)
+	for _, ev := range []event{exited{}, spawned{8}, ready, synced(4, 8)} {
+		m.handle(now, ev)
+	}
+	says(4)
+}

@@ -60,8 +60,9 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	if p.HiddenAt.After(st.HiddenAt.Time) { // another marker knows of later ones only
 		st.HiddenAt = p.HiddenAt
 	}
-	// Before it is connected a worker does not know; what was true once stays true.
-	if m.ready || !p.LastSynced.IsZero() {
+	// Before it is connected a worker does not know; what was true once stays true. One that is to be followed by another since the
+	// settings have changed, such as the filter, goes by the old ones.
+	if (m.ready || !p.LastSynced.IsZero()) && !m.again {
 		m.synced(now, p)
 	}
 	if p.Checkpoint != "" {
