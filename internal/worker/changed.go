@@ -175,11 +175,15 @@ func (c *changes) run(tell func(report.Changed) error) (stop func()) {
 	wg.Go(func() {
 		tick := time.NewTicker(toldEvery)
 		defer tick.Stop()
-		for ctx.Err() == nil {
+		for {
+			ended := ctx.Err() != nil
 			for out := c.take(); out != nil; out = c.take() {
 				if tell(*out) != nil {
 					return // the monitor is gone; the next one hears "all"
 				}
+			}
+			if ended {
+				return
 			}
 			select {
 			case <-ctx.Done():

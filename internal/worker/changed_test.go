@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"georep/monitor/report"
 	"georep/slave"
 )
 
@@ -80,4 +81,24 @@ func TestChangesAreDurable(t *testing.T) {
 	}
 	apply(c.begin(), finish(""))
 	want("all")
+}
+
+// TestTheRestIsTold: what is durable when the worker ends is told before it does.
+func TestTheRestIsTold(t *testing.T) {
+	c := newChanges()
+	told := make(chan report.Changed, 10)
+	stop := c.run(func(one report.Changed) error { told <- one; return nil })
+	if one := <-told; !one.All {
+		t.Errorf("first %+v is told", one)
+	}
+	c.end(c.begin(), &slave.Batch{Ops: []slave.Op{{Kind: slave.OpFinish, Stamp: true}}}, make([]slave.Result, 1), nil)
+	stop()
+	select {
+	case one := <-told:
+		if !one.All {
+			t.Errorf("then %+v is told", one)
+		}
+	default:
+		t.Error("the rest is not told")
+	}
 }
