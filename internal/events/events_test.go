@@ -265,3 +265,38 @@ func TestFollow(t *testing.T) {
 		t.Errorf("the callback's error is %v", err)
 	}
 }
+
+// TestInodeIsUsedAgain: files that turned over twice while a follower was busy may have the number of the one that it read. What is
+// there is told all the same.
+func TestInodeIsUsedAgain(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, 0)
+	add(t, j, 2)
+	f := follower{dir: dir}
+	for range 2 { // the second look knows how far it has read
+		list, err := f.news()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			f.since, f.any = e.Seq, true
+		}
+		if err := os.Chtimes(filepath.Join(dir, current), time.Time{}, time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	elsewhere := t.TempDir()
+	later := open(t, elsewhere, 2)
+	add(t, later, 5)
+	text, err := os.ReadFile(filepath.Join(elsewhere, current))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, current), text, 0o600); err != nil { // the same inode, with other lines
+		t.Fatal(err)
+	}
+	list, err := f.news()
+	if got := seqs(list); err != nil || !reflect.DeepEqual(got, []uint64{3, 4, 5, 6, 7}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}

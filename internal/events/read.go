@@ -175,5 +175,10 @@ func (f *follower) added(now fs.FileInfo) ([]Event, error) {
 	}
 	f.file = now
 	f.offset += int64(bytes.LastIndexByte(data, '\n') + 1)
-	return parse(nil, data, f.since), nil
+	list := parse(nil, data, f.since)
+	if f.any && len(list) > 0 && list[0].Seq != f.since+1 {
+		// Something is lost, or the files turned over twice since, and this one has the number of one that was removed.
+		return Read(f.dir, f.since)
+	}
+	return list, nil
 }
