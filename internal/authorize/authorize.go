@@ -27,6 +27,9 @@ func Key(path, comment string) (public ssh.PublicKey, made bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err = newKey(path, comment)
 		made = err == nil
+		if errors.Is(err, fs.ErrExist) { // another command has just made it
+			text, err = os.ReadFile(path)
+		}
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("the session's key: %w", err)
@@ -38,7 +41,7 @@ func Key(path, comment string) (public ssh.PublicKey, made bool, err error) {
 	return signer.PublicKey(), made, nil
 }
 
-// newKey writes a key that is whole whenever it is there.
+// newKey writes a key that is whole whenever it is there; ErrExist where one is there already.
 func newKey(path, comment string) (text []byte, err error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -53,14 +56,14 @@ func newKey(path, comment string) (text []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(f.Name()) // does nothing once it has its name
+	defer os.Remove(f.Name())
 	if _, err = f.Write(text); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close(), ownedLike(f.Name(), filepath.Dir(path))); err != nil {
 		return nil, err
 	}
-	return text, os.Rename(f.Name(), path)
+	return text, os.Link(f.Name(), path)
 }
 
 // ownedLike gives a file to the owner of a directory: the service may run as somebody else than the operator.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -65,5 +67,37 @@ func TestKey(t *testing.T) {
 	}
 	if _, _, err := Key(filepath.Join(path, "below"), "c"); err == nil {
 		t.Error("a key where none can be")
+	}
+}
+
+// TestKeyAtOnce: commands that make a session's key at the same time have one key: a line of another would let nobody in.
+func TestKeyAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	keys := make([]ssh.PublicKey, 16)
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for i := range keys {
+		wg.Go(func() {
+			key, new, err := Key(path, "c")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if keys[i] = key; new {
+				made.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	for _, key := range keys {
+		if key == nil || !bytes.Equal(key.Marshal(), keys[0].Marshal()) {
+			t.Fatal("there are several keys")
+		}
+	}
+	if made.Load() != 1 {
+		t.Errorf("%d of them made it", made.Load())
+	}
+	if list, err := os.ReadDir(filepath.Dir(path)); err != nil || len(list) != 1 {
+		t.Errorf("%v, %v", list, err)
 	}
 }
