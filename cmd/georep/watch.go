@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"georep/internal/screen"
+	"georep/status"
 )
 
 // watchEvery is as often as a person reads; the monitor writes up to four times a second.
@@ -98,15 +99,18 @@ func (e *env) drawn(s *screen.Screen, sel selection, out *os.File) (string, erro
 	if err != nil && len(sessions) == 0 {
 		return "", err
 	}
-	width, height, err := term.GetSize(int(out.Fd()))
-	if err != nil || width <= 0 || height <= 0 {
+	width, height, terr := term.GetSize(int(out.Fd()))
+	if terr != nil || width <= 0 || height <= 0 {
 		width, height = 80, 24
 	}
-	host, err := os.Hostname()
-	if err != nil {
+	host, herr := os.Hostname()
+	if herr != nil {
 		host = "this host"
 	}
 	v := screen.View{Host: host, Now: time.Now(), Width: width, Height: height, Colour: colours(out), Unicode: unicodeTerminal()}
+	if err != nil {
+		v.Trouble = status.OneLine(err.Error())
+	}
 	return s.Draw(checked(sel.store, sessions, limitless), v), nil
 }
 

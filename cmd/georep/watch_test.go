@@ -17,6 +17,7 @@ import (
 	built "georep/integration/harness/program"
 	"georep/internal/screen"
 	"georep/status"
+	"georep/volume"
 )
 
 // pseudo is a terminal without a screen, with what a program writes to it.
@@ -162,6 +163,32 @@ func TestWatch(t *testing.T) {
 	p.until(screen.Leave)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWatchSaysWhatIsMissing: a session whose file is damaged is not left out without a word, and the others are shown.
+func TestWatchSaysWhatIsMissing(t *testing.T) {
+	state := t.TempDir()
+	registered(t, state, status.Status{State: status.Active, LastSynced: status.Time{Time: time.Now()}})
+	damaged := filepath.Join(state, "sessions", "damaged")
+	if err := os.Mkdir(damaged, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(damaged, "session.toml"), []byte("x = ["), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store, err := volume.OpenStore(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "no terminal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	text, err := new(env).drawn(&screen.Screen{}, selection{store: store}, out)
+	if err != nil || !strings.Contains(text, "Active") || !strings.Contains(text, "\r\nread "+state[:20]) {
+		t.Errorf("%v: %q", err, text)
 	}
 }
 

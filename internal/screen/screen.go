@@ -23,7 +23,8 @@ type View struct {
 	Now           time.Time
 	Width, Height int
 	Colour        bool
-	Unicode       bool // else ASCII alone
+	Unicode       bool   // else ASCII alone
+	Trouble       string // why sessions are missing; "" where none is
 }
 
 // Columns of the small chart, and how long each of them is.
@@ -63,7 +64,8 @@ func (s *Screen) Draw(list []health.Checked, v View) string {
 	health.Sort(rows, func(c *health.Checked) (*status.Status, *health.Verdict) { return &c.Status, &c.Verdict })
 	s.note(rows, v.Now)
 	c := layout(v)
-	lines := []string{v.title(rows), "", c.header()}
+	trouble := v.paint(colours[health.Critical], v.shorten(status.Printable(v.Trouble), v.Width))
+	lines := []string{v.title(rows), trouble, c.header()}
 	body := v.Height - len(lines) - 1 // the last one is for what has no room
 	var shown int
 	for _, r := range rows {

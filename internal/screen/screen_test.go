@@ -66,6 +66,9 @@ func TestFits(t *testing.T) {
 			for _, colour := range []bool{false, true} {
 				var s Screen
 				v := View{Host: "host", Now: now, Width: width, Height: height, Colour: colour, Unicode: colour}
+				if width%2 == 0 {
+					v.Trouble = "read \x1b[2J" + strings.Repeat("session.toml ", 20)
+				}
 				seen := v
 				seen.Width, seen.Height = max(width, 20), max(height, 4)
 				lines(t, s.Draw(list, v), seen)
