@@ -5,7 +5,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"georep/integration/harness/fstest"
+	"georep/status"
 	"georep/volume"
 )
 
@@ -41,5 +44,33 @@ func TestStatusOnTheSlavesHost(t *testing.T) {
 	}
 	if o := georep(t, state, "status", "--json"); o.out != "[]\n" {
 		t.Errorf("the list of this host's own sessions is %q", o.out)
+	}
+}
+
+// TestStatusBesideAHungSlave: a slave whose file system does not answer keeps nobody from seeing how the rest stands.
+func TestStatusBesideAHungSlave(t *testing.T) {
+	state, hung := t.TempDir(), t.TempDir()
+	georep(t, state, "volume", "create", "copy", hung).check(t, exitDone)
+	registered(t, state, status.Status{State: status.Active})
+	store, err := volume.OpenStore(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := store.Runtime("copy").AgentLog
+	if err := os.MkdirAll(filepath.Dir(log), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	line := `{"time":"2026-01-02T03:04:05Z","event":"began","slave":"copy","master":"07000000-0000-0000-0000-000000000000","session":"S"}` + "\n"
+	if err := os.WriteFile(log, []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fstest.MountSilent(t, hung)
+	answer := make(chan outcome, 1)
+	go func() { answer <- georep(t, state, "status") }()
+	select {
+	case o := <-answer:
+		o.check(t, exitDone, "Active", "copy: the file system of "+hung+" does not answer")
+	case <-time.After(time.Minute):
+		t.Fatal("status does not come back")
 	}
 }

@@ -43,6 +43,7 @@ func AllIncoming(s *volume.Store) ([]Incoming, error) {
 	events, err := ReadAudit(s.AgentLog())
 	errs = append(errs, ignoreGone(err))
 	out = append(out, incoming(events, "")...)
+	lookAt(out)
 	slices.SortFunc(out, func(a, b Incoming) int {
 		return strings.Compare(a.Slave+"\x00"+a.Session, b.Slave+"\x00"+b.Session)
 	})
@@ -77,7 +78,6 @@ func incoming(events []Event, path string) []Incoming {
 		if in.Master == "" {
 			continue // it was only looked at
 		}
-		in.look()
 		out = append(out, *in)
 	}
 	return out
@@ -95,6 +95,43 @@ func (in *Incoming) take(e *Event) {
 		return
 	}
 	in.Master, in.Login, in.From, in.Since = e.Master, e.Login, e.From, status.Time{Time: e.Time}
+}
+
+// lookPatience is how long the slaves' file systems have to answer, all together: one that hangs must not keep an operator from seeing how
+// the rest stands.
+const lookPatience = 3 * time.Second
+
+// lookAt asks all slaves at once.
+func lookAt(list []Incoming) {
+	type answer struct {
+		of int
+		in Incoming
+	}
+	answers, open := make(chan answer, len(list)), map[int]bool{}
+	for i, in := range list {
+		open[i] = true
+		go func() { in.look(); answers <- answer{i, in} }()
+	}
+	late := time.After(lookPatience)
+	for len(open) > 0 {
+		select {
+		case a := <-answers:
+			list[a.of] = a.in
+			delete(open, a.of)
+		case <-late:
+			for i := range open {
+				list[i].silent()
+			}
+			return
+		}
+	}
+}
+
+// silent is how it stands where the file system says nothing.
+func (in *Incoming) silent() {
+	if in.Refused == "" {
+		in.Refused = "the file system of " + in.Path + " does not answer: see whether it is mounted, and its server or disk works"
+	}
 }
 
 // look asks the slave itself: an agent that was killed has written no last line.
