@@ -204,6 +204,34 @@ func TestEventsOfAClockSetBack(t *testing.T) {
 	}
 }
 
+// TestReplaysAreBounded: who asks for the past waits while as many as may are sent it, or goes.
+func TestReplaysAreBounded(t *testing.T) {
+	x := newSite(t)
+	x.volume("data")
+	x.journal(x.session("data", "h::a", active(0)))("old")
+	h := x.s.hub
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	told := 0
+	tell := func(sessionEvent) bool {
+		told++
+		return h.replay(gone, "", time.Time{}, func(sessionEvent) bool { t.Error("there are too many"); return false })
+	}
+	for range maxReplays - 1 {
+		h.past <- struct{}{}
+	}
+	if h.replay(t.Context(), "", time.Time{}, tell) || told != 1 {
+		t.Errorf("%d events were told", told)
+	}
+	for range maxReplays - 1 {
+		<-h.past
+	}
+	l := x.listen("?since=0", "")
+	if got := l.next(); got != "old" || len(h.past) > 1 {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestHeadOfEvents: who asks for the head alone keeps no place among the streams.
 func TestHeadOfEvents(t *testing.T) {
 	x := newSite(t)

@@ -27,6 +27,9 @@ const (
 	// asks for what it missed.
 	maxStreams = 32
 	maxWaiting = 1024
+	// maxReplays bounds those who are sent the past at once; the others wait. It is in memory meanwhile, and whoever asks may take long
+	// to read it.
+	maxReplays = 2
 	// overlap is by how much a stream that comes back begins earlier than where it ended: events of several sessions are in no order.
 	overlap = 2 * time.Second
 )
@@ -54,9 +57,12 @@ type hub struct {
 	mu     sync.Mutex
 	to     map[chan sessionEvent]bool
 	stop   context.CancelFunc
+	past   chan struct{} // as many as are sent the past
 }
 
-func newHub(s *source) *hub { return &hub{source: s, to: map[chan sessionEvent]bool{}} }
+func newHub(s *source) *hub {
+	return &hub{source: s, to: map[chan sessionEvent]bool{}, past: make(chan struct{}, maxReplays)}
+}
 
 // join lets somebody listen; false where there are too many. The channel is closed for one that is too slow.
 func (h *hub) join() (ch chan sessionEvent, ok bool) {
@@ -203,8 +209,23 @@ func sortEvents(list []sessionEvent) {
 	})
 }
 
-// past gives the events of all sessions, or of one, after a moment.
-func (h *hub) past(id string, after time.Time) (list []sessionEvent) {
+// replay tells the events of all sessions, or of one, after a moment; false where that came to no end.
+func (h *hub) replay(ctx context.Context, id string, after time.Time, tell func(sessionEvent) bool) bool {
+	select {
+	case h.past <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	defer func() { <-h.past }()
+	for _, e := range h.after(id, after) {
+		if !tell(e) {
+			return false
+		}
+	}
+	return true
+}
+
+func (h *hub) after(id string, after time.Time) (list []sessionEvent) {
 	s := h.source.snapshot()
 	for _, one := range s.Sessions {
 		if id != "" && id != one.ID {
@@ -251,12 +272,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	if !out.write(": georep\n\n") || r.Method == http.MethodHead { // who asks for the head alone is sent no more, and would keep its place
 		return
 	}
-	if resumes {
-		for _, e := range s.hub.past(id, since) {
-			if !out.event(e) {
-				return
-			}
-		}
+	if resumes && !s.hub.replay(r.Context(), id, since, out.event) {
+		return
 	}
 	out.follow(r.Context(), ch)
 }
