@@ -150,7 +150,7 @@ func TestHealth(t *testing.T) {
 	st := active(90)
 	st.ObjectiveSeconds, st.Objective = 60, status.ObjectiveMissed
 	x.write(a, st)
-	if text := x.get("/healthz", 503); !strings.HasPrefix(text, "data h::a: misses its objective: behind by 1m30s") {
+	if text := x.get("/healthz", 503); !strings.HasPrefix(text, "data h::a: misses its objective: behind by 1m") {
 		t.Errorf("%q", text)
 	}
 	st = active(0)
