@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"fmt"
 	"sync"
 
 	"georep/crawler/plan"
@@ -165,17 +166,15 @@ func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
 // digestOf is digest of the open file.
 func digestOf(f *beneath.Inode, e *plan.Entry, live func() error) (res slave.HashResult) {
 	// Before it is read: what has taken the file's place may be a device or a FIFO, whose content has no end, or is not for us.
-	st, err := f.Stat()
-	if err == nil && (!sameFile(&st, &e.Stat) || slave.KindOf(st.Mode) != slave.File) {
-		err = slave.ErrConflict
+	c := content{file: f, listed: e.Stat}
+	if _, err := c.look(); err != nil {
+		return slave.HashResult{Err: fmt.Errorf("%w: %w", slave.ErrConflict, err)}
 	}
-	if err == nil {
-		res.Size, res.Sum, err = f.Digest(&e.Stat, live)
-	}
-	if err != nil {
+	var err error
+	if res.Size, res.Sum, err = f.Digest(&e.Stat, live); err != nil {
 		return slave.HashResult{Err: err}
 	}
-	st, err = f.Stat()
+	st, err := f.Stat()
 	if err == nil && (st.Ino != e.Stat.Ino || st.Size != e.Stat.Size || res.Size != st.Size || st.Mtime != e.Stat.Mtime) {
 		err = slave.ErrConflict
 	}

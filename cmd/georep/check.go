@@ -8,7 +8,6 @@ import (
 
 	"georep/internal/health"
 	"georep/monitor"
-	"georep/status"
 	"georep/volume"
 )
 
@@ -90,11 +89,7 @@ var limitless = health.Limits{}
 func checked(store *volume.Store, sessions []volume.Session, limits health.Limits) (list []health.Checked) {
 	for _, s := range sessions {
 		st, err := monitor.Status(store, s)
-		v := health.Judge(st, limits)
-		if err != nil {
-			v = health.Verdict{Level: health.Unknown, Why: "its status cannot be read: " + status.OneLine(err.Error())}
-		}
-		list = append(list, health.Checked{Status: st, Verdict: v})
+		list = append(list, health.Checked{Status: st, Verdict: health.Of(st, err, limits)})
 	}
 	return list
 }

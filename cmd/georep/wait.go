@@ -129,8 +129,11 @@ func (w *waiting) checkpoint() (volume.Checkpoint, error) {
 	files := w.r.files()
 	list, err := files.Checkpoints()
 	at := slices.IndexFunc(list, func(c volume.Checkpoint) bool { return c.Name == w.name })
-	if err != nil || at >= 0 {
-		return append(list, volume.Checkpoint{})[max(at, 0)], err
+	switch {
+	case err != nil:
+		return volume.Checkpoint{}, err
+	case at >= 0:
+		return list[at], nil
 	}
 	return volume.Checkpoint{}, fmt.Errorf("%w: %q; set it with georep checkpoint --name, see them with --list", volume.ErrNoCheckpoint, w.name)
 }

@@ -63,7 +63,8 @@ type Options struct {
 type examination struct {
 	Options
 	worst  Level
-	passed int // how many stages of the way to the slave were told of
+	lacks  int64 // bytes that the session knows to be still to come
+	passed int   // how many stages of the way to the slave were told of
 }
 
 // Run looks at all that the options name, and returns the worst level of what it told: OK, Warning or Problem.

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"georep/internal/service"
+	"georep/marker/inotify"
 	"georep/status"
 )
 
@@ -27,15 +28,14 @@ const (
 	filesLow     = 4096
 )
 
-// needed are the capabilities that a master's end uses, by their bits in the kernel's mask, with what is lost without them.
+// needed are the capabilities that a master's end uses, with what is lost without them.
 var needed = []struct {
-	bit  uint
-	name string
-	lost string
+	value cap.Value
+	lost  string
 }{
-	{2, "CAP_DAC_READ_SEARCH", "files of other users cannot be read"},
-	{21, "CAP_SYS_ADMIN", "changes are learnt by inotify, and trusted.* attributes are not replicated"},
-	{19, "CAP_SYS_PTRACE", "who holds a file open is not known for programs of other users"},
+	{cap.DAC_READ_SEARCH, "files of other users cannot be read"},
+	{cap.SYS_ADMIN, "changes are learnt by inotify, and trusted.* attributes are not replicated"},
+	{cap.SYS_PTRACE, "who holds a file open is not known for programs of other users"},
 }
 
 // host looks at what all sessions of this host share.
@@ -74,15 +74,10 @@ func (p place) kernel() {
 // privileges tells what this user cannot do.
 func (p place) privileges() {
 	const check = "privileges"
-	mask, err := effective()
-	if err != nil {
-		p.problem(check, "mount /proc", "%v", err)
-		return
-	}
 	var lost []string
 	for _, c := range needed {
-		if mask&(1<<c.bit) == 0 {
-			lost = append(lost, fmt.Sprintf("without %s %s", c.name, c.lost))
+		if !has(c.value) {
+			lost = append(lost, fmt.Sprintf("without %s %s", strings.ToUpper(c.value.String()), c.lost))
 		}
 	}
 	if len(lost) == 0 {
@@ -92,18 +87,14 @@ func (p place) privileges() {
 	p.warn(check, "run it as root, or by the unit georep-unprivileged.service", "uid %d: %s", os.Geteuid(), strings.Join(lost, "; "))
 }
 
-// effective is the mask of the capabilities that this process may use.
-func effective() (mask uint64, err error) {
-	text, err := os.ReadFile("/proc/self/status")
+// has tells whether this process may use a capability.
+func has(v cap.Value) bool {
+	set, err := cap.GetPID(0) // GetProc would panic
 	if err != nil {
-		return 0, err
+		return false
 	}
-	for line := range strings.Lines(string(text)) {
-		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			return strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-		}
-	}
-	return 0, errors.New("/proc/self/status does not tell the capabilities")
+	may, err := set.GetFlag(cap.Effective, v)
+	return err == nil && may
 }
 
 // stateDirectory looks for room, and for others who might write there.
@@ -173,19 +164,15 @@ func (p place) limits() {
 	for _, l := range []struct {
 		name  string
 		least int
-		for_  string
+		use   string
 	}{
 		{"fs.inotify.max_user_watches", watchesLow, "one for each directory where inotify is used"},
 		{"fs.inotify.max_user_instances", instancesLow, "some for each session"},
 		{"fs.fanotify.max_user_marks", watchesLow, "one for each volume"},
 	} {
-		text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(l.name, ".", "/"))
-		if err != nil {
-			continue // an older kernel
-		}
-		if have, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && have < l.least {
+		if have := inotify.Limit(l.name); have >= 0 && have < l.least { // -1: an older kernel
 			low = true
-			p.warn(check, fmt.Sprintf("sysctl -w %s=%d, and a line in /etc/sysctl.d", l.name, 8*l.least), "%s is %d: %s", l.name, have, l.for_)
+			p.warn(check, inotify.Raise(l.name, 8*l.least), "%s is %d: %s", l.name, have, l.use)
 		}
 	}
 	var open unix.Rlimit

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"georep/internal/beneath"
 	"georep/marker"
@@ -92,7 +93,7 @@ func (p place) fileSystem(root *beneath.Dir) {
 func (p place) attributes(root *beneath.Dir) {
 	const check = "attributes"
 	if ns := p.x.Volume.Namespace; ns != "" {
-		if ns == "trusted" && !administrator() {
+		if ns == "trusted" && !has(cap.SYS_ADMIN) {
 			p.problem(check, "run as root", "the marks are trusted.* attributes, which this user cannot read")
 			return
 		}
@@ -106,12 +107,6 @@ func (p place) attributes(root *beneath.Dir) {
 		return
 	}
 	p.ok(check, "the file system has extended attributes")
-}
-
-// administrator tells whether trusted.* attributes are to be had.
-func administrator() bool {
-	mask, err := effective()
-	return err == nil && mask&(1<<21) != 0
 }
 
 // below names what is mounted below the root, which is not replicated.

@@ -78,6 +78,7 @@ func (p place) session() {
 		p.problem(check, "", "%v", err)
 		return
 	}
+	p.x.lacks = st.Pending.Bytes
 	switch st.State {
 	case status.Faulty, status.Inconsistent:
 		p.problem(check, "", "%s: %s", st.State, st.Reason)
@@ -224,17 +225,11 @@ func agentText(x *examination, i slave.Info) string {
 // room compares what the slave has left with what it lacks.
 func (p place) room(i slave.Info) {
 	const check = "room"
-	lacks := int64(0)
-	if p.x.Known {
-		if st, err := monitor.Status(p.x.Store, *p.x.Session); err == nil {
-			lacks = st.Pending.Bytes
-		}
-	}
 	switch {
 	case i.FreeBytes == 0 && i.FreeFiles == 0: // an older agent, and an SFTP server without statvfs, do not tell
 		p.warn(check, "see there, by df", "nobody tells how much is free: it is full, or its program cannot say")
-	case i.FreeBytes < lacks:
-		p.problem(check, "make room there", "%s are free, and %s are still to come", status.Bytes(i.FreeBytes), status.Bytes(lacks))
+	case i.FreeBytes < p.x.lacks:
+		p.problem(check, "make room there", "%s are free, and %s are still to come", status.Bytes(i.FreeBytes), status.Bytes(p.x.lacks))
 	case i.FreeFiles > 0 && i.FreeFiles < entriesLow:
 		p.warn(check, "remove files there", "there is room for only %d files", i.FreeFiles)
 	case i.FreeBytes < roomLow:

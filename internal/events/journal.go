@@ -20,6 +20,9 @@ const (
 	fileMode = 0o600 // paths are nobody's business but the operator's
 )
 
+// File is where the newest events of a directory's journal are.
+func File(dir string) string { return filepath.Join(dir, current) }
+
 // Journal is the writer's end. There is one writer a directory: the monitor, which holds the session's pid file. Its
 // methods may be called from several goroutines.
 type Journal struct {
@@ -52,7 +55,7 @@ func (j *Journal) open() error {
 	if j.file != nil {
 		return nil
 	}
-	f, err := os.OpenFile(filepath.Join(j.dir, current), os.O_RDWR|os.O_CREATE|os.O_APPEND, fileMode)
+	f, err := os.OpenFile(File(j.dir), os.O_RDWR|os.O_CREATE|os.O_APPEND, fileMode)
 	if err != nil {
 		return fmt.Errorf("open the journal of events: %w", err)
 	}
@@ -123,7 +126,7 @@ func (j *Journal) write(line []byte) error {
 
 // turnOver begins a new file. The caller holds mu.
 func (j *Journal) turnOver() error {
-	if err := os.Rename(filepath.Join(j.dir, current), filepath.Join(j.dir, older)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Rename(File(j.dir), filepath.Join(j.dir, older)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	j.file.Close()

@@ -24,7 +24,7 @@ const readTries = 5
 func Read(dir string, since uint64) ([]Event, error) {
 	var list []Event
 	for range readTries {
-		now, err := os.Open(filepath.Join(dir, current))
+		now, err := os.Open(File(dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("read the journal of events: %w", err)
 		}
@@ -59,7 +59,7 @@ func readBoth(dir string, now *os.File, since uint64) (list []Event, again bool,
 	if err != nil {
 		return nil, false, err
 	}
-	there, err := os.Stat(filepath.Join(dir, current))
+	there, err := os.Stat(File(dir))
 	return parse(list, data, since), err != nil || !os.SameFile(have, there), nil
 }
 
@@ -132,7 +132,7 @@ type follower struct {
 
 // news reads what was added since the last time.
 func (f *follower) news() ([]Event, error) {
-	fi, err := os.Stat(filepath.Join(f.dir, current))
+	fi, err := os.Stat(File(f.dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -156,7 +156,7 @@ func (f *follower) news() ([]Event, error) {
 
 // added reads what stands behind what was read before.
 func (f *follower) added(now fs.FileInfo) ([]Event, error) {
-	file, err := os.Open(filepath.Join(f.dir, current))
+	file, err := os.Open(File(f.dir))
 	if err != nil {
 		return nil, err
 	}

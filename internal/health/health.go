@@ -80,6 +80,30 @@ func Judge(s status.Status, limits Limits) Verdict {
 	return v
 }
 
+// Of is Judge of what was read of a session's status; one that cannot be read is unknown.
+func Of(s status.Status, err error, limits Limits) Verdict {
+	if err != nil {
+		return Verdict{Level: Unknown, Why: "its status cannot be read: " + status.OneLine(err.Error())}
+	}
+	return Judge(s, limits)
+}
+
+// Count is how many sessions stand alike, in words.
+type Count struct {
+	Level Level
+	Text  string // as in "2 critical"
+}
+
+// Counts puts the levels that some sessions have into words, those in trouble first.
+func Counts(of map[Level]int) (list []Count) {
+	for _, c := range []Count{{Critical, "critical"}, {Unknown, "unknown"}, {Warning, "warning"}, {OK, "in order"}} {
+		if n := of[c.Level]; n > 0 {
+			list = append(list, Count{c.Level, fmt.Sprintf("%d %s", n, c.Text)})
+		}
+	}
+	return list
+}
+
 // missed says that the objective is.
 func missed(s status.Status) string {
 	objective := time.Duration(s.ObjectiveSeconds * float64(time.Second))

@@ -125,13 +125,8 @@ func (v View) title(rows []*health.Checked) string {
 	}
 	clock := v.Now.Local().Format("15:04:05")
 	var parts []string
-	for _, p := range []struct {
-		level health.Level
-		word  string
-	}{{health.Critical, "critical"}, {health.Unknown, "unknown"}, {health.Warning, "warning"}, {health.OK, "in order"}} {
-		if of[p.level] > 0 {
-			parts = append(parts, v.paint(colours[p.level], fmt.Sprintf("%d %s", of[p.level], p.word)))
-		}
+	for _, c := range health.Counts(of) {
+		parts = append(parts, v.paint(colours[c.Level], c.Text))
 	}
 	plain := fmt.Sprintf("georep on %s  ", status.Printable(v.Host))
 	counts := strings.Join(parts, ", ")

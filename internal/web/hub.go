@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -130,9 +129,6 @@ func (h *hub) tell(ctx context.Context, list []sessionEvent) {
 	}
 }
 
-// eventsFile is the journal that is written, below a session's directory.
-const eventsFile = "events"
-
 // journals remembers how far each journal was read.
 type journals struct {
 	source *source
@@ -150,7 +146,7 @@ func newJournals(s *source) *journals {
 	j := &journals{source: s, began: time.Now(), seen: map[string]*journal{}}
 	now := s.snapshot()
 	for _, one := range now.Sessions {
-		info, err := os.Stat(filepath.Join(s.store.Files(one.Master, one.Slave).Dir, eventsFile))
+		info, err := os.Stat(events.File(s.store.Files(one.Master, one.Slave).Dir))
 		if err != nil {
 			info = nil
 		}
@@ -177,7 +173,7 @@ func (j *journals) look() (list []sessionEvent) {
 }
 
 func (at *journal) news(f volume.Files, began time.Time) []events.Event {
-	info, err := os.Stat(filepath.Join(f.Dir, eventsFile))
+	info, err := os.Stat(events.File(f.Dir))
 	if err != nil || at.file != nil && os.SameFile(info, at.file) && info.Size() == at.file.Size() {
 		return nil
 	}

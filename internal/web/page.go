@@ -114,13 +114,8 @@ func (s *server) list(w http.ResponseWriter, _ *http.Request) {
 		p.Rows = append(p.Rows, r)
 	}
 	p.Headline = headline(len(now.Sessions), of)
-	for _, c := range []struct {
-		level health.Level
-		text  string
-	}{{health.Critical, "critical"}, {health.Unknown, "unknown"}, {health.Warning, "warning"}, {health.OK, "in order"}} {
-		if n := of[c.level]; n > 0 {
-			p.Counts = append(p.Counts, count{class(c.level), fmt.Sprintf("%d %s", n, c.text)})
-		}
+	for _, c := range health.Counts(of) {
+		p.Counts = append(p.Counts, count{class(c.Level), c.Text})
 	}
 	s.show(w, s.pages.list, p, http.StatusOK)
 }
@@ -183,7 +178,7 @@ func since(t status.Time) string {
 	if t.IsZero() {
 		return "never"
 	}
-	return t.Local().Format("2006-01-02 15:04:05")
+	return t.Local().Format(time.DateTime)
 }
 
 // fact is a line of what is known of a session.
@@ -272,7 +267,7 @@ func told(list []events.Event) (out []happened) {
 			break
 		}
 		e := &list[i]
-		out = append(out, happened{Time: e.Time.Local().Format("2006-01-02 15:04:05"), Kind: status.Printable(string(e.Kind)),
+		out = append(out, happened{Time: since(status.Time{Time: e.Time}), Kind: status.Printable(string(e.Kind)),
 			Text: status.Printable(e.Message), Level: levelOf(e)})
 	}
 	return out

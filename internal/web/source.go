@@ -112,12 +112,7 @@ func (s *source) read(now time.Time) *Snapshot {
 // session reads how one stands.
 func (s *source) session(each volume.Session) (*Session, error) {
 	st, err := monitor.Status(s.store, each)
-	out := &Session{ID: each.UUID, Session: each, Status: st}
-	out.Verdict = health.Judge(st, health.Limits{})
-	if err != nil {
-		out.Verdict = health.Verdict{Level: health.Unknown, Why: "its status cannot be read: " + status.OneLine(err.Error())}
-	}
-	return out, err
+	return &Session{ID: each.UUID, Session: each, Status: st, Verdict: health.Of(st, err, health.Limits{})}, err
 }
 
 func (s *source) master(name string) Master {

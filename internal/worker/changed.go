@@ -13,10 +13,14 @@ const (
 	// maxChanged bounds the paths that are remembered until they are durable and told. Beyond it "all" is said.
 	maxChanged = 10000
 	// toldEvery is how often paths are told, and toldAtOnce of how many paths and bytes one report is at most.
-	toldEvery       = time.Second
-	toldAtOnce      = 1000
-	toldBytes       = 256 << 10
-	allOfThem  byte = iota // an entry that stands for every path
+	toldEvery  = time.Second
+	toldAtOnce = 1000
+	toldBytes  = 256 << 10
+)
+
+// What a change is of. 0 is none.
+const (
+	allOfThem byte = 1 + iota // every path
 	onePath
 	wholeTree // a directory, with all below it, has come or gone
 )

@@ -56,14 +56,14 @@ const (
 	instancesInNS  = "user.max_inotify_instances"
 )
 
-// raise is how to set a limit, for now and for ever.
-func raise(key string, n int) string {
+// Raise is how to set a limit, for now and for ever.
+func Raise(key string, n int) string {
 	return fmt.Sprintf("run \"sysctl %s=%d\" as root, write the same into a file of /etc/sysctl.d, then stop and start the "+
 		"session", key, n)
 }
 
-// limit reads a sysctl; -1 where it cannot be read.
-func limit(key string) int {
+// Limit reads a sysctl; -1 where it cannot be read.
+func Limit(key string) int {
 	b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(key, ".", "/"))
 	if err != nil {
 		return -1
@@ -77,7 +77,7 @@ func limit(key string) int {
 
 // lower is which of two limits holds, and its value: that of the user namespace where it is the lower one.
 func lower(machine, namespace string) (string, int) {
-	m, n := limit(machine), limit(namespace)
+	m, n := Limit(machine), Limit(namespace)
 	if n >= 0 && (n < m || m < 0) {
 		return namespace, n
 	}
@@ -90,7 +90,7 @@ func instancesError(err error) error {
 		return fmt.Errorf("inotify_init: %w", err)
 	}
 	key, n := lower(instancesLimit, instancesInNS)
-	return fmt.Errorf("%w: this user has as many inotify queues as may be, %d: %s: %w", ErrLimit, n, raise(key, 2*max(n, 64)), err)
+	return fmt.Errorf("%w: this user has as many inotify queues as may be, %d: %s: %w", ErrLimit, n, Raise(key, 2*max(n, 64)), err)
 }
 
 // watchesError explains why there are no more watches, when so many are there and so many directories are in the tree.
@@ -100,7 +100,7 @@ func watchesError(have, dirs int, err error) error {
 	}
 	key, n := lower(watchesLimit, watchesInNS)
 	return fmt.Errorf("%w: %d directories are there, but this user may watch only %d in all: %s: %w",
-		ErrLimit, dirs, n, raise(key, enough(n, have, dirs)), err)
+		ErrLimit, dirs, n, Raise(key, enough(n, have, dirs)), err)
 }
 
 // enough is a number of watches with which this tree, and what others have, finds room, and with some to spare.
