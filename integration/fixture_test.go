@@ -316,6 +316,7 @@ func (s *session) equal() {
 		s.t.Fatal(err)
 	}
 	if len(found) > 0 {
+		s.evidence(found)
 		s.t.Fatalf("%d differences:\n%s", len(found), compare.List(found))
 	}
 	if lines := compare.Rsync(s.t, s.master, s.slave, tree.LongTop); len(lines) > 0 {

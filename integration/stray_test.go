@@ -27,7 +27,7 @@ func TestChangeThroughAShortLivedName(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(master, "b"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			s.must(s.start("--hints", hints))
+			s.must(s.start("--hints", hints, "--log-level", "debug"))
 			s.waitSynced()
 			for i := range 40 {
 				script := fmt.Sprintf("ln a/%d/f b/g && echo changed >> b/g && ", i) + []string{"rm b/g", "mv b/new b/g",
