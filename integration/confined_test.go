@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"georep/integration/harness/leak"
 	"georep/status"
@@ -19,7 +20,27 @@ func TestAgentIsConfined(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(master, "f"), []byte("one"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.must(s.start("--sync-jobs", "3"))
+	// The hook of the slave's host is run beside them, by a process that only hears of paths.
+	told := filepath.Join(t.TempDir(), "told")
+	s.must(s.farRun("volume", "set", "copy", "hook-command", "/bin/sh -c 'cat >>"+told+"'"))
+	s.must(s.farRun("volume", "set", "copy", "hook-changed-pattern", "*.html", "*.css"))
+	// hears changes something again and again: what changes first may be told with "all".
+	hears := func(words, change string) {
+		t.Helper()
+		deadline := time.Now().Add(patience)
+		for i := 0; ; i++ {
+			text, _ := os.ReadFile(told)
+			if strings.Contains(string(text), words) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the hook never heard of %s, but: %s", words, text)
+			}
+			writeFile(t, filepath.Join(master, change), fmt.Sprint(i))
+			pause(t, 100*time.Millisecond)
+		}
+	}
+	s.must(s.start("--sync-jobs", "3", "--retry-max", "1s"))
 	s.waitSynced()
 	st := s.waitStatus("it says what confines them", func(st status.Status) bool {
 		return strings.Contains(st.Confined, "the agent by") && strings.Contains(st.Confined, "the marker by")
@@ -49,5 +70,18 @@ func TestAgentIsConfined(t *testing.T) {
 	if found["agent"] < 1 || found["marker"] != 1 {
 		t.Errorf("%v processes", found)
 	}
+	hears(`"all":true`, "any")
+	hears(`"page.html"`, "page.html")
+	// What a killed agent has not told the next one says with "all".
+	if err := os.Truncate(told, 0); err != nil {
+		t.Fatal(err)
+	}
+	s.kill(s.agentPid())
+	hears(`"all":true`, "any")
+	hears(`"new.css"`, "new.css")
+	if text, err := os.ReadFile(told); err != nil || strings.Contains(string(text), `"any"`) {
+		t.Errorf("the hook heard of what its pattern leaves out (%v): %s", err, text)
+	}
+	s.waitSynced()
 	s.equal()
 }

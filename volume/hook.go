@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"georep/internal/events"
+	"georep/internal/words"
 )
 
 // Hook says who is told of a session's events.
@@ -54,47 +55,9 @@ func hookKinds(to *[]events.Kind, v string) error {
 	return nil
 }
 
-// command splits words at blanks. Quotes of both kinds keep blanks, and a backslash outside of single quotes takes what follows as it is.
-// There is no shell, and nothing else is special.
+// command accepts a program by its absolute path, with arguments.
 func command(to *[]string, v string) error {
-	var words []string
-	var word strings.Builder
-	in, quote, escaped := false, rune(0), false
-	for _, r := range v {
-		switch {
-		case r == 0:
-			return fmt.Errorf("a NUL byte is in it")
-		case escaped:
-			word.WriteRune(r)
-			escaped = false
-		case r == '\\' && quote != '\'':
-			in, escaped = true, true
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote != 0:
-			word.WriteRune(r)
-		case r == '"' || r == '\'':
-			in, quote = true, r
-		case r == ' ' || r == '\t' || r == '\n':
-			if in {
-				words = append(words, word.String())
-				word.Reset()
-			}
-			in = false
-		default:
-			in = true
-			word.WriteRune(r)
-		}
-	}
-	if quote != 0 || escaped {
-		return fmt.Errorf("a quote or backslash at its end is open")
-	}
-	if in {
-		words = append(words, word.String())
-	}
-	if len(words) > 0 && !strings.HasPrefix(words[0], "/") {
-		return fmt.Errorf("the program is not an absolute path")
-	}
-	*to = words
-	return nil
+	list, err := words.Command(v)
+	*to = list
+	return err
 }

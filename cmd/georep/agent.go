@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"os/exec"
 	"strconv"
 
 	"github.com/rs/zerolog"
@@ -72,11 +74,26 @@ func (e *env) agent(c *cli.Context) error {
 		return err
 	}
 	o := &agenthost.Host{Store: s, Volume: c.String("volume"), Path: c.String("path"), Policy: allowed,
-		Login: agenthost.CurrentLogin(), Version: version(), Log: log}
+		Login: agenthost.CurrentLogin(), Version: version(), Log: log,
+		Hook: func(text string) (*exec.Cmd, error) { return self(c, "slave-hook", text) }}
 	host := &agent.Host{Version: version(), Open: o.Open, Join: o.Permits, Confine: o.Confine}
 	err = host.Serve(c.Context, rw)
 	if c.Context.Err() != nil {
 		return nil // it was told to end
 	}
 	return err
+}
+
+func (e *env) agentHookCommand() *cli.Command {
+	return &cli.Command{Name: "slave-hook", Hidden: true, Usage: "run the hook of a slave's host, under its agent", ArgsUsage: "TASK",
+		Action: e.agentHook}
+}
+
+// agentHook ends when its agent has, and what that left is told.
+func (e *env) agentHook(c *cli.Context) error {
+	if err := wants(c, 1, 1); err != nil {
+		return err
+	}
+	keepSmall()
+	return agenthost.RunHook(c.Args().First(), os.Stdin)
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -23,7 +25,12 @@ type policySetting struct {
 
 // volumeSet shows the policy of a volume, one value of it, or changes that.
 func (e *env) volumeSet(c *cli.Context) error {
-	if err := wants(c, 1, 3); err != nil {
+	list := slices.ContainsFunc(policy.Keys(), func(k policy.Key) bool { return k.List && k.Name == c.Args().Get(1) })
+	most := 3
+	if list {
+		most = max(most, c.NArg())
+	}
+	if err := wants(c, 1, most); err != nil {
 		return err
 	}
 	if err := volume.CheckName(c.Args().First()); err != nil {
@@ -42,6 +49,9 @@ func (e *env) volumeSet(c *cli.Context) error {
 		return err
 	}
 	key, value := c.Args().Get(1), c.Args().Get(2)
+	if list && c.NArg() > 3 {
+		value = strings.Join(c.Args().Slice()[2:], "\n")
+	}
 	switch c.Args().Len() {
 	case 1:
 		return e.listPolicy(c, p, v)

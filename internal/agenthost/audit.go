@@ -37,6 +37,7 @@ const (
 	Refused = "refused" // the login may not have what it asked for, or the slave cannot be used
 	Purged  = "purged"  // entries were taken out of the tree
 	Kept    = "kept"    // what was removed was not deleted as the master asked
+	Hook    = "hook"    // the policy's hook fails, or what is to be told to it
 	Full    = "full"    // the slave takes nothing more: a limit of its policy is reached
 	Ended   = "ended"
 )

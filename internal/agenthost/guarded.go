@@ -92,6 +92,7 @@ type guarded struct {
 	*disk.Tree
 	policy policy.Policy
 	record *recorder
+	hook   *hook // nil where nobody is to hear what has become durable
 }
 
 // Stage is agent.Stager's.
@@ -101,15 +102,28 @@ func (g *guarded) Stage(b *slave.Batch) (func(context.Context) ([]slave.Result, 
 		return nil, err
 	}
 	return func(ctx context.Context) ([]slave.Result, error) {
-		results, err := commit(ctx)
-		g.record.results(results)
-		return results, err
+		return g.applied(b, func() ([]slave.Result, error) { return commit(ctx) })
 	}, nil
 }
 
 // Apply is slave.Tree's.
 func (g *guarded) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
-	results, err := g.Tree.Apply(ctx, b)
+	return g.applied(b, func() ([]slave.Result, error) { return g.Tree.Apply(ctx, b) })
+}
+
+// applied has a batch applied, and notes what came of it.
+func (g *guarded) applied(b *slave.Batch, apply func() ([]slave.Result, error)) ([]slave.Result, error) {
+	if g.hook == nil {
+		results, err := apply()
+		g.record.results(results)
+		return results, err
+	}
+	if err := g.hook.lives(); err != nil {
+		return nil, err
+	}
+	before := g.hook.changes.Begin()
+	results, err := apply()
+	g.hook.changes.End(before, b, results, err)
 	g.record.results(results)
 	return results, err
 }
@@ -131,7 +145,11 @@ func (g *guarded) Clean(ctx context.Context, olderThan int64) error {
 // Close is slave.Tree's.
 func (g *guarded) Close() error {
 	defer g.record.end()
-	return g.Tree.Close()
+	err := g.Tree.Close()
+	if g.hook != nil {
+		g.hook.close()
+	}
+	return err
 }
 
 // watched is a slave that is looked at.

@@ -3,6 +3,8 @@ package agenthost
 import (
 	"errors"
 	"fmt"
+	"os/exec"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -24,6 +26,10 @@ type Host struct {
 	Login   Login
 	Version string
 	Log     zerolog.Logger
+	// Hook makes the command of a process that calls RunHook with that text. Where it is nil no policy's hook is run.
+	Hook func(text string) (*exec.Cmd, error)
+
+	hookLived time.Duration // livedLong but in tests
 }
 
 // Permits refuses what this login may not have, to a session and to a stream that joins one.
@@ -104,7 +110,13 @@ func (o *Host) open(h agent.Hello, r *recorder) (slave.Tree, error) {
 		return nil, err // not tree, which would be no nil interface
 	}
 	r.note(Began)
-	return &guarded{Tree: tree, policy: p, record: r}, nil
+	g := &guarded{Tree: tree, policy: p, record: r}
+	if p.Hook != "" && o.Hook != nil {
+		if g.hook, err = startHook(o, &p, r); err != nil {
+			r.hookFails(err)
+		}
+	}
+	return g, nil
 }
 
 // policyNow is the policy of a session as it is by now; was where that cannot be told.

@@ -19,8 +19,9 @@ import (
 const Changed events.Kind = "changed"
 
 const (
-	// maxPaths bounds the paths that wait for one hook. Beyond it "all" is told.
+	// maxPaths and maxBytes bound the paths that wait for one hook. Beyond them "all" is told.
 	maxPaths = 10000
+	maxBytes = 4 << 20
 	// pathsAtOnce and bytesAtOnce bound one message.
 	pathsAtOnce = 1000
 	bytesAtOnce = 1 << 20
@@ -31,6 +32,8 @@ type pathQueue struct {
 	mu    sync.Mutex
 	all   bool
 	trees map[string]bool // by path: whether it is a tree
+	bytes int             // of these paths
+	busy  bool            // some were taken, and are not told yet
 	some  chan struct{}
 }
 
@@ -43,10 +46,14 @@ func (q *pathQueue) add(all bool, paths map[string]bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for path, tree := range paths {
-		q.trees[path] = q.trees[path] || tree
+		was, there := q.trees[path]
+		if !there {
+			q.bytes += len(path)
+		}
+		q.trees[path] = was || tree
 	}
-	if all || len(q.trees) > maxPaths {
-		q.all = true
+	if all || len(q.trees) > maxPaths || q.bytes > maxBytes {
+		q.all, q.bytes = true, 0
 		clear(q.trees)
 	}
 	select {
@@ -55,13 +62,13 @@ func (q *pathQueue) add(all bool, paths map[string]bool) {
 	}
 }
 
-// take takes out what one message holds.
+// take takes out what one message holds. What was taken before is told, or was added again.
 func (q *pathQueue) take() (all bool, paths map[string]bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.all {
 		// It covers what came before, and what comes later is told in turn.
-		q.all = false
+		q.all, q.busy, q.bytes = false, true, 0
 		clear(q.trees)
 		return true, nil
 	}
@@ -75,7 +82,16 @@ func (q *pathQueue) take() (all bool, paths map[string]bool) {
 		paths[path] = tree
 		delete(q.trees, path)
 	}
+	q.bytes -= size
+	q.busy = len(paths) > 0
 	return false, paths
+}
+
+// told tells whether nothing is left to be told.
+func (q *pathQueue) told() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.all && !q.busy && len(q.trees) == 0
 }
 
 // changed is one message. Paths that are no UTF-8 are among the bytes, in base64.

@@ -50,6 +50,32 @@ type Runner struct {
 
 // Start begins to tell.
 func Start(c Config) *Runner {
+	r, ctx := newRunner(&c)
+	for _, one := range c.hooks() {
+		r.told = append(r.told, one.record)
+		r.done.Go(func() { one.run(ctx) })
+		if c.Hook.Changed {
+			r.changed(ctx, one)
+		}
+	}
+	return r
+}
+
+// StartChanged begins to tell of paths alone. There need be no journal.
+func StartChanged(c Config) *Runner {
+	r, ctx := newRunner(&c)
+	for _, one := range c.hooks() {
+		r.changed(ctx, one)
+	}
+	return r
+}
+
+func (r *Runner) changed(ctx context.Context, one *hook) {
+	r.paths = append(r.paths, one.paths)
+	r.done.Go(func() { one.runChanged(ctx) })
+}
+
+func newRunner(c *Config) (*Runner, context.Context) {
 	if c.pauseFirst == 0 {
 		c.pauseFirst = pauseFirst
 	}
@@ -62,31 +88,33 @@ func Start(c Config) *Runner {
 		spec := filter.Spec{Exclude: c.Hook.Pattern}
 		r.pattern, _ = spec.Load() // checked when it was set
 	}
-	for _, one := range c.hooks() {
-		r.told = append(r.told, one.record)
-		r.done.Go(func() { one.run(ctx) })
-		if c.Hook.Changed {
-			r.paths = append(r.paths, one.paths)
-			r.done.Go(func() { one.runChanged(ctx) })
-		}
-	}
-	return r
+	return r, ctx
+}
+
+// Drain ends all, once there is nothing left to be told of paths, or patience is over. It tells whether all was told.
+func (r *Runner) Drain(patience time.Duration) bool {
+	all := func() bool { return !slices.ContainsFunc(r.paths, func(q *pathQueue) bool { return !q.told() }) }
+	r.end(patience, all)
+	return all()
 }
 
 // Stop ends all, a command that runs as well. Where the hooks work, they come up to the event last before, if that takes no
 // longer than patience.
 func (r *Runner) Stop(last uint64, patience time.Duration) {
+	r.end(patience, func() bool {
+		return !slices.ContainsFunc(r.told, func(t *record) bool { return t.well() && t.get() < last })
+	})
+}
+
+// end ends all once that is so, or patience is over.
+func (r *Runner) end(patience time.Duration, so func() bool) {
 	end := time.After(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for behind := true; behind; {
-		behind = slices.ContainsFunc(r.told, func(t *record) bool { return t.well() && t.get() < last })
-		if !behind {
-			break
-		}
+	for late := false; !late && !so(); {
 		select {
 		case <-end:
-			behind = false
+			late = true
 		case <-tick.C:
 		}
 	}

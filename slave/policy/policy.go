@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"georep/internal/filter"
 	"georep/internal/size"
+	"georep/internal/words"
 	"georep/marker/xtime"
 )
 
@@ -28,6 +30,8 @@ type Policy struct {
 	MaxBytes     int64         // that the slave may hold; 0: no limit
 	MaxEntries   int64         // the same
 	Master       string        // First, a uuid, or "" for any
+	Hook         string        // the command that hears what has become durable, as words.Command takes it; "": none
+	HookPattern  string        // of the paths that it hears; "": all
 }
 
 // Owner is a numeric owner.
@@ -44,6 +48,7 @@ type Key struct {
 	Default string
 	Doc     string // one line; says the accepted values
 	Bool    bool   // on or off
+	List    bool   // lines
 	set     func(*Policy, string) error
 	get     func(*Policy) string
 }
@@ -73,6 +78,12 @@ func Keys() []Key {
 		{Name: "master", Doc: "serve only the master volume of this uuid, or the first one that asks, first; empty: any",
 			set: func(p *Policy, v string) error { return master(&p.Master, v) },
 			get: func(p *Policy) string { return p.Master }},
+		{Name: "hook-command", Doc: "run this program, by its absolute path, with arguments, for what has become durable; empty: none",
+			set: func(p *Policy, v string) error { return hook(&p.Hook, v) },
+			get: func(p *Policy) string { return p.Hook }},
+		{Name: "hook-changed-pattern", Doc: "tell it of these paths, by patterns as in .gitignore, one a line; empty: all", List: true,
+			set: func(p *Policy, v string) error { return pattern(&p.HookPattern, v) },
+			get: func(p *Policy) string { return p.HookPattern }},
 	}
 }
 
@@ -126,6 +137,9 @@ func (p Policy) Narrow(q Policy) Policy {
 	p.MaxBytes, p.MaxEntries = lesser(p.MaxBytes, q.MaxBytes), lesser(p.MaxEntries, q.MaxEntries)
 	if p.Owner == nil {
 		p.Owner = q.Owner
+	}
+	if p.Hook == "" && (q.Hook != "" || p.HookPattern == "") { // one's own counts first, with its pattern
+		p.Hook, p.HookPattern = q.Hook, q.HookPattern
 	}
 	switch {
 	case p.Master == "" || p.Master == First && q.Master != "":
@@ -209,6 +223,23 @@ func (o *Owner) String() string {
 		return ""
 	}
 	return fmt.Sprintf("%d:%d", o.UID, o.GID)
+}
+
+func hook(to *string, v string) error {
+	_, err := words.Command(v)
+	if err == nil {
+		*to = v
+	}
+	return err
+}
+
+func pattern(to *string, v string) error {
+	spec := filter.Spec{Exclude: v}
+	_, err := spec.Load()
+	if err == nil {
+		*to = v
+	}
+	return err
 }
 
 func master(to *string, v string) error {

@@ -13,7 +13,9 @@ const (
 )
 
 func TestEveryKeyIsSetAndShown(t *testing.T) {
-	values := map[string]string{"keep-deleted": "48h0m0s", "owner": "1000:1001", "master": one, "max-bytes": "500M", "max-entries": "7"}
+	values := map[string]string{"keep-deleted": "48h0m0s", "owner": "1000:1001", "master": one, "max-bytes": "500M", "max-entries": "7",
+		"hook-command": "/bin/tell 'a b'", "hook-changed-pattern": "*.html\n/img/"}
+	nonsense := map[string]string{"hook-changed-pattern": "\x00"} // nearly anything is a pattern
 	for _, k := range Keys() {
 		var p Policy
 		if got, err := p.Get(k.Name); err != nil || got != k.Default {
@@ -36,12 +38,27 @@ func TestEveryKeyIsSetAndShown(t *testing.T) {
 		if !reflect.DeepEqual(p.Narrow(Policy{}), p) || !reflect.DeepEqual(Policy{}.Narrow(p), p) || !reflect.DeepEqual(p.Narrow(p), p) {
 			t.Errorf("%s is lost where policies meet", k.Name)
 		}
-		if err := p.Set(k.Name, "?"); err == nil || !strings.Contains(err.Error(), k.Name) || !strings.Contains(err.Error(), k.Doc) {
+		bad, ok := nonsense[k.Name]
+		if !ok {
+			bad = "?"
+		}
+		if err := p.Set(k.Name, bad); err == nil || !strings.Contains(err.Error(), k.Name) || !strings.Contains(err.Error(), k.Doc) {
 			t.Errorf("%s takes nonsense: %v", k.Name, err)
 		}
 	}
 	if err := new(Policy).Set("no-such", "on"); err == nil || !strings.Contains(err.Error(), "keep-deleted") {
 		t.Errorf("an unknown key: %v", err)
+	}
+}
+
+// A volume's own hook counts before that of a login, pattern and all.
+func TestOneHook(t *testing.T) {
+	own, login := Policy{Hook: "/own"}, Policy{Hook: "/login", HookPattern: "x"}
+	if got := own.Narrow(login); got != own {
+		t.Errorf("%+v", got)
+	}
+	if got := (Policy{HookPattern: "y"}).Narrow(login); got != login {
+		t.Errorf("%+v", got)
 	}
 }
 

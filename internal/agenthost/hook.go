@@ -1,0 +1,157 @@
+package agenthost
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"georep/internal/changes"
+	"georep/internal/hooks"
+	"georep/internal/words"
+	"georep/slave/policy"
+	"georep/volume"
+)
+
+// This file runs the hook of a policy. The agent itself may run no program once it is confined. So it starts a process before that, which
+// has the rights of the login, and is given lists of paths through a pipe, and nothing else: what to run it knows from the beginning.
+
+const (
+	// hookPatience is how long the hook's process has to take the rest when a session ends, and leftPatience how long the command has
+	// for it then. What is not told by then is told to all as "all" when the next session begins.
+	hookPatience = time.Second
+	leftPatience = 30 * time.Second
+	// livedLong is how long the hook's process must have run for its end to end the session, which begins anew and has another one.
+	livedLong = time.Minute
+	// maxList bounds one list of paths.
+	maxList = 8 << 20
+)
+
+// hookTask is what the hook's process is told when it starts.
+type hookTask struct {
+	Command []string `json:"command"`
+	Pattern string   `json:"pattern"`
+	Log     string   `json:"log"` // the audit log
+	Of      Event    `json:"of"`  // what its lines begin with
+}
+
+// hook is the agent's end.
+type hook struct {
+	changes *changes.Changes
+	pipe    *os.File
+	stop    func() // the telling
+	ended   chan struct{}
+	long    bool // it had lived long when it ended
+}
+
+// startHook starts the process and begins to tell it what has become durable.
+func startHook(o *Host, p *policy.Policy, r *recorder) (*hook, error) {
+	command, err := words.Command(p.Hook)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(hookTask{Command: command, Pattern: p.HookPattern, Log: r.audit.path, Of: r.event})
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := o.Hook(string(text))
+	if err != nil {
+		return nil, err
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = out, nil, nil // not the session's, which sshd waits for
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start the hook's process: %w", err), in.Close())
+	}
+	h := &hook{changes: changes.New(), pipe: in, ended: make(chan struct{})}
+	began, long := time.Now(), livedLong
+	if o.hookLived > 0 {
+		long = o.hookLived
+	}
+	go func() {
+		err := cmd.Wait()
+		h.long = time.Since(began) >= long
+		if err != nil {
+			r.hookFails(fmt.Errorf("the hook's process ended: %w; what changes is told when the next session begins", err))
+		}
+		close(h.ended)
+	}()
+	h.stop = h.changes.Run(h.tell)
+	return h, nil
+}
+
+// tell writes one list. It waits for a process that takes nothing: what changes meanwhile is gathered, up to a bound.
+func (h *hook) tell(t changes.Told) error {
+	line, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	_, err = h.pipe.Write(append(line, '\n'))
+	return err
+}
+
+// lives ends a session whose hook hears nothing any more. One that ends soon after its start ends none: that would hold up replication.
+func (h *hook) lives() error {
+	select {
+	case <-h.ended:
+		if h.long {
+			return errors.New("the process on the slave's host that runs its hook has ended: the session begins anew, with another one")
+		}
+	default:
+	}
+	return nil
+}
+
+// close hands over the rest. It waits for nobody for long.
+func (h *hook) close() {
+	// It ends a write that waits, too.
+	_ = h.pipe.SetWriteDeadline(time.Now().Add(hookPatience))
+	h.stop()
+	_ = h.pipe.Close()
+}
+
+// hookFails writes down what is wrong with the hook.
+func (r *recorder) hookFails(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.event
+	e.Event, e.Reason = Hook, err.Error()
+	r.audit.write(e)
+}
+
+// RunHook is the hook's process. It runs the command for the lists that come from the agent, and once that is gone for those that are
+// left, for a while. A command that fails is tried again, and is named in the audit log once until it works again.
+func RunHook(text string, lists io.Reader) error {
+	var task hookTask
+	if err := json.Unmarshal([]byte(text), &task); err != nil {
+		return fmt.Errorf("read what the hook's process is to do: %w", err)
+	}
+	r := &recorder{event: task.Of, audit: newAudit(task.Log, nil)} // nobody listens to a process of a session that may be over
+	defer r.audit.close()
+	of := &task.Of
+	runner := hooks.StartChanged(hooks.Config{Master: of.Master, Slave: of.Slave,
+		Hook:   volume.Hook{Command: task.Command, Changed: true, Pattern: task.Pattern},
+		Failed: func(_ string, err error) { r.hookFails(err) }})
+	lines := bufio.NewScanner(lists)
+	lines.Buffer(nil, maxList)
+	for lines.Scan() {
+		var t changes.Told
+		if err := json.Unmarshal(lines.Bytes(), &t); err != nil {
+			t = changes.Told{All: true} // an agent was killed while it wrote
+		}
+		runner.Changed(t.All, t.Paths, t.Trees)
+	}
+	if !runner.Drain(leftPatience) {
+		r.hookFails(errors.New("what changed last could not be told before the end; when the next session begins, all is"))
+	}
+	return lines.Err()
+}
