@@ -76,5 +76,5 @@ func (e *env) marker(c *cli.Context) error {
 func markerNeeds() confine.Needs {
 	return confine.Needs{AnyPath: true,
 		Caps:  []cap.Value{cap.SYS_ADMIN, cap.DAC_OVERRIDE, cap.DAC_READ_SEARCH, cap.FOWNER, cap.SYS_PTRACE},
-		Calls: []string{"fanotify_init", "open_by_handle_at", "open_tree", "socket", "bind", "listen"}}
+		Calls: []string{"fanotify_init", "inotify_init1", "open_by_handle_at", "open_tree", "socket", "bind", "listen", "ioctl", "memfd_create"}}
 }

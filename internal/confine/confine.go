@@ -9,6 +9,7 @@ package confine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,10 +72,12 @@ func Process(n Needs) (r Report) {
 	// In this order: what comes later takes away what the earlier ones need.
 	r.add(NoNewPrivs, noNewPrivs())
 	r.add(Capabilities, keep(n.Caps))
+	// The filter keeps no call back that Landlock is set up by.
+	filtered := forbid(n.Calls)
 	if !n.AnyPath {
-		r.add(Landlock, paths(n.Write, n.Read))
+		r.add(Landlock, paths(n, filtered == nil && !slices.Contains(n.Calls, "ioctl")))
 	}
-	r.add(Seccomp, forbid(n.Calls))
+	r.add(Seccomp, filtered)
 	return r
 }
 
@@ -110,9 +113,13 @@ func keep(values []cap.Value) error {
 	return nil
 }
 
-// paths leaves this process the files below those directories, and those of /proc; and no network, and no signals or
-// sockets to other processes, as far as the kernel can tell them apart (ABI 4, 6).
-func paths(write, read []string) error {
+// paths leaves this process the files below the directories of its needs, and those of /proc; and no network, and no signals
+// or sockets to other processes, as far as the kernel can tell them apart (ABI 4, 6).
+//
+// Where no ioctl can be made, Landlock allows it on devices in the directories that may be written. That gives nothing, and
+// spares much: at each rename between directories the kernel goes up from both of them until it has found all that Landlock
+// handles to be allowed. With one access that no directory allows it goes up to the root of the mount, each time.
+func paths(n Needs, noIoctl bool) error {
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno != 0 {
 		return fmt.Errorf("this kernel has none, or it is off: %w", errno)
@@ -120,9 +127,11 @@ func paths(write, read []string) error {
 	if abi < 2 {
 		return errors.New("this kernel's would keep files from being moved between directories (Linux 5.19 is needed)")
 	}
-	write = append(write, reports()...)
-	rules := []landlock.Rule{landlock.RODirs("/proc"), landlock.RODirs(read...).IgnoreIfMissing(),
-		landlock.RWDirs(write...).WithRefer().IgnoreIfMissing()}
+	writable := landlock.RWDirs(append(n.Write, reports()...)...).WithRefer().IgnoreIfMissing()
+	if noIoctl {
+		writable = writable.WithIoctlDev()
+	}
+	rules := []landlock.Rule{landlock.RODirs("/proc"), landlock.RODirs(n.Read...).IgnoreIfMissing(), writable}
 	if err := landlock.V7.BestEffort().Restrict(rules...); err != nil {
 		return fmt.Errorf("restrict: %w", err)
 	}

@@ -90,9 +90,28 @@ func confined(t *testing.T) {
 		"ptrace":          func() error { return unix.PtraceAttach(os.Getppid()) },
 		"mknod":           func() error { return unix.Mknod("dev", unix.S_IFBLK|0o600, 0) },
 		"io_uring":        func() error { return errnoOf(unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)) },
+		"mount of a tree": func() error { return errnoOf(unix.Syscall(unix.SYS_OPEN_TREE_ATTR, 0, 0, 0)) },
+		"shared memory":   func() error { return errnoOf(unix.Syscall(unix.SYS_SHMGET, 0, 4096, 0o600)) },
+		"attached memory": func() error { return errnoOf(unix.Syscall(unix.SYS_SHMAT, 0, 0, 0)) },
+		"semaphores":      func() error { return errnoOf(unix.Syscall(unix.SYS_SEMGET, 0, 1, 0o600)) },
+		"messages":        func() error { return errnoOf(unix.Syscall(unix.SYS_MSGGET, 0, 0o600, 0)) },
+		"POSIX messages":  func() error { return errnoOf(unix.Syscall(unix.SYS_MQ_OPEN, 0, 0, 0)) },
+		"aio":             func() error { return errnoOf(unix.Syscall(unix.SYS_IO_SETUP, 1, 0, 0)) },
+		"ioctl":           func() error { _, err := unix.IoctlGetInt(0, unix.TIOCINQ); return err },
+		"signal":          func() error { return unix.Kill(os.Getppid(), 0) },
+		"memory file":     func() error { _, err := unix.MemfdCreate("x", 0); return err },
+		"inotify":         func() error { _, err := unix.InotifyInit1(0); return err },
+		"process":         func() error { return clone(0) },
+		"namespace":       func() error { return clone(unix.CLONE_NEWNS) },
+		"thread's space":  func() error { return clone(unix.CLONE_THREAD | unix.CLONE_NEWNET) },
 	} {
 		if err := do(); !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EXDEV) {
 			t.Errorf("%s: %v, want EPERM", what, err)
+		}
+	}
+	for what, nr := range map[string]uintptr{"clone3": unix.SYS_CLONE3, "a call that nobody knows yet": 4000} {
+		if err := errnoOf(unix.Syscall(nr, 0, 0, 0)); err != unix.ENOSYS {
+			t.Errorf("%s: %v, want ENOSYS", what, err)
 		}
 	}
 	if name, east := time.Now().Zone(); name != "HERE" || east != 3600 {
@@ -102,6 +121,11 @@ func confined(t *testing.T) {
 	if err != nil || !strings.Contains(string(status), "NoNewPrivs:\t1") || !strings.Contains(string(status), "Seccomp:\t2") {
 		t.Errorf("%v, %s", err, status)
 	}
+}
+
+// clone asks for what the kernel itself refuses: shared signal handlers without shared memory.
+func clone(flags uintptr) error {
+	return errnoOf(unix.RawSyscall6(unix.SYS_CLONE, flags|unix.CLONE_SIGHAND, 0, 0, 0, 0, 0))
 }
 
 func errnoOf(_, _ uintptr, errno syscall.Errno) error {
@@ -131,7 +155,6 @@ func manyThreads() error {
 	return errors.Join(all...)
 }
 
-// TestCallsAreKnown: a name that is misspelt would forbid nothing.
 func TestFilter(t *testing.T) {
 	whole, err := filter(nil)
 	if err != nil {
