@@ -30,11 +30,15 @@ func newProgress(w io.Writer) *progress {
 	return p
 }
 
-// update shows a sync of this process.
-func (p *progress) update(r report.Progress, entries, seen int64) {
+// shows is what shows a sync of this process; nil where nobody looks, so that nobody counts for it either.
+func (p *progress) shows() func(r report.Progress, entries, seen int64) {
 	if p.w == nil {
-		return
+		return nil
 	}
+	return p.update
+}
+
+func (p *progress) update(r report.Progress, entries, seen int64) {
 	io.WriteString(p.w, clearLine+syncLine(r, counts{entries: entries, seen: seen, elapsed: time.Since(p.began)}))
 }
 

@@ -131,7 +131,7 @@ func (e *env) syncOnce(ctx context.Context, c *cli.Context, r *registration) (re
 	}
 	defer users.Close()
 	show := newProgress(e.err)
-	p, err := worker.Sync(ctx, worker.SyncConfig{Progress: show.update, Config: worker.Config{
+	p, err := worker.Sync(ctx, worker.SyncConfig{Progress: show.shows(), Config: worker.Config{
 		Store: r.store, Session: r.session, Volume: r.volume, Version: version(), Logger: e.logger(c), Force: c.Bool("force")}})
 	show.clear()
 	if p.Stime != 0 || !p.LastSynced.IsZero() {

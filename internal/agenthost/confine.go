@@ -1,13 +1,16 @@
 package agenthost
 
 import (
+	"fmt"
 	"path/filepath"
 
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
+	"georep/internal/beneath"
 	"georep/internal/confine"
 	"georep/slave"
 	"georep/slave/agent"
+	"georep/slave/disk"
 	"georep/slave/policy"
 )
 
@@ -22,6 +25,10 @@ func (o *Host) Confine(h *agent.Hello, tree slave.Tree) string {
 		root := tree.Info().Path
 		if g, ok := tree.(*guarded); ok {
 			n.Write, n.Caps = append(n.Write, root), capabilities(&g.policy)
+			if d := openStaging(root); d != nil {
+				defer d.Close()
+				n.Write = append(n.Write, fmt.Sprintf("/proc/self/fd/%d", d.Fd()))
+			}
 		} else {
 			// It may take an xtime away, which also lies beside (slave.Examiner).
 			n.Read, n.Write, n.Caps = append(n.Read, root), append(n.Write, filepath.Join(root, slave.Reserved)), looking()
@@ -30,6 +37,20 @@ func (o *Host) Confine(h *agent.Hello, tree slave.Tree) string {
 	r := confine.Process(n)
 	o.Log.Debug().Strs("holds", r.Holds).Strs("lacks", r.Lacks).Msg("the agent is confined")
 	return r.String()
+}
+
+// openStaging opens the directory in which every file is made, as it lies below the root. Landlock goes up from there at each file
+// until it meets a rule: with one of its own that is a step instead of three. nil is as good, and slower.
+func openStaging(root string) *beneath.Dir {
+	d, err := beneath.OpenRoot(root, true)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	if d, err = d.OpenPath(slave.Reserved + "/" + disk.Staging); err != nil {
+		return nil
+	}
+	return d
 }
 
 // looking are the capabilities of root by which it reads all there is: whatever the mode, without a trace in atimes, and trusted

@@ -152,12 +152,15 @@ func (t *Tree) area(in *beneath.Dir, name string) (*beneath.Dir, error) {
 	return d, nil
 }
 
+// Staging is where below slave.Reserved every file is made, before it gets its name.
+const Staging = "staging"
+
 // openAreas opens what lies in .georep and clears what a crash left in staging.
 func (t *Tree) openAreas() error {
 	areas := []struct {
 		name string
 		dir  **beneath.Dir
-	}{{"staging", &t.staging}, {"partial", &t.partial}, {"parked", &t.parked}, {"trash", &t.trash}, {"links", &t.links},
+	}{{Staging, &t.staging}, {"partial", &t.partial}, {"parked", &t.parked}, {"trash", &t.trash}, {"links", &t.links},
 		{"pending", &t.pending}, {"places", &t.where}, {"records", &t.records}}
 	for _, a := range areas {
 		d, err := t.area(t.base, a.name)

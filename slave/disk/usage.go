@@ -119,7 +119,7 @@ func bookName(dir, name string) bool {
 		return false
 	case top == "partial":
 		return strings.HasSuffix(name, journalSuffix)
-	case top == "staging":
+	case top == Staging:
 		return strings.HasSuffix(name, bookSuffix)
 	}
 	return top == "links" || top == "pending" || top == "records"
