@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/internal/beneath"
 	"georep/slave"
 )
 
@@ -118,10 +119,15 @@ func (b *Base) Remove() error {
 	if err != nil {
 		return fmt.Errorf("remove georep's own directory: %w", err)
 	}
+	dir, err := b.beneath()
+	if err != nil {
+		return fmt.Errorf("remove georep's own directory: %w", err)
+	}
+	defer dir.Close()
 	last := []string{ownerName, lockName}
 	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(last, name) })
 	for _, name := range append(names, last...) {
-		if err := b.dir.RemoveAll(name); err != nil {
+		if err := remove(dir, name); err != nil {
 			return fmt.Errorf("remove georep's own directory: %w", err)
 		}
 	}
@@ -129,6 +135,89 @@ func (b *Base) Remove() error {
 		return fmt.Errorf("remove georep's own directory: %w", err)
 	}
 	return nil
+}
+
+// beneath opens the directory anew, to remove what is in it. It crosses no mount, and there may be none, before anything is removed.
+func (b *Base) beneath() (*beneath.Dir, error) {
+	f, err := b.dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	d := beneath.FromFd(fd, true)
+	st, err := d.Stat("")
+	if err == nil && st.IsMount() {
+		err = errors.New("it is a mount: unmount that, and try again")
+	}
+	var mounts []string
+	if err == nil {
+		mounts, err = mountsIn(d)
+	}
+	if err == nil && len(mounts) > 0 {
+		err = mounted(mounts[0])
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func mountsIn(d *beneath.Dir) ([]string, error) {
+	table, err := beneath.OpenMountTable()
+	if err != nil {
+		return nil, err
+	}
+	defer table.Close()
+	return table.Below(d)
+}
+
+func mounted(path string) error {
+	return fmt.Errorf("something is mounted on %q in it: unmount that, and try again", path)
+}
+
+// remove removes an entry with all that is in it. What is a mount stays, and is an error.
+func remove(d *beneath.Dir, name string) error {
+	err := d.Unlink(name)
+	switch {
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		return mounted(name)
+	case !errors.Is(err, unix.EISDIR):
+		return err
+	}
+	if err := empty(d, name); err != nil {
+		return err
+	}
+	err = d.Rmdir(name)
+	if errors.Is(err, unix.EBUSY) {
+		return mounted(name)
+	}
+	return err
+}
+
+func empty(d *beneath.Dir, name string) error {
+	below, err := d.OpenDir(name)
+	if errors.Is(err, unix.EXDEV) {
+		return mounted(name)
+	}
+	if err != nil {
+		return err
+	}
+	defer below.Close()
+	var names []string
+	err = below.List(func(e beneath.Entry) error { names = append(names, e.Name); return nil })
+	for _, n := range names {
+		if err == nil {
+			err = remove(below, n)
+		}
+	}
+	return err
 }
 
 // Close lets the slave go.

@@ -64,13 +64,11 @@ func (t *Tree) runCommitter() {
 // runGroup makes durable what the group staged, lets the stamps of the group before follow, and publishes.
 func (t *Tree) runGroup(group []*ticket) {
 	t.foresee(group)
-	staged := stagedIn(group)
-	err := t.syncStaged(staged)
+	staged, disowned := stagedIn(group), t.disown(group)
+	err := t.syncStaged(staged, len(disowned) > 0)
 	t.settle(err)
 	if err != nil {
-		for _, it := range staged {
-			t.fail(it, err)
-		}
+		t.failUnsynced(err, staged, disowned)
 	}
 	for _, tk := range group {
 		tk.left = len(tk.items)
@@ -101,14 +99,14 @@ func stagedIn(group []*ticket) []*item {
 	return all
 }
 
-// syncStaged makes the staged files durable, and everything published before if stamps wait for that.
-func (t *Tree) syncStaged(staged []*item) error {
+// syncStaged makes the staged files durable, and everything done before if stamps wait for that, or whole.
+func (t *Tree) syncStaged(staged []*item, whole bool) error {
 	few := len(staged) <= fewFiles
 	for _, it := range staged {
 		few = few && it.file
 	}
 	switch {
-	case len(t.work.stamps) > 0 || !few || t.manyDone():
+	case whole || len(t.work.stamps) > 0 || !few || t.manyDone():
 		return t.syncAll()
 	}
 	if err := t.syncMarks(); err != nil {

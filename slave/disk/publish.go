@@ -193,7 +193,7 @@ func (t *Tree) mkdirOp(it *item) error {
 		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record, isRoot: op.Path == "",
 	}
 	delete(t.work.keys, op.Path) // it may have another GFID from now on
-	for _, step := range []func() error{c.open, c.owner, c.gfid, c.keep, c.mode, c.aside} {
+	for _, step := range []func() error{c.open, c.owner, c.disown, c.gfid, c.keep, c.mode, c.aside} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -78,10 +78,6 @@ func (t *Tree) openUsage() error {
 	if !outOfRoom(err) {
 		return err
 	}
-	u := t.sys.used
-	u.mu.Lock()
-	u.changed = true // it is tried again
-	u.mu.Unlock()
 	return ignoreAbsent(t.sys.unlink(place{t.base, usageFile}))
 }
 
@@ -142,9 +138,16 @@ func Held(path string) (bytes, entries int64, known bool) {
 	return u.held.bytes, u.held.entries, known && err == nil
 }
 
-// saveUsage puts what the slave holds on record.
-func (t *Tree) saveUsage(open bool) error {
+// saveUsage puts what the slave holds on record. Where that fails it has changed still, and is tried again.
+func (t *Tree) saveUsage(open bool) (err error) {
 	u := t.sys.used
+	defer func() {
+		if err != nil {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.changed = true
+		}
+	}()
 	u.mu.Lock()
 	held, at, blind, torn := u.held, u.counted.Unix(), u.blind, u.torn
 	u.changed = false

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -91,5 +92,43 @@ func TestUsageWithoutRoom(t *testing.T) {
 		if there := err == nil; there == full {
 			t.Errorf("full: %v: the record is there: %v", full, there)
 		}
+	}
+}
+
+// TestUsageIsSavedAgain: what could not be put on record is tried again, though nothing changes any more.
+func TestUsageIsSavedAgain(t *testing.T) {
+	for _, call := range []string{"write", "fsync", "rename"} {
+		t.Run(call, func(t *testing.T) {
+			o := testOptions(t, memory(t))
+			o.Policy = policy.Policy{MaxBytes: 1 << 20}
+			fails, failed := false, false
+			tree := newTree(o, func(op, name string) error {
+				if fails && op == call && strings.HasPrefix(name, usageFile+".new") {
+					failed = true
+					return unix.EIO
+				}
+				return nil
+			})
+			defer tree.release()
+			if err := tree.setup(o); err != nil { // and nothing of it runs, which would save too
+				t.Fatal(err)
+			}
+			u := tree.sys.used
+			u.mu.Lock()
+			u.add(room{entries: 1})
+			held := u.held
+			u.mu.Unlock()
+			fails = true
+			if err := tree.saveIfChanged(u); err == nil || !failed {
+				t.Fatalf("%v, failed: %v", err, failed)
+			}
+			fails = false
+			if err := tree.saveIfChanged(u); err != nil {
+				t.Fatal(err)
+			}
+			if bytes, entries, known := Held(o.Path); !known || bytes != held.bytes || entries != held.entries {
+				t.Errorf("on record are %d bytes, %d entries, %v; it holds %+v", bytes, entries, known, held)
+			}
+		})
 	}
 }

@@ -2,7 +2,11 @@ package sftp
 
 import (
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"georep/slave"
 	"georep/slave/sftp/index"
@@ -61,6 +65,14 @@ func TestWhatWasDoneStaysOnRecord(t *testing.T) {
 
 func staysOnRecord(t *testing.T, start server, cut bool, before, ops []slave.Op, want slave.Record) {
 	root := memory(t)
+	endWithNotes(t, root, start, cut, before, nil, ops)
+	checkOnRecord(t, root, start, want)
+}
+
+// endWithNotes plays a session which ends, or is cut, with notes in both logs of its journal.
+// What is done first is in the older one.
+func endWithNotes(t *testing.T, root string, start server, cut bool, before, first, ops []slave.Op) {
+	t.Helper()
 	tree, err := open(t.Context(), options(t, root, start, 1), quickLease)
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +85,9 @@ func staysOnRecord(t *testing.T, start server, cut bool, before, ops []slave.Op,
 	done, err := tree.journal.Note([]index.Intent{{Dir: index.Root, Name: "elsewhere", Gone: true}})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, op := range first {
+		f.Must(op)
 	}
 	if err := tree.flush(); err != nil {
 		t.Fatal(err)
@@ -89,18 +104,69 @@ func staysOnRecord(t *testing.T, start server, cut bool, before, ops []slave.Op,
 	if err := tree.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func checkOnRecord(t *testing.T, root string, start server, want slave.Record) {
+	t.Helper()
 	again, err := open(t.Context(), options(t, root, start, 1), quickLease)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	f.Tree = again
+	f := &slavetest.Fixture{T: t, Tree: again, Root: root}
 	state, entries := f.Survey("d")
 	if state.Record != slavetest.Rec(1, 2) {
 		t.Fatalf("d is on record as %v", state.Record)
 	}
 	if got := entries["s"].Record; got != want {
 		t.Errorf("on record as %v, want %v, below a stamp", got, want)
+	}
+}
+
+// TestJournalIsEmptiedInOrder: a session that is cut while it opens, between the two logs of the one before it, leaves nothing by which
+// the next one would drop what is on record below a stamp.
+func TestJournalIsEmptiedInOrder(t *testing.T) {
+	rec := slavetest.Rec
+	ops := []slave.Op{slavetest.Park("d/s", rec(2, 1).GFID), slavetest.Put("d/s", rec(4, 2), "b")}
+	for range 2 { // they went in any order
+		root := memory(t)
+		endWithNotes(t, root, library, true, []slave.Op{slavetest.Put("d/s", rec(3, 1), "a")}, []slave.Op{slavetest.Put("d/s", rec(2, 1), "b")}, ops)
+		openCutBetween(t, root)
+		checkOnRecord(t, root, library, rec(4, 2))
+	}
+}
+
+// openCutBetween opens a slave until one of the two logs is empty, and a further file is to be opened.
+func openCutBetween(t *testing.T, root string) {
+	t.Helper()
+	const typeOpen = 3
+	oneIsEmpty := func() bool {
+		for i := range 50 {
+			left := 0
+			for _, name := range logNames {
+				if st, err := os.Stat(filepath.Join(root, name)); err == nil && st.Size() > 0 {
+					left++
+				}
+			}
+			if left < len(logNames) {
+				return true
+			}
+			if i > 0 {
+				time.Sleep(time.Millisecond) // what was asked before may be under way
+			}
+		}
+		return false
+	}
+	o := options(t, root, func(t testing.TB) (io.ReadWriteCloser, error) {
+		inner, err := library(t)
+		if err != nil {
+			return nil, err
+		}
+		return newOdd(inner, false, func(kind byte) (bool, bool) { return false, kind == typeOpen && oneIsEmpty() }), nil
+	}, 1)
+	if tree, err := open(t.Context(), o, quickLease); err == nil {
+		tree.Close()
+		t.Fatal("it was not cut")
 	}
 }
 

@@ -403,17 +403,9 @@ func (t *Tree) openIndex(journals [][]byte) error {
 	if err != nil {
 		return err
 	}
-	g := new(errgroup.Group)
-	for i, name := range logNames {
-		g.Go(func() (err error) {
-			t.logs[i], err = t.newLog(name)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	if err := t.beginJournal(journals); err != nil {
 		return err
 	}
-	t.journal = index.NewJournal(t.logs[0], t.logs[1])
 	return t.idx.Each(index.Parked, func(name string, e index.Entry) bool {
 		if e.Virtual {
 			t.parked.Add(1)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -85,6 +86,47 @@ func (t *Tree) newLog(name string) (*logFile, error) {
 	f, err := t.any().Open(t.abs(name), wire.OpenRead|wire.OpenWrite|wire.OpenCreate|wire.OpenTrunc,
 		wire.Attrs{Flags: wire.HasMode, Mode: 0o600})
 	return &logFile{t: t, f: f}, err
+}
+
+// beginJournal empties both logs. Where both have notes the older one goes first, durably: should it outlive the other, what it says
+// last of a name would be held against an index that went on from there, and good entries would be dropped below their stamps.
+func (t *Tree) beginJournal(journals [][]byte) error {
+	turn := uint64(time.Now().UnixMicro())
+	logs := []int{0, 1}
+	if len(journals) == len(logs) && len(journals[0]) > 0 && len(journals[1]) > 0 {
+		older, turns := 0, [2]uint64{index.TurnOf(journals[0]), index.TurnOf(journals[1])}
+		if turns[0] > turns[1] {
+			older = 1
+		}
+		turn = max(turn, turns[0], turns[1])
+		if err := t.emptyLog(older); err != nil {
+			return err
+		}
+		logs = []int{1 - older}
+	}
+	g := new(errgroup.Group)
+	for _, i := range logs {
+		g.Go(func() (err error) {
+			t.logs[i], err = t.newLog(logNames[i])
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	t.journal = index.NewJournal(t.logs[0], t.logs[1], turn)
+	return nil
+}
+
+// emptyLog is newLog, durably where the server can.
+func (t *Tree) emptyLog(i int) (err error) {
+	if t.logs[i], err = t.newLog(logNames[i]); err != nil {
+		return err
+	}
+	if !t.any().CanSync() {
+		return nil
+	}
+	return t.logs[i].f.Fsync()
 }
 
 // Append writes at the end.

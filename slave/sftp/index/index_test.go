@@ -301,7 +301,7 @@ func (l *logs) names() (out []string) {
 // TestJournal: a note stays until a flush that came after its change.
 func TestJournal(t *testing.T) {
 	l := &logs{}
-	j := NewJournal(logOf{l, 0}, logOf{l, 1})
+	j := NewJournal(logOf{l, 0}, logOf{l, 1}, 0)
 	note := func(name string) func() {
 		done, err := j.Note([]Intent{{Dir: Root, Name: name}})
 		if err != nil {
@@ -374,7 +374,7 @@ func TestRecover(t *testing.T) {
 func TestRecoverByBothLogs(t *testing.T) {
 	for _, first := range []int{0, 1} {
 		l := &logs{}
-		j := NewJournal(logOf{l, 0}, logOf{l, 1})
+		j := NewJournal(logOf{l, 0}, logOf{l, 1}, 0)
 		if first == 1 {
 			j.now = 1
 		}

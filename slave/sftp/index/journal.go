@@ -61,8 +61,19 @@ type commit struct {
 	err   error
 }
 
-// NewJournal makes one on two empty logs.
-func NewJournal(a, b Log) *Journal { return &Journal{logs: [2]Log{a, b}} }
+// NewJournal makes one on two empty logs. They were begun later than any whose turn is not above the one given: a log that was emptied,
+// and is there again after a power cut, must not pass for the newer one.
+func NewJournal(a, b Log, turn uint64) *Journal { return &Journal{logs: [2]Log{a, b}, turns: turn} }
+
+// TurnOf tells which in turn a log is. Of one without a note it is 0.
+func TurnOf(text []byte) uint64 {
+	for _, in := range decodeIntents(text) {
+		if in.Dir == 0 {
+			return uint64(in.ID)
+		}
+	}
+	return 0
+}
 
 // Note writes the intents down. done must be called once the changes, and those of the index, are made; of a change that
 // failed the entry must have been taken out of the index by then, or what it is noted anew.

@@ -1,0 +1,71 @@
+package disk
+
+import (
+	"slices"
+
+	"georep/slave"
+)
+
+// disown takes the stamps off the directories that the group gives other GFIDs, and returns the operations that do so. The sync of the
+// group follows, before any of it is carried out. Otherwise a power cut could leave what came into such a directory, or the lack of
+// what was taken out of it, beside its old GFID and its old stamp, which vouch for something else (a file system may write an
+// inode's xattrs later than names in it). What is not found yet, since an operation of the group moves it there, is for change.disown.
+func (t *Tree) disown(group []*ticket) (disowned []*item) {
+	for _, tk := range group {
+		for i := range tk.items {
+			if it := &tk.items[i]; !it.done && t.disownAhead(it.op) {
+				disowned = append(disowned, it)
+			}
+		}
+	}
+	return disowned
+}
+
+// disownAhead tells whether the directory had a stamp, which is gone. Trouble is for whoever comes to it in its turn.
+func (t *Tree) disownAhead(op *slave.Op) bool {
+	if op.Kind != slave.OpMkdir || op.Path == "" || op.Expect.IsZero() || op.Expect == op.Record.GFID {
+		return false
+	}
+	d, err := t.openDir(op.Path)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	p := place{d, ""}
+	rec, beside, err := t.readRecord(p)
+	if err != nil || rec.GFID != op.Expect || rec.Xtime == 0 {
+		return false
+	}
+	if beside {
+		had, err := t.unstampBeside(p)
+		return err == nil && had
+	}
+	return t.removeXtime(d.At("")) == nil
+}
+
+// disown is Tree.disown for one directory, which has a stamp still.
+func (c *change) disown() error {
+	if c.had.Xtime == 0 || c.had.GFID.IsZero() || c.record.GFID.IsZero() || c.had.GFID == c.record.GFID {
+		return nil
+	}
+	var err error
+	if c.beside {
+		err = c.t.putBeside(c.here(), slave.Record{GFID: c.had.GFID})
+	} else {
+		err = c.t.removeXtime(c.inode)
+	}
+	if err != nil {
+		return err
+	}
+	c.had.Xtime = 0
+	return c.t.sys.syncfs(c.t.dir)
+}
+
+// failUnsynced ends the operations that rely on a sync which failed.
+func (t *Tree) failUnsynced(err error, lists ...[]*item) {
+	for _, it := range slices.Concat(lists...) {
+		if !it.done {
+			t.fail(it, err)
+		}
+	}
+}
