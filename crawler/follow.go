@@ -438,7 +438,7 @@ func (f *follower) update(change func(*Progress)) {
 
 // report calls Progress until stop is closed, and once at the end.
 func (f *follower) report(stop <-chan struct{}) {
-	timer := time.NewTimer(progressEvery)
+	timer, due := time.NewTimer(progressEvery), time.Now().Add(progressEvery)
 	defer timer.Stop()
 	for open := true; open; {
 		select {
@@ -446,11 +446,17 @@ func (f *follower) report(stop <-chan struct{}) {
 			open = false
 		case <-f.news:
 		case <-f.stirs:
-			timer.Reset(progressEvery)
+			// Never later than it was to be: where changes come one by one it stirs more often than that.
+			if soon := time.Now().Add(progressEvery); soon.Before(due) {
+				due = soon
+				timer.Reset(progressEvery)
+			}
 			continue
 		case <-timer.C:
 		}
-		timer.Reset(f.reportOnce())
+		next := f.reportOnce()
+		due = time.Now().Add(next)
+		timer.Reset(next)
 	}
 }
 

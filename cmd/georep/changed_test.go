@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"georep/integration/harness/oracle"
 	"georep/status"
 )
 
@@ -139,9 +140,6 @@ func differences(a, b map[string]string) (list []string) {
 func TestChangedIsTold(t *testing.T) {
 	p := build(t, 0)
 	master, slave := p.mkdir("master"), p.mkdir("slave")
-	for i := range 5 {
-		p.mkdir(fmt.Sprintf("master/d%d", i))
-	}
 	hook := &listener{paths: map[string]bool{}}
 	server := httptest.NewServer(hook)
 	defer server.Close()
@@ -152,14 +150,14 @@ func TestChangedIsTold(t *testing.T) {
 	p.ok(with("start", "--retry-max", "1s", "--settle", "0s", "--hook-url", server.URL, "--hook-changed")...)
 	t.Cleanup(func() { p.run(with("stop")...) })
 	inStep := func() { p.run(with("wait", "--timeout", "1m", "--ignore-hidden-writers")...).check(t, exitDone) }
-	o := newOracle(master, 7)
+	o := oracle.New(t, master, 7)
 	kill := func(of func(status.Status) int) func() {
 		return func() { syscall.Kill(of(p.glance()), syscall.SIGKILL) }
 	}
 	for i, cut := range []func(){nil, kill(func(st status.Status) int { return st.WorkerPid }), kill(func(st status.Status) int { return st.MonitorPid })} {
 		if i == 0 { // there is something to remove, and what the beginning has to say of all has been said
 			for range 100 {
-				if err := o.change(); err != nil {
+				if err := o.Change(); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -171,7 +169,7 @@ func TestChangedIsTold(t *testing.T) {
 		before := look(t, slave)
 		hook.forget()
 		for n := range 30 { // few, so that most names change once
-			if err := o.change(); err != nil {
+			if err := o.Change(); err != nil {
 				t.Fatal(err)
 			}
 			if n == 15 && cut != nil {

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,141 +13,18 @@ import (
 	"testing"
 	"time"
 
+	"georep/integration/harness/oracle"
 	"georep/status"
 )
-
-// oracle knows which states each name on the master has been in, oldest first.
-type oracle struct {
-	dir    string
-	names  []string
-	random *rand.Rand
-
-	mu     sync.Mutex
-	states map[string][]string // before an operation begins that brings a name there
-	done   map[string]int      // up to which of them it surely came
-	begun  int                 // writes
-}
-
-const absent, empty = "absent", ""
-
-func newOracle(dir string, seed uint64) *oracle {
-	o := &oracle{dir: dir, random: rand.New(rand.NewPCG(seed, 0)), states: map[string][]string{}, done: map[string]int{}}
-	for i := range 30 {
-		name := fmt.Sprintf("d%d/f%02d", i%5, i)
-		o.names = append(o.names, name)
-		o.states[name] = []string{absent}
-	}
-	return o
-}
-
-// change does one random operation: each is one system call that counts, or two whose middle is a state of its own.
-func (o *oracle) change() error {
-	a, b := o.names[o.random.IntN(len(o.names))], o.names[o.random.IntN(len(o.names))]
-	was, kind := o.now(a), o.random.IntN(4)
-	switch {
-	case was == absent || kind < 2:
-		text := fmt.Sprintf("%s is %08d", a, o.write())
-		if was != absent {
-			return o.do(map[string][]string{a: {text}}, func() error {
-				f, err := os.OpenFile(filepath.Join(o.dir, a), os.O_WRONLY, 0)
-				if err != nil {
-					return err
-				}
-				_, err = f.WriteAt([]byte(text), 0)
-				return errors.Join(err, f.Close())
-			})
-		}
-		return o.do(map[string][]string{a: {empty, text}}, func() error {
-			return os.WriteFile(filepath.Join(o.dir, a), []byte(text), 0o644)
-		})
-	case kind == 2 || a == b:
-		return o.do(map[string][]string{a: {absent}}, func() error { return os.Remove(filepath.Join(o.dir, a)) })
-	}
-	return o.do(map[string][]string{a: {absent}, b: {was}}, func() error {
-		return os.Rename(filepath.Join(o.dir, a), filepath.Join(o.dir, b))
-	})
-}
-
-func (o *oracle) write() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.begun++
-	return o.begun
-}
-
-func (o *oracle) now(name string) string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	list := o.states[name]
-	return list[len(list)-1]
-}
-
-func (o *oracle) do(to map[string][]string, op func() error) error {
-	o.mu.Lock()
-	for name, states := range to {
-		o.states[name] = append(o.states[name], states...)
-	}
-	o.mu.Unlock()
-	err := op()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for name := range to {
-		o.done[name] = len(o.states[name]) - 1
-	}
-	return err
-}
-
-// moment is up to where the states of the names had come, and how many writes had begun.
-type moment struct {
-	state  map[string]int
-	writes int
-}
-
-// moment is what the master surely was by now.
-func (o *oracle) moment() moment {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	at := moment{state: map[string]int{}, writes: o.begun}
-	for _, name := range o.names {
-		at.state[name] = o.done[name]
-	}
-	return at
-}
-
-// check holds a slave against what the master was at a moment, or later.
-func (o *oracle) check(t *testing.T, slave string, at moment) {
-	t.Helper()
-	for _, name := range o.names {
-		text, err := os.ReadFile(filepath.Join(slave, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			text = []byte(absent)
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		o.mu.Lock()
-		// A file that moved may have its new content while it still has its old name.
-		since, written := at.state[name], 0
-		if fields := strings.Fields(string(text)); len(fields) == 3 {
-			written, _ = strconv.Atoi(fields[2])
-		}
-		if list := o.states[name]; written <= at.writes && !slices.Contains(list[since:], string(text)) {
-			t.Errorf("wait came back, and %s is %q on the slave; the master had %q then", name, text, list[since])
-		}
-		o.mu.Unlock()
-	}
-}
 
 // TestWaitIsNeverEarly: whatever is killed while the master changes, at each return of wait the slave has what the master had
 // when wait began, or at the checkpoint. GEOREP_WAITS is how many rounds it takes.
 func TestWaitIsNeverEarly(t *testing.T) {
 	p := build(t, 0)
 	master, slave := p.mkdir("master"), p.mkdir("slave")
-	for i := range 5 {
-		p.mkdir(fmt.Sprintf("master/d%d", i))
-	}
-	o := newOracle(master, 1)
+	o := oracle.New(t, master, 1)
 	for range 60 {
-		if err := o.change(); err != nil {
+		if err := o.Change(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,7 +47,7 @@ func TestWaitIsNeverEarly(t *testing.T) {
 			if left.Add(-1) < 0 {
 				continue
 			}
-			if err := o.change(); err != nil {
+			if err := o.Change(); err != nil {
 				t.Error(err)
 				return
 			}
@@ -190,22 +64,22 @@ func TestWaitIsNeverEarly(t *testing.T) {
 	}
 	for i := range rounds {
 		left.Store(100)
-		at := o.moment()
+		at := o.Moment()
 		name := fmt.Sprint("c", i)
 		p.ok(with("checkpoint", "--name", name)...)
 		if i%2 == 1 {
 			cut()
 		}
 		p.run(with("wait", "--timeout", "1m", "--ignore-hidden-writers")...).check(t, exitDone, "the slave has everything")
-		o.check(t, slave, at)
+		o.Check(t, slave, at)
 		left.Store(100)
-		at = o.moment()
+		at = o.Moment()
 		p.ok(with("checkpoint")...)
 		if i%3 == 2 {
 			cut()
 		}
 		p.run(with("wait", "--checkpoint", "last", "--timeout", "1m", "--ignore-hidden-writers")...).check(t, exitDone)
-		o.check(t, slave, at)
+		o.Check(t, slave, at)
 	}
 	close(stop)
 	load.Wait()
