@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
 )
@@ -44,9 +46,10 @@ func (c *slowClient) restat(st *beneath.Stat) {
 	}
 }
 
-// sh runs a script as that client; it changes these entries.
+// sh runs a script as that client; it changes these entries. It returns when no mark can have the time of the change any more.
 func (c *slowClient) sh(script string, changed ...string) {
 	c.v.t.Helper()
+	defer tick(c.v.t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.v.sh(script)
@@ -56,6 +59,20 @@ func (c *slowClient) sh(script string, changed ...string) {
 			c.v.t.Fatal(err)
 		}
 		c.at[st.Ino] = [2]beneath.Time{{Sec: st.Ctim.Sec, Nsec: uint32(st.Ctim.Nsec)}, {Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec)}}
+	}
+}
+
+// tick waits for the next time of the clock that files get theirs from.
+func tick(t testing.TB) {
+	t.Helper()
+	var before, now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &before); err != nil {
+		t.Fatal(err)
+	}
+	for now = before; now == before; {
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -225,6 +225,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	all := c.lines(conn, o, streams)
 	grow := c.ahead(live, all, streams)
 	var first *sshconn.Stream
+	var opened streamsOf
 	group, err := agent.DialGroup(ctx, hello, agent.GroupOptions{
 		Streams: streams,
 		Open: func(ctx context.Context, number int) (io.ReadWriteCloser, error) {
@@ -235,8 +236,10 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 			if number == 0 {
 				first = stream
 			}
+			opened.add(stream)
 			return c.wrap(stream, limit), nil
 		},
+		Why: func(err error) error { return gone(err, opened.ending(), s.Host) },
 		Grown: func(have int, err error) {
 			c.Logger.Debug().Int("streams", have).Msg("the session has all of its streams")
 			if have < streams {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"georep/slave"
@@ -20,6 +22,8 @@ var (
 	// ErrAgentEnded means that the agent was ended while the session began: by the kernel when memory was short, by an
 	// operator, by a host that goes down. Passing.
 	ErrAgentEnded = errors.New("the agent ended while the session began")
+	// ErrAgentGone means that the agent ended in the middle of a session. Passing.
+	ErrAgentGone = errors.New("the agent has ended")
 	// ErrNoAnswer means that the login succeeded, and the remote command says nothing. Passing.
 	ErrNoAnswer = errors.New("nothing answers there")
 )
@@ -49,6 +53,61 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 	return fmt.Errorf("%w: %q on %s: %w%s", ErrAgentEnded, command, host, err, said)
 }
 
+// goneTime is how long the end of a session waits for the host to say how the agent ended.
+const goneTime = 500 * time.Millisecond
+
+// streamsOf are the channels of a session. It may be used from any goroutine.
+type streamsOf struct {
+	mu  sync.Mutex
+	all []*sshconn.Stream
+}
+
+func (s *streamsOf) add(one *sshconn.Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, one)
+}
+
+// ending says how the first command ended of which that is known within goneTime: all of them end together.
+func (s *streamsOf) ending() string {
+	s.mu.Lock()
+	all := slices.Clone(s.all)
+	s.mu.Unlock()
+	said := make(chan string, len(all))
+	for _, one := range all {
+		go func() { // ends by its limit
+			var ee *sshconn.ExitError
+			if errors.As(one.Exit(goneTime), &ee) {
+				said <- " (" + ee.Error() + ")"
+			} else {
+				said <- ""
+			}
+		}()
+	}
+	for range all {
+		if text := <-said; text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// gone makes of the error by which an agent's session ended, and of how its command ended, one that names the host.
+func gone(err error, said, host string) error {
+	switch {
+	case errors.Is(err, sshconn.ErrPeerDead): // it names the host
+		return err
+	case isAny(err, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe):
+		return fmt.Errorf("%w on %s%s: %w; look there for who ended it, and whether memory is short; it is started again by itself",
+			ErrAgentGone, host, said, err)
+	}
+	return fmt.Errorf("%s: %w", host, err)
+}
+
+func isAny(err error, all ...error) bool {
+	return slices.ContainsFunc(all, func(one error) bool { return errors.Is(err, one) })
+}
+
 // noAgent says what to do where something else answered.
 func noAgent(err error, said, command, host string) error {
 	what := &agent.NoAgentError{}
@@ -62,9 +121,8 @@ func noAgent(err error, said, command, host string) error {
 
 // isTold tells whether an error needs no more words.
 func isTold(err error) bool {
-	return slices.ContainsFunc([]error{slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrPolicy,
-		slave.ErrAbsent, slave.ErrBusy, slave.ErrUnfit, sshconn.ErrPeerDead, sftp.ErrSilent, context.Canceled, context.DeadlineExceeded},
-		func(told error) bool { return errors.Is(err, told) })
+	return isAny(err, slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrPolicy, slave.ErrAbsent,
+		slave.ErrBusy, slave.ErrUnfit, sshconn.ErrPeerDead, sftp.ErrSilent, context.Canceled, context.DeadlineExceeded)
 }
 
 // ending waits for the end of a command, and tells how that was, as an addition to a message, and whether the next try may

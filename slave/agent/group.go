@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,6 +27,9 @@ type GroupOptions struct {
 	// Grown, if set, is called at most once, when the further streams were opened: with how many there are in all, and
 	// what kept one from being opened, if there are fewer than wanted.
 	Grown func(streams int, err error)
+	// Why, if set, makes the error that all calls return of the one by which a stream ended, unless that is Close. It is called
+	// once, and may wait a moment for what the far end says of its end.
+	Why func(error) error
 }
 
 // Group is a slave at the far end of several streams of one session, which only bulk data needs: an SSH channel has a
@@ -44,6 +48,7 @@ type Group struct {
 
 	ctx context.Context // ends with the session; the cause is its error
 	end context.CancelCauseFunc
+	why func(error) error // GroupOptions.Why, of the first error
 
 	mu      sync.Mutex
 	clients []*Client // main first
@@ -73,6 +78,7 @@ func DialGroup(ctx context.Context, hello Hello, o GroupOptions) (*Group, error)
 	}
 	g := &Group{main: main, hello: hello, options: o}
 	g.ctx, g.end = context.WithCancelCause(context.Background())
+	g.why = first(o.Why)
 	g.add(main)
 	return g, nil
 }
@@ -95,9 +101,23 @@ func (g *Group) add(c *Client) {
 	}
 }
 
+// first makes a function that answers each call with what why says of the error of the first; of Close nobody has to ask.
+func first(why func(error) error) func(error) error {
+	var once sync.Once
+	var told error
+	return func(err error) error {
+		once.Do(func() {
+			if told = err; why != nil && !errors.Is(err, net.ErrClosed) {
+				told = why(err)
+			}
+		})
+		return told
+	}
+}
+
 // fail ends the session of all streams; the first error is the one that stays.
 func (g *Group) fail(err error) {
-	g.end(err)
+	g.end(g.why(err))
 	cause := g.Err()
 	g.mu.Lock()
 	clients := slices.Clone(g.clients)
