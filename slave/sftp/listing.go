@@ -125,7 +125,7 @@ func (l *listing) forget() {
 
 // drop lets the text go. mu is held.
 func (l *listing) drop() {
-	l.sum.Add(-int64(len(l.text)))
+	l.sum.Add(-int64(cap(l.text)))
 	l.text = nil
 }
 
@@ -142,7 +142,7 @@ func (l *listing) add(n wire.Name) {
 	for _, v := range []uint64{uint64(a.Flags), uint64(a.Size), uint64(a.Mode), uint64(a.UID), uint64(a.GID), uint64(a.Mtime)} {
 		b = binary.AppendUvarint(b, v)
 	}
-	all := l.sum.Add(int64(len(b) - len(l.text)))
+	all := l.sum.Add(int64(cap(b) - cap(l.text)))
 	if l.text = b; len(b) > maxListing || all > maxListings {
 		l.stale = true
 		l.drop()

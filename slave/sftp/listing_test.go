@@ -141,7 +141,7 @@ func TestListingsTogether(t *testing.T) {
 	for i, one := range all {
 		l.end(one, i == 0)
 	}
-	if text := int64(len(all[0].text)); l.sum.Load() != text || text == 0 {
+	if text := int64(cap(all[0].text)); l.sum.Load() != text || text == 0 {
 		t.Errorf("%d bytes count, of a listing of %d", l.sum.Load(), text)
 	}
 	l.changing("d0") // the directory itself

@@ -41,7 +41,9 @@ func (t *Tree) parkPlace(old index.Entry) (p place, same bool, err error) {
 			default:
 				name += "." + t.unique()
 			}
-		} else if _, left := t.leftover.Load(name); left {
+		} else if left, err := t.isLeft(name); err != nil {
+			return p, false, err
+		} else if left {
 			name += "." + t.unique() // maybe a further name of this very inode: a rename to that would do nothing
 		}
 	}

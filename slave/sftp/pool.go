@@ -1,6 +1,7 @@
 package sftp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,10 @@ import (
 type host struct {
 	sessions atomic.Pointer[[]*wire.Client] // a list is never changed: join puts another in its place
 	turn     atomic.Uint64
-	root     string // absolute, without a slash at its end
+	root     string       // absolute, without a slash at its end
+	ahead    atomic.Int64 // answers about directories that were asked for ahead, of all listings
+	held     atomic.Int64 // bytes of such answers, ahead or not, that nobody has read yet
+	most     int64        // entries that a directory may have, where it is not mostListed: for tests
 }
 
 // any gives a session for the next request.
@@ -259,48 +263,84 @@ func (h *host) list(path string, each func(wire.Name) error) error {
 		return err
 	}
 	defer d.Release()
-	var queue []chan names
-	ahead, over := 2, false // one for the names, and one for the end
+	var queue []asked
+	ahead, over, total := 2, false, int64(0) // one for the names, and one for the end
 	for !over || len(queue) > 0 {
-		for !over && len(queue) < ahead {
-			queue = append(queue, ask(d))
+		for !over && len(queue) < ahead && (len(queue) == 0 || h.mayAskAhead()) {
+			queue = append(queue, h.ask(d, len(queue) > 0))
 		}
-		p := <-queue[0]
+		p := h.answer(queue[0])
 		queue = queue[1:]
 		ahead = min(2*ahead, mostAhead)
-		if p.err != nil {
+		switch total += int64(p.list.Len()); {
+		case p.err != nil:
 			over = true
 			err = errors.Join(err, endOf(p.err))
 			continue
+		case p.list.Len() == 0: // which would never end
+			over = true
+		case total > cmp.Or(h.most, mostListed):
+			err = errors.Join(err, fmt.Errorf("the server lists more than %d entries in %q: if there are as many, split that directory: %w",
+				cmp.Or(h.most, mostListed), path, unix.E2BIG))
 		}
-		for _, n := range p.list {
-			if n.Name == "." || n.Name == ".." || strings.ContainsRune(n.Name, '/') || err != nil {
-				continue
-			}
-			err = each(n)
-			over = over || err != nil
+		if err == nil {
+			err = p.list.Each(func(n wire.Name) error {
+				if n.Name == "." || n.Name == ".." || strings.ContainsRune(n.Name, '/') {
+					return nil
+				}
+				return each(n)
+			})
 		}
+		over = over || err != nil
 	}
 	return err
 }
 
-// mostAhead bounds the requests that are made ahead for one directory.
-const mostAhead = 16
+const (
+	// mostAhead bounds the requests that are made ahead for one directory, allAhead those for all that are listed at the same
+	// time, and mostHeld is for the answers: each may be as large as a packet.
+	mostAhead = 16
+	allAhead  = 64
+	mostHeld  = 4 << 20
+	// mostListed is how many entries a server may list in a directory. A list that never ends would hold everything up.
+	mostListed = 20_000_000
+)
+
+// asked is a request for names, whose answer is awaited.
+type asked struct {
+	got   chan names
+	ahead bool // it counts as one that was made ahead
+}
 
 // names are what one request gave of a directory.
 type names struct {
-	list []wire.Name
+	list wire.Names
 	err  error
 }
 
-// ask asks for the next names, and does not wait.
-func ask(d *wire.Handle) chan names {
+// ask asks for the next names, and does not wait. answer must follow.
+func (h *host) ask(d *wire.Handle, ahead bool) asked {
+	if ahead {
+		h.ahead.Add(1)
+	}
 	got := make(chan names, 1)
 	go func() {
 		list, err := d.Readdir()
+		h.held.Add(list.Size())
 		got <- names{list, err}
 	}()
-	return got
+	return asked{got, ahead}
+}
+
+func (h *host) mayAskAhead() bool { return h.ahead.Load() < allAhead && h.held.Load() < mostHeld }
+
+func (h *host) answer(a asked) names {
+	p := <-a.got
+	h.held.Add(-p.list.Size())
+	if a.ahead {
+		h.ahead.Add(-1)
+	}
+	return p
 }
 
 // endOf takes the end of a file or directory for what it is.

@@ -419,13 +419,37 @@ func (t *Tree) openIndex(journals [][]byte) error {
 
 // lookAround learns how much room there is, and what is parked.
 func (t *Tree) lookAround(inPark *[]string) error {
+	total, size := int64(0), 0
 	parked := func() error {
-		return t.list(parkedDir, func(n wire.Name) error { *inPark = append(*inPark, n.Name); return nil })
+		return t.list(parkedDir, func(n wire.Name) error {
+			total++
+			if size += len(n.Name); size <= maxParkText {
+				*inPark = append(*inPark, n.Name)
+			} else {
+				t.leftMany.Store(true)
+			}
+			return nil
+		})
 	}
 	partial := func() error { return t.list(partialDir, func(wire.Name) error { t.parked.Add(1); return nil }) }
 	err := together(t.room, parked, partial)
-	t.parked.Add(int64(len(*inPark)))
+	t.parked.Add(total)
 	return err
+}
+
+// maxParkText bounds the names in the park that are kept in memory while a slave is opened: those of some 100,000 entries.
+const maxParkText = 4 << 20
+
+// isLeft tells whether there is something in the park under a name that is not on record.
+func (t *Tree) isLeft(name string) (bool, error) {
+	if _, left := t.leftover.Load(name); left || !t.leftMany.Load() {
+		return left, nil
+	}
+	_, err := t.lstat(parkedDir + "/" + name)
+	if noFile(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // noteLeftover notes which of the names in the park are not on record: a cut came between.

@@ -82,7 +82,8 @@ type Tree struct {
 	busyInodes keyed[xtime.GFID]
 	busyNames  keyed[name]
 	parking    keyed[xtime.GFID]
-	leftover   sync.Map // names in parked/ that a cut left there, and that are not on record; string -> struct{}
+	leftover   sync.Map    // names in parked/ that a cut left there, and that are not on record; string -> struct{}
+	leftMany   atomic.Bool // there were too many names in parked/ to keep them all
 	uploads    uploads
 	within     within
 	twice      twice

@@ -3,11 +3,13 @@ package sftp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/slave"
@@ -87,15 +89,21 @@ const (
 	nameCost     = 128 // of a listed name, besides its own length
 )
 
-// grows counts a listed name, and waits where the listing becomes a large one among many. It tells whether there is room: what is
-// more than twice an answer's bound is too much for the answer.
-func (s *survey) grows(name string) bool {
+// errTurn ends a listing that turns out to be a large one among many. It begins anew in its turn, and holds nothing until then.
+var errTurn = errors.New("large listings wait for their turn")
+
+// grows counts a listed name. It tells whether there is room: what is more than twice an answer's bound is too much for the answer.
+func (s *survey) grows(name string) (room bool, err error) {
 	s.size += int64(len(name)) + nameCost
 	if s.size > smallListing && !s.large {
-		s.t.largeListings <- struct{}{}
-		s.large = true
+		select {
+		case s.t.largeListings <- struct{}{}:
+			s.large = true
+		default:
+			return false, errTurn
+		}
 	}
-	return s.size <= 2*slave.MaxSurvey
+	return s.size <= 2*slave.MaxSurvey, nil
 }
 
 // end gives the place among the large ones back.
@@ -147,7 +155,17 @@ func (s *survey) list() error {
 	if have, err := s.fromKept(); have || err != nil {
 		return err
 	}
-	s.listed = map[string]wire.Attrs{}
+	err := s.listAll()
+	if errors.Is(err, errTurn) {
+		s.t.largeListings <- struct{}{}
+		s.large = true
+		err = s.listAll()
+	}
+	return err
+}
+
+func (s *survey) listAll() error {
+	s.listed, s.size, s.state.Total = map[string]wire.Attrs{}, 0, 0
 	tooMany := false
 	all := s.t.listings.begin(s.q.Path, s.state.Record)
 	err := s.t.list(s.q.Path, func(n wire.Name) error {
@@ -158,7 +176,12 @@ func (s *survey) list() error {
 		all.add(n)
 		if !tooMany && slave.PartOf(n.Name, s.q.Parts) == s.q.Part {
 			s.listed[n.Name] = n.Attrs
-			tooMany = !s.grows(n.Name) || len(s.listed) > slave.MaxEntries
+			room, err := s.grows(n.Name)
+			if err != nil {
+				s.listed = nil
+				return err
+			}
+			tooMany = !room || len(s.listed) > slave.MaxEntries
 		}
 		return nil
 	})
@@ -291,17 +314,27 @@ func (s *survey) entry(name string, a wire.Attrs, e *index.Entry, known bool) sl
 	return st
 }
 
-// targets reads the links that have no record.
+// targets reads the links that have no record, as far as there is room for them in an answer: what is beyond is asked for in parts.
 func (s *survey) targets() error {
 	g := new(errgroup.Group)
 	g.SetLimit(asksAtOnce)
+	var weight atomic.Int64
+	weight.Add(s.state.Weight())
 	for i := range s.state.Entries {
 		e := &s.state.Entries[i]
 		if e.Kind != slave.Symlink || e.Record != (slave.Record{}) {
 			continue
 		}
-		g.Go(func() (err error) {
-			e.Target, err = s.t.any().Readlink(s.t.abs(beneath.Join(s.q.Path, e.Name)))
+		if weight.Load() > slave.MaxSurvey {
+			break // see survey
+		}
+		g.Go(func() error {
+			target, err := s.t.any().Readlink(s.t.abs(beneath.Join(s.q.Path, e.Name)))
+			if len(target) > unix.PathMax {
+				return fmt.Errorf("the server says that the link %q leads to a path of %d bytes: %w", e.Name, len(target), unix.ENAMETOOLONG)
+			}
+			e.Target = target
+			weight.Add(int64(len(target)))
 			return ignoreAbsent(err)
 		})
 	}

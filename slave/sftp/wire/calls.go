@@ -183,31 +183,50 @@ func (h *Handle) Setstat(a Attrs) error {
 func (h *Handle) Fsync() error { return h.fsync()() }
 
 // Readdir gives the next names of a directory, "." and ".." among them, and io.EOF after the last.
-func (h *Handle) Readdir() ([]Name, error) {
+func (h *Handle) Readdir() (Names, error) {
 	d, err := h.c.asked("readdir", h.path, fxReaddir, fxName, func(b []byte) []byte { return appendString(b, h.id) })
 	if err != nil {
-		return nil, err
+		return Names{}, err
 	}
 	return d.names()
 }
 
-// names reads the list of an answer. Each name comes with a line for people, as ls -l writes it, which is left.
-func (d *decoder) names() ([]Name, error) {
+func (d *decoder) names() (Names, error) {
 	n := d.uint32()
-	// Twelve bytes are the least that a name takes, so memory follows the packet, not the number in it.
-	if int(n) > len(d.b)/12 {
-		return nil, ErrProtocol
+	// Twelve bytes are the least that a name takes.
+	if d.err != nil || int(n) > len(d.b)/12 {
+		return Names{}, ErrProtocol
 	}
-	all := make([]Name, 0, n)
-	for range n {
+	return Names{n: int(n), b: d.b}, nil
+}
+
+// Names are those of one answer, in the form in which they came: they take no more memory than that.
+type Names struct {
+	n int
+	b []byte
+}
+
+// Len tells how many they are.
+func (l Names) Len() int { return l.n }
+
+// Size is how many bytes of memory they take.
+func (l Names) Size() int64 { return int64(len(l.b)) }
+
+// Each calls fn for each, until it returns an error. Each name comes with a line for people, as ls -l writes it, which is left.
+func (l Names) Each(fn func(Name) error) error {
+	d := decoder{b: l.b}
+	for range l.n {
 		name := string(d.bytes())
 		d.bytes()
-		all = append(all, Name{Name: name, Attrs: d.attrs()})
+		n := Name{Name: name, Attrs: d.attrs()}
+		if d.err != nil {
+			return ErrProtocol
+		}
+		if err := fn(n); err != nil {
+			return err
+		}
 	}
-	if d.err != nil {
-		return nil, ErrProtocol
-	}
-	return all, nil
+	return nil
 }
 
 // attrs sends a request that is answered with attributes.
@@ -297,10 +316,11 @@ func (c *Client) oneName(op, path string, kind byte) (string, error) {
 		return "", err
 	}
 	names, err := d.names()
-	if err != nil || len(names) != 1 {
+	if err != nil || names.n != 1 {
 		return "", ErrProtocol
 	}
-	return names[0].Name, nil
+	err = names.Each(func(n Name) error { path = n.Name; return nil })
+	return path, err
 }
 
 // Space is what a file system has left for an ordinary user.

@@ -14,7 +14,7 @@ import (
 const (
 	// version is what nearly all servers speak; a server that offers more goes on with this one.
 	version   = 3
-	maxPacket = 1 << 20 // larger ones are no SFTP; OpenSSH's are 256 KiB at most
+	maxPacket = 256 << 10 // OpenSSH takes no larger ones, so no server sends any
 	// leastHandles is what every server lets a session open.
 	leastHandles = 60
 	// mostHandles is more than any caller has use for.
