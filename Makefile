@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: container build static man install packages test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
+.PHONY: container container-watched build static man install packages test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -8,6 +8,11 @@ build:
 # The service in a booted container: package, kills, reboot, upgrade, purge. Minutes, and network for the first time.
 container:
 	sh integration/container.sh
+
+# Two booted hosts, and a session between them that is broken in many ways: each is seen by its cause on the page, in the metrics, the
+# journal, the hook and the check. SHOTS=DIR takes pictures of the page with Chromium.
+container-watched:
+	GEOREP_SHOTS='$(SHOTS)' sh integration/container-watched.sh
 
 # Static, for this machine's processor or GOARCH. Go stamps the commit and its date.
 PREFIX ?= /usr/local

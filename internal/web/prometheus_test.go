@@ -62,6 +62,21 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestMetricsOfLookalikes: names that differ only by how a character is written spoil no scrape.
+func TestMetricsOfLookalikes(t *testing.T) {
+	x := newSite(t)
+	x.volume("data")
+	names := []string{"/d\u200b", "/d\u00ad", "/d\u00a0", "/d\u0085", "/d\u007f", "/c\x1b", "/c\xff", "/c\\", "/c\\\\", "/c\ufffd"}
+	names = append(names, `/c\x1b`, `/c\xff`, `/d\u200b`, `/d\u00ad`, `/d\u00a0`, `/d\u0085`, `/d\x7f`)
+	for _, name := range names {
+		x.session("data", "h:"+name, active(0))
+	}
+	text := x.get("/metrics", 200)
+	if n := strings.Count(text, "\ngeorep_pending_bytes{"); n != len(names) {
+		t.Errorf("%d of %d sessions are there", n, len(names))
+	}
+}
+
 // TestPrometheus: a real one scrapes, and answers with what the status says.
 func TestPrometheus(t *testing.T) {
 	x := newSite(t)
