@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"georep/volume"
 )
@@ -94,4 +95,21 @@ func TestChanged(t *testing.T) {
 	s.mu.Unlock()
 	until(t, "all", func() bool { _, n := collect(); return n == 2 })
 	r.Stop(0, 0)
+}
+
+// TestStopLeavesWhatHangs: a command that cannot be killed, since it hangs in the kernel, holds up no end, and so no change of the settings.
+func TestStopLeavesWhatHangs(t *testing.T) {
+	b := newBench(t, volume.Hook{})
+	r := b.start()
+	hangs := make(chan struct{})
+	r.done.Go(func() { <-hangs })
+	r.leave = time.Millisecond
+	ended := make(chan struct{})
+	go func() { r.Stop(0, 0); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("it waits for a command that cannot be killed")
+	}
+	close(hangs)
 }

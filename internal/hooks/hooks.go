@@ -25,6 +25,10 @@ const (
 	pauseLast  = 5 * time.Minute
 )
 
+// leave is how long an end waits for what was cancelled. A command that hangs in the kernel, on a dead NFS server say, cannot even be
+// killed. It is left behind, and counts as not told, whatever comes of it.
+const leave = 5 * time.Second
+
 // Config says of which session to tell.
 type Config struct {
 	Dir           string // of the journal
@@ -41,6 +45,7 @@ type Config struct {
 // Runner tells until it is stopped.
 type Runner struct {
 	cancel context.CancelFunc
+	leave  time.Duration
 	done   sync.WaitGroup
 	told   []*record
 	// paths are what is to be told of paths, one queue a hook, and pattern which paths; nil: all.
@@ -83,7 +88,7 @@ func newRunner(c *Config) (*Runner, context.Context) {
 		c.timeout = timeout
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Runner{cancel: cancel}
+	r := &Runner{cancel: cancel, leave: leave}
 	if c.Hook.Pattern != "" {
 		spec := filter.Spec{Exclude: c.Hook.Pattern}
 		r.pattern, _ = spec.Load() // checked when it was set
@@ -119,7 +124,12 @@ func (r *Runner) end(patience time.Duration, so func() bool) {
 		}
 	}
 	r.cancel()
-	r.done.Wait()
+	ended := make(chan struct{})
+	go func() { r.done.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(r.leave):
+	}
 }
 
 // Floor is the newest event of which any hook of the journal in dir was told.
