@@ -492,7 +492,7 @@ func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wir
 	}
 	out.WaitingTotal = p.Waits
 	for _, f := range p.Failures {
-		out.Failures = append(out.Failures, status.Failure{Path: f.Path, Op: f.Op, Error: f.Err.Error(),
+		out.Failures = append(out.Failures, status.Failure{Path: f.Path, Op: f.Op, Error: cause(&f).Error(),
 			Since: status.Time{Time: f.Since}})
 	}
 	return out

@@ -1,0 +1,15 @@
+package worker
+
+import (
+	"georep/crawler"
+	"georep/slave"
+)
+
+// cause is why an entry is held back, without the operation and the path, which are told beside it.
+func cause(f *crawler.Failure) error {
+	// Not errors.As: what wraps it says more.
+	if of, ok := f.Err.(*slave.PathError); ok && of.Op == f.Op && of.Path == f.Path {
+		return of.Err
+	}
+	return f.Err
+}
