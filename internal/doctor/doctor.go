@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -57,7 +58,12 @@ type Options struct {
 	Logger  zerolog.Logger
 	// Tell is called with each finding as soon as there is one.
 	Tell func(Finding)
+
+	patience time.Duration // silence, but in tests
 }
+
+// silence is how long a master's file system has for what is looked at between two findings: a dead NFS server answers nobody, ever.
+const silence = 20 * time.Second
 
 // examination is one run. Only its own goroutine uses it.
 type examination struct {
@@ -72,12 +78,44 @@ func Run(ctx context.Context, o Options) Level {
 	x := &examination{Options: o, worst: OK}
 	x.host()
 	if o.Volume.Path != "" {
-		x.master()
+		x.bounded(OfMaster, o.Volume.Path, (*examination).master)
 	}
 	if o.Session != nil {
 		x.slave(ctx)
 	}
 	return x.worst
+}
+
+// bounded looks, and gives up where nothing is found for long. What hangs is left behind: nobody can end it.
+func (x *examination) bounded(name, path string, look func(*examination)) {
+	findings, ended, gone := make(chan Finding), make(chan struct{}), make(chan struct{})
+	y := *x
+	y.Tell = func(f Finding) {
+		select {
+		case findings <- f:
+		case <-gone:
+		}
+	}
+	go func() { look(&y); close(ended) }()
+	patience, last := x.patience, "nothing"
+	if patience == 0 {
+		patience = silence
+	}
+	for {
+		select {
+		case f := <-findings:
+			last = f.Check
+			x.tell(f)
+		case <-ended:
+			x.lacks, x.passed = y.lacks, y.passed
+			return
+		case <-time.After(patience):
+			close(gone)
+			place{x, name}.problem("file system", "see whether its server or disk works, or mount it anew",
+				"what %q lies on has not answered for %v (the last that was found out: %s)", path, patience, last)
+			return
+		}
+	}
 }
 
 // tell hands a finding on.
