@@ -6,18 +6,22 @@
 #
 #   make container
 #   sh integration/container.sh rpm      only the .rpm, in a root where nothing runs
+#   sh integration/container.sh root     only the root file system, for the next time
 #
+# Exits with 77, and says why, where the machine cannot boot a container at all, which has nothing of georep in it.
 # The root file system of the containers is kept in GEOREP_CONTAINER (default: /var/cache/georep-container) for the next time.
 set -eu
 cd "$(dirname "$0")/.."
 cache=${GEOREP_CONTAINER:-/var/cache/georep-container}
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/georep-container.XXXXXX")
+made=$cache.$$
 port=22229
 end() {
 	for pid in ${pid_a:-} ${pid_b:-}; do
 		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || :
 	done
-	rm -rf "$work"
+	umount -l "$made/proc" 2>/dev/null || : # of a debootstrap that failed
+	rm -rf --one-file-system "$work" "$made"
 }
 trap end EXIT
 trap 'exit 1' HUP INT TERM
@@ -25,6 +29,12 @@ trap 'exit 1' HUP INT TERM
 die() {
 	echo "container.sh: $1" >&2
 	exit 1
+}
+
+# cannot ends the script where it is the machine that lacks something.
+cannot() {
+	echo "container.sh: this machine cannot boot a container: $1" >&2
+	exit 77
 }
 
 # until_true WHAT SECONDS COMMAND... waits until the command is true.
@@ -79,15 +89,28 @@ arrives() { on a sh -c "echo $1 >/srv/data/$1" && until_true "$1 arrives" 60 on 
 main_pid() { on a systemctl show -p MainPID --value georep; }
 another() { on a sh -c "[ \"\$(systemctl show -p MainPID --value georep)\" != $1 ]"; }
 
-for tool in debootstrap systemd-nspawn nsenter ssh-keygen rpm; do
-	command -v $tool >/dev/null || apt-get install -y -q --no-install-recommends debootstrap systemd-container util-linux openssh-client rpm
-done
+sh integration/setup.sh container || cannot 'what it takes is not installed, and could not be: see above'
 if [ ! -e "$cache/complete-2" ]; then
+	mkdir -p "$(dirname "$cache")"
+	timeout 900 debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,openssh-server bookworm "$made" \
+		"${MIRROR:-http://deb.debian.org/debian}" ||
+		cannot "debootstrap made no root file system: see above; set MIRROR to a mirror that can be reached, or GEOREP_CONTAINER to a root that is there"
+	touch "$made/complete-2"
 	rm -rf "$cache"
-	debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,openssh-server bookworm "$cache" \
-		"${MIRROR:-http://deb.debian.org/debian}"
-	touch "$cache/complete-2"
+	mv "$made" "$cache"
 fi
+[ "${1:-}" != root ] || exit 0
+
+echo '-- a container without georep'
+cp -a "$cache" "$work/bare"
+timeout -k 5 180 systemd-nspawn -b -D "$work/bare" --machine="georep-bare$$" --register=no --keep-unit --private-users=no --capability=all \
+	systemd.unit=poweroff.target </dev/null >"$work/console-bare" 2>&1 || {
+	tail -n 20 "$work/console-bare" >&2
+	cannot 'systemd-nspawn does not boot a root file system as debootstrap makes it: see above'
+}
+rm -rf "$work/bare"
+echo 'ok: this machine boots containers'
+
 arch=$(dpkg --print-architecture) # amd64 and arm64 are Go's names, too
 make packages VERSION=0.0.1 PACKAGE_ARCHS="$arch"
 make packages VERSION=0.0.2 PACKAGE_ARCHS="$arch"

@@ -2,6 +2,8 @@
 # Installs what georep's tests need on a Debian or Ubuntu machine that has Go, gcc, git and an ssh client.
 # Safe to run again: when everything is there it only looks, and needs neither root nor the network.
 # It starts and enables no service: the tests run their own sshd on a port of loopback.
+#
+#   sh integration/setup.sh container    what integration/container.sh needs
 set -eu
 
 # Every line: a command that must exist, and the package that has it.
@@ -25,6 +27,15 @@ strace      strace
 chromium    chromium
 prometheus  prometheus
 promtool    prometheus
+'
+
+[ "${1:-}" != container ] || needed='
+debootstrap    debootstrap
+systemd-nspawn systemd-container
+nsenter        util-linux
+pgrep          procps
+ssh-keygen     openssh-client
+rpm            rpm
 '
 
 # Daemons and mkfs live in sbin, which an ordinary user's PATH may lack.
@@ -90,6 +101,8 @@ if [ -n "$lacking" ]; then
 	lacking=$(missing)
 	[ -z "$lacking" ] || die "still missing after the installation: $lacking"
 fi
+
+[ "${1:-}" != container ] || exit 0
 
 # sshd refuses to start without its privilege separation directory, which only the service script would make.
 if [ ! -d /run/sshd ]; then

@@ -3,12 +3,23 @@
 #
 #   sh integration/test.sh            all tests
 #   sh integration/test.sh --race     with the race detector, as CI does
+#   sh integration/test.sh --race --container
+#                                     and integration/container.sh, which needs a network for the first time
 #
 # Fails on a failing, and on a skipped, test. The whole output is kept in a file that is named at the end.
 set -eu
 cd "$(dirname "$0")/.."
-race=
-[ "${1:-}" = --race ] && race=-race
+race='' container=''
+for flag in "$@"; do
+	case $flag in
+	--race) race=-race ;;
+	--container) container=yes ;;
+	*)
+		echo "test.sh: there is no $flag: it is --race or --container" >&2
+		exit 2
+		;;
+	esac
+done
 # Else it holds up the end of each program for a second.
 export GORACE="atexit_sleep_ms=20${GORACE:+ $GORACE}"
 
@@ -31,6 +42,13 @@ mkdir "$dir/t"
 mount -o loop,nobarrier,noinit_itable,discard "$dir/image" "$dir/t"
 chmod 1777 "$dir/t"
 export TMPDIR="$dir/t"
+
+# What hosts boot from is fetched beside the tests.
+root=
+if [ "$container" ]; then
+	sh integration/container.sh root >"$dir/container" 2>&1 &
+	root=$!
+fi
 
 # The race detector makes what only computes eight times as slow, and finds nothing there: of these packages it watches the tests
 # that start goroutines. The code of none of them does.
@@ -73,9 +91,37 @@ go test $race -p 3 -count=1 -timeout 45m -v ./marker ./crawler \
 computing >>"$log" 2>&1 || status=$?
 wait "$beside" || status=$?
 # A minute of whole sessions, mutated in both directions; `make fuzz-hour` takes longer. What is new in an input is kept as it came.
-for target in FuzzClientSession FuzzServerSession; do
-	go test -run '^$' -fuzz "^$target\$" -fuzztime 30s -fuzzminimizetime 1s ./slave/agent >>"$log" 2>&1 || status=$?
-done
+# Each direction has one processor. Beside them two hosts boot, which wait more than they work.
+fuzz() {
+	go test -run '^$' -fuzz "^$1\$" -parallel 1 -fuzztime 60s -fuzzminimizetime 1s ./slave/agent >"$dir/$1" 2>&1
+}
+booted() {
+	result=0
+	sh integration/container.sh >>"$dir/container" 2>&1 || result=$?
+	case $result in
+	0 | 77) ;;
+	*) echo '--- FAIL: integration/container.sh' >>"$dir/container" ;;
+	esac
+	return "$result"
+}
+hosts='' result=0
+[ -z "$root" ] || wait "$root" || result=$?
+if [ "$container" ] && [ "$result" -ne 77 ]; then
+	booted &
+	hosts=$!
+fi
+fuzz FuzzClientSession &
+beside=$!
+fuzz FuzzServerSession || status=$?
+wait "$beside" || status=$?
+[ -z "$hosts" ] || { result=0 && wait "$hosts"; } || result=$?
+case $result in
+0) ;;
+77) unbooted=$(tail -n 1 "$dir/container") ;;
+*) status=$result ;;
+esac
+[ -z "$container" ] || cat "$dir/container" >>"$log"
+cat "$dir"/Fuzz* >>"$log"
 cat "$dir"/sessions/* >>"$log" # fails where none has run
 grep -aE '^(ok|FAIL|panic:|fatal error:|[[:space:]]*--- (FAIL|SKIP))' "$log" || true
 if [ "$status" -ne 0 ]; then
@@ -94,6 +140,7 @@ if grep -aqE '^[[:space:]]*--- SKIP' "$log"; then
 fi
 passed=$(grep -acE '^[[:space:]]*--- PASS' "$log" || true)
 failed=$(grep -acE '^[[:space:]]*--- FAIL|^panic:|^fatal error:' "$log" || true)
+[ -z "${unbooted:-}" ] || echo "no hosts were booted: $unbooted"
 echo "the whole output: $log"
 echo "$passed passed, $failed failed"
 exit "$status"
