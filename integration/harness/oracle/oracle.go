@@ -25,7 +25,14 @@ type Oracle struct {
 	mu     sync.Mutex
 	states map[string][]string // before an operation begins that brings a name there
 	done   map[string]int      // up to which of them it surely came
-	begun  int                 // writes
+	moves  []move
+	begun  int // writes
+}
+
+// move brought the file of one name to another, as the state of that number.
+type move struct {
+	from, to string
+	as       int
 }
 
 const absent, empty = "absent", ""
@@ -70,9 +77,17 @@ func (o *Oracle) Change() error {
 	case kind == 2 || a == b:
 		return o.do(map[string][]string{a: {absent}}, func() error { return os.Remove(filepath.Join(o.dir, a)) })
 	}
+	o.moved(a, b)
 	return o.do(map[string][]string{a: {absent}, b: {was}}, func() error {
 		return os.Rename(filepath.Join(o.dir, a), filepath.Join(o.dir, b))
 	})
+}
+
+// moved notes a move that is about to begin.
+func (o *Oracle) moved(from, to string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.moves = append(o.moves, move{from, to, len(o.states[to])})
 }
 
 func (o *Oracle) write() int {
@@ -121,6 +136,23 @@ func (o *Oracle) Moment() Moment {
 	return at
 }
 
+// since tells whether a name may have a content on a copy that has all of a moment: what the master had there since, or what a file
+// had that has moved there since, which may come there before its newer content does. The caller holds mu.
+func (o *Oracle) since(at Moment, name, text string) bool {
+	met := map[string]bool{name: true}
+	for todo := []string{name}; len(todo) > 0; todo = todo[1:] {
+		if slices.Contains(o.states[todo[0]][at.state[todo[0]]:], text) {
+			return true
+		}
+		for _, m := range o.moves {
+			if m.to == todo[0] && m.as > at.state[m.to] && !met[m.from] && text != absent {
+				met[m.from], todo = true, append(todo, m.from)
+			}
+		}
+	}
+	return false
+}
+
 // Check holds a slave against what the master was at a moment, or later.
 func (o *Oracle) Check(t testing.TB, slave string, at Moment) {
 	t.Helper()
@@ -133,12 +165,12 @@ func (o *Oracle) Check(t testing.TB, slave string, at Moment) {
 		}
 		o.mu.Lock()
 		// A file that moved may have its new content while it still has its old name.
-		since, written := at.state[name], 0
+		written := 0
 		if fields := strings.Fields(string(text)); len(fields) == 3 {
 			written, _ = strconv.Atoi(fields[2])
 		}
-		if list := o.states[name]; written <= at.writes && !slices.Contains(list[since:], string(text)) {
-			t.Errorf("wait came back, and %s is %q on the slave; the master had %q then", name, text, list[since])
+		if written <= at.writes && !o.since(at, name, string(text)) {
+			t.Errorf("wait came back, and %s is %q on the slave; the master had %q then", name, text, o.states[name][at.state[name]])
 		}
 		o.mu.Unlock()
 	}
