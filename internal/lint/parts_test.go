@@ -1,0 +1,117 @@
+package lint
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A type with more methods or fields than these is several parts in one.
+const (
+	maxMethods = 40
+	maxFields  = 15
+)
+
+// size is how large a type is.
+type size struct{ methods, fields int }
+
+// large are the types that are beyond a bound, as large as they are today. None may grow; one that has shrunk gets its new
+// size here, and none at all once it is within the bounds.
+var large = map[string]size{
+	// Several parts in one, to be taken apart.
+	"crawler.Crawler":        {19, 24},
+	"crawler.crawl":          {181, 32},
+	"crawler.dryRun":         {29, 16},
+	"crawler.follower":       {21, 26},
+	"crawler.node":           {7, 35},
+	"internal/worker.teller": {10, 20},
+	"marker.core":            {43, 38},
+	"marker.heldFiles":       {24, 17},
+	"marker.live":            {19, 18},
+	"marker.marker":          {41, 18},
+	"monitor.machine":        {20, 23},
+	"monitor.runner":         {13, 18},
+	"slave/agent.hub":        {9, 22},
+	"slave/disk.Tree":        {262, 52},
+	"slave/disk.change":      {25, 17},
+	"slave/disk.usage":       {24, 25},
+	"slave/places.Index":     {26, 18},
+	"slave/sftp.Tree":        {186, 45},
+	// A call, a command or a value of the wire for each method.
+	"cmd/georep.env":         {112, 3},
+	"internal/beneath.Dir":   {72, 8},
+	"marker/inotify.Source":  {64, 16},
+	"slave/agent.Client":     {42, 13},
+	"slave/agent.decoder":    {44, 4},
+	"slave/sftp/wire.Client": {42, 15},
+	"volume.Store":           {47, 1},
+	// What is said, shown or chosen, field by field: there is nothing in it to take apart.
+	"crawler.Counters":        {7, 23},
+	"crawler.Options":         {1, 21},
+	"marker.Options":          {1, 17},
+	"marker.Status":           {0, 17},
+	"monitor/report.Progress": {0, 23},
+	"slave.Info":              {0, 16},
+	"slave.Op":                {2, 17},
+	"slave/agent.Hello":       {2, 17},
+	"status.Status":           {13, 38},
+	"volume.Options":          {0, 24},
+}
+
+// TestParts holds types to a size at which one can know them whole.
+func TestParts(t *testing.T) {
+	types := map[string]size{}
+	for _, path := range goFiles(t) {
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, _ := filepath.Rel(root(t), filepath.Dir(path))
+		for _, d := range f.Decls {
+			measure(types, dir+".", d)
+		}
+	}
+	for name, now := range types {
+		switch was, known := large[name]; {
+		case known && now != was && (now.methods > maxMethods || now.fields > maxFields):
+			t.Errorf("%s has %d methods and %d fields, large has %d and %d: take apart what has grown, write down what has shrunk",
+				name, now.methods, now.fields, was.methods, was.fields)
+		case !known && now.methods > maxMethods:
+			t.Errorf("%s has %d methods, more than %d", name, now.methods, maxMethods)
+		case !known && now.fields > maxFields:
+			t.Errorf("%s has %d fields, more than %d", name, now.fields, maxFields)
+		}
+	}
+	for name := range large {
+		if now := types[name]; now.methods <= maxMethods && now.fields <= maxFields {
+			t.Errorf("%s is within the bounds, and needs no exception", name)
+		}
+	}
+}
+
+// measure adds what a declaration says of types.
+func measure(types map[string]size, pkg string, d ast.Decl) {
+	switch d := d.(type) {
+	case *ast.FuncDecl:
+		if name := strings.TrimSuffix(receiver(d), "."); name != "" {
+			s := types[pkg+name]
+			s.methods++
+			types[pkg+name] = s
+		}
+	case *ast.GenDecl:
+		for _, spec := range d.Specs {
+			one, ok := spec.(*ast.TypeSpec)
+			if !ok {
+				continue
+			}
+			if of, ok := one.Type.(*ast.StructType); ok {
+				s := types[pkg+one.Name.Name]
+				s.fields = of.Fields.NumFields()
+				types[pkg+one.Name.Name] = s
+			}
+		}
+	}
+}
