@@ -64,12 +64,7 @@ func (t *Tree) runCommitter() {
 // runGroup makes durable what the group staged, lets the stamps of the group before follow, and publishes.
 func (t *Tree) runGroup(group []*ticket) {
 	t.foresee(group)
-	staged, disowned := stagedIn(group), t.disown(group)
-	err := t.syncStaged(staged, len(disowned) > 0)
-	t.settle(err)
-	if err != nil {
-		t.failUnsynced(err, staged, disowned)
-	}
+	t.syncGroup(group)
 	for _, tk := range group {
 		tk.left = len(tk.items)
 		if tk.left == 0 {

@@ -61,9 +61,24 @@ func (c *change) disown() error {
 	return c.t.sys.syncfs(c.t.dir)
 }
 
-// failUnsynced ends the operations that rely on a sync which failed.
-func (t *Tree) failUnsynced(err error, lists ...[]*item) {
-	for _, it := range slices.Concat(lists...) {
+// syncGroup makes durable what the group staged and disowned, lets the stamps that waited follow, and ends the operations that rely on a
+// sync which failed.
+func (t *Tree) syncGroup(group []*ticket) {
+	staged, disowned := stagedIn(group), t.disown(group)
+	err := t.syncStaged(staged, len(disowned) > 0)
+	stamped := err == nil && len(t.work.stamps) > 0
+	t.settle(err)
+	if stamped { // maybe one that was disowned, for which such a stamp had been sent just before
+		if again := t.disown(group); len(again) > 0 {
+			disowned = append(disowned, again...)
+			err = t.syncAll()
+			t.settle(err)
+		}
+	}
+	if err == nil {
+		return
+	}
+	for _, it := range slices.Concat(staged, disowned) {
 		if !it.done {
 			t.fail(it, err)
 		}

@@ -1,8 +1,10 @@
 package disk
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,6 +83,67 @@ func moveBeside(t *testing.T, f *slavetest.Fixture, path string, rec slave.Recor
 	for _, attr := range []string{tree.names.Xtime, tree.names.GFID} {
 		if err := unix.Removexattr(f.Path(path), attr); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestStampThatWaitsForAnother: the same where the old stamp was sent just before, and waits for the sync behind which the directory is to
+// become another GFID's; and what is taken out of it goes first.
+func TestStampThatWaitsForAnother(t *testing.T) {
+	f, s := newSeamed(t)
+	tree := f.Tree.(*Tree)
+	f.Must(slavetest.Mkdir("d", slavetest.Rec(10, 0)), slavetest.Put("d/a", slavetest.Rec(1, 1), "a"))
+	f.Must(slavetest.Finish("d", slavetest.Rec(10, 1), 1))
+	becomes := slavetest.Mkdir("d", slavetest.Rec(20, 0))
+	becomes.Expect = slavetest.GFID(10)
+	next := make(chan error, 1)
+	apply := func(ops ...slave.Op) error {
+		results, err := f.Tree.Apply(t.Context(), &slave.Batch{Ops: ops})
+		for _, r := range results {
+			err = errors.Join(err, r.Err)
+		}
+		return err
+	}
+	removed, synced, changed := false, false, false
+	s.arm(func(_ int, op, name string) error {
+		switch {
+		case op == "rename" && strings.HasSuffix(name, " to b"): // the stamp waits when the next group begins
+			go func() { next <- apply(slavetest.Park("d/a", slavetest.GFID(1)), becomes) }()
+			waitQueued(t, tree)
+		case strings.HasPrefix(op, "removexattr "):
+			removed, synced = true, false
+		case op == "syncfs":
+			synced = removed
+		case op == "rename" && strings.HasPrefix(name, "a to "):
+			changed = true
+			if _, err := unix.Getxattr(f.Path("d"), tree.names.Xtime, nil); err == nil || !synced {
+				t.Error("an entry is taken out while the stamp is there, or may come back")
+			}
+		}
+		return nil
+	})
+	if err := apply(slavetest.Put("d/b", slavetest.Rec(2, 2), "b"), slavetest.Finish("d", slavetest.Rec(10, 2), 2)); err != nil {
+		t.Error(err)
+	}
+	if err := <-next; err != nil {
+		t.Error(err)
+	}
+	if calls := s.disarm(); !changed || t.Failed() {
+		t.Errorf("%q", calls)
+	}
+}
+
+// waitQueued waits until the committer has something to take.
+func waitQueued(t *testing.T, tree *Tree) {
+	ready := func() bool {
+		tree.queue.mu.Lock()
+		defer tree.queue.mu.Unlock()
+		return len(tree.queue.list) > 0 && tree.queue.list[0].ready
+	}
+	for deadline := time.Now().Add(time.Minute); !ready(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("nothing is queued")
+			return
 		}
 	}
 }
