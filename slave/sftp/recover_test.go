@@ -199,3 +199,51 @@ func TestStampOfTheOneBefore(t *testing.T) {
 		t.Errorf("on record as %v, with nothing in it", state.Record)
 	}
 }
+
+// TestJournalAfterTheClockWasSetBack: what a session notes is newer than what the one before did, of which one log alone may come back
+// after a power cut, also where the clock says otherwise.
+func TestJournalAfterTheClockWasSetBack(t *testing.T) {
+	for _, only := range []int{0, 1} {
+		root := memory(t)
+		tree, err := open(t.Context(), options(t, root, library, 1), quickLease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tree.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l := &oneLog{}
+		ahead := uint64(time.Now().Add(24 * time.Hour).UnixMicro())
+		if _, err := index.NewJournal(l, nil, ahead).Note([]index.Intent{{Dir: index.Root, Name: "x", Gone: true}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, logNames[only]), l.text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tree, err = open(t.Context(), options(t, root, library, 1), quickLease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tree.Close()
+		if _, err := tree.journal.Note([]index.Intent{{Dir: index.Root, Name: "x", Gone: true}}); err != nil {
+			t.Fatal(err)
+		}
+		turn := uint64(0)
+		for _, name := range logNames {
+			text, err := os.ReadFile(filepath.Join(root, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			turn = max(turn, index.TurnOf(text))
+		}
+		if turn <= ahead {
+			t.Errorf("log %d was begun in turn %d, and the next one in turn %d", only, ahead+1, turn)
+		}
+	}
+}
+
+// oneLog is a log in memory.
+type oneLog struct{ text []byte }
+
+func (l *oneLog) Append(text []byte) error { l.text = append(l.text, text...); return nil }
+func (l *oneLog) Clear() error             { l.text = nil; return nil }

@@ -92,13 +92,15 @@ func (t *Tree) newLog(name string) (*logFile, error) {
 // last of a name would be held against an index that went on from there, and good entries would be dropped below their stamps.
 func (t *Tree) beginJournal(journals [][]byte) error {
 	turn := uint64(time.Now().UnixMicro())
+	for _, text := range journals { // the clock may have been set back
+		turn = max(turn, index.TurnOf(text))
+	}
 	logs := []int{0, 1}
 	if len(journals) == len(logs) && len(journals[0]) > 0 && len(journals[1]) > 0 {
-		older, turns := 0, [2]uint64{index.TurnOf(journals[0]), index.TurnOf(journals[1])}
-		if turns[0] > turns[1] {
+		older := 0
+		if index.TurnOf(journals[0]) > index.TurnOf(journals[1]) {
 			older = 1
 		}
-		turn = max(turn, turns[0], turns[1])
 		if err := t.emptyLog(older); err != nil {
 			return err
 		}
