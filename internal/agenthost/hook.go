@@ -2,6 +2,8 @@ package agenthost
 
 import (
 	"bufio"
+	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"georep/internal/changes"
 	"georep/internal/hooks"
@@ -27,6 +31,8 @@ const (
 	leftPatience = 30 * time.Second
 	// livedLong is how long the hook's process must have run for its end to end the session, which begins anew and has another one.
 	livedLong = time.Minute
+	// lockEvery is how often a hook's process looks whether the one before has ended.
+	lockEvery = 100 * time.Millisecond
 	// maxList bounds one list of paths.
 	maxList = 8 << 20
 )
@@ -138,9 +144,10 @@ func RunHook(text string, lists io.Reader) error {
 	r := &recorder{event: task.Of, audit: newAudit(task.Log, nil)} // nobody listens to a process of a session that may be over
 	defer r.audit.close()
 	of := &task.Of
+	lock := &hookLock{path: fmt.Sprintf("%s.hook-%x", task.Log, sha256.Sum256([]byte(of.Slave)))[:len(task.Log)+len(".hook-")+16]}
 	runner := hooks.StartChanged(hooks.Config{Master: of.Master, Slave: of.Slave,
 		Hook:   volume.Hook{Command: task.Command, Changed: true, Pattern: task.Pattern},
-		Failed: func(_ string, err error) { r.hookFails(err) }})
+		Failed: func(_ string, err error) { r.hookFails(err) }, Alone: lock.take})
 	lines := bufio.NewScanner(lists)
 	lines.Buffer(nil, maxList)
 	for lines.Scan() {
@@ -154,4 +161,31 @@ func RunHook(text string, lists io.Reader) error {
 		r.hookFails(errors.New("what changed last could not be told before the end; when the next session begins, all is"))
 	}
 	return lines.Err()
+}
+
+// hookLock keeps the processes of one slave's hook apart. That of a session before may still tell what was left of it, and no command is
+// to be run twice at the same time.
+type hookLock struct {
+	path string
+	file *os.File
+}
+
+// take waits for the lock. Where there can be none it goes on without.
+func (l *hookLock) take(ctx context.Context) (err error) {
+	if l.file, err = os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil
+	}
+	tick := time.NewTicker(lockEvery)
+	defer tick.Stop()
+	for {
+		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }

@@ -192,6 +192,28 @@ func TestHookHoldsNothingUp(t *testing.T) {
 	w.until("all, or what has changed", func() bool { return len(w.heard()) >= 2 })
 }
 
+// TestHooksOneAtATime: a session ends while the command runs, and the next one begins at once. What it has to tell waits until the
+// process of the one before has come to its end.
+func TestHooksOneAtATime(t *testing.T) {
+	w := newHooked(t, "mkdir TOLD.busy || >TOLD.twice; >TOLD.began; while [ ! -e TOLD.go ]; do sleep 0.05; done; rmdir TOLD.busy; exec cat >>TOLD", "")
+	is := func(what string) bool { _, err := os.Stat(w.told + what); return err == nil }
+	c := w.login(first)
+	w.until("the command runs", func() bool { return is(".began") })
+	closeClient(c)
+	w.waitFor(Ended)
+	w.login(first) // which starts the second process
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end) && !is(".twice"); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := os.WriteFile(w.told+".go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.until("both have told all", func() bool { return len(w.heard()) >= 2 })
+	if is(".twice") {
+		t.Error("the command ran twice at the same time")
+	}
+}
+
 // A process that cannot be started, or ends at once, is on record, and the session goes on without.
 func TestHookThatDoesNotStart(t *testing.T) {
 	w := newHooked(t, "", "")

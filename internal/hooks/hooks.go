@@ -38,6 +38,9 @@ type Config struct {
 	Last uint64
 	// Failed is called when a hook fails, once until it works again. It may be called from several goroutines.
 	Failed func(hook string, err error)
+	// Alone, if set, is called before paths are told, and waits until nobody else tells this hook; what is to be told is taken in
+	// meanwhile. Its error is that of the context, which has ended.
+	Alone func(context.Context) error
 
 	pauseFirst, timeout time.Duration // zero but in tests
 }
@@ -77,7 +80,11 @@ func StartChanged(c Config) *Runner {
 
 func (r *Runner) changed(ctx context.Context, one *hook) {
 	r.paths = append(r.paths, one.paths)
-	r.done.Go(func() { one.runChanged(ctx) })
+	r.done.Go(func() {
+		if one.Alone == nil || one.Alone(ctx) == nil {
+			one.runChanged(ctx)
+		}
+	})
 }
 
 func newRunner(c *Config) (*Runner, context.Context) {
