@@ -126,8 +126,9 @@ func (b *Base) Remove() error {
 	defer dir.Close()
 	last := []string{ownerName, lockName}
 	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(last, name) })
+	r := &remover{base: dir}
 	for _, name := range append(names, last...) {
-		if err := remove(dir, name); err != nil {
+		if err := r.remove(name); err != nil {
 			return fmt.Errorf("remove georep's own directory: %w", err)
 		}
 	}
@@ -178,46 +179,6 @@ func mountsIn(d *beneath.Dir) ([]string, error) {
 
 func mounted(path string) error {
 	return fmt.Errorf("something is mounted on %q in it: unmount that, and try again", path)
-}
-
-// remove removes an entry with all that is in it. What is a mount stays, and is an error.
-func remove(d *beneath.Dir, name string) error {
-	err := d.Unlink(name)
-	switch {
-	case err == nil || errors.Is(err, fs.ErrNotExist):
-		return nil
-	case errors.Is(err, unix.EBUSY):
-		return mounted(name)
-	case !errors.Is(err, unix.EISDIR):
-		return err
-	}
-	if err := empty(d, name); err != nil {
-		return err
-	}
-	err = d.Rmdir(name)
-	if errors.Is(err, unix.EBUSY) {
-		return mounted(name)
-	}
-	return err
-}
-
-func empty(d *beneath.Dir, name string) error {
-	below, err := d.OpenDir(name)
-	if errors.Is(err, unix.EXDEV) {
-		return mounted(name)
-	}
-	if err != nil {
-		return err
-	}
-	defer below.Close()
-	var names []string
-	err = below.List(func(e beneath.Entry) error { names = append(names, e.Name); return nil })
-	for _, n := range names {
-		if err == nil {
-			err = remove(below, n)
-		}
-	}
-	return err
 }
 
 // Close lets the slave go.
