@@ -29,7 +29,7 @@ import (
 // Config says what to connect to, and for whom.
 type Config struct {
 	Session volume.Session
-	Volume  volume.Volume // the master
+	Volume  volume.Volume // the master; without a path nobody looks whether the slave lies apart from it
 	Force   bool          // take a slave that is not empty, belongs to another master, or is not the one that was filled
 	// Store keeps what the session knows of the slave that it has filled; where it is nil every slave is a new one.
 	Store *volume.Store
@@ -75,7 +75,10 @@ func Slave(ctx context.Context, c Config) (slave.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := apart(c.Volume.Path, tree.Info()); err != nil {
+	if c.Volume.Path != "" {
+		err = apart(c.Volume.Path, tree.Info())
+	}
+	if err != nil {
 		tree.Close()
 		return nil, err
 	}

@@ -62,7 +62,7 @@ type Options struct {
 	patience time.Duration // silence, but in tests
 }
 
-// silence is how long a master's file system has for what is looked at between two findings: a dead NFS server answers nobody, ever.
+// silence is how long a file system of this host has for what is looked at between two findings: a dead NFS server answers nobody, ever.
 const silence = 20 * time.Second
 
 // examination is one run. Only its own goroutine uses it.
@@ -77,17 +77,21 @@ type examination struct {
 func Run(ctx context.Context, o Options) Level {
 	x := &examination{Options: o, worst: OK}
 	x.host()
-	if o.Volume.Path != "" {
-		x.bounded(OfMaster, o.Volume.Path, (*examination).master)
+	if o.Volume.Path != "" && !x.bounded(OfMaster, o.Volume.Path, (*examination).master) {
+		x.Volume.Path = "" // whether the slave lies apart from it cannot be found out
 	}
-	if o.Session != nil {
+	switch {
+	case o.Session == nil:
+	case o.Session.Slave.Local():
+		x.bounded(OfSlave, o.Session.Slave.Path, func(y *examination) { y.slave(ctx) })
+	default:
 		x.slave(ctx)
 	}
 	return x.worst
 }
 
-// bounded looks, and gives up where nothing is found for long. What hangs is left behind: nobody can end it.
-func (x *examination) bounded(name, path string, look func(*examination)) {
+// bounded looks, and returns false where nothing is found for long. What hangs is left behind: nobody can end it.
+func (x *examination) bounded(name, path string, look func(*examination)) (answers bool) {
 	findings, ended, gone := make(chan Finding), make(chan struct{}), make(chan struct{})
 	y := *x
 	y.Tell = func(f Finding) {
@@ -108,12 +112,12 @@ func (x *examination) bounded(name, path string, look func(*examination)) {
 			x.tell(f)
 		case <-ended:
 			x.lacks, x.passed = y.lacks, y.passed
-			return
+			return true
 		case <-time.After(patience):
 			close(gone)
 			place{x, name}.problem("file system", "see whether its server or disk works, or mount it anew",
 				"what %q lies on has not answered for %v (the last that was found out: %s)", path, patience, last)
-			return
+			return false
 		}
 	}
 }
