@@ -160,9 +160,7 @@ func (h *hook) tellPaths(ctx context.Context, all bool, paths map[string]bool) e
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, h.timeout)
-	defer cancel()
-	return h.tell(ctx, body, &events.Event{Kind: Changed, Master: h.Master, Slave: h.Slave})
+	return h.once(ctx, body, &events.Event{Kind: Changed, Master: h.Master, Slave: h.Slave}, func(err error) { h.failing(&h.changes, err) })
 }
 
 // Changed hands over paths that have become durable on the slave, or says with all that nobody knows which. It never waits.

@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"georep/integration/harness/fstest"
+	"georep/internal/events"
 	"georep/volume"
 )
 
@@ -112,4 +116,40 @@ func TestStopLeavesWhatHangs(t *testing.T) {
 		t.Error("it waits for a command that cannot be killed")
 	}
 	close(hangs)
+}
+
+// TestHookOnADeadFileSystem: a program whose file system does not answer is named, once, holds up no start of another process and no end.
+func TestHookOnADeadFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	fstest.MountSilent(t, dir)
+	// What this looks for would hold up the test's own clocks, too.
+	dog := exec.Command("/bin/sh", "-c", "timeout 60 cat; [ $? != 124 ] || kill -9 $PPID")
+	leash, err := dog.StdinPipe()
+	if err == nil {
+		err = dog.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { leash.Close(); dog.Wait() })
+	b := newBench(t, volume.Hook{Command: []string{filepath.Join(dir, "hook")}, Changed: true})
+	b.config.timeout, b.config.leave = 20*time.Millisecond, 20*time.Millisecond
+	r := b.start()
+	b.add(events.Failure)
+	r.Changed(true, nil, nil)
+	ran := make(chan error, 1)
+	until(t, "what is wrong, of events and of paths", func() bool { return strings.Count(b.failures(), "has hung") == 2 })
+	go func() { ran <- exec.Command("/bin/true").Run() }()
+	select {
+	case err := <-ran:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("no other process can be started")
+	}
+	r.Stop(b.journal.Last(), patience)
+	if strings.Count(b.failures(), "has hung") != 2 {
+		t.Errorf("told of %s", b.failures())
+	}
 }

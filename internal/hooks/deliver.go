@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -36,6 +37,9 @@ const (
 // run starts the command with the event on its standard input. It is killed, with all that it has started in its process group, when
 // ctx ends.
 func (c *Config) run(ctx context.Context, body []byte, e *events.Event) error {
+	if err := answers(c.Hook.Command[0]); err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, c.Hook.Command[0], c.Hook.Command[1:]...)
 	cmd.Dir, cmd.Stdin = "/", bytes.NewReader(body)
 	cmd.Env = []string{hookPath, "LC_ALL=C.UTF-8", "GEOREP_KIND=" + string(e.Kind), "GEOREP_MASTER=" + e.Master, "GEOREP_SLAVE=" + e.Slave,
@@ -62,6 +66,31 @@ func (c *Config) run(ctx context.Context, body []byte, e *events.Event) error {
 		return fmt.Errorf("%s: %w: %s", c.Hook.Command[0], err, text)
 	}
 	return fmt.Errorf("%s: %w", c.Hook.Command[0], err)
+}
+
+// answers returns once the program's file system does. Until the new process has its program, Go's runtime can stop no thread of this one for
+// a collection of garbage, and all of it would stand still beside a dead NFS server. Here only the caller waits.
+func answers(path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s: it is no file that can be run", path)
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // it may be run all the same
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Read(make([]byte, 1))
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // tail keeps the end of what is written.

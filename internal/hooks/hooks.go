@@ -26,7 +26,7 @@ const (
 )
 
 // leave is how long an end waits for what was cancelled. A command that hangs in the kernel, on a dead NFS server say, cannot even be
-// killed. It is left behind, and counts as not told, whatever comes of it.
+// killed. It is left behind, and counts as not told. While nothing ends it, it is named as failing, and no other is run beside it.
 const leave = 5 * time.Second
 
 // Config says of which session to tell.
@@ -42,7 +42,7 @@ type Config struct {
 	// meanwhile. Its error is that of the context, which has ended.
 	Alone func(context.Context) error
 
-	pauseFirst, timeout time.Duration // zero but in tests
+	pauseFirst, timeout, leave time.Duration // zero but in tests
 }
 
 // Runner tells until it is stopped.
@@ -94,8 +94,11 @@ func newRunner(c *Config) (*Runner, context.Context) {
 	if c.timeout == 0 {
 		c.timeout = timeout
 	}
+	if c.leave == 0 {
+		c.leave = leave
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Runner{cancel: cancel, leave: leave}
+	r := &Runner{cancel: cancel, leave: c.leave}
 	if c.Hook.Pattern != "" {
 		spec := filter.Spec{Exclude: c.Hook.Pattern}
 		r.pattern, _ = spec.Load() // checked when it was set
@@ -229,21 +232,22 @@ func (h *hook) tellOne(ctx context.Context, e *events.Event, lost uint64) error 
 		return err
 	}
 	body = append(body, '\n')
+	came := func(err error) {
+		h.record.works(err == nil)
+		// That it cannot be told of its own failure is no news, and would have to be told in turn.
+		if err == nil || e.Kind != events.HookFailed || e.Name != h.name {
+			h.failing(&h.events, err)
+		}
+	}
 	for wait := h.pauseFirst; ; wait = min(2*wait, pauseLast) {
-		once, cancel := context.WithTimeout(ctx, h.timeout)
-		err := h.tell(once, body, e)
-		cancel()
+		err := h.once(ctx, body, e, came)
 		if err == nil {
 			err = h.record.tell(e.Seq)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		h.record.works(err == nil)
-		// That it cannot be told of its own failure is no news, and would have to be told in turn.
-		if err == nil || e.Kind != events.HookFailed || e.Name != h.name {
-			h.failing(&h.events, err)
-		}
+		came(err)
 		if err == nil {
 			return nil
 		}
@@ -251,6 +255,20 @@ func (h *hook) tellOne(ctx context.Context, e *events.Event, lost uint64) error 
 			return ctx.Err()
 		}
 	}
+}
+
+// once tells once. Where that does not end even when it is cancelled, hangs is called meanwhile.
+func (h *hook) once(ctx context.Context, body []byte, e *events.Event, hangs func(error)) error {
+	once, cancel := context.WithTimeout(ctx, h.timeout)
+	defer cancel()
+	limit := h.timeout + h.leave
+	late := time.AfterFunc(limit, func() {
+		if ctx.Err() == nil {
+			hangs(fmt.Errorf("it has hung for %v, and cannot be ended: see whether the file systems that it lies on and uses answer", limit))
+		}
+	})
+	defer late.Stop()
+	return h.tell(once, body, e)
 }
 
 // failing tells of trouble once, until nil says that the hook works again.
