@@ -95,5 +95,5 @@ func (e *env) agentHook(c *cli.Context) error {
 		return err
 	}
 	keepSmall()
-	return agenthost.RunHook(c.Args().First(), os.Stdin)
+	return agenthost.RunHook(c.Context, c.Args().First(), os.Stdin)
 }

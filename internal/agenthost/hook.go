@@ -135,8 +135,8 @@ func (r *recorder) hookFails(err error) {
 }
 
 // RunHook is the hook's process. It runs the command for the lists that come from the agent, and once that is gone for those that are
-// left, for a while. A command that fails is tried again, and is named in the audit log once until it works again.
-func RunHook(text string, lists io.Reader) error {
+// left, for a while. A command that fails is tried again, and is named in the audit log once until it works again. The end of ctx ends it.
+func RunHook(ctx context.Context, text string, lists io.Reader) (err error) {
 	var task hookTask
 	if err := json.Unmarshal([]byte(text), &task); err != nil {
 		return fmt.Errorf("read what the hook's process is to do: %w", err)
@@ -148,6 +148,22 @@ func RunHook(text string, lists io.Reader) error {
 	runner := hooks.StartChanged(hooks.Config{Master: of.Master, Slave: of.Slave,
 		Hook:   volume.Hook{Command: task.Command, Changed: true, Pattern: task.Pattern},
 		Failed: func(_ string, err error) { r.hookFails(err) }, Alone: lock.take})
+	read := make(chan error, 1)
+	go func() { read <- hear(runner, lists) }() // ends with this process at the latest
+	select {
+	case err = <-read:
+	case <-ctx.Done():
+	}
+	left, cancel := context.WithTimeout(ctx, leftPatience)
+	defer cancel()
+	if !runner.Drain(left) {
+		r.hookFails(errors.New("what changed last could not be told before the end; when the next session begins, all is"))
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// hear hands on what comes from the agent, until that is gone.
+func hear(runner *hooks.Runner, lists io.Reader) error {
 	lines := bufio.NewScanner(lists)
 	lines.Buffer(nil, maxList)
 	for lines.Scan() {
@@ -156,9 +172,6 @@ func RunHook(text string, lists io.Reader) error {
 			t = changes.Told{All: true} // an agent was killed while it wrote
 		}
 		runner.Changed(t.All, t.Paths, t.Trees)
-	}
-	if !runner.Drain(leftPatience) {
-		r.hookFails(errors.New("what changed last could not be told before the end; when the next session begins, all is"))
 	}
 	return lines.Err()
 }

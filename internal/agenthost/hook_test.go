@@ -1,9 +1,11 @@
 package agenthost
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +26,7 @@ const hookTaskText = "GEOREP_TEST_HOOK_TASK"
 // TestHookProcess is that process.
 func TestHookProcess(t *testing.T) {
 	if text := os.Getenv(hookTaskText); text != "" {
-		if err := RunHook(text, os.Stdin); err != nil {
+		if err := RunHook(t.Context(), text, os.Stdin); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -211,6 +213,45 @@ func TestHooksOneAtATime(t *testing.T) {
 	w.until("both have told all", func() bool { return len(w.heard()) >= 2 })
 	if is(".twice") {
 		t.Error("the command ran twice at the same time")
+	}
+}
+
+// TestHookIsEnded: whoever ends the hook's process, as a host that goes down does, ends it and its command, whatever there is to be told.
+func TestHookIsEnded(t *testing.T) {
+	dir := t.TempDir()
+	began, path := filepath.Join(dir, "began"), filepath.Join(dir, "hook")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n>"+began+"; exec sleep 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(hookTask{Command: []string{path}, Log: filepath.Join(dir, "log")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lists, agent := io.Pipe()
+	defer agent.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- RunHook(ctx, string(text), lists) }()
+	if _, err := io.WriteString(agent, "{\"all\":true}\n"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(began); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the command does not run")
+		}
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on")
 	}
 }
 

@@ -106,29 +106,30 @@ func newRunner(c *Config) (*Runner, context.Context) {
 	return r, ctx
 }
 
-// Drain ends all, once there is nothing left to be told of paths, or patience is over. It tells whether all was told.
-func (r *Runner) Drain(patience time.Duration) bool {
+// Drain ends all, once there is nothing left to be told of paths, or ctx ends. It tells whether all was told.
+func (r *Runner) Drain(ctx context.Context) bool {
 	all := func() bool { return !slices.ContainsFunc(r.paths, func(q *pathQueue) bool { return !q.told() }) }
-	r.end(patience, all)
+	r.end(ctx, all)
 	return all()
 }
 
 // Stop ends all, a command that runs as well. Where the hooks work, they come up to the event last before, if that takes no
 // longer than patience.
 func (r *Runner) Stop(last uint64, patience time.Duration) {
-	r.end(patience, func() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r.end(ctx, func() bool {
 		return !slices.ContainsFunc(r.told, func(t *record) bool { return t.well() && t.get() < last })
 	})
 }
 
-// end ends all once that is so, or patience is over.
-func (r *Runner) end(patience time.Duration, so func() bool) {
-	end := time.After(patience)
+// end ends all once that is so, or ctx ends.
+func (r *Runner) end(ctx context.Context, so func() bool) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for late := false; !late && !so(); {
 		select {
-		case <-end:
+		case <-ctx.Done():
 			late = true
 		case <-tick.C:
 		}
