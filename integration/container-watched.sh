@@ -12,10 +12,27 @@ work=$(mktemp -d "${TMPDIR:-/var/tmp}/georep-watched.XXXXXX")
 port=22230 web=29847
 shots=${GEOREP_SHOTS:-}
 end() {
-	for pid in ${pid_a:-} ${pid_b:-}; do
-		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || :
+	for host in a b; do
+		halt $host
 	done
-	rm -rf "$work"
+	rm -rf --one-file-system "$work"
+}
+
+# leader PID names the first process of the container that an nspawn runs. Until that is there, nspawn has another child.
+leader() {
+	for child in $(pgrep -P "$1"); do
+		awk '/^NSpid:/ { exit !(NF == 3 && $3 == 1) }' "/proc/$child/status" 2>/dev/null && echo "$child" && return
+	done
+	:
+}
+
+# halt HOST ends a container, or the try to boot one. It outlives an nspawn that is killed, so it is killed itself.
+halt() {
+	eval "pid=\${pid_$1:-} pid_$1="
+	[ "$pid" ] || return 0
+	first=$(leader "$pid")
+	kill -KILL ${first:+"$first"} 2>/dev/null || kill "$pid" 2>/dev/null || :
+	wait "$pid" || :
 }
 trap end EXIT
 trap 'exit 1' HUP INT TERM
@@ -43,21 +60,21 @@ until_true() {
 boot() {
 	systemd-nspawn -b -D "$work/$1" --machine="georep-watched-$1$$" --register=no --keep-unit --private-users=no --capability=all \
 		</dev/null >"$work/console-$1" 2>&1 &
-	eval "pid_$1=$! leader="
-	while [ -z "$leader" ]; do
+	eval "pid_$1=$! first="
+	while [ -z "$first" ]; do
 		eval "kill -0 \$pid_$1" 2>/dev/null || { cat "$work/console-$1"; die "$1 does not boot"; }
-		leader=$(eval "pgrep -P \$pid_$1" | head -n 1) || :
+		first=$(eval "leader \$pid_$1")
 		sleep 0.2
 	done
-	eval "leader_$1=$leader"
+	eval "leader_$1=$first"
 	until_true "$1 is up" 120 on "$1" systemctl is-system-running
 }
 
 # on HOST COMMAND... runs a command there.
 on() {
-	eval "leader=\$leader_$1"
+	eval "target=\$leader_$1"
 	shift
-	nsenter -t "$leader" -a "$@"
+	nsenter -t "$target" -a "$@"
 }
 
 page() { curl -s -m 10 "http://127.0.0.1:$web$1"; }

@@ -17,11 +17,29 @@ work=$(mktemp -d "${TMPDIR:-/var/tmp}/georep-container.XXXXXX")
 made=$cache.$$
 port=22229
 end() {
-	for pid in ${pid_a:-} ${pid_b:-}; do
-		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || :
+	for host in bare a b; do
+		halt $host
 	done
+	[ -z "${making:-}" ] || { kill "$making" 2>/dev/null && wait "$making"; } || :
 	umount -l "$made/proc" 2>/dev/null || : # of a debootstrap that failed
 	rm -rf --one-file-system "$work" "$made"
+}
+
+# leader PID names the first process of the container that an nspawn runs. Until that is there, nspawn has another child.
+leader() {
+	for child in $(pgrep -P "$1"); do
+		awk '/^NSpid:/ { exit !(NF == 3 && $3 == 1) }' "/proc/$child/status" 2>/dev/null && echo "$child" && return
+	done
+	:
+}
+
+# halt HOST ends a container, or the try to boot one. It outlives an nspawn that is killed, so it is killed itself.
+halt() {
+	eval "pid=\${pid_$1:-} pid_$1="
+	[ "$pid" ] || return 0
+	first=$(leader "$pid")
+	kill -KILL ${first:+"$first"} 2>/dev/null || kill "$pid" 2>/dev/null || :
+	wait "$pid" || :
 }
 trap end EXIT
 trap 'exit 1' HUP INT TERM
@@ -59,13 +77,13 @@ boot() {
 	systemd-nspawn -b -D "$work/$host" --machine="georep-$host$$" --register=no --keep-unit --private-users=no --capability=all "$@" \
 		</dev/null >"$work/console-$host" 2>&1 &
 	eval "pid_$host=$!"
-	leader=
-	while [ -z "$leader" ]; do
+	first=
+	while [ -z "$first" ]; do
 		eval "kill -0 \$pid_$host" 2>/dev/null || { cat "$work/console-$host"; die "$host does not boot"; }
-		leader=$(eval "pgrep -P \$pid_$host" | head -n 1) || :
+		first=$(eval "leader \$pid_$host")
 		sleep 0.2
 	done
-	eval "leader_$host=$leader"
+	eval "leader_$host=$first"
 	until_true "$host is up" 60 on "$host" systemctl is-system-running
 }
 
@@ -78,9 +96,9 @@ down() {
 
 # on HOST COMMAND... runs a command there.
 on() {
-	eval "leader=\$leader_$1"
+	eval "target=\$leader_$1"
 	shift
-	nsenter -t "$leader" -a "$@"
+	nsenter -t "$target" -a "$@"
 }
 remote="root@127.0.0.1::copy"
 gone="root@127.0.0.1:/srv/gone"
@@ -93,8 +111,10 @@ sh integration/setup.sh container || cannot 'what it takes is not installed, and
 if [ ! -e "$cache/complete-2" ]; then
 	mkdir -p "$(dirname "$cache")"
 	timeout 900 debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,openssh-server bookworm "$made" \
-		"${MIRROR:-http://deb.debian.org/debian}" ||
-		cannot "debootstrap made no root file system: see above; set MIRROR to a mirror that can be reached, or GEOREP_CONTAINER to a root that is there"
+		"${MIRROR:-http://deb.debian.org/debian}" &
+	making=$!
+	wait "$making" || cannot "debootstrap made no root file system: see above; set MIRROR to a mirror that can be reached, or GEOREP_CONTAINER to a root that is there"
+	making=
 	touch "$made/complete-2"
 	rm -rf "$cache"
 	mv "$made" "$cache"
@@ -103,11 +123,18 @@ fi
 
 echo '-- a container without georep'
 cp -a "$cache" "$work/bare"
-timeout -k 5 180 systemd-nspawn -b -D "$work/bare" --machine="georep-bare$$" --register=no --keep-unit --private-users=no --capability=all \
-	systemd.unit=poweroff.target </dev/null >"$work/console-bare" 2>&1 || {
+systemd-nspawn -b -D "$work/bare" --machine="georep-bare$$" --register=no --keep-unit --private-users=no --capability=all \
+	systemd.unit=poweroff.target </dev/null >"$work/console-bare" 2>&1 &
+pid_bare=$! left=180
+while kill -0 "$pid_bare" 2>/dev/null && [ $left -gt 0 ]; do
+	left=$((left - 1))
+	sleep 1
+done
+if [ $left -eq 0 ] || ! wait "$pid_bare"; then
 	tail -n 20 "$work/console-bare" >&2
 	cannot 'systemd-nspawn does not boot a root file system as debootstrap makes it: see above'
-}
+fi
+pid_bare=
 rm -rf "$work/bare"
 echo 'ok: this machine boots containers'
 
