@@ -2,6 +2,7 @@ package agenthost
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -31,6 +32,8 @@ const (
 	leftPatience = 30 * time.Second
 	// livedLong is how long the hook's process must have run for its end to end the session, which begins anew and has another one.
 	livedLong = time.Minute
+	// diedEarly is when one that ended sooner is tried again, by the same means.
+	diedEarly = time.Hour
 	// lockEvery is how often a hook's process looks whether the one before has ended.
 	lockEvery = 100 * time.Millisecond
 	// maxList bounds one list of paths.
@@ -51,7 +54,8 @@ type hook struct {
 	pipe    *os.File
 	stop    func() // the telling
 	ended   chan struct{}
-	long    bool // it had lived long when it ended
+	long    bool      // it had lived long when it ended
+	again   time.Time // when the session ends for it in any case
 }
 
 // startHook starts the process and begins to tell it what has become durable.
@@ -78,11 +82,8 @@ func startHook(o *Host, p *policy.Policy, r *recorder) (*hook, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the hook's process: %w", err), in.Close())
 	}
-	h := &hook{changes: changes.New(), pipe: in, ended: make(chan struct{})}
-	began, long := time.Now(), livedLong
-	if o.hookLived > 0 {
-		long = o.hookLived
-	}
+	began, long := time.Now(), cmp.Or(o.hookLived, livedLong)
+	h := &hook{changes: changes.New(), pipe: in, ended: make(chan struct{}), again: began.Add(cmp.Or(o.hookAgain, diedEarly))}
 	go func() {
 		err := cmd.Wait()
 		h.long = time.Since(began) >= long
@@ -105,11 +106,12 @@ func (h *hook) tell(t changes.Told) error {
 	return err
 }
 
-// lives ends a session whose hook hears nothing any more. One that ends soon after its start ends none: that would hold up replication.
+// lives ends a session whose hook hears nothing any more. One that ends soon after its start ends it much later: that would hold up
+// replication.
 func (h *hook) lives() error {
 	select {
 	case <-h.ended:
-		if h.long {
+		if h.long || time.Now().After(h.again) {
 			return errors.New("the process on the slave's host that runs its hook has ended: the session begins anew, with another one")
 		}
 	default:

@@ -271,6 +271,15 @@ func TestHookThatDoesNotStart(t *testing.T) {
 	w.until("it is on record", func() bool { return w.record("exit status 1") })
 	w.apply(c, slavetest.Put("y", slavetest.Rec(3, 2), "y"), slavetest.Finish("", slavetest.Rec(1, 2), 2))
 	w.apply(c, slavetest.Put("z", slavetest.Rec(4, 2), "z"), slavetest.Finish("", slavetest.Rec(1, 3), 3))
+	// A session may last for months. Later on it begins anew, with another process.
+	_ = c.Close()
+	w.until("it ends", func() bool { kinds, _ := w.events(); return strings.Count(strings.Join(kinds, " "), Ended) == 2 })
+	w.host.hookAgain = time.Nanosecond
+	c = w.login(first)
+	w.until("the session ends", func() bool {
+		_, err := c.Apply(t.Context(), &slave.Batch{Ops: []slave.Op{slavetest.Put("y", slavetest.Rec(3, 3), "y")}})
+		return err != nil
+	})
 }
 
 // Without a hook, and to look only, no process is started.

@@ -29,7 +29,7 @@ type Host struct {
 	// Hook makes the command of a process that calls RunHook with that text. Where it is nil no policy's hook is run.
 	Hook func(text string) (*exec.Cmd, error)
 
-	hookLived time.Duration // livedLong but in tests
+	hookLived, hookAgain time.Duration // livedLong and diedEarly but in tests
 }
 
 // Permits refuses what this login may not have, to a session and to a stream that joins one.
