@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 cache=${GEOREP_CONTAINER:-/var/cache/georep-container}
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/georep-container.XXXXXX")
 made=$cache.$$
-port=22229
+port=$((22500 + $$ % 5000)) # the containers share the host's network, and another run may have hosts of its own
 end() {
 	for host in bare a b; do
 		halt $host
