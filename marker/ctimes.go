@@ -58,10 +58,11 @@ const (
 	compactAfter = 4 << 20
 )
 
-// timesOf is never 0.
+// timesOf is never 0. What else a stat tells is in it, too: a change in the tick of our own mark leaves the times as they are.
 func timesOf(st *beneath.Stat) uint64 {
 	h := uint64(14695981039346656037) // FNV-1a, a word at a time
-	for _, v := range [...]uint64{uint64(st.Ctime.Sec), uint64(st.Ctime.Nsec), uint64(st.Mtime.Sec), uint64(st.Mtime.Nsec), uint64(st.Size)} {
+	for _, v := range [...]uint64{uint64(st.Ctime.Sec), uint64(st.Ctime.Nsec), uint64(st.Mtime.Sec), uint64(st.Mtime.Nsec),
+		uint64(st.Size), uint64(st.Mode), uint64(st.UID), uint64(st.GID), uint64(st.Nlink)} {
 		h = (h ^ v) * 1099511628211
 		h ^= h >> 29
 	}

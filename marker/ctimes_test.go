@@ -4,8 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -222,5 +224,41 @@ func TestNotesStaySmall(t *testing.T) {
 	}
 	if err := c.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestChangeInTheTickOfAMark: a file system may give one time to all that happens within a second. A change of the mode, right
+// after a mark that it shares its ctime with, is marked still; by a scan that goes by notes, and by one that goes by ctimes.
+func TestChangeInTheTickOfAMark(t *testing.T) {
+	for name, remote := range map[string]bool{"noted": true, "by ctime": false} {
+		t.Run(name, func(t *testing.T) {
+			v, c := slowVol(t)
+			v.o.remote = remote
+			tick := beneath.Time{Sec: time.Now().Unix() + 3600} // its clock is ahead, so that a scan has to look, however late it is
+			var inTick atomic.Uint64
+			hook := func(m *marker) {
+				m.root.HookStat(func(st *beneath.Stat) {
+					if st.Ino == inTick.Load() {
+						st.Ctime = tick
+					}
+				})
+			}
+			v.start(hook).quiet()
+			c.sh("echo n > a/n; touch -d '2 days ago' a/n")
+			var st syscall.Stat_t
+			if err := syscall.Lstat(filepath.Join(v.o.Root, "a/n"), &st); err != nil {
+				t.Fatal(err)
+			}
+			inTick.Store(st.Ino)
+			v.quiet()
+			before := v.all()
+			if before["a/n"] == 0 {
+				t.Fatal("what is new was not marked")
+			}
+			c.sh("chmod 600 a/n")
+			v.quiet()
+			v.checkMarked(before, "", "a", "a/n")
+			v.halt()
+		})
 	}
 }

@@ -22,11 +22,17 @@ type inode struct{ dev, ino uint64 }
 
 // ownMarks remembers which ctimes our own marks made, so that the next scan does not take them for changes. Forgetting
 // one costs a further mark, never a change: it is remembered only when nothing else can have happened meanwhile. What
-// remains is an xattr, and only an xattr, that somebody sets in the microseconds between a mark and our look at its
-// ctime. It may be used from any goroutine.
+// remains is an xattr, and only an xattr, that somebody sets between a mark and our look at its ctime, or after that in the
+// same tick of the clock that ctimes go by. It may be used from any goroutine.
 type ownMarks struct {
 	mu         sync.Mutex
-	young, old map[inode]beneath.Time
+	young, old map[inode]ownMark
+}
+
+// ownMark is the ctime, and with it what else a stat told then (timesOf).
+type ownMark struct {
+	ctime beneath.Time
+	all   uint64
 }
 
 // has tells whether the entry's ctime is one of ours.
@@ -38,7 +44,7 @@ func (o *ownMarks) has(st *beneath.Stat) bool {
 	if !ok {
 		t, ok = o.old[k]
 	}
-	return ok && t == st.Ctime && !tooYoung(st, time.Unix(t.Sec, int64(t.Nsec)))
+	return ok && t.ctime == st.Ctime && t.all == timesOf(st) && !tooYoung(st, time.Unix(t.ctime.Sec, int64(t.ctime.Nsec)))
 }
 
 // add remembers a mark, given what the entry was before and after it, and tells whether it does.
@@ -49,9 +55,9 @@ func (o *ownMarks) add(before, after *beneath.Stat, now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.young == nil || len(o.young) >= ownMax {
-		o.young, o.old = map[inode]beneath.Time{}, o.young
+		o.young, o.old = map[inode]ownMark{}, o.young
 	}
-	o.young[inode{after.Dev, after.Ino}] = after.Ctime
+	o.young[inode{after.Dev, after.Ino}] = ownMark{after.Ctime, timesOf(after)}
 	return true
 }
 
@@ -73,16 +79,17 @@ func sameButCtime(a, b *beneath.Stat) bool {
 		a.GID == b.GID && a.Nlink == b.Nlink && a.Size == b.Size
 }
 
-// ownRecord is the size of one mark in the file: device, inode, seconds, nanoseconds.
-const ownRecord = 28
+// ownRecord is the size of one mark in the file: device, inode, seconds, nanoseconds, timesOf.
+const ownRecord = 36
 
 // save writes those whose ctime is not before since, which are the ones that the next scan can meet.
 func (o *ownMarks) save(files files, path string, since time.Time) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var b []byte
-	for _, generation := range []map[inode]beneath.Time{o.old, o.young} {
-		for k, t := range generation {
+	for _, generation := range []map[inode]ownMark{o.old, o.young} {
+		for k, mark := range generation {
+			t := mark.ctime
 			if time.Unix(t.Sec, int64(t.Nsec)).Before(since) {
 				continue
 			}
@@ -90,6 +97,7 @@ func (o *ownMarks) save(files files, path string, since time.Time) error {
 			b = binary.BigEndian.AppendUint64(b, k.ino)
 			b = binary.BigEndian.AppendUint64(b, uint64(t.Sec))
 			b = binary.BigEndian.AppendUint32(b, t.Nsec)
+			b = binary.BigEndian.AppendUint64(b, mark.all)
 		}
 	}
 	if err := files.replace(path, b, false); err != nil {
@@ -109,10 +117,11 @@ func (o *ownMarks) load(files files, path string) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.old = map[inode]beneath.Time{}
+	o.old = map[inode]ownMark{}
 	for ; len(b) >= ownRecord; b = b[ownRecord:] {
 		k := inode{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
-		o.old[k] = beneath.Time{Sec: int64(binary.BigEndian.Uint64(b[16:])), Nsec: binary.BigEndian.Uint32(b[24:])}
+		ctime := beneath.Time{Sec: int64(binary.BigEndian.Uint64(b[16:])), Nsec: binary.BigEndian.Uint32(b[24:])}
+		o.old[k] = ownMark{ctime, binary.BigEndian.Uint64(b[28:])}
 	}
 	return nil
 }
