@@ -2,9 +2,9 @@
 # Sets up what the tests need, then checks and tests everything. As root on Debian or Ubuntu:
 #
 #   sh integration/test.sh            all tests
-#   sh integration/test.sh --race     with the race detector, as CI does
+#   sh integration/test.sh --race     with the race detector
 #   sh integration/test.sh --race --container
-#                                     and integration/container.sh, which needs a network for the first time
+#                                     and integration/container.sh, as CI does; it needs a network for the first time
 #
 # Fails on a failing, and on a skipped, test. The whole output is kept in a file that is named at the end.
 set -eu
