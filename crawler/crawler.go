@@ -111,7 +111,7 @@ func (c *Crawler) Master() (State, error) {
 	if err := checkIdentity(&c.opts); err != nil {
 		return State{}, err
 	}
-	m, err := newMaster(&c.opts)
+	m, err := newMaster(&c.opts, c.opts.Tree)
 	if err != nil {
 		return State{}, err
 	}
@@ -152,7 +152,7 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 	if err := checkIdentity(&c.opts); err != nil {
 		return Outcome{}, err
 	}
-	m, err := newMaster(&c.opts)
+	m, err := newMaster(&c.opts, c.opts.Tree)
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -118,7 +118,7 @@ func (w *linked) session(l *line) error {
 	l.Conn = here
 	served := make(chan error, 1)
 	go func() {
-		served <- agent.Serve(context.Background(), there, "test", func(h agent.Hello) (slave.Tree, error) {
+		served <- agent.Serve(context.Background(), there, "test", func(h agent.Hello) (slave.Reader, error) {
 			return disk.Open(disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Force: true, Version: "test"})
 		})
 	}()

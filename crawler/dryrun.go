@@ -45,6 +45,7 @@ type Forecast struct {
 
 // DryRunOptions say how to look.
 type DryRunOptions struct {
+	Slave slave.Reader // open aside, and the caller's to close; Options.Tree is not used
 	// Since is the time from which on changes of the master may lack their marks, zero for always; those are found by ctime, which
 	// takes a look at everything. Marked says that there are none, so that what is in step by its stamp is passed over.
 	Since  time.Time
@@ -111,7 +112,7 @@ const (
 
 // DryRun tells what a crawl would do now, and does nothing. The slave is only read, so it may be open aside.
 func DryRun(ctx context.Context, o Options, d DryRunOptions) (Forecast, error) {
-	m, err := newMaster(&o)
+	m, err := newMaster(&o, d.Slave)
 	if err != nil {
 		return Forecast{}, err
 	}
@@ -175,7 +176,7 @@ func (w *dryRun) some() error {
 		}
 	}
 	if len(queries) > 0 {
-		states, err := w.o.Tree.Survey(w.ctx, queries)
+		states, err := w.d.Slave.Survey(w.ctx, queries)
 		if err != nil {
 			return err
 		}
@@ -279,7 +280,7 @@ func (w *dryRun) entries(t *dryTask, d *beneath.Dir, names []beneath.Entry, stat
 	for i := range there {
 		byName[there[i].Name] = &there[i]
 	}
-	p := plan.Compute(list, there, plan.Options{Namespace: w.o.Tree.Info().Namespace, Quick: w.o.Quick,
+	p := plan.Compute(list, there, plan.Options{Namespace: w.d.Slave.Info().Namespace, Quick: w.o.Quick,
 		Wary: state.Record.Xtime < w.o.FilterSince})
 	planned := w.planned(t, &p)
 	for i := range list {

@@ -96,12 +96,12 @@ func differing(a, b map[string]string) map[string]bool {
 }
 
 // dry tells what a dry run says, and that it leaves both trees as they are.
-func (w *world) dry(there slave.Tree, since time.Time, marked bool) (list []crawler.Change) {
+func (w *world) dry(there slave.Reader, since time.Time, marked bool) (list []crawler.Change) {
 	w.t.Helper()
 	before, slaveBefore := snapshot(w.t, w.master, true), snapshot(w.t, w.slave, true)
 	_, err := crawler.DryRun(w.t.Context(), crawler.Options{Root: w.root, Path: w.master, Names: w.names,
-		VolumeMark: func() xtime.Time { return w.volume }, Tree: there, Logger: zerolog.Nop(), Mounts: w.mounts, Filter: w.filter, FilterSince: there.Info().Filter.Xtime},
-		crawler.DryRunOptions{Since: since, Marked: marked, Found: func(c crawler.Change) { list = append(list, c) }})
+		VolumeMark: func() xtime.Time { return w.volume }, Logger: zerolog.Nop(), Mounts: w.mounts, Filter: w.filter, FilterSince: there.Info().Filter.Xtime},
+		crawler.DryRunOptions{Slave: there, Since: since, Marked: marked, Found: func(c crawler.Change) { list = append(list, c) }})
 	w.ok(err)
 	for path := range differing(before, snapshot(w.t, w.master, true)) {
 		w.t.Errorf("the dry run touched the master's %q", path)
@@ -256,7 +256,7 @@ func (w *world) dryAgainst(seed uint64, connect func()) {
 }
 
 // aside opens the slave to be looked at.
-func (w *world) aside() slave.Tree {
+func (w *world) aside() slave.Reader {
 	w.t.Helper()
 	if _, ok := w.tree.(*sftp.Tree); !ok {
 		tree, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test", DryRun: true})

@@ -45,11 +45,9 @@ func (c *Crawler) AllReady() bool {
 func (c *Crawler) Large(n int64) { c.large = n }
 
 // Verify verifies the crawler's master against a slave that is open aside. Nothing changes meanwhile.
-func (c *Crawler) Verify(ctx context.Context, there slave.Tree, found func(Difference)) (Verdict, error) {
-	o := c.opts
-	o.Tree = there
+func (c *Crawler) Verify(ctx context.Context, there slave.Reader, found func(Difference)) (Verdict, error) {
 	settle := func(context.Context) error { return nil }
-	return Verify(ctx, o, VerifyOptions{Settle: settle, Found: found})
+	return Verify(ctx, c.opts, VerifyOptions{Slave: there, Settle: settle, Found: found})
 }
 
 // CleanWhileBusy cleans as Follow does before a crawl, where the slave has everything up to synced.

@@ -1,6 +1,7 @@
 package crawler_test
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"georep/crawler"
 	"georep/internal/filter"
 	"georep/marker/xtime"
+	"georep/slave"
 	"georep/slave/disk"
 )
 
@@ -57,6 +59,17 @@ func toldOf(list []crawler.Change, path string) bool {
 	return false
 }
 
+// asideCounter is hashCounter for a slave that is only looked at.
+type asideCounter struct {
+	slave.Reader
+	hashed *int
+}
+
+func (c *asideCounter) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
+	*c.hashed += len(paths)
+	return c.Reader.Hash(ctx, paths)
+}
+
 // TestRemovalsReadNothing: to tell what would be removed no content is read, however much both sides have in common.
 func TestRemovalsReadNothing(t *testing.T) {
 	w := newMaster(t, t.TempDir(), t.TempDir())
@@ -72,8 +85,8 @@ func TestRemovalsReadNothing(t *testing.T) {
 	defer aside.Close()
 	var removed []string
 	sum, err := crawler.DryRun(t.Context(), crawler.Options{Root: w.root, Path: w.master, Names: w.names,
-		VolumeMark: func() xtime.Time { return w.volume }, Tree: &hashCounter{aside, &hashed}},
-		crawler.DryRunOptions{OnlyRemoved: true, Found: func(c crawler.Change) {
+		VolumeMark: func() xtime.Time { return w.volume }},
+		crawler.DryRunOptions{Slave: &asideCounter{aside, &hashed}, OnlyRemoved: true, Found: func(c crawler.Change) {
 			if c.Do == crawler.Remove {
 				removed = append(removed, c.Path)
 			}

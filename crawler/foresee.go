@@ -133,7 +133,7 @@ func (w *dryRun) make(l lacking) {
 		c.Do, c.From, c.Bytes = Link, other, 0
 	}
 	w.name(&l.e, l.path)
-	if l.e.Kind.Device() && !w.o.Tree.Info().Root {
+	if l.e.Kind.Device() && !w.d.Slave.Info().Root {
 		return
 	}
 	w.tell(c)
@@ -166,7 +166,7 @@ func (w *dryRun) checkSome(least int) error {
 
 // compare tells what changes of entries that are there, or move.
 func (w *dryRun) compare(list []lacking) error {
-	nonce, info := newNonce(), w.o.Tree.Info()
+	nonce, info := newNonce(), w.d.Slave.Info()
 	details, err := w.details(nonce, list)
 	if err != nil {
 		return err
@@ -216,7 +216,7 @@ func (w *dryRun) details(nonce slave.Nonce, list []lacking) ([]slave.Detail, err
 	for i := range list {
 		paths[i] = list[i].there
 	}
-	if examiner, ok := w.o.Tree.(slave.Examiner); ok {
+	if examiner, ok := w.d.Slave.(slave.Examiner); ok {
 		return examiner.Examine(w.ctx, nonce, paths)
 	}
 	out := make([]slave.Detail, len(list))
@@ -232,10 +232,10 @@ func (w *dryRun) details(nonce slave.Nonce, list []lacking) ([]slave.Detail, err
 
 // fillIn has what this kind of slave does not tell be equal.
 func (w *dryRun) fillIn(p *pair) {
-	if _, ok := w.o.Tree.(slave.Examiner); ok {
+	if _, ok := w.d.Slave.(slave.Examiner); ok {
 		return
 	}
-	info := w.o.Tree.Info()
+	info := w.d.Slave.Info()
 	p.theirs.Xattrs, p.theirs.ACL = slave.DigestXattrs(p.nonce, p.meta.Xattrs, info.Root)
 	if t := p.theirs.Mtime; t.Nsec == 0 && t.Sec == p.meta.Mtime.Sec {
 		p.theirs.Mtime = p.meta.Mtime
@@ -257,7 +257,7 @@ func (w *dryRun) contents(list []lacking, pairs []*pair, same []int) error {
 		for i, at := range same[:k] {
 			paths[i] = list[at].there
 		}
-		sums, err := w.o.Tree.Hash(w.ctx, paths)
+		sums, err := w.d.Slave.Hash(w.ctx, paths)
 		if err != nil {
 			return err
 		}

@@ -49,13 +49,13 @@ type directory struct {
 	refuses bool
 }
 
-func newMaster(o *Options) (*master, error) {
+func newMaster(o *Options, there slave.Reader) (*master, error) {
 	st, err := o.Root.Stat("")
 	if err != nil {
 		return nil, RootError(o.Path, err)
 	}
 	m := &master{root: o.Root, names: o.Names, mark: o.VolumeMark(), mount: st.MountID,
-		record: o.Tree.Info().Namespace, small: newSmallBuffers(), mounts: o.mounts, filter: o.Filter}
+		record: there.Info().Namespace, small: newSmallBuffers(), mounts: o.mounts, filter: o.Filter}
 	m.since = max(m.mark, o.FilterSince)
 	if o.FakeOwner {
 		m.kept = newKeeper(o.Root, &st)

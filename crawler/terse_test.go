@@ -28,7 +28,11 @@ type terse struct {
 }
 
 func (t *terse) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
-	states, err := t.Tree.Survey(ctx, queries[:min(len(queries), 2)])
+	return t.survey(ctx, t.Tree, queries)
+}
+
+func (t *terse) survey(ctx context.Context, there slave.Reader, queries []slave.Query) ([]slave.DirState, error) {
+	states, err := there.Survey(ctx, queries[:min(len(queries), 2)])
 	for i := range states {
 		if len(states[i].Entries) > 3 {
 			t.halved.Add(1)
@@ -101,7 +105,7 @@ func (w *world) randomWork(rnd *rand.Rand, mark func(*world, ...string)) {
 	there, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
 	w.ok(err)
 	defer there.Close()
-	v, err := w.crawler.Verify(w.t.Context(), &terseAside{there, &terse{Tree: there}}, func(d crawler.Difference) { w.t.Error(d) })
+	v, err := w.crawler.Verify(w.t.Context(), &terseAside{Aside: there}, func(d crawler.Difference) { w.t.Error(d) })
 	if err != nil || v.Entries == 0 {
 		w.t.Errorf("verify: %+v, %v", v, err)
 	}
@@ -110,11 +114,11 @@ func (w *world) randomWork(rnd *rand.Rand, mark func(*world, ...string)) {
 // terseAside is a terse slave that can be verified.
 type terseAside struct {
 	*disk.Aside
-	terse *terse
+	terse terse
 }
 
 func (t *terseAside) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
-	return t.terse.Survey(ctx, queries)
+	return t.terse.survey(ctx, t.Aside, queries)
 }
 
 // longLinks makes n links with the longest of targets.

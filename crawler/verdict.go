@@ -38,7 +38,7 @@ func (w *verifier) pair(paths []string) ([]*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	pairs, info := make([]*pair, len(paths)), w.o.Tree.Info()
+	pairs, info := make([]*pair, len(paths)), w.v.Slave.Info()
 	var files []*pair
 	var rules dirRules
 	for i, path := range paths {

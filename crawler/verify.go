@@ -39,7 +39,9 @@ type Verdict struct {
 
 // VerifyOptions say how to verify.
 type VerifyOptions struct {
-	Path string // where to begin, "" for the root
+	// Slave is open aside, and has to be a slave.Examiner; it is the caller's to close. Options.Tree is not used.
+	Slave slave.Reader
+	Path  string // where to begin, "" for the root
 	// Only, where it is set, are the entries to compare, in place of Path and without what is below them.
 	Only []string
 	// Settle returns once every change of the master that happened before its call is marked.
@@ -61,11 +63,11 @@ const (
 	detailed    = 512     // entries examined in one request
 )
 
-// Verify compares both trees in full. The slave, Options.Tree, has to be a slave.Examiner. It is safe while a session
+// Verify compares both trees in full. It is safe while a session
 // runs: only what differs in the same way at two looks in a row, while the slave's records claim that it has what the
 // master had at the first of them, is a difference (see claimed).
 func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
-	examiner, ok := o.Tree.(slave.Examiner)
+	examiner, ok := v.Slave.(slave.Examiner)
 	if !ok {
 		return Verdict{}, errors.New("a slave by SFTP cannot be verified: nothing of georep's runs there to hash its files; georep restore copies it to a " +
 			"directory here, where it can be compared")
@@ -73,12 +75,12 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 	if err := checkIdentity(&o); err != nil {
 		return Verdict{}, err
 	}
-	m, err := newMaster(&o)
+	m, err := newMaster(&o, v.Slave)
 	if err != nil {
 		return Verdict{}, err
 	}
 	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks(m.record)}
-	w.verdict.Policy = o.Tree.Info().Limits.Policy.String()
+	w.verdict.Policy = v.Slave.Info().Limits.Policy.String()
 	w.tasks, w.ctx = errgroup.WithContext(ctx)
 	if v.Only == nil {
 		w.tasks.Go(w.begin)
@@ -180,7 +182,7 @@ func (w *verifier) directory(path string) error {
 // names gives the names in a part of a directory, on either side, none if that are too many for one part, and how
 // many there are. A directory that vanishes has none: its parent tells.
 func (w *verifier) names(path string, part, parts uint32) ([]string, int64, error) {
-	states, err := w.o.Tree.Survey(w.ctx, []slave.Query{{Path: path, Part: part, Parts: parts}})
+	states, err := w.v.Slave.Survey(w.ctx, []slave.Query{{Path: path, Part: part, Parts: parts}})
 	if err != nil {
 		return nil, 0, err
 	}

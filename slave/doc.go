@@ -1,6 +1,7 @@
 // Package slave says what a slave is to the crawler: something that can be surveyed and that batches of operations can
 // be applied to. A directory on this host (slave/disk), the agent at the far end of an SSH connection (slave/agent) and
-// later an SFTP account all implement Tree. The calls are coarse, so that distance is cheap.
+// an SFTP account (slave/sftp) all implement Tree, and the read-only half of it, Reader, where they are opened aside. The calls
+// are coarse, so that distance is cheap.
 //
 // It owns no state and does no I/O.
 //
@@ -27,19 +28,29 @@ const Reserved = ".georep"
 // MaxItems bounds the lists given to one call of a Tree: queries, GFIDs, paths.
 const MaxItems = 4096
 
-// Tree is a slave. All methods may be called from many goroutines at once.
-type Tree interface {
+// Reader is a slave that is only looked at. All methods may be called from many goroutines at once.
+type Reader interface {
 	// Info tells what was found when the session began. It costs nothing.
 	Info() Info
 	// Survey reads the state of directories: one DirState a query, in order, for as many of the queries as go into MaxSurvey
 	// together, and for one at least. The rest is to be asked for again.
 	Survey(ctx context.Context, queries []Query) ([]DirState, error)
+	// Hash digests files, to adopt what the slave already holds. One HashResult a path, in order.
+	Hash(ctx context.Context, paths []string) ([]HashResult, error)
+	// Count counts the entries at and below each path, to know what a purge would remove; counting stops at limit.
+	Count(ctx context.Context, paths []string, limit int64) ([]int64, error)
+	// Close ends the session and unblocks every call. It is idempotent.
+	Close() error
+}
+
+// Tree is a slave that a session keeps in step. What it adds to Reader changes the slave, or only makes sense for who
+// changes it. All methods may be called from many goroutines at once.
+type Tree interface {
+	Reader
 	// Find tells for each GFID where the slave has that inode: parked, or in the tree. It answers by what the slave
 	// remembers, checked in the tree: no listing, and no proof that it does not have what it does not find. One Found a
 	// GFID, in order, for as many of them as go into MaxFound together, and for one at least.
 	Find(ctx context.Context, gfids []xtime.GFID) ([]Found, error)
-	// Hash digests files, to adopt what the slave already holds. One HashResult a path, in order.
-	Hash(ctx context.Context, paths []string) ([]HashResult, error)
 	// Apply applies a batch in order and returns one Result an operation, once all of them are published and, for the
 	// stamps among them, durable. An operation that fails does not stop those after it.
 	//
@@ -59,13 +70,9 @@ type Tree interface {
 	// has fewer than the master said, or one was removed, through which the content may have changed before. They go into
 	// MaxGroups together.
 	Groups(ctx context.Context, max int) ([]Group, error)
-	// Count counts the entries at and below each path, to know what a purge would remove; counting stops at limit.
-	Count(ctx context.Context, paths []string, limit int64) ([]int64, error)
 	// Clean deletes what was parked, and what was received of contents that were never published, before the given number
 	// of seconds ago. It is called only when the slave is in step.
 	Clean(ctx context.Context, olderThan int64) error
-	// Close ends the session and unblocks every call. It is idempotent.
-	Close() error
 }
 
 // Identity lets a worker find out whether two roots are the same place or lie within each other.

@@ -9,20 +9,20 @@ import (
 	"strings"
 )
 
-// ErrAside is what a slave that was opened aside gives for whatever would change its tree.
+// ErrAside is what an agent gives that has a slave open aside, as a Reader, and is asked for what only a Tree does.
 var ErrAside = errors.New("a slave that was opened aside is not written to")
 
 // Nonce is what a verifier has put before whatever is hashed for it. Nobody knows it beforehand, so whoever answers has to have the
 // content: a digest that was remembered proves nothing.
 type Nonce [16]byte
 
-// Examiner is what `georep verify` asks of a slave beside Survey. It is served by a slave that was opened aside:
+// Examiner is what `georep verify` asks of a slave beside what a Reader tells. It is served by a slave that was opened aside:
 // without its lock, while the worker of the session has another one open, and without writing anything to the tree but
-// what Distrust says. All methods may be called from many goroutines at once; errors are as those of Tree.
+// what Distrust says. All methods may be called from many goroutines at once; errors are as those of Reader.
 type Examiner interface {
 	// Examine tells all there is to each entry but its content. One Detail a path, in order.
 	Examine(ctx context.Context, nonce Nonce, paths []string) ([]Detail, error)
-	// Digest is Tree's Hash of the nonce and then the content. One HashResult a path, in order.
+	// Digest is Reader's Hash of the nonce and then the content. One HashResult a path, in order.
 	Digest(ctx context.Context, nonce Nonce, paths []string) ([]HashResult, error)
 	// Distrust takes the xtime off the record of each entry that is there, and the stamps off all directories above it,
 	// the root last: the next crawl from the root then compares exactly those. A stamp that a crawl under way writes

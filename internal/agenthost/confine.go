@@ -17,7 +17,7 @@ import (
 // Confine takes from this process what serving that client does not need, once tree is open: what the agent's own code would
 // be made to do, by a master that found a way, stays within the slave. tree is nil in a process whose stream another one serves,
 // which needs nothing any more. It returns what holds, for the status on the master.
-func (o *Host) Confine(h *agent.Hello, tree slave.Tree) string {
+func (o *Host) Confine(h *agent.Hello, tree slave.Reader) string {
 	var n confine.Needs
 	if tree != nil {
 		// The audit log has a directory of its own. The registry says what the policy is by now.

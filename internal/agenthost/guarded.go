@@ -158,7 +158,7 @@ type watched struct {
 	record *recorder
 }
 
-// Close is slave.Tree's.
+// Close is slave.Reader's.
 func (w *watched) Close() error {
 	defer w.record.end()
 	return w.Aside.Close()

@@ -41,9 +41,9 @@ func (o *Host) Permits(h agent.Hello) error {
 	return nil
 }
 
-// Open gives the client its tree: open for good, with the slave's lock, or aside, to look only. An error goes to the
+// Open gives the client its slave: open for good, with the slave's lock, or aside, to look only. An error goes to the
 // client, which shows it to the operator there: it says what to do on the slave's host.
-func (o *Host) Open(h agent.Hello) (slave.Tree, error) {
+func (o *Host) Open(h agent.Hello) (slave.Reader, error) {
 	log := o.audit(&h)
 	event := Event{Slave: h.Volume + h.Path, Master: h.Master.String(), Session: h.Session.String(), Login: o.Login.String(),
 		From: o.Login.From, Force: h.Force}
@@ -71,7 +71,7 @@ func (o *Host) audit(h *agent.Hello) *audit {
 	return newAudit(o.auditLog(h), func(err error) { o.Log.Warn().Err(err).Msg("what masters do is not on record") })
 }
 
-func (o *Host) open(h agent.Hello, r *recorder) (slave.Tree, error) {
+func (o *Host) open(h agent.Hello, r *recorder) (slave.Reader, error) {
 	if err := o.Permits(h); err != nil {
 		return nil, err
 	}

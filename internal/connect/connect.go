@@ -1,6 +1,6 @@
 // Package connect opens the slave of a session: a directory of this host, or the agent at the far end of an SSH
 // connection. It makes sure that master and slave are two places. It owns what it opens until the caller closes the
-// slave.Tree; it never retries.
+// slave; it never retries.
 package connect
 
 import (
@@ -33,10 +33,8 @@ type Config struct {
 	Force   bool          // take a slave that is not empty, belongs to another master, or is not the one that was filled
 	// Store keeps what the session knows of the slave that it has filled; where it is nil every slave is a new one.
 	Store *volume.Store
-	// Aside opens the slave beside the session's worker, to be examined: the Tree is a slave.Examiner.
-	Aside bool
-	// DryRun, with Aside, allows for a slave that nobody has filled yet, and for Force. Over SFTP it is the only way to have it aside,
-	// and the Tree is no slave.Examiner.
+	// DryRun, for Aside, allows for a slave that nobody has filled yet, and for Force. Over SFTP it is the only way to have it aside,
+	// and the Reader is no slave.Examiner.
 	DryRun  bool
 	Version string
 	Logger  zerolog.Logger
@@ -47,47 +45,73 @@ type Config struct {
 	// Much, if set, is called while the session begins, and tells whether so much is to be sent that all of its streams are
 	// worth their opening at once. It ends with ctx, at the latest at the end of the session, whose Close waits for it.
 	Much func(ctx context.Context) bool
+
+	aside bool // the slave is only looked at
 }
 
 // Slave opens the session's slave. Its errors are one line for the operator; Final tells whether trying again can help.
 func Slave(ctx context.Context, c Config) (slave.Tree, error) {
+	return open(ctx, &c, ways[slave.Tree]{c.here, c.talk, c.browse})
+}
+
+// Aside opens the slave beside the session's worker, to be looked at, and where it is a slave.Examiner to be examined. Its errors
+// are those of Slave.
+func Aside(ctx context.Context, c Config) (slave.Reader, error) {
+	c.aside = true
+	return open(ctx, &c, ways[slave.Reader]{c.hereAside, c.talkAside, c.browseAside})
+}
+
+// ways are how a slave is opened, by where it is: a directory of this host, an agent's, or one by SFTP.
+type ways[T slave.Reader] struct {
+	here         func(uuids) (T, error)
+	talk, browse func(context.Context, *sshconn.Conn, volume.Options, uuids) (T, error)
+}
+
+// open opens the session's slave.
+func open[T slave.Reader](ctx context.Context, c *Config, by ways[T]) (tree T, err error) {
+	var none T
 	options, err := c.Session.Options()
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	ids, err := c.uuids()
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if ids.proof, err = c.proof(); err != nil {
-		return nil, err
+		return none, err
 	}
-	var tree slave.Tree
-	switch {
-	case c.Session.Slave.Local() && c.Aside:
-		tree, err = c.aside(ids)
-	case c.Session.Slave.Local():
-		tree, err = disk.Open(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
-			Proof: ids.proof, Force: c.Force, Create: true, Logger: c.Logger, Version: c.Version})
-	default:
-		tree, err = c.remote(ctx, options, ids)
+	if c.Session.Slave.Local() {
+		tree, err = by.here(ids)
+	} else {
+		tree, err = remote(ctx, c, options, ids, by)
 	}
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if c.Volume.Path != "" {
 		err = apart(c.Volume.Path, tree.Info())
 	}
 	if err != nil {
 		tree.Close()
-		return nil, err
+		return none, err
 	}
 	c.remember(ids.proof, tree.Info().Slave)
 	return tree, nil
 }
 
-// aside opens a directory of this host to be examined.
-func (c *Config) aside(ids uuids) (slave.Tree, error) {
+// here opens a directory of this host.
+func (c *Config) here(ids uuids) (slave.Tree, error) {
+	tree, err := disk.Open(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
+		Proof: ids.proof, Force: c.Force, Create: true, Logger: c.Logger, Version: c.Version})
+	if err != nil {
+		return nil, err // not tree, which would be no nil interface
+	}
+	return tree, nil
+}
+
+// hereAside opens a directory of this host to be examined.
+func (c *Config) hereAside(ids uuids) (slave.Reader, error) {
 	tree, err := disk.OpenAside(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
 		Proof: ids.proof, Force: c.Force && c.DryRun, DryRun: c.DryRun, Logger: c.Logger, Version: c.Version})
 	if err != nil {
@@ -127,21 +151,19 @@ func (c *Config) uuids() (ids uuids, err error) {
 }
 
 // remote connects, starts the agent and talks to it.
-func (c *Config) remote(ctx context.Context, o volume.Options, ids uuids) (slave.Tree, error) {
+func remote[T slave.Reader](ctx context.Context, c *Config, o volume.Options, ids uuids, by ways[T]) (tree T, err error) {
 	conn, err := c.dial(ctx, o)
 	if err != nil {
-		return nil, err
+		return tree, err
 	}
-	talk := c.talk
+	talk := by.talk
 	if c.Session.Slave.SFTP || o.Agentless {
-		talk = c.browse
+		talk = by.browse
 	}
-	tree, err := talk(ctx, conn, o, ids)
-	if err != nil {
+	if tree, err = talk(ctx, conn, o, ids); err != nil {
 		conn.Close()
-		return nil, err
 	}
-	return tree, nil
+	return tree, err
 }
 
 // dial makes a connection of the session.
@@ -213,13 +235,22 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// talkAside is talk for a session that only looks.
+func (c *Config) talkAside(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Reader, error) {
+	tree, err := c.talk(ctx, conn, o, ids)
+	if err != nil {
+		return nil, err
+	}
+	return tree, nil
+}
+
 // talk begins a session of up to so many streams, each a command of its own on a channel of its own.
 func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
 	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Room: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
-		Proof: ids.proof, Force: c.Force && (!c.Aside || c.DryRun), Create: !c.Aside, Aside: c.Aside}
+		Proof: ids.proof, Force: c.Force && (!c.aside || c.DryRun), Create: !c.aside, Aside: c.aside}
 	hello.DryRun = c.DryRun
-	if c.Aside {
+	if c.aside {
 		streams = 1
 	}
 	hello.Mode, hello.Squeezed = modes[o.Compression], o.Compression != "off"
@@ -253,7 +284,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	})
 	grown := grow(group)
 	if err == nil {
-		return &remote{Group: group, lines: all, end: end, grown: grown}, nil
+		return &far{Group: group, lines: all, end: end, grown: grown}, nil
 	}
 	end()
 	if first != nil {
@@ -305,8 +336,8 @@ type limited struct {
 
 func (l limited) Write(p []byte) (int, error) { return l.w.Write(p) }
 
-// remote is an agent with the connections it came by. Its Done is closed, and its Err set, when the session is lost.
-type remote struct {
+// far is an agent with the connections it came by. Its Done is closed, and its Err set, when the session is lost.
+type far struct {
 	*agent.Group
 	lines *lines
 	end   func() // of what waits for the bandwidth limit, and of what goes on to open streams
@@ -314,7 +345,7 @@ type remote struct {
 }
 
 // Close ends the session, then the connections.
-func (r *remote) Close() error {
+func (r *far) Close() error {
 	r.end()
 	err := r.Group.Close()
 	r.grown.Wait()

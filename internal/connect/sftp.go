@@ -15,9 +15,20 @@ import (
 
 // browse begins a session with a slave on which nothing of ours runs, of up to so many SFTP sessions.
 func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
+	return browse(ctx, c, conn, o, ids, begin)
+}
+
+// browseAside is browse for a session that only looks.
+func (c *Config) browseAside(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Reader, error) {
+	return browse(ctx, c, conn, o, ids, lookAside)
+}
+
+func browse[T slave.Reader](ctx context.Context, c *Config, conn *sshconn.Conn, o volume.Options, ids uuids,
+	begin func(context.Context, sftp.Options, *lines, func()) (T, error),
+) (none T, err error) {
 	s := c.Session.Slave
 	if s.Volume != "" {
-		return nil, fmt.Errorf("%w: without an agent on %s nobody there knows the name %q: name a directory, as in %s:/path",
+		return none, fmt.Errorf("%w: without an agent on %s nobody there knows the name %q: name a directory, as in %s:/path",
 			slave.ErrNoVolume, s.Host, s.Volume, s.Host)
 	}
 	live, end := context.WithCancel(context.Background()) // of the whole session
@@ -29,20 +40,14 @@ func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Option
 		return c.wrap(s, limit)
 	})
 	far.Master, far.Session, far.Proof, far.Force = ids.master, ids.session, ids.proof, c.Force
-	var tree slave.Tree
-	var err error
-	if c.Aside {
-		tree, err = lookAside(ctx, far, all, end)
-	} else {
-		tree, err = begin(ctx, far, all, end)
-	}
+	tree, err := begin(ctx, far, all, end)
 	if err != nil {
 		end()
 		if s := last.Load(); s != nil && !isTold(err) {
 			said, _ := ending(s) // which is closed
 			err = fmt.Errorf("%w%s", err, said)
 		}
-		return nil, err
+		return none, err
 	}
 	return tree, nil
 }
@@ -55,7 +60,7 @@ func begin(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.T
 	return &browsed{Tree: tree, lines: all, end: end}, nil
 }
 
-func lookAside(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.Tree, error) {
+func lookAside(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.Reader, error) {
 	tree, err := sftp.OpenAside(ctx, o)
 	if err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ func (x *examination) slave(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c := connect.Config{Session: *x.Session, Volume: x.Volume, Aside: true, DryRun: true, Version: x.Version, Logger: x.Logger,
+	c := connect.Config{Session: *x.Session, Volume: x.Volume, DryRun: true, Version: x.Version, Logger: x.Logger,
 		Wire: new(atomic.Int64)}
 	if x.Known {
 		c.Store = x.Store
@@ -52,7 +52,7 @@ func (x *examination) slave(ctx context.Context) {
 		}
 		p.measured(line)
 	}
-	tree, err := connect.Slave(ctx, c)
+	tree, err := connect.Aside(ctx, c)
 	switch {
 	case errors.Is(err, slave.ErrNoVolume) && x.Session.Slave.Volume == "":
 		p.passed(atAgent)

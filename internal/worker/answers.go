@@ -14,7 +14,7 @@ const answersEvery = 5 * time.Second
 
 // watchAnswers tells, once, when the slave leaves what it is asked unanswered although the connection holds, and with nil when it
 // answers again, until the returned function is called. It ends nothing: a slow disk may need long.
-func watchAnswers(tree slave.Tree, tell func(error)) (stop func()) {
+func watchAnswers(tree slave.Reader, tell func(error)) (stop func()) {
 	asked, ok := tree.(interface {
 		Unanswered() (request string, since time.Time)
 	})
@@ -52,7 +52,7 @@ func silence(request string, since time.Time) error {
 }
 
 // tellAnswers is watchAnswers for a command, which has no status: it is told in the log.
-func tellAnswers(c *Config, tree slave.Tree) (stop func()) {
+func tellAnswers(c *Config, tree slave.Reader) (stop func()) {
 	log := c.Logger.With().Stringer("slave", c.Session.Slave).Logger()
 	return watchAnswers(tree, func(silent error) {
 		if silent != nil {

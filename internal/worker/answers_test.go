@@ -88,7 +88,7 @@ func withStuck(t *testing.T, run func(t *testing.T, w *wired)) {
 		disk := &stuck{answers: make(chan struct{})}
 		served := make(chan error, 1)
 		go func() {
-			served <- agent.Serve(context.Background(), there, "v", func(agent.Hello) (slave.Tree, error) { return disk, nil })
+			served <- agent.Serve(context.Background(), there, "v", func(agent.Hello) (slave.Reader, error) { return disk, nil })
 		}()
 		hello := agent.Hello{Version: "v", Master: xtime.UUID{1}, Session: xtime.UUID{2}, Path: "/s"}
 		tree, err := agent.DialGroup(context.Background(), hello, agent.GroupOptions{Streams: 1,

@@ -47,12 +47,12 @@ func dryRun(ctx context.Context, c *Config, d crawler.DryRunOptions) (crawler.Fo
 		return crawler.Forecast{}, err
 	}
 	defer end()
-	if o.Tree, err = lookAt(ctx, c); err != nil {
+	if d.Slave, err = lookAt(ctx, c); err != nil {
 		return crawler.Forecast{}, err
 	}
-	defer o.Tree.Close()
-	defer tellAnswers(c, o.Tree)()
-	taken, err := filterAside(c, o.Tree)
+	defer d.Slave.Close()
+	defer tellAnswers(c, d.Slave)()
+	taken, err := filterAside(c, d.Slave)
 	if err != nil {
 		return crawler.Forecast{}, err
 	}
@@ -91,9 +91,9 @@ func (m *master) dryOptions(c *Config) (o crawler.Options, end func(), err error
 }
 
 // lookAt opens the slave to be looked at. A directory that is not there yet would be made, so it is an empty one.
-func lookAt(ctx context.Context, c *Config) (slave.Tree, error) {
-	tree, err := connect.Slave(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
-		Wire: new(atomic.Int64), Aside: true, DryRun: true, Force: c.Force})
+func lookAt(ctx context.Context, c *Config) (slave.Reader, error) {
+	tree, err := connect.Aside(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
+		Wire: new(atomic.Int64), DryRun: true, Force: c.Force})
 	if err != nil && c.Session.Slave.Volume == "" && errors.Is(err, slave.ErrNoVolume) && errors.Is(err, fs.ErrNotExist) {
 		return empty{}, nil
 	}
@@ -110,7 +110,7 @@ func Look(ctx context.Context, c Config) error {
 }
 
 // empty is a slave that is not there yet.
-type empty struct{ slave.Tree }
+type empty struct{ slave.Reader }
 
 // Info is what most slaves are.
 func (empty) Info() slave.Info { return slave.Info{Namespace: xtime.Trusted, Root: true} }

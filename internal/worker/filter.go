@@ -44,7 +44,7 @@ type taken struct {
 }
 
 // loadFilter makes the session's filter, and gives what the slave has on record.
-func loadFilter(c *Config, tree slave.Tree) (t taken, have slave.Record, err error) {
+func loadFilter(c *Config, tree slave.Reader) (t taken, have slave.Record, err error) {
 	have = tree.Info().Filter
 	t.since = have.Xtime
 	o, err := c.Session.Options()
@@ -75,7 +75,7 @@ func (m *master) tick(ctx context.Context, c *Config) (xtime.Time, error) {
 
 // filterAside is filtered for a verification, which changes nothing. Where the slave has not been crawled under the filter as it
 // is now, no stamp counts.
-func filterAside(c *Config, tree slave.Tree) (taken, error) {
+func filterAside(c *Config, tree slave.Reader) (taken, error) {
 	t, have, err := loadFilter(c, tree)
 	if have.GFID != xtime.GFID(t.Sum()) {
 		t.since = math.MaxUint64

@@ -55,11 +55,12 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 		return crawler.Verdict{}, err
 	}
 	o := crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
-		Identity: id, Tree: tree, Logger: c.Logger, Counters: &crawler.Counters{},
+		Identity: id, Logger: c.Logger, Counters: &crawler.Counters{},
 		Mounts: m.mounts.Get, Filter: taken.Filter, FilterSince: taken.since}
 	if c.Known != nil && taken.Filter == nil {
 		c.Known.Store(m.entries()) // the marker counts what a filter leaves out, too
 	}
+	c.Slave = tree
 	c.Settle = func(ctx context.Context) error { return mark(ctx, c.Config) }
 	return crawler.Verify(ctx, o, c.VerifyOptions)
 }
@@ -91,7 +92,7 @@ func Distrust(ctx context.Context, c Config, paths []string) error {
 }
 
 // aside opens the slave beside whatever worker the session has.
-func aside(ctx context.Context, c Config) (slave.Tree, error) {
-	return connect.Slave(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
-		Wire: new(atomic.Int64), Aside: true})
+func aside(ctx context.Context, c Config) (slave.Reader, error) {
+	return connect.Aside(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
+		Wire: new(atomic.Int64)})
 }

@@ -147,7 +147,7 @@ func listen(ctx context.Context, runtime string, hints *crawler.Hints) (stop fun
 }
 
 // watch ends ctx, with the cause, when the connection to the slave is lost: an idle worker asks nothing of it.
-func watch(ctx context.Context, tree slave.Tree) (context.Context, func()) {
+func watch(ctx context.Context, tree slave.Reader) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	lost, ok := tree.(interface {
 		Done() <-chan struct{}

@@ -219,7 +219,10 @@ func (s *server) applyStreaming(ctx context.Context, batch *slave.Batch, in *inc
 	s.commits.Go(func() {
 		defer close(done)
 		<-before
-		results, err = s.tree.Apply(ctx, batch)
+		var tree slave.Tree
+		if tree, err = s.changed(); err == nil {
+			results, err = tree.Apply(ctx, batch)
+		}
 	})
 	select {
 	case <-in.over:

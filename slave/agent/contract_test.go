@@ -116,7 +116,7 @@ func (g *inTurn) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, err
 }
 
 func openDisk(t *testing.T) agent.Opener {
-	return func(h agent.Hello) (slave.Tree, error) {
+	return func(h agent.Hello) (slave.Reader, error) {
 		return disk.Open(disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Proof: h.Proof,
 			Force: h.Force, Create: h.Create, Version: h.Version, Logger: zerolog.New(zerolog.NewTestWriter(t))})
 	}
@@ -128,11 +128,11 @@ var _ agent.Stager = (*disk.Tree)(nil)
 // TestContractAside runs the suite of a slave aside behind both ends of the protocol.
 func TestContractAside(t *testing.T) {
 	open := func(t *testing.T) (slave.Tree, string) { return openGroup(t, 1) }
-	slavetest.RunAside(t, open, func(t *testing.T, root string) slave.Tree {
+	slavetest.RunAside(t, open, func(t *testing.T, root string) slave.Reader {
 		here, there := net.Pipe()
 		served := make(chan error, 1)
 		go func() {
-			served <- agent.Serve(context.Background(), there, "test", func(h agent.Hello) (slave.Tree, error) {
+			served <- agent.Serve(context.Background(), there, "test", func(h agent.Hello) (slave.Reader, error) {
 				if !h.Aside {
 					return nil, errors.New("not aside")
 				}

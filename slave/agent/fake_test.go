@@ -348,7 +348,7 @@ func beginOver(t testing.TB, a, b io.ReadWriteCloser, tree slave.Tree) *session 
 	s := &session{serve: make(chan error, 1)}
 	s.tree, _ = tree.(*fakeTree)
 	go func() {
-		s.serve <- Serve(context.Background(), b, "3.2.1", func(Hello) (slave.Tree, error) { return tree, nil })
+		s.serve <- Serve(context.Background(), b, "3.2.1", func(Hello) (slave.Reader, error) { return tree, nil })
 	}()
 	c, err := Dial(context.Background(), a, testHello())
 	if err != nil {

@@ -72,7 +72,7 @@ func recorded(t testing.TB) (client, server recording) {
 	hello.Aside = true
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(context.Background(), far, "1.2.3", func(Hello) (slave.Tree, error) { return asideFake{newFake()}, nil })
+		done <- Serve(context.Background(), far, "1.2.3", func(Hello) (slave.Reader, error) { return asideFake{newFake()}, nil })
 	}()
 	c, err := Dial(context.Background(), near, hello)
 	if err != nil {
@@ -182,7 +182,7 @@ func FuzzClientSession(f *testing.F) {
 		tree := newFake()
 		tree.keep = false
 		stream := newCanned(opening, sent)
-		_ = Serve(context.Background(), stream, "v", func(Hello) (slave.Tree, error) { return asideFake{tree}, nil })
+		_ = Serve(context.Background(), stream, "v", func(Hello) (slave.Reader, error) { return asideFake{tree}, nil })
 		<-stream.closed
 		<-tree.closed
 		within(t, before, len(sent))

@@ -173,7 +173,7 @@ func FuzzServer(f *testing.F) {
 				served = applyOnly{tree}
 			}
 			stream := newCanned(opening, b)
-			_ = Serve(context.Background(), stream, "v", func(Hello) (slave.Tree, error) { return served, nil })
+			_ = Serve(context.Background(), stream, "v", func(Hello) (slave.Reader, error) { return served, nil })
 			<-stream.closed
 			if opening != nil {
 				<-tree.closed

@@ -44,7 +44,7 @@ type far struct {
 func newFar(tree *fakeTree) *far {
 	f := &far{tree: tree, errs: map[int]error{}, kill: map[int]context.CancelFunc{}, grew: make(chan struct{}),
 		ends: map[int]io.ReadWriteCloser{}, pipe: osPipe}
-	f.Host = &Host{Version: "3.2.1", Open: func(Hello) (slave.Tree, error) { return tree, nil },
+	f.Host = &Host{Version: "3.2.1", Open: func(Hello) (slave.Reader, error) { return tree, nil },
 		Join: func(Hello) error { return nil }}
 	return f
 }

@@ -112,7 +112,7 @@ func TestRefusalsKeepTheirIdentity(t *testing.T) {
 			served := make(chan error, 1)
 			refusal := fmt.Errorf("open volume %q: %w", "v", want)
 			go func() {
-				served <- Serve(context.Background(), b, "v", func(Hello) (slave.Tree, error) { return nil, refusal })
+				served <- Serve(context.Background(), b, "v", func(Hello) (slave.Reader, error) { return nil, refusal })
 			}()
 			_, err := Dial(context.Background(), a, testHello())
 			if !errors.Is(err, want) || !strings.HasSuffix(err.Error(), refusal.Error()) {
@@ -131,7 +131,7 @@ func TestHelloArrivesWhole(t *testing.T) {
 	got := make(chan Hello, 1)
 	served := make(chan error, 1)
 	go func() {
-		served <- Serve(context.Background(), b, "v", func(h Hello) (slave.Tree, error) { got <- h; return newFake(), nil })
+		served <- Serve(context.Background(), b, "v", func(h Hello) (slave.Reader, error) { got <- h; return newFake(), nil })
 	}()
 	c, err := Dial(context.Background(), a, want)
 	if err != nil {
@@ -251,7 +251,7 @@ func cutAfter(t *testing.T, n int64, read bool) (done bool) {
 		tree := newFake()
 		served := make(chan error, 1)
 		go func() {
-			served <- Serve(context.Background(), b, "v", func(Hello) (slave.Tree, error) { return tree, nil })
+			served <- Serve(context.Background(), b, "v", func(Hello) (slave.Reader, error) { return tree, nil })
 		}()
 		c, err := Dial(context.Background(), &cutter{ReadWriteCloser: a, left: left, read: read}, testHello())
 		if err == nil {

@@ -19,7 +19,7 @@ var errOneStream = errors.New("this server takes one stream a session")
 // streams with that of the first one to end. Stream 0 opens and closes it; the others join it (see join.go).
 type hub struct {
 	ctx   context.Context
-	tree  slave.Tree
+	tree  slave.Reader
 	first Hello // of stream 0
 	said  welcome
 
@@ -42,7 +42,7 @@ type hub struct {
 }
 
 // newHub makes a hub, and a place for further streams to come to where the host has those.
-func newHub(ctx context.Context, tree slave.Tree, hello *Hello, host *Host) *hub {
+func newHub(ctx context.Context, tree slave.Reader, hello *Hello, host *Host) *hub {
 	h := &hub{ctx: ctx, tree: tree, first: *hello, said: welcome{info: tree.Info(), noMore: errOneStream},
 		batches: semaphore.NewWeighted(maxBatches), given: semaphore.NewWeighted(batchBudget),
 		asked: semaphore.NewWeighted(requestBudget), parts: semaphore.NewWeighted(partsBudget),

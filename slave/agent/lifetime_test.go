@@ -102,7 +102,7 @@ func TestSilenceEndsBothEnds(t *testing.T) {
 		tree := newFake()
 		served := make(chan error)
 		go func() {
-			served <- Serve(context.Background(), b, "v", func(Hello) (slave.Tree, error) { return tree, nil })
+			served <- Serve(context.Background(), b, "v", func(Hello) (slave.Reader, error) { return tree, nil })
 		}()
 		hello := testHello()
 		go io.Copy(io.Discard, a)
@@ -134,7 +134,7 @@ func TestWhoIsNotHeardIsTold(t *testing.T) {
 		a, b := net.Pipe()
 		served := make(chan error, 1)
 		go func() {
-			served <- Serve(context.Background(), b, "v", func(Hello) (slave.Tree, error) { return newFake(), nil })
+			served <- Serve(context.Background(), b, "v", func(Hello) (slave.Reader, error) { return newFake(), nil })
 		}()
 		line := &deaf{ReadWriteCloser: a}
 		c, err := Dial(context.Background(), line, testHello())
@@ -161,7 +161,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 		tree := newFake()
 		tree.onCommit = func(ctx context.Context) { <-ctx.Done() }
 		served := make(chan error, 1)
-		go func() { served <- Serve(ctx, b, "v", func(Hello) (slave.Tree, error) { return tree, nil }) }()
+		go func() { served <- Serve(ctx, b, "v", func(Hello) (slave.Reader, error) { return tree, nil }) }()
 		c, err := Dial(context.Background(), a, testHello())
 		if err != nil {
 			t.Fatal(err)

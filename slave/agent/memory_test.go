@@ -257,7 +257,7 @@ func victimAgent(t *testing.T, ends []end) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		close(tree.gate)
 	}()
-	host := &Host{Version: "v", Open: func(Hello) (slave.Tree, error) { return tree, nil }, Join: func(Hello) error { return nil }}
+	host := &Host{Version: "v", Open: func(Hello) (slave.Reader, error) { return tree, nil }, Join: func(Hello) error { return nil }}
 	var wg sync.WaitGroup
 	for _, rw := range ends {
 		wg.Go(func() {

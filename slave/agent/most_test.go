@@ -174,7 +174,7 @@ func (c *tooMuch) send(t *testing.T, body []byte) (said string, served error) {
 	near, far := net.Pipe()
 	end := make(chan error, 1)
 	go func() {
-		end <- Serve(context.Background(), far, "v", func(Hello) (slave.Tree, error) { return asideFake{newFake()}, nil })
+		end <- Serve(context.Background(), far, "v", func(Hello) (slave.Reader, error) { return asideFake{newFake()}, nil })
 	}()
 	go near.Write(b)
 	said = lastWords(t, near)

@@ -202,6 +202,15 @@ func (s *server) survey(queries []slave.Query) func(*answer) error {
 	}
 }
 
+// changed is the slave as one that can be changed; one that is open aside cannot.
+func (s *server) changed() (slave.Tree, error) {
+	tree, ok := s.tree.(slave.Tree)
+	if !ok {
+		return nil, slave.ErrAside
+	}
+	return tree, nil
+}
+
 // surveyed surveys some directories, and one at least.
 func (s *server) surveyed(a *answer, queries []slave.Query) ([]slave.DirState, error) {
 	states, err := s.tree.Survey(a.ctx, queries)
@@ -237,11 +246,15 @@ func (a *answer) state(state *slave.DirState) error {
 // client and ends the session there.
 func (s *server) find(gfids []xtime.GFID) func(*answer) error {
 	return func(a *answer) error {
+		tree, err := s.changed()
+		if err != nil {
+			return err
+		}
 		if err := s.finding.Acquire(a.ctx, 1); err != nil {
 			return err
 		}
 		defer s.finding.Release(1)
-		found, err := s.tree.Find(a.ctx, gfids)
+		found, err := tree.Find(a.ctx, gfids)
 		if err == nil && len(gfids) > 0 {
 			err = begun(len(found), len(gfids))
 		}
@@ -288,11 +301,15 @@ func (s *server) count(limit int64, paths []string) func(*answer) error {
 // groups answers a Groups; a tree that gives more than it was asked for is cut short.
 func (s *server) groups(most int) func(*answer) error {
 	return func(a *answer) error {
+		tree, err := s.changed()
+		if err != nil {
+			return err
+		}
 		if err := s.finding.Acquire(a.ctx, 1); err != nil {
 			return err
 		}
 		defer s.finding.Release(1)
-		groups, err := s.tree.Groups(a.ctx, most)
+		groups, err := tree.Groups(a.ctx, most)
 		if err != nil {
 			return err
 		}
@@ -312,7 +329,11 @@ func (s *server) groups(most int) func(*answer) error {
 func (s *server) clean(olderThan int64) func(*answer) error {
 	return func(a *answer) error {
 		a.kind = frameCleaned
-		if err := s.tree.Clean(a.ctx, olderThan); err != nil {
+		tree, err := s.changed()
+		if err != nil {
+			return err
+		}
+		if err := tree.Clean(a.ctx, olderThan); err != nil {
 			return err
 		}
 		return a.end()

@@ -10,9 +10,9 @@ import (
 	"georep/slave/squeeze"
 )
 
-// Opener gives the tree that a client asks for. Its error reaches the client with its identity if it is, or wraps, one
-// of package slave's.
-type Opener func(Hello) (slave.Tree, error)
+// Opener gives the slave that a client asks for: a slave.Tree, or only a slave.Reader where Hello.Aside is set. Its error reaches
+// the client with its identity if it is, or wraps, one of package slave's.
+type Opener func(Hello) (slave.Reader, error)
 
 // Stager is a tree that can take a batch's contents before it applies the batch, so that the next batch's contents
 // stream in while this one becomes durable.
@@ -35,7 +35,7 @@ type Host struct {
 	// Confine, where it is set, is called once, when all is open that this process is to serve, or tree is nil and it serves
 	// nothing but waits for another process to do so. It takes from this process what it does not need, and returns what the
 	// client's operator is told of that.
-	Confine func(h *Hello, tree slave.Tree) string
+	Confine func(h *Hello, tree slave.Reader) string
 }
 
 // Serve answers the clients of a host that gives each of them one stream.

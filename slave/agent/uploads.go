@@ -269,11 +269,15 @@ func (g *Group) Write(ctx context.Context, s *slave.Segment) (slave.Result, erro
 // begin answers a Begin.
 func (s *server) begin(u slave.Upload) func(*answer) error {
 	return func(a *answer) error {
+		tree, err := s.changed()
+		if err != nil {
+			return err
+		}
 		if err := s.finding.Acquire(a.ctx, 1); err != nil {
 			return err
 		}
 		defer s.finding.Release(1)
-		state, err := s.tree.Begin(a.ctx, &u)
+		state, err := tree.Begin(a.ctx, &u)
 		if err != nil {
 			return err
 		}
@@ -288,8 +292,12 @@ func (s *server) begin(u slave.Upload) func(*answer) error {
 // sums answers a Sums, piece by piece.
 func (s *server) sums(q slave.SumsQuery) func(*answer) error {
 	return func(a *answer) error {
+		tree, err := s.changed()
+		if err != nil {
+			return err
+		}
 		a.kind = frameSigned
-		result, err := s.tree.Sums(a.ctx, q, func(first int64, sums []byte) error {
+		result, err := tree.Sums(a.ctx, q, func(first int64, sums []byte) error {
 			return a.add(func(b []byte) []byte {
 				return appendStr(binary.AppendUvarint(append(b, sumsPiece), uint64(first)), sums)
 			})
@@ -326,7 +334,11 @@ func (s *server) writeSegment(d *decoder) func(*answer) error {
 	return func(a *answer) error {
 		defer parts.release()
 		defer segments.Put(buf)
-		result, err := s.tree.Write(a.ctx, &segment)
+		tree, err := s.changed()
+		if err != nil {
+			return err
+		}
+		result, err := tree.Write(a.ctx, &segment)
 		if err != nil {
 			return err
 		}

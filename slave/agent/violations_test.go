@@ -66,7 +66,7 @@ func TestServerRejectsWhatIsOutOfPlace(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() {
-				done <- Serve(context.Background(), b, "v", func(Hello) (slave.Tree, error) { return served, nil })
+				done <- Serve(context.Background(), b, "v", func(Hello) (slave.Reader, error) { return served, nil })
 			}()
 			go a.Write(append(clientOpening(), sent...))
 			said := readAll(t, a)
@@ -222,7 +222,7 @@ func TestStdio(t *testing.T) {
 func serveStdio() {
 	rw, err := Stdio()
 	if err == nil {
-		err = Serve(context.Background(), rw, "v", func(Hello) (slave.Tree, error) {
+		err = Serve(context.Background(), rw, "v", func(Hello) (slave.Reader, error) {
 			os.Stdout.WriteString("stray words\n")
 			if n, err := unix.FcntlInt(0, unix.F_GETPIPE_SZ, 0); err != nil || n < 256<<10 {
 				return nil, fmt.Errorf("the pipe holds %d bytes, %v", n, err)

@@ -14,15 +14,11 @@ import (
 )
 
 // Aside is a slave that is open beside the session's own agent, to be examined. It takes no lock, makes nothing, and
-// changes nothing but the records that Distrust takes back. It implements slave.Tree, so that an agent can serve it, and
-// slave.Examiner; what would change the tree gives slave.ErrAside, which ends the session.
-type Aside struct {
-	slave.LookOnly
-	t *Tree
-}
+// changes nothing but the records that Distrust takes back.
+type Aside struct{ t *Tree }
 
 var (
-	_ slave.Tree     = (*Aside)(nil)
+	_ slave.Reader   = (*Aside)(nil)
 	_ slave.Examiner = (*Aside)(nil)
 )
 

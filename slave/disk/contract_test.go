@@ -91,7 +91,7 @@ func TestContractAsNobody(t *testing.T) {
 }
 
 func TestContractAside(t *testing.T) {
-	slavetest.RunAside(t, opener(t.TempDir()), func(t *testing.T, root string) slave.Tree {
+	slavetest.RunAside(t, opener(t.TempDir()), func(t *testing.T, root string) slave.Reader {
 		aside, err := OpenAside(testOptions(t, root))
 		if err != nil {
 			t.Fatal(err)

@@ -14,14 +14,10 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// Aside is a slave that is only looked at: it takes no lease, and writes nothing. A session may have the slave open meanwhile. What
-// would change the slave gives slave.ErrAside.
-type Aside struct {
-	slave.LookOnly
-	t *Tree
-}
+// Aside is a slave that is only looked at: it takes no lease, and writes nothing. A session may have the slave open meanwhile.
+type Aside struct{ t *Tree }
 
-var _ slave.Tree = (*Aside)(nil)
+var _ slave.Reader = (*Aside)(nil)
 
 // OpenAside opens the slave at o.Path to be looked at. It may be nobody's; with Force also one that is not empty, or another
 // master's. fs.ErrNotExist means that there is none.

@@ -14,11 +14,11 @@ import (
 )
 
 // AsideOpener opens a slave aside, whose root another one has open.
-type AsideOpener func(t *testing.T, root string) slave.Tree
+type AsideOpener func(t *testing.T, root string) slave.Reader
 
 // RunAside runs the suite of what a slave that was opened aside must do, beside the one that open gives.
 func RunAside(t *testing.T, open Opener, aside AsideOpener) {
-	for name, run := range map[string]func(*Fixture, slave.Tree){
+	for name, run := range map[string]func(*Fixture, slave.Reader){
 		"all of an entry":           examineEntries,
 		"contents after a nonce":    digestEntries,
 		"no way out":                examineNoWayOut,
@@ -42,7 +42,7 @@ func RunAside(t *testing.T, open Opener, aside AsideOpener) {
 // nonce is that of the suite's digests.
 var nonce = slave.Nonce{7, 8, 9}
 
-func (f *Fixture) examine(tree slave.Tree, paths ...string) []slave.Detail {
+func (f *Fixture) examine(tree slave.Reader, paths ...string) []slave.Detail {
 	f.Helper()
 	all, err := tree.(slave.Examiner).Examine(context.Background(), nonce, paths)
 	if err != nil || len(all) != len(paths) {
@@ -51,7 +51,7 @@ func (f *Fixture) examine(tree slave.Tree, paths ...string) []slave.Detail {
 	return all
 }
 
-func examineEntries(f *Fixture, aside slave.Tree) {
+func examineEntries(f *Fixture, aside slave.Reader) {
 	op := Put("d/a", Rec(3, 7), "12345")
 	op.Meta.Xattrs = []slave.Xattr{{Name: "user.b", Value: []byte("2")}, {Name: "user.a", Value: []byte("1")}}
 	f.Must(Mkdir("d", Rec(2, 0)), op)
@@ -91,7 +91,7 @@ func examineEntries(f *Fixture, aside slave.Tree) {
 	}
 }
 
-func digestEntries(f *Fixture, aside slave.Tree) {
+func digestEntries(f *Fixture, aside slave.Reader) {
 	f.Must(Mkdir("d", Rec(2, 0)), Put("d/a", Rec(3, 7), "12345"), Put("empty", Rec(4, 7), ""))
 	examiner := aside.(slave.Examiner)
 	sums, err := examiner.Digest(context.Background(), nonce, []string{"d/a", "empty", "d", "none", "../x"})
@@ -118,7 +118,7 @@ func digestEntries(f *Fixture, aside slave.Tree) {
 	}
 }
 
-func examineNoWayOut(f *Fixture, aside slave.Tree) {
+func examineNoWayOut(f *Fixture, aside slave.Reader) {
 	if err := os.Symlink("/etc", f.Path("out")); err != nil {
 		f.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func examineNoWayOut(f *Fixture, aside slave.Tree) {
 	}
 }
 
-func distrust(f *Fixture, aside slave.Tree) {
+func distrust(f *Fixture, aside slave.Reader) {
 	f.Must(Mkdir("d", Rec(2, 0)), Mkdir("d/e", Rec(3, 0)), Mkdir("s", Rec(4, 0)), Put("d/e/f", Rec(5, 7), "x"),
 		Put("d/e/g", Rec(6, 7), "y"))
 	finish := func(path string, n int) slave.Op {
@@ -155,8 +155,13 @@ func distrust(f *Fixture, aside slave.Tree) {
 	}
 }
 
-func asideRefuses(f *Fixture, aside slave.Tree) {
-	if _, err := aside.Apply(context.Background(), &slave.Batch{Ops: []slave.Op{Mkdir("made", Rec(2, 0))}}); err == nil {
+// asideRefuses is for an agent's slave: it can be asked to change what the far end has open aside.
+func asideRefuses(f *Fixture, aside slave.Reader) {
+	tree, ok := aside.(slave.Tree)
+	if !ok {
+		return
+	}
+	if _, err := tree.Apply(context.Background(), &slave.Batch{Ops: []slave.Op{Mkdir("made", Rec(2, 0))}}); err == nil {
 		f.Fatal("a slave that was opened aside took a batch")
 	}
 	if _, err := os.Lstat(f.Path("made")); !errors.Is(err, fs.ErrNotExist) {
