@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -110,8 +111,9 @@ func (c *chronicle) observeState(st *status.Status) {
 	c.add(events.Event{Kind: events.StateChanged, State: state, Reason: reason, Message: text})
 }
 
-// observeFailures tells each entry once when it is held back, and once when it is so no more. A crawler that begins names
-// nothing before it has met it again. So what another one has named is over only when the slave has all that the master had since.
+// observeFailures tells each entry once when it is held back, and once when it is so no more: the journal, the log and the hooks go by
+// that. A crawler that begins names nothing before it has met it again. So what another one has named is over only when the slave has all
+// that the master had since. And of a list that was cut short only what would stand before its end can be missed.
 func (c *chronicle) observeFailures(st *status.Status, begun int) {
 	listed := map[string]bool{}
 	for _, f := range st.Failures {
@@ -126,14 +128,31 @@ func (c *chronicle) observeFailures(st *status.Status, begun int) {
 				Message: fmt.Sprintf("%q is held back: %s: %s", f.Path, f.Op, f.Error)})
 		}
 	}
-	whole := st.FailuresTotal == len(st.Failures) && st.State == status.Active && st.WaitsUntil.IsZero()
+	at := begun // the crawler that would name what it still holds back; 0: none
+	if st.State != status.Active || !st.WaitsUntil.IsZero() {
+		at = 0
+	}
 	for path, h := range c.open {
-		if listed[path] || !st.LastSynced.After(h.since) && (!whole || h.begun != begun || begun == 0) {
+		named := at != 0 && h.begun == at
+		if listed[path] || !st.LastSynced.After(h.since) && !(named && h.missed(path, st)) {
 			continue
 		}
 		delete(c.open, path)
 		c.add(events.Event{Kind: events.FailureGone, Path: path, Op: h.op, Message: fmt.Sprintf("%q is held back no more", path)})
 	}
+}
+
+// missed tells whether the list of the status would have the entry if it were held back still. Lists are in the order of time and path.
+func (h *heldBack) missed(path string, st *status.Status) bool {
+	n := len(st.Failures)
+	if st.FailuresTotal <= n {
+		return true
+	}
+	if n == 0 {
+		return false
+	}
+	last := st.Failures[n-1]
+	return cmp.Or(h.since.Compare(last.Since.Time), cmp.Compare(path, last.Path)) < 0
 }
 
 // observeObjective tells that the objective is missed, and met again after that.

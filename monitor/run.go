@@ -88,11 +88,10 @@ type runner struct {
 	log     zerolog.Logger
 	// The session as it was read last, to tell what a reload changes.
 	session volume.Session
-	// machine, worker, session, held and written belong to the loop's goroutine.
+	// machine, worker, session and written belong to the loop's goroutine.
 	machine *machine
 	keeper  *keeper // nil without a marker
 	worker  *worker // nil without one
-	held    held    // what is held back, as far as it was logged
 	// events is what the tasks bring to the loop. It has no buffer: whoever hands an event over knows that it was
 	// taken.
 	events chan event
@@ -147,27 +146,22 @@ func (r *runner) keepJournal(opts volume.Options) {
 		old = status.Status{}
 	}
 	r.machine.objective = newObjective(opts.MaxLag, r.session.Created, &old)
-	past, err := events.Read(r.files.Dir, 0)
-	if err != nil {
-		r.log.Error().Err(err).Msg("what has happened is not known")
+	r.scribe.log = r.log
+	var past []events.Event
+	if r.scribe.journal, past, err = events.Open(r.files.Dir, hooks.Floor(r.files.Dir)); err != nil {
+		r.log.Error().Err(err).Msg("what has happened may not be known, and what happens is not noted for now")
 	}
 	r.told = opts.Hook
 	r.checkpoints = checkpoints{files: r.files, log: r.log}
 	r.chronicle = newChronicle(&r.machine.st, past)
-	r.scribe.log = r.log
-	if r.scribe.journal, err = events.Open(r.files.Dir, hooks.Floor(r.files.Dir)); err != nil {
-		r.log.Error().Err(err).Msg("what happens is not noted for now")
-	}
 }
 
 // note puts into the journal what has happened.
 func (r *runner) note(now time.Time) {
 	st := r.machine.status(now)
 	happened := r.chronicle.observe(&st, r.machine.facts())
-	for i := range happened { // the rest is in the log by other ways
-		if k := happened[i].Kind; k == events.QueueOverflow || k == events.ObjectiveMissed || k == events.ObjectiveMet {
-			r.log.Warn().Str("event", string(k)).Msg(happened[i].Message)
-		}
+	for i := range happened {
+		logEvent(&r.log, &happened[i])
 	}
 	done := r.checkpoints.look(now, &st)
 	for _, c := range done {
@@ -176,6 +170,18 @@ func (r *runner) note(now time.Time) {
 	// Before it counts as complete: an event told twice is better than one that is lost.
 	r.scribe.write(happened)
 	r.checkpoints.save(now)
+}
+
+// logEvent puts an event into the session's log, but for those that come there by other ways.
+func logEvent(log *zerolog.Logger, e *events.Event) {
+	switch e.Kind {
+	case events.QueueOverflow, events.ObjectiveMissed, events.ObjectiveMet:
+		log.Warn().Str("event", string(e.Kind)).Msg(e.Message)
+	case events.Failure:
+		log.Warn().Str("path", e.Path).Str("op", e.Op).Str("error", e.Error).Msg("an entry is held back")
+	case events.FailureGone:
+		log.Info().Str("path", e.Path).Msg("an entry is held back no more")
+	}
 }
 
 // firstStatus keeps of an earlier monitor's what stays true.
@@ -307,9 +313,6 @@ func (r *runner) feed(ev event) {
 				level = zerolog.WarnLevel
 			}
 			r.log.WithLevel(level).Str("status", string(st.State)).Str("reason", st.Reason).Msg("status changed")
-		}
-		if rep, ok := ev.(reported); ok && rep.Progress != nil {
-			r.held.tell(r.log, &r.machine.st)
 		}
 		ev = nil
 		for _, a := range actions {

@@ -17,7 +17,7 @@ import (
 
 func open(t *testing.T, dir string, floor uint64) *Journal {
 	t.Helper()
-	j, err := Open(dir, floor)
+	j, _, err := Open(dir, floor)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestNumbersGoOn(t *testing.T) {
 	j := open(t, dir, 0)
 	add(t, j, 3)
 	j.Close()
-	j, err := openOf(dir, 0, 64<<10)
+	j, _, err := openOf(dir, 0, 64<<10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestFollow(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	j, err := openOf(dir, 0, 32<<10)
+	j, _, err := openOf(dir, 0, 32<<10)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,19 +35,21 @@ type Journal struct {
 	last uint64   // the newest sequence number
 }
 
-// Open makes dir's journal ready to go on where it stands. floor is a sequence number that was seen elsewhere: after a
-// power cut the files may know less. An error leaves a journal that tries again at the next event.
-func Open(dir string, floor uint64) (*Journal, error) { return openOf(dir, floor, maxFile) }
+// Open makes dir's journal ready to go on where it stands, and gives the events that are there. floor is a sequence number
+// that was seen elsewhere: after a power cut the files may know less. An error leaves a journal that tries again at the next event.
+func Open(dir string, floor uint64) (j *Journal, past []Event, err error) {
+	return openOf(dir, floor, maxFile)
+}
 
-func openOf(dir string, floor uint64, most int64) (*Journal, error) {
-	j := &Journal{dir: dir, most: most, last: floor}
-	list, err := Read(dir, 0)
-	if len(list) > 0 {
-		j.last = max(j.last, list[len(list)-1].Seq)
+func openOf(dir string, floor uint64, most int64) (j *Journal, past []Event, err error) {
+	j = &Journal{dir: dir, most: most, last: floor}
+	past, err = Read(dir, 0)
+	if len(past) > 0 {
+		j.last = max(j.last, past[len(past)-1].Seq)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j, errors.Join(err, j.open())
+	return j, past, errors.Join(err, j.open())
 }
 
 // open opens the current file and cuts off what follows its last newline. The caller holds mu.

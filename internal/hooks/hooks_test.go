@@ -97,7 +97,7 @@ func newBench(t *testing.T, h volume.Hook) *bench {
 	b := &bench{t: t}
 	dir := t.TempDir()
 	var err error
-	if b.journal, err = events.Open(dir, 0); err != nil {
+	if b.journal, _, err = events.Open(dir, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.journal.Close() })

@@ -33,7 +33,7 @@ var large = map[string]size{
 	"marker.live":            {19, 18},
 	"marker.marker":          {41, 18},
 	"monitor.machine":        {20, 23},
-	"monitor.runner":         {13, 18},
+	"monitor.runner":         {13, 17},
 	"slave/agent.hub":        {9, 22},
 	"slave/disk.Tree":        {262, 52},
 	"slave/disk.change":      {25, 17},

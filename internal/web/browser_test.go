@@ -112,7 +112,7 @@ func (x *site) past(s volume.Session, now time.Time) {
 	for at := now.Add(-time.Hour); at.Before(now); at = at.Add(history.Every) {
 		put(at)
 	}
-	j, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
+	j, _, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
 	if err != nil {
 		x.Fatal(err)
 	}

@@ -158,7 +158,7 @@ func TestNobodyListens(t *testing.T) {
 // journal gives what adds an event to a session's.
 func (x *site) journal(s volume.Session) func(string) {
 	x.Helper()
-	j, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
+	j, _, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
 	if err != nil {
 		x.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestEventsOfAClockSetBack(t *testing.T) {
 	x := newSite(t)
 	x.volume("data")
 	a := x.session("data", "h::a", active(0))
-	j, err := events.Open(x.store.Files(a.Master, a.Slave).Dir, 0)
+	j, _, err := events.Open(x.store.Files(a.Master, a.Slave).Dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func TestHostileNames(t *testing.T) {
 	}
 	st.FailuresTotal, st.Filter, st.NotKept, st.Marker = len(nasty), nasty[0], nasty[1], nasty[2]
 	s := x.session("data", "file:///b<script>alert(1)</script>\xff\"'\x1b", st)
-	j, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
+	j, _, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestOneSession(t *testing.T) {
 	s := x.session("data", "h::a", st)
 	x.stopClock()
 	x.s.recorder.record(x.s.source.snapshot())
-	j, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
+	j, _, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
