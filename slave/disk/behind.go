@@ -65,8 +65,8 @@ func (t *Tree) nameBehind(g xtime.GFID) (path string, done bool) {
 	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || t.readBook(g).want > 1 {
 		return "", true
 	}
-	if p, same, err := t.parkPlace(n.entry); err == nil && same {
-		return p.name, n.st.Nlink == 2
+	if name, same, err := t.parkedAs(g, n.st); err == nil && same {
+		return name, n.st.Nlink == 2
 	}
 	path, e, ok := t.findWithin(g)
 	if !ok || !sameInode(e.st, n.st) {

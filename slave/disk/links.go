@@ -54,15 +54,7 @@ func (t *Tree) verified(g xtime.GFID, names []string, path string) []named {
 
 // parkedNames counts the names that an inode on record as g has among the parked.
 func (t *Tree) parkedNames(g xtime.GFID, st beneath.Stat) uint32 {
-	pk, err := t.parked.Stat(g.String())
-	if err == nil && sameInode(pk, st) {
-		return 1
-	}
-	if err != nil {
-		return 0
-	}
-	_, same, err := t.parkPlace(entry{rec: slave.Record{GFID: g}, st: st})
-	if err == nil && same {
+	if _, same, err := t.parkedAs(g, st); err == nil && same {
 		return 1
 	}
 	return 0

@@ -14,35 +14,42 @@ import (
 	"georep/slave"
 )
 
-// parkPlace finds where an entry is parked. same tells that the place already is a name of that inode. The name that an
-// OpUnpark takes is for the newest of a GFID: older ones, of a directory that was made anew, make way for it.
+// parkedAs looks for the name of an inode among the parked ones of its GFID. same tells that it has one; else name is the first
+// that is free.
+func (t *Tree) parkedAs(g xtime.GFID, inode beneath.Stat) (name string, same bool, err error) {
+	name = g.String()
+	for n := 1; ; n++ {
+		st, err := t.parked.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return name, false, nil
+		}
+		if err != nil {
+			return name, false, err
+		}
+		if sameInode(st, inode) {
+			return name, true, nil
+		}
+		name = g.String() + "." + strconv.Itoa(n)
+	}
+}
+
+// parkPlace makes the place where an entry is to be parked. same tells that the place already is a name of that inode. The name
+// that an OpUnpark takes is for the newest of a GFID: older ones, of a directory that was made anew, make way for it.
 func (t *Tree) parkPlace(old entry) (p place, same bool, err error) {
 	if old.rec.GFID.IsZero() {
 		return place{t.parked, "u-" + t.stagingName()}, false, nil
 	}
 	newest := old.rec.GFID.String()
-	p = place{t.parked, newest}
-	for n := 1; ; n++ {
-		st, err := t.parked.Stat(p.name)
-		if errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		if err != nil {
-			return p, false, err
-		}
-		if sameInode(st, old.st) {
-			return p, true, nil
-		}
-		p.name = newest + "." + strconv.Itoa(n)
-	}
-	if p.name == newest {
-		return p, false, nil
+	name, same, err := t.parkedAs(old.rec.GFID, old.st)
+	p = place{t.parked, name}
+	if err != nil || same || name == newest {
+		return p, same, err
 	}
 	if err := t.sys.rename(place{t.parked, newest}, p, 0); err != nil {
 		return p, false, err
 	}
-	t.renamedParked(newest, p.name)
-	t.work.twice.renamed(newest, p.name)
+	t.renamedParked(newest, name)
+	t.work.twice.renamed(newest, name)
 	return place{t.parked, newest}, false, nil
 }
 

@@ -285,3 +285,17 @@ func TestCutWithOldBooks(t *testing.T) {
 		}
 	}
 }
+
+// TestCountingNamesMovesNothing: to count the names of an inode changes nothing in the park, where another inode of its GFID
+// waits for an OpUnpark. Groups counts too, while the committer parks.
+func TestCountingNamesMovesNothing(t *testing.T) {
+	f, _ := newSeamed(t)
+	rec := slavetest.Rec(50, 1)
+	f.Must(slavetest.Put("old", rec, "parked"))
+	f.Must(slavetest.Park("old", rec.GFID))
+	f.Must(slavetest.Linked(slavetest.Put("a", slavetest.Rec(50, 2), "made anew"), 3))
+	if got := groupsOf(f); len(got) != 1 || !got[0].Short {
+		t.Fatalf("groups %+v", got)
+	}
+	f.Content(".georep/parked/"+rec.GFID.String(), "parked")
+}
