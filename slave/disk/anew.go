@@ -92,8 +92,8 @@ func (t *Tree) stripXtimes(master xtime.UUID) (n int, err error) {
 }
 
 // eachIn calls do for what lies in a directory of the tree, and gives the directories among that.
-func (t *Tree) eachIn(dir string, do func(*beneath.Inode, slave.Kind) error) (dirs []string, err error) {
-	d, err := t.openList(dir)
+func (s *store) eachIn(dir string, do func(*beneath.Inode, slave.Kind) error) (dirs []string, err error) {
+	d, err := s.openList(dir)
 	if errors.Is(err, unix.EXDEV) || absent(err) {
 		return nil, nil // another file system is mounted there, or it is gone
 	}
@@ -126,10 +126,10 @@ func (t *Tree) eachIn(dir string, do func(*beneath.Inode, slave.Kind) error) (di
 }
 
 // lacksBooks tells whether somebody took away the one part of .georep that is more than advice, after stamps relied on it.
-func (t *Tree) lacksBooks(have *slave.Owner) bool {
+func (w *ownership) lacksBooks(have *slave.Owner) bool {
 	if have == nil || have.Slave.IsZero() {
 		return false
 	}
-	_, err := t.base.Stat("pending")
+	_, err := w.base.Stat("pending")
 	return errors.Is(err, fs.ErrNotExist)
 }

@@ -79,7 +79,7 @@ func (t *Tree) readBook(g xtime.GFID) index {
 		return idx
 	}
 	dir, name := indexPath(g)
-	d, err := t.links.OpenPath(dir)
+	d, err := t.linksDir.OpenPath(dir)
 	if err != nil {
 		return index{}
 	}
@@ -143,7 +143,7 @@ func (idx index) text() []byte {
 func (t *Tree) writeIndex(g xtime.GFID, idx index) error {
 	dir, name := indexPath(g)
 	if len(idx.names) == 0 || len(idx.names) == 1 && idx.want <= 1 && !idx.settled {
-		d, err := t.links.OpenPath(dir)
+		d, err := t.linksDir.OpenPath(dir)
 		if absent(err) {
 			return nil
 		}
@@ -153,36 +153,15 @@ func (t *Tree) writeIndex(g xtime.GFID, idx index) error {
 		defer d.Close()
 		return ignoreAbsent(t.sys.unlinkBook(place{d, name}))
 	}
-	if err := t.sys.mkdir(place{t.links, dir}, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := t.sys.mkdir(place{t.linksDir, dir}, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	d, err := t.links.OpenPath(dir)
+	d, err := t.linksDir.OpenPath(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	return t.putSmall(place{d, name}, idx.text())
-}
-
-// ignoreAbsent makes removing what is gone a success.
-func ignoreAbsent(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// putSmall replaces one of our own files, whole.
-func (t *Tree) putSmall(p place, text []byte) error {
-	temp := place{t.staging, t.stagingName() + bookSuffix}
-	err := t.writeNew(temp, text, false)
-	if err == nil {
-		err = t.sys.rename(temp, p, 0)
-	}
-	if err != nil {
-		_ = t.sys.unlink(temp)
-	}
-	return err
 }
 
 // noteGroup books what an operation taught of an inode with several names: its names, and, at the end of the group, whether
@@ -298,7 +277,7 @@ func (t *Tree) leavingBelow(at place, path string) (linked []parkedName, failed 
 func (t *Tree) hasGroups() bool {
 	found := errors.New("found")
 	stop := func(string) error { return found }
-	return eachName(t.links, stop) == found || eachName(t.pending, stop) == found
+	return eachName(t.linksDir, stop) == found || eachName(t.pending, stop) == found
 }
 
 // hasMarks tells whether Groups has anything to look at.

@@ -43,7 +43,7 @@ func (t *Tree) runCommitter() {
 			return
 		}
 		group := t.queue.take()
-		if (len(group) > 0 || len(t.work.stamps) > 0) && t.lostRoot() {
+		if (len(group) > 0 || len(t.work.stamps) > 0) && t.own.lostRoot() {
 			return // nothing of it reaches the path
 		}
 		switch {
@@ -212,21 +212,6 @@ func (t *Tree) stampDir(d *beneath.Dir, it *item) error {
 	return nil
 }
 
-// lifted runs call while the owner may do everything with an entry, and restores its mode.
-func (t *Tree) lifted(i *beneath.Inode, call func() error) error {
-	t.permMu.Lock()
-	defer t.permMu.Unlock()
-	st, err := i.Stat()
-	if err != nil {
-		return err
-	}
-	mode := st.Mode & 0o7777
-	if err := t.sys.chmod(i, mode|0o700); err != nil {
-		return err
-	}
-	return errors.Join(call(), t.sys.chmod(i, mode))
-}
-
 // run publishes one operation and books its result.
 func (t *Tree) run(tk *ticket, it *item) {
 	op := it.op
@@ -332,7 +317,7 @@ func (t *Tree) carryOut(it *item) error {
 	case slave.OpFinish:
 		return t.finishOp(it)
 	case slave.OpFilter:
-		return t.filterOp(it.op)
+		return t.own.putFilter(it.op)
 	}
 	return slave.ErrInvalid
 }
@@ -361,22 +346,6 @@ func (t *Tree) forgetDirs() {
 		delete(t.work.dirs, path)
 	}
 	clear(t.work.keys)
-}
-
-// openDir opens a directory of the tree without the right to list it.
-func (t *Tree) openDir(path string) (*beneath.Dir, error) { return t.dir.OpenPath(path) }
-
-// writable runs call, which changes names in d. An ordinary user's directory that refuses that is opened up: the
-// OpFinish that follows sets its mode.
-func (t *Tree) writable(d *beneath.Dir, call func() error) error {
-	err := call()
-	if t.root || !errors.Is(err, unix.EACCES) {
-		return err
-	}
-	if t.openUp(d) != nil {
-		return err
-	}
-	return call()
 }
 
 // holds knows which directories may not be stamped in a pass.

@@ -10,24 +10,24 @@ import (
 // the place of devices, FIFOs and sockets.
 
 // attrName is the name that an xattr of the master has here; ok is false where it can have none.
-func (t *Tree) attrName(name string) (here string, ok bool) {
-	if !t.policy.FakeOwner {
+func (s *store) attrName(name string) (here string, ok bool) {
+	if !s.policy.FakeOwner {
 		return name, true
 	}
 	return slave.KeptName(name)
 }
 
 // masterName is the name on the master of an xattr that is here; ok is false for what is none of the master's.
-func (t *Tree) masterName(here string) (name string, ok bool) {
-	if !t.policy.FakeOwner {
+func (s *store) masterName(here string) (name string, ok bool) {
+	if !s.policy.FakeOwner {
 		return here, true
 	}
 	return slave.MasterName(here)
 }
 
 // keptOf reads what is kept of the entry at p; nil where there is nothing.
-func (t *Tree) keptOf(p place, st *beneath.Stat) (*slave.Kept, error) {
-	if !t.policy.FakeOwner {
+func (s *store) keptOf(p place, st *beneath.Stat) (*slave.Kept, error) {
+	if !s.policy.FakeOwner {
 		return nil, nil
 	}
 	return slave.KeptAt(p.dir, p.name, st)

@@ -12,16 +12,16 @@ import (
 
 // readLimits learns what no file of this slave can keep. scratch is a file that is set different times; without one nothing
 // is known of them.
-func (t *Tree) readLimits(scratch *beneath.Inode) {
-	t.info.Limits.Policy = t.policyLimits()
+func (s *store) readLimits(scratch *beneath.Inode) {
+	s.info.Limits.Policy = s.policyLimits()
 	if scratch != nil {
-		t.info.Limits.Times = probeTimes(scratch)
+		s.info.Limits.Times = probeTimes(scratch)
 	}
-	if t.policy.FakeOwner {
-		t.info.Root = true // all that root could give is kept
+	if s.policy.FakeOwner {
+		s.info.Root = true // all that root could give is kept
 		return
 	}
-	if !t.root {
+	if !s.root {
 		return
 	}
 	uids, gids := idRanges("/proc/self/uid_map"), idRanges("/proc/self/gid_map")
@@ -36,7 +36,7 @@ func (t *Tree) readLimits(scratch *beneath.Inode) {
 		gids = every
 	}
 	// The root of a user namespace has neither devices nor trusted xattrs, nor all owners.
-	t.info.Root, t.info.Limits.UIDs, t.info.Limits.GIDs = false, uids, gids
+	s.info.Root, s.info.Limits.UIDs, s.info.Limits.GIDs = false, uids, gids
 }
 
 // inNamespace tells whether this process runs in a user namespace that does not have all ids.

@@ -24,17 +24,17 @@ const lockFile = "lock"
 
 // takeLock takes the slave for this session. An agent of the same session whose connection died is asked to end. The
 // file stays open for reading only, so that an idle agent does not keep the file system from being made read-only.
-func (t *Tree) takeLock(o Options) error {
-	made, err := t.base.OpenFile(lockFile, unix.O_WRONLY|unix.O_CREAT, 0o600)
+func (w *ownership) takeLock(o Options) error {
+	made, err := w.base.OpenFile(lockFile, unix.O_WRONLY|unix.O_CREAT, 0o600)
 	if err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	defer made.Close()
-	f, err := t.base.OpenFile(lockFile, unix.O_RDONLY, 0)
+	f, err := w.base.OpenFile(lockFile, unix.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	t.lock = f
+	w.lock = f
 	err = tryLock(f)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = waitLeftOver(f, o)
@@ -51,6 +51,13 @@ func (t *Tree) takeLock(o Options) error {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	return nil
+}
+
+// unlock lets go of the slave. It may run twice.
+func (w *ownership) unlock() {
+	if w.lock != nil {
+		w.lock.Close()
+	}
 }
 
 // tryLock takes the lock if it is free. It belongs to the open file, so it ends with the process, however that ends.

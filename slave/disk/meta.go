@@ -142,15 +142,6 @@ func (c *change) xtime() error {
 	return c.unfit(c.t.sys.setxattr(c.inode, c.t.names.Xtime, b[:]))
 }
 
-// removeXtime makes sure that the entry has no xtime.
-func (t *Tree) removeXtime(i *beneath.Inode) error {
-	err := t.sys.removexattr(i, t.names.Xtime)
-	if errors.Is(err, unix.ENODATA) {
-		return nil
-	}
-	return err
-}
-
 // xattrs makes the set of xattrs that of the master: what is too much goes first, a capability comes last.
 func (c *change) xattrs() error {
 	done, err := c.t.sys.used.xattrs(c.inode, c.meta)

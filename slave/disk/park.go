@@ -91,25 +91,6 @@ func (t *Tree) park(p place, old entry) (to place, err error) {
 	return to, err
 }
 
-// move renames an entry. An ordinary user must be allowed to write a directory to move it elsewhere.
-func (t *Tree) move(from, to place, old entry) error {
-	rename := func() error {
-		return t.writable(from.dir, func() error {
-			return t.writable(to.dir, func() error { return t.sys.rename(from, to, 0) })
-		})
-	}
-	err := rename()
-	if t.root || old.kind != slave.Dir || !errors.Is(err, unix.EACCES) {
-		return err
-	}
-	d, oerr := from.dir.OpenPath(from.name)
-	if oerr != nil {
-		return err
-	}
-	defer d.Close()
-	return t.lifted(d.At(""), rename)
-}
-
 // parkOp moves what the master no longer has out of the tree.
 func (t *Tree) parkOp(it *item) error {
 	op := it.op
@@ -293,17 +274,6 @@ func (t *Tree) discard(name string, limit int64) (slave.Kind, error) {
 		return slave.Unknown, err
 	}
 	return kind, nil
-}
-
-// eachName calls fn for the names in a directory of our own. fn may remove them; names that are added meanwhile may be
-// left out.
-func eachName(d *beneath.Dir, fn func(name string) error) error {
-	again, err := d.OpenDir("") // a listing of its own: d may be listed by others
-	if err != nil {
-		return err
-	}
-	defer again.Close()
-	return again.List(func(e beneath.Entry) error { return fn(e.Name) })
 }
 
 // emptyTrash deletes what is in trash/, level by level: the directories in a directory are moved up into trash/, so

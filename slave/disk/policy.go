@@ -8,12 +8,12 @@ import (
 // what an ordinary user's slave cannot keep.
 
 // policyLimits is what a master is told of the policy.
-func (t *Tree) policyLimits() slave.PolicyLimits {
-	l := slave.PolicyLimits{NoSetuid: t.policy.NoSetuid, NoDevices: t.policy.NoDevices, KeepRoot: t.policy.KeepRootMode}
-	if t.policy.FakeOwner {
+func (s *store) policyLimits() slave.PolicyLimits {
+	l := slave.PolicyLimits{NoSetuid: s.policy.NoSetuid, NoDevices: s.policy.NoDevices, KeepRoot: s.policy.KeepRootMode}
+	if s.policy.FakeOwner {
 		return slave.PolicyLimits{KeepRoot: l.KeepRoot, Fake: true} // the rest changes nothing of what is kept
 	}
-	if o := t.policy.Owner; o != nil {
+	if o := s.policy.Owner; o != nil {
 		l.Owned, l.UID, l.GID = true, o.UID, o.GID
 	}
 	return l
@@ -64,21 +64,21 @@ func (c *change) refuses(name string) bool {
 }
 
 // ours tells whether an xattr of an entry is bookkeeping of georep's: of this volume, or of one that has the slave for its master.
-func (t *Tree) ours(name string) bool {
-	return t.names.Own(name) || t.policy.FakeOwner && name == slave.AttrStat || len(t.masters) > 0 && t.masters[t.names.Foreign(name)]
+func (r *records) ours(name string) bool {
+	return r.names.Own(name) || r.policy.FakeOwner && name == slave.AttrStat || len(r.masters) > 0 && r.masters[r.names.Foreign(name)]
 }
 
 // findVolumes looks whether the slave is the master of further volumes: the root of such a one carries its xtime. Only of those
 // whose marks are in the user namespace, where anything else is the user's, that has to be known.
-func (t *Tree) findVolumes() error {
-	attrs, err := t.dir.Listxattr("")
+func (r *records) findVolumes() error {
+	attrs, err := r.dir.Listxattr("")
 	if err != nil {
 		return err
 	}
-	t.masters = map[string]bool{}
+	r.masters = map[string]bool{}
 	for _, name := range attrs {
-		if volume := t.names.Foreign(name); volume != "" {
-			t.masters[volume] = true
+		if volume := r.names.Foreign(name); volume != "" {
+			r.masters[volume] = true
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 
 	"golang.org/x/sys/unix"
@@ -11,87 +10,10 @@ import (
 	"georep/slave"
 )
 
-// entry is what stands at a place.
-type entry struct {
-	there bool
-	kind  slave.Kind
-	st    beneath.Stat
-	rec   slave.Record
-	// beside tells that the record is not on the entry.
-	beside bool
-	kept   *slave.Kept // what it is on the master, where that is kept
-}
-
-// errMounted: whatever is mounted on an entry is not the slave's, and hides what is.
-var errMounted = fmt.Errorf("something is mounted there on the slave's host: %w", unix.EXDEV)
-
-// look tells what stands at p; nothing is not an error.
-func (t *Tree) look(p place) (entry, error) {
-	st, err := p.dir.Stat(p.name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return entry{}, nil
-	}
-	if err == nil && p.name != "" && st.IsMount() {
-		err = errMounted
-	}
-	if err != nil {
-		return entry{}, err
-	}
-	e := entry{there: true, kind: slave.KindOf(st.Mode), st: st}
-	if e.kept, err = t.keptOf(p, &st); e.kept != nil {
-		e.kind = slave.KindOf(e.kept.Mode)
-	}
-	if err != nil {
-		return entry{}, err
-	}
-	e.rec, e.beside, err = t.recordOf(p, e.kind)
-	return e, err
-}
-
 // nameOf is the last name of an operation's path; "" for the root.
 func nameOf(op *slave.Op) string {
 	_, name := beneath.Split(op.Path)
 	return name
-}
-
-// pinned holds on to what stands at p: it is looked at, and changed, whatever becomes of its name meanwhile (invariant 17). The
-// caller calls done. A mount is refused with EXDEV.
-func (t *Tree) pinned(p place) (pin place, done func(), err error) {
-	d, err := p.dir.Pin(p.name)
-	if errors.Is(err, unix.EXDEV) {
-		err = errMounted
-	}
-	if err != nil {
-		return place{}, nil, err
-	}
-	return place{d, ""}, func() { d.Close() }, nil
-}
-
-// recordOf reads an entry's record. An ordinary user must be allowed to read what he reads xattrs of.
-func (t *Tree) recordOf(p place, kind slave.Kind) (rec slave.Record, beside bool, err error) {
-	if !kind.CarriesRecord(t.names.Namespace) {
-		return rec, false, nil
-	}
-	rec, beside, err = t.readRecord(p)
-	if t.root || !errors.Is(err, unix.EACCES) {
-		return rec, beside, err
-	}
-	err = t.lifted(p.dir.At(p.name), func() error { rec, beside, err = t.readRecord(p); return err })
-	return rec, beside, err
-}
-
-// readRecord reads GFID and xtime in this order; a record without a GFID has no meaning, whatever its xtime.
-func (t *Tree) readRecord(p place) (rec slave.Record, beside bool, err error) {
-	if rec.GFID, err = p.dir.RecordedGFID(p.name, &t.names); err != nil {
-		return rec, false, err
-	}
-	if rec.GFID.IsZero() {
-		if found, there, err := t.readBeside(p); err != nil || there {
-			return found, there, err
-		}
-	}
-	rec.Xtime, err = p.dir.Xtime(p.name, &t.names)
-	return rec, false, err
 }
 
 // absent tells whether err means that there is no such entry, or nothing that could have it.
@@ -171,7 +93,7 @@ func (t *Tree) mkdirOp(it *item) error {
 			return err
 		}
 		var done func()
-		if p, done, err = t.pinned(p); err != nil {
+		if p, done, err = pinned(p); err != nil {
 			return err
 		}
 		defer done()
@@ -243,15 +165,6 @@ func (t *Tree) finishOp(it *item) error {
 	return nil
 }
 
-// openUp gives an ordinary user all rights to a directory of his, whose mode is set anew afterwards.
-func (t *Tree) openUp(d *beneath.Dir) error {
-	st, err := d.Stat("")
-	if err != nil || st.Mode&0o700 == 0o700 {
-		return err
-	}
-	return t.sys.chmod(d.At(""), st.Mode&0o7777|0o700)
-}
-
 // applyInPlace runs a change of an entry that is in the tree.
 func (t *Tree) applyInPlace(it *item, c *change, old entry) (err error) {
 	if c.now, err = shapeOf(c.inode, old.st); err != nil {
@@ -274,7 +187,7 @@ func (t *Tree) metaOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	p, done, err := t.pinned(p)
+	p, done, err := pinned(p)
 	if err != nil {
 		return err
 	}

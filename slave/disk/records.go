@@ -3,8 +3,10 @@ package disk
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +24,17 @@ import (
 // A record that is lost costs a comparison. One that claims too much cannot come about: it is written after all that it
 // vouches for, and where the record moves from the entry to the index the one on the entry goes away first, or says no more
 // than the new one.
+
+// records is what the slave has on record of its entries, and so what stands at a place (look). It has no lock: the names of the
+// records are set while the slave is opened.
+type records struct {
+	*store
+	names   xtime.Names
+	masters map[string]bool // uuids of the volumes that the slave is itself the master of
+	// besides is set while a record may lie beside its entry, in records/, and identifies where one can.
+	besides    atomic.Bool
+	identifies bool
+}
 
 // besideForm is what a record beside looks like: the GFID, and the xtime in hexadecimal digits.
 func besideForm(rec slave.Record) string {
@@ -48,12 +61,12 @@ func parseBeside(text string) (rec slave.Record, ok bool) {
 }
 
 // openRecords looks whether anything lies beside, and whether inodes can be told apart here.
-func (t *Tree) openRecords() error {
-	t.identifies = identifies(t.dir)
+func (r *records) openRecords() error {
+	r.identifies = identifies(r.dir)
 	found := errors.New("found")
-	err := eachName(t.records, func(string) error { return found })
+	err := eachName(r.recordsDir, func(string) error { return found })
 	if err == found {
-		t.besides.Store(true)
+		r.besides.Store(true)
 		err = nil
 	}
 	return err
@@ -78,31 +91,31 @@ func identifies(d *beneath.Dir) bool {
 }
 
 // besideName names the record of the entry at p.
-func (t *Tree) besideName(p place) (string, error) {
+func (r *records) besideName(p place) (string, error) {
 	g, err := p.dir.GFID(p.name)
-	return g.String() + "." + t.names.GFID, err
+	return g.String() + "." + r.names.GFID, err
 }
 
 // gfidOf reads the GFID on record of an entry, wherever the record is.
-func (t *Tree) gfidOf(p place) (xtime.GFID, error) {
-	g, err := p.dir.RecordedGFID(p.name, &t.names)
+func (r *records) gfidOf(p place) (xtime.GFID, error) {
+	g, err := p.dir.RecordedGFID(p.name, &r.names)
 	if err != nil || !g.IsZero() {
 		return g, err
 	}
-	rec, _, err := t.readBeside(p)
+	rec, _, err := r.readBeside(p)
 	return rec.GFID, err
 }
 
 // readBeside reads the record that lies beside for the entry at p.
-func (t *Tree) readBeside(p place) (rec slave.Record, there bool, err error) {
-	if !t.besides.Load() {
+func (r *records) readBeside(p place) (rec slave.Record, there bool, err error) {
+	if !r.besides.Load() {
 		return rec, false, nil
 	}
-	name, err := t.besideName(p)
+	name, err := r.besideName(p)
 	if err != nil {
 		return rec, false, err
 	}
-	text, err := t.records.Readlink(name)
+	text, err := r.recordsDir.Readlink(name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EINVAL) {
 		return rec, false, nil
 	}
@@ -114,41 +127,136 @@ func (t *Tree) readBeside(p place) (rec slave.Record, there bool, err error) {
 }
 
 // putBeside writes the record of the entry at p into the index.
-func (t *Tree) putBeside(p place, rec slave.Record) error {
-	name, err := t.besideName(p)
+func (r *records) putBeside(p place, rec slave.Record) error {
+	name, err := r.besideName(p)
 	if err != nil {
 		return err
 	}
-	t.besides.Store(true)
-	to := place{t.records, name}
-	err = t.sys.symlink(besideForm(rec), to)
+	r.besides.Store(true)
+	to := place{r.recordsDir, name}
+	err = r.sys.symlink(besideForm(rec), to)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	temp := place{t.staging, t.stagingName() + bookSuffix}
-	if err := t.sys.symlink(besideForm(rec), temp); err != nil {
+	temp := place{r.staging, r.stagingName() + bookSuffix}
+	if err := r.sys.symlink(besideForm(rec), temp); err != nil {
 		return err
 	}
-	if err := t.sys.rename(temp, to, 0); err != nil {
-		return errors.Join(err, t.sys.unlink(temp))
+	if err := r.sys.rename(temp, to, 0); err != nil {
+		return errors.Join(err, r.sys.unlink(temp))
 	}
 	return nil
 }
 
 // forgetBeside removes the record beside of an inode whose last name is about to go. One that stays means nothing.
-func (t *Tree) forgetBeside(p place) {
-	if !t.besides.Load() {
+func (r *records) forgetBeside(p place) {
+	if !r.besides.Load() {
 		return
 	}
 	st, err := p.dir.Stat(p.name)
 	if err != nil || !st.IsDir() && st.Nlink > 1 {
 		return
 	}
-	name, err := t.besideName(p)
+	name, err := r.besideName(p)
 	if err == nil {
-		err = ignoreAbsent(t.sys.unlink(place{t.records, name}))
+		err = ignoreAbsent(r.sys.unlink(place{r.recordsDir, name}))
 	}
 	if err != nil {
-		t.log.Debug().Str("name", p.name).Err(err).Msg("the record of what is removed stays")
+		r.log.Debug().Str("name", p.name).Err(err).Msg("the record of what is removed stays")
 	}
 }
+
+// look tells what stands at p; nothing is not an error.
+func (r *records) look(p place) (entry, error) {
+	st, err := p.dir.Stat(p.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return entry{}, nil
+	}
+	if err == nil && p.name != "" && st.IsMount() {
+		err = errMounted
+	}
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{there: true, kind: slave.KindOf(st.Mode), st: st}
+	if e.kept, err = r.keptOf(p, &st); e.kept != nil {
+		e.kind = slave.KindOf(e.kept.Mode)
+	}
+	if err != nil {
+		return entry{}, err
+	}
+	e.rec, e.beside, err = r.recordOf(p, e.kind)
+	return e, err
+}
+
+// pinned holds on to what stands at p: it is looked at, and changed, whatever becomes of its name meanwhile (invariant 17). The
+// caller calls done. A mount is refused with EXDEV.
+func pinned(p place) (pin place, done func(), err error) {
+	d, err := p.dir.Pin(p.name)
+	if errors.Is(err, unix.EXDEV) {
+		err = errMounted
+	}
+	if err != nil {
+		return place{}, nil, err
+	}
+	return place{d, ""}, func() { d.Close() }, nil
+}
+
+// recordOf reads an entry's record. An ordinary user must be allowed to read what he reads xattrs of.
+func (r *records) recordOf(p place, kind slave.Kind) (rec slave.Record, beside bool, err error) {
+	if !kind.CarriesRecord(r.names.Namespace) {
+		return rec, false, nil
+	}
+	rec, beside, err = r.readRecord(p)
+	if r.root || !errors.Is(err, unix.EACCES) {
+		return rec, beside, err
+	}
+	err = r.lifted(p.dir.At(p.name), func() error { rec, beside, err = r.readRecord(p); return err })
+	return rec, beside, err
+}
+
+// readRecord reads GFID and xtime in this order; a record without a GFID has no meaning, whatever its xtime.
+func (r *records) readRecord(p place) (rec slave.Record, beside bool, err error) {
+	if rec.GFID, err = p.dir.RecordedGFID(p.name, &r.names); err != nil {
+		return rec, false, err
+	}
+	if rec.GFID.IsZero() {
+		if found, there, err := r.readBeside(p); err != nil || there {
+			return found, there, err
+		}
+	}
+	rec.Xtime, err = p.dir.Xtime(p.name, &r.names)
+	return rec, false, err
+}
+
+// removeXtime makes sure that the entry has no xtime.
+func (r *records) removeXtime(i *beneath.Inode) error {
+	err := r.sys.removexattr(i, r.names.Xtime)
+	if errors.Is(err, unix.ENODATA) {
+		return nil
+	}
+	return err
+}
+
+// unstampBeside is unstamp where the record may lie beside.
+func (r *records) unstampBeside(p place) (had bool, err error) {
+	rec, there, err := r.readBeside(p)
+	if err != nil || !there || rec.Xtime == 0 {
+		return false, err
+	}
+	return true, r.putBeside(p, slave.Record{GFID: rec.GFID})
+}
+
+// entry is what stands at a place.
+type entry struct {
+	there bool
+	kind  slave.Kind
+	st    beneath.Stat
+	rec   slave.Record
+	// beside tells that the record is not on the entry.
+	beside bool
+	kept   *slave.Kept // what it is on the master, where that is kept
+}
+
+// errMounted: whatever is mounted on an entry is not the slave's, and hides what is.
+var errMounted = fmt.Errorf("something is mounted there on the slave's host: %w", unix.EXDEV)

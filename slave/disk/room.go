@@ -14,8 +14,8 @@ import (
 const tmpfsLeast = 128
 
 // hasRoom tells whether the file system has blocks and inodes left.
-func (t *Tree) hasRoom() bool {
-	fs, err := t.dir.Statfs()
+func (s *store) hasRoom() bool {
+	fs, err := s.dir.Statfs()
 	if err != nil || fs.Bavail*uint64(fs.Bsize) <= 1<<20 {
 		return false
 	}
@@ -28,20 +28,20 @@ func (t *Tree) hasRoom() bool {
 
 // noRoom tells whether err says that this entry can have no further xattr, while the file system itself has room. ext4 says
 // ENOSPC where an inode's xattrs outgrow its one block; so does btrfs for one that is larger than a leaf.
-func (t *Tree) noRoom(err error) bool {
+func (s *store) noRoom(err error) bool {
 	if errors.Is(err, slave.ErrLimit) {
 		return false
 	}
 	switch slave.Errno(err) {
 	case unix.ENOSPC, unix.EDQUOT, unix.E2BIG, unix.ERANGE:
-		return t.hasRoom()
+		return s.hasRoom()
 	}
 	return false
 }
 
 // roomError marks trouble as that of one entry: without the mark the errno would say that the slave is full.
-func (t *Tree) roomError(err error) error {
-	if err == nil || !t.noRoom(err) {
+func (s *store) roomError(err error) error {
+	if err == nil || !s.noRoom(err) {
 		return err
 	}
 	var pe *slave.PathError

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -24,11 +23,6 @@ type item struct {
 	// without is set where the slave does without the entry, and what has its name makes way.
 	without bool
 	res     slave.Result
-}
-
-// stagingName gives a name in staging that was never used.
-func (t *Tree) stagingName() string {
-	return t.prefix + "-" + strconv.FormatUint(t.serial.Add(1), 36)
 }
 
 // Apply is Stage and commit.

@@ -54,18 +54,18 @@ func sameRoot(a, b string) bool {
 
 // stands tells with slave.ErrAbsent that the root is not at its path any more: it was renamed, removed or unmounted, or
 // something else was mounted over it. What is done to it then reaches nobody who looks at the path.
-func (t *Tree) stands() error {
+func (w *ownership) stands() error {
 	var at unix.Stat_t
-	err := unix.Stat(t.info.Path, &at)
+	err := unix.Stat(w.info.Path, &at)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EACCES, unix.ESTALE:
-		return fmt.Errorf("slave %s: %w", t.info.Path, slave.Gone(err))
+		return fmt.Errorf("slave %s: %w", w.info.Path, slave.Gone(err))
 	default:
 		return nil // that tells nothing of where the path leads
 	}
-	if at.Dev != t.opened.Dev || at.Ino != t.opened.Ino { // whose number is nobody else's, as long as it is open
-		return fmt.Errorf("slave %s: %w", t.info.Path, slave.Gone(errElsewhere))
+	if at.Dev != w.opened.Dev || at.Ino != w.opened.Ino { // whose number is nobody else's, as long as it is open
+		return fmt.Errorf("slave %s: %w", w.info.Path, slave.Gone(errElsewhere))
 	}
 	return nil
 }
@@ -73,53 +73,29 @@ func (t *Tree) stands() error {
 var errElsewhere = errors.New("the path leads to another directory than before: it was unmounted, mounted over, or replaced")
 
 // keepWatch ends the session when the root does not stand any more, also while nobody asks for anything.
-func (t *Tree) keepWatch() {
+func (w *ownership) keepWatch() {
 	tick := time.NewTicker(standEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if t.lostRoot() {
+			if w.lostRoot() {
 				return
 			}
-		case <-t.done:
+		case <-w.done:
 			return
-		case <-t.closing:
+		case <-w.closing:
 			return
 		}
 	}
 }
 
 // lostRoot looks whether the root stands, and ends the session where it does not.
-func (t *Tree) lostRoot() bool {
-	err := t.stands()
+func (w *ownership) lostRoot() bool {
+	err := w.stands()
 	if err == nil {
 		return false
 	}
-	t.loseOnce.Do(func() {
-		t.lost = err
-		close(t.done)
-	})
+	w.lose(err)
 	return true
-}
-
-// Done is closed when the slave is lost; Err tells why.
-func (t *Tree) Done() <-chan struct{} { return t.done }
-
-// Err is why the slave was lost; nil while it was not.
-func (t *Tree) Err() error {
-	select {
-	case <-t.done:
-		return t.lost
-	default:
-		return nil
-	}
-}
-
-// over is the error of calls that the end of the session cuts short.
-func (t *Tree) over() error {
-	if err := t.Err(); err != nil {
-		return err
-	}
-	return ErrClosed
 }

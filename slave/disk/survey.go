@@ -2,28 +2,40 @@ package disk
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
+	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/slave"
 )
 
+// reader answers what only looks: all of slave.Reader but Close.
+type reader struct {
+	*records
+	hashing chan struct{} // a slot each for files being hashed
+}
+
+// newReader makes a reader, and all that it stands on, of which nothing is open yet.
+func newReader(o Options, hook func(op, name string) error) *reader {
+	s := &store{life: newLife(), log: o.Logger, policy: o.Policy, root: os.Geteuid() == 0, prefix: rand.Text()[:8], sys: sys{hook: hook}}
+	return &reader{records: &records{store: s}, hashing: make(chan struct{}, 2)}
+}
+
 // Survey reads directories, one after the other.
-func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
-	if err := t.enter(); err != nil {
+func (r *reader) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	if err := r.enter(); err != nil {
 		return nil, err
 	}
-	defer t.leave()
+	defer r.leave()
 	all, weight := make([]slave.DirState, 0, len(queries)), int64(0)
 	for _, q := range queries {
-		if err := t.live(ctx); err != nil {
+		if err := r.live(ctx); err != nil {
 			return nil, err
 		}
-		state := t.survey(q)
+		state := r.survey(q)
 		if weight += state.Weight(); len(all) > 0 && weight > slave.MaxSurvey {
 			break
 		}
@@ -33,16 +45,16 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 }
 
 // survey answers one query; what keeps a directory from being read is in the answer.
-func (t *Tree) survey(q slave.Query) slave.DirState {
+func (r *reader) survey(q slave.Query) slave.DirState {
 	if !slave.AllowedPath(q.Path) || q.Parts > 1 && q.Part >= q.Parts || !validNames(q.Names) {
 		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
 	}
-	d, err := t.openList(q.Path)
+	d, err := r.openList(q.Path)
 	if err != nil {
 		return slave.DirState{Err: trouble("survey", q.Path, err)}
 	}
 	defer d.Close()
-	state, err := t.surveyDir(d, q)
+	state, err := r.surveyDir(d, q)
 	if err != nil {
 		return slave.DirState{Err: trouble("survey", q.Path, err)}
 	}
@@ -65,8 +77,8 @@ func validNames(names []string) bool {
 // surveyDir reads an open directory. Its own record is read before it is listed, so that it never vouches for entries
 // that came later. Names are counted before any of them is looked at: a directory too large for one answer costs its
 // listing only, unless it is so by the targets of its links.
-func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, err error) {
-	self, err := t.look(place{d, ""})
+func (r *reader) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, err error) {
+	self, err := r.look(place{d, ""})
 	if err != nil {
 		return state, err
 	}
@@ -84,7 +96,7 @@ func (t *Tree) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, e
 		if q.Path == "" && name == slave.Reserved {
 			continue
 		}
-		e, err := t.entryState(place{d, name})
+		e, err := r.entryState(place{d, name})
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errMounted) {
 			continue // what is done under a name with a mount fails, and says so
 		}
@@ -125,8 +137,8 @@ func namesOf(d *beneath.Dir, q slave.Query) (names []string, total int64, tooMan
 }
 
 // entryState describes one entry; fs.ErrNotExist if it vanished since it was listed.
-func (t *Tree) entryState(p place) (slave.EntryState, error) {
-	e, err := t.look(p)
+func (r *records) entryState(p place) (slave.EntryState, error) {
+	e, err := r.look(p)
 	if err == nil && !e.there {
 		err = fs.ErrNotExist
 	}
@@ -152,74 +164,54 @@ func (t *Tree) entryState(p place) (slave.EntryState, error) {
 	return state, err
 }
 
-// openList opens a directory for listing. An ordinary user may have one that he may not read: then its mode is lifted
-// for a moment.
-func (t *Tree) openList(path string) (*beneath.Dir, error) {
-	d, err := t.dir.OpenDir(path)
-	if t.root || !errors.Is(err, unix.EACCES) {
-		return d, err
-	}
-	at, perr := t.openDir(path)
-	if perr != nil {
-		return nil, err
-	}
-	defer at.Close()
-	err = t.lifted(at.At(""), func() error { d, err = t.dir.OpenDir(path); return err })
-	if err != nil && d != nil {
-		d.Close()
-		d = nil
-	}
-	return d, err
-}
-
 // Hash digests files, two at a time over all calls.
-func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
-	return t.digests(ctx, nil, paths)
+func (r *reader) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
+	return r.digests(ctx, nil, paths)
 }
 
 // digests is Hash with a prefix before each content.
-func (t *Tree) digests(ctx context.Context, prefix []byte, paths []string) ([]slave.HashResult, error) {
-	if err := t.enter(); err != nil {
+func (r *reader) digests(ctx context.Context, prefix []byte, paths []string) ([]slave.HashResult, error) {
+	if err := r.enter(); err != nil {
 		return nil, err
 	}
-	defer t.leave()
+	defer r.leave()
 	all := make([]slave.HashResult, len(paths))
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	for i, path := range paths {
 		select {
-		case t.hashing <- struct{}{}:
+		case r.hashing <- struct{}{}:
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-t.closing:
+		case <-r.closing:
 			return nil, ErrClosed
 		}
 		wait.Go(func() {
-			defer func() { <-t.hashing }()
-			all[i] = t.hash(ctx, prefix, path)
+			defer func() { <-r.hashing }()
+			all[i] = r.hash(ctx, prefix, path)
 		})
 	}
 	wait.Wait()
-	return all, t.live(ctx)
+	return all, r.live(ctx)
 }
 
 // hash digests one file. Only regular files have a content to speak of; opening others might even have effects.
-func (t *Tree) hash(ctx context.Context, prefix []byte, path string) (res slave.HashResult) {
+func (r *reader) hash(ctx context.Context, prefix []byte, path string) (res slave.HashResult) {
 	if path == "" || !slave.AllowedPath(path) {
 		return slave.HashResult{Err: trouble("hash", path, slave.ErrInvalid)}
 	}
 	dir, name := beneath.Split(path)
-	d, err := t.openDir(dir)
+	d, err := r.openDir(dir)
 	if err != nil {
 		return slave.HashResult{Err: trouble("hash", path, err)}
 	}
 	defer d.Close()
 	st, err := d.Stat(name)
 	if err == nil {
-		err = t.isFile(place{d, name}, &st)
+		err = r.isFile(place{d, name}, &st)
 	}
 	if err == nil {
-		res, err = t.digest(ctx, prefix, place{d, name})
+		res, err = r.digest(ctx, prefix, place{d, name})
 	}
 	if err != nil {
 		return slave.HashResult{Err: trouble("hash", path, err)}
@@ -228,8 +220,8 @@ func (t *Tree) hash(ctx context.Context, prefix []byte, path string) (res slave.
 }
 
 // isFile tells with ErrConflict that an entry has no content on the master.
-func (t *Tree) isFile(p place, st *beneath.Stat) error {
-	kept, err := t.keptOf(p, st)
+func (r *records) isFile(p place, st *beneath.Stat) error {
+	kept, err := r.keptOf(p, st)
 	if err != nil {
 		return err
 	}
@@ -244,7 +236,7 @@ func (t *Tree) isFile(p place, st *beneath.Stat) error {
 }
 
 // digest reads the file to its end. It looks at the kind again once it is open, when it can no longer change.
-func (t *Tree) digest(ctx context.Context, prefix []byte, p place) (res slave.HashResult, err error) {
+func (r *reader) digest(ctx context.Context, prefix []byte, p place) (res slave.HashResult, err error) {
 	f, err := p.dir.OpenInode(p.name)
 	if err != nil {
 		return res, err
@@ -254,22 +246,22 @@ func (t *Tree) digest(ctx context.Context, prefix []byte, p place) (res slave.Ha
 	if err != nil || slave.KindOf(st.Mode) != slave.File {
 		return res, errors.Join(err, slave.ErrConflict)
 	}
-	res.Size, res.Sum, err = f.DigestAfter(prefix, &st, func() error { return t.live(ctx) })
+	res.Size, res.Sum, err = f.DigestAfter(prefix, &st, func() error { return r.live(ctx) })
 	return res, err
 }
 
 // Count counts the entries at and below each path. What cannot be listed counts as one.
-func (t *Tree) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
-	if err := t.enter(); err != nil {
+func (r *reader) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
+	if err := r.enter(); err != nil {
 		return nil, err
 	}
-	defer t.leave()
+	defer r.leave()
 	all := make([]int64, len(paths))
 	for i, path := range paths {
 		if !slave.AllowedPath(path) {
 			continue
 		}
-		n, err := t.count(ctx, path, limit)
+		n, err := r.count(ctx, path, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -280,18 +272,18 @@ func (t *Tree) Count(ctx context.Context, paths []string, limit int64) ([]int64,
 
 // count counts one path and what lies below it, depth first. Errors of single directories do not matter: the number is
 // for a decision about shares of the tree.
-func (t *Tree) count(ctx context.Context, path string, limit int64) (n int64, err error) {
-	if !t.exists(path) || limit <= 0 {
+func (r *reader) count(ctx context.Context, path string, limit int64) (n int64, err error) {
+	if !r.exists(path) || limit <= 0 {
 		return 0, nil
 	}
 	todo, full := []string{path}, errors.New("enough")
 	for n = 1; len(todo) > 0; {
-		if err := t.live(ctx); err != nil {
+		if err := r.live(ctx); err != nil {
 			return 0, err
 		}
 		dir := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		d, err := t.openList(dir)
+		d, err := r.openList(dir)
 		if err != nil {
 			continue // not a directory, vanished, or not ours to see
 		}
@@ -317,17 +309,5 @@ func (t *Tree) count(ctx context.Context, path string, limit int64) (n int64, er
 	return n, nil
 }
 
-// exists tells whether there is an entry at path, of whatever kind.
-func (t *Tree) exists(path string) bool {
-	if path == "" {
-		return true
-	}
-	dir, name := beneath.Split(path)
-	d, err := t.openDir(dir)
-	if err != nil {
-		return false
-	}
-	defer d.Close()
-	_, err = d.Stat(name)
-	return err == nil
-}
+// Info tells what was found when the slave was opened.
+func (r *reader) Info() slave.Info { return r.info }

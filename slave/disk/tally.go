@@ -31,29 +31,36 @@ const (
 	tallyRest = 10 * time.Millisecond
 )
 
-// limitUsage begins to hold the slave to its limits, where its policy has any.
-func (t *Tree) limitUsage(o Options) error {
+// census counts what the slave holds, and keeps that on record. It owns the file usage; what is counted between two of its
+// counts the store's sys does (usage).
+type census struct{ *store }
+
+// limit begins to hold the slave to its limits, where its policy has any.
+func (c *census) limit(o Options, own func(attr string) bool) error {
 	limit := limitsOf(o.Policy)
 	if limit == (room{}) {
-		if _, err := t.base.Stat(usageFile); errors.Is(err, fs.ErrNotExist) {
+		if _, err := c.base.Stat(usageFile); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		return ignoreAbsent(t.sys.unlink(place{t.base, usageFile})) // it will be out of date
+		return ignoreAbsent(c.sys.unlink(place{c.base, usageFile})) // it will be out of date
 	}
-	fs, err := t.dir.Statfs()
+	fs, err := c.dir.Statfs()
 	if err != nil {
 		return err
 	}
-	u := &usage{limit: limit, base: t.base, partial: t.partial, staging: t.staging, parked: t.parked, trash: t.trash, again: o.PolicyNow, refused: o.Refused,
-		books: map[*beneath.Dir]bool{t.links: true, t.pending: true, t.records: true}, prompt: promptBlocks[int64(fs.Type)],
-		shows: showsXattrs[int64(fs.Type)], own: t.names.Own}
-	known, err := t.readUsage(u)
+	u := &usage{
+		layout: layout{base: c.base, partial: c.partial, staging: c.staging, parked: c.parked, trash: c.trash,
+			books: map[*beneath.Dir]bool{c.linksDir: true, c.pending: true, c.recordsDir: true}},
+		knows:     knows{prompt: promptBlocks[int64(fs.Type)], shows: showsXattrs[int64(fs.Type)], own: own},
+		allowance: allowance{limit: limit, again: o.PolicyNow}, refused: o.Refused,
+	}
+	known, err := c.readUsage(u)
 	if err != nil {
 		return err
 	}
 	if u.blind = !known; u.blind {
 		began := time.Now()
-		held, err := t.tally(u, quickTally, func() error {
+		held, err := c.tally(u, quickTally, func() error {
 			if time.Since(began) > quickTime {
 				return errMany
 			}
@@ -66,19 +73,19 @@ func (t *Tree) limitUsage(o Options) error {
 			u.held, u.blind, u.counted = held, false, time.Now()
 		}
 	}
-	t.sys.used = u
-	t.weighIndex(u)
-	return t.openUsage()
+	c.sys.used = u
+	c.weighIndex(u)
+	return c.openUsage()
 }
 
 // openUsage puts on record that a session has the slave open. A file system without room for that must not keep it from being
 // opened, or nothing could be removed any more: the record goes, and what the slave holds is counted anew should there be none later.
-func (t *Tree) openUsage() error {
-	err := t.saveUsage(true)
+func (c *census) openUsage() error {
+	err := c.saveUsage(true)
 	if !outOfRoom(err) {
 		return err
 	}
-	return ignoreAbsent(t.sys.unlink(place{t.base, usageFile}))
+	return ignoreAbsent(c.sys.unlink(place{c.base, usageFile}))
 }
 
 // promptBlocks are the file systems that tell at once how many blocks a file needs, also of what is not on the device yet.
@@ -86,10 +93,10 @@ var promptBlocks = map[int64]bool{unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MA
 	unix.F2FS_SUPER_MAGIC: true, unix.TMPFS_MAGIC: true}
 
 // weighIndex looks how large places/ is: a few files, which are written without a word.
-func (t *Tree) weighIndex(u *usage) {
+func (c *census) weighIndex(u *usage) {
 	bytes := int64(0)
-	err := eachName(t.where, func(name string) error {
-		if st, err := t.where.Stat(name); err == nil {
+	err := eachName(c.placesDir, func(name string) error {
+		if st, err := c.placesDir.Stat(name); err == nil {
 			bytes += int64(st.Blocks) * 512
 		}
 		return nil
@@ -103,8 +110,8 @@ func (t *Tree) weighIndex(u *usage) {
 }
 
 // readUsage reads what is on record. What no session left in order has to be counted anew, and is believed until then.
-func (t *Tree) readUsage(u *usage) (known bool, err error) {
-	text, err := readSmall(t.base, usageFile)
+func (c *census) readUsage(u *usage) (known bool, err error) {
+	text, err := readSmall(c.base, usageFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -128,19 +135,19 @@ func Held(path string) (bytes, entries int64, known bool) {
 		return 0, 0, false
 	}
 	defer d.Close()
-	t := &Tree{}
-	if t.base, err = d.OpenPath(slave.Reserved); err != nil {
+	c := &census{store: &store{}}
+	if c.base, err = d.OpenPath(slave.Reserved); err != nil {
 		return 0, 0, false
 	}
-	defer t.base.Close()
+	defer c.base.Close()
 	u := &usage{}
-	known, err = t.readUsage(u)
+	known, err = c.readUsage(u)
 	return u.held.bytes, u.held.entries, known && err == nil
 }
 
 // saveUsage puts what the slave holds on record. Where that fails it has changed still, and is tried again.
-func (t *Tree) saveUsage(open bool) (err error) {
-	u := t.sys.used
+func (c *census) saveUsage(open bool) (err error) {
+	u := c.sys.used
 	defer func() {
 		if err != nil {
 			u.mu.Lock()
@@ -160,63 +167,60 @@ func (t *Tree) saveUsage(open bool) (err error) {
 		still = 1
 	}
 	const temp = usageFile + ".new"
-	if err := ignoreAbsent(t.sys.unlink(place{t.base, temp})); err != nil {
+	if err := ignoreAbsent(c.sys.unlink(place{c.base, temp})); err != nil {
 		return err
 	}
 	text := fmt.Sprintf("%d %d %d %d\n", held.bytes, held.entries, at, still)
-	if err := t.writeNew(place{t.base, temp}, []byte(text), true); err != nil {
+	if err := c.writeNew(place{c.base, temp}, []byte(text), true); err != nil {
 		return err
 	}
-	return t.sys.rename(place{t.base, temp}, place{t.base, usageFile}, 0)
+	return c.sys.rename(place{c.base, temp}, place{c.base, usageFile}, 0)
 }
 
-// keepUsage counts what the slave holds where that is due, and puts it on record, until the session ends.
-func (t *Tree) keepUsage() {
-	u := t.sys.used
+// keep counts what the slave holds where that is due, and puts it on record, until the session ends.
+func (c *census) keep() {
+	u := c.sys.used
 	if u == nil {
 		return
 	}
 	tick := time.NewTicker(usageEvery)
 	defer tick.Stop()
 	for {
-		t.weighIndex(u)
+		c.weighIndex(u)
 		if u.due(time.Now()) {
-			t.recount(u)
+			c.recount(u)
 		}
-		if err := t.saveIfChanged(u); err != nil {
-			t.log.Warn().Str("slave", t.info.Path).Err(err).Msg("what the slave holds is not on record")
+		if err := c.saveIfChanged(u); err != nil {
+			c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("what the slave holds is not on record")
 		}
 		select {
 		case <-tick.C:
-		case <-t.done:
+		case <-c.done:
 			return
-		case <-t.closing:
+		case <-c.closing:
 			return
 		}
 	}
 }
 
-// endUsage puts on record what the slave holds at the end of a session. A call that is still at work goes on changing that.
-func (t *Tree) endUsage() {
-	if t.sys.used == nil || t.Err() != nil {
+// end puts on record what the slave holds at the end of a session. A call that is still at work goes on changing that.
+func (c *census) end() {
+	if c.sys.used == nil || c.Err() != nil {
 		return
 	}
-	t.closeMu.Lock()
-	atWork := t.users > 1
-	t.closeMu.Unlock()
-	if err := t.saveUsage(atWork); err != nil {
-		t.log.Warn().Str("slave", t.info.Path).Err(err).Msg("what the slave holds is not on record, and will be counted anew")
+	if err := c.saveUsage(c.atWork()); err != nil {
+		c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("what the slave holds is not on record, and will be counted anew")
 	}
 }
 
-func (t *Tree) saveIfChanged(u *usage) error {
+func (c *census) saveIfChanged(u *usage) error {
 	u.mu.Lock()
 	changed := u.changed
 	u.mu.Unlock()
 	if !changed {
 		return nil
 	}
-	return t.saveUsage(true)
+	return c.saveUsage(true)
 }
 
 // due tells whether it is time to count anew.
@@ -228,17 +232,17 @@ func (u *usage) due(now time.Time) bool {
 }
 
 // recount counts all that the slave holds. What is made meanwhile may be counted twice; what goes may be counted still.
-func (t *Tree) recount(u *usage) {
+func (c *census) recount(u *usage) {
 	blind := u.begin()
-	held, err := t.tally(u, 0, func() error {
+	held, err := c.tally(u, 0, func() error {
 		if blind {
-			return t.live(context.Background())
+			return c.live(context.Background())
 		}
-		return t.rest(tallyRest)
+		return c.rest(tallyRest)
 	})
 	if err != nil {
-		if t.unclosed() {
-			t.log.Warn().Str("slave", t.info.Path).Err(err).Msg("what the slave holds cannot be counted")
+		if c.unclosed() {
+			c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("what the slave holds cannot be counted")
 		}
 		return
 	}
@@ -284,24 +288,12 @@ func (u *usage) moved(from, to place) {
 	u.added = u.added.plus(room{charge(&st), 1})
 }
 
-// rest waits, or tells that the session ends.
-func (t *Tree) rest(d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-t.closing:
-	case <-t.done:
-	}
-	return t.live(context.Background())
-}
-
 // errMany ends a count that has a bound.
 var errMany = errors.New("more entries than are counted at once")
 
 // tally counts what lies in the slave, and in .georep all that is the master's: at most so many entries, where most is not 0. pace
 // is called after each step of them. What cannot be read does not count.
-func (t *Tree) tally(u *usage, most int64, pace func() error) (sum room, err error) {
+func (c *census) tally(u *usage, most int64, pace func() error) (sum room, err error) {
 	// From the last one to the first: what is made and removed meanwhile goes the same way.
 	todo := []string{"/trash", "/parked", "", "/staging", "/partial", "/links", "/pending", "/records"}
 	for i, area := range todo {
@@ -312,11 +304,11 @@ func (t *Tree) tally(u *usage, most int64, pace func() error) (sum room, err err
 	for next := int64(tallyStep); len(todo) > 0; {
 		dir := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		d, err := t.openList(dir)
+		d, err := c.openList(dir)
 		if err != nil {
 			continue
 		}
-		below, err := t.tallyDir(u, dir, d, &sum)
+		below, err := c.tallyDir(u, dir, d, &sum)
 		d.Close()
 		if err != nil {
 			continue
@@ -336,7 +328,7 @@ func (t *Tree) tally(u *usage, most int64, pace func() error) (sum room, err err
 }
 
 // tallyDir counts what lies in one directory, and gives the directories among that.
-func (t *Tree) tallyDir(u *usage, dir string, d *beneath.Dir, sum *room) (below []string, err error) {
+func (c *census) tallyDir(u *usage, dir string, d *beneath.Dir, sum *room) (below []string, err error) {
 	err = d.List(func(e beneath.Entry) error {
 		path := beneath.Join(dir, e.Name)
 		if path == slave.Reserved {

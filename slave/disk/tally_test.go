@@ -39,7 +39,7 @@ func TestCountOfWhatMoves(t *testing.T) {
 			u := tree.sys.used
 			before := u.held.entries
 			u.begin()
-			held, err := tree.tally(tree.sys.used, 0, func() error {
+			held, err := tree.census.tally(tree.sys.used, 0, func() error {
 				for _, dir := range dirs {
 					if err := move(tree, dir); err != nil {
 						return err
@@ -119,11 +119,11 @@ func TestUsageIsSavedAgain(t *testing.T) {
 			held := u.held
 			u.mu.Unlock()
 			fails = true
-			if err := tree.saveIfChanged(u); err == nil || !failed {
+			if err := tree.census.saveIfChanged(u); err == nil || !failed {
 				t.Fatalf("%v, failed: %v", err, failed)
 			}
 			fails = false
-			if err := tree.saveIfChanged(u); err != nil {
+			if err := tree.census.saveIfChanged(u); err != nil {
 				t.Fatal(err)
 			}
 			if bytes, entries, known := Held(o.Path); !known || bytes != held.bytes || entries != held.entries {

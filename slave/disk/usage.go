@@ -66,33 +66,55 @@ func inBlocks(n int64) int64 { return (n + otherBytes - 1) &^ (otherBytes - 1) }
 //
 // It goes by the changes that are made here, each counted before it is made, and is put right by a count of the whole slave once
 // in a while (recounts). Changes by others count from then on.
+//
+// mu guards the allowance, what is held and the recount; layout and knows are set before it is used.
 type usage struct {
+	layout
+	knows
+	refused func(error) // told the first refusal
+
+	mu sync.Mutex
+	allowance
+	recounts
+	held    room
+	index   int64 // bytes of places/, which writes by itself
+	changed bool  // since it was put on record
+}
+
+// layout says what a directory of the slave is for.
+type layout struct {
 	base    *beneath.Dir          // what lies in it does not count
 	books   map[*beneath.Dir]bool // directories of georep's books
 	partial *beneath.Dir
 	staging *beneath.Dir
 	parked  *beneath.Dir
 	trash   *beneath.Dir
-	prompt  bool                 // the file system tells at once how many blocks a file needs
-	shows   bool                 // those blocks have the xattrs, too
-	own     func(string) bool    // xattrs that are georep's
-	again   func() policy.Policy // the limits as they are now
-	refused func(error)          // told the first refusal
+}
 
-	mu       sync.Mutex
-	limit    room // 0: none
-	held     room
-	index    int64 // bytes of places/, which writes by itself
-	added    room  // since the count under way began
-	counting bool  // a count is under way
-	missed   bool  // something may have escaped it
-	blind    bool  // what the slave holds was never counted
-	changed  bool  // since it was put on record
-	short    bool  // something was refused since the last count
-	told     bool
-	torn     bool      // the session that held it last did not end in order
-	asked    time.Time // the limits, anew
+// knows is what the slave's file system tells of the room that an inode takes.
+type knows struct {
+	prompt bool              // at once how many blocks a file needs
+	shows  bool              // those blocks have the xattrs, too
+	own    func(string) bool // xattrs that are georep's
+}
+
+// allowance is what the policy of the slave's host lets it hold.
+type allowance struct {
+	limit room                 // 0: none
+	again func() policy.Policy // the limits as they are now
+	asked time.Time            // when they were asked for last
+	short bool                 // something was refused since the last count
+	told  bool                 // the refusal
+}
+
+// recounts is what a count of the whole slave puts right.
+type recounts struct {
 	counted  time.Time
+	counting bool // a count is under way
+	added    room // since it began
+	missed   bool // something may have escaped it
+	blind    bool // what the slave holds was never counted
+	torn     bool // the session that held it last did not end in order
 }
 
 // askEvery is how often a slave that has reached a limit looks whether that was raised.
@@ -106,9 +128,9 @@ func (u *usage) counts(p place) bool { return u != nil && p.dir != u.base }
 
 // isBook tells whether what is made at p is a part of the books, some of which lie, at least at first, beside what is the
 // master's.
-func (u *usage) isBook(p place) bool {
-	return u.books[p.dir] || p.dir == u.partial && strings.HasSuffix(p.name, journalSuffix) ||
-		p.dir == u.staging && strings.HasSuffix(p.name, bookSuffix)
+func (l *layout) isBook(p place) bool {
+	return l.books[p.dir] || p.dir == l.partial && strings.HasSuffix(p.name, journalSuffix) ||
+		p.dir == l.staging && strings.HasSuffix(p.name, bookSuffix)
 }
 
 // bookName is isBook for a name in a directory that is given by its path.
@@ -246,15 +268,15 @@ func (u *usage) beyond(r room, margin bool) error {
 	return nil
 }
 
-// raised asks, now and then, what the limits are now. mu is held.
-func (u *usage) raised() bool {
-	if u.again == nil || time.Since(u.asked) < askEvery {
+// raised asks, now and then, what the limits are now. usage.mu is held.
+func (a *allowance) raised() bool {
+	if a.again == nil || time.Since(a.asked) < askEvery {
 		return false
 	}
-	u.asked = time.Now()
-	limit := limitsOf(u.again())
-	changed := limit != u.limit
-	u.limit = limit
+	a.asked = time.Now()
+	limit := limitsOf(a.again())
+	changed := limit != a.limit
+	a.limit = limit
 	return changed
 }
 

@@ -322,7 +322,7 @@ func TestUsageIsKept(t *testing.T) {
 	tree := func() *Tree { return f.Tree.(*Tree) }
 	check := func(what string) {
 		t.Helper()
-		want, err := tree().tally(tree().sys.used, 0, func() error { return nil })
+		want, err := tree().census.tally(tree().sys.used, 0, func() error { return nil })
 		u := tree().sys.used
 		u.mu.Lock()
 		defer u.mu.Unlock()
@@ -408,7 +408,7 @@ func TestUsageOfRandomOperations(t *testing.T) {
 			}
 		}
 		tree := f.Tree.(*Tree)
-		there, err := tree.tally(tree.sys.used, 0, func() error { return nil })
+		there, err := tree.census.tally(tree.sys.used, 0, func() error { return nil })
 		tree.sys.used.mu.Lock()
 		held := tree.sys.used.held
 		tree.sys.used.mu.Unlock()
@@ -420,7 +420,7 @@ func TestUsageOfRandomOperations(t *testing.T) {
 
 // TestUncounted: a slave that was filled before it had a limit takes nothing before it was counted.
 func TestUncounted(t *testing.T) {
-	u := &usage{limit: room{bytes: 1 << 20}, blind: true}
+	u := &usage{allowance: allowance{limit: room{bytes: 1 << 20}}, recounts: recounts{blind: true}}
 	if err := u.take(room{bytes: 1}); !errors.Is(err, slave.ErrLimit) || !strings.Contains(err.Error(), "counted") {
 		t.Errorf("before it is counted: %v", err)
 	}
@@ -441,7 +441,7 @@ func TestUncounted(t *testing.T) {
 	if n := refusals(f, "max-bytes 3M", slavetest.Put("one", slavetest.Rec(1, 1), strings.Repeat("x", 200_000))); n != 1 {
 		t.Error("what was there does not count")
 	}
-	bounded, err := tree.tally(tree.sys.used, 10, func() error { return nil })
+	bounded, err := tree.census.tally(tree.sys.used, 10, func() error { return nil })
 	if !errors.Is(err, errMany) || bounded.entries > 100 {
 		t.Errorf("a bounded count: %+v, %v", bounded, err)
 	}

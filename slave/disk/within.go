@@ -178,15 +178,6 @@ func (t *Tree) unstamp(dir string) (had bool, err error) {
 	return err == nil, err
 }
 
-// unstampBeside is unstamp where the record may lie beside.
-func (t *Tree) unstampBeside(p place) (had bool, err error) {
-	rec, there, err := t.readBeside(p)
-	if err != nil || !there || rec.Xtime == 0 {
-		return false, err
-	}
-	return true, t.putBeside(p, slave.Record{GFID: rec.GFID})
-}
-
 // searchParked remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is
 // held.
 func (t *Tree) searchParked(name string) {

@@ -48,7 +48,7 @@ func TestXattrsCount(t *testing.T) {
 			}
 			tree := f.Tree.(*Tree)
 			counted := func() (now, anew int64) {
-				sum, err := tree.tally(tree.sys.used, 0, func() error { return nil })
+				sum, err := tree.census.tally(tree.sys.used, 0, func() error { return nil })
 				if err != nil {
 					t.Fatal(err)
 				}
