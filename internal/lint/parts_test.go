@@ -35,7 +35,7 @@ var large = map[string]size{
 	"monitor.machine":        {20, 23},
 	"monitor.runner":         {13, 17},
 	"slave/agent.hub":        {9, 22},
-	"slave/disk.Tree":        {178, 19},
+	"slave/disk.Tree":        {102, 16},
 	"slave/disk.change":      {25, 17},
 	"slave/places.Index":     {26, 18},
 	"slave/sftp.Tree":        {186, 45},

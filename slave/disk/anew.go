@@ -48,7 +48,7 @@ func (t *Tree) clearAreas() error {
 			return err
 		}
 	}
-	err = t.emptyTrash(context.Background())
+	err = t.bin.empty(context.Background())
 	t.trash.Close()
 	t.trash = nil
 	return err

@@ -1,10 +1,6 @@
 package disk
 
 import (
-	"errors"
-
-	"golang.org/x/sys/unix"
-
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -47,10 +43,10 @@ func (t *Tree) dropBehind() {
 	if len(parked) == 0 {
 		return
 	}
-	err := t.unstampWithin(parked...)
+	err := t.park.within.unstampAbove(parked...)
 	for _, path := range parked {
 		if err == nil {
-			err = t.unlinkParked(path)
+			err = t.park.unlink(path)
 		}
 	}
 	if err != nil {
@@ -61,31 +57,16 @@ func (t *Tree) dropBehind() {
 // nameBehind finds a parked name of an inode, as a path below parked/; "" if there is none. done tells that nothing is to be
 // looked for again.
 func (t *Tree) nameBehind(g xtime.GFID) (path string, done bool) {
-	n, ok := t.placed(g)
-	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || t.readBook(g).want > 1 {
+	n, ok := t.finder.placed(g)
+	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || t.links.readBook(g).want > 1 {
 		return "", true
 	}
-	if name, same, err := t.parkedAs(g, n.st); err == nil && same {
+	if name, same, err := t.park.parkedAs(g, n.st); err == nil && same {
 		return name, n.st.Nlink == 2
 	}
-	path, e, ok := t.findWithin(g)
+	path, e, ok := t.park.within.find(g)
 	if !ok || !sameInode(e.st, n.st) {
 		return "", false
 	}
 	return path, n.st.Nlink == 2
-}
-
-func (t *Tree) unlinkParked(path string) error {
-	defer t.cleans.Add(2)
-	p, done, err := t.parkedPlace(path)
-	if err != nil {
-		return err
-	}
-	defer done()
-	unlink := func() error { return t.sys.unlink(p) }
-	err = unlink()
-	if !t.root && errors.Is(err, unix.EACCES) {
-		err = t.lifted(p.dir.At(""), unlink)
-	}
-	return ignoreAbsent(err)
 }

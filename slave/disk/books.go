@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"sync"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -60,26 +61,44 @@ func indexPath(g xtime.GFID) (dir, name string) {
 	return s[:2], s
 }
 
+// links is the table of the inodes with several names (links/), and what it says of them. mu guards the books that are
+// changed and not written yet. It comes behind park.mu, and before the lock of marks.
+type links struct {
+	*finder
+	parents *parents
+	park    *park
+	marks   *marks
+
+	shelf shelf
+	mu    sync.Mutex
+	dirty map[xtime.GFID]bool // books that are not written yet
+	notes map[xtime.GFID]note // inodes of which it is to be decided whether they have all names
+}
+
+func newLinks(f *finder, up *parents, k *park, m *marks) *links {
+	return &links{finder: f, parents: up, park: k, marks: m, dirty: map[xtime.GFID]bool{}, notes: map[xtime.GFID]note{}}
+}
+
 // readIndex reads what is known of g's names; nothing, or what a crash tore, gives an empty index. A name goes where its
 // directory has gone since.
-func (t *Tree) readIndex(g xtime.GFID) index {
-	was := t.readBook(g)
+func (l *links) readIndex(g xtime.GFID) index {
+	was := l.readBook(g)
 	now := was
 	now.names, now.dirs = nil, nil
 	seen := make(map[string]struct{}, len(was.names))
 	for i := range was.names {
-		now.addNew(t.nameNow(&was, i), was.dirs[i], seen)
+		now.addNew(l.nameNow(&was, i), was.dirs[i], seen)
 	}
 	return now
 }
 
 // readBook reads a book as it was written, or is to be. Nobody changes its names.
-func (t *Tree) readBook(g xtime.GFID) index {
-	if idx, ok := t.shelf.get(g); ok {
+func (l *links) readBook(g xtime.GFID) index {
+	if idx, ok := l.shelf.get(g); ok {
 		return idx
 	}
 	dir, name := indexPath(g)
-	d, err := t.linksDir.OpenPath(dir)
+	d, err := l.linksDir.OpenPath(dir)
 	if err != nil {
 		return index{}
 	}
@@ -140,10 +159,10 @@ func (idx index) text() []byte {
 }
 
 // writeIndex puts an index on record; one that says nothing is removed.
-func (t *Tree) writeIndex(g xtime.GFID, idx index) error {
+func (l *links) writeIndex(g xtime.GFID, idx index) error {
 	dir, name := indexPath(g)
 	if len(idx.names) == 0 || len(idx.names) == 1 && idx.want <= 1 && !idx.settled {
-		d, err := t.linksDir.OpenPath(dir)
+		d, err := l.linksDir.OpenPath(dir)
 		if absent(err) {
 			return nil
 		}
@@ -151,29 +170,29 @@ func (t *Tree) writeIndex(g xtime.GFID, idx index) error {
 			return err
 		}
 		defer d.Close()
-		return ignoreAbsent(t.sys.unlinkBook(place{d, name}))
+		return ignoreAbsent(l.sys.unlinkBook(place{d, name}))
 	}
-	if err := t.sys.mkdir(place{t.linksDir, dir}, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := l.sys.mkdir(place{l.linksDir, dir}, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	d, err := t.linksDir.OpenPath(dir)
+	d, err := l.linksDir.OpenPath(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return t.putSmall(place{d, name}, idx.text())
+	return l.putSmall(place{d, name}, idx.text())
 }
 
 // noteGroup books what an operation taught of an inode with several names: its names, and, at the end of the group, whether
 // some are missing.
-func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
+func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	g := op.Record.GFID
 	if g.IsZero() {
 		return
 	}
-	now := t.openBook(g)
+	now := l.openBook(g)
 	was := now
 	now.learn(op)
 	changed := now.want != was.want || now.at != was.at || now.settled != was.settled
@@ -181,83 +200,73 @@ func (t *Tree) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 		if len(now.names) >= maxNames {
 			break
 		}
-		if len(t.work.dirs) >= maxDirs {
-			t.forgetDirs()
+		if len(l.parents.dirs) >= maxDirs {
+			l.parents.forget()
 		}
 		dir, _ := beneath.Split(name)
-		key, _ := t.dirKey(name, dir)
+		key, _ := l.parents.key(name, dir)
 		if now.find(name, key) < 0 {
 			now.add(name, key)
 		}
 	}
 	if changed || len(now.names) != len(was.names) {
-		t.toBeWritten(g, now)
+		l.toBeWritten(g, now)
 	}
-	t.toBeDecided(g, note{st, op.Path, t.cleans.Load()})
+	l.toBeDecided(g, note{st, op.Path, l.park.cleans.Load()})
 }
 
-// notePending makes the mark that says that names are to be checked, or lets it go. That of an earlier session stays until
-// Groups has told of it: the names may be right, and a cut between a name and what gave its directory the times back have left
-// these wrong.
-func (t *Tree) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
-	if t.liveNames(g, idx.names, st) < idx.want {
-		return t.setMark(g, mark{ino: idx.ino})
+// notePending makes the mark that says that names are to be checked, or lets it go.
+func (l *links) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
+	if l.liveNames(g, idx.names, st) < idx.want {
+		return l.marks.add(g, mark{ino: idx.ino})
 	}
-	m, marked := t.marks.have[g]
-	if !marked {
-		if _, err := t.pending.Stat(g.String()); err == nil {
-			m, marked = t.readMark(g.String()), true
-		}
-	}
-	if marked && (m.session == t.prefix || t.marks.told[g] > 0) {
-		t.marks.done[g] = false
-	}
+	l.marks.letGo(g)
 	return nil
 }
 
 // forgetName takes the name of an inode that leaves the tree out of the index.
-func (t *Tree) forgetName(old entry, path string) {
+func (l *links) forgetName(old entry, path string) {
 	g := old.rec.GFID
 	if g.IsZero() {
 		return
 	}
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	idx := t.openBook(g)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	idx := l.openBook(g)
 	dir, _ := beneath.Split(path)
-	key, _ := t.dirKey(path, dir)
+	key, _ := l.parents.key(path, dir)
 	i := idx.find(path, key)
 	if i < 0 {
 		return
 	}
-	t.toBeWritten(g, idx.without(i))
+	l.toBeWritten(g, idx.without(i))
 }
 
 // leavingBelow is leaving and forgetName for all names in a directory that is about to leave the tree. It lies at path. The
 // names of inodes that have others are returned, as paths below the directory.
-func (t *Tree) leavingBelow(at place, path string) (linked []parkedName, failed error) {
+func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed error) {
 	type level struct{ rel, path string }
 	todo := []level{{at.name, path}}
-	for len(todo) > 0 && t.unclosed() {
-		l := todo[len(todo)-1]
+	for len(todo) > 0 && l.unclosed() {
+		in := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		d, err := at.dir.OpenDir(l.rel)
+		d, err := at.dir.OpenDir(in.rel)
 		if err != nil {
-			t.log.Debug().Str("dir", l.path).Err(err).Msg("not searched")
+			l.log.Debug().Str("dir", in.path).Err(err).Msg("not searched")
 			continue
 		}
 		err = d.List(func(e beneath.Entry) error {
 			if slave.Kind(e.Type) == slave.Dir {
-				todo = append(todo, level{beneath.Join(l.rel, e.Name), beneath.Join(l.path, e.Name)})
+				todo = append(todo, level{beneath.Join(in.rel, e.Name), beneath.Join(in.path, e.Name)})
 				return nil
 			}
-			old, err := t.look(place{d, e.Name})
+			old, err := l.look(place{d, e.Name})
 			if err == nil && old.kind != slave.Dir && old.st.Nlink > 1 && !old.rec.GFID.IsZero() {
 				g := old.rec.GFID
-				failed = errors.Join(failed, t.addMark(g, mark{ino: t.readBook(g).ino, here: old.st.Ino}))
-				t.forgetName(old, beneath.Join(l.path, e.Name))
+				failed = errors.Join(failed, l.addMark(g, mark{ino: l.readBook(g).ino, here: old.st.Ino}))
+				l.forgetName(old, beneath.Join(in.path, e.Name))
 				if len(linked) < maxBehind {
-					linked = append(linked, parkedName{g, strings.TrimPrefix(beneath.Join(l.path, e.Name), path+"/")})
+					linked = append(linked, parkedName{g, strings.TrimPrefix(beneath.Join(in.path, e.Name), path+"/")})
 				}
 			}
 			return failed
@@ -267,27 +276,17 @@ func (t *Tree) leavingBelow(at place, path string) (linked []parkedName, failed 
 			return nil, failed
 		}
 		if err != nil {
-			t.log.Debug().Str("dir", l.path).Err(err).Msg("not searched")
+			l.log.Debug().Str("dir", in.path).Err(err).Msg("not searched")
 		}
 	}
-	return linked, t.syncMarks()
+	return linked, l.marks.sync()
 }
 
 // hasGroups tells whether any inode with several names is on the books.
-func (t *Tree) hasGroups() bool {
+func (l *links) hasGroups() bool {
 	found := errors.New("found")
 	stop := func(string) error { return found }
-	return eachName(t.linksDir, stop) == found || eachName(t.pending, stop) == found
-}
-
-// hasMarks tells whether Groups has anything to look at.
-func (t *Tree) hasMarks() (bool, error) {
-	found := errors.New("found")
-	err := eachName(t.pending, func(string) error { return found })
-	if err == found {
-		return true, nil
-	}
-	return false, err
+	return eachName(l.linksDir, stop) == found || eachName(l.pending, stop) == found
 }
 
 // pendingGroup is one that Groups looks at.
@@ -311,27 +310,27 @@ func (p *pendingGroup) weight() int64 {
 const maxNamesBytes = slave.MaxFoundPath
 
 // Groups returns inodes whose names are to be checked. Marks that turn out to be done are removed on the way.
-func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
-	if err := t.enter(); err != nil {
+func (l *links) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
+	if err := l.enter(); err != nil {
 		return nil, err
 	}
-	defer t.leave()
-	t.flushBooks()
+	defer l.leave()
+	l.flush()
 	var list []*pendingGroup
 	weight, full := int64(0), errors.New("enough")
-	err := eachName(t.pending, func(name string) error {
+	err := eachName(l.pending, func(name string) error {
 		if len(list) >= limit || weight > slave.MaxGroups {
 			return full
 		}
-		if p := t.readPending(name); p != nil {
+		if p := l.readPending(name); p != nil {
 			list, weight = append(list, p), weight+p.weight()
 		}
-		return t.live(ctx)
+		return l.live(ctx)
 	})
 	if err != nil && err != full {
 		return nil, err
 	}
-	t.searchPending(list)
+	l.searchPending(list)
 	var all []slave.Group
 	var none []*pendingGroup
 	for _, p := range list {
@@ -341,8 +340,8 @@ func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 			none = append(none, p)
 		}
 	}
-	for _, p := range t.unclaimed(none) {
-		t.settleGroup(p.GFID, p.mark)
+	for _, p := range l.unclaimed(none) {
+		l.marks.settle(p.GFID, p.mark)
 	}
 	return all[:slave.Within(all, slave.MaxGroups, (*slave.Group).Weight)], nil
 }
@@ -352,28 +351,28 @@ func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 //
 // A mark of an earlier session is not checked, only looked at: of what was known then, a power cut may have taken any part.
 // The master has the last word on its names, until an operation settles it.
-func (t *Tree) readPending(name string) *pendingGroup {
+func (l *links) readPending(name string) *pendingGroup {
 	g, err := xtime.ParseGFID(name)
-	if err != nil || t.settled(g) {
+	if err != nil || l.marks.settled(g) {
 		return nil
 	}
-	p := &pendingGroup{mark: t.readMark(name)}
+	p := &pendingGroup{mark: l.marks.read(name)}
 	p.Group = slave.Group{GFID: g, Ino: p.mark.ino}
-	idx := t.readIndex(g)
-	names := t.knownNames(g, idx.names, "")
-	t.addNames(p, names)
-	if p.mark.session != t.prefix && t.tell(g) {
+	idx := l.readIndex(g)
+	names := l.knownNames(g, idx.names, "")
+	l.addNames(p, names)
+	if p.mark.session != l.prefix && l.marks.tell(g) {
 		p.Short = len(names) > 0 || p.mark.ino != 0 || p.mark.here != 0
 	}
 	for _, n := range names {
-		p.Short = p.Short || t.liveNames(g, idx.names, n.st) < idx.want
+		p.Short = p.Short || l.liveNames(g, idx.names, n.st) < idx.want
 	}
 	p.keep = p.keep || p.Short
 	return p
 }
 
 // addNames fills in what the names of a group tell.
-func (t *Tree) addNames(p *pendingGroup, names []named) {
+func (l *links) addNames(p *pendingGroup, names []named) {
 	for i, n := range names {
 		if p.size += len(n.path); len(p.Names) < slave.MaxGroupNames && p.size <= maxNamesBytes {
 			p.Names = append(p.Names, n.path)
@@ -388,7 +387,7 @@ func (t *Tree) addNames(p *pendingGroup, names []named) {
 }
 
 // searchPending looks for inodes whose remaining names the index does not know: one search of the tree for all.
-func (t *Tree) searchPending(list []*pendingGroup) {
+func (l *links) searchPending(list []*pendingGroup) {
 	lost := map[uint64]*pendingGroup{}
 	inos := map[uint64]bool{}
 	for _, p := range list {
@@ -399,10 +398,56 @@ func (t *Tree) searchPending(list []*pendingGroup) {
 	if len(lost) == 0 {
 		return
 	}
-	for _, hit := range t.search(inos) {
+	for _, hit := range l.search(inos) {
 		p := lost[hit.ino]
-		if n, ok := t.verify(p.GFID, hit.path); ok && n.st.Ino == p.mark.here {
-			t.addNames(p, []named{n})
+		if n, ok := l.verify(p.GFID, hit.path); ok && n.st.Ino == p.mark.here {
+			l.addNames(p, []named{n})
 		}
 	}
+}
+
+// guard sees that g has a mark, durably. It comes before any change of the names of an inode with several.
+func (l *links) guard(g xtime.GFID, m mark) error {
+	if g.IsZero() {
+		return nil
+	}
+	if err := l.addMark(g, m); err != nil {
+		return err
+	}
+	return l.marks.sync()
+}
+
+// addMark is guard without the sync. What comes behind it decides whether the inode has all names.
+func (l *links) addMark(g xtime.GFID, m mark) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.notes, g)
+	return l.marks.add(g, m)
+}
+
+// leaving guards an inode of which a name is about to leave the tree. If it keeps other names they are to be checked: what
+// was changed through the one that goes shows under them, in directories that nothing has marked.
+func (l *links) leaving(old entry) error {
+	if old.st.Nlink < 2 || old.kind == slave.Dir {
+		return nil
+	}
+	g := old.rec.GFID
+	return l.guard(g, mark{ino: l.readBook(g).ino, here: old.st.Ino})
+}
+
+// liveNames is how many names in the tree the inode has that st describes and that is on record as g: its link count, less
+// what is parked. Which names went with a parked directory that count does not tell, so as long as there is one, only
+// names that are known, and lead to the inode, are counted. Too few only cost a search of the master.
+func (l *links) liveNames(g xtime.GFID, names []string, st beneath.Stat) uint32 {
+	n := st.Nlink - l.park.namesOf(g, st)
+	if n <= 1 || !l.park.within.dirsParked.Load() || len(names) >= maxNames {
+		return n
+	}
+	known := uint32(0)
+	for _, one := range l.verified(g, names, "") {
+		if sameInode(one.st, st) {
+			known++
+		}
+	}
+	return min(n, known)
 }

@@ -18,12 +18,9 @@ const fewFiles = 4
 
 // committer is the state of the goroutine that changes the tree.
 type committer struct {
-	dirs   map[string]*beneath.Dir // parents that this group opened
-	keys   map[string]places.Key   // of directories, as long as dirs has what is above them
-	stamps []stamp                 // published, and waiting for the next sync
+	stamps []stamp // published, and waiting for the next sync
 	holds  holds
 	behind behind
-	twice  twice
 }
 
 // stamp is the xtime of a finished directory.
@@ -35,9 +32,9 @@ type stamp struct {
 // runCommitter takes group after group until the Tree is closed. Stamps that wait when nothing else does get a sync of
 // their own.
 func (t *Tree) runCommitter() {
-	t.work.dirs, t.work.keys, t.work.behind = map[string]*beneath.Dir{}, map[string]places.Key{}, behind{}
-	t.work.twice.all = !t.info.Settled && t.info.Parked > 0
-	defer t.forgetDirs()
+	t.work.behind = behind{}
+	t.park.twice.all = !t.info.Settled && t.info.Parked > 0
+	defer t.parents.forget()
 	for {
 		if t.live(context.Background()) != nil {
 			return
@@ -74,10 +71,10 @@ func (t *Tree) runGroup(group []*ticket) {
 			t.run(tk, &tk.items[i])
 		}
 	}
-	t.flushBooks()
-	t.forgetDirs()
-	t.forgetMarks()
-	t.commitPlaces()
+	t.links.flush()
+	t.parents.forget()
+	t.marks.forget()
+	t.finder.commit()
 }
 
 // stagedIn collects what the group has in staging: the operations that failed there already, and those that stage
@@ -101,10 +98,10 @@ func (t *Tree) syncStaged(staged []*item, whole bool) error {
 		few = few && it.file
 	}
 	switch {
-	case whole || len(t.work.stamps) > 0 || !few || t.manyDone():
+	case whole || len(t.work.stamps) > 0 || !few || t.marks.manyDone():
 		return t.syncAll()
 	}
-	if err := t.syncMarks(); err != nil {
+	if err := t.marks.sync(); err != nil {
 		return err
 	}
 	for _, it := range staged {
@@ -154,7 +151,7 @@ func (t *Tree) settle(err error) {
 		s.it.done = true
 		s.tk.finish()
 	}
-	t.forgetDirs()
+	t.parents.forget()
 }
 
 // finish counts a final result; the last one ends the wait for the batch.
@@ -215,8 +212,8 @@ func (t *Tree) stampDir(d *beneath.Dir, it *item) error {
 // run publishes one operation and books its result.
 func (t *Tree) run(tk *ticket, it *item) {
 	op := it.op
-	if len(t.work.dirs) >= maxDirs {
-		t.forgetDirs()
+	if len(t.parents.dirs) >= maxDirs {
+		t.parents.forget()
 	}
 	if op.Kind == slave.OpFinish && !it.done && tk.failedBelow(op.Path) {
 		t.fail(it, slave.ErrHeldBack)
@@ -267,11 +264,11 @@ func (t *Tree) wantsStamp(it *item) bool {
 // publish does one operation that is still to be done, and remembers where its inode is from then on.
 func (t *Tree) publish(it *item) error {
 	// Clean must not delete a parked name that the operation relies on.
-	t.parkMu.Lock()
-	defer t.parkMu.Unlock()
+	t.park.mu.Lock()
+	defer t.park.mu.Unlock()
 	if k := it.op.Kind; k == slave.OpPark || k == slave.OpUnpark {
-		t.moving.Add(1)
-		defer t.moving.Add(1)
+		t.park.moving.Add(1)
+		defer t.park.moving.Add(1)
 	}
 	if err := t.inPlace(it.op); err != nil {
 		return err
@@ -293,13 +290,13 @@ func (t *Tree) inPlace(op *slave.Op) error {
 	if op.In.IsZero() || dir == "" {
 		return nil
 	}
-	if key, known := t.dirKey(op.Path, dir); known && key != places.KeyOf(op.In) {
+	if key, known := t.parents.key(op.Path, dir); known && key != places.KeyOf(op.In) {
 		return slave.ErrMoved
 	}
 	return nil
 }
 
-// carryOut is publish, with parkMu held.
+// carryOut is publish, with park.mu held.
 func (t *Tree) carryOut(it *item) error {
 	switch it.op.Kind {
 	case slave.OpMkdir:
@@ -320,32 +317,6 @@ func (t *Tree) carryOut(it *item) error {
 		return t.own.putFilter(it.op)
 	}
 	return slave.ErrInvalid
-}
-
-// parent opens the directory that path lies in, and keeps it open for the rest of the group.
-func (t *Tree) parent(path string) (place, error) {
-	dir, name := beneath.Split(path)
-	if d := t.work.dirs[dir]; d != nil {
-		return place{d, name}, nil
-	}
-	d, err := t.dir.OpenPath(dir)
-	if err != nil {
-		return place{}, err
-	}
-	t.work.dirs[dir] = d
-	return place{d, name}, nil
-}
-
-// maxDirs bounds the parents that are kept open from one operation to the next.
-const maxDirs = 64
-
-// forgetDirs closes the parents: the group has ended, or a directory was moved.
-func (t *Tree) forgetDirs() {
-	for path, d := range t.work.dirs {
-		d.Close()
-		delete(t.work.dirs, path)
-	}
-	clear(t.work.keys)
 }
 
 // holds knows which directories may not be stamped in a pass.

@@ -1,11 +1,11 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -39,26 +39,22 @@ type Options struct {
 // Tree is an open slave. It implements slave.Tree.
 type Tree struct {
 	*reader
-	own    *ownership
-	census *census
-	places *places.Index
-	fresh  shape // what a new file in staging has, created with mode 0777
+	own     *ownership
+	census  *census
+	finder  *finder
+	parents *parents
+	park    *park
+	bin     *bin
+	marks   *marks
+	links   *links
+	fresh   shape // what a new file in staging has, created with mode 0777
 
 	uploads uploads
-	within  within
-	// dirsParked is set while a directory may lie in parked/.
-	dirsParked atomic.Bool
-	room       roomMaker
-	queue      queue
-	work       committer
-	booksMu    sync.Mutex // links/, pending/ and marks
-	marks      marks
-	shelf      shelf
-	cleans     atomic.Uint64 // counts beginnings and ends of Clean, and twice whatever else takes names out of the park
-	parkMu     sync.Mutex    // an operation at work, or Clean taking one entry out of the park
-	moving     atomic.Uint64 // counts beginnings and ends of what moves entries; odd while something does
-	cleanMu    sync.Mutex    // Clean, which runs once at a time
-	once       sync.Once
+	room    roomMaker
+	queue   queue
+	work    committer
+	cleanMu sync.Mutex // Clean, which runs once at a time
+	once    sync.Once
 }
 
 // Compile-time proof of the contract.
@@ -91,8 +87,12 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 	t := &Tree{reader: newReader(o, hook)}
 	t.own, t.census = &ownership{store: t.store}, &census{store: t.store}
 	t.life.release = t.release
+	t.finder = &finder{records: t.records}
+	t.parents = newParents(t.records)
+	t.park, t.bin = newPark(t.records), &bin{records: t.records}
+	t.marks = newMarks(t.store)
+	t.links = newLinks(t.finder, t.parents, t.park, t.marks)
 	t.queue.init()
-	t.marks.init()
 	t.room.age = evictAge
 	t.uploads.open = map[xtime.GFID]*upload{}
 	return t
@@ -133,7 +133,7 @@ func (t *Tree) setup(o Options) error {
 	if err := t.openRecords(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	if t.places, err = places.Open(t.placesDir, t.sys.before); err != nil {
+	if t.finder.places, err = places.Open(t.placesDir, t.sys.before); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	ns, err := t.base.ProbeNamespace()
@@ -172,8 +172,8 @@ func (t *Tree) Close() error {
 // release closes every descriptor. It may run twice.
 func (t *Tree) release() {
 	t.closeUploads()
-	if t.places != nil {
-		t.places.Close()
+	if t.finder.places != nil {
+		t.finder.places.Close()
 	}
 	t.areas.close()
 	t.own.unlock()
@@ -193,4 +193,14 @@ func trouble(op, path string, err error) error {
 		op, err = pe.Op, pe.Err
 	}
 	return &slave.PathError{Op: op, Path: path, Err: err}
+}
+
+// Find tells which inodes the slave has, in the tree or parked.
+func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
+	return t.links.Find(ctx, gfids)
+}
+
+// Groups returns inodes whose names are to be checked.
+func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
+	return t.links.Groups(ctx, limit)
 }

@@ -54,7 +54,7 @@ func outOfRoom(err error) bool {
 }
 
 // inRoom runs call, and again as long as that finds the slave full and something that was parked could go. evicted tells
-// that something went. The caller holds none of parkMu, cleanMu and uploads.mu.
+// that something went. The caller holds none of park.mu, cleanMu and uploads.mu.
 func (t *Tree) inRoom(call func() error) (evicted bool, err error) {
 	for {
 		seen := t.room.steps.Load()
@@ -87,7 +87,7 @@ func (t *Tree) makeRoomSince(seen uint64) bool {
 	}
 	t.cleanMu.Lock()
 	defer t.cleanMu.Unlock()
-	defer t.cleans.Add(2)
+	defer t.park.cleans.Add(2)
 	n, bytes := t.evictParked()
 	if n == 0 {
 		n, bytes = t.evictUploads()
@@ -113,7 +113,7 @@ func (t *Tree) evictParked() (n int, bytes int64) {
 	for len(t.room.queue) > 0 && len(dirs) == 0 && bytes < evictBytes && n < evictNames {
 		e := t.room.queue[0]
 		t.room.queue = t.room.queue[1:]
-		kind, size, err := t.evictOne(e)
+		kind, size, err := t.park.evict(e)
 		if err != nil {
 			t.log.Warn().Str("name", e.name).Err(err).Msg("cannot delete what was parked")
 		}
@@ -128,11 +128,11 @@ func (t *Tree) evictParked() (n int, bytes int64) {
 			gone = append(gone, g)
 		}
 	}
-	t.forgetPlaces(gone)
-	t.forgetWithin(dirs)
+	t.finder.forget(gone)
+	t.park.within.forget(dirs)
 	if len(dirs) > 0 {
-		t.lookForDirs()
-		_ = t.emptyTrash(context.Background()) // which says itself what it cannot delete
+		t.park.lookForDirs()
+		_ = t.bin.empty(context.Background()) // which says itself what it cannot delete
 	}
 	return n, bytes
 }
@@ -165,35 +165,6 @@ func (t *Tree) oldestParked() []parkedEntry {
 	}
 	sortOut()
 	return all
-}
-
-// evictOne deletes a parked entry, if it still is the one that was seen; a directory goes to trash/. It gives the kind of what
-// went, Unknown where nothing did, and how much room that makes.
-func (t *Tree) evictOne(e parkedEntry) (slave.Kind, int64, error) {
-	t.parkMu.Lock()
-	defer t.parkMu.Unlock()
-	st, err := t.parked.Stat(e.name)
-	if absent(err) || err == nil && st.Ctime != e.since {
-		return slave.Unknown, 0, nil
-	}
-	if err != nil {
-		return slave.Unknown, 0, err
-	}
-	p, kind := place{t.parked, e.name}, slave.KindOf(st.Mode)
-	if kind == slave.Dir {
-		err = t.move(p, place{t.trash, t.stagingName()}, entry{kind: kind})
-	} else {
-		// Not by way of trash/, which may have no room for a further name.
-		t.forgetBeside(p)
-		err = t.sys.unlink(p)
-	}
-	if err != nil {
-		return slave.Unknown, 0, err
-	}
-	if st.Nlink > 1 {
-		return kind, 0, nil
-	}
-	return kind, int64(st.Blocks) * 512, nil
 }
 
 // evictUploads deletes what was received of contents that nobody has gone on to send for a while. The next try begins anew.

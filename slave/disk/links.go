@@ -5,87 +5,18 @@ import (
 	"io/fs"
 
 	"georep/internal/beneath"
-	"georep/marker/xtime"
 	"georep/slave"
 )
-
-// named is an inode as one of its names was found to lead to it.
-type named struct {
-	path string
-	entry
-}
-
-// verify tells whether path is a name of the inode on record as g.
-func (t *Tree) verify(g xtime.GFID, path string) (named, bool) {
-	n, ok := t.leadsTo(g, path, nil)
-	return n, ok && n.kind != slave.Dir
-}
-
-// leadsTo is verify for inodes of any kind. It puts the GFID on record of the directory that path lies in, if there is one, into
-// dir where that is wanted.
-func (t *Tree) leadsTo(g xtime.GFID, path string, dir *xtime.GFID) (named, bool) {
-	in, name := beneath.Split(path)
-	d, err := t.openDir(in)
-	if err != nil {
-		return named{}, false
-	}
-	defer d.Close()
-	e, err := t.look(place{d, name})
-	ok := err == nil && e.there && e.rec.GFID == g
-	if ok && dir != nil {
-		*dir, _ = t.gfidOf(place{d, ""}) // one that cannot be read is none
-	}
-	return named{path, e}, ok
-}
-
-// verified gives those of the names, but path, that lead to the inode on record as g.
-func (t *Tree) verified(g xtime.GFID, names []string, path string) []named {
-	var all []named
-	for _, name := range names {
-		if name == path {
-			continue
-		}
-		if n, ok := t.verify(g, name); ok {
-			all = append(all, n)
-		}
-	}
-	return all
-}
-
-// parkedNames counts the names that an inode on record as g has among the parked.
-func (t *Tree) parkedNames(g xtime.GFID, st beneath.Stat) uint32 {
-	if _, same, err := t.parkedAs(g, st); err == nil && same {
-		return 1
-	}
-	return 0
-}
-
-// liveNames is how many names in the tree the inode has that st describes and that is on record as g: its link count, less
-// what is parked. Which names went with a parked directory that count does not tell, so as long as there is one, only
-// names that are known, and lead to the inode, are counted. Too few only cost a search of the master.
-func (t *Tree) liveNames(g xtime.GFID, names []string, st beneath.Stat) uint32 {
-	n := st.Nlink - t.parkedNames(g, st)
-	if n <= 1 || !t.dirsParked.Load() || len(names) >= maxNames {
-		return n
-	}
-	known := uint32(0)
-	for _, one := range t.verified(g, names, "") {
-		if sameInode(one.st, st) {
-			known++
-		}
-	}
-	return min(n, known)
-}
 
 // replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's
 // own name last, so that a crash in between leaves the old record there and all of this is done again.
 func (t *Tree) replaceGroup(it *item, p place, old entry) error {
 	op := it.op
 	g := op.Record.GFID
-	if err := t.guard(g, mark{ino: op.Ino}); err != nil {
+	if err := t.links.guard(g, mark{ino: op.Ino}); err != nil {
 		return err
 	}
-	others := t.knownNames(g, t.readIndex(g).names, op.Path)
+	others := t.finder.knownNames(g, t.links.readIndex(g).names, op.Path)
 	if op.Links > 1 {
 		others = append(others, t.hiddenNames(op, old, others)...)
 	}
@@ -110,7 +41,7 @@ func (t *Tree) replaceGroup(it *item, p place, old entry) error {
 	}
 	st, err := p.dir.Stat(p.name)
 	if err == nil {
-		t.noteGroup(op, st, names)
+		t.links.noteGroup(op, st, names)
 	}
 	return err
 }
@@ -211,7 +142,7 @@ func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
 	}
 	wanted := map[uint64]bool{}
 	for ino, st := range links {
-		if st.Nlink > count[ino]+t.parkedNames(g, st) {
+		if st.Nlink > count[ino]+t.park.namesOf(g, st) {
 			wanted[ino] = true
 		}
 	}
@@ -219,61 +150,21 @@ func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
 		return nil
 	}
 	var all []named
-	for _, hit := range t.search(wanted) {
+	for _, hit := range t.finder.search(wanted) {
 		if paths[hit.path] {
 			continue
 		}
-		if n, ok := t.verify(g, hit.path); ok {
+		if n, ok := t.finder.verify(g, hit.path); ok {
 			all = append(all, n)
 		}
 	}
 	return all
 }
 
-// hit is a name that a search found.
-type hit struct {
-	path string
-	ino  uint64
-}
-
-// search lists every name in the tree of the inodes with these numbers. Memory: the directories still to be listed.
-func (t *Tree) search(inos map[uint64]bool) []hit {
-	var found []hit
-	todo := []string{""}
-	for len(todo) > 0 && t.unclosed() {
-		dir := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		d, err := t.dir.OpenDir(dir)
-		if err != nil {
-			t.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
-			continue
-		}
-		err = d.List(func(e beneath.Entry) error {
-			path := beneath.Join(dir, e.Name)
-			switch {
-			case slave.Kind(e.Type) == slave.Dir && path != slave.Reserved:
-				todo = append(todo, path)
-			case inos[e.Ino]:
-				found = append(found, hit{path, e.Ino})
-			case slave.Kind(e.Type) == slave.Unknown && path != slave.Reserved:
-				if st, err := d.Stat(e.Name); err == nil && st.IsDir() {
-					todo = append(todo, path)
-				}
-			}
-			return nil
-		})
-		d.Close()
-		if err != nil {
-			t.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
-		}
-	}
-	return found
-}
-
 // linkOp makes Path a further name of an inode that the slave has.
 func (t *Tree) linkOp(it *item) error {
 	op := it.op
-	p, err := t.parent(op.Path)
+	p, err := t.parents.open(op.Path)
 	if err != nil {
 		return err
 	}
@@ -287,19 +178,19 @@ func (t *Tree) linkOp(it *item) error {
 	src, ok := t.source(op)
 	switch {
 	case !ok && old.there && old.rec.GFID == op.Record.GFID:
-		t.noteGroup(op, old.st, []string{op.Path})
+		t.links.noteGroup(op, old.st, []string{op.Path})
 		return nil
 	case !ok:
 		return slave.ErrNeedContent
 	case old.there && sameInode(old.st, src.st):
-		t.noteGroup(op, old.st, []string{op.Path, src.path})
+		t.links.noteGroup(op, old.st, []string{op.Path, src.path})
 		return nil
 	case old.there && old.rec.GFID == op.Record.GFID && newer(old.rec, src.rec, op.Record):
 		// What stands here is the newer state of the same inode: the other names are to follow it, not the reverse.
-		t.noteGroup(op, old.st, []string{op.Path})
+		t.links.noteGroup(op, old.st, []string{op.Path})
 		return nil
 	}
-	if err := t.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
+	if err := t.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
 		return err
 	}
 	if err := t.stageName(it, src); err != nil {
@@ -314,7 +205,7 @@ func (t *Tree) linkOp(it *item) error {
 	t.work.behind.leaves(op)
 	st, err := p.dir.Stat(p.name)
 	if err == nil {
-		t.noteGroup(op, st, []string{op.Path, src.path})
+		t.links.noteGroup(op, st, []string{op.Path, src.path})
 	}
 	return err
 }
@@ -332,7 +223,7 @@ func (t *Tree) source(op *slave.Op) (best named, ok bool) {
 	fits := func(n named) bool { return op.Entry == slave.Unknown || n.kind == op.Entry }
 	g := op.Record.GFID
 	if op.From != "" && op.From != op.Path {
-		if n, found := t.verify(g, op.From); found && fits(n) {
+		if n, found := t.finder.verify(g, op.From); found && fits(n) {
 			return n, true
 		}
 	}
@@ -342,15 +233,15 @@ func (t *Tree) source(op *slave.Op) (best named, ok bool) {
 		}
 		return ok && best.rec.Xtime == op.Record.Xtime // no other is better: an inode may have thousands of names
 	}
-	for name := range t.bookedNames(g) {
+	for name := range t.links.bookedNames(g) {
 		if name == op.Path {
 			continue
 		}
-		if n, found := t.verify(g, name); take(n, found) {
+		if n, found := t.finder.verify(g, name); take(n, found) {
 			return best, ok
 		}
 	}
-	if n, found := t.placed(g); found && n.kind != slave.Dir && n.path != op.Path {
+	if n, found := t.finder.placed(g); found && n.kind != slave.Dir && n.path != op.Path {
 		take(n, true)
 	}
 	return best, ok

@@ -72,7 +72,7 @@ func TestBookOfManyNames(t *testing.T) {
 		if books > 2 {
 			t.Errorf("%s: the book was written %d times", step.what, books)
 		}
-		if n := len(tree.readIndex(g).names); n != step.left {
+		if n := len(tree.links.readIndex(g).names); n != step.left {
 			t.Errorf("%s: %d names in the book, want %d", step.what, n, step.left)
 		}
 	}

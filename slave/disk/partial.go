@@ -50,7 +50,7 @@ func (t *Tree) giveBack(it *item) {
 
 // published tells whether an operation that comes again has been applied before.
 func (t *Tree) published(op *slave.Op) bool {
-	n, ok := t.verify(op.Record.GFID, op.Path)
+	n, ok := t.finder.verify(op.Record.GFID, op.Path)
 	return ok && op.Record.Xtime != 0 && n.rec == op.Record
 }
 

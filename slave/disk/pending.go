@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"georep/marker/xtime"
-	"georep/slave"
 )
 
 // This file has the marks in pending/: which inodes with several names are to be looked at before the slave is in step
@@ -19,7 +19,7 @@ import (
 type mark struct {
 	ino     uint64 // on the master; 0 if that is not known
 	here    uint64 // on the slave, where a name of it was removed: then its others are to be checked; else 0
-	session string // Tree.prefix of the session that made it; another's may be about a tree that was lost
+	session string // store.prefix of the session that made it; another's may be about a tree that was lost
 }
 
 func (m mark) text() string { return fmt.Sprintf("%d %d %s", m.ino, m.here, m.session) }
@@ -41,16 +41,18 @@ func (m mark) with(more mark) mark {
 	return m
 }
 
-// marks is what this session knows of pending/. Tree.booksMu guards it.
+// marks are those in pending/, and what this session knows of them. mu guards the maps; nothing is locked under it.
 type marks struct {
+	*store
+	mu    sync.Mutex
 	loose bool                 // some were made since pending/ was synced
 	have  map[xtime.GFID]mark  // those that the group at work has met
 	done  map[xtime.GFID]bool  // needless as soon as the tree is durable; true: it is being synced
 	told  map[xtime.GFID]uint8 // how often Groups named those of earlier sessions
 }
 
-func (m *marks) init() {
-	m.have, m.done, m.told = map[xtime.GFID]mark{}, map[xtime.GFID]bool{}, map[xtime.GFID]uint8{}
+func newMarks(s *store) *marks {
+	return &marks{store: s, have: map[xtime.GFID]mark{}, done: map[xtime.GFID]bool{}, told: map[xtime.GFID]uint8{}}
 }
 
 const (
@@ -61,202 +63,158 @@ const (
 	maxTold = 8
 )
 
-// guard sees that g has a mark, durably. It comes before any change of the names of an inode with several.
-func (t *Tree) guard(g xtime.GFID, m mark) error {
-	if g.IsZero() {
-		return nil
-	}
-	if err := t.addMark(g, m); err != nil {
-		return err
-	}
-	return t.syncMarks()
-}
-
-// addMark is guard without the sync.
-func (t *Tree) addMark(g xtime.GFID, m mark) error {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	return t.setMark(g, m)
-}
-
-// setMark makes a mark, or adds to the one that is there. It is a symbolic link, because the target of one is there as
-// soon as its name is. booksMu is held.
-func (t *Tree) setMark(g xtime.GFID, m mark) error {
-	m.session = t.prefix
-	delete(t.shelf.notes, g)
-	p := place{t.pending, g.String()}
-	was, met := t.marks.have[g]
+// add makes a mark, or adds to the one that is there. It is a symbolic link, because the target of one is there as soon as its
+// name is. It is durable after the next sync.
+func (m *marks) add(g xtime.GFID, more mark) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	more.session = m.prefix
+	p := place{m.pending, g.String()}
+	was, met := m.have[g]
 	if !met {
-		err := t.sys.symlink(m.text(), p)
+		err := m.sys.symlink(more.text(), p)
 		if err == nil {
-			t.marks.have[g], t.marks.loose = m, true
+			m.have[g], m.loose = more, true
 			return nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		was = t.readMark(p.name)
-		t.marks.loose = t.marks.loose || was.session != t.prefix // that session may have died before its sync
+		was = m.read(p.name)
+		m.loose = m.loose || was.session != m.prefix // that session may have died before its sync
 	}
-	if _, settled := t.marks.done[g]; !settled {
-		m = was.with(m)
+	if _, settled := m.done[g]; !settled {
+		more = was.with(more)
 	}
-	if m != was {
-		temp := place{t.staging, t.stagingName() + bookSuffix}
-		if err := t.sys.symlink(m.text(), temp); err != nil {
+	if more != was {
+		temp := place{m.staging, m.stagingName() + bookSuffix}
+		if err := m.sys.symlink(more.text(), temp); err != nil {
 			return err
 		}
-		if err := t.sys.rename(temp, p, 0); err != nil {
-			return errors.Join(err, t.sys.unlink(temp))
+		if err := m.sys.rename(temp, p, 0); err != nil {
+			return errors.Join(err, m.sys.unlink(temp))
 		}
-		t.marks.loose = true
+		m.loose = true
 	}
-	delete(t.marks.done, g)
-	t.marks.have[g] = m
+	delete(m.done, g)
+	m.have[g] = more
 	return nil
 }
 
-// readMark reads a mark; an earlier version's is a file.
-func (t *Tree) readMark(name string) mark {
-	text, err := t.pending.Readlink(name)
+// letGo notes that the mark of an inode which has all its names is needless, if there is one. That of an earlier session stays
+// until Groups has told of it: the names may be right, and a cut between a name and what gave its directory the times back have
+// left these wrong.
+func (m *marks) letGo(g xtime.GFID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one, marked := m.have[g]
+	if !marked {
+		if _, err := m.pending.Stat(g.String()); err == nil {
+			one, marked = m.read(g.String()), true
+		}
+	}
+	if marked && (one.session == m.prefix || m.told[g] > 0) {
+		m.done[g] = false
+	}
+}
+
+// read reads a mark; an earlier version's is a file.
+func (m *marks) read(name string) mark {
+	text, err := m.pending.Readlink(name)
 	if err != nil {
-		b, _ := readSmall(t.pending, name)
+		b, _ := readSmall(m.pending, name)
 		text = string(b)
 	}
 	return parseMark(text)
 }
 
-// syncMarks makes the marks durable, if there are new ones.
-func (t *Tree) syncMarks() error {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	if !t.marks.loose {
+// sync makes the marks durable, if there are new ones.
+func (m *marks) sync() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.loose {
 		return nil
 	}
-	err := t.sys.fsyncDir(t.pending, "pending")
-	t.marks.loose = err != nil
+	err := m.sys.fsyncDir(m.pending, "pending")
+	m.loose = err != nil
 	return err
 }
 
-// foresee makes the marks that the group will want, so that one sync does for all of them. What fails here is done, or
-// fails, when its operation guards its inode.
-func (t *Tree) foresee(group []*ticket) {
-	grouped := t.hasGroups()
-	for _, tk := range group {
-		for i := range tk.items {
-			if it := &tk.items[i]; !it.done {
-				t.foreseeOp(it.op, grouped)
-			}
-		}
-	}
-}
-
-func (t *Tree) foreseeOp(op *slave.Op, grouped bool) {
-	switch op.Kind {
-	case slave.OpMkdir, slave.OpMeta, slave.OpFinish, slave.OpFilter:
-		return // changes no name that another inode may have
-	}
-	if op.Links > 1 && !op.Record.GFID.IsZero() {
-		_ = t.addMark(op.Record.GFID, mark{ino: op.Ino})
-	}
-	if !grouped {
-		return
-	}
-	p, err := t.parent(op.Path)
-	if err != nil {
-		return
-	}
-	st, err := p.dir.Stat(p.name)
-	if err != nil || st.IsDir() || st.Nlink < 2 {
-		return
-	}
-	old, err := t.look(p)
-	g := old.rec.GFID
-	if err != nil || g.IsZero() {
-		return
-	}
-	m := mark{ino: op.Ino}
-	if g != op.Record.GFID {
-		m = mark{ino: t.readBook(g).ino, here: old.st.Ino}
-	}
-	_ = t.addMark(g, m)
-}
-
-// leaving guards an inode of which a name is about to leave the tree. If it keeps other names they are to be checked: what
-// was changed through the one that goes shows under them, in directories that nothing has marked.
-func (t *Tree) leaving(old entry) error {
-	if old.st.Nlink < 2 || old.kind == slave.Dir {
-		return nil
-	}
-	g := old.rec.GFID
-	return t.guard(g, mark{ino: t.readBook(g).ino, here: old.st.Ino})
-}
-
 // beginSync takes the marks that the sync which follows makes needless.
-func (t *Tree) beginSync() {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	for g := range t.marks.done {
-		t.marks.done[g] = true
+func (m *marks) beginSync() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for g := range m.done {
+		m.done[g] = true
 	}
 }
 
 // endSync takes those marks away.
-func (t *Tree) endSync() {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	t.marks.loose = false
-	for g, synced := range t.marks.done {
+func (m *marks) endSync() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.loose = false
+	for g, synced := range m.done {
 		if !synced {
 			continue
 		}
-		delete(t.marks.done, g)
-		delete(t.marks.have, g)
-		delete(t.marks.told, g)
-		if err := ignoreAbsent(t.sys.unlink(place{t.pending, g.String()})); err != nil {
-			t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget an inode with missing names")
+		delete(m.done, g)
+		delete(m.have, g)
+		delete(m.told, g)
+		if err := ignoreAbsent(m.sys.unlink(place{m.pending, g.String()})); err != nil {
+			m.log.Warn().Stringer("gfid", g).Err(err).Msg("forget an inode with missing names")
 		}
 	}
 }
 
 // manyDone tells whether it is time for a sync for the sake of the marks alone.
-func (t *Tree) manyDone() bool {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	return len(t.marks.done) > maxDone
+func (m *marks) manyDone() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.done) > maxDone
 }
 
-// forgetMarks forgets which marks the group has met.
-func (t *Tree) forgetMarks() {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	clear(t.marks.have)
+// forget forgets which marks the group has met.
+func (m *marks) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.have)
 }
 
 // settled tells whether a mark only waits for a sync.
-func (t *Tree) settled(g xtime.GFID) bool {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	_, done := t.marks.done[g]
+func (m *marks) settled(g xtime.GFID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, done := m.done[g]
 	return done
 }
 
-// settleGroup notes that a mark, which was read as m, is needless, unless it says more by now.
-func (t *Tree) settleGroup(g xtime.GFID, m mark) {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	if t.readMark(g.String()) == m {
-		t.marks.done[g] = false
+// settle notes that a mark, which was read as was, is needless, unless it says more by now.
+func (m *marks) settle(g xtime.GFID, was mark) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.read(g.String()) == was {
+		m.done[g] = false
 	}
 }
 
 // tell counts that a mark of an earlier session is told of, and tells whether it was not told of too often already.
-func (t *Tree) tell(g xtime.GFID) bool {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	if t.marks.told[g] >= maxTold {
+func (m *marks) tell(g xtime.GFID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.told[g] >= maxTold {
 		return false
 	}
-	t.marks.told[g]++
+	m.told[g]++
 	return true
+}
+
+// any tells whether Groups has anything to look at.
+func (m *marks) any() (bool, error) {
+	found := errors.New("found")
+	err := eachName(m.pending, func(string) error { return found })
+	if err == found {
+		return true, nil
+	}
+	return false, err
 }

@@ -12,6 +12,13 @@ import (
 // This file has what the slave remembers of where each inode is (package places). It is written by the committer, and
 // checked in the tree whenever it is used.
 
+// finder finds inodes in the tree: by what is remembered of their places, checked there, or by a search. The index has its own
+// lock.
+type finder struct {
+	*records
+	places *places.Index
+}
+
 // notePlace remembers where the inode is that an operation has put, or found, in its place.
 func (t *Tree) notePlace(op *slave.Op) {
 	g := op.Record.GFID
@@ -22,69 +29,48 @@ func (t *Tree) notePlace(op *slave.Op) {
 		return
 	}
 	dir, name := beneath.Split(op.Path)
-	if key, ok := t.dirKey(op.Path, dir); ok {
-		t.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: key, Name: name}})
+	if key, ok := t.parents.key(op.Path, dir); ok {
+		t.finder.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: key, Name: name}})
 	}
 }
 
-// dirKey is the key of the directory that path lies in.
-func (t *Tree) dirKey(path, dir string) (places.Key, bool) {
-	if dir == "" {
-		return places.Root, true
-	}
-	if k, known := t.work.keys[dir]; known {
-		return k, k != places.Root
-	}
-	p, err := t.parent(path)
-	if err != nil {
-		return 0, false
-	}
-	g, err := t.gfidOf(place{p.dir, ""})
-	if err != nil || g.IsZero() {
-		t.work.keys[dir] = places.Root // none
-		return 0, false
-	}
-	t.work.keys[dir] = places.KeyOf(g)
-	return t.work.keys[dir], true
-}
-
-// commitPlaces writes what a group taught.
-func (t *Tree) commitPlaces() {
-	if err := t.places.Commit(); err != nil && !errors.Is(err, places.ErrClosed) {
-		t.log.Warn().Err(err).Msg("remember where inodes are; some may be sent again when they move")
+// commit writes what a group taught.
+func (f *finder) commit() {
+	if err := f.places.Commit(); err != nil && !errors.Is(err, places.ErrClosed) {
+		f.log.Warn().Err(err).Msg("remember where inodes are; some may be sent again when they move")
 	}
 }
 
 // syncAll makes durable all that was written to the slave.
 func (t *Tree) syncAll() error {
-	written := t.places.Written()
-	t.beginSync()
+	written := t.finder.places.Written()
+	t.marks.beginSync()
 	if err := t.sys.syncfs(t.dir); err != nil {
 		return err
 	}
-	t.endSync()
-	if err := t.places.Synced(written); err != nil {
+	t.marks.endSync()
+	if err := t.finder.places.Synced(written); err != nil {
 		t.log.Warn().Err(err).Msg("remove an old part of the index of places")
 	}
 	return nil
 }
 
 // placed finds an inode in the tree, of any kind, by what is remembered.
-func (t *Tree) placed(g xtime.GFID) (named, bool) { return t.placedIn(g, nil) }
+func (f *finder) placed(g xtime.GFID) (named, bool) { return f.placedIn(g, nil) }
 
 // placedIn is placed that tells of the directory what leadsTo does.
-func (t *Tree) placedIn(g xtime.GFID, dir *xtime.GFID) (named, bool) {
-	path, ok := t.places.Path(places.KeyOf(g))
+func (f *finder) placedIn(g xtime.GFID, dir *xtime.GFID) (named, bool) {
+	path, ok := f.places.Path(places.KeyOf(g))
 	if !ok || !slave.AllowedPath(path) {
 		return named{}, false
 	}
-	return t.leadsTo(g, path, dir)
+	return f.leadsTo(g, path, dir)
 }
 
 // knownNames gives the names of the inode on record as g, but path, that are remembered and lead to it.
-func (t *Tree) knownNames(g xtime.GFID, names []string, path string) []named {
-	all := t.verified(g, names, path)
-	n, ok := t.placed(g)
+func (f *finder) knownNames(g xtime.GFID, names []string, path string) []named {
+	all := f.verified(g, names, path)
+	n, ok := f.placed(g)
 	if !ok || n.kind == slave.Dir || n.path == path {
 		return all
 	}
@@ -96,18 +82,113 @@ func (t *Tree) knownNames(g xtime.GFID, names []string, path string) []named {
 	return append(all, n)
 }
 
-// forgetPlaces forgets inodes that were deleted, unless they are in the tree again.
-func (t *Tree) forgetPlaces(gfids []xtime.GFID) {
+// forget forgets inodes that were deleted, unless they are in the tree again.
+func (f *finder) forget(gfids []xtime.GFID) {
 	for _, g := range gfids {
-		if _, there := t.placed(g); !there {
-			t.places.Note(places.Entry{Key: places.KeyOf(g)})
+		if _, there := f.placed(g); !there {
+			f.places.Note(places.Entry{Key: places.KeyOf(g)})
 		}
 	}
-	err := t.places.Commit()
+	err := f.places.Commit()
 	if err == nil {
-		err = t.places.Compact(t.unclosed)
+		err = f.places.Compact(f.unclosed)
 	}
 	if err != nil && !errors.Is(err, places.ErrClosed) {
-		t.log.Warn().Err(err).Msg("forget where deleted inodes were")
+		f.log.Warn().Err(err).Msg("forget where deleted inodes were")
 	}
+}
+
+// named is an inode as one of its names was found to lead to it.
+type named struct {
+	path string
+	entry
+}
+
+// verify tells whether path is a name of the inode on record as g.
+func (f *finder) verify(g xtime.GFID, path string) (named, bool) {
+	n, ok := f.leadsTo(g, path, nil)
+	return n, ok && n.kind != slave.Dir
+}
+
+// leadsTo is verify for inodes of any kind. It puts the GFID on record of the directory that path lies in, if there is one, into
+// dir where that is wanted.
+func (f *finder) leadsTo(g xtime.GFID, path string, dir *xtime.GFID) (named, bool) {
+	in, name := beneath.Split(path)
+	d, err := f.openDir(in)
+	if err != nil {
+		return named{}, false
+	}
+	defer d.Close()
+	e, err := f.look(place{d, name})
+	ok := err == nil && e.there && e.rec.GFID == g
+	if ok && dir != nil {
+		*dir, _ = f.gfidOf(place{d, ""}) // one that cannot be read is none
+	}
+	return named{path, e}, ok
+}
+
+// verified gives those of the names, but path, that lead to the inode on record as g.
+func (f *finder) verified(g xtime.GFID, names []string, path string) []named {
+	var all []named
+	for _, name := range names {
+		if name == path {
+			continue
+		}
+		if n, ok := f.verify(g, name); ok {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// hit is a name that a search found.
+type hit struct {
+	path string
+	ino  uint64
+}
+
+// search lists every name in the tree of the inodes with these numbers. Memory: the directories still to be listed.
+func (f *finder) search(inos map[uint64]bool) []hit {
+	var found []hit
+	todo := []string{""}
+	for len(todo) > 0 && f.unclosed() {
+		dir := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d, err := f.dir.OpenDir(dir)
+		if err != nil {
+			f.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
+			continue
+		}
+		err = d.List(func(e beneath.Entry) error {
+			path := beneath.Join(dir, e.Name)
+			switch {
+			case slave.Kind(e.Type) == slave.Dir && path != slave.Reserved:
+				todo = append(todo, path)
+			case inos[e.Ino]:
+				found = append(found, hit{path, e.Ino})
+			case slave.Kind(e.Type) == slave.Unknown && path != slave.Reserved:
+				if st, err := d.Stat(e.Name); err == nil && st.IsDir() {
+					todo = append(todo, path)
+				}
+			}
+			return nil
+		})
+		d.Close()
+		if err != nil {
+			f.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
+		}
+	}
+	return found
+}
+
+// nameNow is a name in a book as it is by now.
+func (f *finder) nameNow(idx *index, i int) string {
+	name := idx.names[i]
+	if idx.dirs[i] != places.Root {
+		if dir, ok := f.places.DirPath(idx.dirs[i]); ok {
+			_, base := beneath.Split(name)
+			name = beneath.Join(dir, base)
+		}
+	}
+	return name
 }

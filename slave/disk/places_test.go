@@ -115,7 +115,7 @@ func TestDeletedInodesAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, found(f, 1, 2), "", "c")
-	if p, ok := f.Tree.(*Tree).places.Find(places.KeyOf(slavetest.GFID(1))); ok {
+	if p, ok := f.Tree.(*Tree).finder.places.Find(places.KeyOf(slavetest.GFID(1))); ok {
 		t.Errorf("a deleted inode is remembered at %v", p)
 	}
 }
@@ -134,8 +134,8 @@ func TestNamesGoWithTheirDirectory(t *testing.T) {
 		t.Fatalf("groups %v, %v", groups, err)
 	}
 	tree := f.Tree.(*Tree)
-	idx := tree.readIndex(slavetest.GFID(1))
-	if n := tree.verified(slavetest.GFID(1), idx.names, ""); len(n) != 2 {
+	idx := tree.links.readIndex(slavetest.GFID(1))
+	if n := tree.finder.verified(slavetest.GFID(1), idx.names, ""); len(n) != 2 {
 		t.Errorf("names %q", idx.names)
 	}
 	f.Must(slavetest.Linked(slavetest.Put("e/a", slavetest.Rec(1, 2), "two"), 2))

@@ -92,7 +92,7 @@ func (it *item) withoutDevice() error {
 
 // doWithout parks what stands where the master has something that the slave does without.
 func (t *Tree) doWithout(it *item) error {
-	p, err := t.parent(it.op.Path)
+	p, err := t.parents.open(it.op.Path)
 	if err != nil {
 		return err
 	}

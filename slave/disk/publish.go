@@ -27,7 +27,7 @@ func sameInode(a, b beneath.Stat) bool { return a.Ino == b.Ino && a.Dev == b.Dev
 // putOp publishes a staged file, link or node. A name that is not there yet costs one system call.
 func (t *Tree) putOp(it *item) error {
 	op := it.op
-	p, err := t.parent(op.Path)
+	p, err := t.parents.open(op.Path)
 	if err != nil {
 		return err
 	}
@@ -64,14 +64,14 @@ func (t *Tree) moveIn(it *item, p place, flags uint) error {
 // replace renames what is staged over old, which is parked without a gap if it is another inode of the master.
 func (t *Tree) replace(it *item, p place, old entry) error {
 	if old.there && !old.rec.GFID.IsZero() && old.rec.GFID != it.op.Record.GFID {
-		if err := t.leaving(old); err != nil {
+		if err := t.links.leaving(old); err != nil {
 			return err
 		}
-		if err := t.parkBeside(p, old); err != nil {
+		if err := t.park.beside(p, old); err != nil {
 			return err
 		}
 		it.res.Parked = true
-		t.forgetName(old, it.op.Path)
+		t.links.forgetName(old, it.op.Path)
 	}
 	if old.beside {
 		t.forgetBeside(p)
@@ -85,7 +85,7 @@ func (t *Tree) mkdirOp(it *item) error {
 	p := place{t.dir, ""}
 	if op.Path != "" {
 		var err error
-		if p, err = t.parent(op.Path); err != nil {
+		if p, err = t.parents.open(op.Path); err != nil {
 			return err
 		}
 		err = t.writable(p.dir, func() error { return t.sys.mkdir(p, op.Meta.Mode&0o777|0o700) })
@@ -114,7 +114,7 @@ func (t *Tree) mkdirOp(it *item) error {
 		t: t, inode: p.dir.At(p.name).As(nameOf(op)), kind: slave.Dir, meta: &meta, had: old.rec, beside: old.beside,
 		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record, isRoot: op.Path == "",
 	}
-	delete(t.work.keys, op.Path) // it may have another GFID from now on
+	delete(t.parents.keys, op.Path) // it may have another GFID from now on
 	for _, step := range []func() error{c.open, c.owner, c.disown, c.gfid, c.keep, c.mode, c.aside} {
 		if err := step(); err != nil {
 			return err
@@ -183,7 +183,7 @@ func (t *Tree) applyInPlace(it *item, c *change, old entry) (err error) {
 // metaOp sets the meta and record of an entry whose content is right.
 func (t *Tree) metaOp(it *item) error {
 	op := it.op
-	p, err := t.parent(op.Path)
+	p, err := t.parents.open(op.Path)
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (t *Tree) metaOp(it *item) error {
 		return err
 	}
 	if op.Links > 1 || old.st.Nlink > 1 {
-		t.noteGroup(op, old.st, []string{op.Path})
+		t.links.noteGroup(op, old.st, []string{op.Path})
 	}
 	return nil
 }

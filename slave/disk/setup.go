@@ -150,7 +150,7 @@ func (w *ownership) writeOwner(o Options, have *slave.Owner, anew bool) error {
 	return w.saveOwner(&next)
 }
 
-// filterOp puts the session's filter on record. Nothing but the committer writes the owner's file once the slave is open.
+// putFilter puts the session's filter on record. Nothing but the committer writes the owner's file once the slave is open.
 func (w *ownership) putFilter(op *slave.Op) error {
 	next := w.owner
 	next.SetFilter(op.Record)
@@ -215,7 +215,7 @@ func (t *Tree) lookAround(o Options) error {
 		err := d.List(func(e beneath.Entry) error {
 			t.info.Parked++
 			if d == t.parked && slave.Kind(e.Type) == slave.Dir {
-				t.parkedDir(e.Name)
+				t.park.within.note(e.Name)
 			}
 			return nil
 		})
@@ -223,7 +223,7 @@ func (t *Tree) lookAround(o Options) error {
 			return err
 		}
 	}
-	marks, err := t.hasMarks()
+	marks, err := t.marks.any()
 	t.info.Settled = !marks
 	return err
 }

@@ -28,17 +28,13 @@ type shelf struct {
 	mu    sync.Mutex
 	books map[xtime.GFID]index
 	names int
-
-	// What follows is guarded by Tree.booksMu.
-	dirty map[xtime.GFID]bool // not written yet
-	notes map[xtime.GFID]note // inodes of which it is to be decided whether they have all names
 }
 
 // note is what an operation saw of an inode.
 type note struct {
 	st     beneath.Stat
 	path   string
-	cleans uint64 // of Tree.cleans: what was seen holds as long as that is so
+	cleans uint64 // of park.cleans: what was seen holds as long as that is so
 }
 
 func (s *shelf) get(g xtime.GFID) (index, bool) {
@@ -67,62 +63,56 @@ func (s *shelf) forget() {
 	}
 }
 
-// toBeWritten puts a book on the shelf. booksMu is held.
-func (t *Tree) toBeWritten(g xtime.GFID, idx index) {
-	t.shelf.put(g, idx)
-	if t.shelf.dirty == nil {
-		t.shelf.dirty = map[xtime.GFID]bool{}
-	}
-	t.shelf.dirty[g] = true
+// toBeWritten puts a book on the shelf. mu is held.
+func (l *links) toBeWritten(g xtime.GFID, idx index) {
+	l.shelf.put(g, idx)
+	l.dirty[g] = true
 }
 
-// toBeDecided keeps in mind that it is to be decided whether an inode has all names. setMark takes that back: what comes
-// behind it decides. booksMu is held.
-func (t *Tree) toBeDecided(g xtime.GFID, n note) {
-	if t.shelf.notes == nil {
-		t.shelf.notes = map[xtime.GFID]note{}
-	}
-	t.shelf.notes[g] = n
+// toBeDecided keeps in mind that it is to be decided whether an inode has all names. addMark takes that back: what comes
+// behind it decides. mu is held.
+func (l *links) toBeDecided(g xtime.GFID, n note) {
+	l.notes[g] = n
 }
 
-// flushBooks writes what is on the shelf, and decides what is to be decided. The books are advice, so trouble with them is
+// flush writes what is on the shelf, and decides what is to be decided. The books are advice, so trouble with them is
 // logged only; a search finds what they lack.
-func (t *Tree) flushBooks() {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	for g := range t.shelf.dirty {
-		idx, _ := t.shelf.get(g)
-		if err := t.writeIndex(g, idx); err != nil {
-			t.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
+func (l *links) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for g := range l.dirty {
+		idx, _ := l.shelf.get(g)
+		if err := l.writeIndex(g, idx); err != nil {
+			l.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
 		}
 	}
-	clear(t.shelf.dirty)
-	for g, n := range t.shelf.notes {
-		if err := t.decide(g, n); err != nil {
-			t.log.Warn().Stringer("gfid", g).Err(err).Msg("note whether an inode has all names")
+	clear(l.dirty)
+	for g, n := range l.notes {
+		if err := l.decide(g, n); err != nil {
+			l.log.Warn().Stringer("gfid", g).Err(err).Msg("note whether an inode has all names")
 		}
 	}
-	clear(t.shelf.notes)
-	t.shelf.forget()
+	clear(l.notes)
+	l.shelf.forget()
 }
 
-// decide is notePending for what was noted. An inode that lost names to Clean since is looked at again. booksMu is held.
-func (t *Tree) decide(g xtime.GFID, n note) error {
-	idx := t.readIndex(g)
-	if n.cleans%2 == 0 && n.cleans == t.cleans.Load() {
-		return t.notePending(g, idx, n.st)
+// decide is notePending for what was noted. An inode that lost names to Clean since is looked at again. mu is held.
+func (l *links) decide(g xtime.GFID, n note) error {
+	idx := l.readIndex(g)
+	if n.cleans%2 == 0 && n.cleans == l.park.cleans.Load() {
+		return l.notePending(g, idx, n.st)
 	}
-	now, ok := t.verify(g, n.path)
+	now, ok := l.verify(g, n.path)
 	if !ok {
-		return t.setMark(g, mark{ino: idx.ino})
+		return l.marks.add(g, mark{ino: idx.ino})
 	}
-	return t.notePending(g, idx, now.st)
+	return l.notePending(g, idx, now.st)
 }
 
-// openBook reads a book to change it. booksMu is held, and what is read stays on the shelf until the end of the group.
-func (t *Tree) openBook(g xtime.GFID) index {
-	idx := t.readBook(g)
-	t.shelf.put(g, idx)
+// openBook reads a book to change it. mu is held, and what is read stays on the shelf until the end of the group.
+func (l *links) openBook(g xtime.GFID) index {
+	idx := l.readBook(g)
+	l.shelf.put(g, idx)
 	return idx
 }
 
@@ -150,25 +140,13 @@ func (idx *index) find(path string, dir places.Key) int {
 }
 
 // bookedNames gives the names in a book, one after the other, where their directories are by now. One may come twice.
-func (t *Tree) bookedNames(g xtime.GFID) iter.Seq[string] {
+func (l *links) bookedNames(g xtime.GFID) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		idx := t.readBook(g)
+		idx := l.readBook(g)
 		for i := range idx.names {
-			if !yield(t.nameNow(&idx, i)) {
+			if !yield(l.nameNow(&idx, i)) {
 				return
 			}
 		}
 	}
-}
-
-// nameNow is a name in a book as it is by now.
-func (t *Tree) nameNow(idx *index, i int) string {
-	name := idx.names[i]
-	if idx.dirs[i] != places.Root {
-		if dir, ok := t.places.DirPath(idx.dirs[i]); ok {
-			_, base := beneath.Split(name)
-			name = beneath.Join(dir, base)
-		}
-	}
-	return name
 }

@@ -73,22 +73,22 @@ func (w *twice) keep(g xtime.GFID, names []string) {
 
 // dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left to Clean.
 func (t *Tree) dropTwice() {
-	if t.work.twice.all {
+	if t.park.twice.all {
 		t.findTwice()
 	}
 	var parked []string
-	for g, names := range t.work.twice.names {
+	for g, names := range t.park.twice.names {
 		drop, left := t.sortTwice(g, names)
 		parked = append(parked, drop...)
-		t.work.twice.keep(g, left)
+		t.park.twice.keep(g, left)
 	}
 	if len(parked) == 0 {
 		return
 	}
-	err := t.unstampWithin(parked...)
+	err := t.park.within.unstampAbove(parked...)
 	for _, path := range parked {
 		if err == nil {
-			err = t.scrapParked(path)
+			err = t.park.scrap(path)
 		}
 	}
 	if err != nil {
@@ -103,14 +103,14 @@ func (t *Tree) sortTwice(g xtime.GFID, names []string) (drop, left []string) {
 	copies, parked := map[uint64]beneath.Stat{}, map[uint64][]string{}
 	slices.Sort(names)
 	for _, path := range slices.Compact(names) { // what was parked, taken out and parked again is there twice
-		if st, err := t.statParked(path); err == nil && st.Nlink > 1 {
+		if st, err := t.park.stat(path); err == nil && st.Nlink > 1 {
 			copies[st.Ino], parked[st.Ino] = st, append(parked[st.Ino], path)
 		}
 	}
 	if len(parked) == 0 {
 		return nil, nil
 	}
-	live := t.knownNames(g, t.readIndex(g).names, "")
+	live := t.finder.knownNames(g, t.links.readIndex(g).names, "")
 	for ino, paths := range parked {
 		there := func(n named) bool { return sameInode(n.st, copies[ino]) }
 		if slices.ContainsFunc(live, there) {
@@ -122,32 +122,10 @@ func (t *Tree) sortTwice(g xtime.GFID, names []string) (drop, left []string) {
 	return drop, left
 }
 
-// scrapParked takes away a name in or below parked/.
-func (t *Tree) scrapParked(path string) error {
-	if dir, _ := beneath.Split(path); dir != "" {
-		return t.unlinkParked(path)
-	}
-	defer t.cleans.Add(2)
-	temp := place{t.trash, t.stagingName()} // as Clean does
-	if err := t.sys.rename(place{t.parked, path}, temp, 0); err != nil {
-		return ignoreAbsent(err)
-	}
-	return t.sys.unlink(temp)
-}
-
-func (t *Tree) statParked(path string) (beneath.Stat, error) {
-	p, done, err := t.parkedPlace(path)
-	if err != nil {
-		return beneath.Stat{}, err
-	}
-	defer done()
-	return p.dir.Stat(p.name)
-}
-
 // findTwice notes the names that an earlier session parked and did not take away: it ended before it had stamped the root. It
 // looks at so many entries at most.
 func (t *Tree) findTwice() {
-	t.work.twice.all = false
+	t.park.twice.all = false
 	looked, full := 0, errors.New("enough")
 	todo := []string{""}
 	for len(todo) > 0 && looked < maxBehind && t.unclosed() {
@@ -168,7 +146,7 @@ func (t *Tree) findTwice() {
 				todo = append(todo, path)
 			case st.Nlink > 1:
 				g, _ := d.RecordedGFID(e.Name, &t.names)
-				t.work.twice.add(parkedName{g, path})
+				t.park.twice.add(parkedName{g, path})
 			}
 			return nil
 		})

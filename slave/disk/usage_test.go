@@ -155,7 +155,7 @@ func TestLimitsOfOtherKinds(t *testing.T) {
 	if n := refusals(f, "", ops...); n > 0 {
 		t.Errorf("%d names of one inode were refused", n)
 	}
-	f.Tree.(*Tree).flushBooks() // the book comes behind the answer
+	f.Tree.(*Tree).links.flush() // the book comes behind the answer
 	ops = nil
 	for i := range 10 {
 		link := slave.Op{Kind: slave.OpSymlink, Path: fmt.Sprint("s", i), Record: slavetest.Rec(100+i, 1), Meta: slavetest.MetaOf(0o777)}

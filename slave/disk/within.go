@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -17,8 +18,12 @@ import (
 // not be sent again. A parked directory is searched when somebody asks for the first time after it was parked, which
 // costs about what its removal costs. What is remembered is advice: it is looked at again when it is used.
 type within struct {
-	mu   sync.Mutex
-	todo []string // names in parked/ that were not searched yet
+	*records
+	// dirsParked is set while a directory may lie in parked/.
+	dirsParked atomic.Bool
+
+	mu   sync.Mutex // guards what follows; it comes behind park.mu, and nothing is locked under it
+	todo []string   // names in parked/ that were not searched yet
 	at   map[xtime.GFID][]string
 	// full tells that some of what was parked is not remembered.
 	full bool
@@ -28,17 +33,16 @@ type within struct {
 // it is sent again.
 const maxWithin = 100_000
 
-// parkedDir notes a directory that was parked.
-func (t *Tree) parkedDir(name string) {
-	t.dirsParked.Store(true)
-	t.within.mu.Lock()
-	defer t.within.mu.Unlock()
-	t.within.todo = append(t.within.todo, name)
+// note notes a directory that was parked.
+func (w *within) note(name string) {
+	w.dirsParked.Store(true)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.todo = append(w.todo, name)
 }
 
-// renamedParked notes that a parked entry has another name.
-func (t *Tree) renamedParked(from, to string) {
-	w := &t.within
+// renamed notes that a parked entry has another name.
+func (w *within) renamed(from, to string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i := slices.Index(w.todo, from); i >= 0 {
@@ -53,50 +57,31 @@ func (t *Tree) renamedParked(from, to string) {
 	}
 }
 
-// lookForDirs sees whether directories are parked still. None is parked while it looks.
-func (t *Tree) lookForDirs() {
-	t.parkMu.Lock()
-	defer t.parkMu.Unlock()
-	found := errors.New("found")
-	d, err := t.parked.OpenDir("") // a listing of its own
-	if err != nil {
-		return
-	}
-	defer d.Close()
-	err = d.List(func(e beneath.Entry) error {
-		if k := slave.Kind(e.Type); k == slave.Dir || k == slave.Unknown {
-			return found
-		}
-		return nil
-	})
-	t.dirsParked.Store(err != nil)
-}
-
-// forgetWithin forgets what lay in parked directories that are deleted.
-func (t *Tree) forgetWithin(dirs map[string]bool) {
+// forget forgets what lay in parked directories that are deleted.
+func (w *within) forget(dirs map[string]bool) {
 	if len(dirs) == 0 {
 		return
 	}
-	t.within.mu.Lock()
-	defer t.within.mu.Unlock()
-	t.within.todo = slices.DeleteFunc(t.within.todo, func(name string) bool { return dirs[name] })
-	for g, paths := range t.within.at {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.todo = slices.DeleteFunc(w.todo, func(name string) bool { return dirs[name] })
+	for g, paths := range w.at {
 		left := slices.DeleteFunc(paths, func(path string) bool {
 			top, _, _ := strings.Cut(path, "/")
 			return dirs[top]
 		})
-		if t.within.at[g] = left; len(left) == 0 {
-			delete(t.within.at, g)
+		if w.at[g] = left; len(left) == 0 {
+			delete(w.at, g)
 		}
 	}
 }
 
-// findWithin finds an inode below a parked directory: its path there.
-func (t *Tree) findWithin(g xtime.GFID) (path string, e entry, ok bool) {
-	all, _ := t.searchWithin(g)
+// find finds an inode below a parked directory: its path there.
+func (w *within) find(g xtime.GFID) (path string, e entry, ok bool) {
+	all, _ := w.search(g)
 	for i := len(all) - 1; i >= 0 && !ok; i-- { // what was parked last goes first
 		path = all[i]
-		e, ok = t.leadsWithin(g, path)
+		e, ok = w.leads(g, path)
 	}
 	if !ok {
 		return "", entry{}, false
@@ -104,50 +89,50 @@ func (t *Tree) findWithin(g xtime.GFID) (path string, e entry, ok bool) {
 	return path, e, true
 }
 
-// searchWithin gives the paths below parked directories that an inode was last seen at. full tells that there may be others.
-func (t *Tree) searchWithin(g xtime.GFID) (all []string, full bool) {
-	t.within.mu.Lock()
-	defer t.within.mu.Unlock()
-	for len(t.within.todo) > 0 && t.unclosed() {
-		name := t.within.todo[0]
-		t.within.todo = t.within.todo[1:]
-		t.searchParked(name)
+// search gives the paths below parked directories that an inode was last seen at. full tells that there may be others.
+func (w *within) search(g xtime.GFID) (all []string, full bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.todo) > 0 && w.unclosed() {
+		name := w.todo[0]
+		w.todo = w.todo[1:]
+		w.searchDir(name)
 	}
-	return slices.Clone(t.within.at[g]), t.within.full
+	return slices.Clone(w.at[g]), w.full
 }
 
-// leadsWithin tells whether an inode on record as g lies at a path below parked/.
-func (t *Tree) leadsWithin(g xtime.GFID, path string) (entry, bool) {
-	p, done, err := t.parkedPlace(path)
+// leads tells whether an inode on record as g lies at a path below parked/.
+func (w *within) leads(g xtime.GFID, path string) (entry, bool) {
+	p, done, err := w.open(path)
 	if err != nil {
 		return entry{}, false
 	}
 	defer done()
-	e, err := t.look(p)
+	e, err := w.look(p)
 	return e, err == nil && e.there && e.rec.GFID == g
 }
 
-// parkedPlace opens the directory that path, below parked/, lies in. done closes it.
-func (t *Tree) parkedPlace(path string) (p place, done func(), err error) {
+// open opens the directory that path, below parked/, lies in. done closes it.
+func (w *within) open(path string) (p place, done func(), err error) {
 	if !beneath.ValidPath(path) || path == "" {
 		return place{}, nil, slave.ErrInvalid
 	}
 	dir, name := beneath.Split(path)
-	d, err := t.parked.OpenPath(dir)
+	d, err := w.parked.OpenPath(dir)
 	if err != nil {
 		return place{}, nil, err
 	}
 	return place{d, name}, func() { d.Close() }, nil
 }
 
-// unstampWithin takes the stamps off the parked directories above paths, before these are taken out of them: they say
+// unstampAbove takes the stamps off the parked directories above paths, before these are taken out of them: they say
 // that all is there, and would be believed when a directory is brought back. That they are gone is durable before the
 // move is, or a power cut could undo the one and not the other.
-func (t *Tree) unstampWithin(paths ...string) error {
+func (w *within) unstampAbove(paths ...string) error {
 	changed, done := false, map[string]bool{}
 	for _, path := range paths {
 		for dir, _ := beneath.Split(path); dir != "" && !done[dir]; dir, _ = beneath.Split(dir) {
-			had, err := t.unstamp(dir)
+			had, err := w.unstamp(dir)
 			if err != nil {
 				return err
 			}
@@ -157,40 +142,40 @@ func (t *Tree) unstampWithin(paths ...string) error {
 	if !changed {
 		return nil
 	}
-	return t.sys.syncfs(t.dir)
+	return w.sys.syncfs(w.dir)
 }
 
 // unstamp takes the stamp off a parked directory, and tells whether it had one.
-func (t *Tree) unstamp(dir string) (had bool, err error) {
-	d, err := t.parked.OpenPath(dir)
+func (w *within) unstamp(dir string) (had bool, err error) {
+	d, err := w.parked.OpenPath(dir)
 	if err != nil {
 		return false, err
 	}
 	defer d.Close()
-	remove := func() error { return t.sys.removexattr(d.At(""), t.names.Xtime) }
+	remove := func() error { return w.sys.removexattr(d.At(""), w.names.Xtime) }
 	err = remove()
-	if !t.root && errors.Is(err, unix.EACCES) {
-		err = t.lifted(d.At(""), remove)
+	if !w.root && errors.Is(err, unix.EACCES) {
+		err = w.lifted(d.At(""), remove)
 	}
 	if errors.Is(err, unix.ENODATA) {
-		return t.unstampBeside(place{d, ""})
+		return w.unstampBeside(place{d, ""})
 	}
 	return err == nil, err
 }
 
-// searchParked remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is
+// searchDir remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is
 // held.
-func (t *Tree) searchParked(name string) {
-	if t.within.at == nil || len(t.within.at) >= maxWithin {
-		t.within.full = len(t.within.at) > 0
-		t.within.at = map[xtime.GFID][]string{}
+func (w *within) searchDir(name string) {
+	if w.at == nil || len(w.at) >= maxWithin {
+		w.full = len(w.at) > 0
+		w.at = map[xtime.GFID][]string{}
 	}
 	full := errors.New("enough")
 	todo := []string{name}
-	for len(todo) > 0 && len(t.within.at) < maxWithin && t.unclosed() {
+	for len(todo) > 0 && len(w.at) < maxWithin && w.unclosed() {
 		dir := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		d, err := t.parked.OpenDir(dir)
+		d, err := w.parked.OpenDir(dir)
 		if err != nil {
 			continue
 		}
@@ -199,18 +184,42 @@ func (t *Tree) searchParked(name string) {
 			if slave.Kind(e.Type) == slave.Dir {
 				todo = append(todo, path)
 			}
-			if g, err := t.gfidOf(place{d, e.Name}); err == nil && !g.IsZero() {
-				t.within.at[g] = append(t.within.at[g], path)
+			if g, err := w.gfidOf(place{d, e.Name}); err == nil && !g.IsZero() {
+				w.at[g] = append(w.at[g], path)
 			}
-			if len(t.within.at) >= maxWithin {
-				t.within.full = true
+			if len(w.at) >= maxWithin {
+				w.full = true
 				return full
 			}
 			return nil
 		})
 		d.Close()
 		if err != nil {
-			t.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
+			w.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
 		}
 	}
+}
+
+// all gives a path in each parked directory.
+func (w *within) all() (paths []string) {
+	for todo := []string{""}; len(todo) > 0 && w.unclosed(); {
+		dir := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d, err := w.parked.OpenDir(dir)
+		if err != nil {
+			continue
+		}
+		paths = append(paths, beneath.Join(dir, slave.Reserved))
+		err = d.List(func(e beneath.Entry) error {
+			if slave.Kind(e.Type) == slave.Dir {
+				todo = append(todo, beneath.Join(dir, e.Name))
+			}
+			return nil
+		})
+		d.Close()
+		if err != nil {
+			w.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
+		}
+	}
+	return paths
 }

@@ -1,0 +1,47 @@
+package disk
+
+import "georep/slave"
+
+// foresee makes the marks that the group will want, so that one sync does for all of them. What fails here is done, or
+// fails, when its operation guards its inode.
+func (t *Tree) foresee(group []*ticket) {
+	grouped := t.links.hasGroups()
+	for _, tk := range group {
+		for i := range tk.items {
+			if it := &tk.items[i]; !it.done {
+				t.foreseeOp(it.op, grouped)
+			}
+		}
+	}
+}
+
+func (t *Tree) foreseeOp(op *slave.Op, grouped bool) {
+	switch op.Kind {
+	case slave.OpMkdir, slave.OpMeta, slave.OpFinish, slave.OpFilter:
+		return // changes no name that another inode may have
+	}
+	if op.Links > 1 && !op.Record.GFID.IsZero() {
+		_ = t.links.addMark(op.Record.GFID, mark{ino: op.Ino})
+	}
+	if !grouped {
+		return
+	}
+	p, err := t.parents.open(op.Path)
+	if err != nil {
+		return
+	}
+	st, err := p.dir.Stat(p.name)
+	if err != nil || st.IsDir() || st.Nlink < 2 {
+		return
+	}
+	old, err := t.look(p)
+	g := old.rec.GFID
+	if err != nil || g.IsZero() {
+		return
+	}
+	m := mark{ino: op.Ino}
+	if g != op.Record.GFID {
+		m = mark{ino: t.links.readBook(g).ino, here: old.st.Ino}
+	}
+	_ = t.links.addMark(g, m)
+}

@@ -1,0 +1,130 @@
+package disk
+
+import (
+	"errors"
+
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// parkOp moves what the master no longer has out of the tree.
+func (t *Tree) parkOp(it *item) error {
+	op := it.op
+	p, err := t.parents.open(op.Path)
+	if absent(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	if err != nil || !old.there {
+		return err
+	}
+	if old.rec.GFID != op.Expect {
+		return slave.ErrConflict
+	}
+	var linked []parkedName
+	if old.kind != slave.Dir {
+		err = t.links.leaving(old)
+	} else if t.links.hasGroups() {
+		linked, err = t.links.leavingBelow(p, op.Path)
+	}
+	if err != nil {
+		return err
+	}
+	to, err := t.park.take(p, old)
+	if err != nil {
+		return err
+	}
+	for _, one := range linked {
+		t.park.twice.add(parkedName{one.gfid, beneath.Join(to.name, one.path)})
+	}
+	it.res.Parked = true
+	if old.kind == slave.Dir {
+		t.parents.forget()
+	} else if old.st.Nlink > 1 {
+		t.links.forgetName(old, op.Path)
+	}
+	return nil
+}
+
+// unparkOp puts a parked inode back under a name.
+func (t *Tree) unparkOp(it *item) error {
+	op := it.op
+	p, err := t.parents.open(op.Path)
+	if err != nil {
+		return err
+	}
+	from := place{t.parked, op.Record.GFID.String()}
+	if op.From != "" {
+		var done func()
+		if from, done, err = t.park.within.open(op.From); err != nil {
+			return errors.Join(slave.ErrNeedContent, err)
+		}
+		defer done()
+	}
+	pk, err := t.look(from)
+	if err != nil {
+		return err
+	}
+	old, err := t.look(p)
+	switch {
+	case err != nil:
+		return err
+	case old.there && old.rec.GFID == op.Record.GFID:
+		return nil
+	case !pk.there || pk.rec.GFID != op.Record.GFID:
+		return slave.ErrNeedContent
+	case old.kind == slave.Dir:
+		return slave.ErrConflict
+	case old.there:
+		if err := t.makeWay(it, p, old, pk.kind); err != nil {
+			return err
+		}
+	}
+	if op.From != "" {
+		if err := t.park.within.unstampAbove(op.From); err != nil {
+			return err
+		}
+	}
+	if pk.kind != slave.Dir && (op.Links > 1 || pk.st.Nlink > 1) {
+		if err := t.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
+			return err
+		}
+	}
+	if err := t.move(from, p, pk); err != nil {
+		return err
+	}
+	if pk.kind == slave.Dir {
+		t.parents.forget()
+		return t.links.backBelow(op.Path)
+	}
+	if op.Links > 1 || pk.st.Nlink > 1 {
+		t.links.noteGroup(op, pk.st, []string{op.Path})
+	}
+	return nil
+}
+
+// makeWay parks a non-directory that an unparked entry takes the place of.
+func (t *Tree) makeWay(it *item, p place, old entry, kind slave.Kind) error {
+	beside := kind != slave.Dir
+	if beside && old.rec.GFID.IsZero() {
+		return nil
+	}
+	err := t.links.leaving(old)
+	if err != nil {
+		return err
+	}
+	if beside {
+		err = t.park.beside(p, old)
+	} else {
+		_, err = t.park.take(p, old)
+	}
+	if err != nil {
+		return err
+	}
+	it.res.Parked = true
+	t.links.forgetName(old, it.op.Path)
+	return nil
+}
