@@ -35,8 +35,7 @@ var large = map[string]size{
 	"monitor.machine":        {20, 23},
 	"monitor.runner":         {13, 17},
 	"slave/agent.hub":        {9, 22},
-	"slave/disk.Tree":        {102, 16},
-	"slave/disk.change":      {25, 17},
+	"slave/disk.Tree":        {59, 15},
 	"slave/places.Index":     {26, 18},
 	"slave/sftp.Tree":        {186, 45},
 	// A call, a command or a value of the wire for each method.

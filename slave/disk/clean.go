@@ -2,39 +2,63 @@ package disk
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"georep/marker/xtime"
 	"georep/slave"
 )
 
+// cleaner deletes what was parked: when Clean says so, and before its time where the slave is full. mu comes before cleanMu, and
+// that before the locks of the park and of the uploads.
+type cleaner struct {
+	*store
+	park    *park
+	bin     *bin
+	finder  *finder
+	uploads *uploads
+	age     time.Duration // evictAge, but in tests
+
+	mu    sync.Mutex    // guards what follows
+	queue []parkedEntry // that may go, the oldest first
+	again time.Time     // not before then
+	steps atomic.Uint64 // how often something went
+
+	cleanMu sync.Mutex // Clean, or an eviction: one at a time
+}
+
+func newCleaner(k *park, b *bin, f *finder, us *uploads) *cleaner {
+	return &cleaner{store: k.store, park: k, bin: b, finder: f, uploads: us, age: evictAge}
+}
+
 // maxForgotten bounds the inodes that one Clean forgets the places of; the others are forgotten when they are met.
 const maxForgotten = 100_000
 
 // Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged and left. The error
 // is ctx's, or the end of the session.
-func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
-	if err := t.enter(); err != nil {
+func (c *cleaner) Clean(ctx context.Context, olderThan int64) error {
+	if err := c.enter(); err != nil {
 		return err
 	}
-	defer t.leave()
-	t.cleanMu.Lock()
-	defer t.cleanMu.Unlock()
-	t.park.cleans.Add(1)
-	defer t.park.cleans.Add(1)
+	defer c.leave()
+	c.cleanMu.Lock()
+	defer c.cleanMu.Unlock()
+	c.park.cleans.Add(1)
+	defer c.park.cleans.Add(1)
 	limit := time.Now().Unix() - olderThan
 	var gone []xtime.GFID
 	dirs := map[string]bool{} // that are deleted
-	err := eachName(t.parked, func(name string) error {
-		if err := t.live(ctx); err != nil {
+	err := eachName(c.parked, func(name string) error {
+		if err := c.live(ctx); err != nil {
 			return err
 		}
-		kind, err := t.park.discard(name, limit)
+		kind, err := c.park.discard(name, limit)
 		if kind == slave.Dir {
 			dirs[name] = true
 		}
 		if err != nil {
-			t.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
+			c.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
 		} else if g, err := xtime.ParseGFID(name); err == nil && kind != slave.Unknown && len(gone) < maxForgotten {
 			gone = append(gone, g)
 		}
@@ -43,11 +67,11 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 	if err != nil {
 		return err
 	}
-	t.finder.forget(gone)
-	t.park.within.forget(dirs)
-	t.park.lookForDirs()
-	if err := t.cleanUploads(ctx, limit); err != nil {
+	c.finder.forget(gone)
+	c.park.within.forget(dirs)
+	c.park.lookForDirs()
+	if err := c.uploads.clean(ctx, limit); err != nil {
 		return err
 	}
-	return t.bin.empty(ctx)
+	return c.bin.empty(ctx)
 }

@@ -139,12 +139,12 @@ func (t *Tree) settle(err error) {
 		op := s.it.op
 		switch {
 		case err != nil:
-			t.fail(s.it, err)
+			t.stager.fail(s.it, err)
 		case t.work.holds.held(op.Pass, op.Path):
-			t.fail(s.it, slave.ErrHeldBack)
+			t.stager.fail(s.it, slave.ErrHeldBack)
 		default:
-			if err := t.evicting(s.it, func() error { return t.writeStamp(s.it) }); err != nil {
-				t.fail(s.it, err)
+			if err := t.cleaner.evicting(s.it, func() error { return t.writeStamp(s.it) }); err != nil {
+				t.stager.fail(s.it, err)
 				t.work.holds.failed(op.Pass, op.Path)
 			}
 		}
@@ -216,17 +216,17 @@ func (t *Tree) run(tk *ticket, it *item) {
 		t.parents.forget()
 	}
 	if op.Kind == slave.OpFinish && !it.done && tk.failedBelow(op.Path) {
-		t.fail(it, slave.ErrHeldBack)
+		t.stager.fail(it, slave.ErrHeldBack)
 	}
 	if !it.done {
-		if err := t.evicting(it, func() error { return t.publish(it) }); err != nil {
-			t.fail(it, err)
+		if err := t.cleaner.evicting(it, func() error { return t.publish(it) }); err != nil {
+			t.stager.fail(it, err)
 		}
 	}
 	if it.res.Err != nil && op.Kind != slave.OpFinish {
 		tk.failed = append(tk.failed, op.Path)
 	}
-	t.drop(it) // where publishing did without it
+	t.stager.drop(it) // where publishing did without it
 	if op.Kind == slave.OpFinish && t.wantsStamp(it) {
 		t.work.stamps = append(t.work.stamps, stamp{it, tk})
 		return
@@ -255,7 +255,7 @@ func (t *Tree) wantsStamp(it *item) bool {
 		return false
 	}
 	if t.work.holds.held(op.Pass, op.Path) {
-		t.fail(it, slave.ErrHeldBack)
+		t.stager.fail(it, slave.ErrHeldBack)
 		return false
 	}
 	return true

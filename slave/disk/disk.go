@@ -47,13 +47,11 @@ type Tree struct {
 	bin     *bin
 	marks   *marks
 	links   *links
-	fresh   shape // what a new file in staging has, created with mode 0777
-
-	uploads uploads
-	room    roomMaker
+	uploads *uploads
+	cleaner *cleaner
+	stager  *stager
 	queue   queue
 	work    committer
-	cleanMu sync.Mutex // Clean, which runs once at a time
 	once    sync.Once
 }
 
@@ -93,8 +91,10 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 	t.marks = newMarks(t.store)
 	t.links = newLinks(t.finder, t.parents, t.park, t.marks)
 	t.queue.init()
-	t.room.age = evictAge
-	t.uploads.open = map[xtime.GFID]*upload{}
+	t.uploads = newUploads(t.reader)
+	t.cleaner = newCleaner(t.park, t.bin, t.finder, t.uploads)
+	t.uploads.inRoom = t.cleaner.inRoom
+	t.stager = &stager{records: t.records, finder: t.finder, uploads: t.uploads, cleaner: t.cleaner}
 	return t
 }
 
@@ -160,7 +160,7 @@ func (t *Tree) Close() error {
 		t.shut()
 		<-t.finished
 		for _, tk := range t.queue.abandon() {
-			t.dropAll(tk)
+			t.stager.dropAll(tk)
 		}
 		t.census.end()
 		t.own.unlock()
@@ -171,7 +171,7 @@ func (t *Tree) Close() error {
 
 // release closes every descriptor. It may run twice.
 func (t *Tree) release() {
-	t.closeUploads()
+	t.uploads.closeAll()
 	if t.finder.places != nil {
 		t.finder.places.Close()
 	}
@@ -203,4 +203,25 @@ func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, err
 // Groups returns inodes whose names are to be checked.
 func (t *Tree) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 	return t.links.Groups(ctx, limit)
+}
+
+// Begin prepares an upload, or goes on with one.
+func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
+	return t.uploads.Begin(ctx, spec)
+}
+
+// Sums computes the signature of an upload's basis.
+func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
+	return t.uploads.Sums(ctx, q, emit)
+}
+
+// Write puts a segment in its place.
+func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
+	return t.uploads.Write(ctx, s)
+}
+
+// Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged and left. The error
+// is ctx's, or the end of the session.
+func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
+	return t.cleaner.Clean(ctx, olderThan)
 }

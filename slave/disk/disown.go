@@ -50,15 +50,15 @@ func (c *change) disown() error {
 	}
 	var err error
 	if c.beside {
-		err = c.t.putBeside(c.here(), slave.Record{GFID: c.had.GFID})
+		err = c.r.putBeside(c.here(), slave.Record{GFID: c.had.GFID})
 	} else {
-		err = c.t.removeXtime(c.inode)
+		err = c.r.removeXtime(c.inode)
 	}
 	if err != nil {
 		return err
 	}
 	c.had.Xtime = 0
-	return c.t.sys.syncfs(c.t.dir)
+	return c.r.sys.syncfs(c.r.dir)
 }
 
 // syncGroup makes durable what the group staged and disowned, lets the stamps that waited follow, and ends the operations that rely on a
@@ -80,7 +80,7 @@ func (t *Tree) syncGroup(group []*ticket) {
 	}
 	for _, it := range slices.Concat(staged, disowned) {
 		if !it.done {
-			t.fail(it, err)
+			t.stager.fail(it, err)
 		}
 	}
 }

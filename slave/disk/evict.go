@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,15 +31,6 @@ const (
 	uploadRest = 10 * time.Minute
 )
 
-// roomMaker knows what may go.
-type roomMaker struct {
-	mu    sync.Mutex
-	queue []parkedEntry // oldest first
-	again time.Time     // not before then
-	steps atomic.Uint64 // how often something went
-	age   time.Duration // evictAge, but in tests
-}
-
 // parkedEntry is a name in parked/ and when it came there.
 type parkedEntry struct {
 	name  string
@@ -55,11 +44,11 @@ func outOfRoom(err error) bool {
 
 // inRoom runs call, and again as long as that finds the slave full and something that was parked could go. evicted tells
 // that something went. The caller holds none of park.mu, cleanMu and uploads.mu.
-func (t *Tree) inRoom(call func() error) (evicted bool, err error) {
+func (c *cleaner) inRoom(call func() error) (evicted bool, err error) {
 	for {
-		seen := t.room.steps.Load()
+		seen := c.steps.Load()
 		err = call()
-		if !outOfRoom(err) || t.live(context.Background()) != nil || !t.makeRoomSince(seen) {
+		if !outOfRoom(err) || c.live(context.Background()) != nil || !c.makeRoomSince(seen) {
 			return evicted, err
 		}
 		evicted = true
@@ -67,55 +56,54 @@ func (t *Tree) inRoom(call func() error) (evicted bool, err error) {
 }
 
 // evicting is inRoom for an operation.
-func (t *Tree) evicting(it *item, call func() error) error {
-	evicted, err := t.inRoom(call)
+func (c *cleaner) evicting(it *item, call func() error) error {
+	evicted, err := c.inRoom(call)
 	it.res.Evicted = it.res.Evicted || evicted
 	return err
 }
 
 // makeRoomSince has something go, unless something went since the caller looked at the number of steps. It tells whether it is
 // worth another try.
-func (t *Tree) makeRoomSince(seen uint64) bool {
-	r := &t.room
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.steps.Load() != seen {
+func (c *cleaner) makeRoomSince(seen uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.steps.Load() != seen {
 		return true
 	}
-	if t.policy.AppendOnly || time.Now().Before(r.again) {
+	if c.policy.AppendOnly || time.Now().Before(c.again) {
 		return false
 	}
-	t.cleanMu.Lock()
-	defer t.cleanMu.Unlock()
-	defer t.park.cleans.Add(2)
-	n, bytes := t.evictParked()
+	c.cleanMu.Lock()
+	defer c.cleanMu.Unlock()
+	defer c.park.cleans.Add(2)
+	n, bytes := c.evictParked()
 	if n == 0 {
-		n, bytes = t.evictUploads()
+		n, bytes = c.uploads.evict()
 	}
 	if n == 0 {
-		r.again = time.Now().Add(evictRest)
+		c.again = time.Now().Add(evictRest)
 		return false
 	}
-	r.steps.Add(1)
-	t.log.Warn().Str("slave", t.info.Path).Int("entries", n).Int64("bytes", bytes).
+	c.steps.Add(1)
+	c.log.Warn().Str("slave", c.info.Path).Int("entries", n).Int64("bytes", bytes).
 		Msg("the slave is full: what was removed is deleted before its time")
 	return true
 }
 
 // evictParked deletes the oldest of what is parked, and tells how many entries and how much at least. room.mu and cleanMu are
 // held.
-func (t *Tree) evictParked() (n int, bytes int64) {
-	if len(t.room.queue) == 0 {
-		t.room.queue = t.oldestParked()
+func (c *cleaner) evictParked() (n int, bytes int64) {
+	if len(c.queue) == 0 {
+		c.queue = c.oldestParked()
 	}
 	var gone []xtime.GFID
 	dirs := map[string]bool{}
-	for len(t.room.queue) > 0 && len(dirs) == 0 && bytes < evictBytes && n < evictNames {
-		e := t.room.queue[0]
-		t.room.queue = t.room.queue[1:]
-		kind, size, err := t.park.evict(e)
+	for len(c.queue) > 0 && len(dirs) == 0 && bytes < evictBytes && n < evictNames {
+		e := c.queue[0]
+		c.queue = c.queue[1:]
+		kind, size, err := c.park.evict(e)
 		if err != nil {
-			t.log.Warn().Str("name", e.name).Err(err).Msg("cannot delete what was parked")
+			c.log.Warn().Str("name", e.name).Err(err).Msg("cannot delete what was parked")
 		}
 		if kind == slave.Unknown {
 			continue
@@ -128,17 +116,17 @@ func (t *Tree) evictParked() (n int, bytes int64) {
 			gone = append(gone, g)
 		}
 	}
-	t.finder.forget(gone)
-	t.park.within.forget(dirs)
+	c.finder.forget(gone)
+	c.park.within.forget(dirs)
 	if len(dirs) > 0 {
-		t.park.lookForDirs()
-		_ = t.bin.empty(context.Background()) // which says itself what it cannot delete
+		c.park.lookForDirs()
+		_ = c.bin.empty(context.Background()) // which says itself what it cannot delete
 	}
 	return n, bytes
 }
 
 // oldestParked lists what is parked and may go, by age.
-func (t *Tree) oldestParked() []parkedEntry {
+func (c *cleaner) oldestParked() []parkedEntry {
 	var all []parkedEntry
 	sortOut := func() {
 		slices.SortFunc(all, func(a, b parkedEntry) int {
@@ -149,9 +137,9 @@ func (t *Tree) oldestParked() []parkedEntry {
 		})
 		all = all[:min(len(all), evictKnown)]
 	}
-	before := time.Now().Add(-max(t.policy.KeepDeleted, t.room.age)).UnixNano()
-	err := eachName(t.parked, func(name string) error {
-		st, err := t.parked.Stat(name)
+	before := time.Now().Add(-max(c.policy.KeepDeleted, c.age)).UnixNano()
+	err := eachName(c.parked, func(name string) error {
+		st, err := c.parked.Stat(name)
 		if err == nil && st.Ctime.Sec*int64(time.Second)+int64(st.Ctime.Nsec) < before {
 			all = append(all, parkedEntry{name, st.Ctime})
 		}
@@ -161,24 +149,8 @@ func (t *Tree) oldestParked() []parkedEntry {
 		return nil
 	})
 	if err != nil {
-		t.log.Warn().Err(err).Msg("cannot list what was parked")
+		c.log.Warn().Err(err).Msg("cannot list what was parked")
 	}
 	sortOut()
 	return all
-}
-
-// evictUploads deletes what was received of contents that nobody has gone on to send for a while. The next try begins anew.
-func (t *Tree) evictUploads() (n int, bytes int64) {
-	t.uploads.mu.Lock()
-	defer t.uploads.mu.Unlock()
-	before := time.Now().Add(-uploadRest).Unix()
-	_ = eachName(t.partial, func(name string) error { // a name that cannot be listed stays
-		st, err := t.partial.Stat(name)
-		if err != nil || st.Ctime.Sec > before || t.uploadInUse(name) || t.sys.unlink(place{t.partial, name}) != nil {
-			return nil
-		}
-		n, bytes = n+1, bytes+int64(st.Blocks)*512
-		return nil
-	})
-	return n, bytes
 }

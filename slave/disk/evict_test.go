@@ -16,7 +16,7 @@ func TestFull(t *testing.T) {
 	ageless := func(t *testing.T, root string, c slave.Claim) (slave.Tree, error) {
 		tree, err := claimer(t, root, c)
 		if err == nil {
-			tree.(*Tree).room.age = 0
+			tree.(*Tree).cleaner.age = 0
 		}
 		return tree, err
 	}
@@ -44,7 +44,7 @@ func TestFullAndKept(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer tree.Close()
-			tree.room.age = 0
+			tree.cleaner.age = 0
 			f := &slavetest.Fixture{T: t, Tree: tree, Root: root}
 			size, n := 1<<20, 5
 			if tt.options != "" {

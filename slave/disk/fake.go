@@ -35,7 +35,7 @@ func (s *store) keptOf(p place, st *beneath.Stat) (*slave.Kept, error) {
 
 // keep writes what the entry is on the master. A symbolic link has no room for that.
 func (c *change) keep() error {
-	if !c.t.policy.FakeOwner || c.keepsRoot() {
+	if !c.r.policy.FakeOwner || c.keepsRoot() {
 		return nil
 	}
 	if c.kind == slave.Symlink {
@@ -48,13 +48,13 @@ func (c *change) keep() error {
 	if c.kind.Device() {
 		k.Rdev = c.meta.Rdev
 	}
-	err := c.t.sys.setxattr(c.inode, slave.AttrStat, k.Text())
-	if c.t.noRoom(err) && c.t.identifies && c.kind.CarriesRecord(c.t.names.Namespace) {
+	err := c.r.sys.setxattr(c.inode, slave.AttrStat, k.Text())
+	if c.r.noRoom(err) && c.r.identifies && c.kind.CarriesRecord(c.r.names.Namespace) {
 		if err = c.evict(); err == nil {
-			err = c.t.sys.setxattr(c.inode, slave.AttrStat, k.Text())
+			err = c.r.sys.setxattr(c.inode, slave.AttrStat, k.Text())
 		}
 	}
-	if c.t.noRoom(err) {
+	if c.r.noRoom(err) {
 		c.lost |= slave.LostOwner | slave.LostMode
 		return nil
 	}
@@ -76,21 +76,4 @@ func (c *change) ownMode() uint32 {
 		return mode | 0o600
 	}
 	return 0o600
-}
-
-// stageMark stages an empty file in the place of what is no file.
-func (t *Tree) stageMark(it *item) error {
-	name := t.stagingName()
-	f, err := t.sys.create(place{t.staging, name}, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	it.staged, it.file = name, true
-	held := hold{used: t.sys.used}
-	defer held.settle(f)
-	c := &change{t: t, inode: f, kind: it.op.Entry, meta: &it.op.Meta, now: t.fresh, record: it.op.Record, stamps: true}
-	c.now.mode = 0o600 &^ t.umask()
-	it.res.Lost, err = c.apply()
-	return err
 }

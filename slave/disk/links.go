@@ -86,7 +86,7 @@ func (t *Tree) stageName(it *item, src named) error {
 	if err := t.sys.link(place{d, name}, place{t.staging, temp}); err != nil {
 		return err
 	}
-	t.drop(it)
+	t.stager.drop(it)
 	it.staged = temp
 	st, err := t.staging.Stat(temp)
 	if err == nil && !sameInode(st, src.st) {

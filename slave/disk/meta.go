@@ -31,7 +31,7 @@ type shape struct {
 
 // change sets everything but the content of one entry.
 type change struct {
-	t      *Tree
+	r      *records
 	inode  *beneath.Inode
 	kind   slave.Kind
 	meta   *slave.Meta
@@ -44,12 +44,16 @@ type change struct {
 	isRoot bool // of the volume
 
 	inPlace bool // others may look at the entry
+	fitting
+	acl []byte // the ACL that the slave cannot keep
+}
+
+// fitting is how record and xattrs of an entry come to fit where the file system has little room for them.
+type fitting struct {
 	beside  bool // the record lies beside, or is to
 	evicted bool // this change took it off the entry
 	packed  bool // the xattrs have been repacked
 	short   bool // one did not fit even so
-
-	acl []byte // the ACL that the slave cannot keep
 }
 
 // apply runs the steps in the one order that works for root and an ordinary user alike: the records first of the
@@ -58,7 +62,7 @@ type change struct {
 // that a crash in between leaves it old. An ordinary user must write it before the mode.
 func (c *change) apply() (slave.Lost, error) {
 	steps := []func() error{c.open, c.owner, c.gfid, c.keep, c.xattrs, c.mode, c.mtime, c.xtime, c.aside}
-	if !c.t.root {
+	if !c.r.root {
 		steps = []func() error{c.open, c.owner, c.gfid, c.keep, c.xattrs, c.xtime, c.mode, c.mtime, c.aside}
 	}
 	for _, step := range steps {
@@ -76,11 +80,11 @@ func (c *change) open() error {
 	if c.kind == slave.Dir {
 		need = 0o700
 	}
-	if c.t.root || c.kind == slave.Symlink || c.now.mode&need == need {
+	if c.r.root || c.kind == slave.Symlink || c.now.mode&need == need {
 		return nil
 	}
 	c.now.mode |= need
-	return c.t.sys.chmod(c.inode, c.now.mode)
+	return c.r.sys.chmod(c.inode, c.now.mode)
 }
 
 // owner sets uid and gid where they differ. A user who may not give files away keeps them, and at least tries the
@@ -90,13 +94,13 @@ func (c *change) owner() error {
 	if c.keepsRoot() {
 		uid, gid = c.now.uid, c.now.gid
 	}
-	if (uid != c.meta.UID || gid != c.meta.GID) && !c.t.policy.FakeOwner {
+	if (uid != c.meta.UID || gid != c.meta.GID) && !c.r.policy.FakeOwner {
 		c.lost |= slave.LostOwner
 	}
 	if uid == c.now.uid && gid == c.now.gid {
 		return nil
 	}
-	err := c.t.sys.chown(c.inode, uid, gid)
+	err := c.r.sys.chown(c.inode, uid, gid)
 	if err == nil {
 		// The kernel drops the set-id bits here, so the mode must be set again.
 		c.now.mode = keep
@@ -106,10 +110,10 @@ func (c *change) owner() error {
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOVERFLOW) {
 		return err
 	}
-	if !c.t.policy.FakeOwner {
+	if !c.r.policy.FakeOwner {
 		c.lost |= slave.LostOwner
 	}
-	if gid != c.now.gid && uid != c.now.uid && c.t.sys.chown(c.inode, keep, gid) == nil {
+	if gid != c.now.gid && uid != c.now.uid && c.r.sys.chown(c.inode, keep, gid) == nil {
 		c.now.mode = keep
 	}
 	return nil
@@ -117,34 +121,34 @@ func (c *change) owner() error {
 
 // gfid puts the GFID on record where another or none is.
 func (c *change) gfid() error {
-	if !c.kind.CarriesRecord(c.t.names.Namespace) || c.record.GFID.IsZero() || c.beside || c.had.GFID == c.record.GFID {
+	if !c.kind.CarriesRecord(c.r.names.Namespace) || c.record.GFID.IsZero() || c.beside || c.had.GFID == c.record.GFID {
 		return nil
 	}
 	// An old xtime beside a new GFID would vouch for a content that is not there.
 	if c.had.Xtime != 0 {
-		if err := c.t.removeXtime(c.inode); err != nil {
+		if err := c.r.removeXtime(c.inode); err != nil {
 			return err
 		}
 		c.had.Xtime = 0
 	}
-	return c.unfit(c.t.sys.setxattr(c.inode, c.t.names.GFID, c.record.GFID[:]))
+	return c.unfit(c.r.sys.setxattr(c.inode, c.r.names.GFID, c.record.GFID[:]))
 }
 
 // xtime puts the xtime on record, or takes an old one away where the content has none (it is torn).
 func (c *change) xtime() error {
-	if !c.stamps || !c.kind.CarriesRecord(c.t.names.Namespace) || c.beside || c.had.Xtime == c.record.Xtime {
+	if !c.stamps || !c.kind.CarriesRecord(c.r.names.Namespace) || c.beside || c.had.Xtime == c.record.Xtime {
 		return nil
 	}
 	if c.record.Xtime == 0 {
-		return c.t.removeXtime(c.inode)
+		return c.r.removeXtime(c.inode)
 	}
 	b := c.record.Xtime.Bytes()
-	return c.unfit(c.t.sys.setxattr(c.inode, c.t.names.Xtime, b[:]))
+	return c.unfit(c.r.sys.setxattr(c.inode, c.r.names.Xtime, b[:]))
 }
 
 // xattrs makes the set of xattrs that of the master: what is too much goes first, a capability comes last.
 func (c *change) xattrs() error {
-	done, err := c.t.sys.used.xattrs(c.inode, c.meta)
+	done, err := c.r.sys.used.xattrs(c.inode, c.meta)
 	if err != nil {
 		return err
 	}
@@ -154,10 +158,10 @@ func (c *change) xattrs() error {
 
 func (c *change) setXattrs() error {
 	for _, name := range c.now.xattrs {
-		if c.t.ours(name) || c.wants(name) || c.keepsRoot() && c.refuses(name) {
+		if c.r.ours(name) || c.wants(name) || c.keepsRoot() && c.refuses(name) {
 			continue
 		}
-		err := c.t.sys.removexattr(c.inode, name)
+		err := c.r.sys.removexattr(c.inode, name)
 		if err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(name, err) {
 			return err
 		}
@@ -166,7 +170,7 @@ func (c *change) setXattrs() error {
 		for i := range c.meta.Xattrs {
 			if x := &c.meta.Xattrs[i]; (x.Name == attrCapability) == last {
 				err := c.xattr(x)
-				if c.t.noRoom(err) {
+				if c.r.noRoom(err) {
 					return c.repack()
 				}
 				if err != nil {
@@ -181,7 +185,7 @@ func (c *change) setXattrs() error {
 // wants tells whether the master's entry has this xattr.
 func (c *change) wants(name string) bool {
 	for i := range c.meta.Xattrs {
-		if here, ok := c.t.attrName(c.meta.Xattrs[i].Name); ok && here == name && !c.refuses(c.meta.Xattrs[i].Name) {
+		if here, ok := c.r.attrName(c.meta.Xattrs[i].Name); ok && here == name && !c.refuses(c.meta.Xattrs[i].Name) {
 			return true
 		}
 	}
@@ -195,11 +199,11 @@ func (c *change) xattr(x *slave.Xattr) error {
 		c.lost |= slave.LostXattr
 		return nil
 	}
-	here, _ := c.t.attrName(x.Name) // refuses knows where there is none
+	here, _ := c.r.attrName(x.Name) // refuses knows where there is none
 	if x.Name == attrACL && here != attrACL {
 		c.acl = x.Value // it is kept, and not in force
 	}
-	err := c.t.sys.setxattr(c.inode, here, x.Value)
+	err := c.r.sys.setxattr(c.inode, here, x.Value)
 	if here == attrACL {
 		c.now.mode = keep
 	}
@@ -214,7 +218,7 @@ func (c *change) xattr(x *slave.Xattr) error {
 	}
 	// An older value would say what the master does not: an ACL, or a capability, would give rights.
 	if slices.Contains(c.now.xattrs, here) {
-		if err := c.t.sys.removexattr(c.inode, here); err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(here, err) {
+		if err := c.r.sys.removexattr(c.inode, here); err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(here, err) {
 			return err
 		}
 	}
@@ -228,12 +232,12 @@ func (c *change) forgive(name string, err error) bool {
 	case no == unix.EINVAL && !strings.HasPrefix(name, "user."):
 		// An ACL, or a capability, of an id that the user namespace does not have; a label that is not known here.
 	case no == unix.E2BIG || no == unix.ERANGE || no == unix.ENOSPC:
-		if !c.packed || !c.t.hasRoom() {
+		if !c.packed || !c.r.hasRoom() {
 			return false
 		}
 		c.short = true
 	case no == unix.EPERM || no == unix.EACCES:
-		if c.t.root && strings.HasPrefix(name, "user.") && c.kind == slave.File {
+		if c.r.root && strings.HasPrefix(name, "user.") && c.kind == slave.File {
 			return false
 		}
 	default:
@@ -255,7 +259,7 @@ func (c *change) mode() error {
 			c.lost |= slave.LostMode
 		}
 		want = c.own
-	case c.t.policy.FakeOwner:
+	case c.r.policy.FakeOwner:
 		want = c.ownMode()
 	case c.mayRun(want) != want:
 		want = c.mayRun(want)
@@ -267,7 +271,7 @@ func (c *change) mode() error {
 	if want == c.now.mode {
 		return nil
 	}
-	if err := c.t.sys.chmod(c.inode, want); err != nil || c.t.info.Root || want&0o2000 == 0 {
+	if err := c.r.sys.chmod(c.inode, want); err != nil || c.r.info.Root || want&0o2000 == 0 {
 		return err
 	}
 	// Of the file of a group that is not its own the kernel drops the bit of an ordinary user, and says nothing.
@@ -281,10 +285,10 @@ func (c *change) mode() error {
 // mtime comes after all that might touch it. The records do not: xattrs change the ctime alone. What the file system does
 // not keep of the time it drops without a word.
 func (c *change) mtime() error {
-	if c.t.info.Limits.Times.Keep(c.meta.Mtime) != c.meta.Mtime {
+	if c.r.info.Limits.Times.Keep(c.meta.Mtime) != c.meta.Mtime {
 		c.lost |= slave.LostTime
 	}
-	return c.t.sys.setMtime(c.inode, c.meta.Mtime)
+	return c.r.sys.setMtime(c.inode, c.meta.Mtime)
 }
 
 // shapeOf reads what an entry in place looks like.

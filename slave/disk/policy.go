@@ -21,29 +21,29 @@ func (s *store) policyLimits() slave.PolicyLimits {
 
 // wantedOwner is the owner that an entry gets. Ids that the user namespace does not have are left as they are.
 func (c *change) wantedOwner() (uid, gid uint32) {
-	if o := c.t.policy.Owner; o != nil {
+	if o := c.r.policy.Owner; o != nil {
 		return o.UID, o.GID
 	}
-	if c.t.policy.FakeOwner {
+	if c.r.policy.FakeOwner {
 		return c.now.uid, c.now.gid
 	}
 	uid, gid = c.meta.UID, c.meta.GID
-	if !c.t.info.Limits.HasUID(uid) {
+	if !c.r.info.Limits.HasUID(uid) {
 		uid = c.now.uid
 	}
-	if !c.t.info.Limits.HasGID(gid) {
+	if !c.r.info.Limits.HasGID(gid) {
 		gid = c.now.gid
 	}
 	return uid, gid
 }
 
 // keepsRoot tells whether owner, mode and ACLs are the slave's own.
-func (c *change) keepsRoot() bool { return c.isRoot && c.t.policy.KeepRootMode }
+func (c *change) keepsRoot() bool { return c.isRoot && c.r.policy.KeepRootMode }
 
 // mayRun takes off a mode what the policy, or a wrong owner, does not let it have.
 func (c *change) mayRun(mode uint32) uint32 {
 	wrongOwner := c.lost&slave.LostOwner != 0
-	if wrongOwner || c.t.policy.NoSetuid && c.kind != slave.Dir {
+	if wrongOwner || c.r.policy.NoSetuid && c.kind != slave.Dir {
 		return mode &^ slave.SetIDBits
 	}
 	return mode
@@ -51,16 +51,16 @@ func (c *change) mayRun(mode uint32) uint32 {
 
 // refuses tells whether an entry cannot have an xattr here, whatever the file system says.
 func (c *change) refuses(name string) bool {
-	if _, ok := c.t.attrName(name); !ok {
+	if _, ok := c.r.attrName(name); !ok {
 		return true
 	}
 	switch name {
 	case attrCapability:
-		return c.t.policy.NoSetuid && !c.t.policy.FakeOwner
+		return c.r.policy.NoSetuid && !c.r.policy.FakeOwner
 	case attrACL, attrDefaultACL:
 		return c.keepsRoot()
 	}
-	return c.t.names.Own(name)
+	return c.r.names.Own(name)
 }
 
 // ours tells whether an xattr of an entry is bookkeeping of georep's: of this volume, or of one that has the slave for its master.

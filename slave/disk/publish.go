@@ -111,7 +111,7 @@ func (t *Tree) mkdirOp(it *item) error {
 	}
 	s := old.st
 	c := &change{
-		t: t, inode: p.dir.At(p.name).As(nameOf(op)), kind: slave.Dir, meta: &meta, had: old.rec, beside: old.beside,
+		r: t.records, inode: p.dir.At(p.name).As(nameOf(op)), kind: slave.Dir, meta: &meta, had: old.rec, fitting: fitting{beside: old.beside},
 		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record, isRoot: op.Path == "",
 	}
 	delete(t.parents.keys, op.Path) // it may have another GFID from now on
@@ -148,7 +148,7 @@ func (t *Tree) finishOp(it *item) error {
 		return slave.ErrMoved
 	}
 	c := &change{
-		t: t, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec, isRoot: op.Path == "",
+		r: t.records, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec, isRoot: op.Path == "",
 	}
 	if err := t.applyInPlace(it, c, old); err != nil {
 		return err
@@ -203,7 +203,7 @@ func (t *Tree) metaOp(it *item) error {
 		return slave.ErrConflict
 	}
 	c := &change{
-		t: t, inode: p.dir.At(p.name).As(nameOf(op)), kind: old.kind, meta: &op.Meta, record: op.Record, had: old.rec, stamps: true,
+		r: t.records, inode: p.dir.At(p.name).As(nameOf(op)), kind: old.kind, meta: &op.Meta, record: op.Record, had: old.rec, stamps: true,
 	}
 	if err := t.applyInPlace(it, c, old); err != nil {
 		return err

@@ -62,8 +62,8 @@ func (c *change) evict() error {
 	if c.beside {
 		return nil
 	}
-	for _, attr := range []string{c.t.names.Xtime, c.t.names.GFID} {
-		if err := c.t.sys.removexattr(c.inode, attr); err != nil && !errors.Is(err, unix.ENODATA) {
+	for _, attr := range []string{c.r.names.Xtime, c.r.names.GFID} {
+		if err := c.r.sys.removexattr(c.inode, attr); err != nil && !errors.Is(err, unix.ENODATA) {
 			return err
 		}
 	}
@@ -73,11 +73,11 @@ func (c *change) evict() error {
 
 // unfit handles that the entry has no room for a part of its record.
 func (c *change) unfit(err error) error {
-	if err == nil || !c.t.noRoom(err) {
+	if err == nil || !c.r.noRoom(err) {
 		return err
 	}
-	if !c.t.identifies {
-		return c.t.roomError(err)
+	if !c.r.identifies {
+		return c.r.roomError(err)
 	}
 	return c.evict()
 }
@@ -86,27 +86,27 @@ func (c *change) unfit(err error) error {
 // system lists them. An ext4 lists what is in the inode first, then what is in the block: set in this order they fit wherever
 // they fitted before. What does not fit even then is lost.
 func (c *change) repack() error {
-	if c.t.identifies {
+	if c.r.identifies {
 		if err := c.evict(); err != nil {
 			return err
 		}
 	}
 	for i := range c.meta.Xattrs {
-		name, ok := c.t.attrName(c.meta.Xattrs[i].Name)
+		name, ok := c.r.attrName(c.meta.Xattrs[i].Name)
 		if !ok {
 			continue
 		}
 		if c.inPlace && strings.HasPrefix(name, "system.") {
 			continue // without its ACL the file would be open to its group for a moment
 		}
-		if err := c.t.sys.removexattr(c.inode, name); err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(name, err) {
+		if err := c.r.sys.removexattr(c.inode, name); err != nil && !errors.Is(err, unix.ENODATA) && !c.forgive(name, err) {
 			return err
 		}
 	}
 	c.packed = true
 	for i := range c.meta.Xattrs {
 		if err := c.xattr(&c.meta.Xattrs[i]); err != nil {
-			return c.t.roomError(err)
+			return c.r.roomError(err)
 		}
 	}
 	if !c.short || !c.evicted {
@@ -131,12 +131,12 @@ func (c *change) final() slave.Record {
 
 // aside writes the record that has no room on the entry beside it.
 func (c *change) aside() error {
-	if !c.beside || !c.kind.CarriesRecord(c.t.names.Namespace) {
+	if !c.beside || !c.kind.CarriesRecord(c.r.names.Namespace) {
 		return nil
 	}
 	rec := c.final()
 	if rec.GFID.IsZero() || !c.evicted && rec == c.had {
 		return nil
 	}
-	return c.t.putBeside(c.here(), rec)
+	return c.r.putBeside(c.here(), rec)
 }

@@ -183,7 +183,7 @@ func (w *ownership) saveOwner(next *slave.Owner) error {
 func (t *Tree) lookAround(o Options) error {
 	probe := t.stagingName()
 	var f *beneath.Inode
-	_, err := t.inRoom(func() (err error) {
+	_, err := t.cleaner.inRoom(func() (err error) {
 		f, err = t.sys.create(place{t.staging, probe}, 0o777)
 		return err
 	})
@@ -196,7 +196,7 @@ func (t *Tree) lookAround(o Options) error {
 	if err != nil {
 		return err
 	}
-	if t.fresh, err = shapeOf(f, st); err != nil {
+	if t.stager.fresh, err = shapeOf(f, st); err != nil {
 		return err
 	}
 	if t.policy.FakeOwner {

@@ -25,6 +25,16 @@ type item struct {
 	res     slave.Result
 }
 
+// stager makes complete in staging what operations publish, on the goroutines of their callers. It has no lock: an item is its
+// caller's until it is committed.
+type stager struct {
+	*records
+	finder  *finder
+	uploads *uploads
+	cleaner *cleaner
+	fresh   shape // what a new file in staging has, created with mode 0777
+}
+
 // Apply is Stage and commit.
 func (t *Tree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
 	commit, err := t.Stage(b)
@@ -49,16 +59,16 @@ func (t *Tree) Stage(b *slave.Batch) (commit func(context.Context) ([]slave.Resu
 	tk := t.queue.begin(b)
 	for i := range b.Ops {
 		it := &tk.items[i]
-		t.stage(it)
+		t.stager.stage(it)
 		tk.bytes += it.bytes
 		if err := t.live(context.Background()); err != nil {
 			t.queue.remove(tk)
-			t.dropAll(tk)
+			t.stager.dropAll(tk)
 			return nil, err
 		}
 	}
 	if !t.queue.staged(tk) {
-		t.dropAll(tk)
+		t.stager.dropAll(tk)
 		return nil, ErrClosed
 	}
 	return func(ctx context.Context) ([]slave.Result, error) { return t.await(ctx, tk) }, nil
@@ -83,33 +93,33 @@ func (t *Tree) await(ctx context.Context, tk *ticket) ([]slave.Result, error) {
 }
 
 // dropAll removes what is staged for a batch.
-func (t *Tree) dropAll(tk *ticket) {
+func (s *stager) dropAll(tk *ticket) {
 	for i := range tk.items {
-		t.drop(&tk.items[i])
+		s.drop(&tk.items[i])
 	}
 }
 
 // drop removes what is staged for an operation. A file that stays is cleared at the next Open.
-func (t *Tree) drop(it *item) {
+func (s *stager) drop(it *item) {
 	if it.staged == "" {
 		return
 	}
-	t.forgetBeside(place{t.staging, it.staged})
-	if err := t.sys.unlink(place{t.staging, it.staged}); err != nil && !errors.Is(err, unix.ENOENT) {
-		t.log.Warn().Str("name", it.staged).Err(err).Msg("left in staging")
+	s.forgetBeside(place{s.staging, it.staged})
+	if err := s.sys.unlink(place{s.staging, it.staged}); err != nil && !errors.Is(err, unix.ENOENT) {
+		s.log.Warn().Str("name", it.staged).Err(err).Msg("left in staging")
 	}
 	it.staged = ""
 }
 
 // fail ends an operation.
-func (t *Tree) fail(it *item, err error) {
-	t.drop(it)
+func (s *stager) fail(it *item, err error) {
+	s.drop(it)
 	it.res.Err = trouble(it.op.Kind.String(), it.op.Path, err)
 	it.done = true
 }
 
 // stage checks an operation and stages what it needs.
-func (t *Tree) stage(it *item) {
+func (s *stager) stage(it *item) {
 	var err error
 	if !it.op.Valid() {
 		err = slave.ErrInvalid
@@ -117,29 +127,29 @@ func (t *Tree) stage(it *item) {
 	switch {
 	case it.op.Kind == slave.OpPut && it.op.Uploaded:
 		if err == nil {
-			err = t.evicting(it, func() error { return t.stageUploaded(it) })
+			err = s.cleaner.evicting(it, func() error { return s.stageUploaded(it) })
 		}
 	case it.op.Kind == slave.OpPut:
-		err = t.stagePut(it, err)
+		err = s.stagePut(it, err)
 	case err != nil:
 	case it.op.Kind == slave.OpSymlink:
-		err = t.evicting(it, func() error {
-			t.drop(it) // what an earlier try left
-			return t.stageOther(it, func(p place) error { return t.sys.symlink(it.op.Meta.Target, p) })
+		err = s.cleaner.evicting(it, func() error {
+			s.drop(it) // what an earlier try left
+			return s.stageOther(it, func(p place) error { return s.sys.symlink(it.op.Meta.Target, p) })
 		})
 	case it.op.Kind == slave.OpNode:
-		err = t.evicting(it, func() error {
-			t.drop(it)
-			return t.stageNode(it)
+		err = s.cleaner.evicting(it, func() error {
+			s.drop(it)
+			return s.stageNode(it)
 		})
 	}
 	if err != nil {
-		t.fail(it, err)
+		s.fail(it, err)
 	}
 }
 
 // stagePut stages a file. The content is opened and closed even when bad is set, since the source counts on it.
-func (t *Tree) stagePut(it *item, bad error) error {
+func (s *stager) stagePut(it *item, bad error) error {
 	if it.op.Open == nil {
 		return slave.ErrInvalid
 	}
@@ -148,7 +158,7 @@ func (t *Tree) stagePut(it *item, bad error) error {
 		return sourceError(err)
 	}
 	if bad == nil {
-		bad = t.stageFile(it, content)
+		bad = s.stageFile(it, content)
 	}
 	if err := content.Close(); err != nil && bad == nil {
 		bad = sourceError(err)
@@ -165,12 +175,12 @@ func sourceError(err error) error {
 }
 
 // stageFile makes the file complete in staging: content, meta and records. Nothing but its name changes later.
-func (t *Tree) stageFile(it *item, content slave.Content) error {
-	name := t.stagingName()
-	mode := t.createMode(&it.op.Meta)
+func (s *stager) stageFile(it *item, content slave.Content) error {
+	name := s.stagingName()
+	mode := s.createMode(&it.op.Meta)
 	var f *beneath.Inode
-	err := t.evicting(it, func() (err error) {
-		f, err = t.sys.create(place{t.staging, name}, mode)
+	err := s.cleaner.evicting(it, func() (err error) {
+		f, err = s.sys.create(place{s.staging, name}, mode)
 		return err
 	})
 	if err != nil {
@@ -178,32 +188,32 @@ func (t *Tree) stageFile(it *item, content slave.Content) error {
 	}
 	defer f.Close()
 	it.staged, it.file = name, true
-	held := hold{used: t.sys.used}
+	held := hold{used: s.sys.used}
 	defer held.settle(f)
-	end, err := t.copyContent(it, f, content, &held)
+	end, err := s.copyContent(it, f, content, &held)
 	if err != nil {
 		return err
 	}
 	c := &change{
-		t: t, inode: f, kind: slave.File, meta: &it.op.Meta, now: t.fresh, record: it.op.Record, stamps: true,
+		r: s.records, inode: f, kind: slave.File, meta: &it.op.Meta, now: s.fresh, record: it.op.Record, stamps: true,
 	}
-	c.now.mode = mode &^ t.umask()
+	c.now.mode = mode &^ s.umask()
 	if end.Torn {
 		c.record.Xtime, it.res.Torn = 0, true
 	}
-	return t.evicting(it, func() (err error) {
+	return s.cleaner.evicting(it, func() (err error) {
 		it.res.Lost, err = c.apply()
 		return err
 	})
 }
 
 // umask is what this process's mask takes from the modes of new files.
-func (t *Tree) umask() uint32 { return 0o777 &^ t.fresh.mode }
+func (s *stager) umask() uint32 { return 0o777 &^ s.fresh.mode }
 
 // createMode is the mode to create a file with, so that root need not set it afterwards. Nobody else can look into
 // staging meanwhile.
-func (t *Tree) createMode(m *slave.Meta) uint32 {
-	if t.root && !t.policy.FakeOwner {
+func (s *stager) createMode(m *slave.Meta) uint32 {
+	if s.root && !s.policy.FakeOwner {
 		return m.Mode & 0o777
 	}
 	return 0o600
@@ -214,7 +224,7 @@ func (t *Tree) createMode(m *slave.Meta) uint32 {
 const flushStep = 8 << 20
 
 // copyContent writes the pieces; what lies between them stays a hole.
-func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content, held *hold) (slave.End, error) {
+func (s *stager) copyContent(it *item, f *beneath.Inode, content slave.Content, held *hold) (slave.End, error) {
 	size, flushed := int64(0), int64(0)
 	for {
 		piece, err := content.Next()
@@ -227,9 +237,9 @@ func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content, he
 		if piece.Off < size {
 			return slave.End{}, slave.ErrInvalid
 		}
-		err = t.evicting(it, func() error { return held.more(int64(len(piece.Data))) })
+		err = s.cleaner.evicting(it, func() error { return held.more(int64(len(piece.Data))) })
 		if err == nil {
-			err = t.evicting(it, func() error { return t.sys.write(f, piece.Data, piece.Off) })
+			err = s.cleaner.evicting(it, func() error { return s.sys.write(f, piece.Data, piece.Off) })
 		}
 		if err != nil {
 			return slave.End{}, err
@@ -240,7 +250,7 @@ func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content, he
 			f.StartFlush(flushed, size-flushed)
 			flushed = size
 		}
-		if err := t.live(context.Background()); err != nil {
+		if err := s.live(context.Background()); err != nil {
 			return slave.End{}, err
 		}
 	}
@@ -249,26 +259,26 @@ func (t *Tree) copyContent(it *item, f *beneath.Inode, content slave.Content, he
 		return slave.End{}, slave.ErrInvalid
 	}
 	if end.Size > size {
-		return end, t.evicting(it, func() error { return t.sys.truncate(f, end.Size) })
+		return end, s.cleaner.evicting(it, func() error { return s.sys.truncate(f, end.Size) })
 	}
 	return end, nil
 }
 
 // stageNode stages a FIFO, socket or device. One that this user cannot make is left out.
-func (t *Tree) stageNode(it *item) error {
-	if t.policy.FakeOwner {
-		return t.stageMark(it)
+func (s *stager) stageNode(it *item) error {
+	if s.policy.FakeOwner {
+		return s.stageMark(it)
 	}
 	rdev := uint64(0)
 	if it.op.Entry.Device() {
 		rdev = it.op.Meta.Rdev
 	}
-	if it.op.Entry.Device() && t.policy.NoDevices {
+	if it.op.Entry.Device() && s.policy.NoDevices {
 		return it.withoutDevice()
 	}
-	mode := t.createMode(&it.op.Meta)
-	err := t.stageOther(it, func(p place) error {
-		return t.sys.mknod(p, it.op.Entry.TypeBits()|mode, rdev)
+	mode := s.createMode(&it.op.Meta)
+	err := s.stageOther(it, func(p place) error {
+		return s.sys.mknod(p, it.op.Entry.TypeBits()|mode, rdev)
 	})
 	if errors.Is(err, unix.EPERM) && it.op.Entry.Device() && it.staged == "" {
 		return it.withoutDevice()
@@ -277,9 +287,9 @@ func (t *Tree) stageNode(it *item) error {
 }
 
 // stageOther stages what has no content, made by create.
-func (t *Tree) stageOther(it *item, create func(place) error) error {
-	name := t.stagingName()
-	if err := create(place{t.staging, name}); err != nil {
+func (s *stager) stageOther(it *item, create func(place) error) error {
+	name := s.stagingName()
+	if err := create(place{s.staging, name}); err != nil {
 		return err
 	}
 	it.staged = name
@@ -288,14 +298,77 @@ func (t *Tree) stageOther(it *item, create func(place) error) error {
 		kind = slave.Symlink
 	}
 	c := &change{
-		t: t, inode: t.staging.At(name), kind: kind, meta: &it.op.Meta, now: t.fresh, record: it.op.Record, stamps: true,
+		r: s.records, inode: s.staging.At(name), kind: kind, meta: &it.op.Meta, now: s.fresh, record: it.op.Record, stamps: true,
 	}
-	c.now.mode = t.createMode(&it.op.Meta) &^ t.umask()
-	done, err := t.sys.used.grows(c.inode, c.meta, &beneath.Stat{Mode: kind.TypeBits()})
+	c.now.mode = s.createMode(&it.op.Meta) &^ s.umask()
+	done, err := s.sys.used.grows(c.inode, c.meta, &beneath.Stat{Mode: kind.TypeBits()})
 	if err != nil {
 		return err
 	}
 	defer done()
+	it.res.Lost, err = c.apply()
+	return err
+}
+
+// published tells whether an operation that comes again has been applied before.
+func (s *stager) published(op *slave.Op) bool {
+	n, ok := s.finder.verify(op.Record.GFID, op.Path)
+	return ok && op.Record.Xtime != 0 && n.rec == op.Record
+}
+
+// stageUploaded makes what was sent ahead complete, with meta and records.
+func (s *stager) stageUploaded(it *item) error {
+	err := s.uploads.take(it)
+	if errors.Is(err, slave.ErrNeedContent) && s.published(it.op) {
+		it.done = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	f, err := s.staging.OpenWrite(it.staged)
+	if err == nil {
+		defer f.Close()
+		c := &change{r: s.records, inode: f, kind: slave.File, meta: &it.op.Meta, record: it.op.Record, stamps: true}
+		var st beneath.Stat
+		if st, err = f.Stat(); err == nil {
+			c.now, err = shapeOf(f, st)
+		}
+		var done func()
+		if err == nil {
+			done, err = s.sys.used.grows(f, c.meta, &st)
+		}
+		if err == nil {
+			it.res.Lost, err = c.apply()
+			done()
+		}
+	}
+	if err != nil {
+		s.uploads.giveBack(it)
+		return err
+	}
+	// The journal goes last: without its content it means nothing.
+	for _, suffix := range []string{journalSuffix, basisSuffix} {
+		if err := ignoreAbsent(s.sys.unlink(place{s.partial, it.op.Record.GFID.String() + suffix})); err != nil {
+			s.log.Warn().Str("gfid", it.op.Record.GFID.String()).Err(err).Msg("left of an upload")
+		}
+	}
+	return nil
+}
+
+// stageMark stages an empty file in the place of what is no file.
+func (s *stager) stageMark(it *item) error {
+	name := s.stagingName()
+	f, err := s.sys.create(place{s.staging, name}, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	it.staged, it.file = name, true
+	held := hold{used: s.sys.used}
+	defer held.settle(f)
+	c := &change{r: s.records, inode: f, kind: it.op.Entry, meta: &it.op.Meta, now: s.fresh, record: it.op.Record, stamps: true}
+	c.now.mode = 0o600 &^ s.umask()
 	it.res.Lost, err = c.apply()
 	return err
 }

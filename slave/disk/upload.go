@@ -23,10 +23,21 @@ import (
 // journal beside it of what has arrived: a header of its own and then the ranges, each noted after its data was written.
 // The journal counts for as long as the kernel runs that has the data in its memory, so that nothing has to wait for
 // the disk; after a power cut, and when the content is another version, what is there serves as a basis.
+//
+// mu guards which are open, and comes before upload.mu.
 type uploads struct {
+	*store
+	hashing chan struct{} // the reader's
+	// inRoom is the cleaner's, which has uploads of its own to delete where nothing else makes room.
+	inRoom func(call func() error) (evicted bool, err error)
+
 	mu    sync.Mutex
 	open  map[xtime.GFID]*upload
 	turns uint64
+}
+
+func newUploads(r *reader) *uploads {
+	return &uploads{store: r.store, hashing: r.hashing, open: map[xtime.GFID]*upload{}}
 }
 
 // upload is one that is open. Its fields but mu's belong to whoever holds mu.
@@ -66,27 +77,27 @@ func header(u *slave.Upload) []byte {
 }
 
 // Begin prepares an upload, or goes on with one.
-func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
-	if err := t.enter(); err != nil {
+func (us *uploads) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
+	if err := us.enter(); err != nil {
 		return slave.UploadState{}, err
 	}
-	defer t.leave()
-	if err := t.live(ctx); err != nil {
+	defer us.leave()
+	if err := us.live(ctx); err != nil {
 		return slave.UploadState{}, err
 	}
 	if spec.GFID.IsZero() || spec.Size < 0 || !slave.AllowedPath(spec.Basis) {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
 	var u *upload
-	_, err := t.inRoom(func() (err error) {
-		t.uploads.mu.Lock()
-		defer t.uploads.mu.Unlock()
-		u, err = t.beginLocked(spec)
+	_, err := us.inRoom(func() (err error) {
+		us.mu.Lock()
+		defer us.mu.Unlock()
+		u, err = us.beginLocked(spec)
 		return err
 	})
-	t.uploads.mu.Lock()
-	defer t.uploads.mu.Unlock()
-	if err == nil && t.uploads.open[spec.GFID] != u {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if err == nil && us.open[spec.GFID] != u {
 		err = unix.EBUSY // others wanted so many meanwhile that this one had to make way
 	}
 	if err != nil {
@@ -102,56 +113,56 @@ func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState
 }
 
 // beginLocked finds the upload, or opens it. Another version's that is in use stays, and is an error.
-func (t *Tree) beginLocked(spec *slave.Upload) (*upload, error) {
-	if u := t.uploads.open[spec.GFID]; u != nil {
+func (us *uploads) beginLocked(spec *slave.Upload) (*upload, error) {
+	if u := us.open[spec.GFID]; u != nil {
 		if u.spec.Version == spec.Version && u.spec.Size == spec.Size {
-			return t.used(u), nil
+			return us.used(u), nil
 		}
 		if u.users > 0 {
 			return nil, unix.EBUSY
 		}
-		t.closeUpload(u)
+		us.shut(u)
 	}
-	t.makeRoom()
+	us.makeRoom()
 	u := &upload{spec: *spec}
-	err := t.openUpload(u)
+	err := us.openUpload(u)
 	if err == nil {
-		err = t.openBasis(u)
+		err = us.openBasis(u)
 	}
 	if err != nil {
 		u.close()
 		return nil, err
 	}
-	t.uploads.open[spec.GFID] = u
-	return t.used(u), nil
+	us.open[spec.GFID] = u
+	return us.used(u), nil
 }
 
 // used notes that the upload was asked for now. uploads.mu is held.
-func (t *Tree) used(u *upload) *upload {
-	t.uploads.turns++
-	u.turn = t.uploads.turns
+func (us *uploads) used(u *upload) *upload {
+	us.turns++
+	u.turn = us.turns
 	return u
 }
 
 // makeRoom closes the upload not used for longest, where there are too many.
-func (t *Tree) makeRoom() {
-	if len(t.uploads.open) < maxUploads {
+func (us *uploads) makeRoom() {
+	if len(us.open) < maxUploads {
 		return
 	}
 	var oldest *upload
-	for _, u := range t.uploads.open {
+	for _, u := range us.open {
 		if u.users == 0 && (oldest == nil || u.turn < oldest.turn) {
 			oldest = u
 		}
 	}
 	if oldest != nil {
-		t.closeUpload(oldest)
+		us.shut(oldest)
 	}
 }
 
-// closeUpload closes an upload that nobody uses; what it has stays on disk.
-func (t *Tree) closeUpload(u *upload) {
-	delete(t.uploads.open, u.spec.GFID)
+// shut closes an upload that nobody uses; what it has stays on disk.
+func (us *uploads) shut(u *upload) {
+	delete(us.open, u.spec.GFID)
 	u.close()
 }
 
@@ -164,38 +175,38 @@ func (u *upload) close() {
 }
 
 // openUpload opens what was received of this version, or begins anew.
-func (t *Tree) openUpload(u *upload) error {
+func (us *uploads) openUpload(u *upload) error {
 	name := u.spec.GFID.String()
-	have, err := t.readJournal(u)
+	have, err := us.readJournal(u)
 	if err == nil {
-		u.file, err = t.partial.OpenWrite(name)
+		u.file, err = us.partial.OpenWrite(name)
 	}
 	if err == nil {
-		u.journal, err = t.partial.OpenWrite(name + journalSuffix)
+		u.journal, err = us.partial.OpenWrite(name + journalSuffix)
 	}
 	if err == nil {
 		u.have, u.resumed = have, true
-		if u.held, err = t.holdOf(u.file); err != nil {
+		if u.held, err = us.holdOf(u.file); err != nil {
 			return err
 		}
 		u.noted = headerSize + int64(len(have))*rangeSize
-		return t.rewriteJournal(u)
+		return us.rewriteJournal(u)
 	}
 	u.close()
 	u.file, u.journal = nil, nil
-	return t.newUpload(u, name)
+	return us.newUpload(u, name)
 }
 
 // errOther means that what lies in partial/ is no part of this upload.
 var errOther = errors.New("another upload")
 
 // readJournal reads which ranges have arrived. What a crash tore at its end does not count.
-func (t *Tree) readJournal(u *upload) ([]slave.Range, error) {
-	st, err := t.partial.Stat(u.spec.GFID.String())
+func (us *uploads) readJournal(u *upload) ([]slave.Range, error) {
+	st, err := us.partial.Stat(u.spec.GFID.String())
 	if err != nil || slave.KindOf(st.Mode) != slave.File || st.Nlink != 1 {
 		return nil, errors.Join(err, errOther)
 	}
-	text, err := readSmall(t.partial, u.spec.GFID.String()+journalSuffix)
+	text, err := readSmall(us.partial, u.spec.GFID.String()+journalSuffix)
 	if err != nil || len(text) < headerSize || string(text[:headerSize]) != string(header(&u.spec)) {
 		return nil, errors.Join(err, errOther)
 	}
@@ -213,15 +224,15 @@ func (t *Tree) readJournal(u *upload) ([]slave.Range, error) {
 }
 
 // rewriteJournal makes the journal of an upload that goes on as short as it can be.
-func (t *Tree) rewriteJournal(u *upload) error {
+func (us *uploads) rewriteJournal(u *upload) error {
 	text := header(&u.spec)
 	for _, r := range u.have {
 		text = appendRange(text, r)
 	}
-	if err := t.sys.truncate(u.journal, 0); err != nil {
+	if err := us.sys.truncate(u.journal, 0); err != nil {
 		return err
 	}
-	return t.sys.write(u.journal, text, 0)
+	return us.sys.write(u.journal, text, 0)
 }
 
 func appendRange(b []byte, r slave.Range) []byte {
@@ -229,36 +240,36 @@ func appendRange(b []byte, r slave.Range) []byte {
 }
 
 // newUpload begins with an empty file. What was received of another version is kept as a basis.
-func (t *Tree) newUpload(u *upload, name string) error {
-	if err := ignoreAbsent(t.sys.unlink(place{t.partial, name + journalSuffix})); err != nil {
+func (us *uploads) newUpload(u *upload, name string) error {
+	if err := ignoreAbsent(us.sys.unlink(place{us.partial, name + journalSuffix})); err != nil {
 		return err
 	}
-	st, err := t.partial.Stat(name)
+	st, err := us.partial.Stat(name)
 	switch {
 	case err == nil && slave.KindOf(st.Mode) == slave.File && st.Nlink == 1 && st.Size > 0:
-		err = t.sys.rename(place{t.partial, name}, place{t.partial, name + basisSuffix}, 0)
+		err = us.sys.rename(place{us.partial, name}, place{us.partial, name + basisSuffix}, 0)
 	case err == nil:
-		err = t.sys.unlink(place{t.partial, name})
+		err = us.sys.unlink(place{us.partial, name})
 	}
 	if err := ignoreAbsent(err); err != nil {
 		return err
 	}
-	if u.file, err = t.sys.create(place{t.partial, name}, 0o600); err != nil {
+	if u.file, err = us.sys.create(place{us.partial, name}, 0o600); err != nil {
 		return err
 	}
-	if u.journal, err = t.sys.create(place{t.partial, name + journalSuffix}, 0o600); err != nil {
+	if u.journal, err = us.sys.create(place{us.partial, name + journalSuffix}, 0o600); err != nil {
 		return err
 	}
-	u.noted, u.held = headerSize, hold{used: t.sys.used}
-	return t.sys.write(u.journal, header(&u.spec), 0)
+	u.noted, u.held = headerSize, hold{used: us.sys.used}
+	return us.sys.write(u.journal, header(&u.spec), 0)
 }
 
 // openBasis opens the file that may have parts of the content: the one that was named, or what was received of an
 // earlier version. That there is none is no error.
-func (t *Tree) openBasis(u *upload) error {
+func (us *uploads) openBasis(u *upload) error {
 	candidates := []func() (*beneath.Inode, error){
-		func() (*beneath.Inode, error) { return t.openNamed(u.spec.Basis) },
-		func() (*beneath.Inode, error) { return t.partial.OpenInode(u.spec.GFID.String() + basisSuffix) },
+		func() (*beneath.Inode, error) { return us.openNamed(u.spec.Basis) },
+		func() (*beneath.Inode, error) { return us.partial.OpenInode(u.spec.GFID.String() + basisSuffix) },
 	}
 	for _, open := range candidates {
 		f, err := open()
@@ -276,12 +287,12 @@ func (t *Tree) openBasis(u *upload) error {
 	return nil
 }
 
-func (t *Tree) openNamed(path string) (*beneath.Inode, error) {
+func (us *uploads) openNamed(path string) (*beneath.Inode, error) {
 	if path == "" {
 		return nil, fs.ErrNotExist
 	}
 	dir, name := beneath.Split(path)
-	d, err := t.openDir(dir)
+	d, err := us.openDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -290,57 +301,57 @@ func (t *Tree) openNamed(path string) (*beneath.Inode, error) {
 }
 
 // using finds an open upload for a call; done must follow.
-func (t *Tree) using(g xtime.GFID, v slave.Version) (u *upload, done func(), err error) {
-	t.uploads.mu.Lock()
-	defer t.uploads.mu.Unlock()
-	u = t.uploads.open[g]
+func (us *uploads) using(g xtime.GFID, v slave.Version) (u *upload, done func(), err error) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	u = us.open[g]
 	if u == nil || u.spec.Version != v {
 		return nil, nil, slave.ErrNeedContent
 	}
-	t.used(u).users++
+	us.used(u).users++
 	return u, func() {
-		t.uploads.mu.Lock()
-		defer t.uploads.mu.Unlock()
+		us.mu.Lock()
+		defer us.mu.Unlock()
 		u.users--
 	}, nil
 }
 
 // Sums computes the signature of an upload's basis.
-func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
-	if err := t.enter(); err != nil {
+func (us *uploads) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
+	if err := us.enter(); err != nil {
 		return slave.Result{}, err
 	}
-	defer t.leave()
-	u, done, err := t.using(q.GFID, q.Version)
+	defer us.leave()
+	u, done, err := us.using(q.GFID, q.Version)
 	if err == nil {
 		defer done()
-		err = t.sign(ctx, u, q, emit)
+		err = us.sign(ctx, u, q, emit)
 	}
-	if err := t.live(ctx); err != nil {
+	if err := us.live(ctx); err != nil {
 		return slave.Result{}, err
 	}
-	return slave.Result{Err: trouble("sign", t.uploadPath(q.GFID), err)}, nil
+	return slave.Result{Err: trouble("sign", us.uploadPath(q.GFID), err)}, nil
 }
 
 // sign reads the basis once. Two at a time, as with hashing, leave the processors to others.
-func (t *Tree) sign(ctx context.Context, u *upload, q slave.SumsQuery, emit func(int64, []byte) error) (err error) {
+func (us *uploads) sign(ctx context.Context, u *upload, q slave.SumsQuery, emit func(int64, []byte) error) (err error) {
 	which := delta.Which(q.Which)
 	if u.basis == nil || which.Check() != nil {
 		return slave.ErrInvalid
 	}
 	select {
-	case t.hashing <- struct{}{}:
-		defer func() { <-t.hashing }()
+	case us.hashing <- struct{}{}:
+		defer func() { <-us.hashing }()
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-t.closing:
+	case <-us.closing:
 		return ErrClosed
 	}
 	var text []byte
 	s := delta.Signer{Key: q.Key, Shape: delta.NewShape(u.was.Size), Basis: readerAt{u.basis}, Which: which,
 		Emit: func(first int64, blocks []delta.Block) error {
 			text = which.AppendBlocks(text[:0], blocks)
-			return errors.Join(t.live(ctx), emit(first, text))
+			return errors.Join(us.live(ctx), emit(first, text))
 		}}
 	if s.Extent, err = u.extents.of(u.basis, &u.was); err != nil {
 		return err
@@ -361,28 +372,28 @@ func (r readerAt) ReadAt(b []byte, off int64) (int, error) {
 }
 
 // Write puts a segment in its place.
-func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
-	if err := t.enter(); err != nil {
+func (us *uploads) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
+	if err := us.enter(); err != nil {
 		return slave.Result{}, err
 	}
-	defer t.leave()
-	if err := t.live(ctx); err != nil {
+	defer us.leave()
+	if err := us.live(ctx); err != nil {
 		return slave.Result{}, err
 	}
-	u, done, err := t.using(s.GFID, s.Version)
+	u, done, err := us.using(s.GFID, s.Version)
 	evicted := false
 	if err == nil {
 		defer done()
-		evicted, err = t.inRoom(func() error { return t.writeSegment(u, s) })
+		evicted, err = us.inRoom(func() error { return us.writeSegment(u, s) })
 	}
-	return slave.Result{Err: trouble("write", t.uploadPath(s.GFID), err), Evicted: evicted}, nil
+	return slave.Result{Err: trouble("write", us.uploadPath(s.GFID), err), Evicted: evicted}, nil
 }
 
 // uploadPath names an upload in messages.
-func (t *Tree) uploadPath(g xtime.GFID) string { return slave.Reserved + "/partial/" + g.String() }
+func (us *uploads) uploadPath(g xtime.GFID) string { return slave.Reserved + "/partial/" + g.String() }
 
 // writeSegment writes the parts, clears what lies between them where something else may be there, and notes the range.
-func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
+func (us *uploads) writeSegment(u *upload, s *slave.Segment) error {
 	if err := u.check(s); err != nil {
 		return err
 	}
@@ -393,18 +404,18 @@ func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
 	at := s.Off
 	for i := range s.Parts {
 		p := &s.Parts[i]
-		if err := t.clearGap(u, at, p.Off); err != nil {
+		if err := us.clearGap(u, at, p.Off); err != nil {
 			return err
 		}
-		if err := t.writePart(u, p); err != nil {
+		if err := us.writePart(u, p); err != nil {
 			return err
 		}
 		at = p.Off + p.Size()
 	}
-	if err := t.clearGap(u, at, s.End); err != nil {
+	if err := us.clearGap(u, at, s.End); err != nil {
 		return err
 	}
-	return t.noteRange(u, s.Range)
+	return us.noteRange(u, s.Range)
 }
 
 // check refuses a segment that is not within the content, or whose parts are not within it or the basis.
@@ -427,21 +438,21 @@ func (u *upload) check(s *slave.Segment) error {
 	return nil
 }
 
-func (t *Tree) clearGap(u *upload, from, to int64) error {
+func (us *uploads) clearGap(u *upload, from, to int64) error {
 	if !u.resumed || from >= to {
 		return nil
 	}
-	if err := t.sys.before("clear", u.file.Name()); err != nil {
+	if err := us.sys.before("clear", u.file.Name()); err != nil {
 		return err
 	}
 	return u.file.Clear(from, to-from)
 }
 
-func (t *Tree) writePart(u *upload, p *slave.Part) error {
+func (us *uploads) writePart(u *upload, p *slave.Part) error {
 	if p.Data != nil {
-		return t.sys.write(u.file, p.Data, p.Off)
+		return us.sys.write(u.file, p.Data, p.Off)
 	}
-	if err := t.sys.before("copy", u.file.Name()); err != nil {
+	if err := us.sys.before("copy", u.file.Name()); err != nil {
 		return err
 	}
 	if err := u.basisAsItWas(); err != nil {
@@ -463,14 +474,14 @@ func (u *upload) basisAsItWas() error {
 }
 
 // noteRange puts a range that is written on record, and begins to write large contents to the device.
-func (t *Tree) noteRange(u *upload, r slave.Range) error {
+func (us *uploads) noteRange(u *upload, r slave.Range) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	apart := func(h slave.Range) bool { return h.End < r.Off || h.Off > r.End }
 	if len(u.have) >= slave.MaxRanges && !slices.ContainsFunc(u.have, func(h slave.Range) bool { return !apart(h) }) {
 		return fmt.Errorf("%w: more than %d ranges that do not touch", slave.ErrInvalid, slave.MaxRanges)
 	}
-	if err := t.sys.write(u.journal, appendRange(nil, r), u.noted); err != nil {
+	if err := us.sys.write(u.journal, appendRange(nil, r), u.noted); err != nil {
 		return err
 	}
 	u.noted += rangeSize

@@ -371,18 +371,6 @@ func (h *hold) settle(f *beneath.Inode) {
 	h.taken = n
 }
 
-// holdOf is for a file that was counted before.
-func (t *Tree) holdOf(f *beneath.Inode) (hold, error) {
-	h := hold{used: t.sys.used}
-	if h.used == nil {
-		return h, nil
-	}
-	st, err := f.Stat()
-	h.taken = charge(&st)
-	h.wrote = h.taken
-	return h, err
-}
-
 // hold has room for a segment that is about to be written.
 func (u *upload) hold(s *slave.Segment) error {
 	if u.held.used == nil {

@@ -28,7 +28,7 @@ func limited(t *testing.T, root string, p policy.Policy) *slavetest.Fixture {
 		t.Fatal(err)
 	}
 	if p.MaxBytes < 1<<30 {
-		tree.room.age = 0
+		tree.cleaner.age = 0
 	}
 	t.Cleanup(func() { tree.Close() })
 	return &slavetest.Fixture{T: t, Tree: tree, Root: root}
