@@ -21,6 +21,16 @@ const (
 	maxLooks = 8
 )
 
+// leftovers takes names out of the park that are there although their inode is in the tree: those that moves left behind, and those
+// that were parked while the inode had others (twice.go). The committer owns it.
+type leftovers struct {
+	*records
+	finder *finder
+	links  *links
+	park   *park
+	behind behind
+}
+
 // leaves notes that an inode which has one name on the master got a further one here.
 func (b behind) leaves(op *slave.Op) {
 	if g := op.Record.GFID; op.Links <= 1 && len(b) < maxBehind {
@@ -29,42 +39,42 @@ func (b behind) leaves(op *slave.Op) {
 }
 
 // dropBehind takes the parked names of such inodes away. What cannot be is logged, and left to Clean.
-func (t *Tree) dropBehind() {
+func (lo *leftovers) dropBehind() {
 	var parked []string // below parked/
-	for g := range t.work.behind {
-		path, done := t.nameBehind(g)
+	for g := range lo.behind {
+		path, done := lo.nameBehind(g)
 		if path != "" {
 			parked = append(parked, path)
 		}
-		if t.work.behind[g]++; done || t.work.behind[g] >= maxLooks {
-			delete(t.work.behind, g)
+		if lo.behind[g]++; done || lo.behind[g] >= maxLooks {
+			delete(lo.behind, g)
 		}
 	}
 	if len(parked) == 0 {
 		return
 	}
-	err := t.park.within.unstampAbove(parked...)
+	err := lo.park.within.unstampAbove(parked...)
 	for _, path := range parked {
 		if err == nil {
-			err = t.park.unlink(path)
+			err = lo.park.unlink(path)
 		}
 	}
 	if err != nil {
-		t.log.Warn().Err(err).Msg("take away a name that was left behind")
+		lo.log.Warn().Err(err).Msg("take away a name that was left behind")
 	}
 }
 
 // nameBehind finds a parked name of an inode, as a path below parked/; "" if there is none. done tells that nothing is to be
 // looked for again.
-func (t *Tree) nameBehind(g xtime.GFID) (path string, done bool) {
-	n, ok := t.finder.placed(g)
-	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || t.links.readBook(g).want > 1 {
+func (lo *leftovers) nameBehind(g xtime.GFID) (path string, done bool) {
+	n, ok := lo.finder.placed(g)
+	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || lo.links.readBook(g).want > 1 {
 		return "", true
 	}
-	if name, same, err := t.park.parkedAs(g, n.st); err == nil && same {
+	if name, same, err := lo.park.parkedAs(g, n.st); err == nil && same {
 		return name, n.st.Nlink == 2
 	}
-	path, e, ok := t.park.within.find(g)
+	path, e, ok := lo.park.within.find(g)
 	if !ok || !sameInode(e.st, n.st) {
 		return "", false
 	}

@@ -51,8 +51,9 @@ type Tree struct {
 	cleaner *cleaner
 	stager  *stager
 	queue   queue
-	work    committer
-	once    sync.Once
+
+	committer *committer
+	once      sync.Once
 }
 
 // Compile-time proof of the contract.
@@ -74,7 +75,7 @@ func open(o Options, hook func(op, name string) error) (*Tree, error) {
 		var watch sync.WaitGroup
 		watch.Go(t.own.keepWatch)
 		watch.Go(t.census.keep)
-		t.runCommitter()
+		t.committer.loop()
 		watch.Wait() // which ends when the committer does
 	}()
 	return t, nil
@@ -95,7 +96,17 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 	t.cleaner = newCleaner(t.park, t.bin, t.finder, t.uploads)
 	t.uploads.inRoom = t.cleaner.inRoom
 	t.stager = &stager{records: t.records, finder: t.finder, uploads: t.uploads, cleaner: t.cleaner}
+	t.committer = t.newCommitter()
 	return t
+}
+
+// newCommitter wires the committer to the other parts.
+func (t *Tree) newCommitter() *committer {
+	left := &leftovers{records: t.records, finder: t.finder, links: t.links, park: t.park, behind: behind{}}
+	pub := &publisher{records: t.records, own: t.own, finder: t.finder, parents: t.parents, park: t.park, links: t.links,
+		stager: t.stager, left: left}
+	return &committer{records: t.records, own: t.own, finder: t.finder, parents: t.parents, marks: t.marks, links: t.links,
+		stager: t.stager, cleaner: t.cleaner, publisher: pub, queue: &t.queue}
 }
 
 // setup does all of Open but start the committer. What can be refused without a trace is refused before anything is

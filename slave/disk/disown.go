@@ -10,10 +10,10 @@ import (
 // group follows, before any of it is carried out. Otherwise a power cut could leave what came into such a directory, or the lack of
 // what was taken out of it, beside its old GFID and its old stamp, which vouch for something else (a file system may write an
 // inode's xattrs later than names in it). What is not found yet, since an operation of the group moves it there, is for change.disown.
-func (t *Tree) disown(group []*ticket) (disowned []*item) {
+func (c *committer) disown(group []*ticket) (disowned []*item) {
 	for _, tk := range group {
 		for i := range tk.items {
-			if it := &tk.items[i]; !it.done && t.disownAhead(it.op) {
+			if it := &tk.items[i]; !it.done && c.disownAhead(it.op) {
 				disowned = append(disowned, it)
 			}
 		}
@@ -22,28 +22,28 @@ func (t *Tree) disown(group []*ticket) (disowned []*item) {
 }
 
 // disownAhead tells whether the directory had a stamp, which is gone. Trouble is for whoever comes to it in its turn.
-func (t *Tree) disownAhead(op *slave.Op) bool {
+func (c *committer) disownAhead(op *slave.Op) bool {
 	if op.Kind != slave.OpMkdir || op.Path == "" || op.Expect.IsZero() || op.Expect == op.Record.GFID {
 		return false
 	}
-	d, err := t.openDir(op.Path)
+	d, err := c.openDir(op.Path)
 	if err != nil {
 		return false
 	}
 	defer d.Close()
 	p := place{d, ""}
-	rec, beside, err := t.readRecord(p)
+	rec, beside, err := c.readRecord(p)
 	if err != nil || rec.GFID != op.Expect || rec.Xtime == 0 {
 		return false
 	}
 	if beside {
-		had, err := t.unstampBeside(p)
+		had, err := c.unstampBeside(p)
 		return err == nil && had
 	}
-	return t.removeXtime(d.At("")) == nil
+	return c.removeXtime(d.At("")) == nil
 }
 
-// disown is Tree.disown for one directory, which has a stamp still.
+// disown is committer.disown for one directory, which has a stamp still.
 func (c *change) disown() error {
 	if c.had.Xtime == 0 || c.had.GFID.IsZero() || c.record.GFID.IsZero() || c.had.GFID == c.record.GFID {
 		return nil
@@ -63,16 +63,16 @@ func (c *change) disown() error {
 
 // syncGroup makes durable what the group staged and disowned, lets the stamps that waited follow, and ends the operations that rely on a
 // sync which failed.
-func (t *Tree) syncGroup(group []*ticket) {
-	staged, disowned := stagedIn(group), t.disown(group)
-	err := t.syncStaged(staged, len(disowned) > 0)
-	stamped := err == nil && len(t.work.stamps) > 0
-	t.settle(err)
+func (c *committer) syncGroup(group []*ticket) {
+	staged, disowned := stagedIn(group), c.disown(group)
+	err := c.syncStaged(staged, len(disowned) > 0)
+	stamped := err == nil && len(c.stamps) > 0
+	c.settle(err)
 	if stamped { // maybe one that was disowned, for which such a stamp had been sent just before
-		if again := t.disown(group); len(again) > 0 {
+		if again := c.disown(group); len(again) > 0 {
 			disowned = append(disowned, again...)
-			err = t.syncAll()
-			t.settle(err)
+			err = c.syncAll()
+			c.settle(err)
 		}
 	}
 	if err == nil {
@@ -80,7 +80,7 @@ func (t *Tree) syncGroup(group []*ticket) {
 	}
 	for _, it := range slices.Concat(staged, disowned) {
 		if !it.done {
-			t.stager.fail(it, err)
+			c.stager.fail(it, err)
 		}
 	}
 }

@@ -4,29 +4,29 @@ import "georep/slave"
 
 // foresee makes the marks that the group will want, so that one sync does for all of them. What fails here is done, or
 // fails, when its operation guards its inode.
-func (t *Tree) foresee(group []*ticket) {
-	grouped := t.links.hasGroups()
+func (pub *publisher) foresee(group []*ticket) {
+	grouped := pub.links.hasGroups()
 	for _, tk := range group {
 		for i := range tk.items {
 			if it := &tk.items[i]; !it.done {
-				t.foreseeOp(it.op, grouped)
+				pub.foreseeOp(it.op, grouped)
 			}
 		}
 	}
 }
 
-func (t *Tree) foreseeOp(op *slave.Op, grouped bool) {
+func (pub *publisher) foreseeOp(op *slave.Op, grouped bool) {
 	switch op.Kind {
 	case slave.OpMkdir, slave.OpMeta, slave.OpFinish, slave.OpFilter:
 		return // changes no name that another inode may have
 	}
 	if op.Links > 1 && !op.Record.GFID.IsZero() {
-		_ = t.links.addMark(op.Record.GFID, mark{ino: op.Ino})
+		_ = pub.links.addMark(op.Record.GFID, mark{ino: op.Ino})
 	}
 	if !grouped {
 		return
 	}
-	p, err := t.parents.open(op.Path)
+	p, err := pub.parents.open(op.Path)
 	if err != nil {
 		return
 	}
@@ -34,14 +34,14 @@ func (t *Tree) foreseeOp(op *slave.Op, grouped bool) {
 	if err != nil || st.IsDir() || st.Nlink < 2 {
 		return
 	}
-	old, err := t.look(p)
+	old, err := pub.look(p)
 	g := old.rec.GFID
 	if err != nil || g.IsZero() {
 		return
 	}
 	m := mark{ino: op.Ino}
 	if g != op.Record.GFID {
-		m = mark{ino: t.links.readBook(g).ino, here: old.st.Ino}
+		m = mark{ino: pub.links.readBook(g).ino, here: old.st.Ino}
 	}
-	_ = t.links.addMark(g, m)
+	_ = pub.links.addMark(g, m)
 }

@@ -10,45 +10,45 @@ import (
 
 // replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's
 // own name last, so that a crash in between leaves the old record there and all of this is done again.
-func (t *Tree) replaceGroup(it *item, p place, old entry) error {
+func (pub *publisher) replaceGroup(it *item, p place, old entry) error {
 	op := it.op
 	g := op.Record.GFID
-	if err := t.links.guard(g, mark{ino: op.Ino}); err != nil {
+	if err := pub.links.guard(g, mark{ino: op.Ino}); err != nil {
 		return err
 	}
-	others := t.finder.knownNames(g, t.links.readIndex(g).names, op.Path)
+	others := pub.finder.knownNames(g, pub.links.readIndex(g).names, op.Path)
 	if op.Links > 1 {
-		others = append(others, t.hiddenNames(op, old, others)...)
+		others = append(others, pub.hiddenNames(op, old, others)...)
 	}
-	if err := t.takeLive(it, old, others); err != nil {
+	if err := pub.takeLive(it, old, others); err != nil {
 		return err
 	}
-	staged, err := t.staging.Stat(it.staged)
+	staged, err := pub.staging.Stat(it.staged)
 	if err != nil {
 		return err
 	}
 	names := []string{op.Path}
 	for _, n := range others {
 		if !sameInode(n.st, staged) {
-			if err := t.replaceName(it, n.path); err != nil {
+			if err := pub.replaceName(it, n.path); err != nil {
 				return err
 			}
 		}
 		names = append(names, n.path)
 	}
-	if err := t.replace(it, p, old); err != nil {
+	if err := pub.replace(it, p, old); err != nil {
 		return err
 	}
 	st, err := p.dir.Stat(p.name)
 	if err == nil {
-		t.links.noteGroup(op, st, names)
+		pub.links.noteGroup(op, st, names)
 	}
 	return err
 }
 
 // takeLive stages an inode of the group that is already in the tree with just this content, in place of the copy that
 // was shipped.
-func (t *Tree) takeLive(it *item, old entry, others []named) error {
+func (pub *publisher) takeLive(it *item, old entry, others []named) error {
 	want := it.op.Record.Xtime
 	if want == 0 || it.res.Torn {
 		return nil
@@ -57,7 +57,7 @@ func (t *Tree) takeLive(it *item, old entry, others []named) error {
 		if n.rec.Xtime != want || old.there && sameInode(n.st, old.st) || n.kind != kindOf(it.op) {
 			continue
 		}
-		return t.stageName(it, n)
+		return pub.stageName(it, n)
 	}
 	return nil
 }
@@ -75,20 +75,20 @@ func kindOf(op *slave.Op) slave.Kind {
 
 // stageName stages a further name of the inode that was found at a path. Another one may have its name by now, so what was linked
 // is looked at once more.
-func (t *Tree) stageName(it *item, src named) error {
+func (pub *publisher) stageName(it *item, src named) error {
 	dir, name := beneath.Split(src.path)
-	d, err := t.openDir(dir)
+	d, err := pub.openDir(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	temp := t.stagingName()
-	if err := t.sys.link(place{d, name}, place{t.staging, temp}); err != nil {
+	temp := pub.stagingName()
+	if err := pub.sys.link(place{d, name}, place{pub.staging, temp}); err != nil {
 		return err
 	}
-	t.stager.drop(it)
+	pub.stager.drop(it)
 	it.staged = temp
-	st, err := t.staging.Stat(temp)
+	st, err := pub.staging.Stat(temp)
 	if err == nil && !sameInode(st, src.st) {
 		err = slave.ErrConflict // the staged name is dropped with the operation
 	}
@@ -97,9 +97,9 @@ func (t *Tree) stageName(it *item, src named) error {
 
 // replaceName makes another name of the group lead to the staged inode. Its directory is none that this batch is
 // about, so its times and mode stay.
-func (t *Tree) replaceName(it *item, path string) error {
+func (pub *publisher) replaceName(it *item, path string) error {
 	dir, name := beneath.Split(path)
-	d, err := t.openDir(dir)
+	d, err := pub.openDir(dir)
 	if err != nil {
 		return err
 	}
@@ -108,26 +108,26 @@ func (t *Tree) replaceName(it *item, path string) error {
 	if err != nil {
 		return err
 	}
-	temp := place{t.staging, t.stagingName()}
-	if err := t.sys.link(place{t.staging, it.staged}, temp); err != nil {
+	temp := place{pub.staging, pub.stagingName()}
+	if err := pub.sys.link(place{pub.staging, it.staged}, temp); err != nil {
 		return err
 	}
-	t.forgetBeside(place{d, name})
-	err = t.writable(d, func() error { return t.sys.rename(temp, place{d, name}, 0) })
+	pub.forgetBeside(place{d, name})
+	err = pub.writable(d, func() error { return pub.sys.rename(temp, place{d, name}, 0) })
 	if err != nil {
-		return errors.Join(err, t.sys.unlink(temp))
+		return errors.Join(err, pub.sys.unlink(temp))
 	}
 	if now, err := d.Stat(""); err == nil && now.Mode != st.Mode {
-		if err := t.sys.chmod(d.At(""), st.Mode&0o7777); err != nil {
+		if err := pub.sys.chmod(d.At(""), st.Mode&0o7777); err != nil {
 			return err
 		}
 	}
-	return t.sys.setMtime(d.At(""), st.Mtime)
+	return pub.sys.setMtime(d.At(""), st.Mtime)
 }
 
 // hiddenNames finds the names of the group that the index does not know: where an inode has more names than are known,
 // the tree is searched for its number.
-func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
+func (pub *publisher) hiddenNames(op *slave.Op, old entry, known []named) []named {
 	g := op.Record.GFID
 	count := map[uint64]uint32{} // known names by inode number
 	links := map[uint64]beneath.Stat{}
@@ -142,7 +142,7 @@ func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
 	}
 	wanted := map[uint64]bool{}
 	for ino, st := range links {
-		if st.Nlink > count[ino]+t.park.namesOf(g, st) {
+		if st.Nlink > count[ino]+pub.park.namesOf(g, st) {
 			wanted[ino] = true
 		}
 	}
@@ -150,11 +150,11 @@ func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
 		return nil
 	}
 	var all []named
-	for _, hit := range t.finder.search(wanted) {
+	for _, hit := range pub.finder.search(wanted) {
 		if paths[hit.path] {
 			continue
 		}
-		if n, ok := t.finder.verify(g, hit.path); ok {
+		if n, ok := pub.finder.verify(g, hit.path); ok {
 			all = append(all, n)
 		}
 	}
@@ -162,50 +162,50 @@ func (t *Tree) hiddenNames(op *slave.Op, old entry, known []named) []named {
 }
 
 // linkOp makes Path a further name of an inode that the slave has.
-func (t *Tree) linkOp(it *item) error {
+func (pub *publisher) linkOp(it *item) error {
 	op := it.op
-	p, err := t.parents.open(op.Path)
+	p, err := pub.parents.open(op.Path)
 	if err != nil {
 		return err
 	}
-	old, err := t.look(p)
+	old, err := pub.look(p)
 	if err != nil {
 		return err
 	}
 	if old.kind == slave.Dir {
 		return slave.ErrConflict
 	}
-	src, ok := t.source(op)
+	src, ok := pub.source(op)
 	switch {
 	case !ok && old.there && old.rec.GFID == op.Record.GFID:
-		t.links.noteGroup(op, old.st, []string{op.Path})
+		pub.links.noteGroup(op, old.st, []string{op.Path})
 		return nil
 	case !ok:
 		return slave.ErrNeedContent
 	case old.there && sameInode(old.st, src.st):
-		t.links.noteGroup(op, old.st, []string{op.Path, src.path})
+		pub.links.noteGroup(op, old.st, []string{op.Path, src.path})
 		return nil
 	case old.there && old.rec.GFID == op.Record.GFID && newer(old.rec, src.rec, op.Record):
 		// What stands here is the newer state of the same inode: the other names are to follow it, not the reverse.
-		t.links.noteGroup(op, old.st, []string{op.Path})
+		pub.links.noteGroup(op, old.st, []string{op.Path})
 		return nil
 	}
-	if err := t.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
+	if err := pub.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
 		return err
 	}
-	if err := t.stageName(it, src); err != nil {
+	if err := pub.stageName(it, src); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return slave.ErrNeedContent
 		}
 		return err
 	}
-	if err := t.replace(it, p, old); err != nil {
+	if err := pub.replace(it, p, old); err != nil {
 		return err
 	}
-	t.work.behind.leaves(op)
+	pub.left.behind.leaves(op)
 	st, err := p.dir.Stat(p.name)
 	if err == nil {
-		t.links.noteGroup(op, st, []string{op.Path, src.path})
+		pub.links.noteGroup(op, st, []string{op.Path, src.path})
 	}
 	return err
 }
@@ -219,11 +219,11 @@ func newer(a, b, want slave.Record) bool {
 }
 
 // source finds the inode that an OpLink means: through From, or the index, where the newest state is the best.
-func (t *Tree) source(op *slave.Op) (best named, ok bool) {
+func (pub *publisher) source(op *slave.Op) (best named, ok bool) {
 	fits := func(n named) bool { return op.Entry == slave.Unknown || n.kind == op.Entry }
 	g := op.Record.GFID
 	if op.From != "" && op.From != op.Path {
-		if n, found := t.finder.verify(g, op.From); found && fits(n) {
+		if n, found := pub.finder.verify(g, op.From); found && fits(n) {
 			return n, true
 		}
 	}
@@ -233,15 +233,15 @@ func (t *Tree) source(op *slave.Op) (best named, ok bool) {
 		}
 		return ok && best.rec.Xtime == op.Record.Xtime // no other is better: an inode may have thousands of names
 	}
-	for name := range t.links.bookedNames(g) {
+	for name := range pub.links.bookedNames(g) {
 		if name == op.Path {
 			continue
 		}
-		if n, found := t.finder.verify(g, name); take(n, found) {
+		if n, found := pub.finder.verify(g, name); take(n, found) {
 			return best, ok
 		}
 	}
-	if n, found := t.finder.placed(g); found && n.kind != slave.Dir && n.path != op.Path {
+	if n, found := pub.finder.placed(g); found && n.kind != slave.Dir && n.path != op.Path {
 		take(n, true)
 	}
 	return best, ok

@@ -19,40 +19,11 @@ type finder struct {
 	places *places.Index
 }
 
-// notePlace remembers where the inode is that an operation has put, or found, in its place.
-func (t *Tree) notePlace(op *slave.Op) {
-	g := op.Record.GFID
-	if g.IsZero() || op.Path == "" || op.Kind == slave.OpPark {
-		return
-	}
-	if op.Entry != slave.Unknown && !op.Entry.CarriesRecord(t.names.Namespace) {
-		return
-	}
-	dir, name := beneath.Split(op.Path)
-	if key, ok := t.parents.key(op.Path, dir); ok {
-		t.finder.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: key, Name: name}})
-	}
-}
-
 // commit writes what a group taught.
 func (f *finder) commit() {
 	if err := f.places.Commit(); err != nil && !errors.Is(err, places.ErrClosed) {
 		f.log.Warn().Err(err).Msg("remember where inodes are; some may be sent again when they move")
 	}
-}
-
-// syncAll makes durable all that was written to the slave.
-func (t *Tree) syncAll() error {
-	written := t.finder.places.Written()
-	t.marks.beginSync()
-	if err := t.sys.syncfs(t.dir); err != nil {
-		return err
-	}
-	t.marks.endSync()
-	if err := t.finder.places.Synced(written); err != nil {
-		t.log.Warn().Err(err).Msg("remove an old part of the index of places")
-	}
-	return nil
 }
 
 // placed finds an inode in the tree, of any kind, by what is remembered.

@@ -91,12 +91,12 @@ func (it *item) withoutDevice() error {
 }
 
 // doWithout parks what stands where the master has something that the slave does without.
-func (t *Tree) doWithout(it *item) error {
-	p, err := t.parents.open(it.op.Path)
+func (pub *publisher) doWithout(it *item) error {
+	p, err := pub.parents.open(it.op.Path)
 	if err != nil {
 		return err
 	}
-	old, err := t.look(p)
+	old, err := pub.look(p)
 	switch {
 	case err != nil || !old.there:
 		return err
@@ -105,5 +105,5 @@ func (t *Tree) doWithout(it *item) error {
 	case old.rec.GFID == it.op.Record.GFID, old.rec.GFID.IsZero() && old.kind == it.op.Entry:
 		return nil // it was made before the policy was
 	}
-	return t.makeWay(it, p, old, slave.Dir) // nothing is renamed over it
+	return pub.makeWay(it, p, old, slave.Dir) // nothing is renamed over it
 }

@@ -8,7 +8,22 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/places"
 )
+
+// publisher carries out operations, one after the other, on the committer's goroutine. It looks at what stands there first, and each
+// of them may come twice (invariant 9).
+type publisher struct {
+	*records
+	own     *ownership
+	finder  *finder
+	parents *parents
+	park    *park
+	links   *links
+	stager  *stager
+	left    *leftovers
+	holds   holds
+}
 
 // nameOf is the last name of an operation's path; "" for the root.
 func nameOf(op *slave.Op) string {
@@ -25,20 +40,20 @@ func absent(err error) bool {
 func sameInode(a, b beneath.Stat) bool { return a.Ino == b.Ino && a.Dev == b.Dev }
 
 // putOp publishes a staged file, link or node. A name that is not there yet costs one system call.
-func (t *Tree) putOp(it *item) error {
+func (pub *publisher) putOp(it *item) error {
 	op := it.op
-	p, err := t.parents.open(op.Path)
+	p, err := pub.parents.open(op.Path)
 	if err != nil {
 		return err
 	}
 	if op.Links <= 1 {
-		err := t.moveIn(it, p, unix.RENAME_NOREPLACE)
+		err := pub.moveIn(it, p, unix.RENAME_NOREPLACE)
 		// EINVAL is a file system that does not know the flag.
 		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}
 	}
-	old, err := t.look(p)
+	old, err := pub.look(p)
 	if err != nil {
 		return err
 	}
@@ -47,14 +62,14 @@ func (t *Tree) putOp(it *item) error {
 	}
 	same := old.there && !old.rec.GFID.IsZero() && old.rec.GFID == op.Record.GFID
 	if !op.Record.GFID.IsZero() && (op.Links > 1 || same && old.st.Nlink > 1) {
-		return t.replaceGroup(it, p, old)
+		return pub.replaceGroup(it, p, old)
 	}
-	return t.replace(it, p, old)
+	return pub.replace(it, p, old)
 }
 
 // moveIn renames what is staged to p.
-func (t *Tree) moveIn(it *item, p place, flags uint) error {
-	err := t.writable(p.dir, func() error { return t.sys.rename(place{t.staging, it.staged}, p, flags) })
+func (pub *publisher) moveIn(it *item, p place, flags uint) error {
+	err := pub.writable(p.dir, func() error { return pub.sys.rename(place{pub.staging, it.staged}, p, flags) })
 	if err == nil {
 		it.staged = ""
 	}
@@ -62,33 +77,33 @@ func (t *Tree) moveIn(it *item, p place, flags uint) error {
 }
 
 // replace renames what is staged over old, which is parked without a gap if it is another inode of the master.
-func (t *Tree) replace(it *item, p place, old entry) error {
+func (pub *publisher) replace(it *item, p place, old entry) error {
 	if old.there && !old.rec.GFID.IsZero() && old.rec.GFID != it.op.Record.GFID {
-		if err := t.links.leaving(old); err != nil {
+		if err := pub.links.leaving(old); err != nil {
 			return err
 		}
-		if err := t.park.beside(p, old); err != nil {
+		if err := pub.park.beside(p, old); err != nil {
 			return err
 		}
 		it.res.Parked = true
-		t.links.forgetName(old, it.op.Path)
+		pub.links.forgetName(old, it.op.Path)
 	}
 	if old.beside {
-		t.forgetBeside(p)
+		pub.forgetBeside(p)
 	}
-	return t.moveIn(it, p, 0)
+	return pub.moveIn(it, p, 0)
 }
 
 // mkdirOp makes a directory, or takes the one that is there.
-func (t *Tree) mkdirOp(it *item) error {
+func (pub *publisher) mkdirOp(it *item) error {
 	op := it.op
-	p := place{t.dir, ""}
+	p := place{pub.dir, ""}
 	if op.Path != "" {
 		var err error
-		if p, err = t.parents.open(op.Path); err != nil {
+		if p, err = pub.parents.open(op.Path); err != nil {
 			return err
 		}
-		err = t.writable(p.dir, func() error { return t.sys.mkdir(p, op.Meta.Mode&0o777|0o700) })
+		err = pub.writable(p.dir, func() error { return pub.sys.mkdir(p, op.Meta.Mode&0o777|0o700) })
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -98,7 +113,7 @@ func (t *Tree) mkdirOp(it *item) error {
 		}
 		defer done()
 	}
-	old, err := t.look(p)
+	old, err := pub.look(p)
 	if err != nil {
 		return err
 	}
@@ -106,15 +121,15 @@ func (t *Tree) mkdirOp(it *item) error {
 		return slave.ErrConflict
 	}
 	meta := op.Meta
-	if !t.root {
+	if !pub.root {
 		meta.Mode |= 0o700 // until its OpFinish
 	}
 	s := old.st
 	c := &change{
-		r: t.records, inode: p.dir.At(p.name).As(nameOf(op)), kind: slave.Dir, meta: &meta, had: old.rec, fitting: fitting{beside: old.beside},
+		r: pub.records, inode: p.dir.At(p.name).As(nameOf(op)), kind: slave.Dir, meta: &meta, had: old.rec, fitting: fitting{beside: old.beside},
 		now: shape{mode: s.Mode & 0o7777, uid: s.UID, gid: s.GID}, record: op.Record, isRoot: op.Path == "",
 	}
-	delete(t.parents.keys, op.Path) // it may have another GFID from now on
+	delete(pub.parents.keys, op.Path) // it may have another GFID from now on
 	for _, step := range []func() error{c.open, c.owner, c.disown, c.gfid, c.keep, c.mode, c.aside} {
 		if err := step(); err != nil {
 			return err
@@ -125,21 +140,21 @@ func (t *Tree) mkdirOp(it *item) error {
 }
 
 // finishOp sets a directory's meta. The stamp follows after a sync.
-func (t *Tree) finishOp(it *item) error {
+func (pub *publisher) finishOp(it *item) error {
 	op := it.op
-	d, err := t.openDir(op.Path)
+	d, err := pub.openDir(op.Path)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if !t.root {
-		t.permMu.Lock()
-		defer t.permMu.Unlock()
-		if err := t.openUp(d); err != nil {
+	if !pub.root {
+		pub.permMu.Lock()
+		defer pub.permMu.Unlock()
+		if err := pub.openUp(d); err != nil {
 			return err
 		}
 	}
-	old, err := t.look(place{d, ""})
+	old, err := pub.look(place{d, ""})
 	if err != nil {
 		return err
 	}
@@ -148,30 +163,30 @@ func (t *Tree) finishOp(it *item) error {
 		return slave.ErrMoved
 	}
 	c := &change{
-		r: t.records, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec, isRoot: op.Path == "",
+		r: pub.records, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec, isRoot: op.Path == "",
 	}
-	if err := t.applyInPlace(it, c, old); err != nil {
+	if err := pub.applyInPlace(it, c, old); err != nil {
 		return err
 	}
 	if op.Path == "" {
-		t.dropBehind()
+		pub.left.dropBehind()
 	}
-	if t.work.holds.held(op.Pass, op.Path) {
+	if pub.holds.held(op.Pass, op.Path) {
 		return slave.ErrHeldBack
 	}
 	if op.Path == "" && op.Stamp {
-		t.dropTwice()
+		pub.left.dropTwice()
 	}
 	return nil
 }
 
 // applyInPlace runs a change of an entry that is in the tree.
-func (t *Tree) applyInPlace(it *item, c *change, old entry) (err error) {
+func (pub *publisher) applyInPlace(it *item, c *change, old entry) (err error) {
 	if c.now, err = shapeOf(c.inode, old.st); err != nil {
 		return err
 	}
 	c.inPlace, c.beside = true, old.beside
-	done, err := t.sys.used.grows(c.inode, c.meta, &old.st)
+	done, err := pub.sys.used.grows(c.inode, c.meta, &old.st)
 	if err != nil {
 		return err
 	}
@@ -181,9 +196,9 @@ func (t *Tree) applyInPlace(it *item, c *change, old entry) (err error) {
 }
 
 // metaOp sets the meta and record of an entry whose content is right.
-func (t *Tree) metaOp(it *item) error {
+func (pub *publisher) metaOp(it *item) error {
 	op := it.op
-	p, err := t.parents.open(op.Path)
+	p, err := pub.parents.open(op.Path)
 	if err != nil {
 		return err
 	}
@@ -192,24 +207,97 @@ func (t *Tree) metaOp(it *item) error {
 		return err
 	}
 	defer done()
-	old, err := t.look(p)
+	old, err := pub.look(p)
 	if err != nil {
 		return err
 	}
 	if old.kind != op.Entry {
 		return slave.ErrConflict
 	}
-	if g := old.rec.GFID; g != op.Expect && g != op.Record.GFID && old.kind.CarriesRecord(t.names.Namespace) {
+	if g := old.rec.GFID; g != op.Expect && g != op.Record.GFID && old.kind.CarriesRecord(pub.names.Namespace) {
 		return slave.ErrConflict
 	}
 	c := &change{
-		r: t.records, inode: p.dir.At(p.name).As(nameOf(op)), kind: old.kind, meta: &op.Meta, record: op.Record, had: old.rec, stamps: true,
+		r: pub.records, inode: p.dir.At(p.name).As(nameOf(op)), kind: old.kind, meta: &op.Meta, record: op.Record, had: old.rec, stamps: true,
 	}
-	if err := t.applyInPlace(it, c, old); err != nil {
+	if err := pub.applyInPlace(it, c, old); err != nil {
 		return err
 	}
 	if op.Links > 1 || old.st.Nlink > 1 {
-		t.links.noteGroup(op, old.st, []string{op.Path})
+		pub.links.noteGroup(op, old.st, []string{op.Path})
 	}
 	return nil
+}
+
+// publish does one operation that is still to be done, and remembers where its inode is from then on.
+func (pub *publisher) publish(it *item) error {
+	// Clean must not delete a parked name that the operation relies on.
+	pub.park.mu.Lock()
+	defer pub.park.mu.Unlock()
+	if k := it.op.Kind; k == slave.OpPark || k == slave.OpUnpark {
+		pub.park.moving.Add(1)
+		defer pub.park.moving.Add(1)
+	}
+	if err := pub.inPlace(it.op); err != nil {
+		return err
+	}
+	if it.without {
+		return pub.doWithout(it)
+	}
+	err := pub.carryOut(it)
+	if err == nil {
+		pub.notePlace(it.op)
+	}
+	return err
+}
+
+// inPlace tells with ErrMoved that an operation's path does not lie in the directory any more that it is meant for: on their way
+// from the master another crawl, or another part of this one, may have moved that. One without a record is new.
+func (pub *publisher) inPlace(op *slave.Op) error {
+	dir, _ := beneath.Split(op.Path)
+	if op.In.IsZero() || dir == "" {
+		return nil
+	}
+	if key, known := pub.parents.key(op.Path, dir); known && key != places.KeyOf(op.In) {
+		return slave.ErrMoved
+	}
+	return nil
+}
+
+// carryOut is publish, with park.mu held.
+func (pub *publisher) carryOut(it *item) error {
+	switch it.op.Kind {
+	case slave.OpMkdir:
+		return pub.mkdirOp(it)
+	case slave.OpPut, slave.OpSymlink, slave.OpNode:
+		return pub.putOp(it)
+	case slave.OpLink:
+		return pub.linkOp(it)
+	case slave.OpUnpark:
+		return pub.unparkOp(it)
+	case slave.OpMeta:
+		return pub.metaOp(it)
+	case slave.OpPark:
+		return pub.parkOp(it)
+	case slave.OpFinish:
+		return pub.finishOp(it)
+	case slave.OpFilter:
+		return pub.own.putFilter(it.op)
+	}
+	return slave.ErrInvalid
+}
+
+// notePlace remembers where the inode is that an operation has put, or found, in its place.
+func (pub *publisher) notePlace(op *slave.Op) {
+	g := op.Record.GFID
+	if g.IsZero() || op.Path == "" || op.Kind == slave.OpPark {
+		return
+	}
+	if op.Entry != slave.Unknown && !op.Entry.CarriesRecord(pub.names.Namespace) {
+		return
+	}
+	dir, name := beneath.Split(op.Path)
+	if key, ok := pub.parents.key(op.Path, dir); ok {
+		pub.finder.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: key, Name: name}})
+	}
 }

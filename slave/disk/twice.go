@@ -72,45 +72,45 @@ func (w *twice) keep(g xtime.GFID, names []string) {
 }
 
 // dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left to Clean.
-func (t *Tree) dropTwice() {
-	if t.park.twice.all {
-		t.findTwice()
+func (lo *leftovers) dropTwice() {
+	if lo.park.twice.all {
+		lo.findTwice()
 	}
 	var parked []string
-	for g, names := range t.park.twice.names {
-		drop, left := t.sortTwice(g, names)
+	for g, names := range lo.park.twice.names {
+		drop, left := lo.sortTwice(g, names)
 		parked = append(parked, drop...)
-		t.park.twice.keep(g, left)
+		lo.park.twice.keep(g, left)
 	}
 	if len(parked) == 0 {
 		return
 	}
-	err := t.park.within.unstampAbove(parked...)
+	err := lo.park.within.unstampAbove(parked...)
 	for _, path := range parked {
 		if err == nil {
-			err = t.park.scrap(path)
+			err = lo.park.scrap(path)
 		}
 	}
 	if err != nil {
-		t.log.Warn().Err(err).Msg("take away a further name that is parked")
+		lo.log.Warn().Err(err).Msg("take away a further name that is parked")
 	}
 }
 
 // sortTwice tells the parked names that are to go, since their inode is in the tree, from those of which it is not known yet. How
 // many names it should have does not count: what is known of that may be older than the removal of the last one, and a name that
 // comes back after all is linked again. There may be several copies of an inode.
-func (t *Tree) sortTwice(g xtime.GFID, names []string) (drop, left []string) {
+func (lo *leftovers) sortTwice(g xtime.GFID, names []string) (drop, left []string) {
 	copies, parked := map[uint64]beneath.Stat{}, map[uint64][]string{}
 	slices.Sort(names)
 	for _, path := range slices.Compact(names) { // what was parked, taken out and parked again is there twice
-		if st, err := t.park.stat(path); err == nil && st.Nlink > 1 {
+		if st, err := lo.park.stat(path); err == nil && st.Nlink > 1 {
 			copies[st.Ino], parked[st.Ino] = st, append(parked[st.Ino], path)
 		}
 	}
 	if len(parked) == 0 {
 		return nil, nil
 	}
-	live := t.finder.knownNames(g, t.links.readIndex(g).names, "")
+	live := lo.finder.knownNames(g, lo.links.readIndex(g).names, "")
 	for ino, paths := range parked {
 		there := func(n named) bool { return sameInode(n.st, copies[ino]) }
 		if slices.ContainsFunc(live, there) {
@@ -124,14 +124,14 @@ func (t *Tree) sortTwice(g xtime.GFID, names []string) (drop, left []string) {
 
 // findTwice notes the names that an earlier session parked and did not take away: it ended before it had stamped the root. It
 // looks at so many entries at most.
-func (t *Tree) findTwice() {
-	t.park.twice.all = false
+func (lo *leftovers) findTwice() {
+	lo.park.twice.all = false
 	looked, full := 0, errors.New("enough")
 	todo := []string{""}
-	for len(todo) > 0 && looked < maxBehind && t.unclosed() {
+	for len(todo) > 0 && looked < maxBehind && lo.unclosed() {
 		dir := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		d, err := t.parked.OpenDir(dir)
+		d, err := lo.parked.OpenDir(dir)
 		if err != nil {
 			continue
 		}
@@ -145,14 +145,14 @@ func (t *Tree) findTwice() {
 			case st.IsDir():
 				todo = append(todo, path)
 			case st.Nlink > 1:
-				g, _ := d.RecordedGFID(e.Name, &t.names)
-				t.park.twice.add(parkedName{g, path})
+				g, _ := d.RecordedGFID(e.Name, &lo.names)
+				lo.park.twice.add(parkedName{g, path})
 			}
 			return nil
 		})
 		d.Close()
 		if err != nil && err != full {
-			t.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
+			lo.log.Debug().Str("dir", dir).Err(err).Msg("not searched")
 		}
 	}
 }

@@ -8,16 +8,16 @@ import (
 )
 
 // parkOp moves what the master no longer has out of the tree.
-func (t *Tree) parkOp(it *item) error {
+func (pub *publisher) parkOp(it *item) error {
 	op := it.op
-	p, err := t.parents.open(op.Path)
+	p, err := pub.parents.open(op.Path)
 	if absent(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	old, err := t.look(p)
+	old, err := pub.look(p)
 	if err != nil || !old.there {
 		return err
 	}
@@ -26,49 +26,49 @@ func (t *Tree) parkOp(it *item) error {
 	}
 	var linked []parkedName
 	if old.kind != slave.Dir {
-		err = t.links.leaving(old)
-	} else if t.links.hasGroups() {
-		linked, err = t.links.leavingBelow(p, op.Path)
+		err = pub.links.leaving(old)
+	} else if pub.links.hasGroups() {
+		linked, err = pub.links.leavingBelow(p, op.Path)
 	}
 	if err != nil {
 		return err
 	}
-	to, err := t.park.take(p, old)
+	to, err := pub.park.take(p, old)
 	if err != nil {
 		return err
 	}
 	for _, one := range linked {
-		t.park.twice.add(parkedName{one.gfid, beneath.Join(to.name, one.path)})
+		pub.park.twice.add(parkedName{one.gfid, beneath.Join(to.name, one.path)})
 	}
 	it.res.Parked = true
 	if old.kind == slave.Dir {
-		t.parents.forget()
+		pub.parents.forget()
 	} else if old.st.Nlink > 1 {
-		t.links.forgetName(old, op.Path)
+		pub.links.forgetName(old, op.Path)
 	}
 	return nil
 }
 
 // unparkOp puts a parked inode back under a name.
-func (t *Tree) unparkOp(it *item) error {
+func (pub *publisher) unparkOp(it *item) error {
 	op := it.op
-	p, err := t.parents.open(op.Path)
+	p, err := pub.parents.open(op.Path)
 	if err != nil {
 		return err
 	}
-	from := place{t.parked, op.Record.GFID.String()}
+	from := place{pub.parked, op.Record.GFID.String()}
 	if op.From != "" {
 		var done func()
-		if from, done, err = t.park.within.open(op.From); err != nil {
+		if from, done, err = pub.park.within.open(op.From); err != nil {
 			return errors.Join(slave.ErrNeedContent, err)
 		}
 		defer done()
 	}
-	pk, err := t.look(from)
+	pk, err := pub.look(from)
 	if err != nil {
 		return err
 	}
-	old, err := t.look(p)
+	old, err := pub.look(p)
 	switch {
 	case err != nil:
 		return err
@@ -79,52 +79,52 @@ func (t *Tree) unparkOp(it *item) error {
 	case old.kind == slave.Dir:
 		return slave.ErrConflict
 	case old.there:
-		if err := t.makeWay(it, p, old, pk.kind); err != nil {
+		if err := pub.makeWay(it, p, old, pk.kind); err != nil {
 			return err
 		}
 	}
 	if op.From != "" {
-		if err := t.park.within.unstampAbove(op.From); err != nil {
+		if err := pub.park.within.unstampAbove(op.From); err != nil {
 			return err
 		}
 	}
 	if pk.kind != slave.Dir && (op.Links > 1 || pk.st.Nlink > 1) {
-		if err := t.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
+		if err := pub.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
 			return err
 		}
 	}
-	if err := t.move(from, p, pk); err != nil {
+	if err := pub.move(from, p, pk); err != nil {
 		return err
 	}
 	if pk.kind == slave.Dir {
-		t.parents.forget()
-		return t.links.backBelow(op.Path)
+		pub.parents.forget()
+		return pub.links.backBelow(op.Path)
 	}
 	if op.Links > 1 || pk.st.Nlink > 1 {
-		t.links.noteGroup(op, pk.st, []string{op.Path})
+		pub.links.noteGroup(op, pk.st, []string{op.Path})
 	}
 	return nil
 }
 
 // makeWay parks a non-directory that an unparked entry takes the place of.
-func (t *Tree) makeWay(it *item, p place, old entry, kind slave.Kind) error {
+func (pub *publisher) makeWay(it *item, p place, old entry, kind slave.Kind) error {
 	beside := kind != slave.Dir
 	if beside && old.rec.GFID.IsZero() {
 		return nil
 	}
-	err := t.links.leaving(old)
+	err := pub.links.leaving(old)
 	if err != nil {
 		return err
 	}
 	if beside {
-		err = t.park.beside(p, old)
+		err = pub.park.beside(p, old)
 	} else {
-		_, err = t.park.take(p, old)
+		_, err = pub.park.take(p, old)
 	}
 	if err != nil {
 		return err
 	}
 	it.res.Parked = true
-	t.links.forgetName(old, it.op.Path)
+	pub.links.forgetName(old, it.op.Path)
 	return nil
 }
