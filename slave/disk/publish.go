@@ -147,6 +147,25 @@ func (pub *publisher) finishOp(it *item) error {
 		return err
 	}
 	defer d.Close()
+	if err := pub.finishDir(it, d); err != nil {
+		return err
+	}
+	if op.Path == "" {
+		pub.left.dropBehind()
+	}
+	if pub.holds.held(op.Pass, op.Path) {
+		return slave.ErrHeldBack
+	}
+	if op.Path == "" && op.Stamp {
+		pub.left.dropTwice()
+	}
+	return nil
+}
+
+// finishDir is finishOp for the directory itself. An ordinary user may have to open it up for that, and nobody lifts its mode
+// meanwhile.
+func (pub *publisher) finishDir(it *item, d *beneath.Dir) error {
+	op := it.op
 	if !pub.root {
 		pub.permMu.Lock()
 		defer pub.permMu.Unlock()
@@ -165,19 +184,7 @@ func (pub *publisher) finishOp(it *item) error {
 	c := &change{
 		r: pub.records, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec, isRoot: op.Path == "",
 	}
-	if err := pub.applyInPlace(it, c, old); err != nil {
-		return err
-	}
-	if op.Path == "" {
-		pub.left.dropBehind()
-	}
-	if pub.holds.held(op.Pass, op.Path) {
-		return slave.ErrHeldBack
-	}
-	if op.Path == "" && op.Stamp {
-		pub.left.dropTwice()
-	}
-	return nil
+	return pub.applyInPlace(it, c, old)
 }
 
 // applyInPlace runs a change of an entry that is in the tree.

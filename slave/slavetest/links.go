@@ -20,6 +20,7 @@ func linkCases() []testCase {
 		{"an inode with missing names is told of until it has them", groups},
 		{"a name in a parked directory is none", namesInParked},
 		{"in step no parked name counts", parkedCountsNot},
+		{"in step no parked name counts, in a directory that its owner may not change", leftInReadOnly},
 		{"in step no replaced name counts", replacedCountsNot},
 		{"in step no parked name counts, however many there were", settledCountsNot},
 		{"a name that comes back with its directory is looked at", comesBack},
@@ -54,6 +55,22 @@ func linkNames(f *Fixture) {
 	f.SameInode("a", "e")
 	f.Fails(Link("x", "a", Rec(5, 1), 2), slave.ErrNeedContent)
 	f.StagingEmpty()
+}
+
+func leftInReadOnly(f *Fixture) {
+	f.Must(Mkdir("d", Rec(90, 0)), Put("d/a", Rec(1, 1), "a"),
+		Linked(Put("d/b", Rec(2, 1), "b"), 2), Linked(Put("b", Rec(2, 1), "b"), 2))
+	finish := Finish("d", Rec(90, 5), 1)
+	finish.Meta.Mode = 0o500
+	f.Must(finish)
+	f.Must(Link("a", "d/a", Rec(1, 1), 1), Park("d", GFID(90)))
+	f.Must(Finish("", Rec(99, 7), 2))
+	for _, name := range []string{"a", "b"} {
+		f.Content(name, name)
+		if n := f.Stat(name).Nlink; n != 1 {
+			f.Errorf("%s has %d names", name, n)
+		}
+	}
 }
 
 func replaceAll(f *Fixture) {
