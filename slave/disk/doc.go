@@ -5,18 +5,48 @@
 // link, never leaves the root or its file system, and never deletes anything that it has not parked before, but what a
 // newer version of the same inode replaces.
 //
-// What it keeps of the invariants:
+// What it keeps of the invariants, by the part that keeps it:
 //
-//	5   the xtime of a directory is written only after a sync that came after everything published before (settle)
+//	5   the xtime of a directory is written only after a sync that came after everything published before (committer.settle)
 //	6   a failed finish holds back those above it in the same pass, and no others (holds)
-//	7   contents are staged, synced, and renamed over the old version (stage, run)
-//	9   every operation looks at what is there and may run twice (the publishers)
+//	7   contents are staged, synced, and renamed over the old version (stager, committer.run)
+//	9   every operation looks at what is there and may run twice (publisher)
 //	13  all access goes through internal/beneath
-//	14  new content of an inode with several names replaces all of them (replaceGroup)
-//	15  what is stale goes to parked/, and from there to trash/ before it is taken apart (park, Clean)
+//	14  new content of an inode with several names replaces all of them (publisher.replaceGroup)
+//	15  what is stale goes to parked/, and from there to trash/ before it is taken apart (park, cleaner)
+//
+// Tree wires the parts, which stand upon each other in this order. Each has its fields to itself.
+//
+//	life        until when the slave is open (life.go, stand.go)
+//	store       the root and what lies in .georep, open, and every call that changes them (store.go, sys.go)
+//	records     what is on record of entries, on them or beside them (records.go, room.go), as the policy has it (policy.go, fake.go)
+//	reader      what only looks: Survey, Hash, Count (survey.go); Aside is this and no more (aside.go)
+//	ownership   whose the slave is: the owner's file and the lock (setup.go, lock.go, anew.go)
+//	census      what the slave holds, where its policy limits that (tally.go, usage.go, xattrsize.go)
+//	finder      where an inode is in the tree (places.go)
+//	parents     the directories that the group at work changes (parents.go)
+//	park        parked/ (park.go), what lies in parked directories (within.go), and trash/ (trash.go)
+//	marks       pending/ (pending.go)
+//	links       the names of inodes that have several (books.go, shelf.go, back.go, find.go)
+//	uploads     contents that are sent ahead (upload.go, partial.go, extents.go)
+//	cleaner     deletes what was parked, by age (clean.go) or for want of room (evict.go)
+//	stager      makes complete in staging what is to be published (stage.go), with meta and record (change: meta.go)
+//	leftovers   names that are parked although their inode needs them no more (behind.go, twice.go)
+//	publisher   carries out operations (publish.go, links.go, unpark.go, foresee.go)
+//	committer   groups, syncs and stamps (commit.go, queue.go, disown.go, holds.go)
 //
 // One goroutine, the committer, does everything that changes the tree; it takes all batches that wait as one group, so
-// that they share the cost of a sync. Contents are staged by the callers' goroutines meanwhile.
+// that they share the cost of a sync. Contents are staged by the callers' goroutines meanwhile. parents, twice, leftovers,
+// publisher and committer are that goroutine's alone, and have no lock.
+//
+// Locks are taken in this order, and any of them may be left out:
+//
+//	cleaner.mu > cleaner.cleanMu > park.mu > links.mu > marks.mu
+//	cleaner.cleanMu > uploads.mu > upload.mu
+//	park.mu > within.mu
+//
+// What is not named here (life, queue, shelf, usage, store.permMu, the index of package places) is the last one taken. Nobody who
+// holds one of those above runs a call in cleaner.inRoom, which takes cleaner.mu.
 //
 // The files below .georep:
 //
