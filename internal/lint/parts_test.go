@@ -35,7 +35,6 @@ var large = map[string]size{
 	"monitor.machine":        {20, 23},
 	"monitor.runner":         {13, 17},
 	"slave/agent.hub":        {9, 22},
-	"slave/places.Index":     {26, 18},
 	"slave/sftp.Tree":        {186, 45},
 	// A call, a command or a value of the wire for each method.
 	"cmd/georep.env":         {112, 3},

@@ -4,37 +4,44 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 )
 
-// Index is what is remembered. Its methods may be called from any goroutine.
+// Index is what is remembered. Its methods may be called from any goroutine. compacting comes before mu, which guards all but files
+// and limit.
 type Index struct {
-	dir    *beneath.Dir
-	before func(op, name string) error
-	limit  int // freshMax
+	files
+	limit int // freshMax
 
 	compacting sync.Mutex // one Compact at a time
 
 	mu     sync.Mutex
 	closed bool
+	fresh  map[Key]Place // what is in the log, and not in a run yet
+	// paths are those of some directories, with all above them, as they follow from what is remembered.
+	paths map[Key]string
+	journal
+	sorted
+}
+
+// journal is the log that is written to.
+type journal struct {
 	log    *logFile
 	end    int64  // of log
 	first  uint64 // the oldest log that no run holds
 	serial uint64 // of log
-	fresh  map[Key]Place
-	noted  []byte // of fresh, not written yet
-	// paths are those of some directories, with all above them, as they follow from what is remembered.
-	paths   map[Key]string
-	runs    []*run // oldest first
-	frozen  int    // so many of the oldest runs are being compacted
-	replace []string
-	base    int64 // slots when compacting was last worth it
+	noted  []byte // of what is fresh, not written yet
+}
+
+// sorted are the runs, and what they replace.
+type sorted struct {
+	runs    []*run   // oldest first
+	frozen  int      // so many of the oldest runs are being compacted
+	base    int64    // slots when compacting was last worth it
+	replace []string // files that may go once what took their place is durable
 	buf     []byte
 }
 
@@ -47,7 +54,7 @@ var ErrClosed = errors.New("the index of places is closed")
 // Open reads what dir holds, which is the caller's to close, after the Index. before, if it is set, is asked before each
 // change to the file system, with the operation and the name; its error is the operation's.
 func Open(dir *beneath.Dir, before func(op, name string) error) (*Index, error) {
-	x := &Index{dir: dir, before: before, limit: freshMax, fresh: map[Key]Place{}, paths: map[Key]string{}, buf: make([]byte, findBuffer)}
+	x := &Index{files: files{dir, before}, limit: freshMax, fresh: map[Key]Place{}, paths: map[Key]string{}, sorted: sorted{buf: make([]byte, findBuffer)}}
 	if err := x.load(); err != nil {
 		x.Close()
 		return nil, fmt.Errorf("open the index of places: %w", err)
@@ -116,9 +123,8 @@ func (x *Index) Find(k Key) (Place, bool) {
 
 // find is Find with mu held.
 func (x *Index) find(k Key) (p Place, ok bool) {
-	p, ok = x.fresh[k]
-	for i := len(x.runs) - 1; i >= 0 && !ok; i-- {
-		p, ok = x.runs[i].find(k, x.buf)
+	if p, ok = x.fresh[k]; !ok {
+		p, ok = x.sorted.find(k)
 	}
 	return p, ok && p.Name != ""
 }
@@ -221,17 +227,6 @@ func (x *Index) flush() error {
 	return nil
 }
 
-// swap puts a run in the place of those from i to j, which it holds. mu is held.
-func (x *Index) swap(i, j int, r *run) {
-	for _, old := range x.runs[i:j] {
-		if name := runName(old.from, old.to); name != runName(r.from, r.to) {
-			x.replace = append(x.replace, name)
-		}
-		old.file.Close()
-	}
-	x.runs = slices.Replace(x.runs, i, j, r)
-}
-
 func (x *Index) writeFresh(fresh map[Key]Place, first, last uint64) (*run, error) {
 	w, err := x.newWriter()
 	if err != nil {
@@ -290,44 +285,4 @@ func (x *Index) freeze() []*run {
 	}
 	x.frozen = len(x.runs)
 	return slices.Clone(x.runs)
-}
-
-func (x *Index) total() (slots int64) {
-	for _, r := range x.runs {
-		slots += r.slots
-	}
-	return slots
-}
-
-func (x *Index) newLog(serial uint64) error {
-	if err := x.ask("create", logName(serial)); err != nil {
-		return err
-	}
-	f, err := x.dir.OpenFile(logName(serial), unix.O_RDWR|unix.O_CREAT, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	x.log, x.end, x.first, x.serial = &logFile{x.dir, logName(serial)}, 0, serial, serial
-	return nil
-}
-
-func (x *Index) unlink(name string) error {
-	err := x.ask("unlink", name)
-	if err == nil {
-		err = x.dir.Unlink(name)
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-func (x *Index) ask(op, name string) error {
-	if x.before == nil {
-		return nil
-	}
-	return x.before(op, name)
 }

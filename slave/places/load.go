@@ -15,6 +15,32 @@ import (
 
 func logName(serial uint64) string { return fmt.Sprintf("log-%016x", serial) }
 
+// files is the directory of the index, and every change to it.
+type files struct {
+	dir    *beneath.Dir
+	before func(op, name string) error
+}
+
+// ask asks before a change.
+func (x *files) ask(op, name string) error {
+	if x.before == nil {
+		return nil
+	}
+	return x.before(op, name)
+}
+
+// unlink removes a file, if it is there.
+func (x *files) unlink(name string) error {
+	err := x.ask("unlink", name)
+	if err == nil {
+		err = x.dir.Unlink(name)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // logFile is a log by its name. It is open only while it is written: a file that is open for writing would keep the slave's
 // file system from being made read-only.
 type logFile struct {
@@ -77,7 +103,7 @@ func (x *Index) load() error {
 }
 
 // list reads the names.
-func (x *Index) list() (logs []uint64, spans []span, err error) {
+func (x *files) list() (logs []uint64, spans []span, err error) {
 	d, err := x.dir.OpenDir("") // a listing of its own
 	if err != nil {
 		return nil, nil, err
@@ -153,4 +179,20 @@ func (x *Index) take(b []byte, last bool) (used int) {
 		used += n
 	}
 	return used
+}
+
+// newLog begins another log, which nothing is in.
+func (x *Index) newLog(serial uint64) error {
+	if err := x.ask("create", logName(serial)); err != nil {
+		return err
+	}
+	f, err := x.dir.OpenFile(logName(serial), unix.O_RDWR|unix.O_CREAT, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	x.log, x.end, x.first, x.serial = &logFile{x.dir, logName(serial)}, 0, serial, serial
+	return nil
 }

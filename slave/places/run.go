@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
 
 	"golang.org/x/sys/unix"
@@ -131,7 +132,7 @@ func (r *reader) advance() {
 
 // writer writes a run.
 type writer struct {
-	x     *Index
+	x     *files
 	file  *os.File
 	buf   []byte
 	off   int64
@@ -142,7 +143,7 @@ type writer struct {
 // newName is the file that a run is written to before it gets its name.
 const newName = "new"
 
-func (x *Index) newWriter() (*writer, error) {
+func (x *files) newWriter() (*writer, error) {
 	if err := x.ask("create", newName); err != nil {
 		return nil, err
 	}
@@ -208,7 +209,7 @@ func (w *writer) finish(from, to uint64, durable bool) (*run, error) {
 
 // merge makes one run of several that follow each other, oldest first; of what several of them know the newest counts.
 // keep tells which entries stay.
-func (x *Index) merge(runs []*run, keep func(*Entry) (bool, error)) (*run, error) {
+func (x *files) merge(runs []*run, keep func(*Entry) (bool, error)) (*run, error) {
 	w, err := x.newWriter()
 	if err != nil {
 		return nil, err
@@ -247,4 +248,31 @@ func smallest(in []*reader) (e Entry, ok bool) {
 		}
 	}
 	return e, ok
+}
+
+// find looks in the runs, of which the newest counts.
+func (s *sorted) find(k Key) (p Place, ok bool) {
+	for i := len(s.runs) - 1; i >= 0 && !ok; i-- {
+		p, ok = s.runs[i].find(k, s.buf)
+	}
+	return p, ok
+}
+
+// swap puts a run in the place of those from i to j, which it holds. Index.mu is held.
+func (s *sorted) swap(i, j int, r *run) {
+	for _, old := range s.runs[i:j] {
+		if name := runName(old.from, old.to); name != runName(r.from, r.to) {
+			s.replace = append(s.replace, name)
+		}
+		old.file.Close()
+	}
+	s.runs = slices.Replace(s.runs, i, j, r)
+}
+
+// total counts the slots of all runs.
+func (s *sorted) total() (slots int64) {
+	for _, r := range s.runs {
+		slots += r.slots
+	}
+	return slots
 }
