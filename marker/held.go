@@ -173,6 +173,7 @@ func (h *heldFiles) rest(ctx context.Context, took time.Duration) (asked bool, e
 // nothing for later. The error is ctx's, or the clock's.
 func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err error) {
 	h.stirred.Store(false)
+	began := time.Now() // h.at has no monotonic reading, and the clock may be set while this goes on
 	h.last, h.at = h.at, now()
 	h.all, h.marks = all, nil
 	h.round++
@@ -180,7 +181,7 @@ func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err
 	if err != nil {
 		h.often.Warn().Err(err).Msg("what is written without an event is not seen now")
 		h.at = h.last
-		return time.Since(h.at.wall), ctx.Err()
+		return time.Since(began), ctx.Err()
 	}
 	h.say(hidden)
 	// Mappings first: whoever is mapped is looked at as such, whatever else holds it.
@@ -196,7 +197,7 @@ func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err
 			h.leave(ctx, e)
 		}
 	}
-	took = time.Since(h.at.wall)
+	took = time.Since(began)
 	if err := h.mark(ctx); err != nil {
 		return took, err
 	}

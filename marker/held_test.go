@@ -11,6 +11,7 @@ import (
 
 	"georep/integration/harness/asuser"
 	"georep/integration/harness/fstest"
+	"georep/marker/writers"
 	"georep/marker/xtime"
 )
 
@@ -231,5 +232,68 @@ func TestHeldByAnOrdinaryUser(t *testing.T) {
 			return err == nil && s.Hidden != ""
 		})
 		v.halt()
+	}
+}
+
+// stepping is a finder under whose looks the clock is set by so much: what the look began with is of the clock before that.
+type stepping struct {
+	finder
+	h  *heldFiles
+	by time.Duration
+}
+
+func (s *stepping) Look() ([]writers.File, string, error) {
+	s.h.at.wall, s.h.at.offset = s.h.at.wall.Add(-s.by), s.h.at.offset-int64(s.by)
+	return s.finder.Look()
+}
+
+// TestClockSetDuringALook: how long a look took is not a matter of how the clock was set meanwhile. The next one would be due after a
+// hundred times as long.
+func TestClockSetDuringALook(t *testing.T) {
+	v := newVol(t, t.TempDir())
+	m, err := open(t.Context(), v.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	m.held.find = &stepping{nobody{}, m.held, 24 * time.Hour}
+	took, err := m.held.look(t.Context(), true)
+	if err != nil || took < 0 || took > time.Hour {
+		t.Errorf("it took %v, %v", took, err)
+	}
+}
+
+// TestMappedFilesAndAClockSetBack: a mapped file is looked at again when the time for that has passed, not when the clock shows it.
+func TestMappedFilesAndAClockSetBack(t *testing.T) {
+	v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
+	v.o.Source = SourceScan
+	v.sh("echo f > f")
+	hold(t, "mmap", v.o.Root, "f").tell("write one")
+	m, err := open(t.Context(), v.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	look := func() {
+		t.Helper()
+		if _, err := m.held.look(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var due time.Time
+	v.until("who has mapped the file, and where it is, is known", func() bool {
+		if _, err := m.passHeld(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range m.held.files {
+			due = e.next
+		}
+		return !due.IsZero()
+	})
+	m.held.find = &stepping{m.held.find, m.held, 24 * time.Hour}
+	v.until("it is due", func() bool { return time.Now().After(due) })
+	look()
+	if at := m.held.bound().boot(); at != m.held.at.boot() {
+		t.Errorf("everything is marked up to %v before the look", time.Duration(m.held.at.boot()-at))
 	}
 }

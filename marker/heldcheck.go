@@ -141,7 +141,7 @@ func (h *heldFiles) check(ctx context.Context, e *held, pin *beneath.Dir, st *be
 		e.gone = false
 		return
 	}
-	if e.mapped && e.primed && !h.all && !e.gone && h.at.wall.Before(e.next) {
+	if e.mapped && e.primed && !h.all && !e.gone && time.Now().Before(e.next) {
 		return
 	}
 	changed := h.changed(e, pin, st)
