@@ -1,6 +1,6 @@
 #!/bin/sh
 # Two booted hosts, a with the master and b with the slave, and a session between them by a key that `georep authorize` made. It is
-# broken in nine ways. Each is seen in `status --check`, on the page, in /metrics, in the journal and by the hook, named by its cause,
+# broken in ten ways. Each is seen in `status --check`, on the page, in /metrics, in the journal and by the hook, named by its cause,
 # and is gone once it is mended. As root on Debian, with the packages that container.sh needs, and curl; with Chromium it takes
 # pictures of the page, wide and narrow, light and dark, into GEOREP_SHOTS. See container.sh for GEOREP_CONTAINER.
 #
@@ -216,6 +216,15 @@ break_overflow() {
 mend_overflow() { :; }
 break_worker_killed() { on a pkill -KILL -f 'georep .*worker data'; }
 mend_worker_killed() { :; }
+# A container has the clock of this host, which belongs to all. So what was written down is made that of a clock which was ahead until
+# now, while nothing of the service runs, as after a reboot. It is over once the clock has come up to that.
+break_clock() {
+	on a systemctl stop georep
+	ahead=$(date -u -d '+45 seconds' +%Y-%m-%dT%H:%M:%SZ)
+	on a sh -c "sed -i 's/\"updated\": *\"[^\"]*\"/\"updated\": \"$ahead\"/' /var/lib/georep/sessions/*/status"
+	on a systemctl start georep
+}
+mend_clock() { :; }
 
 broken slave_down 2 'host unreachable' state "$faulty"
 broken key_refused 2 'authentication refused' state "$faulty"
@@ -224,6 +233,7 @@ broken disk_full 2 'takes nothing more' state "$faulty"
 broken held_back 1 'f190' failure 'georep_failures\{'
 broken purge_refused 2 'too much would be deleted' state "$faulty"
 broken master_unmounted 2 'the master is not there' state "$faulty"
+broken clock 1 'set back by' clock-stepped 'georep_clock_stepped\{'
 broken overflow 0 'overflowed' queue-overflow 'georep_queue_overflows_total'
 broken worker_killed 0 'worker' worker-restarted 'georep_worker_restarts_total'
 echo 'container-watched.sh: all is well'

@@ -197,6 +197,8 @@ func TestWatched(t *testing.T) {
 			broken: func(w *watched) { w.overflow(master) }, mended: func(*watched) {}},
 		{name: "worker killed", notInStatus: true, words: "worker", kind: "worker-restarted", metric: "georep_worker_restarts_total",
 			broken: func(w *watched) { w.kill(w.status().WorkerPid) }, mended: func(*watched) {}},
+		{name: "clock set back", code: 1, words: "set back by", kind: "clock-stepped", metric: "georep_clock_stepped",
+			broken: func(w *watched) { w.setClockBack(20 * time.Second) }, mended: func(*watched) {}}, // until the clock has come up to it
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			outer := w.t
@@ -284,6 +286,25 @@ func (w *watched) overflow(dir string) {
 		w.check(os.Mkdir(name, 0o755))
 		w.check(os.Remove(name))
 	}
+}
+
+// setClockBack makes what was written down that of a clock which was ahead until now, as clocks_test.go does. No namespace has a wall clock
+// of its own, and that of the machine belongs to all.
+func (w *watched) setClockBack(by time.Duration) {
+	w.t.Helper()
+	w.must(w.run("stop", w.masterArg))
+	w.waitGone()
+	w.stepClock(-by)
+	paths, err := filepath.Glob(filepath.Join(w.state, "sessions", "*", "status"))
+	w.check(err)
+	if len(paths) != 1 {
+		w.t.Fatalf("%d sessions have a status", len(paths))
+	}
+	st, err := status.Read(paths[0])
+	w.check(err)
+	st.Updated = status.Time{Time: time.Now().Add(by)}
+	w.check(status.Write(paths[0], st))
+	w.must(w.run("start", w.masterArg, w.spec))
 }
 
 // markerPid is the process that marks the master.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"georep/internal/events"
+	"georep/internal/wallclock"
 	"georep/status"
 )
 
@@ -23,6 +24,7 @@ type chronicle struct {
 	restarts      int
 	ended         int // facts.begun when the end of a worker was told last
 	overflows     int64
+	steps         int64
 	open          map[string]heldBack // by path
 	out           []events.Event
 }
@@ -61,6 +63,8 @@ type facts struct {
 	refusal   string // what max-delete refused; "" for nothing
 	begun     int    // how often a worker was in order, or in order again
 	overflows int64  // of the marker's queue since that was started
+	steps     int64  // of the clock; step is the last one
+	step      wallclock.Step
 }
 
 // observe returns what has happened since the last call.
@@ -82,6 +86,10 @@ func (c *chronicle) observe(st *status.Status, f facts) []events.Event {
 		c.add(events.Event{Kind: events.QueueOverflow, Message: "The kernel's event queue overflowed: the marker looks for what it lost"})
 	}
 	c.overflows = f.overflows
+	if f.steps > c.steps {
+		c.steps = f.steps
+		c.observeClock(st, f.step)
+	}
 	c.observeFailures(st, f.begun)
 	if !c.synced && !st.LastSynced.IsZero() {
 		c.synced = true
@@ -109,6 +117,19 @@ func (c *chronicle) observeState(st *status.Status) {
 		text += ": " + reason
 	}
 	c.add(events.Event{Kind: events.StateChanged, State: state, Reason: reason, Message: text})
+}
+
+// observeClock tells that the clock was set, and whether the status has more to say of that.
+func (c *chronicle) observeClock(st *status.Status, s wallclock.Step) {
+	what, by := "forward", s.By().Round(time.Second)
+	if by < 0 {
+		what, by = "back", -by
+	}
+	text := fmt.Sprintf("The clock of this host was set %s by %s, to %s", what, by, s.To.UTC().Format(time.DateTime+" MST"))
+	if at := st.ClockStep; at != nil && !at.Until.IsZero() {
+		text += ": xtimes run ahead of it until " + at.Until.UTC().Format(time.DateTime+" MST")
+	}
+	c.add(events.Event{Kind: events.ClockStepped, Reason: text, Message: text})
 }
 
 // observeFailures tells each entry once when it is held back, and once when it is so no more: the journal, the log and the hooks go by

@@ -85,6 +85,9 @@ func TestChronicle(t *testing.T) {
 	}
 }
 
+// byClock is how long ago something was by a clock that nobody sets.
+func byClock(now, at time.Time) time.Duration { return now.Sub(at) }
+
 func TestObjective(t *testing.T) {
 	start := time.Unix(1_000_000, 0)
 	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
@@ -112,7 +115,7 @@ func TestObjective(t *testing.T) {
 			if l.synced >= 0 {
 				st.LastSynced = status.Time{Time: at(l.synced)}
 			}
-			o.judge(at(l.at), &st)
+			o.judge(at(l.at), &st, byClock)
 			if st.Objective != l.want || l.want != "" && !st.ObjectiveSince.Equal(at(l.since)) || st.ObjectiveSeconds != 20 {
 				t.Errorf("%s, after %v s: %q since %v, want %q since %v", name, l.at, st.Objective, st.ObjectiveSince, l.want, at(l.since))
 			}
@@ -129,13 +132,13 @@ func TestObjective(t *testing.T) {
 	long, st := newObjective(time.Hour, start, &status.Status{}), status.Status{State: active, LastSynced: status.Time{Time: at(0)}, LagSeconds: 4000}
 	for _, l := range []struct{ at, lag float64 }{{0, 4000}, {1, 0}, {302, 0}} {
 		st.LagSeconds = l.lag
-		long.judge(at(l.at), &st)
+		long.judge(at(l.at), &st, byClock)
 	}
 	if st.Objective != met {
 		t.Error("met again only after more than five minutes")
 	}
 	if none := newObjective(0, start, &status.Status{}); true {
-		none.judge(at(1), &st)
+		none.judge(at(1), &st, byClock)
 		if st.Objective != "" || st.ObjectiveSeconds != 0 {
 			t.Errorf("no objective: %+v", st)
 		}

@@ -98,8 +98,8 @@ type machine struct {
 	marker string        // trouble of the marker
 	before status.Synced // by the workers before this one
 	pulse  pulse         // how fast it goes
-	lagAt  time.Time     // when st.LagSeconds was true
-	begun  int           // how often a worker said that it is in order
+	clock  clockState
+	begun  int // how often a worker said that it is in order
 	// objective is filled in where the status is made (status).
 	objective objective
 
@@ -111,7 +111,9 @@ type machine struct {
 // newMachine begins in Initializing, whatever st says; random is in [0, 1).
 func newMachine(st status.Status, p pace, retryMax time.Duration, random func() float64) *machine {
 	st.State = status.Initializing
-	return &machine{pace: p, retryMax: retryMax, random: random, st: st, dirty: true}
+	m := &machine{pace: p, retryMax: retryMax, random: random, st: st, dirty: true}
+	m.clock.since = func(now, at time.Time) time.Duration { return now.Sub(at) }
+	return m
 }
 
 // handle takes an event and returns what is to be done, in order.
@@ -145,6 +147,9 @@ func (m *machine) decide(now time.Time, ev event) []action {
 		return m.end(now)
 	case marker:
 		m.marker = ev.trouble
+	case stepped:
+		m.clock.stepped(&m.st, ev.Step)
+		m.dirty = true
 	case reload:
 		return m.reload(now, ev)
 	}

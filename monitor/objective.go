@@ -19,7 +19,9 @@ type objective struct {
 	from   time.Time
 	missed bool
 	since  time.Time // zero: not judged yet
-	good   time.Time // within the limit since then, although missed; zero: it is not
+	// good is since when the lag is within the limit although it is missed; zero: it is not. It has a monotonic reading, so that no step
+	// of the clock makes that time shorter.
+	good time.Time
 }
 
 // newObjective goes on where the last monitor's status stood.
@@ -39,7 +41,7 @@ func (o *objective) set(limit time.Duration) {
 }
 
 // judge fills in what the status says of the objective. While the operator has the session paused or stopped nothing is judged.
-func (o *objective) judge(now time.Time, st *status.Status) {
+func (o *objective) judge(now time.Time, st *status.Status, since func(now, at time.Time) time.Duration) {
 	st.ObjectiveSeconds, st.Objective, st.ObjectiveSince = o.limit.Seconds(), "", status.Time{}
 	if o.limit == 0 {
 		return
@@ -48,7 +50,7 @@ func (o *objective) judge(now time.Time, st *status.Status) {
 		o.good = time.Time{}
 		return
 	}
-	o.move(now, o.lag(now, st))
+	o.move(now, o.lag(now, st, since))
 	st.Objective = status.ObjectiveMet
 	if o.missed {
 		st.Objective = status.ObjectiveMissed
@@ -58,28 +60,27 @@ func (o *objective) judge(now time.Time, st *status.Status) {
 
 // move goes from met to missed and back.
 func (o *objective) move(now time.Time, lag time.Duration) {
-	now = now.Round(0)
 	switch {
 	case lag > o.limit:
 		if o.good = (time.Time{}); !o.missed || o.since.IsZero() {
-			o.missed, o.since = true, now
+			o.missed, o.since = true, now.Round(0)
 		}
 	case o.since.IsZero():
-		o.since = now
+		o.since = now.Round(0)
 	case o.missed && (o.good.IsZero() || o.good.After(now)):
 		o.good = now
 	case o.missed && now.Sub(o.good) >= min(o.limit, heldAtMost):
-		*o = objective{limit: o.limit, from: o.from, since: now}
+		*o = objective{limit: o.limit, from: o.from, since: now.Round(0)}
 	}
 }
 
 // lag is how far the slave is behind. A session that does not replicate lags by all the time since the slave was in step.
-func (o *objective) lag(now time.Time, st *status.Status) time.Duration {
+func (o *objective) lag(now time.Time, st *status.Status, since func(now, at time.Time) time.Duration) time.Duration {
 	switch {
 	case st.LastSynced.IsZero() && st.Stime == 0:
-		return now.Sub(o.from)
+		return since(now, o.from)
 	case st.State == status.Active || st.LastSynced.IsZero(): // which was in step by a clock that was set back since
 		return time.Duration(st.LagSeconds * float64(time.Second))
 	}
-	return max(now.Sub(st.LastSynced.Time), time.Duration(st.LagSeconds*float64(time.Second)))
+	return max(since(now, st.LastSynced.Time), time.Duration(st.LagSeconds*float64(time.Second)))
 }

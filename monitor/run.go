@@ -17,6 +17,7 @@ import (
 
 	"georep/internal/events"
 	"georep/internal/hooks"
+	"georep/internal/wallclock"
 	"georep/status"
 	"georep/volume"
 )
@@ -43,7 +44,9 @@ type Config struct {
 	// Console, where not nil, gets each line of the session's log too (start --foreground).
 	Console io.Writer
 
-	pace pace // zero but in tests
+	// These are zero but in tests.
+	pace  pace
+	clock *wallclock.Watch
 }
 
 // Run supervises the session until ctx ends or the process gets SIGTERM, SIGINT or SIGHUP, and returns nil then: the
@@ -101,6 +104,8 @@ type runner struct {
 	// chronicle and scribe are the loop's, too: what has happened, and the journal of that.
 	chronicle *chronicle
 	scribe    scribe
+	// clock tells when the wall clock was set.
+	clock *wallclock.Watch
 	// checkpoints are the session's.
 	checkpoints checkpoints
 	// hooks are told of what is in the journal, as told says.
@@ -125,11 +130,15 @@ func newRunner(ctx context.Context, cfg Config, files volume.Files) (*runner, er
 	if cfg.pace == (pace{}) {
 		cfg.pace = defaultPace()
 	}
-	r := &runner{cfg: cfg, files: files, session: session, events: make(chan event)}
+	r := &runner{cfg: cfg, files: files, session: session, events: make(chan event), clock: cfg.clock}
+	if r.clock == nil {
+		r.clock = wallclock.New()
+	}
 	r.sink, r.logFile = newLog(files.Log, cfg.Console)
 	level, _ := zerolog.ParseLevel(opts.LogLevel) // checked by Options
 	r.log = zerolog.New(status.JSONWriter{W: r.sink}).Level(level).With().Timestamp().Str("from", "monitor").Logger()
 	r.machine = newMachine(firstStatus(session, files), cfg.pace, opts.RetryMax, rand.Float64)
+	r.machine.clock.since = func(_, at time.Time) time.Duration { return r.clock.Since(at) }
 	if err := r.useMarker(ctx, opts); err != nil {
 		r.logFile.Close()
 		return nil, err
@@ -146,6 +155,9 @@ func (r *runner) keepJournal(opts volume.Options) {
 		old = status.Status{}
 	}
 	r.machine.objective = newObjective(opts.MaxLag, r.session.Created, &old)
+	if s, ok := setBackBefore(&old, time.Now()); ok {
+		r.feed(stepped{s})
+	}
 	r.scribe.log = r.log
 	var past []events.Event
 	if r.scribe.journal, past, err = events.Open(r.files.Dir, hooks.Floor(r.files.Dir)); err != nil {
@@ -175,7 +187,7 @@ func (r *runner) note(now time.Time) {
 // logEvent puts an event into the session's log, but for those that come there by other ways.
 func logEvent(log *zerolog.Logger, e *events.Event) {
 	switch e.Kind {
-	case events.QueueOverflow, events.ObjectiveMissed, events.ObjectiveMet:
+	case events.QueueOverflow, events.ClockStepped, events.ObjectiveMissed, events.ObjectiveMet:
 		log.Warn().Str("event", string(e.Kind)).Msg(e.Message)
 	case events.Failure:
 		log.Warn().Str("path", e.Path).Str("op", e.Op).Str("error", e.Error).Msg("an entry is held back")
@@ -190,6 +202,7 @@ func firstStatus(s volume.Session, files volume.Files) status.Status {
 	st.MonitorPid, st.StateSince = os.Getpid(), status.Time{Time: time.Now().Round(0)}
 	if old, err := status.Read(files.Status); err == nil {
 		st.LastSynced, st.Stime, st.Marker, st.HiddenAt = old.LastSynced, old.Stime, old.Marker, old.HiddenAt
+		st.ClockStep = old.ClockStep
 		if old.Checkpoint != "" {
 			st.Checkpoint = old.Checkpoint
 		}
@@ -227,6 +240,7 @@ func (r *runner) run(ctx context.Context, again <-chan os.Signal) {
 	}
 	r.log.Info().Int("pid", os.Getpid()).Msg("monitor started")
 	r.startHooks()
+	watchClock(keeping, &r.tasks, r.log, r.emitUntil(keeping))
 	r.feed(begin{paused: r.session.Paused})
 	r.loop(ctx, again)
 	stopKeeping()
@@ -254,6 +268,9 @@ func (r *runner) loop(ctx context.Context, again <-chan os.Signal) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		for s, ok := r.clock.Next(); ok; s, ok = r.clock.Next() {
+			r.feed(stepped{s})
+		}
 		now := time.Now()
 		r.note(now)
 		r.write(now)

@@ -52,7 +52,7 @@ func (m *machine) progress(now time.Time, p *report.Progress) {
 	st := &m.st
 	st.Crawl, st.LagSeconds, st.Pending, st.Marker = p.Crawl, p.LagSeconds, p.Pending, p.Marker
 	st.HiddenWriters, st.WaitsUntil, st.QueueOverflows = p.HiddenWriters, p.WaitsUntil, p.QueueOverflows
-	m.lagAt = now
+	m.clock.lagAt = now
 	st.Failures, st.FailuresTotal = p.Failures, p.FailuresTotal
 	st.Waiting, st.WaitingTotal = p.Waiting, p.WaitingTotal
 	st.Unmarked, st.MarkerWaits = p.Unmarked, p.MarkerWaits
@@ -92,7 +92,7 @@ func (m *machine) synced(now time.Time, p *report.Progress) {
 		st.LastSynced, st.Stime = p.LastSynced, p.Stime
 	}
 	if st.LagSeconds > 0 && !st.LastSynced.IsZero() {
-		st.LagSeconds = min(st.LagSeconds, max(now.Sub(st.LastSynced.Time).Seconds(), 0))
+		st.LagSeconds = min(st.LagSeconds, max(m.clock.since(now, st.LastSynced.Time).Seconds(), 0))
 	}
 }
 
@@ -133,26 +133,23 @@ func (m *machine) status(now time.Time) status.Status {
 	if now.Sub(m.heard) > silent {
 		m.st.ETASeconds = 0
 	}
-	if m.st.LastSynced.After(now) {
-		// The clock was set back. It is forgotten: it must not come back when the clock has come up to it.
-		m.st.LastSynced = status.Time{}
-	}
+	m.clock.judge(now, &m.st)
 	st := m.st
 	if st.State != status.Active {
 		st.WaitsUntil = status.Time{}
 	}
 	st.Rates = m.pulse.rates(now)
 	if st.LagSeconds > 0 {
-		st.LagSeconds += now.Sub(m.lagAt).Seconds()
+		st.LagSeconds += now.Sub(m.clock.lagAt).Seconds()
 	}
 	st.Updated = status.Time{Time: now.Round(0)}
-	m.objective.judge(now, &st)
+	m.objective.judge(now, &st, m.clock.since)
 	return st
 }
 
 // facts are for the chronicle.
 func (m *machine) facts() facts {
-	f := facts{begun: m.begun, overflows: m.st.QueueOverflows}
+	f := facts{begun: m.begun, overflows: m.st.QueueOverflows, steps: m.st.ClockSteps, step: m.clock.last}
 	if m.fault != nil && m.fault.Refused {
 		f.refusal = m.fault.Reason
 	}

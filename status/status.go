@@ -238,6 +238,7 @@ type Status struct {
 	// QueueOverflows is how often the kernel dropped events since the marker was started: it scans for what it missed then.
 	QueueOverflows int64 `json:"queue_overflows,omitempty"`
 	FinalReason    bool  `json:"reason_final"` // the reason needs the operator; it is retried at the slowest pace only
+	Clock
 }
 
 // New returns the status of a session that was never started.

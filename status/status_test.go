@@ -365,6 +365,51 @@ func TestLastSyncedAheadOfTheClock(t *testing.T) {
 	}
 }
 
+// TestClock: that the clock was set is told for as long as it matters, and no lag or objective goes by the step.
+func TestClock(t *testing.T) {
+	back := ClockStep{At: at(1000), BySeconds: -3600, Until: at(4600)}
+	forward := ClockStep{At: at(4600), BySeconds: 3600}
+	for name, c := range map[string]struct {
+		step   ClockStep
+		synced Time
+		now    int64
+		told   bool
+	}{
+		"set back":                          {back, at(1010), 1011, true},
+		"set back, and not in step since":   {back, Time{}, 1011, true},
+		"it has come up to where it was":    {back, at(4600), 4600, false},
+		"set forward":                       {forward, at(999), 4601, true},
+		"set forward, and in step since":    {forward, at(4600), 4601, false},
+		"set forward during the first sync": {forward, Time{}, 4601, false},
+	} {
+		s := Status{State: Active, LastSynced: c.synced, Clock: Clock{ClockStep: &c.step}}
+		got := s.Now(View{Time: time.Unix(c.now, 0), Running: true, Started: true})
+		var short, long bytes.Buffer
+		if err := errors.Join(WriteTable(&short, []Status{got}, false), WriteTable(&long, []Status{got}, true)); err != nil {
+			t.Fatal(err)
+		}
+		if (got.ClockStep != nil) != c.told || strings.Contains(short.String(), "the clock of this host was set: georep status --detail") != c.told ||
+			strings.Contains(long.String(), "  the clock of this host was set ") != c.told {
+			t.Errorf("%s: %v\n%s%s", name, got.ClockStep, short.String(), long.String())
+		}
+	}
+	s := Status{State: Faulty, Stime: 5, LastSynced: at(1000), Clock: Clock{ClockMoved: 3600}, ObjectiveSeconds: 60, Objective: ObjectiveMet}
+	for now, objective := range map[int64]string{4660: ObjectiveMet, 4661: ObjectiveMissed} {
+		got := s.Now(View{Time: time.Unix(now, 0), Running: true, Started: true})
+		if got.LagSeconds != float64(now-4600) || got.Objective != objective {
+			t.Errorf("at %d: lag %v, objective %s", now, got.LagSeconds, got.Objective)
+		}
+	}
+	s.LastSynced, s.LagSeconds, s.Updated = Time{}, 61, at(10)
+	if got := s.Now(View{Time: time.Unix(10, 0), Running: true, Started: true}); got.Objective != ObjectiveMissed {
+		t.Errorf("set back beyond LAST_SYNCED: %+v", got)
+	}
+	s.LagSeconds = 59
+	if got := s.Now(View{Time: time.Unix(10, 0), Running: true, Started: true}); got.Objective != ObjectiveMet {
+		t.Errorf("set back beyond LAST_SYNCED, a moment ago: %+v", got)
+	}
+}
+
 // TestMarshalOnce: a status is encoded in one go, not copied and checked once more by the JSON of a field or of itself. The
 // long text alone, encoded, is the measure: the race detector makes a buffer's growth twice as dear.
 func TestMarshalOnce(t *testing.T) {

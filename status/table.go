@@ -75,11 +75,14 @@ func align(b *strings.Builder, rows [][]string) {
 
 // trouble says in one line where there is more to see than the columns have room for; "" where there is nothing.
 func trouble(list []Status) string {
-	faulty, held := 0, 0
+	faulty, held, stepped := 0, 0, 0
 	for _, s := range list {
 		held += s.FailuresTotal
 		if s.State == Faulty {
 			faulty++
+		}
+		if s.ClockStep != nil {
+			stepped++
 		}
 	}
 	var what []string
@@ -88,6 +91,9 @@ func trouble(list []Status) string {
 	}
 	if held > 0 {
 		what = append(what, plural(held, "entry is held back", "entries are held back"))
+	}
+	if stepped > 0 {
+		what = append(what, "the clock of this host was set")
 	}
 	if len(what) == 0 {
 		return ""
@@ -106,7 +112,8 @@ func plural(n int, one, many string) string {
 func (s Status) writeDetail(b *strings.Builder) {
 	pace := s.pace()
 	if s.Reason == "" && len(s.Failures)+len(s.Waiting)+len(s.Unmarked) == 0 && pace == "" && s.NotKept == "" && s.MarkerWaits == "" &&
-		s.HiddenWriters == "" && s.Confined == "" && s.Filter == "" && s.Marker == "" && s.Objective == "" && len(s.Checkpoints) < 2 {
+		s.HiddenWriters == "" && s.Confined == "" && s.Filter == "" && s.Marker == "" && s.Objective == "" && len(s.Checkpoints) < 2 &&
+		s.ClockStep == nil {
 		return
 	}
 	fmt.Fprintf(b, "\n%s -> %s\n", Printable(s.Master), Printable(s.Slave))
@@ -156,6 +163,9 @@ func (s Status) writeDetail(b *strings.Builder) {
 	}
 	if more := s.FailuresTotal - len(s.Failures); more > 0 {
 		fmt.Fprintf(b, "  ... and %d more\n", more)
+	}
+	if s.ClockStep != nil {
+		fmt.Fprintf(b, "  %s\n", s.ClockStep)
 	}
 	if s.MarkerWaits != "" {
 		fmt.Fprintf(b, "  the marker: %s\n", Printable(s.MarkerWaits))

@@ -47,6 +47,9 @@ func (s Status) Now(v View) Status {
 	if s.LastSynced.After(v.Time) {
 		s.LastSynced = Time{} // the clock was set back since: what is synced by the new one is not known yet
 	}
+	if !s.ClockStep.Matters(v.Time, s.LastSynced) {
+		s.ClockStep = nil
+	}
 	switch {
 	// A lock that nobody holds outweighs all that the file says.
 	case !v.Running:
@@ -67,17 +70,26 @@ func (s Status) Now(v View) Status {
 	s.judge(v.Time)
 	s.Crawl, s.Rates, s.ETASeconds, s.WaitsUntil = NoCrawl, Rates{}, 0, Time{}
 	if !s.LastSynced.IsZero() {
-		s.LagSeconds = max(s.LagSeconds, v.Time.Sub(s.LastSynced.Time).Seconds())
+		s.LagSeconds = max(s.LagSeconds, s.age(v.Time).Seconds())
 	}
 	return s
 }
 
+// age is how long ago LastSynced was, steps of the clock left out.
+func (s *Status) age(now time.Time) time.Duration {
+	return now.Sub(s.LastSynced.Time) - time.Duration(s.ClockMoved*float64(time.Second))
+}
+
 // judge is what is true of the objective while no monitor says it.
 func (s *Status) judge(now time.Time) {
+	behind := s.age(now)
+	if s.LastSynced.IsZero() && s.Stime != 0 { // in step once, by a clock that was set back since
+		behind = time.Duration(s.LagSeconds * float64(time.Second))
+	}
 	switch limit := time.Duration(s.ObjectiveSeconds * float64(time.Second)); {
 	case s.State == Stopped || s.State == Paused || s.State == Created:
 		s.Objective, s.ObjectiveSince = "", Time{}
-	case limit > 0 && s.State == Faulty && s.Objective != ObjectiveMissed && now.Sub(s.LastSynced.Time) > limit:
+	case limit > 0 && s.State == Faulty && s.Objective != ObjectiveMissed && behind > limit:
 		s.Objective = ObjectiveMissed
 		if s.ObjectiveSince = (Time{}); !s.LastSynced.IsZero() {
 			s.ObjectiveSince = Time{s.LastSynced.Add(limit)}

@@ -22,13 +22,14 @@ const (
 	PurgeRefused    Kind = "purge-refused"    // max-delete holds a purge up until georep approve
 	QueueOverflow   Kind = "queue-overflow"   // the kernel dropped events: the marker scans for what it missed
 	WorkerRestarted Kind = "worker-restarted" // the worker ended by itself, and another is started
+	ClockStepped    Kind = "clock-stepped"    // the clock of the master's host was set: Reason
 	HookFailed      Kind = "hook-failed"      // the hook Name could not be told, and is tried again
 )
 
 // Kinds are all of them, in the order in which they are documented.
 func Kinds() []Kind {
 	return []Kind{StateChanged, Failure, FailureGone, ObjectiveMissed, ObjectiveMet, Checkpoint, FirstSync, PurgeRefused,
-		QueueOverflow, WorkerRestarted, HookFailed}
+		QueueOverflow, WorkerRestarted, ClockStepped, HookFailed}
 }
 
 // Event is one thing that has happened. Fields that do not apply are left out of the JSON.

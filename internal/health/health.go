@@ -54,7 +54,11 @@ func Judge(s status.Status, limits Limits) Verdict {
 		add(Warning, "not yet connected")
 	}
 	lag, known := s.Lag()
-	if !known && s.State == status.Active {
+	if s.ClockStep != nil {
+		add(Warning, s.ClockStep.String())
+	}
+	// After a step back it may be a moment until it is known again what is synced.
+	if !known && s.State == status.Active && (s.ClockStep == nil || s.Stime == 0) {
 		add(Warning, "the first sync has not ended")
 	}
 	switch {

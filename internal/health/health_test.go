@@ -23,6 +23,13 @@ func TestJudge(t *testing.T) {
 	missing.ObjectiveSeconds, missing.Objective = 60, status.ObjectiveMissed
 	never := status.New("data", "x")
 	never.State = status.Active
+	back := inStep(status.Active, 0)
+	back.LastSynced, back.Stime = status.Time{}, 5 // not known by the new clock yet
+	back.ClockStep = &status.ClockStep{At: status.Time{Time: time.Unix(0, 0)}, BySeconds: -60, Until: status.Time{Time: time.Unix(60, 0)}}
+	first := back
+	first.Stime = 0
+	forward := inStep(status.Active, 0)
+	forward.ClockStep = &status.ClockStep{At: status.Time{Time: time.Unix(1000, 0)}, BySeconds: 60}
 	limits := Limits{Warn: 30 * time.Second, Max: 5 * time.Minute}
 	for _, c := range []struct {
 		s    status.Status
@@ -39,6 +46,9 @@ func TestJudge(t *testing.T) {
 		{inStep(status.Initializing, 0), Warning, "not yet connected"},
 		{status.New("a", "b"), Warning, "never started"},
 		{never, Warning, "the first sync has not ended"},
+		{back, Warning, back.ClockStep.String()},
+		{first, Warning, back.ClockStep.String() + "; the first sync has not ended"},
+		{forward, Warning, forward.ClockStep.String()},
 	} {
 		if got := Judge(c.s, limits); got.Level != c.want || got.Why != c.why {
 			t.Errorf("%s, lag %v: %v %q, want %v %q", c.s.State, c.s.LagSeconds, got.Level, got.Why, c.want, c.why)

@@ -86,6 +86,10 @@ func newCollector(s *source, version string) *collector {
 	c.counter("purges_total", "Entries that were removed from the slave's tree, since the monitor began.", func(s *status.Status) int64 { return s.Synced.Purges })
 	c.counter("crawls_total", "Crawls that have ended, since the monitor began.", func(s *status.Status) int64 { return s.Synced.Crawls })
 	c.counter("worker_restarts_total", "How often the worker ended by itself, since the monitor began.", func(s *status.Status) int64 { return int64(s.Restarts) })
+	c.counter("clock_steps_total", "How often the clock of the master's host was set, by two seconds or more, since the monitor began.", func(s *status.Status) int64 { return s.ClockSteps })
+	c.gauge("clock_stepped", "1 while it matters that the clock of the master's host was set, else 0.", func(s *Session) (float64, bool) {
+		return truth(s.Status.ClockStep != nil), true
+	})
 	return c
 }
 

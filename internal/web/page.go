@@ -316,6 +316,9 @@ func facts(one *Session) (out []fact) {
 	add("Policy of the slave", st.SlavePolicy)
 	add("Not kept by the slave", st.NotKept)
 	add("The marker", st.MarkerWaits)
+	if st.ClockStep != nil {
+		add("The clock", st.ClockStep.String())
+	}
 	add("Written unseen", st.HiddenWriters)
 	add("Confined", st.Confined)
 	return out

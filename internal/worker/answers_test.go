@@ -97,7 +97,7 @@ func withStuck(t *testing.T, run func(t *testing.T, w *wired)) {
 			t.Fatal(err)
 		}
 		out := &told{}
-		tl := &teller{reports: report.NewWriter(out), counters: &crawler.Counters{}, wire: new(atomic.Int64), log: zerolog.Nop()}
+		tl := &teller{reports: report.NewWriter(out), counters: &crawler.Counters{}, wire: new(atomic.Int64), clock: unset(), log: zerolog.Nop()}
 		stop := watchAnswers(tree, tl.begin())
 		run(t, &wired{tree, disk, tl, out})
 		stop()

@@ -13,6 +13,7 @@ import (
 	"georep/crawler"
 	"georep/internal/beneath"
 	"georep/internal/connect"
+	"georep/internal/wallclock"
 	"georep/marker"
 	"georep/marker/xtime"
 	"georep/monitor/report"
@@ -67,7 +68,7 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 	if err != nil {
 		return report.Progress{}, err
 	}
-	s := &oneShot{cr: cr, counters: counters, wire: wire, master: m, show: c.Progress,
+	s := &oneShot{cr: cr, counters: counters, wire: wire, clock: wallclock.New(), master: m, show: c.Progress,
 		eta: newEstimator(m.Dir, counters, wire, c.Logger)}
 	s.eta.total.filter = taken.Filter
 	defer s.eta.stop()
@@ -133,6 +134,7 @@ type oneShot struct {
 	cr       *crawler.Crawler
 	counters *crawler.Counters
 	wire     *atomic.Int64
+	clock    *wallclock.Watch
 	master   *master
 	show     func(p report.Progress, entries, seen int64)
 	eta      *estimator
@@ -232,7 +234,7 @@ func (s *oneShot) report() report.Progress {
 	if p.InStep {
 		p.LastSynced, p.Stime = s.began, xtime.Time(s.stime.Load())
 	}
-	out := Progress(p, s.counters, nil, s.wire)
+	out := Progress(p, s.counters, nil, s.wire, s.clock)
 	if marked, err := s.master.status.Read(); err == nil {
 		out.HiddenAt = status.Time{Time: marked.HiddenAt}
 	}

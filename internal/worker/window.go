@@ -133,7 +133,7 @@ func (t *teller) lastKnown(c *Config) crawler.Progress {
 
 // waits reports that the session waits for its window, or, where until is zero, that it does no more.
 func (t *teller) waits(p crawler.Progress, until time.Time) {
-	out := t.withMarker(Progress(p, t.counters, nil, t.wire))
+	out := t.withMarker(Progress(p, t.counters, nil, t.wire, t.clock))
 	out.Crawl, out.Pending, out.WaitsUntil = status.NoCrawl, status.Pending{}, status.Time{Time: until}
 	t.reports.News(out)
 }

@@ -21,6 +21,7 @@ import (
 	"georep/crawler"
 	"georep/internal/beneath"
 	"georep/internal/connect"
+	"georep/internal/wallclock"
 	"georep/marker"
 	"georep/marker/hint"
 	"georep/marker/xtime"
@@ -67,7 +68,7 @@ func Run(ctx context.Context, c Config, commands io.Reader, reports *report.Writ
 	}()
 	runtime := c.Store.Runtime(c.Volume.Name).Dir
 	t := &teller{reports: reports, counters: &crawler.Counters{}, wire: new(atomic.Int64),
-		runtime: runtime, marker: marker.NewStatusReader(runtime), log: c.Logger}
+		runtime: runtime, marker: marker.NewStatusReader(runtime), log: c.Logger, clock: wallclock.New()}
 	o, err := c.Session.Options()
 	if err != nil {
 		reports.Faulty(report.Fault{Reason: err.Error(), Final: true})
@@ -338,9 +339,8 @@ type teller struct {
 	eta      *estimator
 	pending  *approvals
 	last     crawler.Progress // what was reported last
-	lost     slave.Lost
-	evicted  bool
-	said     string // the trouble that was logged last
+	logged   logged
+	clock    *wallclock.Watch
 
 	mu     sync.Mutex      // guards what follows
 	begun  bool            // the slave was looked at
@@ -385,14 +385,14 @@ func (t *teller) ready() {
 
 func (t *teller) trouble(err error) {
 	if err == nil {
-		t.said = ""
+		t.logged.trouble = ""
 		t.log.Info().Msg("replication goes on")
 		t.say(func() { t.begun, t.stands = true, nil })
 		return
 	}
 	t.pending.refused(err)
-	if msg := err.Error(); msg != t.said { // once, not at every try
-		t.said = msg
+	if msg := err.Error(); msg != t.logged.trouble { // once, not at every try
+		t.logged.trouble = msg
 		t.log.Warn().Err(err).Msg("replication stands still")
 	}
 	t.say(func() { t.stands = err })
@@ -404,7 +404,7 @@ const markerLate = 10 * time.Second
 func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
 	t.last = p
-	out := t.withMarker(Progress(p, t.counters, t.hints, t.wire))
+	out := t.withMarker(Progress(p, t.counters, t.hints, t.wire, t.clock))
 	out.ETASeconds = t.eta.seconds(time.Now(), p.Stime == 0)
 	switch same := t.tells(out); {
 	case p.CaughtUp:
@@ -449,24 +449,8 @@ func confined(agent, marker string) string {
 	return strings.Join(by, "; ")
 }
 
-// tellLost says once what the slave cannot keep.
-func (t *teller) tellLost() {
-	lost := slave.Lost(t.counters.Lost.Load())
-	if fresh := lost &^ t.lost; fresh != 0 {
-		t.log.Warn().Stringer("lost", fresh).Msg("the slave's files cannot keep everything")
-	}
-	t.lost = lost
-	if t.counters.Evicted.Load() && !t.evicted {
-		t.evicted = true
-		t.log.Warn().Msg("the slave is full: what was removed is deleted there before keep-deleted says, the oldest first, to make room")
-	}
-	for _, l := range t.counters.TakeLosses() {
-		t.log.Warn().Str("path", l.Path).Stringer("lost", l.Lost).Msg("the slave's file system cannot keep something of this entry")
-	}
-}
-
-// Progress is the report of p; hints may be nil.
-func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wire *atomic.Int64) report.Progress {
+// Progress is the report of p; hints may be nil. The lag leaves out by how much the clock was set.
+func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wire *atomic.Int64, clock *wallclock.Watch) report.Progress {
 	out := report.Progress{
 		Stime: uint64(p.Stime), LastSynced: status.Time{Time: p.LastSynced}, FailuresTotal: p.Failed, Crawl: status.NoCrawl,
 		Pending: status.Pending{Entries: c.PendingEntries.Load() + hints.Names(), Files: c.PendingFiles.Load(),
@@ -482,7 +466,7 @@ func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wir
 		out.Crawl = status.HybridCrawl
 	}
 	if !p.Behind.IsZero() {
-		out.LagSeconds = max(0, time.Since(p.Behind).Seconds())
+		out.LagSeconds = clock.Since(p.Behind).Seconds()
 	}
 	out.Pending.Entries += int64(p.Waits)
 	out.Pending.Files += int64(p.Waits)
