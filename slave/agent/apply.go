@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // Apply sends a batch and the contents of its files, and waits for the results. Batches are sent one after the other,
@@ -119,7 +119,7 @@ func nextPart(batch *slave.Batch, at int, results []slave.Result) (*part, int) {
 // failedBelow tells whether one of the operations is known to have failed at or below dir.
 func failedBelow(dir string, ops []slave.Op, results []slave.Result) bool {
 	for i := range ops {
-		if results[i].Err != nil && (dir == "" || ops[i].Path == dir || strings.HasPrefix(ops[i].Path, dir+"/")) {
+		if results[i].Err != nil && apply.Within(ops[i].Path, dir) {
 			return true
 		}
 	}

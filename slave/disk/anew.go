@@ -11,11 +11,12 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // areaNames are the directories in .georep that are cleared when the slave is taken anew. What is parked stays, for as long
 // as the slave's host says.
-var areaNames = []string{"staging", "partial", "links", "pending", "places", "records"}
+var areaNames = []string{apply.Staging, apply.Partial, "links", "pending", "places", "records"}
 
 // distrust makes sure that what is on record in the tree vouches for nothing any more: the xtimes of our master go, which
 // makes the crawler compare what is there (invariant 16). The GFIDs stay, for what only moved. The owner goes on record
@@ -39,7 +40,7 @@ func (t *Tree) clearAreas() error {
 	if err != nil {
 		return err
 	}
-	if t.trash, err = t.area(t.base, "trash"); err != nil {
+	if t.trash, err = t.area(t.base, apply.Trash); err != nil {
 		return err
 	}
 	for _, name := range areaNames {
@@ -79,7 +80,7 @@ func (t *Tree) stripXtimes(master xtime.UUID) (n int, err error) {
 	if err := strip(t.dir.At(""), slave.Dir); err != nil {
 		return n, err
 	}
-	for todo := []string{"", slave.Reserved + "/parked"}; len(todo) > 0; {
+	for todo := []string{"", slave.Reserved + "/" + apply.Parked}; len(todo) > 0; {
 		dir := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		below, err := t.eachIn(dir, strip)

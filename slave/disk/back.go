@@ -4,6 +4,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/places"
 )
 
@@ -54,12 +55,12 @@ func (l *links) backName(g xtime.GFID, path string, dir places.Key) {
 	l.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: dir, Name: name}})
 	idx := l.openBook(g)
 	known := len(idx.names)
-	if err != nil || idx.find(path, dir) >= 0 || known == maxNames {
+	if err != nil || idx.find(path, dir) >= 0 || known == apply.MaxNames {
 		return
 	}
 	idx.add(path, dir)
 	if known == 0 {
-		idx.want = max(idx.want, 2) // how many there should be went with the last of them
+		idx.Want = max(idx.Want, 2) // how many there should be went with the last of them
 	}
 	l.toBeWritten(g, idx)
 }

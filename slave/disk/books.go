@@ -13,46 +13,30 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/places"
 )
 
-// maxNames bounds the names that are kept of one inode. Those beyond are found by a search when they are needed.
-const maxNames = 1024
-
 // index is what links/ says of one inode.
 type index struct {
-	ino     uint64     // on the master
-	want    uint32     // names it has there
-	at      xtime.Time // of the inode when want was read
-	settled bool       // a search of the whole master found want
-	names   []string
-	dirs    []places.Key // of each name, the directory that it lies in; Root where that is the root, or not known
+	apply.Names
+	names []string
+	dirs  []places.Key // of each name, the directory that it lies in; Root where that is the root, or not known
 }
 
 // add takes in a name that is new.
 func (idx *index) add(name string, dir places.Key) {
-	if len(idx.names) < maxNames {
+	if len(idx.names) < apply.MaxNames {
 		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
 	}
 }
 
 // addNew is add for many, which seen remembers.
 func (idx *index) addNew(name string, dir places.Key, seen map[string]struct{}) {
-	if _, have := seen[name]; !have && len(idx.names) < maxNames {
+	if _, have := seen[name]; !have && len(idx.names) < apply.MaxNames {
 		seen[name] = struct{}{}
 		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
 	}
-}
-
-// learn takes over what an operation says of the number of names, unless something later is known: operations that read
-// the master at different moments may arrive in any order. Of what was read at the same xtime a search is believed, and
-// else the larger number: too many only cost a search.
-func (idx *index) learn(op *slave.Op) {
-	want, at := max(op.Links, 1), op.Record.Xtime
-	if at < idx.at || at == idx.at && !op.Settled && (idx.settled || want < idx.want) {
-		return
-	}
-	idx.ino, idx.want, idx.at, idx.settled = op.Ino, want, at, op.Settled
 }
 
 // indexPath spreads the indexes over 256 directories.
@@ -119,11 +103,11 @@ func parseIndex(text []byte) index {
 	var idx index
 	var at uint64
 	var form int
-	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &idx.ino, &idx.want, &at, &idx.settled, &form)
+	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &idx.Ino, &idx.Want, &at, &idx.Settled, &form)
 	if !ok || n < 4 || n == 5 && (err != nil || form != bookForm) {
 		return index{}
 	}
-	idx.at = xtime.Time(at)
+	idx.At = xtime.Time(at)
 	seen := map[string]struct{}{}
 	for len(rest) > 0 {
 		name, tail, whole := bytes.Cut(rest, []byte{0})
@@ -151,7 +135,7 @@ func cutDir(b []byte, whole bool) (places.Key, []byte, bool) {
 // text is the form that parseIndex reads. Names hold any byte but NUL, which therefore ends them.
 func (idx index) text() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d %d %d %t %d\n", idx.ino, idx.want, uint64(idx.at), idx.settled, bookForm)
+	fmt.Fprintf(&b, "%d %d %d %t %d\n", idx.Ino, idx.Want, uint64(idx.At), idx.Settled, bookForm)
 	for i, name := range idx.names {
 		fmt.Fprintf(&b, "%016x%s\x00", uint64(idx.dirs[i]), name)
 	}
@@ -161,7 +145,7 @@ func (idx index) text() []byte {
 // writeIndex puts an index on record; one that says nothing is removed.
 func (l *links) writeIndex(g xtime.GFID, idx index) error {
 	dir, name := indexPath(g)
-	if len(idx.names) == 0 || len(idx.names) == 1 && idx.want <= 1 && !idx.settled {
+	if len(idx.names) == 0 || len(idx.names) == 1 && idx.Want <= 1 && !idx.Settled {
 		d, err := l.linksDir.OpenPath(dir)
 		if absent(err) {
 			return nil
@@ -194,10 +178,10 @@ func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	}
 	now := l.openBook(g)
 	was := now
-	now.learn(op)
-	changed := now.want != was.want || now.at != was.at || now.settled != was.settled
+	now.Learn(op)
+	changed := now.Want != was.Want || now.At != was.At || now.Settled != was.Settled
 	for _, name := range names {
-		if len(now.names) >= maxNames {
+		if len(now.names) >= apply.MaxNames {
 			break
 		}
 		if len(l.parents.dirs) >= maxDirs {
@@ -217,8 +201,8 @@ func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 
 // notePending makes the mark that says that names are to be checked, or lets it go.
 func (l *links) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
-	if l.liveNames(g, idx.names, st) < idx.want {
-		return l.marks.add(g, mark{ino: idx.ino})
+	if l.liveNames(g, idx.names, st) < idx.Want {
+		return l.marks.add(g, mark{ino: idx.Ino})
 	}
 	l.marks.letGo(g)
 	return nil
@@ -263,7 +247,7 @@ func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed
 			old, err := l.look(place{d, e.Name})
 			if err == nil && old.kind != slave.Dir && old.st.Nlink > 1 && !old.rec.GFID.IsZero() {
 				g := old.rec.GFID
-				failed = errors.Join(failed, l.addMark(g, mark{ino: l.readBook(g).ino, here: old.st.Ino}))
+				failed = errors.Join(failed, l.addMark(g, mark{ino: l.readBook(g).Ino, here: old.st.Ino}))
 				l.forgetName(old, beneath.Join(in.path, e.Name))
 				if len(linked) < maxBehind {
 					linked = append(linked, parkedName{g, strings.TrimPrefix(beneath.Join(in.path, e.Name), path+"/")})
@@ -365,7 +349,7 @@ func (l *links) readPending(name string) *pendingGroup {
 		p.Short = len(names) > 0 || p.mark.ino != 0 || p.mark.here != 0
 	}
 	for _, n := range names {
-		p.Short = p.Short || l.liveNames(g, idx.names, n.st) < idx.want
+		p.Short = p.Short || l.liveNames(g, idx.names, n.st) < idx.Want
 	}
 	p.keep = p.keep || p.Short
 	return p
@@ -432,7 +416,7 @@ func (l *links) leaving(old entry) error {
 		return nil
 	}
 	g := old.rec.GFID
-	return l.guard(g, mark{ino: l.readBook(g).ino, here: old.st.Ino})
+	return l.guard(g, mark{ino: l.readBook(g).Ino, here: old.st.Ino})
 }
 
 // liveNames is how many names in the tree the inode has that st describes and that is on record as g: its link count, less
@@ -440,7 +424,7 @@ func (l *links) leaving(old entry) error {
 // names that are known, and lead to the inode, are counted. Too few only cost a search of the master.
 func (l *links) liveNames(g xtime.GFID, names []string, st beneath.Stat) uint32 {
 	n := st.Nlink - l.park.namesOf(g, st)
-	if n <= 1 || !l.park.within.dirsParked.Load() || len(names) >= maxNames {
+	if n <= 1 || !l.park.within.dirsParked.Load() || len(names) >= apply.MaxNames {
 		return n
 	}
 	known := uint32(0)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // fewFiles is how many staged files are cheaper to sync one by one than with their whole file system.
@@ -141,19 +141,23 @@ func (c *committer) settle(err error) {
 	c.stamps = nil
 	if err != nil {
 		c.log.Error().Err(err).Str("slave", c.info.Path).Msg("sync")
-		c.publisher.holds.unsynced(stamps)
+		if n := len(stamps); n > 0 {
+			c.publisher.holds.Unsynced(stamps[n-1].it.op.Pass)
+		} else {
+			c.publisher.holds.UnsyncedAny()
+		}
 	}
 	for _, s := range stamps {
 		op := s.it.op
 		switch {
 		case err != nil:
 			c.stager.fail(s.it, err)
-		case c.publisher.holds.held(op.Pass, op.Path):
+		case c.publisher.holds.Held(op.Pass, op.Path):
 			c.stager.fail(s.it, slave.ErrHeldBack)
 		default:
 			if err := c.cleaner.evicting(s.it, func() error { return c.writeStamp(s.it) }); err != nil {
 				c.stager.fail(s.it, err)
-				c.publisher.holds.failed(op.Pass, op.Path)
+				c.publisher.holds.Failed(op.Pass, op.Path)
 			}
 		}
 		s.it.done = true
@@ -245,9 +249,7 @@ func (c *committer) run(tk *ticket, it *item) {
 
 // failedBelow tells whether an operation of the batch failed at or below dir.
 func (tk *ticket) failedBelow(dir string) bool {
-	return slices.ContainsFunc(tk.failed, func(path string) bool {
-		return dir == "" || path == dir || strings.HasPrefix(path, dir+"/")
-	})
+	return slices.ContainsFunc(tk.failed, func(path string) bool { return apply.Within(path, dir) })
 }
 
 // wantsStamp tells whether a finished directory waits for its stamp, and remembers it if its finish failed.
@@ -255,14 +257,14 @@ func (c *committer) wantsStamp(it *item) bool {
 	op := it.op
 	if it.res.Err != nil {
 		if !errors.Is(it.res.Err, slave.ErrHeldBack) {
-			c.publisher.holds.failed(op.Pass, op.Path)
+			c.publisher.holds.Failed(op.Pass, op.Path)
 		}
 		return false
 	}
 	if !op.Stamp || op.Record.Xtime == 0 {
 		return false
 	}
-	if c.publisher.holds.held(op.Pass, op.Path) {
+	if c.publisher.holds.Held(op.Pass, op.Path) {
 		c.stager.fail(it, slave.ErrHeldBack)
 		return false
 	}

@@ -8,9 +8,9 @@
 // What it keeps of the invariants, by the part that keeps it:
 //
 //	5   the xtime of a directory is written only after a sync that came after everything published before (committer.settle)
-//	6   a failed finish holds back those above it in the same pass, and no others (holds)
+//	6   a failed finish holds back those above it in the same pass, and no others (apply.Holds)
 //	7   contents are staged, synced, and renamed over the old version (stager, committer.run)
-//	9   every operation looks at what is there and may run twice (publisher)
+//	9   every operation looks at what is there and may run twice (publisher; what it then means package apply decides)
 //	13  all access goes through internal/beneath
 //	14  new content of an inode with several names replaces all of them (publisher.replaceGroup)
 //	15  what is stale goes to parked/, and from there to trash/ before it is taken apart (park, cleaner)
@@ -33,7 +33,7 @@
 //	stager      makes complete in staging what is to be published (stage.go), with meta and record (change: meta.go)
 //	leftovers   names that are parked although their inode needs them no more (behind.go, twice.go)
 //	publisher   carries out operations (publish.go, links.go, unpark.go, foresee.go)
-//	committer   groups, syncs and stamps (commit.go, queue.go, disown.go, holds.go)
+//	committer   groups, syncs and stamps (commit.go, queue.go, disown.go)
 //
 // One goroutine, the committer, does everything that changes the tree; it takes all batches that wait as one group, so
 // that they share the cost of a sync. Contents are staged by the callers' goroutines meanwhile. parents, twice, leftovers,

@@ -41,7 +41,7 @@ func (pub *publisher) foreseeOp(op *slave.Op, grouped bool) {
 	}
 	m := mark{ino: op.Ino}
 	if g != op.Record.GFID {
-		m = mark{ino: pub.links.readBook(g).ino, here: old.st.Ino}
+		m = mark{ino: pub.links.readBook(g).Ino, here: old.st.Ino}
 	}
 	_ = pub.links.addMark(g, m)
 }

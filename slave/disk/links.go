@@ -6,6 +6,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's
@@ -172,22 +173,19 @@ func (pub *publisher) linkOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	if old.kind == slave.Dir {
-		return slave.ErrConflict
+	var src named
+	if old.kind != slave.Dir {
+		src, _ = pub.source(op)
 	}
-	src, ok := pub.source(op)
+	as, err := apply.Link(op, old.standing(), src.standing(), src.there && sameInode(old.st, src.st))
 	switch {
-	case !ok && old.there && old.rec.GFID == op.Record.GFID:
+	case err != nil:
+		return err
+	case as == apply.LinkKept:
 		pub.links.noteGroup(op, old.st, []string{op.Path})
 		return nil
-	case !ok:
-		return slave.ErrNeedContent
-	case old.there && sameInode(old.st, src.st):
+	case as == apply.LinkKnown:
 		pub.links.noteGroup(op, old.st, []string{op.Path, src.path})
-		return nil
-	case old.there && old.rec.GFID == op.Record.GFID && newer(old.rec, src.rec, op.Record):
-		// What stands here is the newer state of the same inode: the other names are to follow it, not the reverse.
-		pub.links.noteGroup(op, old.st, []string{op.Path})
 		return nil
 	}
 	if err := pub.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
@@ -210,14 +208,6 @@ func (pub *publisher) linkOp(it *item) error {
 	return err
 }
 
-// newer tells whether a is a better state of an inode than b: the wanted one, or else the later one.
-func newer(a, b, want slave.Record) bool {
-	if a.Xtime == b.Xtime || b.Xtime == want.Xtime {
-		return false
-	}
-	return a.Xtime == want.Xtime || a.Xtime > b.Xtime
-}
-
 // source finds the inode that an OpLink means: through From, or the index, where the newest state is the best.
 func (pub *publisher) source(op *slave.Op) (best named, ok bool) {
 	fits := func(n named) bool { return op.Entry == slave.Unknown || n.kind == op.Entry }
@@ -228,7 +218,7 @@ func (pub *publisher) source(op *slave.Op) (best named, ok bool) {
 		}
 	}
 	take := func(n named, found bool) (enough bool) {
-		if found && fits(n) && (!ok || newer(n.rec, best.rec, op.Record)) {
+		if found && fits(n) && (!ok || apply.Newer(n.rec, best.rec, op.Record)) {
 			best, ok = n, true
 		}
 		return ok && best.rec.Xtime == op.Record.Xtime // no other is better: an inode may have thousands of names

@@ -8,6 +8,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/places"
 )
 
@@ -22,7 +23,7 @@ type publisher struct {
 	links   *links
 	stager  *stager
 	left    *leftovers
-	holds   holds
+	holds   apply.Holds
 }
 
 // nameOf is the last name of an operation's path; "" for the root.
@@ -60,8 +61,7 @@ func (pub *publisher) putOp(it *item) error {
 	if old.kind == slave.Dir {
 		return slave.ErrConflict
 	}
-	same := old.there && !old.rec.GFID.IsZero() && old.rec.GFID == op.Record.GFID
-	if !op.Record.GFID.IsZero() && (op.Links > 1 || same && old.st.Nlink > 1) {
+	if apply.ReplacesAll(op, old.standing(), int(old.st.Nlink)) {
 		return pub.replaceGroup(it, p, old)
 	}
 	return pub.replace(it, p, old)
@@ -78,7 +78,7 @@ func (pub *publisher) moveIn(it *item, p place, flags uint) error {
 
 // replace renames what is staged over old, which is parked without a gap if it is another inode of the master.
 func (pub *publisher) replace(it *item, p place, old entry) error {
-	if old.there && !old.rec.GFID.IsZero() && old.rec.GFID != it.op.Record.GFID {
+	if apply.Displaces(it.op, old.standing()) {
 		if err := pub.links.leaving(old); err != nil {
 			return err
 		}
@@ -117,8 +117,8 @@ func (pub *publisher) mkdirOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	if g := old.rec.GFID; old.kind != slave.Dir || op.Path != "" && !g.IsZero() && g != op.Record.GFID && g != op.Expect {
-		return slave.ErrConflict
+	if err := apply.Mkdir(op, old.standing()); err != nil {
+		return err
 	}
 	meta := op.Meta
 	if !pub.root {
@@ -153,7 +153,7 @@ func (pub *publisher) finishOp(it *item) error {
 	if op.Path == "" {
 		pub.left.dropBehind()
 	}
-	if pub.holds.held(op.Pass, op.Path) {
+	if pub.holds.Held(op.Pass, op.Path) {
 		return slave.ErrHeldBack
 	}
 	if op.Path == "" && op.Stamp {
@@ -178,8 +178,8 @@ func (pub *publisher) finishDir(it *item, d *beneath.Dir) error {
 		return err
 	}
 	it.copy = copyOf(old.st)
-	if op.Copy != 0 && op.Copy != it.copy || op.Path != "" && !op.Record.GFID.IsZero() && op.Record.GFID != old.rec.GFID {
-		return slave.ErrMoved
+	if err := apply.Finish(op, old.standing(), it.copy); err != nil {
+		return err
 	}
 	c := &change{
 		r: pub.records, inode: d.At(""), kind: slave.Dir, meta: &op.Meta, record: op.Record, had: old.rec, isRoot: op.Path == "",
@@ -218,11 +218,8 @@ func (pub *publisher) metaOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	if old.kind != op.Entry {
-		return slave.ErrConflict
-	}
-	if g := old.rec.GFID; g != op.Expect && g != op.Record.GFID && old.kind.CarriesRecord(pub.names.Namespace) {
-		return slave.ErrConflict
+	if err := apply.Meta(op, old.standing(), old.kind.CarriesRecord(pub.names.Namespace)); err != nil {
+		return err
 	}
 	c := &change{
 		r: pub.records, inode: p.dir.At(p.name).As(nameOf(op)), kind: old.kind, meta: &op.Meta, record: op.Record, had: old.rec, stamps: true,

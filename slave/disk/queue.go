@@ -20,7 +20,7 @@ type ticket struct {
 	whole bool // all is staged; protected by queue.mu, as is ready
 	ready bool
 	left  int // items without a final result; the committer's, as is failed
-	// failed are the paths of operations that failed, but for OpFinish (see holds).
+	// failed are the paths of operations that failed, but for OpFinish (see apply.Holds).
 	failed []string
 	done   chan struct{}
 }

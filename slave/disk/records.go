@@ -13,6 +13,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // A record belongs on its entry. Where the file system has no room for it there, because the master's own xattrs fill all
@@ -256,6 +257,11 @@ type entry struct {
 	// beside tells that the record is not on the entry.
 	beside bool
 	kept   *slave.Kept // what it is on the master, where that is kept
+}
+
+// standing is what decides about the entry.
+func (e *entry) standing() apply.Standing {
+	return apply.Standing{There: e.there, Kind: e.kind, Record: e.rec}
 }
 
 // errMounted: whatever is mounted on an entry is not the slave's, and hides what is.

@@ -12,6 +12,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // ownership is whose the slave is: its root as it was opened, the owner's file, and the lock. Once the slave is open the
@@ -25,7 +26,7 @@ type ownership struct {
 	lock     *os.File
 }
 
-const ownerFile = "owner"
+const ownerFile = apply.Owner
 
 // missingAbove says what to make where more than the slave's own directory is missing.
 func missingAbove(path string, err error) string {

@@ -288,7 +288,7 @@ func FuzzParseIndex(f *testing.F) {
 			}
 		}
 		again := parseIndex(idx.text())
-		if again.ino != idx.ino || again.want != idx.want || len(again.names) != len(idx.names) {
+		if again.Ino != idx.Ino || again.Want != idx.Want || len(again.names) != len(idx.names) {
 			t.Fatalf("%+v became %+v", idx, again)
 		}
 	})

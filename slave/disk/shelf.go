@@ -7,6 +7,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
+	"georep/slave/apply"
 	"georep/slave/places"
 )
 
@@ -18,7 +19,7 @@ import (
 // Bounds of what stays in memory from one group to the next.
 const (
 	shelfBooks = 4096
-	shelfNames = 32 * maxNames
+	shelfNames = 32 * apply.MaxNames
 )
 
 // shelf has the books that were used lately. Nobody changes the names of a book that is on it; further ones may stand behind
@@ -104,7 +105,7 @@ func (l *links) decide(g xtime.GFID, n note) error {
 	}
 	now, ok := l.verify(g, n.path)
 	if !ok {
-		return l.marks.add(g, mark{ino: idx.ino})
+		return l.marks.add(g, mark{ino: idx.Ino})
 	}
 	return l.notePending(g, idx, now.st)
 }

@@ -14,6 +14,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/policy"
 )
 
@@ -56,7 +57,7 @@ func (a *areas) close() {
 }
 
 // Staging is where below slave.Reserved every file is made, before it gets its name.
-const Staging = "staging"
+const Staging = apply.Staging
 
 // area makes and opens a directory of ours. Nothing of its parent may be inherited: no default ACL, no set-gid bit.
 func (s *store) area(in *beneath.Dir, name string) (*beneath.Dir, error) {
@@ -86,7 +87,7 @@ func (s *store) openAreas() error {
 	areas := []struct {
 		name string
 		dir  **beneath.Dir
-	}{{Staging, &s.staging}, {"partial", &s.partial}, {"parked", &s.parked}, {"trash", &s.trash}, {"links", &s.linksDir},
+	}{{Staging, &s.staging}, {apply.Partial, &s.partial}, {apply.Parked, &s.parked}, {apply.Trash, &s.trash}, {"links", &s.linksDir},
 		{"pending", &s.pending}, {"places", &s.placesDir}, {"records", &s.recordsDir}}
 	for _, a := range areas {
 		d, err := s.area(s.base, a.name)

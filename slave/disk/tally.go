@@ -11,6 +11,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // usageFile has what the slave holds, in .georep: bytes, entries, when that was counted, and 1 where a session has it open, or
@@ -295,10 +296,10 @@ var errMany = errors.New("more entries than are counted at once")
 // is called after each step of them. What cannot be read does not count.
 func (c *census) tally(u *usage, most int64, pace func() error) (sum room, err error) {
 	// From the last one to the first: what is made and removed meanwhile goes the same way.
-	todo := []string{"/trash", "/parked", "", "/staging", "/partial", "/links", "/pending", "/records"}
+	todo := []string{apply.Trash, apply.Parked, "", apply.Staging, apply.Partial, "links", "pending", "records"}
 	for i, area := range todo {
 		if area != "" {
-			todo[i] = slave.Reserved + area
+			todo[i] = slave.Reserved + "/" + area
 		}
 	}
 	for next := int64(tallyStep); len(todo) > 0; {

@@ -5,6 +5,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // parkOp moves what the master no longer has out of the tree.
@@ -18,11 +19,11 @@ func (pub *publisher) parkOp(it *item) error {
 		return err
 	}
 	old, err := pub.look(p)
-	if err != nil || !old.there {
+	if err != nil {
 		return err
 	}
-	if old.rec.GFID != op.Expect {
-		return slave.ErrConflict
+	if take, err := apply.Park(op, old.standing()); !take {
+		return err
 	}
 	var linked []parkedName
 	if old.kind != slave.Dir {
@@ -69,16 +70,13 @@ func (pub *publisher) unparkOp(it *item) error {
 		return err
 	}
 	old, err := pub.look(p)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case old.there && old.rec.GFID == op.Record.GFID:
-		return nil
-	case !pk.there || pk.rec.GFID != op.Record.GFID:
-		return slave.ErrNeedContent
-	case old.kind == slave.Dir:
-		return slave.ErrConflict
-	case old.there:
+	}
+	if bring, err := apply.Unpark(op, pk.standing(), old.standing()); !bring {
+		return err
+	}
+	if old.there {
 		if err := pub.makeWay(it, p, old, pk.kind); err != nil {
 			return err
 		}

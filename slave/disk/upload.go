@@ -16,6 +16,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/delta"
 )
 
@@ -390,7 +391,9 @@ func (us *uploads) Write(ctx context.Context, s *slave.Segment) (slave.Result, e
 }
 
 // uploadPath names an upload in messages.
-func (us *uploads) uploadPath(g xtime.GFID) string { return slave.Reserved + "/partial/" + g.String() }
+func (us *uploads) uploadPath(g xtime.GFID) string {
+	return slave.Reserved + "/" + apply.Partial + "/" + g.String()
+}
 
 // writeSegment writes the parts, clears what lies between them where something else may be there, and notes the range.
 func (us *uploads) writeSegment(u *upload, s *slave.Segment) error {

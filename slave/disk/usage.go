@@ -8,6 +8,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/policy"
 )
 
@@ -139,9 +140,9 @@ func bookName(dir, name string) bool {
 	switch {
 	case !strings.HasPrefix(dir, slave.Reserved+"/"):
 		return false
-	case top == "partial":
+	case top == apply.Partial:
 		return strings.HasSuffix(name, journalSuffix)
-	case top == Staging:
+	case top == apply.Staging:
 		return strings.HasSuffix(name, bookSuffix)
 	}
 	return top == "links" || top == "pending" || top == "records"
