@@ -266,7 +266,7 @@ func (it *item) above(before *item) bool {
 }
 
 // failedBelow tells whether a directory may not be finished because of an operation below it in the batch. Those that
-// finish others are known to holds.
+// finish others are known to apply.Holds.
 func (it *item) failedBelow() bool {
 	return it.op.Kind == slave.OpFinish && slices.ContainsFunc(it.after, func(before *item) bool {
 		return before.op.Kind != slave.OpFinish && before.err != nil

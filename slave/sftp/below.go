@@ -94,13 +94,13 @@ func (t *Tree) backName(path string, e index.Entry) error {
 		return err
 	}
 	if len(b.names) == 0 { // how many there should be went with the last of them
-		b.ino, b.want, b.at = e.Ino, e.Links, e.Record.Xtime
+		b.Ino, b.Want, b.At = e.Ino, e.Links, e.Record.Xtime
 	}
 	b.add(path)
 	if err := t.writeBook(g, b); err != nil {
 		return err
 	}
-	return t.toBeChecked(g, b.ino)
+	return t.toBeChecked(g, b.Ino)
 }
 
 // unclaimed takes the marks off inodes of whose names none is to be checked. One of those of which names were removed may lie in a

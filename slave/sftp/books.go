@@ -9,20 +9,15 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/index"
 )
 
 // book is what is known of an inode with several names. It is an entry of the shard Links, under the GFID.
 type book struct {
-	ino     uint64     // on the master
-	want    uint32     // names it has there
-	at      xtime.Time // of the inode when want was read
-	settled bool       // a search of the whole master found want
-	names   []string
+	apply.Names
+	names []string
 }
-
-// maxNames bounds the names that are kept of one inode.
-const maxNames = 1024
 
 // book reads what is known of an inode's names; nothing known is an empty book. booksMu is held by whoever writes it
 // back.
@@ -31,7 +26,7 @@ func (t *Tree) book(g xtime.GFID) (b book, err error) {
 	if err != nil || !ok {
 		return b, err
 	}
-	b = book{ino: e.Ino, want: e.Links, at: e.Record.Xtime, settled: e.Virtual}
+	b = book{Names: apply.Names{Ino: e.Ino, Want: e.Links, At: e.Record.Xtime, Settled: e.Virtual}}
 	if e.Meta.Target != "" {
 		b.names = strings.Split(e.Meta.Target, "\x00")
 	}
@@ -41,25 +36,16 @@ func (t *Tree) book(g xtime.GFID) (b book, err error) {
 // writeBook keeps a book as long as it tells more than the tree does: of one name, which is all there should be, none
 // is kept. The entry's fields stand for other things here: see book. t.booksMu is held.
 func (t *Tree) writeBook(g xtime.GFID, b book) error {
-	if len(b.names) == 0 || len(b.names) == 1 && b.want <= 1 && !b.settled {
+	if len(b.names) == 0 || len(b.names) == 1 && b.Want <= 1 && !b.Settled {
 		return t.idx.Delete(index.Links, g.String())
 	}
-	return t.idx.Set(index.Links, g.String(), index.Entry{Ino: b.ino, Links: b.want, Record: slave.Record{GFID: g, Xtime: b.at},
-		Virtual: b.settled, Meta: slave.Meta{Target: strings.Join(b.names, "\x00")}})
-}
-
-// learn takes over what an operation says of the number of names, unless something later is known (see slave/disk).
-func (b *book) learn(op *slave.Op) {
-	want, at := max(op.Links, 1), op.Record.Xtime
-	if at < b.at || at == b.at && !op.Settled && (b.settled || want < b.want) {
-		return
-	}
-	b.ino, b.want, b.at, b.settled = op.Ino, want, at, op.Settled
+	return t.idx.Set(index.Links, g.String(), index.Entry{Ino: b.Ino, Links: b.Want, Record: slave.Record{GFID: g, Xtime: b.At},
+		Virtual: b.Settled, Meta: slave.Meta{Target: strings.Join(b.names, "\x00")}})
 }
 
 // add takes in a name, where it is new.
 func (b *book) add(name string) {
-	if !slices.Contains(b.names, name) && len(b.names) < maxNames {
+	if !slices.Contains(b.names, name) && len(b.names) < apply.MaxNames {
 		b.names = append(b.names, name)
 	}
 }
@@ -100,14 +86,14 @@ func (t *Tree) noteGroup(op *slave.Op, names []string) {
 	b, err := t.book(g)
 	if err == nil {
 		was := b
-		b.learn(op)
-		if op.Settled && b.want > maxNames {
+		b.Learn(op)
+		if op.Settled && b.Want > apply.MaxNames {
 			t.settling[g]++
 		}
 		for _, n := range names {
 			b.add(n)
 		}
-		if len(b.names) != len(was.names) || b.ino != was.ino || b.want != was.want || b.at != was.at || b.settled != was.settled {
+		if len(b.names) != len(was.names) || b.Names != was.Names {
 			err = t.writeBook(g, b)
 		}
 		err = errors.Join(err, t.notePending(g, b))
@@ -128,8 +114,8 @@ func (t *Tree) knownAll(op *slave.Op, names []string) bool {
 		return false
 	}
 	now := b
-	now.learn(op)
-	if now.ino != b.ino || now.want != b.want || now.at != b.at || now.settled != b.settled {
+	now.Learn(op)
+	if now.Names != b.Names {
 		return false
 	}
 	for _, n := range names {
@@ -168,12 +154,12 @@ func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
 // hasAll tells whether an inode has all its names. Of one that has more than are kept that is so once a search of the master found them, and
 // as many have been settled since.
 func (t *Tree) hasAll(g xtime.GFID, b *book) bool {
-	want := b.want
-	if want > maxNames && len(b.names) >= maxNames {
-		if !b.settled || t.settling[g] < want {
+	want := b.Want
+	if want > apply.MaxNames && len(b.names) >= apply.MaxNames {
+		if !b.Settled || t.settling[g] < want {
 			return false
 		}
-		want = maxNames
+		want = apply.MaxNames
 	}
 	// As long as there are too few no name is looked at: while an inode gets thousands of them that would be the square of it.
 	return uint32(len(b.names)) >= want && t.liveNames(g, b.names) >= want
@@ -189,7 +175,7 @@ func (t *Tree) notePending(g xtime.GFID, b book) error {
 	if err != nil || ok {
 		return err
 	}
-	return t.idx.Set(index.Pending, g.String(), index.Entry{Record: slave.Record{GFID: g}, Ino: b.ino})
+	return t.idx.Set(index.Pending, g.String(), index.Entry{Record: slave.Record{GFID: g}, Ino: b.Ino})
 }
 
 // forgetName takes a name of an inode that leaves the tree out of the book. If the inode keeps other names they are to be
@@ -211,7 +197,7 @@ func (t *Tree) forgetName(old index.Entry, path string, comesBack bool) (others 
 	}
 	err = t.writeBook(g, b)
 	if len(b.names) > 0 || comesBack {
-		err = errors.Join(err, t.toBeChecked(g, b.ino))
+		err = errors.Join(err, t.toBeChecked(g, b.Ino))
 	}
 	if err != nil {
 		t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
@@ -268,7 +254,7 @@ func (t *Tree) group(g xtime.GFID, removed bool) (out slave.Group, keep bool, er
 // booked is group for whoever holds booksMu.
 func (t *Tree) booked(g xtime.GFID, removed bool) (out slave.Group, keep bool, err error) {
 	b, err := t.book(g)
-	out = slave.Group{GFID: g, Ino: b.ino}
+	out = slave.Group{GFID: g, Ino: b.Ino}
 	first, size := true, 0 // of the names
 	for _, n := range b.names {
 		e, ok := t.recorded(g, n)

@@ -10,7 +10,7 @@
 //
 //	5   stamps are written after a flush of the index that came after all changes before, and after the directories that
 //	    were changed are synced, where the server can (settle)
-//	6   a failed finish holds back those above it in the same pass, and no others (holds)
+//	6   a failed finish holds back those above it in the same pass, and no others (apply.Holds)
 //	7   contents are staged and renamed over the old version
 //	9   every operation looks at what is there and may run twice
 //	13  parents are looked at before they are used; the protocol has no way to keep others from changing them after that

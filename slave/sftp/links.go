@@ -8,6 +8,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/index"
 	"georep/slave/sftp/wire"
 )
@@ -230,18 +231,21 @@ func (b *batch) linkOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	if old.kind == slave.Dir && old.there {
-		return slave.ErrConflict
+	var src index.Entry
+	var from place
+	ok := false
+	if old.kind != slave.Dir {
+		if src, from, ok, err = t.source(op); err != nil {
+			return err
+		}
 	}
-	same := old.known && old.gfid() == op.Record.GFID
-	src, from, ok, err := t.source(op)
-	switch {
-	case err != nil:
+	// Without an inode to tell names of one by, those are that have the same state.
+	one := old.known && old.gfid() == op.Record.GFID && old.entry.Record == src.Record
+	as, err := apply.Link(op, old.standing(), standing(&src, ok), one)
+	if err != nil {
 		return err
-	case !ok && !same:
-		return slave.ErrNeedContent
-	case !ok, same && old.entry.Record == src.Record, same && newer(old.entry.Record, src.Record, op.Record):
-		// What stands here is as new, or newer: the other names are to follow it, not the reverse.
+	}
+	if as != apply.LinkNew {
 		return b.sameLink(it, p, src, from, ok)
 	}
 	if err := b.makeWay(it, p, &old); err != nil {
@@ -323,14 +327,6 @@ func (b *batch) linkNow(it *item, p place, src index.Entry, from place) error {
 	return nil
 }
 
-// newer tells whether a is a better state of an inode than b: the wanted one, or else the later one.
-func newer(a, b, want slave.Record) bool {
-	if a.Xtime == b.Xtime || b.Xtime == want.Xtime {
-		return false
-	}
-	return a.Xtime == want.Xtime || a.Xtime > b.Xtime
-}
-
 // source finds the inode that an OpLink means: through From, or the book, where the newest state is the best.
 func (t *Tree) source(op *slave.Op) (best index.Entry, at place, ok bool, err error) {
 	fits := func(f found) bool { return op.Entry == slave.Unknown || f.entry.Kind == op.Entry }
@@ -346,7 +342,7 @@ func (t *Tree) source(op *slave.Op) (best index.Entry, at place, ok bool, err er
 	}
 	for _, n := range b.names {
 		e, on := t.recorded(g, n)
-		if !on || n == op.Path || ok && !newer(e.Record, best.Record, op.Record) {
+		if !on || n == op.Path || ok && !apply.Newer(e.Record, best.Record, op.Record) {
 			continue // the index says so, without a request
 		}
 		if f, p, leads := t.verify(g, n); leads && fits(f) {

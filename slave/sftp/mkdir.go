@@ -2,6 +2,7 @@ package sftp
 
 import (
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/index"
 	"georep/slave/sftp/wire"
 )
@@ -71,8 +72,8 @@ func (t *Tree) adoptDir(it *item, p place, id index.ID) error {
 	if !ok || e.Kind != slave.Dir || e.ID == 0 {
 		e = index.Entry{Kind: slave.Dir, ID: id}
 	}
-	if g := e.Record.GFID; it.op.Path != "" && !g.IsZero() && g != it.op.Record.GFID && g != it.op.Expect {
-		return slave.ErrConflict
+	if err := apply.Mkdir(it.op, standing(&e, true)); err != nil {
+		return err
 	}
 	another := e.Record.GFID != it.op.Record.GFID
 	if another {

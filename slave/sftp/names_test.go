@@ -70,12 +70,12 @@ func TestNameOfAnotherInode(t *testing.T) {
 			f.Must(slavetest.Link("b", "a", slavetest.Rec(1, 1), 2))
 			path := []byte(f.Path("") + c.path)
 			h.keep(func(p []byte) bool { return len(p) > 4 && p[4] == c.kind && bytes.Contains(p, path) })
-			first := apply(f, c.first)
+			first := begin(f, c.first)
 			select {
 			case <-h.came:
 			case <-first: // it asks for no such thing
 			}
-			other := apply(f, c.other)
+			other := begin(f, c.other)
 			for !closed(other) && !nameIsWaitedFor(f) {
 				time.Sleep(time.Millisecond)
 			}
@@ -114,8 +114,8 @@ func holding(t *testing.T, start server) (*slavetest.Fixture, *held) {
 	return &slavetest.Fixture{T: t, Tree: tree, Root: root}, h
 }
 
-// apply begins a batch of one operation; the channel is closed when that has succeeded, or failed the test.
-func apply(f *slavetest.Fixture, op slave.Op) <-chan struct{} {
+// begin begins a batch of one operation; the channel is closed when that has succeeded, or failed the test.
+func begin(f *slavetest.Fixture, op slave.Op) <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

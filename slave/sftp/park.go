@@ -13,6 +13,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/index"
 )
 
@@ -146,8 +147,8 @@ func (b *batch) parkOp(it *item) error {
 	if !f.present() {
 		return t.idx.Delete(p.dir, p.name)
 	}
-	if f.gfid() != op.Expect {
-		return slave.ErrConflict
+	if _, err := apply.Park(op, f.standing()); err != nil {
+		return err
 	}
 	old := f.entry
 	if !f.known {
@@ -197,15 +198,13 @@ func (b *batch) unparkOp(it *item) error {
 	}
 	defer t.busyName(p)()
 	old, err := t.look(p)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case old.present() && old.gfid() == op.Record.GFID:
-		return nil
-	case !pk.known || pk.gfid() != op.Record.GFID:
-		return slave.ErrNeedContent
-	case old.there && old.kind == slave.Dir:
-		return slave.ErrConflict
+	}
+	if bring, err := apply.Unpark(op, pk.standing(), old.standing()); !bring {
+		return err
+	}
+	switch {
 	case old.known:
 		if err := b.parkReplaced(it, p, old.entry); err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/wire"
 )
 
@@ -94,10 +95,10 @@ func (h *host) abs(path string) string {
 // Directories of our own.
 const (
 	base       = slave.Reserved + "/"
-	stagingDir = base + "staging"
-	partialDir = base + "partial"
-	parkedDir  = base + "parked"
-	trashDir   = base + "trash"
+	stagingDir = base + apply.Staging
+	partialDir = base + apply.Partial
+	parkedDir  = base + apply.Parked
+	trashDir   = base + apply.Trash
 	indexDir   = base + "index"
 )
 

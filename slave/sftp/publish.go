@@ -8,6 +8,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/index"
 	"georep/slave/sftp/wire"
 )
@@ -41,6 +42,23 @@ func (f *found) gfid() xtime.GFID {
 
 // present tells whether the name is taken, be it in the index alone.
 func (f *found) present() bool { return f.there || f.known && f.entry.Virtual }
+
+// standing is what decides about what was found.
+func (f *found) standing() apply.Standing {
+	s := apply.Standing{There: f.present(), Kind: f.kind}
+	if f.known {
+		s.Record = f.entry.Record
+	}
+	return s
+}
+
+// standing is what decides about an entry of the index, where there is one.
+func standing(e *index.Entry, ok bool) apply.Standing {
+	if !ok {
+		return apply.Standing{}
+	}
+	return apply.Standing{There: true, Kind: e.Kind, Record: e.Record}
+}
 
 // parent finds the place of a path, after it has looked at the directories above it.
 func (b *batch) parent(path string) (place, error) {
@@ -177,17 +195,16 @@ func (b *batch) putOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	same := ok && !op.Record.GFID.IsZero() && old.Record.GFID == op.Record.GFID
-	linked := op.Links > 1 && !op.Record.GFID.IsZero()
-	if same && !linked {
+	names, there := 0, standing(&old, ok)
+	if op.Links <= 1 && ok && !op.Record.GFID.IsZero() && old.Record.GFID == op.Record.GFID {
 		known, err := t.book(op.Record.GFID)
 		if err != nil {
 			return err
 		}
 		// The master has one name of it left, but the slave may have others, which share the content.
-		linked = len(known.names) > 1
+		names = len(known.names)
 	}
-	if linked {
+	if apply.ReplacesAll(op, there, names) {
 		return b.replaceGroup(it, p, e)
 	}
 	return b.replaceAt(it, p, e)
@@ -251,7 +268,7 @@ func (b *batch) replaceAt(it *item, p place, e index.Entry) error {
 	if err != nil {
 		return err
 	}
-	if ok && !old.Record.GFID.IsZero() && old.Record.GFID != e.Record.GFID {
+	if apply.Displaces(it.op, standing(&old, ok)) {
 		if err := b.parkReplaced(it, p, old); err != nil {
 			return err
 		}
@@ -345,18 +362,13 @@ func (b *batch) finishOp(it *item) error {
 // stillThere tells with ErrMoved that another directory than the one that is to be finished has its place by now, or another
 // copy of it.
 func (t *Tree) stillThere(it *item) error {
-	op, rec := it.op, slave.Record{}
-	if op.Copy != 0 && op.Copy != slave.Copy(it.dir) {
-		return slave.ErrMoved
+	op, old := it.op, apply.Standing{There: true, Kind: slave.Dir}
+	if op.Path != "" && !op.Record.GFID.IsZero() {
+		if err := t.ofDirRead(op.Path, &old.Record); err != nil {
+			return err
+		}
 	}
-	if op.Path == "" || op.Record.GFID.IsZero() {
-		return nil
-	}
-	err := t.ofDirRead(op.Path, &rec)
-	if err == nil && rec.GFID != op.Record.GFID {
-		err = slave.ErrMoved
-	}
-	return err
+	return apply.Finish(op, old, slave.Copy(it.dir))
 }
 
 // ofDir changes the entry of a directory.
@@ -404,11 +416,9 @@ func (b *batch) metaHere(it *item, p place) (was slave.Record, e index.Entry, er
 		return was, e, err
 	case !f.present():
 		return was, e, unix.ENOENT
-	case f.kind != op.Entry:
-		return was, e, slave.ErrConflict
 	}
-	if g := f.gfid(); g != op.Expect && g != op.Record.GFID {
-		return was, e, slave.ErrConflict
+	if err := apply.Meta(op, f.standing(), true); err != nil {
+		return was, e, err
 	}
 	e = t.entryFor(op, f.kind, false)
 	e.Size, e.Virtual = f.attrs.Size, f.entry.Virtual && f.known

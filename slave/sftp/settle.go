@@ -10,6 +10,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/index"
 	"georep/slave/sftp/wire"
 )
@@ -22,7 +23,7 @@ type settler struct {
 	// written.
 	stamps []stamp
 	dirs   map[string]struct{}
-	holds  holds
+	holds  apply.Holds
 	under  map[*item]struct{} // finishes under way, of which nothing but their own request is still to come
 	wake   chan struct{}
 }
@@ -91,11 +92,11 @@ func (s *settler) finished(it *item) chan error {
 	delete(s.under, it)
 	if it.err != nil {
 		if !errors.Is(it.err, slave.ErrHeldBack) {
-			s.holds.failed(op.Pass, op.Path)
+			s.holds.Failed(op.Pass, op.Path)
 		}
 		return nil
 	}
-	if s.holds.held(op.Pass, op.Path) {
+	if s.holds.Held(op.Pass, op.Path) {
 		it.err = slave.ErrHeldBack
 		return nil
 	}
@@ -163,7 +164,7 @@ func (t *Tree) round(stamps []stamp) {
 	if err != nil {
 		t.log.Error().Err(err).Str("slave", t.name()).Msg("write the index")
 		t.settler.mu.Lock()
-		t.settler.holds.unsynced(stamps)
+		t.settler.holds.Unsynced(stamps[len(stamps)-1].op.Pass)
 		t.settler.mu.Unlock()
 	} else {
 		cleared := make(chan error, 1)
@@ -187,7 +188,7 @@ func (t *Tree) round(stamps []stamp) {
 func (t *Tree) writeStamp(st stamp) error {
 	op := st.op
 	t.settler.mu.Lock()
-	held := t.settler.holds.held(op.Pass, op.Path)
+	held := t.settler.holds.Held(op.Pass, op.Path)
 	t.settler.mu.Unlock()
 	if held {
 		return slave.ErrHeldBack
@@ -202,7 +203,7 @@ func (t *Tree) writeStamp(st stamp) error {
 	})
 	if err = errors.Join(uerr, err); err != nil || !found {
 		t.settler.mu.Lock()
-		t.settler.holds.failed(op.Pass, op.Path)
+		t.settler.holds.Failed(op.Pass, op.Path)
 		t.settler.mu.Unlock()
 	}
 	return err
@@ -265,44 +266,4 @@ func (t *Tree) syncDirs(dirs map[string]struct{}) error {
 		})
 	}
 	return g.Wait()
-}
-
-// holds knows which directories may not be stamped in a pass.
-type holds struct {
-	// pass is the crawler's number of the pass that the rest is about.
-	pass  uint32
-	above map[string]struct{} // all directories above a failed one
-	every bool                // none may: the index could not be written
-}
-
-// enter begins a pass: what failed in the one before says nothing of this one.
-func (h *holds) enter(pass uint32) {
-	if h.pass != pass || h.above == nil {
-		*h = holds{pass: pass, above: map[string]struct{}{}}
-	}
-}
-
-// failed notes that the finish of path failed.
-func (h *holds) failed(pass uint32, path string) {
-	h.enter(pass)
-	for path != "" {
-		path, _ = beneath.Split(path)
-		if _, known := h.above[path]; known {
-			return
-		}
-		h.above[path] = struct{}{}
-	}
-}
-
-// unsynced holds back every stamp of the pass that the waiting stamps are of.
-func (h *holds) unsynced(waiting []stamp) {
-	h.enter(waiting[len(waiting)-1].op.Pass)
-	h.every = true
-}
-
-// held tells whether a failure lies below path.
-func (h *holds) held(pass uint32, path string) bool {
-	h.enter(pass)
-	_, above := h.above[path]
-	return above || h.every
 }

@@ -13,6 +13,7 @@ import (
 
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/index"
 	"georep/slave/sftp/wire"
 )
@@ -28,7 +29,7 @@ type features struct {
 }
 
 // ownerFile says whose the slave is; a root without it is nobody's.
-const ownerFile = base + "owner"
+const ownerFile = base + apply.Owner
 
 // indexOf names the slave that the index is of, and goes where that goes.
 const indexOf = indexDir + "/slave"
