@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -180,7 +181,9 @@ func (w *dryRun) compare(list []lacking) error {
 			p.mine = nil // it is on its way elsewhere
 			continue
 		}
-		w.fillIn(p)
+		if t := p.theirs.Mtime; p.theirs.Coarse && t.Sec == p.meta.Mtime.Sec {
+			p.theirs.Mtime = p.meta.Mtime
+		}
 		p.compare(&info)
 		if p.mine.Kind == slave.File && p.theirs.Kind == slave.File && p.mine.Stat.Size == p.theirs.Size {
 			same = append(same, i)
@@ -216,33 +219,15 @@ func (w *dryRun) details(nonce slave.Nonce, list []lacking) ([]slave.Detail, err
 	for i := range list {
 		paths[i] = list[i].there
 	}
-	if examiner, ok := w.d.Slave.(slave.Examiner); ok {
-		return examiner.Examine(w.ctx, nonce, paths)
-	}
-	out := make([]slave.Detail, len(list))
-	for i := range list {
-		if list[i].state == nil {
-			out[i].Err = slave.ErrInvalid
-			continue
+	describer, ok := w.d.Slave.(slave.Describer)
+	if !ok { // one that is not there yet has nothing
+		out := make([]slave.Detail, len(list))
+		for i := range out {
+			out[i].Err = fs.ErrNotExist
 		}
-		out[i] = slave.Detail{EntryState: *list[i].state}
+		return out, nil
 	}
-	return out, nil
-}
-
-// fillIn has what this kind of slave does not tell be equal.
-func (w *dryRun) fillIn(p *pair) {
-	if _, ok := w.d.Slave.(slave.Examiner); ok {
-		return
-	}
-	info := w.d.Slave.Info()
-	p.theirs.Xattrs, p.theirs.ACL = slave.DigestXattrs(p.nonce, p.meta.Xattrs, info.Root)
-	if t := p.theirs.Mtime; t.Nsec == 0 && t.Sec == p.meta.Mtime.Sec {
-		p.theirs.Mtime = p.meta.Mtime
-	}
-	if p.mine.Kind == slave.Symlink && p.theirs.Target == "" {
-		p.theirs.Target = p.meta.Target
-	}
+	return describer.Examine(w.ctx, nonce, paths)
 }
 
 // contents compares files of equal size by hash.

@@ -16,12 +16,17 @@ var ErrAside = errors.New("a slave that was opened aside is not written to")
 // content: a digest that was remembered proves nothing.
 type Nonce [16]byte
 
+// Describer is what a dry run asks of a slave beside what a Reader tells. Its methods are as those of an Examiner.
+type Describer interface {
+	// Examine tells all there is to each entry but its content. One Detail a path, in order.
+	Examine(ctx context.Context, nonce Nonce, paths []string) ([]Detail, error)
+}
+
 // Examiner is what `georep verify` asks of a slave beside what a Reader tells. It is served by a slave that was opened aside:
 // without its lock, while the worker of the session has another one open, and without writing anything to the tree but
 // what Distrust says. All methods may be called from many goroutines at once; errors are as those of Reader.
 type Examiner interface {
-	// Examine tells all there is to each entry but its content. One Detail a path, in order.
-	Examine(ctx context.Context, nonce Nonce, paths []string) ([]Detail, error)
+	Describer
 	// Digest is Reader's Hash of the nonce and then the content. One HashResult a path, in order.
 	Digest(ctx context.Context, nonce Nonce, paths []string) ([]HashResult, error)
 	// Distrust takes the xtime off the record of each entry that is there, and the stamps off all directories above it,
@@ -36,6 +41,7 @@ type Detail struct {
 	Ino    uint64         // of the slave's file system: two names with the same one are one inode
 	Xattrs [HashSize]byte // DigestXattrs, with the nonce, of those that are replicated
 	ACL    [HashSize]byte
+	Coarse bool  // of Mtime nothing below a second is known: that is what a slave by SFTP shows of what it has no record of
 	Err    error // *PathError: fs.ErrNotExist, ...
 }
 

@@ -71,6 +71,7 @@ func (t *Tree) lookAside() error {
 	if err := t.room(); err != nil && !errors.Is(err, unix.EROFS) { // to look at one that is read-only does no harm
 		return err
 	}
+	t.info.Root = true // whatever an account may not keep on its files is kept in the index
 	t.info.NoPlaces, t.feat.times, t.feat.latest = true, true, lastTime
 	t.idx = index.New(readOnly{store{t}})
 	if have == nil || anew || have.Master != t.o.Master {
@@ -80,7 +81,6 @@ func (t *Tree) lookAside() error {
 	t.info.Filter = have.Filtered()
 	if own, err := t.lstat(ownerFile); err == nil { // whoever wrote it
 		t.feat.uid, t.feat.gid = own.UID, own.GID
-		t.info.Root = own.UID == 0
 	}
 	return t.recover()
 }

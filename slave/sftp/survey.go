@@ -3,13 +3,11 @@ package sftp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/slave"
@@ -226,7 +224,7 @@ func (s *survey) byName() error {
 			if err != nil || !f.present() {
 				return err
 			}
-			e := s.entry(name, f.attrs, &f.entry, f.known)
+			e := stateOf(name, f.attrs, &f.entry, f.known)
 			mu.Lock()
 			defer mu.Unlock()
 			s.state.Entries = append(s.state.Entries, e)
@@ -254,7 +252,7 @@ func (s *survey) join() error {
 				s.state.Total++
 			}
 			if (there || known) && slave.PartOf(name, s.q.Parts) == s.q.Part {
-				s.state.Entries = append(s.state.Entries, s.entry(name, a, &e, known))
+				s.state.Entries = append(s.state.Entries, stateOf(name, a, &e, known))
 				delete(s.listed, name)
 			}
 			return true
@@ -264,7 +262,7 @@ func (s *survey) join() error {
 		return err
 	}
 	for name, a := range s.listed {
-		s.state.Entries = append(s.state.Entries, s.entry(name, a, nil, false))
+		s.state.Entries = append(s.state.Entries, stateOf(name, a, nil, false))
 	}
 	return s.targets()
 }
@@ -297,8 +295,8 @@ func (s *survey) attrsMissing() error {
 	return g.Wait()
 }
 
-// entry describes one entry: as the master has it where the index knows it, as it stands there otherwise.
-func (s *survey) entry(name string, a wire.Attrs, e *index.Entry, known bool) slave.EntryState {
+// stateOf describes one entry: as the master has it where the index knows it, as it stands there otherwise.
+func stateOf(name string, a wire.Attrs, e *index.Entry, known bool) slave.EntryState {
 	if !known {
 		return slave.EntryState{Name: name, Kind: kindOf(a), Mode: a.Mode & 0o7777, UID: a.UID, GID: a.GID, Nlink: 1,
 			Size: a.Size, Mtime: beneath.Time{Sec: int64(a.Mtime)}}
@@ -329,10 +327,7 @@ func (s *survey) targets() error {
 			break // see survey
 		}
 		g.Go(func() error {
-			target, err := s.t.any().Readlink(s.t.abs(beneath.Join(s.q.Path, e.Name)))
-			if len(target) > unix.PathMax {
-				return fmt.Errorf("the server says that the link %q leads to a path of %d bytes: %w", e.Name, len(target), unix.ENAMETOOLONG)
-			}
+			target, err := readlink(s.t, beneath.Join(s.q.Path, e.Name))
 			e.Target = target
 			weight.Add(int64(len(target)))
 			return ignoreAbsent(err)

@@ -1,0 +1,88 @@
+package sftp
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"georep/internal/beneath"
+	"georep/slave"
+	"georep/slave/sftp/index"
+)
+
+var _ slave.Describer = (*Aside)(nil)
+
+// Examine tells what is known of each entry. What its file cannot have, such as xattrs, stands in the index; of what has no record there
+// nothing is known but what the file shows.
+func (a *Aside) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
+	t := a.t
+	if err := t.enter(); err != nil {
+		return nil, err
+	}
+	defer t.leave()
+	out := make([]slave.Detail, len(paths))
+	g := new(errgroup.Group)
+	g.SetLimit(asksAtOnce)
+	for i, path := range paths {
+		g.Go(func() error {
+			if err := t.live(ctx); err != nil {
+				return err
+			}
+			d, err := a.examine(nonce, path)
+			if d.Err = nil; err != nil {
+				d = slave.Detail{Err: trouble("examine", path, t.reason(err))}
+			}
+			out[i] = d
+			return t.first().Err()
+		})
+	}
+	return out, g.Wait()
+}
+
+// examine looks at one entry.
+func (a *Aside) examine(nonce slave.Nonce, path string) (d slave.Detail, err error) {
+	t := a.t
+	p := place{index.Top, "", index.TopName}
+	if path != "" {
+		if !slave.AllowedPath(path) {
+			return d, slave.ErrInvalid
+		}
+		if err := t.checkDirs(path); err != nil {
+			return d, err
+		}
+		dir, name := beneath.Split(path)
+		p.path, p.name = path, name
+		if p.dir, err = t.idOf(dir); err != nil {
+			return d, err
+		}
+	}
+	f, err := t.look(p)
+	if err != nil {
+		return d, err
+	}
+	if !f.present() {
+		return d, fs.ErrNotExist
+	}
+	d.EntryState = stateOf("", f.attrs, &f.entry, f.known)
+	if f.known {
+		d.Xattrs, d.ACL = slave.DigestXattrs(nonce, f.entry.Meta.Xattrs, true)
+		d.Target = f.entry.Meta.Target
+		return d, nil
+	}
+	if d.Coarse = true; d.Kind == slave.Symlink {
+		d.Target, err = readlink(t, path)
+	}
+	return d, err
+}
+
+// readlink tells where a link leads, within the bounds of a path.
+func readlink(t *Tree, path string) (string, error) {
+	target, err := t.any().Readlink(t.abs(path))
+	if len(target) > unix.PathMax {
+		return "", fmt.Errorf("the server says that the link %q leads to a path of %d bytes: %w", path, len(target), unix.ENAMETOOLONG)
+	}
+	return target, err
+}
