@@ -10,6 +10,7 @@ import (
 
 	"georep/marker/fanotify"
 	"georep/marker/inotify"
+	"georep/marker/moment"
 )
 
 // learn is where changes are learnt from.
@@ -110,7 +111,7 @@ func (m *marker) probing(fn func() error) error {
 	if err != nil {
 		return err
 	}
-	since, known := m.beats.since(now())
+	since, known := m.beats.since(moment.Now())
 	unchanged := known && (m.own.has(&before) || time.Unix(before.Ctime.Sec, int64(before.Ctime.Nsec)).Before(since))
 	if err := fn(); err != nil {
 		return err

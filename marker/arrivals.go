@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"georep/internal/beneath"
+	"georep/marker/moment"
 )
 
 // This file is about directories that leave the volume and come into it. What went on in one while it lay outside, no event
@@ -24,13 +25,13 @@ type recent []judged
 // judged is a directory that moved.
 type judged struct {
 	dir   beneath.HandleKey
-	at    int64  // it was judged; sinceStart
-	after moment // it moved
+	at    int64         // it was judged; sinceStart
+	after moment.Moment // it moved
 }
 
 // forget drops what was judged before a moment up to which all is read.
-func (r *recent) forget(upTo moment) {
-	i, _ := slices.BinarySearchFunc(*r, upTo.boot(), func(one judged, t int64) int { return cmp.Compare(one.at, t) })
+func (r *recent) forget(upTo moment.Moment) {
+	i, _ := slices.BinarySearchFunc(*r, upTo.Boot(), func(one judged, t int64) int { return cmp.Compare(one.at, t) })
 	*r = slices.Delete(*r, 0, i)
 }
 
@@ -53,7 +54,7 @@ func (c *core) moves(b *batch, depth map[beneath.HandleKey]int) {
 			inside := c.arrive(one.dir, read)
 			came = came || !from && (inside || to) // also where it is gone again
 		}
-		c.recent = append(c.recent, judged{one.dir, sinceStart(), read})
+		c.recent = append(c.recent, judged{one.dir, moment.SinceStart(), read})
 	}
 	// Where these came from may have been outside still when they moved.
 	for _, one := range c.recent {
@@ -107,7 +108,7 @@ func (c *core) leaves(k beneath.HandleKey) {
 
 // arrive has all marked that lies in a directory that came after a moment, and tells whether it lies in the volume. It is
 // called with mu held.
-func (c *core) arrive(k beneath.HandleKey, after moment) bool {
+func (c *core) arrive(k beneath.HandleKey, after moment.Moment) bool {
 	chain, err := c.tree.chain(k)
 	if v := judge(err, unseen); v != again && chain == nil {
 		return false
@@ -127,12 +128,12 @@ func (c *core) arrive(k beneath.HandleKey, after moment) bool {
 // arrival is a directory that came from outside.
 type arrival struct {
 	n     int
-	after moment // it came after that
+	after moment.Moment // it came after that
 }
 
 // earlier is the moment before the first of those that first is of, and a.
-func earlier(first *moment, a arrival) *moment {
-	if first == nil || a.after.boot() < first.boot() {
+func earlier(first *moment.Moment, a arrival) *moment.Moment {
+	if first == nil || a.after.Boot() < first.Boot() {
 		return &a.after
 	}
 	return first

@@ -12,8 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"georep/marker/moment"
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -39,13 +39,13 @@ type heartbeat struct {
 // known or feared to be unmarked. It may be used from any goroutine.
 type beats struct {
 	path   string
-	files  files
+	files  statefile.FS
 	bootID string
-	cover  *coverage      // what the heartbeat is about
-	owing  func() int64   // marks to be tried again
-	bound  func() *moment // up to where it may move; nil: any
-	caught chan struct{}  // has a value when the heartbeat moved for the first time, or by more than a second, or somebody waits
-	urgent atomic.Bool    // somebody waits
+	cover  *coverage             // what the heartbeat is about
+	owing  func() int64          // marks to be tried again
+	bound  func() *moment.Moment // up to where it may move; nil: any
+	caught chan struct{}         // has a value when the heartbeat moved for the first time, or by more than a second, or somebody waits
+	urgent atomic.Bool           // somebody waits
 
 	mu      sync.Mutex
 	now     heartbeat // as of now
@@ -56,16 +56,16 @@ type beats struct {
 }
 
 // openBeats reads the last heartbeat; ok tells whether there is one.
-func openBeats(dir string, files files, cover *coverage, owing func() int64) (b *beats, ok bool, err error) {
+func openBeats(dir string, files statefile.FS, cover *coverage, owing func() int64) (b *beats, ok bool, err error) {
 	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, cover: cover, owing: owing, caught: make(chan struct{}, 1),
-		bound: func() *moment { return nil },
+		bound: func() *moment.Moment { return nil },
 		now:   heartbeat{Entries: -1}}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, false, fmt.Errorf("tell one run of the machine from another: %w", err)
 	}
 	b.bootID = strings.TrimSpace(string(id))
-	content, err := files.read(b.path)
+	content, err := files.Read(b.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, false, nil
 	}
@@ -83,54 +83,51 @@ func openBeats(dir string, files files, cover *coverage, owing func() int64) (b 
 
 // since tells from which ctime on a scan has to look for what the heartbeat does not cover. ok is false when the clock
 // moved so that no ctime can tell.
-func (b *beats) since(m moment) (from time.Time, ok bool) {
+func (b *beats) since(m moment.Moment) (from time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	from = b.now.Time.Add(-slack)
 	if b.now.BootID != b.bootID {
-		return from.Add(-rebootSlack), !m.wall.Before(b.now.Time)
+		return from.Add(-rebootSlack), !m.Wall.Before(b.now.Time)
 	}
 	// Within one run of the machine a step back of the wall clock is known exactly.
-	if step := m.offset - b.now.BootOffset; step < 0 {
+	if step := m.Offset - b.now.BootOffset; step < 0 {
 		from = from.Add(time.Duration(step))
 	}
 	return from, true
 }
 
-// tremble is by how much the offsets of two moments may differ though nobody set the clock.
-const tremble = time.Millisecond
-
 // setBack takes the heartbeat for what it is on a clock that was set back since. As it was written, it would lie in the
 // future, or nearer to now than it is, and claim what nobody has marked.
-func (h *heartbeat) setBack(bootID string, m moment) {
-	step := time.Duration(m.offset - h.BootOffset)
-	if h.BootID != bootID || step > -tremble || h.Time.IsZero() {
+func (h *heartbeat) setBack(bootID string, m moment.Moment) {
+	step := time.Duration(m.Offset - h.BootOffset)
+	if h.BootID != bootID || step > -moment.Tremble || h.Time.IsZero() {
 		return
 	}
-	h.Time, h.BootOffset = h.Time.Add(step), m.offset
+	h.Time, h.BootOffset = h.Time.Add(step), m.Offset
 }
 
 // drained says that everything that happened before m is marked, with xtimes up to x, unless it was lost.
-func (b *beats) drained(m moment, x xtime.Time) {
+func (b *beats) drained(m moment.Moment, x xtime.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.lost > b.found || b.owing() > 0 {
 		return
 	}
-	if up := b.bound(); up != nil && up.boot() < m.boot() {
+	if up := b.bound(); up != nil && up.Boot() < m.Boot() {
 		m = *up
-		if m.wall.IsZero() || b.now.BootID == b.bootID && m.boot() <= b.now.Time.UnixNano()-b.now.BootOffset {
+		if m.Wall.IsZero() || b.now.BootID == b.bootID && m.Boot() <= b.now.Time.UnixNano()-b.now.BootOffset {
 			return
 		}
 	}
-	if b.urgent.CompareAndSwap(true, false) || !b.moved || m.wall.Sub(b.now.Time) > keepEach {
+	if b.urgent.CompareAndSwap(true, false) || !b.moved || m.Wall.Sub(b.now.Time) > keepEach {
 		b.moved = true
 		select {
 		case b.caught <- struct{}{}:
 		default:
 		}
 	}
-	b.now.Time, b.now.Xtime, b.now.BootID, b.now.BootOffset = m.wall, x, b.bootID, m.offset
+	b.now.Time, b.now.Xtime, b.now.BootID, b.now.BootOffset = m.Wall, x, b.bootID, m.Offset
 }
 
 // lose says that changes after the heartbeat went unseen.
@@ -148,12 +145,12 @@ func (b *beats) losses() (count int, missing bool) {
 }
 
 // reset starts anew at m: everything before counts as changed, whatever was lost.
-func (b *beats) reset(m moment, x xtime.Time) {
+func (b *beats) reset(m moment.Moment, x xtime.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.found = b.lost
 	b.cover.coverAll()
-	b.now = heartbeat{Time: m.wall, Xtime: x, BootID: b.bootID, BootOffset: m.offset, Entries: -1}
+	b.now = heartbeat{Time: m.Wall, Xtime: x, BootID: b.bootID, BootOffset: m.Offset, Entries: -1}
 }
 
 // scanned says that a complete scan, begun at t after so many losses, found what they had lost.
@@ -167,7 +164,7 @@ func (b *beats) scanned(losses int, t time.Time, entries int64) {
 func (b *beats) get() heartbeat {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.now.setBack(b.bootID, now())
+	b.now.setBack(b.bootID, moment.Now())
 	return b.now
 }
 
@@ -184,39 +181,9 @@ func (b *beats) save() error {
 	if err != nil {
 		return err
 	}
-	if err := b.files.replace(b.path, content, true); err != nil {
+	if err := b.files.Replace(b.path, content, true); err != nil {
 		return fmt.Errorf("write the heartbeat: %w", err)
 	}
 	b.written = now
 	return nil
-}
-
-// moment is a time on the wall clock, and what to add then to the time since the machine started to get it: between two
-// moments of one run of the machine, the difference of the offsets is how far the wall clock was set.
-type moment struct {
-	wall   time.Time
-	offset int64 // ns
-}
-
-// boot is the time since the machine started, in ns.
-func (m moment) boot() int64 { return m.wall.UnixNano() - m.offset }
-
-func now() moment {
-	var m moment
-	// On a busy machine this may be interrupted between two looks at clocks, and the offset be wrong by that.
-	for range 10 {
-		before, wall, after := sinceStart(), time.Now().Round(0), sinceStart()
-		if m = (moment{wall, wall.UnixNano() - before}); after-before < int64(tremble)/2 {
-			break
-		}
-	}
-	return m
-}
-
-// sinceStart is the time since the machine started, in ns.
-func sinceStart() int64 {
-	var ts unix.Timespec
-	// It cannot fail: the clock exists, and so does ts.
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return ts.Nano()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 
 	"georep/internal/beneath"
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -73,7 +74,7 @@ func ctimeOf(st *beneath.Stat) xtime.Time {
 // before, none, does not tell workers up to where they know of its changes. It may be used from any goroutine.
 type bumps struct {
 	path  string
-	files files
+	files statefile.FS
 
 	mu    sync.Mutex
 	dirs  *roaring64.Bitmap // by beneath.Stat.Number
@@ -81,7 +82,7 @@ type bumps struct {
 	dirty bool              // not saved like this
 }
 
-func newBumps(dir string, files files) *bumps {
+func newBumps(dir string, files statefile.FS) *bumps {
 	return &bumps{path: filepath.Join(dir, bumpsFile), files: files, dirs: roaring64.New()}
 }
 
@@ -120,7 +121,7 @@ func (b *bumps) save() error {
 	content, err := b.dirs.MarshalBinary()
 	if err == nil {
 		content = binary.BigEndian.AppendUint32(content, crc32.Checksum(content, castagnoli))
-		err = b.files.replace(b.path, content, true)
+		err = b.files.Replace(b.path, content, true)
 	}
 	if err != nil {
 		return fmt.Errorf("write which directories took no mark: %w", err)
@@ -131,7 +132,7 @@ func (b *bumps) save() error {
 
 // load reads what save wrote.
 func (b *bumps) load() error {
-	content, err := b.files.read(b.path)
+	content, err := b.files.Read(b.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

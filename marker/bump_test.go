@@ -15,6 +15,7 @@ import (
 
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -201,20 +202,20 @@ func TestBumps(t *testing.T) {
 		t.Fatal(err)
 	}
 	load := func() bool {
-		b := newBumps(dir, files{})
+		b := newBumps(dir, statefile.FS{})
 		if err := b.load(); err != nil {
 			t.Fatal(err)
 		}
 		return b.has(root, st.Dev)
 	}
-	b := newBumps(dir, files{})
+	b := newBumps(dir, statefile.FS{})
 	if b.add(st.Number(st.Dev) + 1); b.save() != nil || load() {
 		t.Error("another directory than was saved")
 	}
 	if b.add(st.Number(st.Dev)); b.save() != nil || !load() {
 		t.Error("not the one that was saved")
 	}
-	content, err := (files{}).read(b.path)
+	content, err := (statefile.FS{}).Read(b.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +223,7 @@ func TestBumps(t *testing.T) {
 		t.Error("saved after it was cleared")
 	}
 	content[0]++
-	if err := (files{}).replace(b.path, content, false); err != nil || !load() {
+	if err := (statefile.FS{}).Replace(b.path, content, false); err != nil || !load() {
 		t.Errorf("damaged: %v, has %v", err, load())
 	}
 }

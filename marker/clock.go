@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -20,7 +21,7 @@ const reserve = 2 * time.Second
 // any goroutine.
 type Clock struct {
 	path  string
-	files files
+	files statefile.FS
 	now   func() time.Time
 
 	mu       sync.Mutex
@@ -31,12 +32,12 @@ type Clock struct {
 // OpenClock reads the floor from the file at path; a file that is not there is no floor. The clock also starts above
 // floor, the newest xtime found on the tree.
 func OpenClock(path string, floor xtime.Time) (*Clock, error) {
-	return openClock(path, floor, time.Now, files{})
+	return openClock(path, floor, time.Now, statefile.FS{})
 }
 
-func openClock(path string, floor xtime.Time, now func() time.Time, files files) (*Clock, error) {
+func openClock(path string, floor xtime.Time, now func() time.Time, files statefile.FS) (*Clock, error) {
 	c := &Clock{path: path, files: files, now: now, last: floor}
-	b, err := files.read(path)
+	b, err := files.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
@@ -87,7 +88,7 @@ func (c *Clock) Close() error {
 
 func (c *Clock) write(t xtime.Time) error {
 	b := binary.BigEndian.AppendUint64(nil, uint64(t))
-	if err := c.files.replace(c.path, b, true); err != nil {
+	if err := c.files.Replace(c.path, b, true); err != nil {
 		return fmt.Errorf("write the clock's floor %s: %w", c.path, err)
 	}
 	c.reserved = t

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -22,7 +23,7 @@ func TestClockNeverGoesBack(t *testing.T) {
 		for step := range 300 {
 			if c == nil {
 				var err error
-				if c, err = openClock(path, 0, func() time.Time { return wall }, files{}); err != nil {
+				if c, err = openClock(path, 0, func() time.Time { return wall }, statefile.FS{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -56,12 +57,12 @@ func TestClockNeverGoesBack(t *testing.T) {
 func TestClockIsExactAfterACleanStop(t *testing.T) {
 	wall := time.Unix(1_700_000_000, 0)
 	path := filepath.Join(t.TempDir(), "clock")
-	c, _ := openClock(path, 0, func() time.Time { return wall }, files{})
+	c, _ := openClock(path, 0, func() time.Time { return wall }, statefile.FS{})
 	x, err := c.Next()
 	if err != nil || c.Close() != nil {
 		t.Fatal(err)
 	}
-	c, _ = openClock(path, 0, func() time.Time { return wall }, files{})
+	c, _ = openClock(path, 0, func() time.Time { return wall }, statefile.FS{})
 	if y, _ := c.Next(); y != x.Next() {
 		t.Errorf("%v after %v and a clean stop", y, x)
 	}

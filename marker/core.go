@@ -14,6 +14,8 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
 	"georep/marker/hint"
+	"georep/marker/moment"
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -23,7 +25,7 @@ type core struct {
 	root     *beneath.Dir
 	rootStat beneath.Stat
 	names    xtime.Names
-	files    files
+	files    statefile.FS
 	clock    *Clock
 	dir      string // Options.Dir
 	ticked   Tick   // the last one; the status' only
@@ -58,7 +60,7 @@ type core struct {
 	// the last number, and earliest the moment before the first; they change under mu.
 	arrivals map[beneath.HandleKey]arrival
 	arrived  int
-	earliest atomic.Pointer[moment]
+	earliest atomic.Pointer[moment.Moment]
 	recent   recent
 	young    young
 	stray    func() // asks for a scan that meets them; called with mu held
@@ -114,7 +116,7 @@ func newCore(o *Options) (*core, error) {
 		return nil, err
 	}
 	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{}, volumeMark: o.VolumeMark,
-		files: files{o.hook}, retry: newBatch(), arrivals: map[beneath.HandleKey]arrival{}, stray: func() {}}
+		files: statefile.FS{Hook: o.hook}, retry: newBatch(), arrivals: map[beneath.HandleKey]arrival{}, stray: func() {}}
 	c.cover = newCoverage(filepath.Join(o.Dir, coverageFile), c.files)
 	c.often = o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})
 	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"georep/marker/statefile"
+
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 )
 
@@ -19,7 +21,7 @@ import (
 // used from any goroutine.
 type coverage struct {
 	path   string
-	files  files
+	files  statefile.FS
 	bumped *bumps // kept beside it, in a file of its own
 
 	mu    sync.Mutex
@@ -29,7 +31,7 @@ type coverage struct {
 	dirty bool              // not saved like this
 }
 
-func newCoverage(path string, files files) *coverage {
+func newCoverage(path string, files statefile.FS) *coverage {
 	return &coverage{path: path, files: files, dirs: roaring64.New(), bumped: newBumps(filepath.Dir(path), files)}
 }
 
@@ -165,7 +167,7 @@ func (c *coverage) save() error {
 	}
 	content = append(content, b...)
 	content = binary.BigEndian.AppendUint32(content, crc32.Checksum(content, castagnoli))
-	if err := c.files.replace(c.path, content, true); err != nil {
+	if err := c.files.Replace(c.path, content, true); err != nil {
 		return fmt.Errorf("write which directories the marker has met: %w", err)
 	}
 	c.dirty = false
@@ -177,7 +179,7 @@ func (c *coverage) load() error {
 	if err := c.bumped.load(); err != nil {
 		return err
 	}
-	content, err := c.files.read(c.path)
+	content, err := c.files.Read(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/inotify"
+	"georep/marker/moment"
 	"georep/marker/writers"
 )
 
@@ -48,11 +49,11 @@ type heldFiles struct {
 	files map[inode]*held
 	marks []due // what the look that is under way found
 	round int
-	at    moment // when this look began
-	last  moment // the same of the one before
-	all   bool   // this look leaves nothing for later
+	at    moment.Moment // when this look began
+	last  moment.Moment // the same of the one before
+	all   bool          // this look leaves nothing for later
 
-	looked atomic.Pointer[moment] // everything written before through what is held is marked; nil before the first look
+	looked atomic.Pointer[moment.Moment] // everything written before through what is held is marked; nil before the first look
 	mu     sync.Mutex
 	hidden string // why not all holders can be seen; under mu
 	// hiddenAt is when a look last began of which that was true; under mu.
@@ -72,18 +73,18 @@ type held struct {
 	mapped bool              // at that look, or at the one before
 	gone   bool              // it is not held any more, and looked at for the last time
 
-	known bool         // st is set
-	sure  bool         // whatever was written since gives other times than those of st
-	st    beneath.Stat // at the last look
-	path  string       // below the root; advice
-	at    moment       // everything written before is marked
+	known bool          // st is set
+	sure  bool          // whatever was written since gives other times than those of st
+	st    beneath.Stat  // at the last look
+	path  string        // below the root; advice
+	at    moment.Moment // everything written before is marked
 
 	// primed: it was flushed, and its content noted where times do not tell, since it is mapped.
 	primed bool
 	sum    [32]byte
 	next   time.Time // not flushed before
 
-	sought *moment // when a scan was asked to find its names; nil: it was not
+	sought *moment.Moment // when a scan was asked to find its names; nil: it was not
 	// elsewhere is how many names it had when no name of it was in the volume.
 	elsewhere uint32
 }
@@ -127,11 +128,11 @@ func newHeldFiles(m *marker) (*heldFiles, error) {
 }
 
 // bound is up to where the heartbeat may move.
-func (h *heldFiles) bound() *moment {
+func (h *heldFiles) bound() *moment.Moment {
 	if at := h.looked.Load(); at != nil {
 		return at
 	}
-	return &moment{}
+	return &moment.Moment{}
 }
 
 // watch looks again and again until ctx ends.
@@ -174,7 +175,7 @@ func (h *heldFiles) rest(ctx context.Context, took time.Duration) (asked bool, e
 func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err error) {
 	h.stirred.Store(false)
 	began := time.Now() // h.at has no monotonic reading, and the clock may be set while this goes on
-	h.last, h.at = h.at, now()
+	h.last, h.at = h.at, moment.Now()
 	h.all, h.marks = all, nil
 	h.round++
 	list, hidden, err := h.find.Look()
@@ -214,7 +215,7 @@ func (h *heldFiles) say(hidden string) {
 			"libaio, a loop device or a mapping is found when they are closed, or by a slow scan")
 	}
 	if h.hidden = hidden; hidden != "" {
-		h.hiddenAt = h.at.wall
+		h.hiddenAt = h.at.Wall
 	}
 }
 
@@ -231,7 +232,7 @@ func (h *heldFiles) advance() {
 	for k, e := range h.files {
 		if e.gone {
 			delete(h.files, k)
-		} else if e.at.boot() < at.boot() {
+		} else if e.at.Boot() < at.Boot() {
 			at = e.at
 		}
 	}

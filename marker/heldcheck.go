@@ -177,7 +177,7 @@ func (h *heldFiles) check(ctx context.Context, e *held, pin *beneath.Dir, st *be
 func (h *heldFiles) settled(e *held, st *beneath.Stat) {
 	mtime := time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))
 	e.st, e.known, e.at = *st, true, h.at
-	e.sure = h.at.wall.Sub(mtime).Abs() >= settled
+	e.sure = h.at.Wall.Sub(mtime).Abs() >= settled
 }
 
 // changed tells whether times and size say that the file was written since the look before, and no mark covers that.
@@ -199,7 +199,7 @@ func (h *heldFiles) changed(e *held, pin *beneath.Dir, st *beneath.Stat) bool {
 	}
 	mtime := time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))
 	// An mtime from before the look at which it was another was set by somebody, or by a clock that was set back.
-	if e.known && mtime.Before(h.last.wall.Add(-settled)) {
+	if e.known && mtime.Before(h.last.Wall.Add(-settled)) {
 		return true
 	}
 	return !covers(max(x, h.o.VolumeMark), mtime.Add(h.tick), ctime)

@@ -16,6 +16,8 @@ import (
 
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
+	"georep/marker/moment"
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -264,7 +266,7 @@ func TestHeartbeatOfAClockThatWasSetBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	old.Heartbeat = old.Heartbeat.Add(time.Hour)
-	if err := writeStatus(files{}, v.o.Dir, &old); err != nil {
+	if err := writeStatus(statefile.FS{}, v.o.Dir, &old); err != nil {
 		t.Fatal(err)
 	}
 	m, err := open(t.Context(), v.o)
@@ -314,13 +316,13 @@ func (v *vol) editHeartbeat(edit func(*heartbeat)) {
 // TestHeartbeatWaitsForTheScan: what was lost holds the heartbeat until a scan that began after the loss is complete.
 func TestHeartbeatWaitsForTheScan(t *testing.T) {
 	owing := int64(0)
-	b, known, err := openBeats(t.TempDir(), files{}, newCoverage("", files{}), func() int64 { return owing })
+	b, known, err := openBeats(t.TempDir(), statefile.FS{}, newCoverage("", statefile.FS{}), func() int64 { return owing })
 	if err != nil || known {
 		t.Fatal(known, err)
 	}
 	step := func(what string, moves bool) {
 		t.Helper()
-		before, m := b.get().Time, now()
+		before, m := b.get().Time, moment.Now()
 		b.drained(m, 1)
 		if moved := b.get().Time != before; moved != moves {
 			t.Errorf("%s: the heartbeat moved: %v", what, moved)
@@ -343,31 +345,31 @@ func TestHeartbeatWaitsForTheScan(t *testing.T) {
 // TestHeartbeatIsBound: while something from outside is to be marked, the heartbeat moves up to the moment before it came, and
 // never back.
 func TestHeartbeatIsBound(t *testing.T) {
-	b, _, err := openBeats(t.TempDir(), files{}, newCoverage("", files{}), func() int64 { return 0 })
+	b, _, err := openBeats(t.TempDir(), statefile.FS{}, newCoverage("", statefile.FS{}), func() int64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}
-	var bound *moment
-	b.bound = func() *moment { return bound }
+	var bound *moment.Moment
+	b.bound = func() *moment.Moment { return bound }
 	step := func(what string, want time.Time) {
 		t.Helper()
-		b.drained(now(), 1)
+		b.drained(moment.Now(), 1)
 		if got := b.get().Time; !got.Equal(want) {
 			t.Errorf("%s: the heartbeat is at %v, want %v", what, got, want)
 		}
 	}
-	bound = &moment{}
+	bound = &moment.Moment{}
 	b.now = heartbeat{Time: time.Now().Add(-time.Hour), BootID: "of the machine's last run"}
 	step("came before anything was read", b.now.Time)
-	first, second := now(), now()
+	first, second := moment.Now(), moment.Now()
 	bound = &second
-	step("came later", second.wall)
+	step("came later", second.Wall)
 	bound = &first
-	step("one more, of before", second.wall)
-	bound = &moment{}
-	step("one more, of before anything was read", second.wall)
+	step("one more, of before", second.Wall)
+	bound = &moment.Moment{}
+	step("one more, of before anything was read", second.Wall)
 	bound = nil
-	if b.drained(now(), 1); !b.get().Time.After(second.wall) {
+	if b.drained(moment.Now(), 1); !b.get().Time.After(second.Wall) {
 		t.Error("nothing waits, and it does not move")
 	}
 }
@@ -375,23 +377,23 @@ func TestHeartbeatIsBound(t *testing.T) {
 // TestHeartbeatThatCaughtUp: the heartbeat says when it has caught up after the start, or after it stood still, and only then.
 func TestHeartbeatThatCaughtUp(t *testing.T) {
 	dir, none := t.TempDir(), func() int64 { return 0 }
-	b, _, err := openBeats(dir, files{}, newCoverage("", files{}), none)
+	b, _, err := openBeats(dir, statefile.FS{}, newCoverage("", statefile.FS{}), none)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := now()
+	at := moment.Now()
 	b.drained(at, 1)
 	if err := b.save(); err != nil {
 		t.Fatal(err)
 	}
-	if b, _, err = openBeats(dir, files{}, newCoverage("", files{}), none); err != nil {
+	if b, _, err = openBeats(dir, statefile.FS{}, newCoverage("", statefile.FS{}), none); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {
 		after time.Duration
 		says  bool
 	}{{0, true}, {keepEach, false}, {keepEach / 5, false}, {2 * keepEach, true}, {keepEach, false}, {time.Hour, true}} {
-		at.wall = at.wall.Add(step.after)
+		at.Wall = at.Wall.Add(step.after)
 		b.drained(at, 1)
 		select {
 		case <-b.caught:

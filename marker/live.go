@@ -11,6 +11,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
+	"georep/marker/moment"
 )
 
 const (
@@ -55,7 +56,7 @@ type live struct {
 	batch   *batch
 
 	// t0 is a moment at which the queue held need events more than have been read since.
-	t0   moment
+	t0   moment.Moment
 	need int
 
 	retryAt time.Time
@@ -150,7 +151,7 @@ func (l *live) last() error {
 // everything that happened before t0 is marked: also under a load that never lets the queue run empty.
 func (l *live) markQueue() error {
 	if l.need <= 0 {
-		l.t0 = now()
+		l.t0 = moment.Now()
 		n, err := l.src.Pending()
 		if err != nil {
 			return err

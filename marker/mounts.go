@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"georep/internal/beneath"
+	"georep/marker/moment"
+	"georep/marker/statefile"
 )
 
 // This file is about what other file systems hide. While one is mounted on a directory of the volume, or something is bound
@@ -24,18 +26,18 @@ import (
 
 // cover is what is known of an entry that something is, or was, mounted on. What identifies it is that of the entry beneath.
 type cover struct {
-	Path []byte `json:"path"`
-	Key  []byte `json:"key,omitempty"`  // its handle; none where only root may ask for it
-	Ino  uint64 `json:"ino,omitempty"`  // its number; 0: not known
-	Bare bool   `json:"bare,omitempty"` // nothing is mounted there any more, and it is yet to be marked
-	seen moment // it was covered then
+	Path []byte        `json:"path"`
+	Key  []byte        `json:"key,omitempty"`  // its handle; none where only root may ask for it
+	Ino  uint64        `json:"ino,omitempty"`  // its number; 0: not known
+	Bare bool          `json:"bare,omitempty"` // nothing is mounted there any more, and it is yet to be marked
+	seen moment.Moment // it was covered then
 }
 
 // mounts keeps them. It may be used from any goroutine.
 type mounts struct {
 	root  *beneath.Dir
 	path  string
-	files files
+	files statefile.FS
 
 	mu    sync.Mutex
 	table *beneath.MountTable
@@ -44,7 +46,7 @@ type mounts struct {
 	unsaved bool
 }
 
-func openMounts(root *beneath.Dir, path string, files files) (*mounts, error) {
+func openMounts(root *beneath.Dir, path string, files statefile.FS) (*mounts, error) {
 	m := &mounts{root: root, path: path, files: files, all: map[string]*cover{}}
 	list, err := readCovers(files, path)
 	if err != nil {
@@ -60,8 +62,8 @@ func openMounts(root *beneath.Dir, path string, files files) (*mounts, error) {
 }
 
 // readCovers reads what save wrote. A file that cannot be understood tells nothing.
-func readCovers(files files, path string) (list []cover, err error) {
-	content, err := files.read(path)
+func readCovers(files statefile.FS, path string) (list []cover, err error) {
+	content, err := files.Read(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read what was mounted in the volume: %w", err)
 	}
@@ -86,7 +88,7 @@ func (m *mounts) refresh() error {
 
 // read is refresh with mu held.
 func (m *mounts) read() error {
-	at := now()
+	at := moment.Now()
 	m.table.Changed() // what comes from now on is news
 	paths, err := m.table.Below(m.root)
 	if err != nil {
@@ -130,7 +132,7 @@ func (m *mounts) save() error {
 	}
 	content, err := json.Marshal(list)
 	if err == nil {
-		err = m.files.replace(m.path, content, true)
+		err = m.files.Replace(m.path, content, true)
 	}
 	if m.unsaved = err != nil; m.unsaved {
 		return fmt.Errorf("write down what is mounted in the volume: %w", err)
@@ -201,16 +203,16 @@ func (m *mounts) some() bool {
 }
 
 // since is a moment up to which nothing had been uncovered that is yet to be marked; nil: nothing is.
-func (m *mounts) since() (first *moment) {
+func (m *mounts) since() (first *moment.Moment) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.table.Changed() {
 		if err := m.read(); err != nil {
-			return &moment{}
+			return &moment.Moment{}
 		}
 	}
 	for _, c := range m.all {
-		if c.Bare && (first == nil || c.seen.boot() < first.boot()) {
+		if c.Bare && (first == nil || c.seen.Boot() < first.Boot()) {
 			at := c.seen
 			first = &at
 		}
@@ -289,7 +291,7 @@ func (r *Mounts) read() bool {
 	if r.as != nil && os.SameFile(st, r.as) && st.ModTime().Equal(r.as.ModTime()) && st.Size() == r.as.Size() {
 		return false
 	}
-	list, err := readCovers(files{}, r.path)
+	list, err := readCovers(statefile.FS{}, r.path)
 	if err != nil {
 		return false
 	}

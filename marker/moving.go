@@ -11,6 +11,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/inotify"
+	"georep/marker/moment"
 )
 
 // This file is about directories that move while a scan runs. What changed in one while no marker ran, or where no event
@@ -76,11 +77,11 @@ func (m *movers) back(dirs []beneath.HandleKey) {
 // progress tells up to which moment all events are read. It may be used from any goroutine.
 type progress struct {
 	mu   sync.Mutex
-	upTo moment
+	upTo moment.Moment
 	more chan struct{} // closed when it moves; nil where nobody waits
 }
 
-func (p *progress) move(m moment) {
+func (p *progress) move(m moment.Moment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.upTo = m
@@ -91,17 +92,17 @@ func (p *progress) move(m moment) {
 }
 
 // reached is that moment.
-func (p *progress) reached() moment {
+func (p *progress) reached() moment.Moment {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.upTo
 }
 
 // wait waits until all is read that happened before m.
-func (p *progress) wait(ctx context.Context, m moment) error {
+func (p *progress) wait(ctx context.Context, m moment.Moment) error {
 	for {
 		p.mu.Lock()
-		if p.upTo.boot() >= m.boot() {
+		if p.upTo.Boot() >= m.Boot() {
 			p.mu.Unlock()
 			return nil
 		}
@@ -122,7 +123,7 @@ func (p *progress) wait(ctx context.Context, m moment) error {
 // did; so once all is read, and it has met those that moved, it has met all there were at its begin.
 func (m *marker) meetMovers(ctx context.Context, s *scan) error {
 	for tries := moverTries; !s.incomplete.Load(); {
-		if err := m.upTo.wait(ctx, now()); err != nil {
+		if err := m.upTo.wait(ctx, moment.Now()); err != nil {
 			return err
 		}
 		dirs, ok := m.moving.take()
@@ -212,7 +213,7 @@ func (m *marker) endScan(s *scan, e extent, upTo int, err error) error {
 			}
 		}
 	}
-	var first *moment
+	var first *moment.Moment
 	for k, a := range m.arrivals {
 		if e == parts && a.n <= upTo {
 			delete(m.arrivals, k)

@@ -17,6 +17,8 @@ import (
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
 	"georep/marker/inotify"
+	"georep/marker/moment"
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -400,7 +402,7 @@ func TestSyncIsOwedUntilItIsDone(t *testing.T) {
 // TestCoverageIsSavedFirst: a heartbeat never gets to the device without the coverage that it stands on.
 func TestCoverageIsSavedFirst(t *testing.T) {
 	dir, failure := t.TempDir(), error(nil)
-	f := files{func(op, path string) error {
+	f := statefile.FS{Hook: func(op, path string) error {
 		if op == "rename" && strings.Contains(path, coverageFile) {
 			return failure
 		}
@@ -413,7 +415,7 @@ func TestCoverageIsSavedFirst(t *testing.T) {
 	}
 	c.coverAll()
 	c.leave(7)
-	b.drained(now(), 1)
+	b.drained(moment.Now(), 1)
 	for _, failure = range []error{unix.EIO, nil} {
 		if err := b.save(); !errors.Is(err, failure) {
 			t.Fatalf("%v, want %v", err, failure)
@@ -428,9 +430,9 @@ func TestCoverageIsSavedFirst(t *testing.T) {
 // TestCoverage: what is saved is read, and what is damaged is not believed.
 func TestCoverage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "coverage")
-	c := newCoverage(path, files{})
+	c := newCoverage(path, statefile.FS{})
 	load := func() *coverage {
-		l := newCoverage(path, files{})
+		l := newCoverage(path, statefile.FS{})
 		if err := l.load(); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"georep/internal/beneath"
+	"georep/marker/statefile"
 )
 
 // ownMax bounds each of the two generations of ownMarks.
@@ -83,7 +84,7 @@ func sameButCtime(a, b *beneath.Stat) bool {
 const ownRecord = 36
 
 // save writes those whose ctime is not before since, which are the ones that the next scan can meet.
-func (o *ownMarks) save(files files, path string, since time.Time) error {
+func (o *ownMarks) save(files statefile.FS, path string, since time.Time) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var b []byte
@@ -100,15 +101,15 @@ func (o *ownMarks) save(files files, path string, since time.Time) error {
 			b = binary.BigEndian.AppendUint64(b, mark.all)
 		}
 	}
-	if err := files.replace(path, b, false); err != nil {
+	if err := files.Replace(path, b, false); err != nil {
 		return fmt.Errorf("save own marks: %w", err)
 	}
 	return nil
 }
 
 // load reads what save wrote. No file is no marks; the tail of a cut file is ignored.
-func (o *ownMarks) load(files files, path string) error {
-	b, err := files.read(path)
+func (o *ownMarks) load(files statefile.FS, path string) error {
+	b, err := files.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/hint"
 	"georep/marker/inotify"
+	"georep/marker/moment"
 	"georep/marker/xtime"
 )
 
@@ -150,7 +151,7 @@ func (m *marker) prepare(ctx context.Context) error {
 	if err := m.noteTimes(); err != nil {
 		return err
 	}
-	armed := now()
+	armed := moment.Now()
 	if _, ok := m.beats.since(armed); !ok || !known || m.o.VolumeMark == 0 || m.o.RaiseMark {
 		return m.takeVolumeMark(armed)
 	}
@@ -176,10 +177,10 @@ func (m *marker) noteTimes() error {
 
 // bound is up to where the heartbeat may move: what came from outside, or lay under a mount, is not covered yet, and
 // neither is what was written to held files after they were looked at.
-func (m *marker) bound() *moment {
+func (m *marker) bound() *moment.Moment {
 	bound := m.held.bound()
-	for _, other := range []*moment{m.earliest.Load(), m.mounts.since()} {
-		if other != nil && other.boot() < bound.boot() {
+	for _, other := range []*moment.Moment{m.earliest.Load(), m.mounts.since()} {
+		if other != nil && other.Boot() < bound.Boot() {
 			bound = other
 		}
 	}
@@ -202,7 +203,7 @@ func (m *marker) checkMarked() error {
 
 // takeVolumeMark makes now the xtime of everything that has an older one or none. The mark is saved before the
 // heartbeat: a crash in between only takes another one.
-func (m *marker) takeVolumeMark(armed moment) error {
+func (m *marker) takeVolumeMark(armed moment.Moment) error {
 	t, err := m.clock.Next()
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@ package marker
 import (
 	"context"
 	"time"
+
+	"georep/marker/moment"
 )
 
 const (
@@ -22,7 +24,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 	m.scanning.Store(true)
 	defer m.scanning.Store(false)
 	m.blind.Store(false)
-	start := now()
+	start := moment.Now()
 	uncovered, err := m.meetUncovered(ctx)
 	if err != nil {
 		return nil, err
@@ -42,7 +44,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 		// Not in a scan for what was lost: new directories may not be watched yet, and each would ask for one more.
 		s.expect = m.tree.expect
 	}
-	if slow := m.beats.get().SlowScan; !slow.IsZero() && slow.After(start.wall) {
+	if slow := m.beats.get().SlowScan; !slow.IsZero() && slow.After(start.Wall) {
 		s.slow = time.Unix(1, 0) // The clock was set back: any entry may be younger than its xtime.
 	} else if !slow.IsZero() {
 		s.slow = slow.Add(-slack)
@@ -61,7 +63,7 @@ func (m *marker) pass(ctx context.Context) (*scan, error) {
 		return s, nil
 	}
 	m.times.scanned(m.cover.has)
-	m.beats.scanned(losses, start.wall, s.entries.Load())
+	m.beats.scanned(losses, start.Wall, s.entries.Load())
 	m.metStrays(upto)
 	m.nameless.end()
 	if !m.follows() && !m.fresh {

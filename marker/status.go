@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -106,10 +107,10 @@ func askLook(dir string) error {
 	return nil
 }
 
-func writeStatus(files files, dir string, s *Status) error {
+func writeStatus(files statefile.FS, dir string, s *Status) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	return files.replace(filepath.Join(dir, statusFile), append(b, '\n'), false)
+	return files.Replace(filepath.Join(dir, statusFile), append(b, '\n'), false)
 }

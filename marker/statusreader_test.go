@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"georep/marker/statefile"
 )
 
 // TestStatusReader reads what ReadStatus does, through whatever happens to the file.
@@ -30,7 +32,7 @@ func TestStatusReader(t *testing.T) {
 	at := time.Unix(1e9, 0).UTC()
 	for i := range 20 { // all of one length
 		s := Status{Source: SourceScan, Heartbeat: at.Add(time.Duration(i) * time.Second)}
-		if err := writeStatus(files{}, dir, &s); err != nil {
+		if err := writeStatus(statefile.FS{}, dir, &s); err != nil {
 			t.Fatal(err)
 		}
 		same("replaced")

@@ -19,6 +19,7 @@ import (
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
+	"georep/marker/statefile"
 	"georep/marker/xtime"
 )
 
@@ -503,7 +504,7 @@ func TestOwnMarksSurviveAStop(t *testing.T) {
 	recent := st
 	recent.Ino, recent.Mtime = 4, beneath.Time{Sec: old.Unix(), Nsec: uint32(old.Nanosecond())}
 	a.add(&recent, &recent, old) // Somebody may write within the same tick.
-	if err := errors.Join(a.save(files{}, path, time.Unix(99, 0)), b.load(files{}, path)); err != nil {
+	if err := errors.Join(a.save(statefile.FS{}, path, time.Unix(99, 0)), b.load(statefile.FS{}, path)); err != nil {
 		t.Fatal(err)
 	}
 	if !b.has(&st) || b.has(&other) || b.has(&recent) {

@@ -62,6 +62,8 @@ var allowed = map[string][]string{
 	"crawler":             {"crawler/plan", "slave", "slave/delta", "internal/beneath", "internal/filter", "marker/xtime", "marker/hint"},
 	"marker":              {"marker/", "internal/beneath"},
 	"marker/queue":        {},
+	"marker/moment":       {},
+	"marker/statefile":    {},
 	"marker/writers":      {},
 	"marker/fanotify":     {"marker/queue", "internal/beneath"},
 	"marker/inotify":      {"marker/queue", "internal/beneath"},
