@@ -34,7 +34,7 @@ func (m *marker) arm(ctx context.Context) error {
 		return fmt.Errorf("listen to the changes of %s: %w", m.o.Root, err)
 	}
 	m.how.Store(&learn{SourceScan, err.Error()})
-	m.log.Warn().Err(err).Str("root", m.o.Root).Msg("no events here; scanning instead")
+	m.Log.Warn().Err(err).Str("root", m.o.Root).Msg("no events here; scanning instead")
 	return nil
 }
 
@@ -44,13 +44,13 @@ func (m *marker) armEvents(ctx context.Context) error {
 		return m.armFanotify()
 	case SourceInotify:
 		err := m.armInotify(ctx, "asked for inotify")
-		if remote := inotify.Local(m.root); remote != nil {
-			m.log.Warn().Err(remote).Msg("only slow scans find what is changed there")
+		if remote := inotify.Local(m.Root); remote != nil {
+			m.Log.Warn().Err(remote).Msg("only slow scans find what is changed there")
 		}
 		return err
 	}
 	// What others change behind this kernel's back no source of events tells.
-	if err := inotify.Local(m.root); err != nil {
+	if err := inotify.Local(m.Root); err != nil {
 		return err
 	}
 	first := m.armFanotify()
@@ -65,7 +65,7 @@ func (m *marker) armEvents(ctx context.Context) error {
 }
 
 func (m *marker) armFanotify() error {
-	src, err := fanotify.Open(m.root.Fd())
+	src, err := fanotify.Open(m.Root.Fd())
 	if err != nil {
 		return err
 	}
@@ -94,30 +94,25 @@ func (m *marker) armInotify(ctx context.Context, reason string) error {
 
 func (m *marker) use(l *live, source, reason string) {
 	m.live = l
-	l.lost = func() { m.beats.lose(); m.wakeScanner() }
-	m.stray = m.wakeScanner
-	l.blind = func() {
-		if !m.blind.Swap(true) {
-			m.wakeScanner()
-		}
-	}
+	l.lost = func() { m.beats.lose(); m.scanner.wakeUp() }
+	m.stray, l.blind = m.scanner.wakeUp, m.scanner.beBlind
 	m.how.Store(&learn{source, reason})
 }
 
 // probing calls fn, which changes an xattr of the root, and remembers the ctime that this gives the root, so that a start
 // with nothing changed marks nothing; but not where the root itself may have changed while no marker ran.
 func (m *marker) probing(fn func() error) error {
-	before, err := m.root.Stat("")
+	before, err := m.Root.Stat("")
 	if err != nil {
 		return err
 	}
 	since, known := m.beats.since(moment.Now())
-	unchanged := known && (m.own.has(&before) || time.Unix(before.Ctime.Sec, int64(before.Ctime.Nsec)).Before(since))
+	unchanged := known && (m.scans.Own.Has(&before) || time.Unix(before.Ctime.Sec, int64(before.Ctime.Nsec)).Before(since))
 	if err := fn(); err != nil {
 		return err
 	}
-	if after, err := m.root.Stat(""); err == nil && unchanged {
-		m.own.add(&before, &after, time.Now())
+	if after, err := m.Root.Stat(""); err == nil && unchanged {
+		m.scans.Own.Add(&before, &after, time.Now())
 	}
 	return nil
 }
@@ -134,29 +129,28 @@ func (m *marker) learn(ctx context.Context) error {
 		}
 		m.fallBack(err)
 	}
-	return m.scanAlways(ctx)
+	return m.scanner.scanAlways(ctx)
 }
 
 func (m *marker) follow(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.live.run(ctx) })
-	g.Go(func() error { return m.scanNow(ctx) })
+	g.Go(func() error { return m.scanner.scanNow(ctx) })
 	return g.Wait()
 }
 
 // fallBack is for when the kernel gives no more watches: from now on scans find what events would have told.
 func (m *marker) fallBack(err error) {
-	m.log.Warn().Err(err).Str("root", m.o.Root).Msg("not everything can be watched any more; scanning instead")
+	m.Log.Warn().Err(err).Str("root", m.o.Root).Msg("not everything can be watched any more; scanning instead")
 	m.beats.lose()
 	m.core.mu.Lock()
 	m.tree, m.set = nil, m.plain
-	m.retry, m.astray = newBatch(), nil
-	clear(m.arrivals) // they are not covered
-	m.earliest.Store(nil)
-	m.owing.Store(0)
+	m.retry, m.strays.astray = newBatch(), nil
+	m.arrivals.forget() // they are not covered
+	m.counts.owing.Store(0)
 	m.core.mu.Unlock()
 	m.how.Store(&learn{SourceScan, err.Error()})
 	if err := m.live.src.Close(); err != nil {
-		m.log.Warn().Err(err).Msg("inotify")
+		m.Log.Warn().Err(err).Msg("inotify")
 	}
 }

@@ -2,11 +2,14 @@ package marker
 
 import (
 	"cmp"
-	"context"
 	"slices"
+	"sync/atomic"
 
 	"georep/internal/beneath"
+	"georep/marker/coverage"
 	"georep/marker/moment"
+	"georep/marker/scan"
+	"georep/marker/tree"
 )
 
 // This file is about directories that leave the volume and come into it. What went on in one while it lay outside, no event
@@ -35,37 +38,50 @@ func (r *recent) forget(upTo moment.Moment) {
 	*r = slices.Delete(*r, 0, i)
 }
 
-// moves sees to the directories of a batch that moved out of the volume or into it. It is called with mu held, with the
-// directories of the batch that lie in the volume now.
-func (c *core) moves(b *batch, depth map[beneath.HandleKey]int) {
+// arrivals are the directories that came from outside of the volume, in which everything is yet to be marked. It is used with the
+// core's mu held.
+type arrivals struct {
+	vol    *tree.Volume
+	cover  *coverage.Coverage
+	upTo   *scan.Progress // of the events
+	wanted func()         // asks for a scan of what arrived
+
+	open     map[beneath.HandleKey]arrival
+	last     int // the number of the last one
+	recent   recent
+	earliest atomic.Pointer[moment.Moment] // before the first of open; nil: there is none. It may be read from any goroutine.
+}
+
+// moves sees to the directories of a batch that moved out of the volume or into it, given those that lie in the volume now.
+func (a *arrivals) moves(in directories, b *batch, depth map[beneath.HandleKey]int) {
 	if len(b.moves) == 0 {
 		return
 	}
-	read := c.upTo.reached()
-	c.recent.forget(read)
-	awaited, came := len(c.arrivals) > 0, false
+	read := a.upTo.Reached()
+	a.recent.forget(read)
+	awaited, came := len(a.open) > 0, false
 	for _, one := range b.moves {
-		from, to := c.wasInside(b, one.from, depth), c.wasInside(b, one.to, depth)
+		from, to := a.wasInside(b, one.from, depth), a.wasInside(b, one.to, depth)
 		if !from || !to {
-			c.leaves(one.dir)
+			a.leaves(one.dir)
 		}
 		// It may come out of what came from outside before a scan marks what is in that.
 		if !from || awaited && !one.met {
-			inside := c.arrive(one.dir, read)
+			inside := a.arrive(in, one.dir, read)
 			came = came || !from && (inside || to) // also where it is gone again
 		}
-		c.recent = append(c.recent, judged{one.dir, moment.SinceStart(), read})
+		a.recent = append(a.recent, judged{one.dir, moment.SinceStart(), read})
 	}
 	// Where these came from may have been outside still when they moved.
-	for _, one := range c.recent {
+	for _, one := range a.recent {
 		if came {
-			c.arrive(one.dir, one.after)
+			a.arrive(in, one.dir, one.after)
 		}
 	}
 }
 
 // wasInside tells whether a directory of a batch lies in the volume, or did until it was removed.
-func (c *core) wasInside(b *batch, k beneath.HandleKey, depth map[beneath.HandleKey]int) bool {
+func (a *arrivals) wasInside(b *batch, k beneath.HandleKey, depth map[beneath.HandleKey]int) bool {
 	for range len(b.removed) + 1 {
 		if _, inside := depth[k]; inside {
 			return true
@@ -80,48 +96,47 @@ func (c *core) wasInside(b *batch, k beneath.HandleKey, depth map[beneath.Handle
 }
 
 // begins takes a directory into the coverage that was made since the last mark.
-func (c *core) begins(b *batch, k beneath.HandleKey, d *beneath.Dir) {
-	_, came := c.arrivals[k]
+func (a *arrivals) begins(b *batch, k beneath.HandleKey, d *beneath.Dir) {
+	_, came := a.open[k]
 	if came || slices.ContainsFunc(b.moves, func(one dirMove) bool { return one.dir == k }) {
 		return
 	}
 	if st, err := d.Stat(""); err == nil {
-		c.cover.add(st.Number(c.rootStat.Dev))
+		a.cover.Add(st.Number(a.vol.RootStat.Dev))
 	}
 }
 
 // leaves takes a directory out of the coverage.
-func (c *core) leaves(k beneath.HandleKey) {
-	d, err := c.root.PinKey(k)
+func (a *arrivals) leaves(k beneath.HandleKey) {
+	d, err := a.vol.Root.PinKey(k)
 	if err == nil {
 		defer d.Close()
 		var st beneath.Stat
 		if st, err = d.Stat(""); err == nil {
-			c.cover.leave(st.Number(c.rootStat.Dev))
+			a.cover.Leave(st.Number(a.vol.RootStat.Dev))
 			return
 		}
 	}
-	if judge(err, unseen) != gone {
-		c.cover.leaveAll()
+	if tree.Judge(err, tree.Unseen) != tree.Gone {
+		a.cover.LeaveAll()
 	}
 }
 
-// arrive has all marked that lies in a directory that came after a moment, and tells whether it lies in the volume. It is
-// called with mu held.
-func (c *core) arrive(k beneath.HandleKey, after moment.Moment) bool {
-	chain, err := c.tree.chain(k)
-	if v := judge(err, unseen); v != again && chain == nil {
+// arrive has all marked that lies in a directory that came after a moment, and tells whether it lies in the volume.
+func (a *arrivals) arrive(in directories, k beneath.HandleKey, after moment.Moment) bool {
+	chain, err := in.chain(k)
+	if v := tree.Judge(err, tree.Unseen); v != tree.Again && chain == nil {
 		return false
 	}
-	if _, have := c.arrivals[k]; !have && len(c.arrivals) >= maxOwed {
-		clear(c.arrivals)
-		k, after = c.tree.top(), *c.earliest.Load()
+	if _, have := a.open[k]; !have && len(a.open) >= maxOwed {
+		clear(a.open)
+		k, after = in.top(), *a.earliest.Load()
 	}
-	c.leaves(k)
-	c.arrived++
-	c.arrivals[k] = arrival{c.arrived, after}
-	c.earliest.Store(earlier(c.earliest.Load(), c.arrivals[k]))
-	c.stray()
+	a.leaves(k)
+	a.last++
+	a.open[k] = arrival{a.last, after}
+	a.earliest.Store(earlier(a.earliest.Load(), a.open[k]))
+	a.wanted()
 	return true
 }
 
@@ -139,30 +154,22 @@ func earlier(first *moment.Moment, a arrival) *moment.Moment {
 	return first
 }
 
-// awaited tells whether there is anything for meetArrivals, and the number of the last one.
-func (c *core) awaited() (upTo int, any bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.arrived, len(c.arrivals) > 0
+// met ends a scan: it met all that had come up to a number, or nothing where all is false.
+func (a *arrivals) met(all bool, upTo int) {
+	var first *moment.Moment
+	for k, one := range a.open {
+		if all && one.n <= upTo {
+			delete(a.open, k)
+		} else {
+			a.leaves(k)
+			first = earlier(first, one)
+		}
+	}
+	a.earliest.Store(first) // at once: the heartbeat must not meet one that forgets those that wait
 }
 
-// meetArrivals marks all that lies in directories that came from outside, and tells whether it could.
-func (m *marker) meetArrivals(ctx context.Context) (bool, error) {
-	upTo, any := m.awaited()
-	if !any {
-		return true, nil
-	}
-	s := m.beginScan(true)
-	m.core.mu.Lock()
-	for k := range m.arrivals {
-		s.moved[k] = struct{}{}
-	}
-	m.core.mu.Unlock()
-	left, err := s.runIn(ctx, s.moved)
-	m.moving.back(left)
-	if err == nil {
-		err = m.meetMovers(ctx, s)
-	}
-	err = m.endScan(s, parts, upTo, err)
-	return !s.incomplete.Load(), err
+// forget is for when nothing tells of arrivals any more: scans find them.
+func (a *arrivals) forget() {
+	clear(a.open)
+	a.earliest.Store(nil)
 }

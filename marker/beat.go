@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"georep/marker/coverage"
 	"georep/marker/moment"
 	"georep/marker/statefile"
 	"georep/marker/xtime"
@@ -41,7 +42,7 @@ type beats struct {
 	path   string
 	files  statefile.FS
 	bootID string
-	cover  *coverage             // what the heartbeat is about
+	cover  *coverage.Coverage    // what the heartbeat is about
 	owing  func() int64          // marks to be tried again
 	bound  func() *moment.Moment // up to where it may move; nil: any
 	caught chan struct{}         // has a value when the heartbeat moved for the first time, or by more than a second, or somebody waits
@@ -56,7 +57,7 @@ type beats struct {
 }
 
 // openBeats reads the last heartbeat; ok tells whether there is one.
-func openBeats(dir string, files statefile.FS, cover *coverage, owing func() int64) (b *beats, ok bool, err error) {
+func openBeats(dir string, files statefile.FS, cover *coverage.Coverage, owing func() int64) (b *beats, ok bool, err error) {
 	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, cover: cover, owing: owing, caught: make(chan struct{}, 1),
 		bound: func() *moment.Moment { return nil },
 		now:   heartbeat{Entries: -1}}
@@ -78,7 +79,7 @@ func openBeats(dir string, files statefile.FS, cover *coverage, owing func() int
 		return b, false, nil
 	}
 	b.written = b.now
-	return b, true, cover.load()
+	return b, true, cover.Load()
 }
 
 // since tells from which ctime on a scan has to look for what the heartbeat does not cover. ok is false when the clock
@@ -149,7 +150,7 @@ func (b *beats) reset(m moment.Moment, x xtime.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.found = b.lost
-	b.cover.coverAll()
+	b.cover.CoverAll()
 	b.now = heartbeat{Time: m.Wall, Xtime: x, BootID: b.bootID, BootOffset: m.Offset, Entries: -1}
 }
 
@@ -176,7 +177,7 @@ func (b *beats) save() error {
 	}
 	content, err := json.Marshal(now)
 	if err == nil {
-		err = b.cover.save()
+		err = b.cover.Save()
 	}
 	if err != nil {
 		return err

@@ -35,9 +35,10 @@ func BenchmarkScan(b *testing.B) {
 	v.sh(fmt.Sprintf("for d in 1 2 3 4 5 6 7 8; do mkdir $d; cd $d; seq 1 %d | xargs touch; cd ..; done", burst))
 	v.start().settle()
 	for b.Loop() {
-		s := &scan{core: v.m.core, since: time.Now().Add(time.Hour)}
-		if err := s.run(b.Context()); err != nil || s.entries.Load() != 8*burst+8 {
-			b.Fatal(s.entries.Load(), err)
+		s := v.m.scans.Begin(false, false)
+		s.Since = time.Now().Add(time.Hour)
+		if err := s.Run(b.Context()); err != nil || s.Entries.Load() != 8*burst+8 {
+			b.Fatal(s.Entries.Load(), err)
 		}
 	}
 	b.ReportMetric(float64(b.N*8*burst)/b.Elapsed().Seconds(), "entries/s")

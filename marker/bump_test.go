@@ -15,7 +15,7 @@ import (
 
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
-	"georep/marker/statefile"
+	"georep/marker/tree"
 	"georep/marker/xtime"
 )
 
@@ -169,7 +169,7 @@ func TestHintsWithoutRoom(t *testing.T) {
 // whole tells whether the first hint of a directory is of all of it, and whether there is one.
 func (l *listener) whole(t *testing.T, v *vol, path string) (whole, told bool) {
 	t.Helper()
-	d, err := v.m.root.OpenPath(path)
+	d, err := v.m.Root.OpenPath(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,45 +187,6 @@ func (l *listener) whole(t *testing.T, v *vol, path string) (whole, told bool) {
 		}
 	}
 	return heard.gaps > 0, heard.gaps > 0
-}
-
-// TestBumps: what is saved is read, and where it is damaged any directory may be one.
-func TestBumps(t *testing.T) {
-	dir := t.TempDir()
-	root, err := beneath.OpenRoot(dir, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	st, err := root.Stat("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	load := func() bool {
-		b := newBumps(dir, statefile.FS{})
-		if err := b.load(); err != nil {
-			t.Fatal(err)
-		}
-		return b.has(root, st.Dev)
-	}
-	b := newBumps(dir, statefile.FS{})
-	if b.add(st.Number(st.Dev) + 1); b.save() != nil || load() {
-		t.Error("another directory than was saved")
-	}
-	if b.add(st.Number(st.Dev)); b.save() != nil || !load() {
-		t.Error("not the one that was saved")
-	}
-	content, err := (statefile.FS{}).Read(b.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.clear(); b.save() != nil || load() {
-		t.Error("saved after it was cleared")
-	}
-	content[0]++
-	if err := (statefile.FS{}).Replace(b.path, content, false); err != nil || !load() {
-		t.Errorf("damaged: %v, has %v", err, load())
-	}
 }
 
 // TestTroubleIsNamed: every line of the log about what will be tried again names the entry from the root, and so does the
@@ -318,7 +279,7 @@ func TestBumpByErrno(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.stamp(c.root, "marked", x) != done {
+	if c.stamp(c.Root, "marked", x) != tree.Done {
 		t.Fatal("a directory was not marked")
 	}
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.E2BIG, unix.ERANGE, unix.EINVAL, unix.EACCES, unix.EPERM} {
@@ -327,13 +288,13 @@ func TestBumpByErrno(t *testing.T) {
 			t.Fatal(err)
 		}
 		before, marked := v.seenAs("none"), v.xtime("marked")
-		if got := c.stamp(c.root, "none", x); got != bumped || v.seenAs("none") <= before || v.seenAs("none") < x {
+		if got := c.stamp(c.Root, "none", x); got != tree.Bumped || v.seenAs("none") <= before || v.seenAs("none") < x {
 			t.Errorf("%v: %v, seen as %v, before as %v, for %v", errno, got, v.seenAs("none"), before, x)
 		}
-		if got := c.stamp(c.root, "marked", x); got != again || v.xtime("marked") != marked {
+		if got := c.stamp(c.Root, "marked", x); got != tree.Again || v.xtime("marked") != marked {
 			t.Errorf("%v: of one that has a mark %v", errno, got)
 		}
-		if got := c.stamp(c.root, "file", x); got != refused {
+		if got := c.stamp(c.Root, "file", x); got != tree.Refused {
 			t.Errorf("%v: of a file %v", errno, got)
 		}
 	}

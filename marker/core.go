@@ -12,69 +12,68 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
+	"georep/marker/coverage"
 	"georep/marker/fanotify"
 	"georep/marker/hint"
-	"georep/marker/moment"
+	"georep/marker/scan"
 	"georep/marker/statefile"
+	"georep/marker/tree"
 	"georep/marker/xtime"
 )
 
 // core is what stamps: one per running marker. It serialises all marks, so that each gets a newer xtime than the one
 // before it on every directory they share.
 type core struct {
-	root     *beneath.Dir
-	rootStat beneath.Stat
-	names    xtime.Names
-	files    statefile.FS
-	clock    *Clock
-	dir      string // Options.Dir
-	ticked   Tick   // the last one; the status' only
-	log      zerolog.Logger
-	// often is log for what may be said of every entry, again and again: no more of it than an operator needs.
-	often    zerolog.Logger
-	refusals refusals
-	own      *ownMarks
-	cover    *coverage
-	times    *ctimes // nil where only this kernel changes the file system, or its events tell
-	troubles troubles
-	// volumeMark is what it is since the marker is open.
-	volumeMark xtime.Time
-	moving     movers
-	upTo       progress    // of the events
-	tree       directories // nil where there are no events
+	*tree.Volume
+	files statefile.FS
+	dir   string // Options.Dir
+	clock *Clock
 
 	// set writes one xtime. Tests make it fail.
 	set func(d *beneath.Dir, name string, t xtime.Time) error
 	// setByKey does it for an inode by its handle.
 	setByKey func(k beneath.HandleKey, t xtime.Time) error
+	tree     directories // nil where there are no events
 
+	mu       sync.Mutex // held during a mark
+	retry    *batch     // what failed and has to be marked again; under mu
+	arrivals arrivals   // under mu, but for what it says
+	strays   strays     // under mu, but for what it says
+	stray    func()     // asks for a scan that meets strays and arrivals; called with mu held
+
+	scans *scan.State // what scans leave to each other
+	asked asked
+	reports
+}
+
+// reports are what a marker tells others.
+type reports struct {
+	troubles troubles
+	telling  telling
+	counts   counts
+}
+
+// telling is who is told of marks.
+type telling struct {
 	hints *hint.Server // nil where nobody is told
 	// certain tells whether all events since the last scan were seen: only then do names say all. nil: yes.
 	certain func() bool
+}
 
-	mu    sync.Mutex // held during a mark
-	retry *batch     // what failed and has to be marked again; under mu
-	// astray are the xtimes of inodes that changed through a name that is gone, and of which no other is known; under mu.
-	astray []xtime.Time
-	// arrivals are directories that came from outside of the volume, in which everything is yet to be marked; arrived is
-	// the last number, and earliest the moment before the first; they change under mu.
-	arrivals map[beneath.HandleKey]arrival
-	arrived  int
-	earliest atomic.Pointer[moment.Moment]
-	recent   recent
-	young    young
-	stray    func() // asks for a scan that meets them; called with mu held
-	owing    atomic.Int64
-	// overflows is how often the kernel dropped events.
-	overflows atomic.Int64
-	// marks is how many batches were marked.
-	marks    atomic.Int64
-	nameless seeker
-	// requested is what a look at held files found to be marked; stirred says that something was marked since it began.
-	requested atomic.Pointer[request]
-	stirred   atomic.Bool
-	// unsynced is set while scans have marked what no ctime would tell of, if the marks were lost by a power cut.
-	unsynced atomic.Bool
+// asked is what others want of the goroutine that marks.
+type asked struct {
+	ticked Tick // the last one that was taken; the status' only
+	// files is what a look at held files found to be marked.
+	files atomic.Pointer[request]
+	// stirred says that something was marked since that look began.
+	stirred atomic.Bool
+}
+
+// counts are for the status, and may be read from any goroutine.
+type counts struct {
+	owing     atomic.Int64 // marks to be tried again
+	overflows atomic.Int64 // how often the kernel dropped events
+	marks     atomic.Int64 // batches that were marked
 }
 
 // warnBurst lines of what is said often may be written in a warnPeriod.
@@ -115,29 +114,30 @@ func newCore(o *Options) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &core{root: root, names: xtime.NamesFor(o.Namespace, o.UUID), log: o.Logger, own: &ownMarks{}, volumeMark: o.VolumeMark,
-		files: statefile.FS{Hook: o.hook}, retry: newBatch(), arrivals: map[beneath.HandleKey]arrival{}, stray: func() {}}
-	c.cover = newCoverage(filepath.Join(o.Dir, coverageFile), c.files)
-	c.often = o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})
-	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.names, t) }
-	c.setByKey = func(k beneath.HandleKey, t xtime.Time) error { return c.root.SetXtimeOfKey(k, &c.names, t) }
-	if err := c.start(o.Dir); err != nil {
+	v := &tree.Volume{Root: root, Names: xtime.NamesFor(o.Namespace, o.UUID), Log: o.Logger, Mark: o.VolumeMark,
+		Often: o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})}
+	c := &core{Volume: v, files: statefile.FS{Hook: o.hook}, dir: o.Dir, retry: newBatch(), stray: func() {}}
+	c.troubles.vol = v
+	c.scans = &scan.State{Volume: v, Marker: scanMarker{c}, Own: &scan.OwnMarks{}, Cover: coverage.New(o.Dir, c.files)}
+	c.arrivals = arrivals{vol: v, cover: c.scans.Cover, upTo: &c.scans.UpTo, wanted: func() { c.stray() }, open: map[beneath.HandleKey]arrival{}}
+	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.Names, t) }
+	c.setByKey = func(k beneath.HandleKey, t xtime.Time) error { return c.Root.SetXtimeOfKey(k, &c.Names, t) }
+	if err := c.start(); err != nil {
 		root.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *core) start(dir string) (err error) {
-	if c.rootStat, err = c.root.Stat(""); err != nil {
+func (c *core) start() (err error) {
+	if c.RootStat, err = c.Root.Stat(""); err != nil {
 		return err
 	}
-	floor, err := c.root.Xtime("", &c.names)
+	floor, err := c.Root.Xtime("", &c.Names)
 	if err != nil {
 		return fmt.Errorf("read the root's xtime: %w", err)
 	}
-	c.dir = dir
-	c.clock, err = openClock(filepath.Join(dir, clockFile), floor, time.Now, c.files)
+	c.clock, err = openClock(filepath.Join(c.dir, clockFile), floor, time.Now, c.files)
 	return err
 }
 
@@ -148,73 +148,33 @@ func (c *core) close() error {
 	if c.tree != nil {
 		c.tree.close()
 	}
-	return errors.Join(c.clock.Close(), c.root.Close())
+	return errors.Join(c.clock.Close(), c.Root.Close())
 }
 
 // stamp marks one entry of d ("" is d itself) and decides about a failure. It is called with mu held.
-func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) verdict {
+func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) tree.Result {
 	err := c.set(d, name, t)
 	if err == nil {
-		return done
+		return tree.Done
 	}
 	hasCtime := false
-	v := judge(err, func() bool {
-		if c.byCtime(d, name) {
+	v := tree.Judge(err, func() bool {
+		if c.ByCtime(d, name) {
 			return true
 		}
 		hasCtime = c.bump(d, name, t)
 		return hasCtime
 	})
 	switch v {
-	case refused:
-		c.refuse(d, name, err)
-	case again:
-		c.failed(d, name, err)
+	case tree.Refused:
+		c.troubles.refuse(d, name, err)
+	case tree.Again:
+		c.troubles.failed(d, name, err)
 	}
 	if hasCtime {
-		return bumped
+		return tree.Bumped
 	}
 	return v
-}
-
-// troubles is the last one that keeps the heartbeat from going on. It may be used from any goroutine.
-type troubles struct{ last atomic.Pointer[trouble] }
-
-// trouble is what failed, in words for the operator.
-type trouble struct{ text string }
-
-// failed says that a mark failed, and will be tried again.
-func (c *core) failed(d *beneath.Dir, name string, err error) {
-	c.say(d.PathFrom(c.root, name), err, "a mark failed and will be tried again")
-}
-
-// unopened says that a directory could not be opened to be marked, or to find out where it lies. Its path is not known, unless
-// the error has it; that of one above it may be.
-func (c *core) unopened(k beneath.HandleKey, err error) {
-	path := "a directory of the volume"
-	for up, known := c.tree.parent(k); known; up, known = c.tree.parent(up) {
-		d, err := c.tree.dir(up)
-		if err == nil {
-			path = "a directory in " + d.PathFrom(c.root, "")
-			break
-		}
-	}
-	c.say(path, err, "a directory could not be opened to mark it, and will be tried again")
-}
-
-// say logs trouble with one entry that will be tried again, and keeps it for the status.
-func (c *core) say(path string, err error, what string) {
-	err = bare(err)
-	c.troubles.last.Store(&trouble{fmt.Sprintf("%q: %v", path, err)})
-	c.often.Warn().Str("path", path).Err(err).Msg(what)
-}
-
-// such names the last trouble, behind a statement of how many there are.
-func (t *troubles) such() string {
-	if one := t.last.Load(); one != nil {
-		return ", such as " + one.text
-	}
-	return ""
 }
 
 // owe records a mark that has to be tried again, and tells whether it could: without events there is no way to come back
@@ -228,14 +188,14 @@ func (c *core) owe(d *beneath.Dir, name string) bool {
 		return false
 	}
 	c.retry.add(fanotify.Place{Dir: key, Name: name})
-	c.owing.Store(c.owes())
+	c.counts.owing.Store(c.owes())
 	return true
 }
 
 // rootError is an error of the volume's root with what to do about it.
 func rootError(path string, err error) error {
-	err = beneath.RootError(path, bare(err))
-	if isAny(err, unix.ENOENT, unix.ENOTDIR, unix.ELOOP) {
+	err = beneath.RootError(path, tree.Bare(err))
+	if tree.IsAny(err, unix.ENOENT, unix.ENOTDIR, unix.ELOOP) {
 		err = fmt.Errorf("%w: %w", ErrNotMaster, err)
 	}
 	return fmt.Errorf("open volume %s: %w", path, err)

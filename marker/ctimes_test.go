@@ -35,7 +35,7 @@ func slowVol(t *testing.T) (*vol, *slowClient) {
 	return v, c
 }
 
-func (c *slowClient) hook(m *marker) { m.root.HookStat(c.restat) }
+func (c *slowClient) hook(m *marker) { m.Root.HookStat(c.restat) }
 
 func (c *slowClient) restat(st *beneath.Stat) {
 	c.mu.RLock()
@@ -85,8 +85,8 @@ func (c *slowClient) once() {
 		c.v.t.Fatal(err)
 	}
 	c.hook(m)
-	s, err := m.pass(c.v.t.Context())
-	if err != nil || s.incomplete.Load() {
+	s, err := m.scanner.pass(c.v.t.Context())
+	if err != nil || s.Incomplete.Load() {
 		c.v.t.Fatalf("not complete: %v", err)
 	}
 	if err := firstError(m.end(), m.close()); err != nil {
@@ -182,51 +182,6 @@ func TestSlowClientWhileStopped(t *testing.T) {
 	}
 }
 
-// TestNotesStaySmall: the notes of what is there, and not of all that has been.
-func TestNotesStaySmall(t *testing.T) {
-	c := &ctimes{path: filepath.Join(t.TempDir(), timesFile), warn: func(err error) { t.Error(err) }}
-	if err := c.open(); err != nil {
-		t.Fatal(err)
-	}
-	list := func(n uint64) (out []seen) {
-		for i := range uint64(1000) {
-			out = append(out, seen{i, i*n + 1})
-		}
-		return out
-	}
-	for n := range uint64(1000) {
-		for dir := range uint64(3) {
-			c.list(dir, c.entries(dir), list(n+1))
-			c.setSelf(dir, n+1)
-		}
-		c.scanned(func(number uint64) bool { return number < 2 })
-	}
-	if c.size > 2*compactAfter {
-		t.Errorf("%d bytes", c.size)
-	}
-	for range 2 {
-		for dir := range uint64(2) {
-			if got := c.entries(dir); len(got) != 1000 || timesIn(got, 999) != 999*1000+1 || timesIn(got, 1000) != 0 {
-				t.Errorf("%d notes, %v", len(got), got[:min(3, len(got))])
-			}
-			if c.self(dir) != 1000 || !c.complete() {
-				t.Errorf("%d, %v", c.self(dir), c.complete())
-			}
-		}
-		if err := c.close(); err != nil {
-			t.Fatal(err)
-		}
-		again := &ctimes{path: c.path, warn: c.warn}
-		if err := again.open(); err != nil {
-			t.Fatal(err)
-		}
-		c = again
-	}
-	if err := c.close(); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestChangeInTheTickOfAMark: a file system may give one time to all that happens within a second. A change of the mode, right
 // after a mark that it shares its ctime with, is marked still; by a scan that goes by notes, and by one that goes by ctimes.
 func TestChangeInTheTickOfAMark(t *testing.T) {
@@ -237,7 +192,7 @@ func TestChangeInTheTickOfAMark(t *testing.T) {
 			tick := beneath.Time{Sec: time.Now().Unix() + 3600} // its clock is ahead, so that a scan has to look, however late it is
 			var inTick atomic.Uint64
 			hook := func(m *marker) {
-				m.root.HookStat(func(st *beneath.Stat) {
+				m.Root.HookStat(func(st *beneath.Stat) {
 					if st.Ino == inTick.Load() {
 						st.Ctime = tick
 					}

@@ -14,6 +14,7 @@ import (
 
 	"georep/integration/harness/fstest"
 	"georep/integration/harness/leak"
+	"georep/marker/tree"
 	"georep/marker/xtime"
 )
 
@@ -111,7 +112,7 @@ func (k *kept) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.scanRetry, m.held.find = 20*time.Millisecond, nobody{}
+	m.scanner.retryFirst, m.held.find = 20*time.Millisecond, nobody{}
 	if m.live != nil {
 		m.live.idle = 5 * time.Millisecond
 	}
@@ -244,7 +245,7 @@ func (k *kept) checkEnds() int {
 	k.state.Lock()
 	defer k.state.Unlock()
 	for _, err := range k.ends {
-		if !slices.ContainsFunc(failWith(), func(e error) bool { return isAny(err, e.(unix.Errno)) }) {
+		if !slices.ContainsFunc(failWith(), func(e error) bool { return tree.IsAny(err, e.(unix.Errno)) }) {
 			k.t.Errorf("a marker ended with %v", err)
 		}
 	}

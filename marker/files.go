@@ -18,10 +18,8 @@ const (
 	heartbeatFile = "marker.heartbeat"
 	statusFile    = "marker.status"
 	ownFile       = "marker.own"
-	coverageFile  = "marker.coverage"
 	mountsFile    = "marker.mounts"
 	timesFile     = "marker.times"
-	bumpsFile     = "marker.bumps"
 	usersFile     = "users.lock"
 	// lookFile is made by whoever waits for a mark: a look at what is held open is then due at once.
 	lookFile = "marker.look"

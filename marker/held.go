@@ -13,6 +13,8 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/inotify"
 	"georep/marker/moment"
+	"georep/marker/scan"
+	"georep/marker/tree"
 	"georep/marker/writers"
 )
 
@@ -46,7 +48,7 @@ type heldFiles struct {
 	poll   time.Duration
 	tick   time.Duration // of the clock that files get their times from
 
-	files map[inode]*held
+	files map[tree.Inode]*held
 	marks []due // what the look that is under way found
 	round int
 	at    moment.Moment // when this look began
@@ -67,7 +69,7 @@ type finder interface {
 
 // held is one inode that is held open for writing.
 type held struct {
-	inode  inode
+	inode  tree.Inode
 	key    beneath.HandleKey // "" where there are no handles
 	round  int               // of the last look that met it
 	mapped bool              // at that look, or at the one before
@@ -107,18 +109,18 @@ func timesTell(kind int64) bool {
 }
 
 func newHeldFiles(m *marker) (*heldFiles, error) {
-	fs, err := m.root.Statfs()
+	fs, err := m.Root.Statfs()
 	if err != nil {
 		return nil, err
 	}
-	v := writers.Volume{Dev: m.rootStat.Dev, Super: m.rootStat.Dev}
+	v := writers.Volume{Dev: m.RootStat.Dev, Super: m.RootStat.Dev}
 	v.Subvolumes = fs.Type == unix.BTRFS_SUPER_MAGIC || fs.Type == unix.OVERLAYFS_SUPER_MAGIC
-	if super, err := writers.Super(m.rootStat.MountID); err == nil {
+	if super, err := writers.Super(m.RootStat.MountID); err == nil {
 		v.Super = super
 	}
-	h := &heldFiles{marker: m, find: writers.New(v), tell: timesTell(fs.Type), files: map[inode]*held{},
-		remote: inotify.Local(m.root) != nil, every: min(lookEach, m.o.MaxDelay/2), poll: min(askedPoll, m.o.MaxDelay/10)}
-	m.nameless.byNumber = !v.Subvolumes
+	h := &heldFiles{marker: m, find: writers.New(v), tell: timesTell(fs.Type), files: map[tree.Inode]*held{},
+		remote: inotify.Local(m.Root) != nil, every: min(lookEach, m.o.MaxDelay/2), poll: min(askedPoll, m.o.MaxDelay/10)}
+	m.scans.Sought.ByNumber = !v.Subvolumes
 	var ts unix.Timespec
 	if err := unix.ClockGetres(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
 		return nil, err
@@ -164,7 +166,7 @@ func (h *heldFiles) rest(ctx context.Context, took time.Duration) (asked bool, e
 			return true, nil
 		}
 		waited := time.Since(began)
-		if waited >= late || waited >= soon && h.stirred.Load() {
+		if waited >= late || waited >= soon && h.asked.stirred.Load() {
 			return false, nil
 		}
 	}
@@ -173,14 +175,14 @@ func (h *heldFiles) rest(ctx context.Context, took time.Duration) (asked bool, e
 // look looks once at who holds what, and marks what changed. took is how long it was busy with finding that out. all leaves
 // nothing for later. The error is ctx's, or the clock's.
 func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err error) {
-	h.stirred.Store(false)
+	h.asked.stirred.Store(false)
 	began := time.Now() // h.at has no monotonic reading, and the clock may be set while this goes on
 	h.last, h.at = h.at, moment.Now()
 	h.all, h.marks = all, nil
 	h.round++
 	list, hidden, err := h.find.Look()
 	if err != nil {
-		h.often.Warn().Err(err).Msg("what is written without an event is not seen now")
+		h.Often.Warn().Err(err).Msg("what is written without an event is not seen now")
 		h.at = h.last
 		return time.Since(began), ctx.Err()
 	}
@@ -211,7 +213,7 @@ func (h *heldFiles) say(hidden string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if hidden != "" && h.hidden == "" {
-		h.log.Info().Str("why", hidden).Msg("of some files it is not known who holds them open: what is written to them by " +
+		h.Log.Info().Str("why", hidden).Msg("of some files it is not known who holds them open: what is written to them by " +
 			"libaio, a loop device or a mapping is found when they are closed, or by a slow scan")
 	}
 	if h.hidden = hidden; hidden != "" {
@@ -269,13 +271,13 @@ func (h *heldFiles) mark(ctx context.Context) error {
 // markOne marks a file where there are no events, as a scan does.
 func (h *heldFiles) markOne(one *due) error {
 	dir, name := beneath.Split(one.path)
-	d, err := h.root.OpenPath(dir)
+	d, err := h.Root.OpenPath(dir)
 	if err != nil {
 		one.failed()
 		return nil
 	}
 	defer d.Close()
-	incomplete, err := h.markChain(d, []found{{name: name, stat: one.st}})
+	incomplete, err := h.MarkChain(d, []scan.Found{{Name: name, Stat: one.st}})
 	if err != nil {
 		return err
 	}
@@ -299,7 +301,7 @@ func (h *heldFiles) markLive(ctx context.Context) ([]bool, error) {
 		return nil, nil
 	}
 	r := &request{files: h.marks, done: make(chan []bool, 1)}
-	h.requested.Store(r)
+	h.asked.files.Store(r)
 	ticker := time.NewTicker(askedPoll)
 	defer ticker.Stop()
 	for {
@@ -309,7 +311,7 @@ func (h *heldFiles) markLive(ctx context.Context) ([]bool, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-ticker.C:
-			if !h.follows() && h.requested.CompareAndSwap(r, nil) {
+			if !h.follows() && h.asked.files.CompareAndSwap(r, nil) {
 				return nil, nil
 			}
 		}
@@ -318,7 +320,7 @@ func (h *heldFiles) markLive(ctx context.Context) ([]bool, error) {
 
 // takeRequest puts the files that a look found into the batch. After the mark answer is to be called.
 func (l *live) takeRequest() (answer func()) {
-	r := l.requested.Swap(nil)
+	r := l.asked.files.Swap(nil)
 	if r == nil {
 		return func() {}
 	}
@@ -334,13 +336,13 @@ func (l *live) takeRequest() (answer func()) {
 // takeFile puts one file into the batch, if it still has its name. It is called with the core's mu held.
 func (l *live) takeFile(f *due) bool {
 	dir, name := beneath.Split(f.path)
-	d, err := l.root.OpenPath(dir)
+	d, err := l.Root.OpenPath(dir)
 	if err != nil {
 		return false
 	}
 	defer d.Close()
 	st, err := d.Stat(name)
-	if err != nil || f.inode != (inode{st.Dev, st.Ino}) {
+	if err != nil || f.inode != tree.InodeOf(&st) {
 		return false
 	}
 	key, err := l.tree.key(d)
@@ -356,6 +358,8 @@ func (l *live) takeFile(f *due) bool {
 }
 
 // isGone tells the errors of a holder that ended, or of a file that is not there any more.
-func isGone(err error) bool { return isAny(err, unix.ENOENT, unix.ESRCH, unix.ENOTDIR, unix.ESTALE) }
+func isGone(err error) bool {
+	return tree.IsAny(err, unix.ENOENT, unix.ESRCH, unix.ENOTDIR, unix.ESTALE)
+}
 
 var errOtherFile = errors.New("another file is there")

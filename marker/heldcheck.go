@@ -10,6 +10,8 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
+	"georep/marker/scan"
+	"georep/marker/tree"
 	"georep/marker/writers"
 	"georep/marker/xtime"
 )
@@ -37,7 +39,7 @@ func (h *heldFiles) meet(ctx context.Context, f *writers.File) {
 	pin, err := h.pin(f)
 	if err != nil {
 		if !isGone(err) && !errors.Is(err, unix.EXDEV) {
-			h.often.Debug().Err(err).Msg("a file that is held open could not be looked at")
+			h.Often.Debug().Err(err).Msg("a file that is held open could not be looked at")
 		}
 		return
 	}
@@ -46,7 +48,7 @@ func (h *heldFiles) meet(ctx context.Context, f *writers.File) {
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return
 	}
-	k := inode{st.Dev, st.Ino}
+	k := tree.InodeOf(&st)
 	e := h.files[k]
 	if e == nil {
 		e = &held{inode: k, at: h.last}
@@ -68,7 +70,7 @@ func (h *heldFiles) meet(ctx context.Context, f *writers.File) {
 // pin holds on to the file.
 func (h *heldFiles) pin(f *writers.File) (*beneath.Dir, error) {
 	if f.Link == "" {
-		path := h.root.Below(f.Path)
+		path := h.Root.Below(f.Path)
 		if path == "" {
 			return nil, unix.ENOENT
 		}
@@ -85,7 +87,7 @@ func (h *heldFiles) pin(f *writers.File) (*beneath.Dir, error) {
 
 func (h *heldFiles) pinPath(path string) (*beneath.Dir, error) {
 	dir, name := beneath.Split(path)
-	d, err := h.root.OpenPath(dir)
+	d, err := h.Root.OpenPath(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +120,7 @@ func (h *heldFiles) pinAgain(e *held) (*beneath.Dir, error) {
 		var pin *beneath.Dir
 		if pin, err = h.pinPath(e.path); err == nil {
 			st, statErr := pin.Stat("")
-			if statErr == nil && e.inode == (inode{st.Dev, st.Ino}) {
+			if statErr == nil && e.inode == tree.InodeOf(&st) {
 				return pin, nil
 			}
 			pin.Close()
@@ -128,8 +130,8 @@ func (h *heldFiles) pinAgain(e *held) (*beneath.Dir, error) {
 	if e.key == "" {
 		return nil, err
 	}
-	pin, keyErr := h.root.PinKey(e.key)
-	if isAny(keyErr, unix.EPERM, unix.EOPNOTSUPP) {
+	pin, keyErr := h.Root.PinKey(e.key)
+	if tree.IsAny(keyErr, unix.EPERM, unix.EOPNOTSUPP) {
 		return nil, err
 	}
 	return pin, keyErr
@@ -160,7 +162,7 @@ func (h *heldFiles) check(ctx context.Context, e *held, pin *beneath.Dir, st *be
 	if e.mapped {
 		written, err := h.flush(ctx, e, st)
 		if err != nil {
-			h.often.Warn().Err(err).Msg("a mapped file could not be looked at")
+			h.Often.Warn().Err(err).Msg("a mapped file could not be looked at")
 			e.failed()
 			return
 		}
@@ -177,21 +179,21 @@ func (h *heldFiles) check(ctx context.Context, e *held, pin *beneath.Dir, st *be
 func (h *heldFiles) settled(e *held, st *beneath.Stat) {
 	mtime := time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))
 	e.st, e.known, e.at = *st, true, h.at
-	e.sure = h.at.Wall.Sub(mtime).Abs() >= settled
+	e.sure = h.at.Wall.Sub(mtime).Abs() >= scan.Settled
 }
 
 // changed tells whether times and size say that the file was written since the look before, and no mark covers that.
 func (h *heldFiles) changed(e *held, pin *beneath.Dir, st *beneath.Stat) bool {
 	same := e.known && e.sure && st.Mtime == e.st.Mtime && st.Size == e.st.Size
-	if same && (st.Ctime == e.st.Ctime || h.own.has(st)) {
+	if same && (st.Ctime == e.st.Ctime || h.scans.Own.Has(st)) {
 		return false
 	}
-	x, err := pin.Xtime("", &h.names)
+	x, err := pin.Xtime("", &h.Names)
 	if err != nil {
 		return true
 	}
 	ctime := time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec))
-	if same && ctime.After(x.Time().Add(-settled)) && !ctime.After(x.Time().Add(markLag)) {
+	if same && ctime.After(x.Time().Add(-scan.Settled)) && !ctime.After(x.Time().Add(scan.MarkLag)) {
 		return false // that is the mark itself
 	}
 	if e.mapped || h.remote {
@@ -199,7 +201,7 @@ func (h *heldFiles) changed(e *held, pin *beneath.Dir, st *beneath.Stat) bool {
 	}
 	mtime := time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))
 	// An mtime from before the look at which it was another was set by somebody, or by a clock that was set back.
-	if e.known && mtime.Before(h.last.Wall.Add(-settled)) {
+	if e.known && mtime.Before(h.last.Wall.Add(-scan.Settled)) {
 		return true
 	}
 	return !covers(max(x, h.o.VolumeMark), mtime.Add(h.tick), ctime)
@@ -208,7 +210,7 @@ func (h *heldFiles) changed(e *held, pin *beneath.Dir, st *beneath.Stat) bool {
 // covers tells whether a mark came after a write at mtime, and gave the file its ctime.
 func covers(x xtime.Time, mtime, ctime time.Time) bool {
 	t := x.Time()
-	return t.After(mtime) && !t.After(time.Now()) && !ctime.After(t.Add(markLag))
+	return t.After(mtime) && !t.After(time.Now()) && !ctime.After(t.Add(scan.MarkLag))
 }
 
 // flush writes a mapped file to its device, so that what is written from now on gives it other times, and looks at its
@@ -216,13 +218,13 @@ func covers(x xtime.Time, mtime, ctime time.Time) bool {
 func (h *heldFiles) flush(ctx context.Context, e *held, st *beneath.Stat) (written bool, err error) {
 	began := time.Now()
 	dir, name := beneath.Split(e.path)
-	d, err := h.root.OpenPath(dir)
+	d, err := h.Root.OpenPath(dir)
 	if err != nil {
 		return false, err
 	}
 	defer d.Close()
 	f, err := d.OpenQuietly(name)
-	if isAny(err, unix.EACCES, unix.EPERM) {
+	if tree.IsAny(err, unix.EACCES, unix.EPERM) {
 		return false, nil // whom it is not for to read, nobody ships it for
 	}
 	if err != nil {
@@ -270,7 +272,7 @@ func (h *heldFiles) locate(e *held, pin *beneath.Dir, st *beneath.Stat) whether 
 		if p == nil {
 			continue
 		}
-		if path := h.root.LastPathOf(p); path != "" && h.isAt(e, path) {
+		if path := h.Root.LastPathOf(p); path != "" && h.isAt(e, path) {
 			e.path = path
 			outside = false
 		} else {
@@ -294,7 +296,7 @@ func (h *heldFiles) again(e *held) *beneath.Dir {
 	if e.key == "" {
 		return nil
 	}
-	p, err := h.root.PinKey(e.key)
+	p, err := h.Root.PinKey(e.key)
 	if err != nil {
 		return nil
 	}
@@ -304,26 +306,26 @@ func (h *heldFiles) again(e *held) *beneath.Dir {
 // isAt tells whether the file lies there.
 func (h *heldFiles) isAt(e *held, path string) bool {
 	dir, name := beneath.Split(path)
-	d, err := h.root.OpenPath(dir)
+	d, err := h.Root.OpenPath(dir)
 	if err != nil {
 		return false
 	}
 	defer d.Close()
 	st, err := d.Stat(name)
-	return err == nil && e.inode == (inode{st.Dev, st.Ino}) && st.MountID == h.rootStat.MountID
+	return err == nil && e.inode == tree.InodeOf(&st) && st.MountID == h.RootStat.MountID
 }
 
 // ask has a scan look for the file. The heartbeat waits for it.
 func (h *heldFiles) ask(e *held, st *beneath.Stat) {
 	at := h.at
 	e.st, e.known, e.sure, e.sought, e.gone = *st, true, true, &at, false
-	h.nameless.ask(e.inode)
-	h.wakeScanner()
+	h.scans.Sought.Ask(e.inode)
+	h.scanner.wakeUp()
 }
 
 // answered tells whether the scan is over. Whatever name it found is marked.
 func (h *heldFiles) answered(e *held, st *beneath.Stat) bool {
-	path, met, done := h.nameless.answer(e.inode)
+	path, met, done := h.scans.Sought.Answer(e.inode)
 	if !done {
 		return false
 	}

@@ -51,16 +51,14 @@ func (m *marker) keepOnce(n int) error {
 	}
 	if m.mounts.some() {
 		// No event tells that a directory above moved. What fails is tried again.
-		if err := m.lookAtMounts(); err != nil {
-			m.often.Warn().Err(err).Msg("what is mounted in the volume is not known; it is looked at again")
-		}
+		m.scanner.lookAtMounts()
 	}
 	if n%heartbeatEach == 0 {
 		if err := m.beats.save(); err != nil {
 			return err
 		}
 	}
-	m.pruneRefusals()
+	m.troubles.prune()
 	if err := m.writeStatus(); err != nil {
 		return err
 	}
@@ -77,7 +75,7 @@ func (m *marker) checkRoot() error {
 		return fmt.Errorf("volume %s is gone: %w: %w", m.o.Root, ErrNotMaster, err)
 	}
 	if err != nil {
-		m.often.Warn().Err(beneath.RootError(m.o.Root, err)).Msg("could not look at the volume's root")
+		m.Often.Warn().Err(beneath.RootError(m.o.Root, err)).Msg("could not look at the volume's root")
 		return nil
 	}
 	defer root.Close()
@@ -106,8 +104,8 @@ func (m *marker) checkUsers() error {
 
 func (m *marker) writeStatus() error {
 	// A raised volume mark is told by the scan, at any moment: two writers would take the new file from each other.
-	m.telling.Lock()
-	defer m.telling.Unlock()
+	m.writing.Lock()
+	defer m.writing.Unlock()
 	if err := m.tick(); err != nil {
 		return err
 	}
@@ -115,16 +113,16 @@ func (m *marker) writeStatus() error {
 	s := Status{
 		PID: os.Getpid(), Source: how.source, Reason: how.reason, VolumeMark: m.o.VolumeMark,
 		Heartbeat: hb.Time, HeartbeatXtime: hb.Xtime, Entries: hb.Entries,
-		Scanning: m.scanning.Load(), Retrying: int(m.owing.Load()), Confined: m.o.Confined, Tick: m.ticked,
+		Scanning: m.scanner.scanning.Load(), Retrying: int(m.counts.owing.Load()), Confined: m.o.Confined, Tick: m.asked.ticked,
 	}
 	if _, missing := m.beats.losses(); missing && how.source != SourceScan {
 		s.Reason = "finding what changed unseen since " + hb.Time.Format(time.RFC3339)
 	} else if s.Retrying > 0 {
 		s.Reason = fmt.Sprintf("%d marks failed and are tried again%s", s.Retrying, m.troubles.such())
 	}
-	m.refusals.fill(&s)
+	m.troubles.refusals.fill(&s)
 	m.held.fill(&s)
-	s.Overflows, s.Marks = m.overflows.Load(), m.marks.Load()
+	s.Overflows, s.Marks = m.counts.overflows.Load(), m.counts.marks.Load()
 	if err := writeStatus(m.files, m.o.Dir, &s); err != nil {
 		return fmt.Errorf("write the marker's status: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
+	"georep/marker/coverage"
 	"georep/marker/moment"
 	"georep/marker/statefile"
 	"georep/marker/xtime"
@@ -316,7 +317,7 @@ func (v *vol) editHeartbeat(edit func(*heartbeat)) {
 // TestHeartbeatWaitsForTheScan: what was lost holds the heartbeat until a scan that began after the loss is complete.
 func TestHeartbeatWaitsForTheScan(t *testing.T) {
 	owing := int64(0)
-	b, known, err := openBeats(t.TempDir(), statefile.FS{}, newCoverage("", statefile.FS{}), func() int64 { return owing })
+	b, known, err := openBeats(t.TempDir(), statefile.FS{}, coverage.New("", statefile.FS{}), func() int64 { return owing })
 	if err != nil || known {
 		t.Fatal(known, err)
 	}
@@ -345,7 +346,7 @@ func TestHeartbeatWaitsForTheScan(t *testing.T) {
 // TestHeartbeatIsBound: while something from outside is to be marked, the heartbeat moves up to the moment before it came, and
 // never back.
 func TestHeartbeatIsBound(t *testing.T) {
-	b, _, err := openBeats(t.TempDir(), statefile.FS{}, newCoverage("", statefile.FS{}), func() int64 { return 0 })
+	b, _, err := openBeats(t.TempDir(), statefile.FS{}, coverage.New("", statefile.FS{}), func() int64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +378,7 @@ func TestHeartbeatIsBound(t *testing.T) {
 // TestHeartbeatThatCaughtUp: the heartbeat says when it has caught up after the start, or after it stood still, and only then.
 func TestHeartbeatThatCaughtUp(t *testing.T) {
 	dir, none := t.TempDir(), func() int64 { return 0 }
-	b, _, err := openBeats(dir, statefile.FS{}, newCoverage("", statefile.FS{}), none)
+	b, _, err := openBeats(dir, statefile.FS{}, coverage.New("", statefile.FS{}), none)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +387,7 @@ func TestHeartbeatThatCaughtUp(t *testing.T) {
 	if err := b.save(); err != nil {
 		t.Fatal(err)
 	}
-	if b, _, err = openBeats(dir, statefile.FS{}, newCoverage("", statefile.FS{}), none); err != nil {
+	if b, _, err = openBeats(dir, statefile.FS{}, coverage.New("", statefile.FS{}), none); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {

@@ -80,7 +80,7 @@ func newLive(c *core, src source, b *beats) *live {
 
 // listen makes a handler of fanotify's events.
 func listen(c *core, src *fanotify.Source, b *beats) (*live, error) {
-	t, err := newTree(c.root)
+	t, err := newHandles(c.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ const probeWait = 2 * time.Second
 
 // probe proves that events arrive, by an xattr that comes and goes on the root. Other events it meets are kept.
 func (l *live) probe(src *fanotify.Source, attr string) error {
-	if err := errors.Join(l.root.Setxattr("", attr, []byte("georep")), l.root.Removexattr("", attr)); err != nil {
+	if err := errors.Join(l.Root.Setxattr("", attr, []byte("georep")), l.Root.Removexattr("", attr)); err != nil {
 		return err
 	}
 	seen := false
@@ -174,7 +174,7 @@ func (l *live) markQueue() error {
 	l.rest()
 	if l.need <= 0 && (l.unsure == nil || !l.unsure()) {
 		l.beats.drained(l.t0, l.clock.Last())
-		l.upTo.move(l.t0)
+		l.scans.UpTo.Move(l.t0)
 	}
 	return nil
 }
@@ -201,7 +201,7 @@ func (l *live) markBatch() error {
 		return err
 	}
 	l.batch = newBatch()
-	l.stirred.Store(true)
+	l.asked.stirred.Store(true)
 	return nil
 }
 
@@ -240,7 +240,7 @@ func (l *live) readBatch() error {
 		l.need -= n
 		l.busy = l.busy || n > 0
 		if errors.Is(err, fanotify.ErrMalformed) {
-			l.log.Error().Err(err).Msg("events were lost")
+			l.Log.Error().Err(err).Msg("events were lost")
 			l.lost()
 			return nil
 		}
@@ -261,8 +261,8 @@ func (l *live) take(ev *fanotify.Event) {
 	const gone, came = unix.FAN_DELETE | unix.FAN_ONDIR, unix.FAN_CREATE | unix.FAN_RENAME
 	switch {
 	case ev.Overflow():
-		l.log.Warn().Msg("the kernel's event queue overflowed; scanning for what it lost")
-		l.overflows.Add(1)
+		l.Log.Warn().Msg("the kernel's event queue overflowed; scanning for what it lost")
+		l.counts.overflows.Add(1)
 		l.lost()
 		return
 	case ev.PID == l.pid:
@@ -313,9 +313,9 @@ func (l *live) takeMove(ev *fanotify.Event) {
 	l.core.mu.Lock()
 	l.tree.moved()
 	l.core.mu.Unlock()
-	met := l.moving.add(ev.Target)
+	met := l.scans.Moving.Add(ev.Target)
 	if ev.Target == "" {
-		l.cover.leaveAll()
+		l.scans.Cover.LeaveAll()
 		l.lost()
 		return
 	}
@@ -324,14 +324,14 @@ func (l *live) takeMove(ev *fanotify.Event) {
 
 // left looks after the inode that lost a young name, if it was one.
 func (l *live) left(p fanotify.Place) {
-	if k := l.young.take(p); k != "" {
+	if k := l.strays.young.take(p); k != "" {
 		l.batch.lose(stray{dir: p.Dir, inode: k})
 	}
 }
 
 // addRetries puts into the batch what is due to be tried again.
 func (l *live) addRetries() {
-	if l.owing.Load() == 0 || time.Now().Before(l.retryAt) {
+	if l.counts.owing.Load() == 0 || time.Now().Before(l.retryAt) {
 		return
 	}
 	if b := l.takeRetry(); b.size() > 0 {
@@ -341,7 +341,7 @@ func (l *live) addRetries() {
 
 // nextRetry sets the time for what failed: sooner at first, and at once given up for a scan where it is too much.
 func (l *live) nextRetry() {
-	switch n := l.owing.Load(); {
+	switch n := l.counts.owing.Load(); {
 	case n == 0:
 		l.backoff, l.retryAt = retryFirst, time.Time{}
 	case n > maxOwed:

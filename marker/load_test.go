@@ -374,7 +374,7 @@ func testOverflow(t *testing.T, source string) {
 	if losses, _ := v.m.beats.losses(); losses == 0 {
 		t.Fatal("nothing overflowed: the test tests nothing")
 	}
-	if v.m.overflows.Load() == 0 {
+	if v.m.counts.overflows.Load() == 0 {
 		t.Error("the status says nothing of it")
 	}
 	for path, x := range v.all() {

@@ -6,6 +6,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
+	"georep/marker/tree"
 	"georep/marker/xtime"
 )
 
@@ -92,13 +93,13 @@ func (b *batch) addAll(more *batch) {
 func (c *core) mark(b *batch) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer func() { c.owing.Store(c.owes()) }()
-	s := newStrays(b)
+	defer func() { c.counts.owing.Store(c.owes()) }()
+	s := c.newStrays(b)
 	if len(b.removed)+len(b.moves) > 0 {
 		defer c.tree.letGo(false) // one that moved may have taken the place of another
 	}
 	depth := c.locateAll(b, s)
-	c.moves(b, depth)
+	c.arrivals.moves(c.tree, b, depth)
 	if len(depth) == 0 && len(s.all) == 0 {
 		return nil
 	}
@@ -107,14 +108,14 @@ func (c *core) mark(b *batch) error {
 		c.retry.addAll(b)
 		return err
 	}
-	c.marks.Add(1)
+	c.counts.marks.Add(1)
 	n := c.note()
 	for dir, in := range b.dirs {
 		if _, inside := depth[dir]; inside && len(in) > 0 {
 			c.markEntries(dir, in, t, s)
 		}
 	}
-	c.lead(s, depth, t, n)
+	s.lead(depth, t, n)
 	if len(depth) > 0 {
 		c.markDirs(b, depth, t, n)
 		c.tell(n, b, t)
@@ -123,14 +124,14 @@ func (c *core) mark(b *batch) error {
 }
 
 // locateAll returns the directories of the batch that lie below the root and all those above them, each with its depth.
-func (c *core) locateAll(b *batch, s *strays) map[beneath.HandleKey]int {
+func (c *core) locateAll(b *batch, s *batchStrays) map[beneath.HandleKey]int {
 	depth := map[beneath.HandleKey]int{}
 	for dir, in := range b.dirs {
 		chain, err := c.tree.chain(dir)
-		switch judge(err, unseen) {
-		case done:
-		case again:
-			c.unopened(dir, err)
+		switch tree.Judge(err, tree.Unseen) {
+		case tree.Done:
+		case tree.Again:
+			c.troubles.unopened(c.tree, dir, err)
 			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
 			continue
 		default:
@@ -153,11 +154,11 @@ func include(depth map[beneath.HandleKey]int, chain []beneath.HandleKey) {
 	}
 }
 
-func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *strays) {
+func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *batchStrays) {
 	d, err := c.tree.dir(dir)
 	if err != nil {
-		if judge(err, unseen) == again {
-			c.unopened(dir, err)
+		if tree.Judge(err, tree.Unseen) == tree.Again {
+			c.troubles.unopened(c.tree, dir, err)
 			c.retry.addAll(&batch{dirs: map[beneath.HandleKey]names{dir: in}})
 		} else {
 			s.orphans(dir, in, false)
@@ -165,17 +166,17 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *str
 		return
 	}
 	for name, inodes := range in {
-		if c.stamp(d, name, t) == again {
+		if c.stamp(d, name, t) == tree.Again {
 			c.retry.add(fanotify.Place{Dir: dir, Name: name})
 		}
 		for _, k := range inodes {
-			if c.meet(s, d, fanotify.Place{Dir: dir, Name: name}, k) {
+			if s.meet(d, fanotify.Place{Dir: dir, Name: name}, k) {
 				continue
 			}
 			switch c.stampInode(d, name, k, t) {
-			case done:
+			case tree.Done:
 				s.all = append(s.all, stray{dir: dir, inode: k})
-			case again:
+			case tree.Again:
 				c.retry.addInode(fanotify.Place{Dir: dir, Name: name}, k)
 			}
 		}
@@ -183,25 +184,16 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *str
 }
 
 // stampInode marks an inode that an event named, whose name no longer leads to it: it may have others.
-func (c *core) stampInode(d *beneath.Dir, name string, k beneath.HandleKey, t xtime.Time) verdict {
+func (c *core) stampInode(d *beneath.Dir, name string, k beneath.HandleKey, t xtime.Time) tree.Result {
 	err := c.setByKey(k, t)
-	v := judge(err, func() bool { return c.byCtimeOfKey(k) })
+	v := tree.Judge(err, func() bool { return c.ByCtimeOfKey(k) })
 	switch v {
-	case refused:
-		c.refuse(d, name, err)
-	case again:
-		c.failed(d, name, err)
+	case tree.Refused:
+		c.troubles.refuse(d, name, err)
+	case tree.Again:
+		c.troubles.failed(d, name, err)
 	}
 	return v
-}
-
-func (c *core) byCtimeOfKey(k beneath.HandleKey) bool {
-	inode, err := c.root.PinKey(k)
-	if err != nil {
-		return false
-	}
-	defer inode.Close()
-	return c.byCtime(inode, "")
 }
 
 // markDirs marks the deepest first. A directory that refuses does not keep those above it from being marked.
@@ -213,21 +205,21 @@ func (c *core) markDirs(b *batch, depth map[beneath.HandleKey]int, t xtime.Time,
 	slices.SortFunc(keys, func(a, b beneath.HandleKey) int { return cmp.Compare(depth[b], depth[a]) })
 	for _, k := range keys {
 		d, err := c.tree.dir(k)
-		v := judge(err, unseen)
+		v := tree.Judge(err, tree.Unseen)
 		switch v {
-		case done:
-			n.before(c, d, k)
+		case tree.Done:
+			n.before(d, k)
 			v = c.stamp(d, "", t)
-		case again:
-			c.unopened(k, err)
+		case tree.Again:
+			c.troubles.unopened(c.tree, k, err)
 		}
-		if _, is := b.begun[k]; is && (v == done || v == bumped) {
-			c.begins(b, k, d)
+		if _, is := b.begun[k]; is && (v == tree.Done || v == tree.Bumped) {
+			c.arrivals.begins(b, k, d)
 		}
-		if v == again {
+		if v == tree.Again {
 			c.retry.add(fanotify.Place{Dir: k})
 		}
-		n.marked(c, k, v)
+		n.marked(k, v)
 	}
 }
 
@@ -237,6 +229,6 @@ func (c *core) takeRetry() *batch {
 	defer c.mu.Unlock()
 	b := c.retry
 	c.retry = newBatch()
-	c.owing.Store(c.owes())
+	c.counts.owing.Store(c.owes())
 	return b
 }

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
+	"georep/marker/coverage"
 	"georep/marker/inotify"
 	"georep/marker/moment"
 	"georep/marker/statefile"
@@ -152,7 +152,7 @@ func once(v *moving) {
 func (v *moving) loseRecords() {
 	v.t.Helper()
 	err := filepath.WalkDir(v.o.Dir, func(p string, _ fs.DirEntry, err error) error {
-		if err == nil && (strings.HasSuffix(p, ownFile) || strings.HasSuffix(p, coverageFile)) {
+		if err == nil && (strings.HasSuffix(p, ownFile) || strings.HasSuffix(p, coverage.File)) {
 			err = os.Remove(p)
 		}
 		return err
@@ -310,10 +310,10 @@ func TestKilledBeforeWhatCameBackIsMarked(t *testing.T) {
 	v.start()
 	v.quiet()
 	v.sh("mv ../out/d d")
-	v.until("the arrival is seen", func() bool { _, any := v.m.awaited(); return any })
+	v.until("the arrival is seen", func() bool { _, any := v.m.scanner.awaited(); return any })
 	t0 := time.Now()
 	for end := t0.Add(heartbeatEach * keepEach); time.Now().Before(end); { // by then a heartbeat would have been saved
-		if v.m.earliest.Load() == nil {
+		if v.m.arrivals.earliest.Load() == nil {
 			t.Fatal("for a moment nothing held the heartbeat")
 		}
 	}
@@ -379,11 +379,11 @@ func TestSyncIsOwedUntilItIsDone(t *testing.T) {
 	}
 	defer m.close()
 	end := func(incomplete bool) error {
-		s := m.beginScan(false)
-		s.incomplete.Store(incomplete)
-		return m.endScan(s, whole, 0, nil)
+		s := m.scanner.begin(false)
+		s.Incomplete.Store(incomplete)
+		return m.scanner.finish(s, coverage.Whole, 0, nil)
 	}
-	m.unsynced.Store(true)
+	m.scans.Unsynced.Store(true)
 	if err := end(true); err != nil || synced != 0 {
 		t.Fatalf("%v, %d syncs by a scan that is not complete", err, synced)
 	}
@@ -403,93 +403,28 @@ func TestSyncIsOwedUntilItIsDone(t *testing.T) {
 func TestCoverageIsSavedFirst(t *testing.T) {
 	dir, failure := t.TempDir(), error(nil)
 	f := statefile.FS{Hook: func(op, path string) error {
-		if op == "rename" && strings.Contains(path, coverageFile) {
+		if op == "rename" && strings.Contains(path, coverage.File) {
 			return failure
 		}
 		return nil
 	}}
-	c := newCoverage(filepath.Join(dir, coverageFile), f)
+	c := coverage.New(dir, f)
 	b, _, err := openBeats(dir, f, c, func() int64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.coverAll()
-	c.leave(7)
+	c.CoverAll()
+	c.Leave(7)
 	b.drained(moment.Now(), 1)
 	for _, failure = range []error{unix.EIO, nil} {
 		if err := b.save(); !errors.Is(err, failure) {
 			t.Fatalf("%v, want %v", err, failure)
 		}
-		after := newCoverage(c.path, f)
-		if _, known, err := openBeats(dir, f, after, b.owing); err != nil || known != (failure == nil) || after.has(7) || after.has(8) != known {
-			t.Errorf("coverage failed with %v: a heartbeat is there: %v, covers %v and %v, %v", failure, known, after.has(7), after.has(8), err)
+		after := coverage.New(dir, f)
+		if _, known, err := openBeats(dir, f, after, b.owing); err != nil || known != (failure == nil) || after.Has(7) || after.Has(8) != known {
+			t.Errorf("coverage failed with %v: a heartbeat is there: %v, covers %v and %v, %v", failure, known, after.Has(7), after.Has(8), err)
 		}
 	}
-}
-
-// TestCoverage: what is saved is read, and what is damaged is not believed.
-func TestCoverage(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "coverage")
-	c := newCoverage(path, statefile.FS{})
-	load := func() *coverage {
-		l := newCoverage(path, statefile.FS{})
-		if err := l.load(); err != nil {
-			t.Fatal(err)
-		}
-		return l
-	}
-	check := func(what string, c *coverage, want ...bool) {
-		t.Helper()
-		for i, w := range want {
-			if c.has(uint64(i)) != w {
-				t.Errorf("%s: %d is covered: %v", what, i, !w)
-			}
-		}
-	}
-	save := func() {
-		t.Helper()
-		if err := c.save(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	check("no file", load(), false, false)
-	c.coverAll()
-	c.leave(1)
-	save()
-	check("all but one", load(), true, false, true)
-	c.begin()
-	c.meet(1)
-	c.meet(3)
-	c.leave(3)
-	c.end(parts)
-	save()
-	check("one more, and one less", load(), true, true, true, false)
-	c.begin()
-	c.meet(2)
-	c.end(nothing)
-	check("nothing", c, true, true, true, false)
-	c.begin()
-	c.meet(2)
-	c.meet(4)
-	c.leave(4)
-	c.end(whole)
-	save()
-	check("a whole scan", load(), false, false, true, false, false)
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range content {
-		for _, damaged := range [][]byte{append(append(slices.Clone(content[:i]), content[i]^1), content[i+1:]...), content[:i]} {
-			if err := os.WriteFile(path, damaged, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			check("damaged", load(), false, false, false, false, false)
-		}
-	}
-	c.leaveAll()
-	save()
-	check("nobody knows", load(), false, false, false)
 }
 
 // TestRandomBorder changes a volume and what lies around it at random, with directories that move between the two, while a

@@ -17,6 +17,7 @@ import (
 	"georep/marker/hint"
 	"georep/marker/inotify"
 	"georep/marker/moment"
+	"georep/marker/scan"
 	"georep/marker/xtime"
 )
 
@@ -49,7 +50,7 @@ func Once(ctx context.Context, o Options) (Summary, error) {
 		return Summary{}, err
 	}
 	s, err := m.passHeld(ctx)
-	if err == nil && s.incomplete.Load() {
+	if err == nil && s.Incomplete.Load() {
 		err = fmt.Errorf("mark the changes of volume %s: some entries could not be read or marked%s; the log names them: try again",
 			o.Root, m.troubles.such())
 	}
@@ -57,25 +58,25 @@ func Once(ctx context.Context, o Options) (Summary, error) {
 	hb := m.beats.get()
 	sum := Summary{VolumeMark: m.o.VolumeMark, Heartbeat: hb.Time, Xtime: hb.Xtime}
 	if s != nil {
-		sum.Entries, sum.Marked = s.entries.Load(), s.marked.Load()
+		sum.Entries, sum.Marked = s.Entries.Load(), s.Marked.Load()
 	}
 	return sum, errors.Join(err, m.close())
 }
 
 // passHeld scans the tree once, and looks who holds files of it open.
-func (m *marker) passHeld(ctx context.Context) (*scan, error) {
+func (m *marker) passHeld(ctx context.Context) (*scan.Scan, error) {
 	if _, err := m.held.look(ctx, true); err != nil {
 		return nil, err
 	}
-	s, err := m.pass(ctx)
-	if err != nil || s.incomplete.Load() || len(m.held.files) == 0 {
+	s, err := m.scanner.pass(ctx)
+	if err != nil || s.Incomplete.Load() || len(m.held.files) == 0 {
 		return s, err
 	}
 	// Of files whose names nobody knew the scan has found them.
 	if _, err := m.held.look(ctx, true); err != nil {
 		return s, err
 	}
-	if !m.fresh {
+	if !m.scanner.fresh {
 		m.beats.drained(*m.held.bound(), m.clock.Last())
 	}
 	return s, nil
@@ -84,27 +85,18 @@ func (m *marker) passHeld(ctx context.Context) (*scan, error) {
 // marker is one running marker.
 type marker struct {
 	*core
-	o      Options
-	lock   *os.File
-	users  *os.File // held once nobody uses the marker
-	beats  *beats
-	mounts *mounts
-	live   *live // nil where it scans from the start
-	held   *heldFiles
-	how    atomic.Pointer[learn] // where changes are learnt from now
-	plain  func(d *beneath.Dir, name string, t xtime.Time) error
-	// fresh tells that everything up to the heartbeat is as new as the volume mark, which was taken then: a scan has nothing
-	// to find, and proves nothing of what changed since.
-	fresh bool
+	o       Options
+	lock    *os.File
+	users   *os.File // held once nobody uses the marker
+	beats   *beats
+	mounts  *mounts
+	scanner *scanner
+	live    *live // nil where it scans from the start
+	held    *heldFiles
+	how     atomic.Pointer[learn] // where changes are learnt from now
+	plain   func(d *beneath.Dir, name string, t xtime.Time) error
 
-	telling  sync.Mutex    // held while the status is written
-	wake     chan struct{} // to the scanner; capacity 1
-	blind    atomic.Bool
-	scanning atomic.Bool
-	scanTook atomic.Int64 // ns, of the last scan
-
-	scanRetry  time.Duration // scanRetryFirst, but in tests
-	strayPause time.Duration // strayPause, but in tests
+	writing sync.Mutex // held while the status is written
 }
 
 // open takes the lock, arms the source and sees to the volume mark, in this order (invariant 3).
@@ -117,12 +109,13 @@ func open(ctx context.Context, o Options) (*marker, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &marker{o: o, lock: held, wake: make(chan struct{}, 1), scanRetry: scanRetryFirst, strayPause: strayPause}
+	m := &marker{o: o, lock: held}
 	m.how.Store(&learn{source: SourceScan})
 	if m.core, err = newCore(&m.o); err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
 	m.plain = m.set
+	m.scanner = newScanner(m.core, &m.o, m.follows)
 	if err := m.prepare(ctx); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
@@ -132,17 +125,18 @@ func open(ctx context.Context, o Options) (*marker, error) {
 func (m *marker) prepare(ctx context.Context) error {
 	known := false
 	var err error
-	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.cover, m.owing.Load); err != nil {
+	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.scans.Cover, m.counts.owing.Load); err != nil {
 		return err
 	}
-	if m.mounts, err = openMounts(m.root, filepath.Join(m.o.Dir, mountsFile), m.files); err != nil {
+	if m.mounts, err = openMounts(m.Root, filepath.Join(m.o.Dir, mountsFile), m.files); err != nil {
 		return err
 	}
 	if m.held, err = newHeldFiles(m); err != nil {
 		return err
 	}
 	m.beats.bound = m.bound
-	if err := m.own.load(m.files, filepath.Join(m.o.Dir, ownFile)); err != nil {
+	m.scanner.beats, m.scanner.mounts = m.beats, m.mounts
+	if err := m.scans.Own.Load(m.files, filepath.Join(m.o.Dir, ownFile)); err != nil {
 		return err
 	}
 	if err := m.arm(ctx); err != nil {
@@ -164,22 +158,22 @@ func (m *marker) noteTimes() error {
 	if m.follows() {
 		return nil
 	}
-	if err := inotify.Local(m.root); err != nil && !errors.Is(err, inotify.ErrRemote) {
+	if err := inotify.Local(m.Root); err != nil && !errors.Is(err, inotify.ErrRemote) {
 		return err
 	} else if err == nil && !m.o.remote {
 		return nil
 	}
-	m.times = &ctimes{path: filepath.Join(m.o.Dir, timesFile), warn: func(err error) {
-		m.often.Warn().Err(err).Msg("what has not changed may be marked, and compared, once more")
+	m.scans.Times = &scan.Times{Path: filepath.Join(m.o.Dir, timesFile), Warn: func(err error) {
+		m.Often.Warn().Err(err).Msg("what has not changed may be marked, and compared, once more")
 	}}
-	return m.times.open()
+	return m.scans.Times.Open()
 }
 
 // bound is up to where the heartbeat may move: what came from outside, or lay under a mount, is not covered yet, and
 // neither is what was written to held files after they were looked at.
 func (m *marker) bound() *moment.Moment {
 	bound := m.held.bound()
-	for _, other := range []*moment.Moment{m.earliest.Load(), m.mounts.since()} {
+	for _, other := range []*moment.Moment{m.arrivals.earliest.Load(), m.mounts.since()} {
 		if other != nil && other.Boot() < bound.Boot() {
 			bound = other
 		}
@@ -190,7 +184,7 @@ func (m *marker) bound() *moment.Moment {
 // checkMarked proves that the root was marked by this volume before. Roots of two file systems of one kind may well
 // have the same handle, and so the same GFID.
 func (m *marker) checkMarked() error {
-	x, err := m.root.Xtime("", &m.names)
+	x, err := m.Root.Xtime("", &m.Names)
 	if err == nil && x == 0 {
 		err = fmt.Errorf("%w: it carries no mark of the volume (is the right file system mounted? If the tree was "+
 			"restored without its xattrs, the volume mark has to be raised)", ErrNotMaster)
@@ -212,49 +206,42 @@ func (m *marker) takeVolumeMark(armed moment.Moment) error {
 		return fmt.Errorf("save the volume mark: %w", err)
 	}
 	raised := m.o.VolumeMark != 0
-	m.o.VolumeMark, m.volumeMark = t, t
+	m.o.VolumeMark, m.Mark = t, t
 	if raised {
 		// Whoever sees it on the root must find it in the status, or would take all else for compared.
 		if err := m.writeStatus(); err != nil {
 			return fmt.Errorf("write the marker's status: %w", err)
 		}
 	}
-	before, err := m.root.Stat("")
+	before, err := m.Root.Stat("")
 	if err == nil {
-		err = m.set(m.root, "", t)
+		err = m.set(m.Root, "", t)
 	}
 	if err == nil {
 		// The next start looks for it, also after a power cut.
-		err = m.root.Fsync()
+		err = m.Root.Fsync()
 	}
 	if err != nil {
 		return fmt.Errorf("mark the root of volume %s: %w", m.o.Root, err)
 	}
-	if after, err := m.root.Stat(""); err == nil {
-		m.own.add(&before, &after, time.Now())
+	if after, err := m.Root.Stat(""); err == nil {
+		m.scans.Own.Add(&before, &after, time.Now())
 	}
 	m.beats.reset(armed, t)
-	m.fresh = true
+	m.scanner.fresh = true
 	return m.beats.save()
-}
-
-func (m *marker) wakeScanner() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
 }
 
 // errUnused ends a marker that nobody uses.
 var errUnused = errors.New("unused")
 
 func (m *marker) run(ctx context.Context) error {
-	m.fresh = false // scans go on, and move the heartbeat
+	m.scanner.fresh = false // scans go on, and move the heartbeat
 	m.listenForWorkers()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.learn(ctx) })
 	g.Go(func() error { return m.keep(ctx) })
-	g.Go(func() error { return m.heed(ctx) })
+	g.Go(func() error { return m.scanner.heed(ctx) })
 	g.Go(func() error { return m.held.watch(ctx) })
 	err := g.Wait()
 	if errors.Is(err, errUnused) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -266,10 +253,10 @@ func (m *marker) run(ctx context.Context) error {
 // listenForWorkers opens the socket for hints. Without it workers crawl.
 func (m *marker) listenForWorkers() {
 	var err error
-	if m.hints, err = hint.Listen(m.o.Dir, m.log); err != nil {
-		m.log.Warn().Err(err).Msg("no hints")
+	if m.telling.hints, err = hint.Listen(m.o.Dir, m.Log); err != nil {
+		m.Log.Warn().Err(err).Msg("no hints")
 	}
-	m.certain = func() bool { _, missing := m.beats.losses(); return !missing }
+	m.telling.certain = func() bool { _, missing := m.beats.losses(); return !missing }
 }
 
 // end writes the last heartbeat and status.
@@ -281,13 +268,13 @@ func (m *marker) end() error {
 // the mark too, and only their ctimes would tell.
 func (m *marker) saveOwn() error {
 	path := filepath.Join(m.o.Dir, ownFile)
-	if _, missing := m.beats.losses(); missing || m.owing.Load() > 0 {
+	if _, missing := m.beats.losses(); missing || m.counts.owing.Load() > 0 {
 		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	return m.own.save(m.files, path, m.beats.get().Time.Add(-slack))
+	return m.scans.Own.Save(m.files, path, m.beats.get().Time.Add(-slack))
 }
 
 // close gives everything back, the locks last: the marker's before the users', who may then start another.
@@ -299,8 +286,8 @@ func (m *marker) close() error {
 	if m.mounts != nil {
 		err = errors.Join(err, m.mounts.close())
 	}
-	err = errors.Join(err, m.times.close())
-	err = errors.Join(err, m.hints.Close(), m.core.close(), m.lock.Close())
+	err = errors.Join(err, m.scans.Times.Close())
+	err = errors.Join(err, m.telling.hints.Close(), m.core.close(), m.lock.Close())
 	if m.users != nil {
 		err = errors.Join(err, m.users.Close())
 	}

@@ -2,9 +2,13 @@ package marker
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
+	"georep/internal/beneath"
+	"georep/marker/coverage"
 	"georep/marker/moment"
+	"georep/marker/scan"
 )
 
 const (
@@ -19,74 +23,142 @@ const (
 	strayRatio = 20
 )
 
+// scanner decides when to scan, and for what. Its methods are for one goroutine, but for wakeUp, beBlind and what is atomic.
+type scanner struct {
+	*core
+	beats  *beats
+	mounts *mounts
+	// follows tells whether events tell of changes now.
+	follows        func() bool
+	interval, poll time.Duration // Options.ScanInterval, Options.ScanPoll
+	// fresh tells that everything up to the heartbeat is as new as the volume mark, which was taken then: a scan has nothing
+	// to find, and proves nothing of what changed since.
+	fresh bool
+
+	wake     chan struct{} // capacity 1
+	blind    atomic.Bool   // events came without a place
+	scanning atomic.Bool
+	took     atomic.Int64 // ns, the last scan
+
+	retryFirst time.Duration // scanRetryFirst, but in tests
+	strayPause time.Duration // strayPause, but in tests
+}
+
+func newScanner(c *core, o *Options, follows func() bool) *scanner {
+	return &scanner{core: c, follows: follows, interval: o.ScanInterval, poll: o.ScanPoll, wake: make(chan struct{}, 1),
+		retryFirst: scanRetryFirst, strayPause: strayPause}
+}
+
+// wakeUp has the scanner see what there is to do.
+func (s *scanner) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// beBlind says that an event had no place.
+func (s *scanner) beBlind() {
+	if !s.blind.Swap(true) {
+		s.wakeUp()
+	}
+}
+
 // pass scans the tree once for all that is due, and says so to the heartbeat.
-func (m *marker) pass(ctx context.Context) (*scan, error) {
-	m.scanning.Store(true)
-	defer m.scanning.Store(false)
-	m.blind.Store(false)
+func (s *scanner) pass(ctx context.Context) (*scan.Scan, error) {
+	s.scanning.Store(true)
+	defer s.scanning.Store(false)
+	s.blind.Store(false)
 	start := moment.Now()
-	uncovered, err := m.meetUncovered(ctx)
+	uncovered, err := s.meetUncovered(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := m.beginScan(false)
-	s.incomplete.Store(!uncovered)
-	m.nameless.begin()
-	upto, astray := m.seekStrays()
+	one := s.begin(false)
+	one.Incomplete.Store(!uncovered)
+	s.scans.Sought.Begin()
+	upto, astray := s.seekStrays()
 	if astray {
-		m.beats.lose()
+		s.beats.lose()
 	}
-	losses, missing := m.beats.losses()
-	if missing || !m.follows() && !m.fresh {
+	losses, missing := s.beats.losses()
+	if missing || !s.follows() && !s.fresh {
 		// In one run of the machine ctimes always tell.
-		s.since, _ = m.beats.since(start)
-	} else if m.live != nil {
+		one.Since, _ = s.beats.since(start)
+	} else if s.tree != nil {
 		// Not in a scan for what was lost: new directories may not be watched yet, and each would ask for one more.
-		s.expect = m.tree.expect
+		one.Expect = s.tree.expect
 	}
-	if slow := m.beats.get().SlowScan; !slow.IsZero() && slow.After(start.Wall) {
-		s.slow = time.Unix(1, 0) // The clock was set back: any entry may be younger than its xtime.
+	if slow := s.beats.get().SlowScan; !slow.IsZero() && slow.After(start.Wall) {
+		one.Slow = time.Unix(1, 0) // The clock was set back: any entry may be younger than its xtime.
 	} else if !slow.IsZero() {
-		s.slow = slow.Add(-slack)
+		one.Slow = slow.Add(-slack)
 	}
-	err = s.run(ctx)
-	if err == nil && m.follows() {
-		err = m.meetMovers(ctx, s)
+	err = one.Run(ctx)
+	if err == nil && s.follows() {
+		err = one.MeetMovers(ctx)
 	}
-	if err := m.endScan(s, whole, 0, err); err != nil {
-		return s, err
+	if err := s.finish(one, coverage.Whole, 0, err); err != nil {
+		return one, err
 	}
-	m.scanTook.Store(int64(time.Since(s.started)))
-	m.log.Debug().Int64("entries", s.entries.Load()).Int64("marked", s.marked.Load()).
-		Dur("took", time.Since(s.started)).Msg("scanned")
-	if s.incomplete.Load() {
-		return s, nil
+	s.took.Store(int64(time.Since(one.Started)))
+	s.Log.Debug().Int64("entries", one.Entries.Load()).Int64("marked", one.Marked.Load()).
+		Dur("took", time.Since(one.Started)).Msg("scanned")
+	if one.Incomplete.Load() {
+		return one, nil
 	}
-	m.times.scanned(m.cover.has)
-	m.beats.scanned(losses, start.Wall, s.entries.Load())
-	m.metStrays(upto)
-	m.nameless.end()
-	if !m.follows() && !m.fresh {
-		m.beats.drained(start, m.clock.Last())
+	s.scans.Times.Scanned(s.scans.Cover.Has)
+	s.beats.scanned(losses, start.Wall, one.Entries.Load())
+	s.metStrays(upto)
+	s.scans.Sought.End()
+	if !s.follows() && !s.fresh {
+		s.beats.drained(start, s.clock.Last())
 	}
-	return s, nil
+	return one, nil
+}
+
+// begin prepares a scan. all: it marks everything that it meets.
+func (s *scanner) begin(all bool) *scan.Scan { return s.scans.Begin(all, s.follows()) }
+
+// finish ends a scan, given what it was, how many arrivals there were before it met them, and how it went. What was marked
+// because a directory had not been covered is on the device before it counts as that: no ctime would tell of it.
+func (s *scanner) finish(one *scan.Scan, e coverage.Extent, upTo int, err error) error {
+	err = one.Sync(err)
+	complete := err == nil && !one.Incomplete.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scans.Moving.End()
+	if !complete {
+		e = coverage.Nothing
+	}
+	if first := s.arrivals.earliest.Load(); !complete && one.All && first != nil {
+		for k := range one.Moved {
+			if _, waits := s.arrivals.open[k]; !waits { // it may come out of one that does
+				s.arrivals.arrive(s.tree, k, *first)
+			}
+		}
+	}
+	s.arrivals.met(e == coverage.Parts, upTo)
+	s.scans.Cover.End(e)
+	s.counts.owing.Store(s.owes())
+	return err
 }
 
 // scanNow scans at the start, after a loss of events, and slowly for what events never tell.
-func (m *marker) scanNow(ctx context.Context) error {
-	retry := m.scanRetry
+func (s *scanner) scanNow(ctx context.Context) error {
+	retry := s.retryFirst
 	for {
-		s, err := m.pass(ctx)
+		one, err := s.pass(ctx)
 		if err != nil {
 			return err
 		}
-		wait := m.o.ScanInterval
-		if s.incomplete.Load() {
+		wait := s.interval
+		if one.Incomplete.Load() {
 			wait, retry = retry, min(2*retry, scanRetryLongest)
 		} else {
-			retry = m.scanRetry
+			retry = s.retryFirst
 		}
-		if err := m.untilDue(ctx, wait); err != nil {
+		if err := s.untilDue(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -94,7 +166,7 @@ func (m *marker) scanNow(ctx context.Context) error {
 
 // untilDue waits for the next scan: at most d, and not at all once events were lost. Meanwhile it sees to what comes from
 // outside.
-func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
+func (s *scanner) untilDue(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for {
@@ -103,36 +175,36 @@ func (m *marker) untilDue(ctx context.Context, d time.Duration) error {
 			return ctx.Err()
 		case <-timer.C:
 			return nil
-		case <-m.wake:
+		case <-s.wake:
 		}
-		if err := m.awaitArrivals(ctx); err != nil {
+		if err := s.awaitArrivals(ctx); err != nil {
 			return err
 		}
-		if err := m.awaitUncovered(ctx); err != nil {
+		if err := s.awaitUncovered(ctx); err != nil {
 			return err
 		}
-		if _, missing := m.beats.losses(); missing {
+		if _, missing := s.beats.losses(); missing {
 			return nil
 		}
-		took := time.Duration(m.scanTook.Load())
-		if _, astray := m.seekStrays(); astray || m.nameless.any() {
-			timer.Reset(min(d, max(m.strayPause, strayRatio*took)))
-		} else if m.blind.Load() {
+		took := time.Duration(s.took.Load())
+		if _, astray := s.seekStrays(); astray || s.scans.Sought.Any() {
+			timer.Reset(min(d, max(s.strayPause, strayRatio*took)))
+		} else if s.blind.Load() {
 			timer.Reset(min(d, max(blindPause, blindRatio*took)))
 		}
 	}
 }
 
 // awaitArrivals returns when all is marked that came from outside, or when events were lost.
-func (m *marker) awaitArrivals(ctx context.Context) error {
-	wait := m.scanRetry
+func (s *scanner) awaitArrivals(ctx context.Context) error {
+	wait := s.retryFirst
 	for {
-		met, err := m.meetArrivals(ctx)
+		met, err := s.meetArrivals(ctx)
 		if err != nil {
 			return err
 		}
-		_, any := m.awaited()
-		if _, missing := m.beats.losses(); missing || !any {
+		_, any := s.awaited()
+		if _, missing := s.beats.losses(); missing || !any {
 			return nil
 		}
 		if met { // but more came
@@ -145,17 +217,56 @@ func (m *marker) awaitArrivals(ctx context.Context) error {
 	}
 }
 
+// awaited tells whether there is anything for meetArrivals, and the number of the last one.
+func (s *scanner) awaited() (upTo int, any bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.arrivals.last, len(s.arrivals.open) > 0
+}
+
+// meetArrivals marks all that lies in directories that came from outside, and tells whether it could.
+func (s *scanner) meetArrivals(ctx context.Context) (bool, error) {
+	upTo, any := s.awaited()
+	if !any {
+		return true, nil
+	}
+	one := s.begin(true)
+	s.mu.Lock()
+	for k := range s.arrivals.open {
+		one.Moved[k] = struct{}{}
+	}
+	s.mu.Unlock()
+	left, err := one.RunIn(ctx, one.Moved)
+	s.scans.Moving.Back(left)
+	if err == nil {
+		err = one.MeetMovers(ctx)
+	}
+	err = s.finish(one, coverage.Parts, upTo, err)
+	return !one.Incomplete.Load(), err
+}
+
 // scanAlways is what a marker does where there are no events.
-func (m *marker) scanAlways(ctx context.Context) error {
+func (s *scanner) scanAlways(ctx context.Context) error {
 	for {
-		s, err := m.pass(ctx)
+		one, err := s.pass(ctx)
 		if err != nil {
 			return err
 		}
 		// A large tree is not scanned more than half of the time.
-		wait := max(m.o.ScanPoll, time.Since(s.started))
+		wait := max(s.poll, time.Since(one.Started))
 		if err := pause(ctx, wait); err != nil {
 			return err
 		}
 	}
 }
+
+// scanMarker is what scans mark by.
+type scanMarker struct{ *core }
+
+func (m scanMarker) Say(path string, err error, what string) { m.troubles.say(path, err, what) }
+
+func (m scanMarker) Unread(path string, err error) { m.troubles.unread(path, err) }
+
+func (m scanMarker) Reopen(k beneath.HandleKey) (*beneath.Dir, error) { return m.tree.reopen(k) }
+
+func (m scanMarker) Number(k beneath.HandleKey) (uint64, bool) { return m.tree.number(k) }

@@ -8,6 +8,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
+	"georep/marker/tree"
 	"georep/marker/xtime"
 )
 
@@ -28,15 +29,24 @@ type stray struct {
 	unsure     bool // it may never have been below the root
 }
 
-// strays are those of one batch.
+// strays are what is known of such inodes from one mark to the next.
 type strays struct {
+	// astray are the xtimes of inodes that changed through a name that is gone, and of which no other is known. It is used with
+	// the core's mu held.
+	astray []xtime.Time
+	young  young
+}
+
+// batchStrays are those of one batch. They are used with the core's mu held.
+type batchStrays struct {
+	*core
 	all  []stray
 	met  map[beneath.HandleKey]struct{} // inodes that lie under a name of the batch
 	made map[fanotify.Place]struct{}    // names that came about
 }
 
-func newStrays(b *batch) *strays {
-	return &strays{all: slices.Clone(b.left), met: map[beneath.HandleKey]struct{}{}, made: b.made}
+func (c *core) newStrays(b *batch) *batchStrays {
+	return &batchStrays{core: c, all: slices.Clone(b.left), met: map[beneath.HandleKey]struct{}{}, made: b.made}
 }
 
 // maxYoung is how many young names are remembered at least; twice so many at most.
@@ -67,7 +77,7 @@ func (y *young) take(p fanotify.Place) beneath.HandleKey {
 
 // meet tells whether an inode lies under a name of the batch, which is young where a link made it. The name may go at any
 // moment. So the links are counted before the inode is met: it is young, or was not met.
-func (c *core) meet(s *strays, d *beneath.Dir, p fanotify.Place, k beneath.HandleKey) bool {
+func (s *batchStrays) meet(d *beneath.Dir, p fanotify.Place, k beneath.HandleKey) bool {
 	_, made := s.made[p]
 	linked := false
 	if made {
@@ -79,13 +89,13 @@ func (c *core) meet(s *strays, d *beneath.Dir, p fanotify.Place, k beneath.Handl
 	}
 	s.met[k] = struct{}{}
 	if linked {
-		c.young.add(p, k)
+		s.strays.young.add(p, k)
 	}
 	return true
 }
 
-// lead has the directories marked that lead to the strays of a batch. It is called with mu held, before they are.
-func (c *core) lead(s *strays, depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
+// lead has the directories marked that lead to the strays of a batch. It is called before they are.
+func (s *batchStrays) lead(depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
 	for k := range s.met {
 		n.met(k)
 	}
@@ -93,19 +103,19 @@ func (c *core) lead(s *strays, depth map[beneath.HandleKey]int, t xtime.Time, n 
 		if _, met := s.met[one.inode]; met {
 			continue
 		}
-		if c.leadTo(&one, depth, t, n) {
+		if s.leadTo(&one, depth, t, n) {
 			continue
 		}
 		n.loose(one.dir, one.inode)
 		if !one.unsure {
-			c.astray = append(c.astray, t)
-			c.stray()
+			s.strays.astray = append(s.strays.astray, t)
+			s.stray()
 		}
 	}
 }
 
 // orphans are inodes that events met in a directory that is gone.
-func (s *strays) orphans(dir beneath.HandleKey, in names, unsure bool) {
+func (s *batchStrays) orphans(dir beneath.HandleKey, in names, unsure bool) {
 	for _, inodes := range in {
 		for _, k := range inodes {
 			s.all = append(s.all, stray{dir: dir, inode: k, unmarked: true, unsure: unsure})
@@ -114,9 +124,9 @@ func (s *strays) orphans(dir beneath.HandleKey, in names, unsure bool) {
 }
 
 // leadTo finds a name of an inode, and has its directory marked. It tells whether nothing is left to do for it.
-func (c *core) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtime.Time, n *note) bool {
+func (s *batchStrays) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtime.Time, n *note) bool {
 	k := one.inode
-	inode, err := c.root.PinKey(k)
+	inode, err := s.Root.PinKey(k)
 	if err != nil {
 		return errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ENOENT)
 	}
@@ -125,11 +135,11 @@ func (c *core) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtime.Time,
 	if err == nil && (st.Nlink == 0 || st.IsDir()) {
 		return true // gone; or what moved it is an event of its own
 	}
-	dir, name := beneath.Split(c.root.LastPathOf(inode))
+	dir, name := beneath.Split(s.Root.LastPathOf(inode))
 	if name == "" {
 		return err == nil && st.Nlink == 1 && inode.LastPathHolds() // outside
 	}
-	d, err := c.root.OpenPath(dir)
+	d, err := s.Root.OpenPath(dir)
 	if err != nil {
 		return false
 	}
@@ -137,15 +147,15 @@ func (c *core) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtime.Time,
 	if now, err := d.Key(name); err != nil || now != k {
 		return false
 	}
-	key, err := c.tree.key(d)
+	key, err := s.tree.key(d)
 	if err != nil {
 		return false
 	}
-	chain, err := c.tree.chain(key)
+	chain, err := s.tree.chain(key)
 	if err != nil || len(chain) == 0 {
 		return false
 	}
-	if one.unmarked && c.stamp(d, name, t) == again {
+	if one.unmarked && s.stamp(d, name, t) == tree.Again {
 		return false
 	}
 	include(depth, chain)
@@ -154,20 +164,20 @@ func (c *core) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtime.Time,
 }
 
 // owes is how much is known to be unmarked. It is called with mu held.
-func (c *core) owes() int64 { return int64(c.retry.size() + len(c.astray)) }
+func (c *core) owes() int64 { return int64(c.retry.size() + len(c.strays.astray)) }
 
 // seekStrays tells whether any inodes are astray, and the xtime of the last mark: those that went astray up to then are met
 // by a scan that begins now.
 func (c *core) seekStrays() (upto xtime.Time, any bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.clock.Last(), len(c.astray) > 0
+	return c.clock.Last(), len(c.strays.astray) > 0
 }
 
 // metStrays says that a scan is complete that began at upto.
 func (c *core) metStrays(upto xtime.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.astray = slices.DeleteFunc(c.astray, func(t xtime.Time) bool { return t <= upto })
-	c.owing.Store(c.owes())
+	c.strays.astray = slices.DeleteFunc(c.strays.astray, func(t xtime.Time) bool { return t <= upto })
+	c.counts.owing.Store(c.owes())
 }

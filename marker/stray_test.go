@@ -20,7 +20,7 @@ func further(t *testing.T, dir string) *vol {
 	v := newVol(t, filepath.Join(dir, "volume"))
 	v.o.Source = SourceFanotify
 	v.sh("mkdir a b; echo content > a/f")
-	v.start(func(m *marker) { m.strayPause = 10 * time.Millisecond })
+	v.start(func(m *marker) { m.scanner.strayPause = 10 * time.Millisecond })
 	v.quiet()
 	v.sh("ln a/f b/g")
 	v.settle()

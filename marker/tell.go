@@ -4,6 +4,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
 	"georep/marker/hint"
+	"georep/marker/tree"
 	"georep/marker/xtime"
 )
 
@@ -42,6 +43,7 @@ func (b *batch) moved(dir, from beneath.HandleKey) {
 
 // note collects, while a mark is made, what there is to tell about it. A nil note collects nothing.
 type note struct {
+	*core
 	seen map[beneath.HandleKey]struct{}            // inodes that were found under a name of the batch, or one more
 	lost map[beneath.HandleKey][]beneath.HandleKey // inodes that were not, by the directory of that name
 	more map[beneath.HandleKey][]string            // names beyond those of the batch
@@ -60,10 +62,10 @@ type noted struct {
 
 // note begins a note where somebody wants to be told and all can be.
 func (c *core) note() *note {
-	if !c.hints.Wanted() || c.certain != nil && !c.certain() {
+	if !c.telling.hints.Wanted() || c.telling.certain != nil && !c.telling.certain() {
 		return nil
 	}
-	return &note{seen: map[beneath.HandleKey]struct{}{}, at: map[beneath.HandleKey]int{},
+	return &note{core: c, seen: map[beneath.HandleKey]struct{}{}, at: map[beneath.HandleKey]int{},
 		lost: map[beneath.HandleKey][]beneath.HandleKey{}, more: map[beneath.HandleKey][]string{}}
 }
 
@@ -90,13 +92,13 @@ func (n *note) met(k beneath.HandleKey) {
 }
 
 // before notes a directory's xtime, just before it gets a new one, and its name.
-func (n *note) before(c *core, d *beneath.Dir, k beneath.HandleKey) {
+func (n *note) before(d *beneath.Dir, k beneath.HandleKey) {
 	if n == nil {
 		return
 	}
-	x, err := d.Xtime("", &c.names)
+	x, err := d.Xtime("", &n.Names)
 	// Of what a directory without an xtime was bumped for, that tells nothing.
-	one := noted{key: k, gfid: c.tree.gfid(k, d), before: x, unclear: err != nil || x == 0 && c.cover.bumped.has(d, c.rootStat.Dev)}
+	one := noted{key: k, gfid: n.tree.gfid(k, d), before: x, unclear: err != nil || x == 0 && n.scans.Cover.Bumped.Has(d, n.RootStat.Dev)}
 	// If it is being moved at this moment, name or parent may be those of later: but then there is an event to come, and
 	// a later mark tells both names and both parents.
 	one.name = d.LastName()
@@ -106,15 +108,15 @@ func (n *note) before(c *core, d *beneath.Dir, k beneath.HandleKey) {
 
 // marked notes how the mark of a directory went. One that is gone is not told of; one that is not marked says nothing of
 // what is in it.
-func (n *note) marked(c *core, k beneath.HandleKey, v verdict) {
-	if n == nil || v == done || v == gone {
+func (n *note) marked(k beneath.HandleKey, v tree.Result) {
+	if n == nil || v == tree.Done || v == tree.Gone {
 		return
 	}
 	i, ok := n.at[k]
 	if !ok {
 		i = len(n.dirs)
 		n.at[k] = i
-		n.dirs = append(n.dirs, noted{key: k, gfid: c.tree.gfid(k, nil)})
+		n.dirs = append(n.dirs, noted{key: k, gfid: n.tree.gfid(k, nil)})
 	}
 	n.dirs[i].unclear = true
 }
@@ -122,16 +124,24 @@ func (n *note) marked(c *core, k beneath.HandleKey, v verdict) {
 // tell gives the workers the hint of a mark that is complete, or a gap where not all of it can be told. It is called
 // with mu held.
 func (c *core) tell(n *note, b *batch, t xtime.Time) {
-	if n == nil || b.news.partial || len(n.dirs) == 0 {
-		c.hints.Gap()
+	var h *hint.Hint
+	if n != nil && !b.news.partial && len(n.dirs) > 0 {
+		h = n.hint(b, t)
+	}
+	if h == nil {
+		c.telling.hints.Gap()
 		return
 	}
+	c.telling.hints.Publish(h)
+}
+
+// hint is what a mark tells; nil where not all of it can be told.
+func (n *note) hint(b *batch, t xtime.Time) *hint.Hint {
 	root := &n.dirs[len(n.dirs)-1]
-	if root.key != c.tree.top() || root.unclear || root.before >= t {
-		c.hints.Gap()
-		return
+	if root.key != n.tree.top() || root.unclear || root.before >= t {
+		return nil
 	}
-	c.cloud(n, b)
+	n.cloud(b)
 	names := map[beneath.HandleKey]map[string]xtime.GFID{}
 	for i := range n.dirs {
 		names[n.dirs[i].key] = b.told(n.dirs[i].key, n.more[n.dirs[i].key])
@@ -143,9 +153,8 @@ func (c *core) tell(n *note, b *batch, t xtime.Time) {
 		if d.before >= t { // left by somebody else's clock
 			out.Before = 0
 		}
-		if d.gfid.IsZero() || !c.nameIn(n, d, names) {
-			c.hints.Gap()
-			return
+		if d.gfid.IsZero() || !n.nameIn(d, names) {
+			return nil
 		}
 		if !out.Whole {
 			for name, g := range names[d.key] {
@@ -154,15 +163,15 @@ func (c *core) tell(n *note, b *batch, t xtime.Time) {
 		}
 		h.Dirs = append(h.Dirs, out)
 	}
-	c.hints.Publish(h)
+	return h
 }
 
 // cloud marks as unclear the directories of which names do not tell all that changed.
-func (c *core) cloud(n *note, b *batch) {
+func (n *note) cloud(b *batch) {
 	for i := range n.dirs {
 		d := &n.dirs[i]
 		// What failed there earlier was forgotten, but for its directory.
-		if _, owed := c.retry.dirs[d.key]; owed {
+		if _, owed := n.retry.dirs[d.key]; owed {
 			d.unclear = true
 		}
 		// What went on in a directory while it lay elsewhere, nobody marked.
@@ -197,11 +206,11 @@ func (b *batch) told(dir beneath.HandleKey, more []string) map[string]xtime.GFID
 
 // nameIn puts a directory among the names of the one that it lies in, which has its turn later. It tells whether that one
 // is known.
-func (c *core) nameIn(n *note, d *noted, names map[beneath.HandleKey]map[string]xtime.GFID) bool {
-	if d.key == c.tree.top() {
+func (n *note) nameIn(d *noted, names map[beneath.HandleKey]map[string]xtime.GFID) bool {
+	if d.key == n.tree.top() {
 		return true
 	}
-	up, known := c.tree.parent(d.key)
+	up, known := n.tree.parent(d.key)
 	i, marked := n.at[up]
 	switch {
 	case !known || !marked:

@@ -67,7 +67,7 @@ func (l *listener) heard() *listener {
 func (l *listener) reached(v *vol) {
 	v.t.Helper()
 	v.until("the hint of the last mark", func() bool {
-		x, err := v.m.root.Xtime("", &v.m.names)
+		x, err := v.m.Root.Xtime("", &v.m.Names)
 		if err != nil {
 			v.t.Fatal(err)
 		}
@@ -394,9 +394,9 @@ func TestHintsSayWhatTheyCannotTell(t *testing.T) {
 		v, l := begin(t, "mkdir a")
 		v.m.beats.lose()
 		v.sh("touch a/f")
-		v.until("a mark", func() bool { x, err := v.m.root.Xtime("", &v.m.names); return err == nil && x > v.o.VolumeMark })
+		v.until("a mark", func() bool { x, err := v.m.Root.Xtime("", &v.m.Names); return err == nil && x > v.o.VolumeMark })
 		v.until("a gap", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.gaps > 0 && len(l.hints) == 0 })
-		v.m.wakeScanner()
+		v.m.scanner.wakeUp()
 		v.settle()
 		l.forget()
 		v.sh("touch a/g")
@@ -426,10 +426,10 @@ func TestMarkerWithoutASocket(t *testing.T) {
 	v.start()
 	v.sh("touch f")
 	v.settle()
-	if v.m.hints != nil {
+	if v.m.telling.hints != nil {
 		t.Fatal("the socket is there")
 	}
-	if x, err := v.m.root.Xtime("f", &v.m.names); err != nil || x == 0 {
+	if x, err := v.m.Root.Xtime("f", &v.m.Names); err != nil || x == 0 {
 		t.Fatalf("f has %v, %v", x, err)
 	}
 }

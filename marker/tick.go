@@ -58,7 +58,7 @@ func (c *core) tick() error {
 	defer c.mu.Unlock()
 	t, err := c.clock.Next()
 	if err == nil {
-		c.ticked = Tick{string(name), t}
+		c.asked.ticked = Tick{string(name), t}
 	}
 	return err
 }

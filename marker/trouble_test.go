@@ -19,7 +19,7 @@ import (
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
 	"georep/marker/fanotify"
-	"georep/marker/statefile"
+	"georep/marker/tree"
 	"georep/marker/xtime"
 )
 
@@ -128,7 +128,7 @@ func TestReadOnlyForAWhile(t *testing.T) {
 			v.m.core.mu.Lock()
 			v.sh("echo 2 > a/b/f; sync -f .; mount -o remount,ro .")
 			v.m.core.mu.Unlock()
-			v.until("a mark that failed", func() bool { return v.m.owing.Load() > 0 || source == SourceScan })
+			v.until("a mark that failed", func() bool { return v.m.counts.owing.Load() > 0 || source == SourceScan })
 			v.sh("mount -o remount,rw .")
 			v.settle()
 			v.checkMarked(before, "", "a", "a/b", "a/b/f")
@@ -280,12 +280,12 @@ func TestMappedWrites(t *testing.T) {
 	if before["a/f"] != 0 {
 		t.Fatal("there was an event: the test tests nothing")
 	}
-	if _, err := v.m.pass(t.Context()); err != nil {
+	if _, err := v.m.scanner.pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	v.checkMarked(before, "", "a", "a/f")
 	before = v.all()
-	if _, err := v.m.pass(t.Context()); err != nil {
+	if _, err := v.m.scanner.pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	v.checkMarked(before)
@@ -477,42 +477,16 @@ func TestJudge(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		seen func() bool // by a crawl
-		want verdict
+		want tree.Result
 	}{
-		{nil, no, done}, {unix.ENOENT, no, gone}, {unix.ESTALE, no, gone}, {unix.EPERM, yes, refused},
-		{unix.EPERM, no, again}, {unix.EROFS, no, again}, {unix.EACCES, yes, refused}, {unix.EOPNOTSUPP, no, refused},
-		{unix.ENOSPC, yes, refused}, {unix.ENOSPC, no, again}, {unix.EDQUOT, yes, refused}, {unix.EDQUOT, no, again},
-		{unix.EIO, yes, again}, {unix.ENOMEM, no, again}, {errors.New("anything else"), no, again},
+		{nil, no, tree.Done}, {unix.ENOENT, no, tree.Gone}, {unix.ESTALE, no, tree.Gone}, {unix.EPERM, yes, tree.Refused},
+		{unix.EPERM, no, tree.Again}, {unix.EROFS, no, tree.Again}, {unix.EACCES, yes, tree.Refused}, {unix.EOPNOTSUPP, no, tree.Refused},
+		{unix.ENOSPC, yes, tree.Refused}, {unix.ENOSPC, no, tree.Again}, {unix.EDQUOT, yes, tree.Refused}, {unix.EDQUOT, no, tree.Again},
+		{unix.EIO, yes, tree.Again}, {unix.ENOMEM, no, tree.Again}, {errors.New("anything else"), no, tree.Again},
 	} {
-		if got := judge(c.err, c.seen); got != c.want {
+		if got := tree.Judge(c.err, c.seen); got != c.want {
 			t.Errorf("%v: %v, want %v", c.err, got, c.want)
 		}
-	}
-}
-
-func TestOwnMarksSurviveAStop(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "own")
-	old := time.Now().Add(-time.Hour)
-	st := beneath.Stat{Dev: 1, Ino: 2, Ctime: beneath.Time{Sec: 100, Nsec: 7}, Mtime: beneath.Time{Sec: 50}}
-	written := st
-	written.Mtime.Sec++
-	a, b := &ownMarks{}, &ownMarks{}
-	a.add(&st, &st, old)
-	other := st
-	other.Ino = 3
-	a.add(&other, &written, old) // Somebody wrote meanwhile.
-	recent := st
-	recent.Ino, recent.Mtime = 4, beneath.Time{Sec: old.Unix(), Nsec: uint32(old.Nanosecond())}
-	a.add(&recent, &recent, old) // Somebody may write within the same tick.
-	if err := errors.Join(a.save(statefile.FS{}, path, time.Unix(99, 0)), b.load(statefile.FS{}, path)); err != nil {
-		t.Fatal(err)
-	}
-	if !b.has(&st) || b.has(&other) || b.has(&recent) {
-		t.Errorf("own %v, written %v, recent %v", b.has(&st), b.has(&other), b.has(&recent))
-	}
-	st.Ctime.Nsec++
-	if b.has(&st) {
-		t.Error("a later change counts as our mark")
 	}
 }
 

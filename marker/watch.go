@@ -74,12 +74,12 @@ func (watched) close() {} // so it does to its descriptors
 // watch makes a handler of inotify's events, after all of the tree is watched. From then on marks are made so that their
 // own events are dropped.
 func watch(ctx context.Context, c *core, b *beats) (*live, error) {
-	warn := func(err error) { c.log.Warn().Err(err).Msg("inotify") }
-	src, err := inotify.Open(c.root, c.names.Xtime, warn)
+	warn := func(err error) { c.Log.Warn().Err(err).Msg("inotify") }
+	src, err := inotify.Open(c.Root, c.Names.Xtime, warn)
 	if err != nil {
 		return nil, err
 	}
-	src.Overflowed = func() { c.overflows.Add(1) }
+	src.Overflowed = func() { c.counts.overflows.Add(1) }
 	if err := src.Watch(ctx); err != nil {
 		return nil, errors.Join(err, src.Close())
 	}
@@ -115,9 +115,9 @@ func (l *live) takeWatch(e inotify.Event) {
 	case inotify.Blind:
 		l.blind()
 	case inotify.Moved:
-		l.moving.add(watchKey(e.Dir))
+		l.scans.Moving.Add(watchKey(e.Dir))
 	case inotify.Left:
-		l.cover.leave(e.Inode)
+		l.scans.Cover.Leave(e.Inode)
 	default:
 		at := fanotify.Place{Dir: watchKey(e.Dir), Name: e.Name}
 		l.batch.add(at)

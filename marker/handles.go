@@ -15,9 +15,9 @@ const (
 	cachedDirs    = 512      // descriptors
 )
 
-// tree knows where directories lie, by handle, and keeps the latest of them open, so that a busy directory, in the
+// handles knows where directories lie, by handle, and keeps the latest of them open, so that a busy directory, in the
 // volume or outside it, costs a look into a map. It is used by one goroutine at a time.
-type tree struct {
+type handles struct {
 	root    *beneath.Dir
 	rootKey beneath.HandleKey
 	// young and old are two generations of one cache: directory -> its parent, or "" for one that is not below the root.
@@ -26,8 +26,8 @@ type tree struct {
 	order      []beneath.HandleKey // of open, oldest first
 }
 
-// newTree fails where directories cannot be opened by handle.
-func newTree(root *beneath.Dir) (*tree, error) {
+// newHandles fails where directories cannot be opened by handle.
+func newHandles(root *beneath.Dir) (*handles, error) {
 	key, err := root.Key("")
 	if err != nil {
 		return nil, err
@@ -37,25 +37,25 @@ func newTree(root *beneath.Dir) (*tree, error) {
 		return nil, err
 	}
 	probe.Close()
-	t := &tree{root: root, rootKey: key, open: map[beneath.HandleKey]*beneath.Dir{}}
+	t := &handles{root: root, rootKey: key, open: map[beneath.HandleKey]*beneath.Dir{}}
 	t.flush()
 	return t, nil
 }
 
 // flush forgets where directories lie: one of them moved.
-func (t *tree) flush() { t.young, t.old = map[beneath.HandleKey]beneath.HandleKey{}, nil }
+func (t *handles) flush() { t.young, t.old = map[beneath.HandleKey]beneath.HandleKey{}, nil }
 
-func (t *tree) moved() { t.flush() }
+func (t *handles) moved() { t.flush() }
 
-func (*tree) expect(*beneath.Dir) {} // all of the file system is listened to
+func (*handles) expect(*beneath.Dir) {} // all of the file system is listened to
 
-func (t *tree) top() beneath.HandleKey { return t.rootKey }
+func (t *handles) top() beneath.HandleKey { return t.rootKey }
 
-func (*tree) gfid(k beneath.HandleKey, _ *beneath.Dir) xtime.GFID { return k.GFID() }
+func (*handles) gfid(k beneath.HandleKey, _ *beneath.Dir) xtime.GFID { return k.GFID() }
 
-func (t *tree) key(d *beneath.Dir) (beneath.HandleKey, error) { return d.Key("") }
+func (t *handles) key(d *beneath.Dir) (beneath.HandleKey, error) { return d.Key("") }
 
-func (t *tree) close() {
+func (t *handles) close() {
 	for _, d := range t.open {
 		d.Close()
 	}
@@ -64,7 +64,7 @@ func (t *tree) close() {
 
 // letGo closes directories that were removed since: as long as one is open its file system cannot become read-only. all:
 // the others as well.
-func (t *tree) letGo(all bool) {
+func (t *handles) letGo(all bool) {
 	t.order = slices.DeleteFunc(t.order, func(k beneath.HandleKey) bool {
 		d := t.open[k]
 		if st, err := d.Stat(""); !all && err == nil && st.Nlink > 0 {
@@ -77,7 +77,7 @@ func (t *tree) letGo(all bool) {
 }
 
 // dir opens a directory, or finds it open. The result is the tree's, and good until the next call.
-func (t *tree) dir(k beneath.HandleKey) (*beneath.Dir, error) {
+func (t *handles) dir(k beneath.HandleKey) (*beneath.Dir, error) {
 	if d := t.open[k]; d != nil {
 		return d, nil
 	}
@@ -94,9 +94,9 @@ func (t *tree) dir(k beneath.HandleKey) (*beneath.Dir, error) {
 	return d, nil
 }
 
-func (*tree) number(beneath.HandleKey) (uint64, bool) { return 0, false }
+func (*handles) number(beneath.HandleKey) (uint64, bool) { return 0, false }
 
-func (t *tree) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
+func (t *handles) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
 	d, err := t.root.OpenKey(k)
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func (t *tree) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
 }
 
 // chain returns the directory k and those above it, the root last; nil when k does not lie below the root.
-func (t *tree) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
+func (t *handles) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
 	var chain []beneath.HandleKey
 	for {
 		chain = append(chain, k)
@@ -131,7 +131,7 @@ func (t *tree) chain(k beneath.HandleKey) ([]beneath.HandleKey, error) {
 }
 
 // locate walks up from k until it meets what is known, and remembers the way.
-func (t *tree) locate(k beneath.HandleKey) error {
+func (t *handles) locate(k beneath.HandleKey) error {
 	d, err := t.root.OpenKey(k)
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (t *tree) locate(k beneath.HandleKey) error {
 }
 
 // parent is the directory that k lies in, as far as is remembered.
-func (t *tree) parent(k beneath.HandleKey) (beneath.HandleKey, bool) {
+func (t *handles) parent(k beneath.HandleKey) (beneath.HandleKey, bool) {
 	if up, ok := t.young[k]; ok {
 		return up, true
 	}
@@ -176,7 +176,7 @@ func (t *tree) parent(k beneath.HandleKey) (beneath.HandleKey, bool) {
 	return up, ok
 }
 
-func (t *tree) remember(k, parent beneath.HandleKey) {
+func (t *handles) remember(k, parent beneath.HandleKey) {
 	if len(t.young) >= cachedParents {
 		t.young, t.old = map[beneath.HandleKey]beneath.HandleKey{}, t.young
 	}

@@ -1,4 +1,4 @@
-package marker
+package scan
 
 import (
 	"bufio"
@@ -23,10 +23,10 @@ import (
 // where those of a directory begin, and the note of the directory itself. A note that is lost, torn or older than it should be
 // costs a further mark, never a change. So nothing is synced for it.
 
-// ctimes are the notes. They may be used from any goroutine; nil has none, and needs none.
-type ctimes struct {
-	path string
-	warn func(error)
+// Times are the notes. They may be used from any goroutine; nil has none, and needs none.
+type Times struct {
+	Path string
+	Warn func(error)
 
 	mu   sync.Mutex
 	file *os.File
@@ -58,8 +58,8 @@ const (
 	compactAfter = 4 << 20
 )
 
-// timesOf is never 0. What else a stat tells is in it, too: a change in the tick of our own mark leaves the times as they are.
-func timesOf(st *beneath.Stat) uint64 {
+// TimesOf is never 0. What else a stat tells is in it, too: a change in the tick of our own mark leaves the times as they are.
+func TimesOf(st *beneath.Stat) uint64 {
 	h := uint64(14695981039346656037) // FNV-1a, a word at a time
 	for _, v := range [...]uint64{uint64(st.Ctime.Sec), uint64(st.Ctime.Nsec), uint64(st.Mtime.Sec), uint64(st.Mtime.Nsec),
 		uint64(st.Size), uint64(st.Mode), uint64(st.UID), uint64(st.GID), uint64(st.Nlink)} {
@@ -69,10 +69,10 @@ func timesOf(st *beneath.Stat) uint64 {
 	return max(h, 1)
 }
 
-// open reads the notes of the scans before. What cannot be read has no notes.
-func (c *ctimes) open() (err error) {
+// Open reads the notes of the scans before. What cannot be read has no notes.
+func (c *Times) Open() (err error) {
 	c.dirs = map[uint64]*dirNote{}
-	if c.file, err = os.OpenFile(c.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if c.file, err = os.OpenFile(c.Path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return fmt.Errorf("open the notes of times: %w", err)
 	}
 	r := bufio.NewReaderSize(c.file, 1<<20)
@@ -88,7 +88,7 @@ func (c *ctimes) open() (err error) {
 }
 
 // took notes what a record at that place in the file says. It is called with mu held, or before anybody else knows c.
-func (c *ctimes) took(kind byte, number uint64, notes []seen, at int64) {
+func (c *Times) took(kind byte, number uint64, notes []seen, at int64) {
 	if kind == allRecord {
 		c.all = true
 		return
@@ -104,6 +104,8 @@ func (c *ctimes) took(kind byte, number uint64, notes []seen, at int64) {
 	}
 	d.at, d.count, d.have = at+recordHead, uint32(len(notes)), true
 }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errRecord = errors.New("damaged record")
 
@@ -157,10 +159,10 @@ func record(kind byte, number uint64, notes []seen) []byte {
 }
 
 // append adds a record. Notes that cannot be written are those of another time for the next marker, which marks once more.
-func (c *ctimes) append(kind byte, number uint64, notes []seen) {
+func (c *Times) append(kind byte, number uint64, notes []seen) {
 	b := record(kind, number, notes)
 	if _, err := c.file.WriteAt(b, c.size); err != nil {
-		c.warn(fmt.Errorf("note times in %s: %w", c.path, err))
+		c.Warn(fmt.Errorf("note times in %s: %w", c.Path, err))
 		delete(c.dirs, number)
 		return
 	}
@@ -169,7 +171,7 @@ func (c *ctimes) append(kind byte, number uint64, notes []seen) {
 }
 
 // entries are the notes of a directory's entries, by number.
-func (c *ctimes) entries(number uint64) []seen {
+func (c *Times) entries(number uint64) []seen {
 	if c == nil {
 		return nil
 	}
@@ -181,14 +183,14 @@ func (c *ctimes) entries(number uint64) []seen {
 	}
 	notes, _, err := readNotes(bufio.NewReader(io.NewSectionReader(c.file, d.at, int64(d.count)*noteSize)), int(d.count), 0)
 	if err != nil {
-		c.warn(fmt.Errorf("read times in %s: %w", c.path, err))
+		c.Warn(fmt.Errorf("read times in %s: %w", c.Path, err))
 		return nil
 	}
 	return notes
 }
 
 // list replaces the notes of a directory's entries.
-func (c *ctimes) list(number uint64, before, now []seen) {
+func (c *Times) list(number uint64, before, now []seen) {
 	if c == nil {
 		return
 	}
@@ -224,7 +226,7 @@ func timesIn(notes []seen, number uint64) uint64 {
 }
 
 // self is the note of a directory itself; 0: none.
-func (c *ctimes) self(number uint64) uint64 {
+func (c *Times) self(number uint64) uint64 {
 	if c == nil {
 		return 0
 	}
@@ -236,8 +238,8 @@ func (c *ctimes) self(number uint64) uint64 {
 	return 0
 }
 
-// setSelf notes a directory itself.
-func (c *ctimes) setSelf(number, times uint64) {
+// SetSelf notes a directory itself.
+func (c *Times) SetSelf(number, times uint64) {
 	if c == nil {
 		return
 	}
@@ -249,7 +251,7 @@ func (c *ctimes) setSelf(number, times uint64) {
 }
 
 // complete tells whether what has no note is new.
-func (c *ctimes) complete() bool {
+func (c *Times) complete() bool {
 	if c == nil {
 		return false
 	}
@@ -258,8 +260,8 @@ func (c *ctimes) complete() bool {
 	return c.all
 }
 
-// scanned is the end of a whole scan, which met those directories that met tells of.
-func (c *ctimes) scanned(met func(number uint64) bool) {
+// Scanned is the end of a whole scan, which met those directories that met tells of.
+func (c *Times) Scanned(met func(number uint64) bool) {
 	if c == nil {
 		return
 	}
@@ -278,18 +280,18 @@ func (c *ctimes) scanned(met func(number uint64) bool) {
 	}
 	if c.size > compactAfter+3*live {
 		if err := c.compact(); err != nil {
-			c.warn(fmt.Errorf("write %s anew: %w", c.path, err))
+			c.Warn(fmt.Errorf("write %s anew: %w", c.Path, err))
 		}
 	}
 }
 
 // compact writes what counts into a new file.
-func (c *ctimes) compact() error {
-	next, err := os.OpenFile(c.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+func (c *Times) compact() error {
+	next, err := os.OpenFile(c.Path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	n := &ctimes{path: c.path, warn: c.warn, file: next, dirs: map[uint64]*dirNote{}}
+	n := &Times{Path: c.Path, Warn: c.Warn, file: next, dirs: map[uint64]*dirNote{}}
 	for number, d := range c.dirs {
 		if d.have {
 			notes, _, err := readNotes(bufio.NewReader(io.NewSectionReader(c.file, d.at, int64(d.count)*noteSize)), int(d.count), 0)
@@ -304,7 +306,7 @@ func (c *ctimes) compact() error {
 	if len(n.dirs) < len(c.dirs) {
 		return errors.Join(errors.New("some could not be written"), next.Close())
 	}
-	if err := os.Rename(c.path+".new", c.path); err != nil {
+	if err := os.Rename(c.Path+".new", c.Path); err != nil {
 		return errors.Join(err, next.Close())
 	}
 	err = c.file.Close()
@@ -312,7 +314,7 @@ func (c *ctimes) compact() error {
 	return err
 }
 
-func (c *ctimes) close() error {
+func (c *Times) Close() error {
 	if c == nil || c.file == nil {
 		return nil
 	}

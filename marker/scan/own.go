@@ -1,4 +1,4 @@
-package marker
+package scan
 
 import (
 	"encoding/binary"
@@ -10,24 +10,23 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/statefile"
+	"georep/marker/tree"
 )
 
 // ownMax bounds each of the two generations of ownMarks.
 const ownMax = 128 << 10
 
-// settled is how old an mtime must be so that a further write would give another one, even where the kernel's file
+// Settled is how old an mtime must be so that a further write would give another one, even where the kernel's file
 // times go by ticks.
-const settled = 20 * time.Millisecond
+const Settled = 20 * time.Millisecond
 
-type inode struct{ dev, ino uint64 }
-
-// ownMarks remembers which ctimes our own marks made, so that the next scan does not take them for changes. Forgetting
+// OwnMarks remembers which ctimes our own marks made, so that the next scan does not take them for changes. Forgetting
 // one costs a further mark, never a change: it is remembered only when nothing else can have happened meanwhile. What
 // remains is an xattr, and only an xattr, that somebody sets between a mark and our look at its ctime, or after that in the
 // same tick of the clock that ctimes go by. It may be used from any goroutine.
-type ownMarks struct {
+type OwnMarks struct {
 	mu         sync.Mutex
-	young, old map[inode]ownMark
+	young, old map[tree.Inode]ownMark
 }
 
 // ownMark is the ctime, and with it what else a stat told then (timesOf).
@@ -36,43 +35,43 @@ type ownMark struct {
 	all   uint64
 }
 
-// has tells whether the entry's ctime is one of ours.
-func (o *ownMarks) has(st *beneath.Stat) bool {
+// Has tells whether the entry's ctime is one of ours.
+func (o *OwnMarks) Has(st *beneath.Stat) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	k := inode{st.Dev, st.Ino}
+	k := tree.InodeOf(st)
 	t, ok := o.young[k]
 	if !ok {
 		t, ok = o.old[k]
 	}
-	return ok && t.ctime == st.Ctime && t.all == timesOf(st) && !tooYoung(st, time.Unix(t.ctime.Sec, int64(t.ctime.Nsec)))
+	return ok && t.ctime == st.Ctime && t.all == TimesOf(st) && !TooYoung(st, time.Unix(t.ctime.Sec, int64(t.ctime.Nsec)))
 }
 
-// add remembers a mark, given what the entry was before and after it, and tells whether it does.
-func (o *ownMarks) add(before, after *beneath.Stat, now time.Time) bool {
-	if !sameButCtime(before, after) || tooYoung(after, now) {
+// Add remembers a mark, given what the entry was before and after it, and tells whether it does.
+func (o *OwnMarks) Add(before, after *beneath.Stat, now time.Time) bool {
+	if !sameButCtime(before, after) || TooYoung(after, now) {
 		return false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.young == nil || len(o.young) >= ownMax {
-		o.young, o.old = map[inode]ownMark{}, o.young
+		o.young, o.old = map[tree.Inode]ownMark{}, o.young
 	}
-	o.young[inode{after.Dev, after.Ino}] = ownMark{after.Ctime, timesOf(after)}
+	o.young[tree.InodeOf(after)] = ownMark{after.Ctime, TimesOf(after)}
 	return true
 }
 
-// forget makes has answer no for an inode.
-func (o *ownMarks) forget(st *beneath.Stat) {
+// Forget makes has answer no for an inode.
+func (o *OwnMarks) Forget(st *beneath.Stat) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.young, inode{st.Dev, st.Ino})
-	delete(o.old, inode{st.Dev, st.Ino})
+	delete(o.young, tree.InodeOf(st))
+	delete(o.old, tree.InodeOf(st))
 }
 
-// tooYoung tells whether a file may have been written in the same tick as t.
-func tooYoung(st *beneath.Stat, t time.Time) bool {
-	return t.Sub(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))).Abs() < settled
+// TooYoung tells whether a file may have been written in the same tick as t.
+func TooYoung(st *beneath.Stat, t time.Time) bool {
+	return t.Sub(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))).Abs() < Settled
 }
 
 func sameButCtime(a, b *beneath.Stat) bool {
@@ -83,19 +82,19 @@ func sameButCtime(a, b *beneath.Stat) bool {
 // ownRecord is the size of one mark in the file: device, inode, seconds, nanoseconds, timesOf.
 const ownRecord = 36
 
-// save writes those whose ctime is not before since, which are the ones that the next scan can meet.
-func (o *ownMarks) save(files statefile.FS, path string, since time.Time) error {
+// Save writes those whose ctime is not before since, which are the ones that the next scan can meet.
+func (o *OwnMarks) Save(files statefile.FS, path string, since time.Time) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var b []byte
-	for _, generation := range []map[inode]ownMark{o.old, o.young} {
+	for _, generation := range []map[tree.Inode]ownMark{o.old, o.young} {
 		for k, mark := range generation {
 			t := mark.ctime
 			if time.Unix(t.Sec, int64(t.Nsec)).Before(since) {
 				continue
 			}
-			b = binary.BigEndian.AppendUint64(b, k.dev)
-			b = binary.BigEndian.AppendUint64(b, k.ino)
+			b = binary.BigEndian.AppendUint64(b, k.Dev)
+			b = binary.BigEndian.AppendUint64(b, k.Ino)
 			b = binary.BigEndian.AppendUint64(b, uint64(t.Sec))
 			b = binary.BigEndian.AppendUint32(b, t.Nsec)
 			b = binary.BigEndian.AppendUint64(b, mark.all)
@@ -107,8 +106,8 @@ func (o *ownMarks) save(files statefile.FS, path string, since time.Time) error 
 	return nil
 }
 
-// load reads what save wrote. No file is no marks; the tail of a cut file is ignored.
-func (o *ownMarks) load(files statefile.FS, path string) error {
+// Load reads what save wrote. No file is no marks; the tail of a cut file is ignored.
+func (o *OwnMarks) Load(files statefile.FS, path string) error {
 	b, err := files.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -118,9 +117,9 @@ func (o *ownMarks) load(files statefile.FS, path string) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.old = map[inode]ownMark{}
+	o.old = map[tree.Inode]ownMark{}
 	for ; len(b) >= ownRecord; b = b[ownRecord:] {
-		k := inode{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
+		k := tree.Inode{Dev: binary.BigEndian.Uint64(b), Ino: binary.BigEndian.Uint64(b[8:])}
 		ctime := beneath.Time{Sec: int64(binary.BigEndian.Uint64(b[16:])), Nsec: binary.BigEndian.Uint32(b[24:])}
 		o.old[k] = ownMark{ctime, binary.BigEndian.Uint64(b[28:])}
 	}

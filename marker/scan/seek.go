@@ -1,19 +1,21 @@
-package marker
+package scan
 
 import (
 	"sync"
 	"sync/atomic"
+
+	"georep/marker/tree"
 )
 
-// seeker is what scans are asked to look for beside what changed: inodes that were written, and whose names nobody knows.
+// Seeker is what scans are asked to look for beside what changed: inodes that were written, and whose names nobody knows.
 // A scan marks whatever name it meets. It may be used from any goroutine.
-type seeker struct {
-	// byNumber: a listing has the numbers that stat gives.
-	byNumber bool
+type Seeker struct {
+	// ByNumber: a listing has the numbers that stat gives.
+	ByNumber bool
 	count    atomic.Int64 // of those that are looked for; a scan asks for each entry
 
 	mu      sync.Mutex
-	sought  map[inode]*sought
+	sought  map[tree.Inode]*sought
 	numbers map[uint64]int // how many of sought have that number
 }
 
@@ -25,22 +27,22 @@ type sought struct {
 	path  string // "" where it is too long to be known
 }
 
-// ask has the next scan look for an inode.
-func (s *seeker) ask(k inode) {
+// Ask has the next scan look for an inode.
+func (s *Seeker) Ask(k tree.Inode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sought == nil {
-		s.sought, s.numbers = map[inode]*sought{}, map[uint64]int{}
+		s.sought, s.numbers = map[tree.Inode]*sought{}, map[uint64]int{}
 	}
 	if s.sought[k] == nil {
 		s.sought[k] = &sought{}
-		s.numbers[k.ino]++
+		s.numbers[k.Ino]++
 		s.count.Add(1)
 	}
 }
 
-// any tells whether a scan is needed.
-func (s *seeker) any() bool {
+// Any tells whether a scan is needed.
+func (s *Seeker) Any() bool {
 	if s.count.Load() == 0 {
 		return false
 	}
@@ -54,8 +56,8 @@ func (s *seeker) any() bool {
 	return false
 }
 
-// begin says that a scan of the whole tree begins.
-func (s *seeker) begin() {
+// Begin says that a scan of the whole tree begins.
+func (s *Seeker) Begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.sought {
@@ -63,8 +65,8 @@ func (s *seeker) begin() {
 	}
 }
 
-// end says that it is over, and met everything.
-func (s *seeker) end() {
+// End says that it is over, and met everything.
+func (s *Seeker) End() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.sought {
@@ -73,17 +75,17 @@ func (s *seeker) end() {
 }
 
 // wants tells whether the inode of that number in a listing has to be looked at.
-func (s *seeker) wants(number uint64) bool {
+func (s *Seeker) wants(number uint64) bool {
 	if s.count.Load() == 0 {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.byNumber || s.numbers[number] > 0
+	return !s.ByNumber || s.numbers[number] > 0
 }
 
 // meet notes a name of an inode, and tells whether it is looked for.
-func (s *seeker) meet(k inode, path string) bool {
+func (s *Seeker) meet(k tree.Inode, path string) bool {
 	if s.count.Load() == 0 {
 		return false
 	}
@@ -97,8 +99,8 @@ func (s *seeker) meet(k inode, path string) bool {
 	return true
 }
 
-// answer gives what was found once the search is over, and forgets it.
-func (s *seeker) answer(k inode) (path string, met, done bool) {
+// Answer gives what was found once the search is over, and forgets it.
+func (s *Seeker) Answer(k tree.Inode) (path string, met, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one := s.sought[k]
@@ -106,8 +108,8 @@ func (s *seeker) answer(k inode) (path string, met, done bool) {
 		return "", false, one == nil
 	}
 	delete(s.sought, k)
-	if s.numbers[k.ino]--; s.numbers[k.ino] == 0 {
-		delete(s.numbers, k.ino)
+	if s.numbers[k.Ino]--; s.numbers[k.Ino] == 0 {
+		delete(s.numbers, k.Ino)
 	}
 	s.count.Add(-1)
 	return one.path, one.met, true

@@ -1,4 +1,5 @@
-package marker
+// Package coverage knows of which directories a scan may go by ctimes, and which changed without a mark.
+package coverage
 
 import (
 	"encoding/binary"
@@ -14,15 +15,15 @@ import (
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 )
 
-// coverage knows the directories of which all that changed up to the heartbeat is marked. What changed since, its ctime
+// Coverage knows the directories of which all that changed up to the heartbeat is marked. What changed since, its ctime
 // tells the next scan. Of a directory that is not covered no ctime tells: it was elsewhere, outside of the volume or just
 // where a scan was not, when that changed. Directories go by beneath.Stat.Number. Where inotify tells, one that was made
 // since the last scan is not covered either, which costs further marks where it changes while no marker runs. It may be
 // used from any goroutine.
-type coverage struct {
+type Coverage struct {
 	path   string
 	files  statefile.FS
-	bumped *bumps // kept beside it, in a file of its own
+	Bumped *Bumps // kept beside it, in a file of its own
 
 	mu    sync.Mutex
 	but   bool              // all are covered but these: everything is as new as the volume mark
@@ -31,24 +32,31 @@ type coverage struct {
 	dirty bool              // not saved like this
 }
 
-func newCoverage(path string, files statefile.FS) *coverage {
-	return &coverage{path: path, files: files, dirs: roaring64.New(), bumped: newBumps(filepath.Dir(path), files)}
+// The files of the volume's runtime directory.
+const (
+	File       = "marker.coverage"
+	BumpedFile = "marker.bumps"
+)
+
+// New has nothing covered, until it is loaded, and keeps its files in dir.
+func New(dir string, files statefile.FS) *Coverage {
+	return &Coverage{path: filepath.Join(dir, File), files: files, dirs: roaring64.New(), Bumped: newBumps(dir, files)}
 }
 
-// has tells whether a directory is covered.
-func (c *coverage) has(n uint64) bool {
+// Has tells whether a directory is covered.
+func (c *Coverage) Has(n uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.dirs.Contains(n) != c.but
 }
 
-// add says that a directory is covered from now on.
-func (c *coverage) add(n uint64) { c.set(n, true) }
+// Add says that a directory is covered from now on.
+func (c *Coverage) Add(n uint64) { c.set(n, true) }
 
-// leave says that a directory is not in the volume any more, or was not for a while.
-func (c *coverage) leave(n uint64) { c.set(n, false) }
+// Leave says that a directory is not in the volume any more, or was not for a while.
+func (c *Coverage) Leave(n uint64) { c.set(n, false) }
 
-func (c *coverage) set(n uint64, covered bool) {
+func (c *Coverage) set(n uint64, covered bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.met != nil {
@@ -67,8 +75,8 @@ func put(dirs *roaring64.Bitmap, n uint64, in bool) bool {
 	return dirs.CheckedRemove(n)
 }
 
-// leaveAll says that of every directory.
-func (c *coverage) leaveAll() {
+// LeaveAll says that of every directory.
+func (c *Coverage) LeaveAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.met != nil {
@@ -77,61 +85,61 @@ func (c *coverage) leaveAll() {
 	c.but, c.dirs, c.dirty = false, roaring64.New(), true
 }
 
-// coverAll says that everything counts as changed up to now.
-func (c *coverage) coverAll() {
-	c.bumped.clear()
+// CoverAll says that everything counts as changed up to now.
+func (c *Coverage) CoverAll() {
+	c.Bumped.Clear()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.but, c.dirs, c.dirty = true, roaring64.New(), true
 }
 
-// begin is the begin of a scan.
-func (c *coverage) begin() {
+// Begin is the Begin of a scan.
+func (c *Coverage) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.met = roaring64.New()
 }
 
-// meet says that the scan lists a directory, and tells whether it did not before.
-func (c *coverage) meet(n uint64) bool {
+// Meet says that the scan lists a directory, and tells whether it did not before.
+func (c *Coverage) Meet(n uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.met.CheckedAdd(n)
 }
 
-// unmeet says that it could not.
-func (c *coverage) unmeet(n uint64) {
+// Unmeet says that it could not.
+func (c *Coverage) Unmeet(n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.met.Remove(n)
 }
 
-// isMet tells whether it did.
-func (c *coverage) isMet(n uint64) bool {
+// IsMet tells whether it did.
+func (c *Coverage) IsMet(n uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.met.Contains(n)
 }
 
-// What a scan was.
-type extent int
+// Extent is how much of the volume a scan met.
+type Extent int
 
 const (
-	nothing extent = iota // it met not all that it had to
-	parts                 // it met all of some directories, in which everything is marked
-	whole                 // it met all
+	Nothing Extent = iota // it met not all that it had to
+	Parts                 // it met all of some directories, in which everything is marked
+	Whole                 // it met all
 )
 
-// end is the end of a scan.
-func (c *coverage) end(e extent) {
+// End is the End of a scan.
+func (c *Coverage) End(e Extent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	met := c.met
 	c.met = nil
 	switch {
-	case e == nothing, e == whole && !c.but && c.dirs.Equals(met):
+	case e == Nothing, e == Whole && !c.but && c.dirs.Equals(met):
 		return
-	case e == whole:
+	case e == Whole:
 		c.but, c.dirs = false, met
 	case c.but:
 		c.dirs.AndNot(met)
@@ -146,10 +154,10 @@ const coverageVersion = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// save makes it durable. It is done before the heartbeat goes there, which must not claim more than this one knows of:
+// Save makes it durable. It is done before the heartbeat goes there, which must not claim more than this one knows of:
 // the version, whether all but these are covered, the bitmap in the format of its library, and a CRC-32C of all that.
-func (c *coverage) save() error {
-	if err := c.bumped.save(); err != nil {
+func (c *Coverage) Save() error {
+	if err := c.Bumped.Save(); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -174,9 +182,9 @@ func (c *coverage) save() error {
 	return nil
 }
 
-// load reads what save wrote. Where there is nothing that can be read, nothing is covered, which costs further marks.
-func (c *coverage) load() error {
-	if err := c.bumped.load(); err != nil {
+// Load reads what save wrote. Where there is nothing that can be read, nothing is covered, which costs further marks.
+func (c *Coverage) Load() error {
+	if err := c.Bumped.Load(); err != nil {
 		return err
 	}
 	content, err := c.files.Read(c.path)
