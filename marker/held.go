@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,8 @@ const (
 	lookEach  = time.Second            // between two looks, where nothing happens
 	lookSoon  = 200 * time.Millisecond // the same after marks: somebody may wait for the heartbeat
 	askedPoll = 200 * time.Millisecond // how often a request to look at once is looked for
-	// lookRatio, soonRatio and flushRatio times as long as a look took, or the flushing and reading of a mapped file, is the
-	// least pause before the next.
+	// lookRatio and soonRatio times as long as a look had a processor, and flushRatio times as long as the flushing and reading of
+	// a mapped file took, is the least pause before the next.
 	lookRatio  = 1000
 	soonRatio  = 30
 	dearRatio  = 100 // where looks are so slow that lookRatio would be too seldom
@@ -172,11 +173,30 @@ func (h *heldFiles) rest(ctx context.Context, took time.Duration) (asked bool, e
 	}
 }
 
-// look looks once at who holds what, and marks what changed. took is how long it was busy with finding that out. all leaves
-// nothing for later. The error is ctx's, or the clock's.
+// look looks once at who holds what, and marks what changed. took is the processor time of finding that out: on a busy machine
+// a look waits for a long time and costs no more, and must not be put off for that. all leaves nothing for later. The error is
+// ctx's, or the clock's.
 func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err error) {
+	took, err = h.lookOnce(ctx, all)
+	if err != nil || h.at == h.last {
+		return took, errors.Join(err, ctx.Err())
+	}
+	if err := h.mark(ctx); err != nil {
+		return took, err
+	}
+	h.advance()
+	return took, ctx.Err()
+}
+
+// lookOnce finds out who holds what, and what of it changed. at stays as it was where that cannot be seen.
+func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began, err := usedTime(unix.CLOCK_THREAD_CPUTIME_ID)
+	if err != nil {
+		return 0, err
+	}
 	h.asked.stirred.Store(false)
-	began := time.Now() // h.at has no monotonic reading, and the clock may be set while this goes on
 	h.last, h.at = h.at, moment.Now()
 	h.all, h.marks = all, nil
 	h.round++
@@ -184,7 +204,8 @@ func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err
 	if err != nil {
 		h.Often.Warn().Err(err).Msg("what is written without an event is not seen now")
 		h.at = h.last
-		return time.Since(began), ctx.Err()
+		now, err := usedTime(unix.CLOCK_THREAD_CPUTIME_ID)
+		return now - began, err
 	}
 	h.say(hidden)
 	// Mappings first: whoever is mapped is looked at as such, whatever else holds it.
@@ -200,12 +221,8 @@ func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err
 			h.leave(ctx, e)
 		}
 	}
-	took = time.Since(began)
-	if err := h.mark(ctx); err != nil {
-		return took, err
-	}
-	h.advance()
-	return took, ctx.Err()
+	now, err := usedTime(unix.CLOCK_THREAD_CPUTIME_ID)
+	return now - began, err
 }
 
 // say notes, and logs once, why not everything can be seen.

@@ -243,7 +243,7 @@ type stepping struct {
 }
 
 func (s *stepping) Look() ([]writers.File, string, error) {
-	s.h.at.Wall, s.h.at.offset = s.h.at.Wall.Add(-s.by), s.h.at.offset-int64(s.by)
+	s.h.at.Wall, s.h.at.Offset = s.h.at.Wall.Add(-s.by), s.h.at.Offset-int64(s.by)
 	return s.finder.Look()
 }
 
@@ -293,7 +293,28 @@ func TestMappedFilesAndAClockSetBack(t *testing.T) {
 	m.held.find = &stepping{m.held.find, m.held, 24 * time.Hour}
 	v.until("it is due", func() bool { return time.Now().After(due) })
 	look()
-	if at := m.held.bound().boot(); at != m.held.at.boot() {
-		t.Errorf("everything is marked up to %v before the look", time.Duration(m.held.at.boot()-at))
+	if at := m.held.bound().Boot(); at != m.held.at.Boot() {
+		t.Errorf("everything is marked up to %v before the look", time.Duration(m.held.at.Boot()-at))
+	}
+}
+
+// waiting is a finder that finds nothing, and waits before it says so.
+type waiting struct{ d time.Duration }
+
+func (w waiting) Look() ([]writers.File, string, error) { time.Sleep(w.d); return nil, "", nil }
+
+// TestLookThatWaits: on a machine without a processor to spare a look takes long. It costs no more than others, and the pause
+// before the next one, of which the heartbeat waits, is no longer.
+func TestLookThatWaits(t *testing.T) {
+	v := newVol(t, t.TempDir())
+	m, err := open(t.Context(), v.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	m.held.find = waiting{time.Second}
+	took, err := m.held.look(t.Context(), true)
+	if err != nil || took > time.Second/2 {
+		t.Errorf("%v, and a look that waited for a second counts as %v of work", err, took)
 	}
 }

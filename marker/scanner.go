@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"georep/internal/beneath"
 	"georep/marker/coverage"
 	"georep/marker/moment"
@@ -38,7 +40,8 @@ type scanner struct {
 	wake     chan struct{} // capacity 1
 	blind    atomic.Bool   // events came without a place
 	scanning atomic.Bool
-	took     atomic.Int64 // ns, the last scan
+	// took is, in ns, how long the last scan took, or this process had a processor meanwhile, if that was less.
+	took atomic.Int64
 
 	retryFirst time.Duration // scanRetryFirst, but in tests
 	strayPause time.Duration // strayPause, but in tests
@@ -70,6 +73,10 @@ func (s *scanner) pass(ctx context.Context) (*scan.Scan, error) {
 	defer s.scanning.Store(false)
 	s.blind.Store(false)
 	start := moment.Now()
+	used, err := usedTime(unix.CLOCK_PROCESS_CPUTIME_ID)
+	if err != nil {
+		return nil, err
+	}
 	uncovered, err := s.meetUncovered(ctx)
 	if err != nil {
 		return nil, err
@@ -101,7 +108,11 @@ func (s *scanner) pass(ctx context.Context) (*scan.Scan, error) {
 	if err := s.finish(one, coverage.Whole, 0, err); err != nil {
 		return one, err
 	}
-	s.took.Store(int64(time.Since(one.Started)))
+	now, err := usedTime(unix.CLOCK_PROCESS_CPUTIME_ID)
+	if err != nil {
+		return one, err
+	}
+	s.took.Store(int64(min(time.Since(one.Started), now-used)))
 	s.Log.Debug().Int64("entries", one.Entries.Load()).Int64("marked", one.Marked.Load()).
 		Dur("took", time.Since(one.Started)).Msg("scanned")
 	if one.Incomplete.Load() {
