@@ -35,11 +35,11 @@ type core struct {
 	setByKey func(k beneath.HandleKey, t xtime.Time) error
 	tree     directories // nil where there are no events
 
-	mu       sync.Mutex // held during a mark
-	retry    *batch     // what failed and has to be marked again; under mu
-	arrivals arrivals   // under mu, but for what it says
-	strays   strays     // under mu, but for what it says
-	stray    func()     // asks for a scan that meets strays and arrivals; called with mu held
+	mu       sync.Mutex     // held during a mark
+	retry    *batch         // what failed and has to be marked again; under mu
+	arrivals arrivals       // under mu, but for what it says
+	detached detachedInodes // under mu, but for what it says
+	wantScan func()         // asks for a scan that meets detached inodes and arrivals; called with mu held
 
 	scans *scan.State // what scans leave to each other
 	asked asked
@@ -116,10 +116,10 @@ func newCore(o *Options) (*core, error) {
 	}
 	v := &tree.Volume{Root: root, Names: xtime.NamesFor(o.Namespace, o.UUID), Log: o.Logger, Mark: o.VolumeMark,
 		Often: o.Logger.Sample(&zerolog.BurstSampler{Burst: warnBurst, Period: warnPeriod})}
-	c := &core{Volume: v, files: statefile.FS{Hook: o.hook}, dir: o.Dir, retry: newBatch(), stray: func() {}}
+	c := &core{Volume: v, files: statefile.FS{Hook: o.hook}, dir: o.Dir, retry: newBatch(), wantScan: func() {}}
 	c.troubles.vol = v
 	c.scans = &scan.State{Volume: v, Marker: scanMarker{c}, Own: &scan.OwnMarks{}, Cover: coverage.New(o.Dir, c.files)}
-	c.arrivals = arrivals{vol: v, cover: c.scans.Cover, upTo: &c.scans.UpTo, wanted: func() { c.stray() }, open: map[beneath.HandleKey]arrival{}}
+	c.arrivals = arrivals{vol: v, cover: c.scans.Cover, upTo: &c.scans.UpTo, wanted: func() { c.wantScan() }, open: map[beneath.HandleKey]arrival{}}
 	c.set = func(d *beneath.Dir, name string, t xtime.Time) error { return d.SetXtime(name, &c.Names, t) }
 	c.setByKey = func(k beneath.HandleKey, t xtime.Time) error { return c.Root.SetXtimeOfKey(k, &c.Names, t) }
 	if err := c.start(); err != nil {

@@ -7,13 +7,37 @@
 //  1. Order of a mark: entries first, then directories deepest first, the root last, all with one xtime (mark.go for
 //     events, chain.go for what a scan found). Marks are serial, so an ancestor only ever gets a newer xtime.
 //  2. The clock never goes back (clock.go).
-//  3. Mark after arming: the volume mark is taken once the source listens (run.go). Which source that is: arm.go.
+//  3. Mark after arming: the volume mark is taken once the source listens (run.go). Which source that is: opensource.go.
 //  11. Unmarked time is found: by a scan for ctimes since the last heartbeat, after a stop, a kill, a reboot or an
-//     overflow, and slowly all the time for what events never tell (scan.go). What is written without an event while a file
+//     overflow, and slowly all the time for what events never tell (package scan). What is written without an event while a file
 //     stays open is found by looking who holds files open (held.go).
 //
 // After each mark it tells the workers that listen what the mark did (tell.go, package hint). Where it cannot tell all, it
 // says so.
+//
+// Where things are:
+//
+//	run.go           a marker from its start to its end
+//	opensource.go    which source of events is used
+//	live.go          events, from fanotify (handles.go finds directories) or inotify (watch.go), become batches
+//	mark.go          a batch is marked; core.go marks one entry
+//	chain.go         what a scan found is marked
+//	bump.go          a directory that takes no mark gets a later ctime
+//	arrivals.go      directories that leave the volume and come into it
+//	detached.go      inodes that changed through a name that is gone
+//	tell.go          what a mark did becomes a hint
+//	scanner.go       when to scan, and for what; uncover.go after a mount has ended (mounts.go)
+//	held.go          files that are held open for writing; heldcheck.go tells whether they were written
+//	beat.go          the heartbeat: up to when all is marked
+//	clock.go         where xtimes come from; tick.go hands out one that no entry has
+//	housekeeping.go  what is done each second; status.go and troubles.go are what is told
+//
+// marker/scan finds what changed while no event told, marker/coverage knows of which directories ctimes tell, marker/tree is the
+// tree that all of them work on.
+//
+// Order of the locks: writing (the status), then core.mu (a mark), then any of the rest (beats.mu, mounts.mu, heldFiles.mu, those of
+// scan.State, coverage and hint), which are held for moments and never two at a time, but that beats.mu is held while mounts.mu is
+// taken. No lock but core.mu and mounts.mu is held over a system call on the tree.
 //
 // It never changes content, and reads only that of mapped files of which no time tells that they were written. It never
 // follows a path that others could redirect, never crosses a mount point and never marks anything once the root is not the

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
@@ -57,10 +58,7 @@ type heldFiles struct {
 	all   bool          // this look leaves nothing for later
 
 	looked atomic.Pointer[moment.Moment] // everything written before through what is held is marked; nil before the first look
-	mu     sync.Mutex
-	hidden string // why not all holders can be seen; under mu
-	// hiddenAt is when a look last began of which that was true; under mu.
-	hiddenAt time.Time
+	unseen hiddenHolders
 }
 
 // finder finds the files that are held open for writing; hidden is why there may be more.
@@ -207,7 +205,7 @@ func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration,
 		now, err := usedTime(unix.CLOCK_THREAD_CPUTIME_ID)
 		return now - began, err
 	}
-	h.say(hidden)
+	h.unseen.say(&h.Log, hidden, h.at.Wall)
 	// Mappings first: whoever is mapped is looked at as such, whatever else holds it.
 	for _, mapped := range []bool{true, false} {
 		for i := range list {
@@ -225,24 +223,31 @@ func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration,
 	return now - began, err
 }
 
+// hiddenHolders is why not all who hold files can be seen. It may be used from any goroutine.
+type hiddenHolders struct {
+	mu  sync.Mutex
+	why string
+	at  time.Time // when a look last began of which that was true
+}
+
 // say notes, and logs once, why not everything can be seen.
-func (h *heldFiles) say(hidden string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if hidden != "" && h.hidden == "" {
-		h.Log.Info().Str("why", hidden).Msg("of some files it is not known who holds them open: what is written to them by " +
+func (u *hiddenHolders) say(log *zerolog.Logger, why string, at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if why != "" && u.why == "" {
+		log.Info().Str("why", why).Msg("of some files it is not known who holds them open: what is written to them by " +
 			"libaio, a loop device or a mapping is found when they are closed, or by a slow scan")
 	}
-	if h.hidden = hidden; hidden != "" {
-		h.hiddenAt = h.at.Wall
+	if u.why = why; why != "" {
+		u.at = at
 	}
 }
 
 // fill is for the status.
-func (h *heldFiles) fill(s *Status) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s.Hidden, s.HiddenAt = h.hidden, h.hiddenAt
+func (u *hiddenHolders) fill(s *Status) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.Hidden, s.HiddenAt = u.why, u.at
 }
 
 // advance lets the heartbeat come up to what was looked at.

@@ -117,7 +117,7 @@ func TestWritesWithoutAName(t *testing.T) {
 			v := newVol(t, fstest.Mount(t, fstest.Ext4, fstest.Options{}))
 			v.o.Source, v.looks = source, true
 			v.sh("mkdir d e; echo old > d/gone; ln d/gone e/left")
-			v.start(func(m *marker) { m.scanner.strayPause = 0 })
+			v.start(func(m *marker) { m.scanner.detachedPause = 0 })
 			linked := hold(t, "tmpfile", v.o.Root, "d")
 			linked.tell("link e/linked")
 			left := hold(t, "aio", v.o.Root, "d/gone")
@@ -146,7 +146,7 @@ func TestHeldFilesCostNothing(t *testing.T) {
 	v := newVol(t, filepath.Join(dir, "volume"))
 	v.sh("echo f > f")
 	v.looks = true
-	v.start(func(m *marker) { m.scanner.strayPause = 0 })
+	v.start(func(m *marker) { m.scanner.detachedPause = 0 })
 	outside := hold(t, "aio", dir, "outside")
 	hold(t, "aio", v.o.Root, "f")
 	v.quiet()

@@ -51,15 +51,27 @@ type live struct {
 	rootKey beneath.HandleKey
 	pid     int32
 	idle    time.Duration
-	busy    bool      // the last step read events
-	busyAt  time.Time // when one did last; zero: nothing has happened since rest let go
 	batch   *batch
+	load    load
+	drain   drain
+	retries retries
+}
 
-	// t0 is a moment at which the queue held need events more than have been read since.
-	t0   moment.Moment
+// load is whether anything happens.
+type load struct {
+	busy bool      // the last step read events
+	at   time.Time // when one did last; zero: nothing has happened since rest let go
+}
+
+// drain is a moment, at which the queue held need events more than have been read since.
+type drain struct {
+	from moment.Moment
 	need int
+}
 
-	retryAt time.Time
+// retries is when to try again what failed, and how much later the next time.
+type retries struct {
+	at      time.Time
 	backoff time.Duration
 }
 
@@ -75,7 +87,7 @@ func (l *live) run(ctx context.Context) error {
 }
 
 func newLive(c *core, src source, b *beats) *live {
-	return &live{core: c, src: src, beats: b, pid: int32(os.Getpid()), idle: idleWake, batch: newBatch(), backoff: retryFirst}
+	return &live{core: c, src: src, beats: b, pid: int32(os.Getpid()), idle: idleWake, batch: newBatch(), retries: retries{backoff: retryFirst}}
 }
 
 // listen makes a handler of fanotify's events.
@@ -119,7 +131,7 @@ func (l *live) probe(src *fanotify.Source, attr string) error {
 // step waits for events, lets a few milliseconds of them come together, and marks them.
 func (l *live) step(ctx context.Context) error {
 	wake := l.idle
-	if l.busy {
+	if l.load.busy {
 		wake = min(wake, busyWake)
 	}
 	l.src.WaitUntil(time.Now().Add(wake))
@@ -135,11 +147,11 @@ func (l *live) step(ctx context.Context) error {
 
 // last drains the queue as it is when the marker is told to end, so that the next start has nothing to look for.
 func (l *live) last() error {
-	l.need = 0
+	l.drain.need = 0
 	if err := l.markQueue(); err != nil {
 		return err
 	}
-	for l.need > 0 {
+	for l.drain.need > 0 {
 		if err := l.markQueue(); err != nil {
 			return err
 		}
@@ -147,16 +159,16 @@ func (l *live) last() error {
 	return nil
 }
 
-// markQueue reads one batch from the queue and marks it. Once as many events were read as the queue held at t0,
-// everything that happened before t0 is marked: also under a load that never lets the queue run empty.
+// markQueue reads one batch from the queue and marks it. Once as many events were read as the queue held at drain.from,
+// everything that happened before drain.from is marked: also under a load that never lets the queue run empty.
 func (l *live) markQueue() error {
-	if l.need <= 0 {
-		l.t0 = moment.Now()
+	if l.drain.need <= 0 {
+		l.drain.from = moment.Now()
 		n, err := l.src.Pending()
 		if err != nil {
 			return err
 		}
-		l.need = n
+		l.drain.need = n
 	}
 	if err := l.readBatch(); err != nil {
 		return err
@@ -172,9 +184,9 @@ func (l *live) markQueue() error {
 	answer()
 	l.nextRetry()
 	l.rest()
-	if l.need <= 0 && (l.unsure == nil || !l.unsure()) {
-		l.beats.drained(l.t0, l.clock.Last())
-		l.scans.UpTo.Move(l.t0)
+	if l.drain.need <= 0 && (l.unsure == nil || !l.unsure()) {
+		l.beats.drained(l.drain.from, l.clock.Last())
+		l.scans.UpTo.Move(l.drain.from)
 	}
 	return nil
 }
@@ -183,10 +195,10 @@ func (l *live) markQueue() error {
 // something from there, has it opened anew after it was let go.
 func (l *live) rest() {
 	switch {
-	case l.busy:
-		l.busyAt = time.Now()
-	case !l.busyAt.IsZero() && time.Since(l.busyAt) >= restAfter:
-		l.busyAt = time.Time{}
+	case l.load.busy:
+		l.load.at = time.Now()
+	case !l.load.at.IsZero() && time.Since(l.load.at) >= restAfter:
+		l.load.at = time.Time{}
 		l.core.mu.Lock()
 		l.tree.letGo(true)
 		l.core.mu.Unlock()
@@ -216,8 +228,8 @@ func (l *live) readMore() error {
 			return err
 		}
 		n, err := l.read()
-		l.need -= n
-		l.busy = l.busy || n > 0
+		l.drain.need -= n
+		l.load.busy = l.load.busy || n > 0
 		if err != nil {
 			return err
 		}
@@ -234,11 +246,11 @@ func (l *live) markFull() error {
 }
 
 func (l *live) readBatch() error {
-	l.busy = false
+	l.load.busy = false
 	for l.batch.size() < maxBatch {
 		n, err := l.read()
-		l.need -= n
-		l.busy = l.busy || n > 0
+		l.drain.need -= n
+		l.load.busy = l.load.busy || n > 0
 		if errors.Is(err, fanotify.ErrMalformed) {
 			l.Log.Error().Err(err).Msg("events were lost")
 			l.lost()
@@ -248,8 +260,8 @@ func (l *live) readBatch() error {
 			return err
 		}
 		if n == 0 {
-			// An empty queue has nothing from before t0 either.
-			l.need = 0
+			// An empty queue has nothing from before drain.from either.
+			l.drain.need = 0
 			return nil
 		}
 	}
@@ -324,14 +336,14 @@ func (l *live) takeMove(ev *fanotify.Event) {
 
 // left looks after the inode that lost a young name, if it was one.
 func (l *live) left(p fanotify.Place) {
-	if k := l.strays.young.take(p); k != "" {
-		l.batch.lose(stray{dir: p.Dir, inode: k})
+	if k := l.detached.young.take(p); k != "" {
+		l.batch.lose(detachedInode{dir: p.Dir, inode: k})
 	}
 }
 
 // addRetries puts into the batch what is due to be tried again.
 func (l *live) addRetries() {
-	if l.counts.owing.Load() == 0 || time.Now().Before(l.retryAt) {
+	if l.counts.owing.Load() == 0 || time.Now().Before(l.retries.at) {
 		return
 	}
 	if b := l.takeRetry(); b.size() > 0 {
@@ -343,12 +355,12 @@ func (l *live) addRetries() {
 func (l *live) nextRetry() {
 	switch n := l.counts.owing.Load(); {
 	case n == 0:
-		l.backoff, l.retryAt = retryFirst, time.Time{}
+		l.retries.backoff, l.retries.at = retryFirst, time.Time{}
 	case n > maxOwed:
 		l.takeRetry()
 		l.lost()
-	case !time.Now().Before(l.retryAt):
-		l.retryAt = time.Now().Add(l.backoff)
-		l.backoff = min(2*l.backoff, retryLongest)
+	case !time.Now().Before(l.retries.at):
+		l.retries.at = time.Now().Add(l.retries.backoff)
+		l.retries.backoff = min(2*l.retries.backoff, retryLongest)
 	}
 }

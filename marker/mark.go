@@ -27,7 +27,7 @@ type batch struct {
 	// removed are directories that were removed, with those in which they were.
 	removed map[beneath.HandleKey]beneath.HandleKey
 	made    map[fanotify.Place]struct{} // names that came about
-	left    []stray                     // inodes that lost a young name
+	left    []detachedInode             // inodes that lost a young name
 }
 
 // names are entries of a directory, each with the inodes that events told of under that name.
@@ -68,7 +68,7 @@ func (b *batch) addInode(p fanotify.Place, inode beneath.HandleKey) {
 }
 
 // lose adds inodes that lost a young name.
-func (b *batch) lose(all ...stray) {
+func (b *batch) lose(all ...detachedInode) {
 	b.left = append(b.left, all...)
 	b.count += len(all)
 }
@@ -94,7 +94,7 @@ func (c *core) mark(b *batch) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer func() { c.counts.owing.Store(c.owes()) }()
-	s := c.newStrays(b)
+	s := c.newDetached(b)
 	if len(b.removed)+len(b.moves) > 0 {
 		defer c.tree.letGo(false) // one that moved may have taken the place of another
 	}
@@ -124,7 +124,7 @@ func (c *core) mark(b *batch) error {
 }
 
 // locateAll returns the directories of the batch that lie below the root and all those above them, each with its depth.
-func (c *core) locateAll(b *batch, s *batchStrays) map[beneath.HandleKey]int {
+func (c *core) locateAll(b *batch, s *batchDetached) map[beneath.HandleKey]int {
 	depth := map[beneath.HandleKey]int{}
 	for dir, in := range b.dirs {
 		chain, err := c.tree.chain(dir)
@@ -154,7 +154,7 @@ func include(depth map[beneath.HandleKey]int, chain []beneath.HandleKey) {
 	}
 }
 
-func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *batchStrays) {
+func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *batchDetached) {
 	d, err := c.tree.dir(dir)
 	if err != nil {
 		if tree.Judge(err, tree.Unseen) == tree.Again {
@@ -175,7 +175,7 @@ func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *bat
 			}
 			switch c.stampInode(d, name, k, t) {
 			case tree.Done:
-				s.all = append(s.all, stray{dir: dir, inode: k})
+				s.all = append(s.all, detachedInode{dir: dir, inode: k})
 			case tree.Again:
 				c.retry.addInode(fanotify.Place{Dir: dir, Name: name}, k)
 			}

@@ -20,9 +20,9 @@ const (
 	// as a scan takes: whoever makes such events all the time must not have the tree scanned all the time.
 	blindPause = time.Minute
 	blindRatio = 100
-	// strayPause is the same for inodes that went astray, of which the heartbeat waits.
-	strayPause = 5 * time.Second
-	strayRatio = 20
+	// detachedPause is the same for detached inodes, of which the heartbeat waits.
+	detachedPause = 5 * time.Second
+	detachedRatio = 20
 )
 
 // scanner decides when to scan, and for what. Its methods are for one goroutine, but for wakeUp, beBlind and what is atomic.
@@ -43,13 +43,13 @@ type scanner struct {
 	// took is, in ns, how long the last scan took, or this process had a processor meanwhile, if that was less.
 	took atomic.Int64
 
-	retryFirst time.Duration // scanRetryFirst, but in tests
-	strayPause time.Duration // strayPause, but in tests
+	retryFirst    time.Duration // scanRetryFirst, but in tests
+	detachedPause time.Duration // detachedPause, but in tests
 }
 
 func newScanner(c *core, o *Options, follows func() bool) *scanner {
 	return &scanner{core: c, follows: follows, interval: o.ScanInterval, poll: o.ScanPoll, wake: make(chan struct{}, 1),
-		retryFirst: scanRetryFirst, strayPause: strayPause}
+		retryFirst: scanRetryFirst, detachedPause: detachedPause}
 }
 
 // wakeUp has the scanner see what there is to do.
@@ -84,7 +84,7 @@ func (s *scanner) pass(ctx context.Context) (*scan.Scan, error) {
 	one := s.begin(false)
 	one.Incomplete.Store(!uncovered)
 	s.scans.Sought.Begin()
-	upto, astray := s.seekStrays()
+	upto, astray := s.seekDetached()
 	if astray {
 		s.beats.lose()
 	}
@@ -120,7 +120,7 @@ func (s *scanner) pass(ctx context.Context) (*scan.Scan, error) {
 	}
 	s.scans.Times.Scanned(s.scans.Cover.Has)
 	s.beats.scanned(losses, start.Wall, one.Entries.Load())
-	s.metStrays(upto)
+	s.metDetached(upto)
 	s.scans.Sought.End()
 	if !s.follows() && !s.fresh {
 		s.beats.drained(start, s.clock.Last())
@@ -198,8 +198,8 @@ func (s *scanner) untilDue(ctx context.Context, d time.Duration) error {
 			return nil
 		}
 		took := time.Duration(s.took.Load())
-		if _, astray := s.seekStrays(); astray || s.scans.Sought.Any() {
-			timer.Reset(min(d, max(s.strayPause, strayRatio*took)))
+		if _, astray := s.seekDetached(); astray || s.scans.Sought.Any() {
+			timer.Reset(min(d, max(s.detachedPause, detachedRatio*took)))
 		} else if s.blind.Load() {
 			timer.Reset(min(d, max(blindPause, blindRatio*took)))
 		}

@@ -28,8 +28,6 @@ var large = map[string]size{
 	"crawler.follower":       {21, 26},
 	"crawler.node":           {7, 35},
 	"internal/worker.teller": {10, 19},
-	"marker.heldFiles":       {24, 17},
-	"marker.live":            {19, 18},
 	"monitor.machine":        {20, 23},
 	"monitor.runner":         {13, 18},
 	"slave/agent.hub":        {9, 22},

@@ -95,7 +95,7 @@ func (m *marker) armInotify(ctx context.Context, reason string) error {
 func (m *marker) use(l *live, source, reason string) {
 	m.live = l
 	l.lost = func() { m.beats.lose(); m.scanner.wakeUp() }
-	m.stray, l.blind = m.scanner.wakeUp, m.scanner.beBlind
+	m.wantScan, l.blind = m.scanner.wakeUp, m.scanner.beBlind
 	m.how.Store(&learn{source, reason})
 }
 
@@ -145,7 +145,7 @@ func (m *marker) fallBack(err error) {
 	m.beats.lose()
 	m.core.mu.Lock()
 	m.tree, m.set = nil, m.plain
-	m.retry, m.strays.astray = newBatch(), nil
+	m.retry, m.detached.astray = newBatch(), nil
 	m.arrivals.forget() // they are not covered
 	m.counts.owing.Store(0)
 	m.core.mu.Unlock()

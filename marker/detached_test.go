@@ -20,7 +20,7 @@ func further(t *testing.T, dir string) *vol {
 	v := newVol(t, filepath.Join(dir, "volume"))
 	v.o.Source = SourceFanotify
 	v.sh("mkdir a b; echo content > a/f")
-	v.start(func(m *marker) { m.scanner.strayPause = 10 * time.Millisecond })
+	v.start(func(m *marker) { m.scanner.detachedPause = 10 * time.Millisecond })
 	v.quiet()
 	v.sh("ln a/f b/g")
 	v.settle()
@@ -29,9 +29,9 @@ func further(t *testing.T, dir string) *vol {
 	return v
 }
 
-// TestStrayWithoutAName: where the kernel knew the inode last is outside of the volume. A scan meets the name that is left,
+// TestDetachedWithoutAName: where the kernel knew the inode last is outside of the volume. A scan meets the name that is left,
 // and nothing is said to be marked before.
-func TestStrayWithoutAName(t *testing.T) {
+func TestDetachedWithoutAName(t *testing.T) {
 	fstest.Each(t, func(t *testing.T, dir string) {
 		v := further(t, dir)
 		before, scanned := v.all(), v.m.beats.get().SlowScan
@@ -48,8 +48,8 @@ func TestStrayWithoutAName(t *testing.T) {
 	})
 }
 
-// TestStrayThatIsGone: an inode that lost its last names with a young one is no reason to list a directory.
-func TestStrayThatIsGone(t *testing.T) {
+// TestDetachedThatIsGone: an inode that lost its last names with a young one is no reason to list a directory.
+func TestDetachedThatIsGone(t *testing.T) {
 	fstest.Each(t, func(t *testing.T, dir string) {
 		v := further(t, dir)
 		l := hear(t, v)
@@ -71,8 +71,8 @@ func TestStrayThatIsGone(t *testing.T) {
 	})
 }
 
-// TestStrayAtAnyMoment: the further name goes just before the n-th call that the mark of a change makes with it.
-func TestStrayAtAnyMoment(t *testing.T) {
+// TestDetachedAtAnyMoment: the further name goes just before the n-th call that the mark of a change makes with it.
+func TestDetachedAtAnyMoment(t *testing.T) {
 	top := fstest.Mount(t, fstest.Ext4, fstest.Options{})
 	for n := int64(0); ; n++ {
 		v := newVolIn(t, top)

@@ -121,7 +121,7 @@ func (m *marker) writeStatus() error {
 		s.Reason = fmt.Sprintf("%d marks failed and are tried again%s", s.Retrying, m.troubles.such())
 	}
 	m.troubles.refusals.fill(&s)
-	m.held.fill(&s)
+	m.held.unseen.fill(&s)
 	s.Overflows, s.Marks = m.counts.overflows.Load(), m.counts.marks.Load()
 	if err := writeStatus(m.files, m.o.Dir, &s); err != nil {
 		return fmt.Errorf("write the marker's status: %w", err)

@@ -12,7 +12,7 @@ import (
 	"georep/marker/xtime"
 )
 
-// This file is about strays: inodes that changed through a name that is gone, while they live on under others. Those who
+// This file is about detached inodes: those that changed through a name that is gone, while they live on under others. Those who
 // crawl come to an inode through the directories that are marked, and to these leads no event. The slave remembers names
 // that it removes; but of a name that was made, changed the inode and was removed before it ever had it, nobody would know
 // (invariants 1 and 14). So the marker looks for a name that the inode still has: where the kernel knew it last. Where that
@@ -22,31 +22,31 @@ import (
 // link made while this marker runs. Of names that are older, or were made before the last maxYoung of them, it is taken
 // for granted that the slave had them in time.
 
-// stray is an inode with the directory in which an event met it.
-type stray struct {
+// detachedInode is an inode with the directory in which an event met it.
+type detachedInode struct {
 	dir, inode beneath.HandleKey
 	unmarked   bool // it has no mark of its change yet
 	unsure     bool // it may never have been below the root
 }
 
-// strays are what is known of such inodes from one mark to the next.
-type strays struct {
+// detachedInodes are what is known of such inodes from one mark to the next.
+type detachedInodes struct {
 	// astray are the xtimes of inodes that changed through a name that is gone, and of which no other is known. It is used with
 	// the core's mu held.
 	astray []xtime.Time
 	young  young
 }
 
-// batchStrays are those of one batch. They are used with the core's mu held.
-type batchStrays struct {
+// batchDetached are those of one batch. They are used with the core's mu held.
+type batchDetached struct {
 	*core
-	all  []stray
+	all  []detachedInode
 	met  map[beneath.HandleKey]struct{} // inodes that lie under a name of the batch
 	made map[fanotify.Place]struct{}    // names that came about
 }
 
-func (c *core) newStrays(b *batch) *batchStrays {
-	return &batchStrays{core: c, all: slices.Clone(b.left), met: map[beneath.HandleKey]struct{}{}, made: b.made}
+func (c *core) newDetached(b *batch) *batchDetached {
+	return &batchDetached{core: c, all: slices.Clone(b.left), met: map[beneath.HandleKey]struct{}{}, made: b.made}
 }
 
 // maxYoung is how many young names are remembered at least; twice so many at most.
@@ -77,7 +77,7 @@ func (y *young) take(p fanotify.Place) beneath.HandleKey {
 
 // meet tells whether an inode lies under a name of the batch, which is young where a link made it. The name may go at any
 // moment. So the links are counted before the inode is met: it is young, or was not met.
-func (s *batchStrays) meet(d *beneath.Dir, p fanotify.Place, k beneath.HandleKey) bool {
+func (s *batchDetached) meet(d *beneath.Dir, p fanotify.Place, k beneath.HandleKey) bool {
 	_, made := s.made[p]
 	linked := false
 	if made {
@@ -89,13 +89,13 @@ func (s *batchStrays) meet(d *beneath.Dir, p fanotify.Place, k beneath.HandleKey
 	}
 	s.met[k] = struct{}{}
 	if linked {
-		s.strays.young.add(p, k)
+		s.detached.young.add(p, k)
 	}
 	return true
 }
 
-// lead has the directories marked that lead to the strays of a batch. It is called before they are.
-func (s *batchStrays) lead(depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
+// lead has the directories marked that lead to the detached inodes of a batch. It is called before they are.
+func (s *batchDetached) lead(depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
 	for k := range s.met {
 		n.met(k)
 	}
@@ -108,23 +108,23 @@ func (s *batchStrays) lead(depth map[beneath.HandleKey]int, t xtime.Time, n *not
 		}
 		n.loose(one.dir, one.inode)
 		if !one.unsure {
-			s.strays.astray = append(s.strays.astray, t)
-			s.stray()
+			s.detached.astray = append(s.detached.astray, t)
+			s.wantScan()
 		}
 	}
 }
 
 // orphans are inodes that events met in a directory that is gone.
-func (s *batchStrays) orphans(dir beneath.HandleKey, in names, unsure bool) {
+func (s *batchDetached) orphans(dir beneath.HandleKey, in names, unsure bool) {
 	for _, inodes := range in {
 		for _, k := range inodes {
-			s.all = append(s.all, stray{dir: dir, inode: k, unmarked: true, unsure: unsure})
+			s.all = append(s.all, detachedInode{dir: dir, inode: k, unmarked: true, unsure: unsure})
 		}
 	}
 }
 
 // leadTo finds a name of an inode, and has its directory marked. It tells whether nothing is left to do for it.
-func (s *batchStrays) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtime.Time, n *note) bool {
+func (s *batchDetached) leadTo(one *detachedInode, depth map[beneath.HandleKey]int, t xtime.Time, n *note) bool {
 	k := one.inode
 	inode, err := s.Root.PinKey(k)
 	if err != nil {
@@ -164,20 +164,20 @@ func (s *batchStrays) leadTo(one *stray, depth map[beneath.HandleKey]int, t xtim
 }
 
 // owes is how much is known to be unmarked. It is called with mu held.
-func (c *core) owes() int64 { return int64(c.retry.size() + len(c.strays.astray)) }
+func (c *core) owes() int64 { return int64(c.retry.size() + len(c.detached.astray)) }
 
-// seekStrays tells whether any inodes are astray, and the xtime of the last mark: those that went astray up to then are met
+// seekDetached tells whether any inodes are astray, and the xtime of the last mark: those that went astray up to then are met
 // by a scan that begins now.
-func (c *core) seekStrays() (upto xtime.Time, any bool) {
+func (c *core) seekDetached() (upto xtime.Time, any bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.clock.Last(), len(c.strays.astray) > 0
+	return c.clock.Last(), len(c.detached.astray) > 0
 }
 
-// metStrays says that a scan is complete that began at upto.
-func (c *core) metStrays(upto xtime.Time) {
+// metDetached says that a scan is complete that began at upto.
+func (c *core) metDetached(upto xtime.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.strays.astray = slices.DeleteFunc(c.strays.astray, func(t xtime.Time) bool { return t <= upto })
+	c.detached.astray = slices.DeleteFunc(c.detached.astray, func(t xtime.Time) bool { return t <= upto })
 	c.counts.owing.Store(c.owes())
 }
