@@ -44,13 +44,18 @@ func (v *vol) seenAs(path string) xtime.Time {
 	v.t.Helper()
 	x := v.xtime(path)
 	if x == 0 {
-		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(v.o.Root, path), &st); err != nil {
-			v.t.Fatal(err)
-		}
-		x = xtime.FromTime(time.Unix(st.Ctim.Sec, st.Ctim.Nsec))
+		x = v.ctime(path)
 	}
 	return max(x, v.o.VolumeMark)
+}
+
+func (v *vol) ctime(path string) xtime.Time {
+	v.t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(v.o.Root, path), &st); err != nil {
+		v.t.Fatal(err)
+	}
+	return xtime.FromTime(time.Unix(st.Ctim.Sec, st.Ctim.Nsec))
 }
 
 // TestDirectoryWithoutRoom has changes below a directory whose xattrs leave no room for a mark. A crawl finds them by its

@@ -191,18 +191,22 @@ func (v *vol) states() map[string]entryState {
 	v.t.Helper()
 	all := map[string]entryState{}
 	for path, x := range v.all() {
+		bumped := false
 		var st unix.Stat_t
 		if err := unix.Lstat(filepath.Join(v.o.Root, path), &st); err != nil {
 			v.t.Fatal(err)
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR && x == 0 {
-			x = v.seenAs(path) // one that took no mark was given a later ctime, by which a crawl goes there
+			x, bumped = v.seenAs(path), true // one that took no mark was given a later ctime, by which a crawl goes there
 		}
 		s := entryState{ino: st.Ino, dev: st.Dev, size: st.Size, mode: st.Mode, xtime: x,
 			mtime: beneath.Time{Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec)}}
 		s.ownParent = !slices.Contains(v.wanderers, path) && (st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink == 1)
 		if dir, _ := beneath.Split(path); path != "" {
 			s.parentXtime = v.seenAs(dir)
+			if bumped { // which is later than the xtime of that mark; what lies above was marked after it, as its own ctime tells
+				s.parentXtime = max(s.parentXtime, v.ctime(dir))
+			}
 		}
 		all[path] = s
 	}
