@@ -63,14 +63,7 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 // short tells the slave of inodes that have more names on the master: it links those that it knows to be names of the
 // same inode, and keeps in mind what lacks some, for checkGroups.
 func (w *crawl) short(n *node, entries []plan.Entry) {
-	told := map[xtime.GFID]bool{}
-	for _, e := range entries {
-		if g := e.Record.GFID; e.Stat.Nlink >= w.c.veryMany {
-			if told[g] {
-				continue // of those that lack names, each crawl meets all that it linked before: one word is enough for checkGroups
-			}
-			told[g] = true
-		}
+	for _, e := range w.giveWay.told(entries) {
 		w.send(n, task{op: linkOf(n, &e, "")})
 	}
 }
@@ -167,7 +160,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 		}
 		w.adopt(n)
 		next.copy = c.State.Copy
-		if next = w.hinted(next); n.told != nil {
+		if next = w.hinted(next, c.State); n.told != nil {
 			d.later = append(d.later, next)
 		} else {
 			w.push(next)

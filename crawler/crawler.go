@@ -35,9 +35,9 @@ type Crawler struct {
 	covered  sync.Map // paths of which the log says that something is mounted there
 	kept     sync.Map // the same of directories that stay on the slave
 	large    int64    // bytes of a basis of which strong sums are asked for first
-	veryMany uint32   // an inode with as many names is linked in steps
-	linkStep int64    // of so many names at least
-	heavy    int64    // files of as many bytes are worked on beside the crawls
+	names    names
+	joined   joined
+	heavy    int64 // files of as many bytes are worked on beside the crawls
 	hot      hot
 	// groupsAtOnce is of how many inodes the names are checked at a time.
 	groupsAtOnce int
@@ -58,7 +58,7 @@ func New(opts Options) *Crawler {
 		free = 0
 	}
 	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: free, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
-		veryMany: veryMany, linkStep: linkStep,
+		names:  usualNames(),
 		blocks: semaphore.NewWeighted(delta.MaxBlocks)}
 	c.debts.running = c.bulk.running
 	c.losses.now = time.Now
@@ -224,13 +224,17 @@ func (c *Crawler) absorb() (reached xtime.Time, ok bool) {
 	return reached, true
 }
 
-// take gives what a Pass goes by: what hints tell, and what is due of what was put off.
-func (c *Crawler) take(root xtime.GFID) *run {
+// take gives what a Pass goes by: what hints tell, and what is due of what was put off. Where there is news of which no hint tells,
+// the Pass goes from directory to directory, and is reminded on its way: what is due must not come before it again and again.
+func (c *Crawler) take(root xtime.GFID, at xtime.Time) *run {
 	r := c.taken
 	if c.taken = nil; r == nil {
 		r = c.opts.Hints.take()
 	}
-	return c.debts.remind(r, root, c.hot.now())
+	if (r == nil || len(r.dirs) == 0) && c.debts.untoldNews(root, at, c.opts.Hints.following()) {
+		return nil
+	}
+	return c.debts.remind(r, root, c.hot.now(), c.names)
 }
 
 // Full is a failure that shows that the slave as a whole takes nothing more, or nil.

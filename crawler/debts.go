@@ -31,6 +31,7 @@ type debt struct {
 	stamp   xtime.Time // what that carries
 	reached xtime.Time // up to there it has everything, but what is owed
 	owed    map[string]owed
+	left    leftNames
 }
 
 // owed is what it lacks under one name.
@@ -48,6 +49,7 @@ type debts struct {
 	running func(*chore) bool // tells of a job whether it has not ended yet
 	mu      sync.Mutex
 	of      map[xtime.GFID]*debt
+	awaited xtime.Time // the root's, when a crawl began of which no hint had told
 }
 
 // set replaces what is owed in a directory; nil: nothing.
@@ -127,12 +129,15 @@ func (b *debts) waiting(most int) (list []Waiting, total int, bytes int64) {
 				bytes += o.size
 			}
 		}
+		if !d.left.none() {
+			list, total = append(list, d.left.first()), total+len(d.left.names)-1
+		}
 	}
 	slices.SortFunc(list, func(a, b Waiting) int { return a.Since.Compare(b.Since) })
-	return list[:min(most, len(list))], len(list), bytes
+	return list[:min(most, len(list))], total + len(list), bytes
 }
 
-// next is the earliest time at which a file is due; zero where none waits.
+// next is the earliest time at which a file is due; zero where none waits. Names that are left are due at once.
 func (b *debts) next() (first time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -141,6 +146,9 @@ func (b *debts) next() (first time.Time) {
 			if due := b.dueOf(&o); o.dir.IsZero() && (first.IsZero() || due.Before(first)) {
 				first = due
 			}
+		}
+		if !d.left.none() && (first.IsZero() || d.left.since.Before(first)) {
+			first = d.left.since
 		}
 	}
 	return first
@@ -172,7 +180,7 @@ func (u *dues) below(g xtime.GFID) bool {
 		return true
 	}
 	if u.seen[g] {
-		return len(u.names[g]) > 0
+		return len(u.names[g]) > 0 || !d.left.none()
 	}
 	u.seen[g] = true
 	for name, o := range d.owed {
@@ -180,7 +188,7 @@ func (u *dues) below(g xtime.GFID) bool {
 			u.names[g] = append(u.names[g], name)
 		}
 	}
-	return len(u.names[g]) > 0
+	return len(u.names[g]) > 0 || !d.left.none()
 }
 
 // due tells whether anything is due in or below a directory that has a debt.
@@ -191,9 +199,9 @@ func (b *debts) due(g xtime.GFID, now time.Time) bool {
 	return u.below(g)
 }
 
-// remind adds what is due to what hints tell, so that the crawl looks there. r may be nil, and is given back as it is
+// remind adds what is due to what hints tell, so that the crawl looks there, and some of the names that are left. r may be nil, and is given back as it is
 // where nothing is due.
-func (b *debts) remind(r *run, root xtime.GFID, now time.Time) *run {
+func (b *debts) remind(r *run, root xtime.GFID, now time.Time, left names) *run {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.of[root] == nil {
@@ -203,21 +211,14 @@ func (b *debts) remind(r *run, root xtime.GFID, now time.Time) *run {
 	if !u.below(root) {
 		return r
 	}
+	share := left.few
 	if r == nil {
 		r = newRun(b.of[root].reached)
 	}
-	for g, names := range u.names {
-		t := r.dirs[g]
-		if t == nil {
-			t = &told{end: b.of[g].reached, names: map[string]xtime.GFID{}, reminder: true}
-			r.dirs[g] = t
-		}
-		for _, name := range names {
-			if _, have := t.names[name]; !have {
-				t.names[name] = b.of[g].owed[name].dir
-			}
-		}
+	if len(r.dirs) == 0 {
+		share = left.share
 	}
+	u.addTo(r.dirs, share)
 	return r
 }
 
@@ -233,7 +234,7 @@ func (b *debts) absorb(r *run, h *hot) bool {
 	}
 	for g, t := range r.dirs {
 		was := b.of[g]
-		d := &debt{copy: was.copy, stamp: was.stamp, reached: t.end, owed: maps.Clone(was.owed)}
+		d := &debt{copy: was.copy, stamp: was.stamp, reached: t.end, owed: maps.Clone(was.owed), left: was.left}
 		for name := range t.names {
 			o := d.owed[name]
 			if !o.dir.IsZero() {

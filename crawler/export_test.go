@@ -59,7 +59,8 @@ func CleanWhileBusy(ctx context.Context, c *Crawler, o FollowOptions, synced tim
 // GroupsAtOnce changes of how many inodes the names are checked at a time.
 func (c *Crawler) GroupsAtOnce(n int) { c.groupsAtOnce = n }
 
-// InSteps has inodes with so many names linked in steps of so many, and no more than one batch be on its way.
+// InSteps has inodes with so many names linked in steps of so many.
 func (c *Crawler) InSteps(many uint32, step int64) {
-	c.veryMany, c.linkStep, c.opts.InFlight = many, step, 1
+	least := max(step, 1)
+	c.names = names{many: many, step: step, look: min(least, usualNames().look), share: int(2 * least), few: int(least)}
 }

@@ -185,9 +185,12 @@ func (f *follower) loop(ctx context.Context) error {
 	}
 }
 
-// pause is the time to the next look, unless a hint comes before.
+// pause is the time to the next look, unless a hint comes before. Where a crawl gave way the next one follows at once.
 func (f *follower) pause() time.Duration {
 	p := f.progress()
+	if f.c.debts.anyLeft() && !time.Now().Before(f.again) {
+		return time.Millisecond // not less: it may wait for a hint
+	}
 	caught := p.LastSynced.After(f.began) && time.Since(p.LastSynced) < catchUp
 	if f.o.SlowPoll > f.o.Poll && f.c.opts.Hints.flowing() && p.InStep && caught {
 		return f.o.SlowPoll

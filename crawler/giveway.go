@@ -5,84 +5,234 @@ import (
 	"sync/atomic"
 
 	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
 )
 
 // This file keeps an inode with very many names from holding up what changes meanwhile. A crawl ends only when all that it began
-// has ended, and what changed after it began is for the next one. So a crawl of a session that follows links a number of such
-// names, and from then on gives way when something else has been marked: the names that are left hold back their directories,
-// and all above them, and the next crawl, which begins at once, goes on with them beside what is new. Those that are linked are
-// in step by then, so each crawl comes further. No inode is checked for missing names before all of that is done.
+// has ended, and what changed after it began is for the next one. So a crawl of a session that follows links such names in small
+// steps, one step at a time, and gives way when something else has been marked. The names that are left are owed (left.go): their
+// directories are stamped up to what they hold, and the next crawl, which begins at once, looks at some of them beside what is
+// new. No inode is checked for missing names before all of that is done.
+//
+// A directory that cannot owe is held back, and listed by the next crawl. So that a listing is not made for a few names each time,
+// a crawl links a share of those that it has listed.
 
-const (
-	// veryMany is how many names an inode has that is linked in steps: a tree of links, as a backup keeps, has fewer of each.
-	veryMany = 1024
-	linkStep = 4096 // names that a crawl links before it gives way
-	lookStep = 64   // names between two looks at the master's root
-)
-
-// giveWay is what a crawl knows of that. The zero value is ready.
-type giveWay struct {
-	names atomic.Int64
-	over  atomic.Bool // no more of them in this crawl
+// names are how inodes with very many of them are treated.
+type names struct {
+	many uint32 // an inode with as many is linked in steps: a tree of links, as a backup keeps, has fewer of each
+	step int64  // names that a crawl links before it gives way
+	look int64  // names between two looks at the master's root
+	// A crawl looks at so many of the names that were left: at few where other changes wait for it.
+	share, few int
 }
 
-// givesWay tells whether a name of an inode with so many is left to the next crawl.
-func (w *crawl) givesWay(links uint32) bool {
-	if links < w.c.veryMany || !w.c.bulk.on() {
+// usualNames are those of every Crawler but a test's.
+func usualNames() names {
+	return names{many: 1024, step: batchOps, look: 64, share: partNames, few: batchOps}
+}
+
+// listedShare is which part of what was listed a crawl links at least.
+const listedShare = 8
+
+// giveWay is what a crawl knows of that.
+type giveWay struct {
+	w      *crawl
+	turn   chan struct{} // has room for the one directory that links a step now
+	linked atomic.Int64  // names, in this crawl
+	over   atomic.Bool   // no more of them in this crawl
+	later  atomic.Bool   // what inodes lack is checked by a later crawl
+}
+
+func (g *giveWay) init(w *crawl) { g.w, g.turn = w, make(chan struct{}, 1) }
+
+// of tells whether an inode with so many names is linked in steps.
+func (g *giveWay) of(links uint32) bool { return links >= g.w.c.names.many && g.w.c.bulk.on() }
+
+// now tells whether a name of such an inode is left to a later crawl. least is how many are linked before that.
+func (g *giveWay) now(links uint32, least int64) bool {
+	if !g.of(links) {
 		return false
 	}
-	if w.giveWay.over.Load() {
+	if g.over.Load() {
 		return true
 	}
-	k := w.giveWay.names.Add(1)
-	if k < w.c.linkStep || k%lookStep != 0 || !w.hasNews() {
+	k := g.linked.Add(1)
+	if k <= least || k%g.w.c.names.look != 0 || !g.hasNews() {
 		return false
 	}
-	w.giveWay.over.Store(true)
+	g.over.Store(true)
 	return true
 }
 
 // hasNews tells whether the master has marks that this crawl does not look for. In a first sync that does not count: nothing is
 // in step before its end.
-func (w *crawl) hasNews() bool {
-	w.mu.Lock()
-	first := w.root.had == 0
-	w.mu.Unlock()
-	if first {
+func (g *giveWay) hasNews() bool {
+	if g.isFirst() {
 		return false
 	}
-	d, err := w.m.describe(w.c.opts.Root)
-	return err == nil && d.xtime != w.root.upto
+	d, err := g.w.m.describe(g.w.c.opts.Root)
+	return err == nil && d.xtime != g.w.root.upto
 }
 
-// atOnce is how many of the items are to be linked before it is decided about others.
-func (w *crawl) atOnce(items []plan.Item) int {
-	many := func(it plan.Item) bool { return it.Entry.Stat.Nlink >= w.c.veryMany }
-	if len(items) > batchOps && slices.ContainsFunc(items, many) {
-		return batchOps
+// isFirst tells whether the slave has no stamp at all yet.
+func (g *giveWay) isFirst() bool {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	return g.w.root.had == 0
+}
+
+// least is how many names are linked before anything gives way to what changes elsewhere, where a directory has so many to link.
+func (g *giveWay) least(n *node, items int) int64 {
+	w := g.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.told == nil && (n.held || !g.mayOwe(n)) {
+		return max(w.c.names.step, int64(items/listedShare))
 	}
-	return len(items)
+	return w.c.names.step
 }
 
-// inSteps leaves out those of the items that are for the next crawl.
-func (w *crawl) inSteps(n *node, items []plan.Item) []plan.Item {
-	now := items[:0:0]
-	for _, it := range items {
-		if w.givesWay(it.Entry.Stat.Nlink) {
-			w.pending.done(ofItem(&it))
-			w.hold(n)
+// step takes a step of the items that are to be linked: the rest, and those of the step that are done now. Where names are linked
+// in steps no other directory does that until end is called.
+func (g *giveWay) step(n *node, items []plan.Item, least int64) (now, rest []plan.Item, end func()) {
+	many := func(it plan.Item) bool { return g.of(it.Entry.Stat.Nlink) }
+	if !slices.ContainsFunc(items, many) || g.isFirst() {
+		return items, nil, func() {}
+	}
+	select {
+	case g.turn <- struct{}{}:
+	case <-g.w.ctx.Done():
+		return nil, nil, func() {}
+	}
+	k := min(len(items), batchOps)
+	var left []string
+	for _, it := range items[:k:k] {
+		if g.now(it.Entry.Stat.Nlink, least) {
+			g.w.pending.done(ofItem(&it))
+			left = append(left, it.Entry.Name)
 			continue
 		}
 		now = append(now, it)
 	}
-	return now
+	g.leave(n, left...)
+	return now, items[k:], func() { <-g.turn }
 }
 
-// leaveName gives up a name that waited for its turn.
-func (w *crawl) leaveName(n *node, last *task) {
+// leaveName leaves a name that waited for its turn.
+func (g *giveWay) leaveName(n *node, last *task) {
 	if last.ahead != nil {
 		last.ahead.over()
 	}
-	w.hold(n)
-	w.opsDone(n, 1)
+	_, name := beneath.Split(last.op.Path)
+	g.leave(n, name)
+	g.w.opsDone(n, 1)
+}
+
+// leave leaves names of a directory to a later crawl.
+func (g *giveWay) leave(n *node, left ...string) {
+	if len(left) == 0 {
+		return
+	}
+	w := g.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !g.mayOwe(n) {
+		n.held = true
+		return
+	}
+	more := leftNames{names: left, dir: n.path, floor: max(n.reach, vacuous), since: earlier(w.c.hot.now(), firstMark(n).Time())}
+	if n.old != nil {
+		if was := &n.old.left; !was.none() {
+			more.floor, more.since = min(more.floor, was.floor), earlier(more.since, was.since)
+		}
+		for _, name := range left {
+			if o, is := n.old.owed[name]; is && o.dir.IsZero() {
+				more.floor, more.since = min(more.floor, o.floor), earlier(more.since, o.wait.since)
+			}
+		}
+	}
+	n.owes.left.add(more)
+}
+
+// firstMark is the first mark of a directory that the slave lacks, as far as that is known.
+func firstMark(n *node) xtime.Time {
+	if n.told != nil {
+		for _, p := range n.told.points {
+			if p > n.reach {
+				return p
+			}
+		}
+	}
+	return n.upto
+}
+
+// mayOwe tells whether it can be remembered what a directory lacks, for the copy that the slave has. w.mu is held.
+func (g *giveWay) mayOwe(n *node) bool {
+	return n.copy != 0 && !n.again && !n.entry.Always && (n.dir == nil || !n.dir.refuses)
+}
+
+// leaveUnseen leaves names that hints tell of in a directory without a look at them, where this crawl is to end. It leaves none where
+// there is a directory among them, which is to be visited, or where they are few.
+func (g *giveWay) leaveUnseen(n *node, names []beneath.Entry) bool {
+	if !g.over.Load() || int64(len(names)) < g.w.c.names.look || n.second {
+		return false
+	}
+	left := make([]string, len(names))
+	for i, e := range names {
+		if left[i] = e.Name; !n.told.names[e.Name].IsZero() {
+			return false
+		}
+	}
+	g.w.looksAt(n.told, int64(len(left)))
+	g.leave(n, left...)
+	return true
+}
+
+// leaveParts is leaveUnseen for the parts of a directory that are yet to be visited.
+func (g *giveWay) leaveParts(n *node) {
+	for n.told != nil && n.part+1 < n.parts {
+		part, parts := nextShare(n.part, n.parts, n.base)
+		if !g.leaveUnseen(n, n.told.part(part, parts, n.path == "")) {
+			return
+		}
+		n.part, n.parts = part, parts
+	}
+}
+
+// postpones tells whether this crawl leaves it to a later one to check what inodes lack: names that are left would all be missing.
+func (g *giveWay) postpones() bool {
+	if !g.w.c.groups.Load() || !g.over.Load() && !g.w.c.debts.anyLeft() {
+		return false
+	}
+	g.later.Store(true)
+	return true
+}
+
+// onlyFirst leaves one name of each inode with very many names: what moved of it is found by that, and the others become links.
+func (g *giveWay) onlyFirst(fresh []newcomer) []newcomer {
+	seen := map[xtime.GFID]bool{}
+	return slices.DeleteFunc(fresh, func(e newcomer) bool {
+		if e.Kind == slave.Dir || e.Stat.Nlink < g.w.c.names.many {
+			return false
+		}
+		was := seen[e.Record.GFID]
+		seen[e.Record.GFID] = true
+		return was
+	})
+}
+
+// told gives those of the shorts that the slave is told of. Of inodes with very many names one word is enough: each crawl meets
+// all that were linked before.
+func (g *giveWay) told(entries []plan.Entry) []plan.Entry {
+	seen := map[xtime.GFID]bool{}
+	return slices.DeleteFunc(entries, func(e plan.Entry) bool {
+		if e.Stat.Nlink < g.w.c.names.many {
+			return false
+		}
+		was := seen[e.Record.GFID]
+		seen[e.Record.GFID] = true
+		return was
+	})
 }

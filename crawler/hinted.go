@@ -48,7 +48,7 @@ func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
 	if t.end < mark || t.end > d.xtime {
 		return false // compared anew because the operator wants it, or marked by another clock
 	}
-	if n.parent != nil && t.end != d.xtime && (n.parent.finish.Record.Xtime > w.run.end || !t.joins(n.parent.told)) {
+	if n.parent != nil && t.end != d.xtime && (w.run == nil || n.parent.finish.Record.Xtime > w.run.end || !t.joins(n.parent.told)) {
 		return false
 	}
 	// S may be end itself: then only what has its own mark below is left to do, and nothing is, or what was put off.
@@ -66,6 +66,9 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 		return false
 	}
 	names := n.told.part(n.part, n.parts, n.path == "")
+	if w.giveWay.leaveUnseen(n, names) {
+		names, state.Entries = nil, nil
+	}
 	if n.parent == nil {
 		keepLostAndFound(w.present(d, lostAndFound), state)
 		w.knownSince(n, state)
@@ -120,15 +123,20 @@ func (w *crawl) list(n *node) {
 		return
 	}
 	w.mu.Lock()
-	n.owes = nil
+	n.owes = owing{}
 	w.mu.Unlock()
 	n.told, n.part, n.parts, n.base, n.found, n.finish = nil, 0, 0, 0, false, slave.Op{}
 	w.again(n)
 }
 
-// hinted gives a node what the hints tell of its directory.
-func (w *crawl) hinted(n *node) *node {
-	if n.told = w.run.of(n.entry.Record.GFID); n.told != nil {
+// hinted gives a node what the hints tell of its directory, or what is due there if nothing else has changed. state is what the slave
+// has of it, nil where that is not known yet.
+func (w *crawl) hinted(n *node, state *slave.EntryState) *node {
+	n.told = w.run.of(n.entry.Record.GFID)
+	if n.told == nil && state != nil && !n.entry.Always {
+		n.told = w.c.debts.reminder(state, n.entry.Record.Xtime, w.c.hot.now(), w.c.names.few)
+	}
+	if n.told != nil {
 		n.parts = uint32(len(n.told.names)/partNames + 1)
 		n.base = n.parts
 	}

@@ -20,26 +20,16 @@ func (w *crawl) join(all []placed) (joined bool, err error) {
 	if err != nil || len(here) == 0 {
 		return len(all) == 0, err
 	}
-	again := w.finishAgain(dirs)
-	ops := make([]slave.Op, 0, len(here)+len(again))
-	for i := range here {
-		op := here[i].op
-		if here[i].short {
-			op.Links++ // one seems to be missing until the directories are as they were
-		}
-		ops = append(ops, op)
-	}
-	results, err := w.applyNow(append(ops, again...))
+	unsettled, err := w.giveWay.join(here)
 	if err != nil {
 		return false, err
 	}
-	unsettled := map[xtime.GFID]bool{}
-	for i, r := range results[:len(here)] {
-		if !w.linked(&here[i].op, r) {
-			unsettled[here[i].op.Record.GFID] = true
-		}
+	again := w.finishAgain(dirs)
+	results, err := w.applyNow(again)
+	if err != nil {
+		return false, err
 	}
-	for i, r := range results[len(here):] {
+	for i, r := range results {
 		w.finishedAgain(&again[i], r, dirs)
 	}
 	err = w.sayAll(all, here, dirs, unsettled)

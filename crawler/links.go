@@ -132,8 +132,8 @@ func (w *crawl) inTurn(n *node, tasks []task) {
 // linkTo sends the tasks with a link in the place of the content, and the content after all, in its turn, if that cannot be.
 func (w *crawl) linkTo(n *node, tasks []task, shipped inode) {
 	last := tasks[len(tasks)-1]
-	if w.givesWay(last.op.Links) {
-		w.leaveName(n, &last)
+	if w.giveWay.now(last.op.Links, w.c.names.step) {
+		w.giveWay.leaveName(n, &last)
 		return
 	}
 	link := last.op
@@ -163,100 +163,6 @@ func (w *crawl) endTurn(n *node, op *slave.Op, r slave.Result) {
 	w.result(n, op, r)
 	w.links.release(op, r.Err == nil, r.Torn)
 	w.opsDone(n, 1)
-}
-
-// linkKnown links those of the items whose inode the slave has under another name: one question, and one answer awaited,
-// for many. Those that it has, but not in its newest state, are returned: they are compared like a file that is there.
-// The rest is shipped.
-func (w *crawl) linkKnown(n *node, d *directory, items []plan.Item) (compare []plan.Item) {
-	for len(items) > 0 {
-		part := items[:w.atOnce(items)]
-		items = items[len(part):]
-		for part = w.inSteps(n, part); len(part) > 0; {
-			some, k, err := w.linkSome(n, d, part)
-			if err != nil {
-				w.cancel(err)
-				return nil
-			}
-			compare, part = append(compare, some...), part[k:]
-		}
-	}
-	return compare
-}
-
-// linkSome is linkKnown for as many of the items as one answer of the slave tells of.
-func (w *crawl) linkSome(n *node, d *directory, items []plan.Item) (compare []plan.Item, k int, err error) {
-	found, err := w.findItems(items)
-	if err != nil {
-		return nil, 0, err
-	}
-	items = items[:len(found)]
-	var ops []slave.Op
-	var linked []int // of items, as their links follow each other in ops
-	for i, it := range items {
-		sameInode := it.State != nil && it.State.Record.GFID == it.Entry.Record.GFID
-		if sameInode || !found[i].Linked || !w.mayTake(found[i].Path, &it.Entry) {
-			w.item(n, d, it)
-			continue
-		}
-		if it.ParkFirst {
-			ops = append(ops, w.park(n, *it.State).op)
-		}
-		link := linkOf(n, &it.Entry, found[i].Path)
-		link.Settled = w.researches()
-		ops, linked = append(ops, link), append(linked, i)
-	}
-	results, err := w.applyNow(ops)
-	if err != nil {
-		return nil, 0, err
-	}
-	for i := range results {
-		w.noteParked(results[i])
-		if ops[i].Kind != slave.OpLink {
-			continue
-		}
-		it := items[linked[0]]
-		f := found[linked[0]]
-		linked = linked[1:]
-		w.c.groups.Store(true)
-		if results[i].Err != nil {
-			w.item(n, d, it)
-			continue
-		}
-		if it.State == nil {
-			w.c.losses.furtherName(f.Record.GFID)
-		}
-		w.pending.done(ofItem(&it))
-		if it.Entry.Record != f.Record {
-			compare = append(compare, asFound(it, f))
-		}
-	}
-	return compare, len(found), nil
-}
-
-// findItems asks where the slave has the inodes of the items, once for each, as far as one answer goes: an inode may have
-// thousands of names.
-func (w *crawl) findItems(items []plan.Item) (found []slave.Found, err error) {
-	var gfids []xtime.GFID
-	at := map[xtime.GFID]int{}
-	for i := range items {
-		g := items[i].Entry.Record.GFID
-		if _, asked := at[g]; !asked {
-			at[g], gfids = len(gfids), append(gfids, g)
-		}
-	}
-	each, err := w.find(gfids)
-	if err != nil {
-		return nil, err
-	}
-	for i := range items {
-		k := at[items[i].Entry.Record.GFID]
-		if k >= len(each) {
-			break
-		}
-		found = append(found, each[k])
-	}
-	return found, nil
 }
 
 // researches tells whether the names of an inode that is brought over, or linked, have to be searched again although the slave
@@ -303,6 +209,7 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 		w.cancel(err)
 		return nil, false
 	}
+	w.c.joined.keep(groups)
 	full := w.c.isFull(groups) // before anything is taken out of them
 	fresh, again := groups[:0], false
 	for _, g := range groups {
@@ -398,6 +305,7 @@ type placed struct {
 	// stale tells that the content is yet to be compared. So it is not said that these are all names: the inode would be off
 	// the slave's list, and if the comparison does not come to it, nobody would know that it is owed.
 	stale bool
+	done  bool // an earlier crawl has linked it, and gave way
 }
 
 // dirOf is the path of the directory that the name is in.
@@ -428,7 +336,7 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 		if g.Short && sure {
 			op.Links, op.Settled = uint32(len(paths)), true
 		}
-		ops = append(ops, placed{op: op, dir: dir, short: g.Short})
+		ops = append(ops, placed{op: op, dir: dir, short: g.Short, done: w.c.joined.has(&op)})
 		if !g.Short && stale == "" {
 			break // all is there, and the names are one: this only says so
 		}

@@ -113,6 +113,9 @@ func (w *crawl) awaitPark(n *node, p *plan.Plan) {
 		if !foreign(s, e) || !w.mayHaveMoved(e) || !came || w.isHeldBack(n, e) {
 			return false
 		}
+		if e.Kind != slave.Dir && e.Stat.Nlink >= w.c.names.many {
+			return false // it has other names, and becomes a link to one
+		}
 		if !w.owedBefore(n, e.Name).wait.since.IsZero() {
 			return false
 		}
@@ -236,7 +239,7 @@ func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 			return !w.mayHaveMoved(&e.Entry) && !w.isDisplaced(e.Record.GFID)
 		})
 	}
-	if len(fresh) == 0 {
+	if fresh = w.giveWay.onlyFirst(fresh); len(fresh) == 0 {
 		return false, true
 	}
 	restored, err := w.moveIn(n, fresh, last)

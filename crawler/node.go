@@ -84,13 +84,13 @@ type node struct {
 	requeued bool
 	sought   map[xtime.GFID]bool // what was looked for when found was set
 
-	had   xtime.Time      // the stamp that the slave has; written under crawl.mu, as the next two are
-	reach xtime.Time      // up to there it has everything, but what old says
-	old   *debt           // what was owed before; nil: nothing, or not known
-	owes  map[string]owed // what is owed now; under crawl.mu, as debt is
-	debt  *debt           // settled; nil: nothing
-	upto  xtime.Time      // the stamp, if nothing is owed
-	keeps bool            // what is sent stays in kept until the visit ends; both under crawl.mu
+	had   xtime.Time // the stamp that the slave has; written under crawl.mu, as the next two are
+	reach xtime.Time // up to there it has everything, but what old says
+	old   *debt      // what was owed before; nil: nothing, or not known
+	owes  owing      // what is owed now; under crawl.mu, as debt is
+	debt  *debt      // settled; nil: nothing
+	upto  xtime.Time // the stamp, if nothing is owed
+	keeps bool       // what is sent stays in kept until the visit ends; both under crawl.mu
 	kept  []task
 	// handed tells that the end of the visit counts with the operations that it sent (behind.go); under crawl.mu.
 	handed bool
@@ -108,7 +108,11 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, 
 	if err != nil {
 		return nil, err
 	}
-	r := c.take(gfid)
+	d, err := m.describe(c.opts.Root)
+	if err != nil {
+		return nil, err
+	}
+	r := c.take(gfid, d.xtime)
 	w := &crawl{c: c, m: m, run: r, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
 		checked: map[xtime.GFID]int{}, behind: map[xtime.GFID][]string{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -118,10 +122,11 @@ func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, 
 	w.guard.opts, w.guard.losses, w.guard.free = &c.opts, &c.losses, c.free
 	c.losses.start()
 	w.ship.ended = w.opEnded
+	w.giveWay.init(w)
 	w.uploads.init()
 	w.stack.init()
 	w.expect(r)
-	w.root = w.hinted(&node{filter: c.opts.Filter.Root(), entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}})
+	w.root = w.hinted(&node{filter: c.opts.Filter.Root(), entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}}, nil)
 	if look != nil && w.root.told == nil { // hints park before the first visit, and ask for names only
 		w.looked = &look.Dir
 	}
@@ -225,6 +230,9 @@ func (w *crawl) childDone(n *node, held bool) {
 
 // complete goes on with the next part of a large directory, or finishes the node.
 func (w *crawl) complete(n *node) {
+	if !n.skip {
+		w.giveWay.leaveParts(n)
+	}
 	if n.parts > 1 && n.part+1 < n.parts && !n.skip {
 		n.part, n.parts = nextShare(n.part, n.parts, n.base)
 		n.found, n.second, n.counted, n.given = false, false, false, nil
@@ -341,7 +349,7 @@ func (w *crawl) finishRoot(n *node) {
 		w.cancel(ErrNotMaster)
 		return
 	}
-	if len(w.revisits) == 0 && !w.giveWay.over.Load() {
+	if len(w.revisits) == 0 && !w.giveWay.postpones() {
 		more, ok := w.checkGroups()
 		through, all := w.throughNodes(more)
 		w.unsettled = w.unsettled || !ok || !all
@@ -376,7 +384,7 @@ func (w *crawl) settleRoot(n *node) {
 		w.settle(n)
 	}
 	w.met = !n.held && n.debt == nil
-	if w.unsettled && !n.held {
+	if (w.unsettled || n.debt == nil && w.giveWay.later.Load()) && !n.held {
 		n.held = true
 		w.settle(n)
 	}

@@ -83,21 +83,29 @@ func (w *crawl) owe(n *node, name string, o owed) {
 	n.owe(name, o)
 }
 
-func (n *node) owe(name string, o owed) {
-	if n.owes == nil {
-		n.owes = map[string]owed{}
-	}
-	n.owes[name] = o
+// owing is what a node owes.
+type owing struct {
+	names map[string]owed
+	left  leftNames // in this crawl
 }
 
-// stillOwes tells whether a child lacks nothing but what it is known to owe, none of which is due: then it is not visited.
+func (n *node) owe(name string, o owed) {
+	if n.owes.names == nil {
+		n.owes.names = map[string]owed{}
+	}
+	n.owes.names[name] = o
+}
+
+// stillOwes tells whether a child lacks nothing but what it is known to owe, none of which is due, or is to be seen to by a crawl
+// that gives way: then it is not visited.
 func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
 	g := c.Entry.Record.GFID
-	if c.State == nil || c.Entry.Always || w.run.of(g) != nil {
+	t, over := w.run.of(g), w.giveWay.over.Load()
+	if c.State == nil || c.Entry.Always || t != nil && !(over && t.reminder) {
 		return false
 	}
 	d := w.c.debts.known(g, c.State.Copy, c.State.Record.Xtime)
-	if d == nil || d.reached != c.Entry.Record.Xtime || w.c.debts.due(g, w.c.hot.now()) {
+	if d == nil || d.reached != c.Entry.Record.Xtime || !over && w.c.debts.due(g, w.c.hot.now()) {
 		return false
 	}
 	w.owe(n, c.Entry.Name, owed{dir: g, floor: d.stamp})
@@ -118,13 +126,20 @@ func (w *crawl) settle(n *node) {
 			}
 		}
 	}
-	if len(n.owes) == 0 {
+	d := &debt{copy: n.copy, reached: n.upto, stamp: n.upto, owed: n.owes.names, left: leftBy(n)}
+	if len(d.owed) == 0 && d.left.none() {
 		return
 	}
-	d := &debt{copy: n.copy, reached: n.upto, stamp: n.upto, owed: n.owes}
-	for _, o := range n.owes {
+	for _, o := range d.owed {
 		d.stamp = min(d.stamp, o.floor)
 	}
+	if !d.left.none() {
+		d.stamp = min(d.stamp, d.left.floor)
+	}
+	if n.parent == nil && w.giveWay.later.Load() {
+		d.stamp = min(d.stamp, n.had) // what inodes lack is owed nowhere
+	}
+	d.stamp = max(d.stamp, n.had) // that it carries, and it is true, also where something is owed up to less
 	n.debt, n.finish.Record.Xtime = d, d.stamp
 	n.finish.Stamp = d.stamp > n.had
 	switch {

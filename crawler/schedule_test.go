@@ -88,6 +88,7 @@ type schedule struct {
 	hints    bool
 	overSFTP bool
 	calm     bool // hints come as they should, and the session lasts
+	giveWay  bool // names that inodes get give way to what is marked meanwhile
 	focus    int  // how many of eight changes are to young directories
 
 	w       *world
@@ -156,6 +157,7 @@ func (s *schedule) begin() {
 		w.hints.Up()
 	}
 	s.time.set(time.Now())
+	s.giveWay = s.rnd.IntN(3) > 0
 	s.calm, s.focus = s.rnd.IntN(2) == 0, []int{3, 5, 7}[s.rnd.IntN(3)]
 	if wait := []time.Duration{0, 30, 300, 300}[s.rnd.IntN(4)] * time.Millisecond; wait > 0 {
 		w.settle, w.delay, w.clock = wait, 3*wait, s.time.now
@@ -244,6 +246,10 @@ func (s *schedule) connect() {
 		s.w.connectSFTP()
 	} else {
 		s.w.connect()
+	}
+	if s.giveWay {
+		s.w.crawler.InSteps(2, int64(s.rnd.IntN(2)))
+		s.t.Cleanup(s.w.crawler.Beside(s.t.Context()))
 	}
 }
 
@@ -444,7 +450,7 @@ func (s *schedule) end() {
 		s.ended()
 	}
 	s.mark(len(s.queue))
-	for range 5 {
+	for k := 0; k < 5 || k < 500 && s.leaves(); k++ {
 		s.time.set(s.time.now().Add(time.Hour))
 		time.Sleep(time.Second)
 		s.onTheirOwn()
@@ -464,6 +470,12 @@ func (s *schedule) end() {
 	if !s.overSFTP {
 		compare.MustEqual(s.t, s.w.master, s.w.slave, compare.Replica())
 	}
+}
+
+// leaves tells whether crawls have given way, and left names.
+func (s *schedule) leaves() bool {
+	_, total, _ := s.w.crawler.Waiting(0)
+	return total > 0
 }
 
 // pick gives the path of a directory, or of something else; "" where there is none.

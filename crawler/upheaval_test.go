@@ -74,6 +74,9 @@ func (s *schedule) choose() (did string, paths []string, do func() error) {
 	if s.rnd.IntN(8) < s.focus {
 		return s.ofYoung(s.young())
 	}
+	if s.giveWay && s.rnd.IntN(6) == 0 {
+		return s.manyNames(file, dir, other)
+	}
 	at, rename := s.w.at, s.rename
 	switch s.rnd.IntN(20) {
 	case 0, 1, 2:
@@ -118,6 +121,21 @@ func (s *schedule) choose() (did string, paths []string, do func() error) {
 			return unix.EINVAL
 		}
 		return os.RemoveAll(at(dir))
+	}
+}
+
+// manyNames gives an inode some names at once, in two directories.
+func (s *schedule) manyNames(file string, dirs ...string) (did string, paths []string, do func() error) {
+	for range 2 + s.rnd.IntN(5) {
+		paths = append(paths, beneath.Join(dirs[s.rnd.IntN(len(dirs))], fmt.Sprint("m", s.rnd.IntN(30))))
+	}
+	return fmt.Sprintf("names of %s: %q", file, paths), paths, func() error {
+		for _, path := range paths {
+			if err := os.Link(s.w.at(file), s.w.at(path)); err != nil && !errors.Is(err, os.ErrExist) {
+				return err
+			}
+		}
+		return nil
 	}
 }
 

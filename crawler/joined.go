@@ -1,0 +1,98 @@
+package crawler
+
+import (
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// joined remembers which names of inodes with very many were linked after a search had found them, by a crawl that gave way. A crawl
+// that comes later searches again, and links only what is not among these: so each comes further. A name counts as long as the master
+// has the inode in the same state, under that name in the same directory: any other change has a mark, and the crawl that it
+// leads to sees to it. Nothing is said to the slave before a search has found all names, and each of them is linked.
+type joined struct {
+	of map[xtime.GFID]*joinedNames
+}
+
+type joinedNames struct {
+	at    xtime.Time // of the inode on the master
+	names map[place]bool
+}
+
+// placeOf is the name that an operation is about, in its directory.
+func placeOf(op *slave.Op) place {
+	_, name := beneath.Split(op.Path)
+	return place{op.In, name}
+}
+
+func (j *joined) has(op *slave.Op) bool {
+	known := j.of[op.Record.GFID]
+	return known != nil && known.at == op.Record.Xtime && known.names[placeOf(op)]
+}
+
+func (j *joined) add(op *slave.Op) {
+	g := op.Record.GFID
+	known := j.of[g]
+	if known == nil || known.at != op.Record.Xtime {
+		known = &joinedNames{at: op.Record.Xtime, names: map[place]bool{}}
+		if j.of == nil {
+			j.of = map[xtime.GFID]*joinedNames{}
+		}
+		j.of[g] = known
+	}
+	known.names[placeOf(op)] = true
+}
+
+// keep forgets all inodes but those that the slave has on its list.
+func (j *joined) keep(groups []slave.Group) {
+	was := j.of
+	j.of = nil
+	for i := range groups {
+		if known := was[groups[i].GFID]; known != nil && groups[i].Short {
+			if j.of == nil {
+				j.of = map[xtime.GFID]*joinedNames{}
+			}
+			j.of[groups[i].GFID] = known
+		}
+	}
+}
+
+// join links names that a search has found, and gives way to what changes elsewhere where they are very many. The inodes that it did
+// not link all names of are returned.
+func (g *giveWay) join(here []placed) (unsettled map[xtime.GFID]bool, err error) {
+	w, many := g.w, len(here) >= int(g.w.c.names.many)
+	var todo []slave.Op
+	for i := range here {
+		op := here[i].op
+		if here[i].done {
+			continue
+		}
+		if here[i].short {
+			op.Links++ // one seems to be missing until the directories are as they were
+		}
+		todo = append(todo, op)
+	}
+	unsettled = map[xtime.GFID]bool{}
+	least := max(int(w.c.names.step), len(todo)/listedShare)
+	for linked := 0; linked < len(todo); {
+		step := todo[linked:min(linked+batchOps, len(todo))]
+		results, err := w.applyNow(step)
+		if err != nil {
+			return nil, err
+		}
+		for i, r := range results {
+			if !w.linked(&step[i], r) {
+				unsettled[step[i].Record.GFID] = true
+			} else if many {
+				w.c.joined.add(&step[i])
+			}
+		}
+		if linked += len(step); many && linked >= least && w.c.bulk.on() && g.hasNews() {
+			for i := range todo[linked:] {
+				unsettled[todo[linked+i].Record.GFID] = true
+			}
+			break
+		}
+	}
+	return unsettled, nil
+}

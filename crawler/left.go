@@ -1,0 +1,149 @@
+package crawler
+
+import (
+	"slices"
+	"time"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// This file has the names that a directory owes because a crawl gave way to what changed elsewhere (giveway.go). There may be
+// tens of thousands. So they are kept as a list, of which each crawl takes some from the front, and not in the map of what is
+// owed under one name each: what a crawl does for those that it does not look at is nothing.
+//
+// The list says that the slave has everything under these names up to one floor, and nothing more. So a name may stand on it that is
+// in step, or gone by now: then a look at it is all that comes of it.
+
+// vacuous is a stamp that claims nothing: no change has an xtime as old. A directory that the slave has no stamp of gets it where it
+// is to owe names, since a debt is believed only of a copy that carries a stamp, which goes when anything is taken from the copy.
+const vacuous xtime.Time = 1
+
+// leftNames are names of one directory. The zero value has none. A list of names is never changed, only made anew.
+type leftNames struct {
+	names []string
+	floor xtime.Time // up to there the slave has everything under them
+	since time.Time  // of the first change that it lacks
+	dir   string     // as it was
+}
+
+func (l *leftNames) none() bool { return len(l.names) == 0 }
+
+// without is what is left when a crawl has taken some from the front.
+func (l leftNames) without(taken int) leftNames {
+	if taken >= len(l.names) {
+		return leftNames{}
+	}
+	l.names = l.names[taken:]
+	return l
+}
+
+// add takes in names of a list that nobody else has yet: they may come one by one.
+func (l *leftNames) add(more leftNames) {
+	if !l.none() {
+		more.names = append(l.names, more.names...)
+		more.floor, more.since = min(l.floor, more.floor), earlier(l.since, more.since)
+	}
+	*l = more
+}
+
+// and is both, those of l first.
+func (l leftNames) and(more leftNames) leftNames {
+	switch {
+	case l.none():
+		return more
+	case more.none():
+		return l
+	}
+	return leftNames{names: append(slices.Clip(l.names), more.names...), dir: more.dir, floor: min(l.floor, more.floor),
+		since: earlier(l.since, more.since)}
+}
+
+// leftBy is all that a node leaves: what this crawl gave up, behind what it did not take of what was left before. One that was
+// listed has looked at all of that. crawl.mu is held.
+func leftBy(n *node) leftNames {
+	if n.told == nil || n.old == nil {
+		return n.owes.left
+	}
+	return n.old.left.without(n.told.taken).and(n.owes.left)
+}
+
+// anyLeft tells whether a directory has names left.
+func (b *debts) anyLeft() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, d := range b.of {
+		if !d.left.none() {
+			return true
+		}
+	}
+	return false
+}
+
+// addTo has the crawl look at what is due in the directories that were found, and at some of the names that are left there, share
+// in all. b.mu is held.
+func (u *dues) addTo(dirs map[xtime.GFID]*told, share int) {
+	for g := range u.seen {
+		d := u.b.of[g]
+		if len(u.names[g]) == 0 && d.left.none() {
+			continue
+		}
+		t := dirs[g]
+		if t == nil {
+			t = &told{end: d.reached, names: map[string]xtime.GFID{}, reminder: true}
+			dirs[g] = t
+		}
+		for _, name := range u.names[g] {
+			t.remind(name, d.owed[name].dir)
+		}
+		t.taken = min(share, len(d.left.names))
+		share -= t.taken
+		for _, name := range d.left.names[:t.taken] {
+			t.remind(name, xtime.GFID{})
+		}
+	}
+}
+
+// remind adds a name, unless hints tell of it.
+func (t *told) remind(name string, dir xtime.GFID) {
+	if _, have := t.names[name]; !have {
+		t.names[name] = dir
+	}
+}
+
+// reminder is what is due in a directory of which the parent was listed, and which has not changed, nil where that is not known or
+// nothing is: then it need not be listed itself.
+func (b *debts) reminder(e *slave.EntryState, at xtime.Time, now time.Time, share int) *told {
+	g := e.Record.GFID
+	d := b.known(g, e.Copy, e.Record.Xtime)
+	if d == nil || d.reached != at {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	u := &dues{b: b, now: now, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
+	dirs := map[xtime.GFID]*told{}
+	if b.of[g] == d && u.below(g) {
+		u.seen = map[xtime.GFID]bool{g: true} // what is below is reminded of on the way down
+		u.addTo(dirs, share)
+	}
+	return dirs[g]
+}
+
+// untoldNews tells whether a root has changed since what was reached when its debt was made, and no hint will tell of that. comes
+// tells that one may: it is given the time of one crawl.
+func (b *debts) untoldNews(root xtime.GFID, x xtime.Time, comes bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d, before := b.of[root], b.awaited
+	if b.awaited = x; d == nil || d.reached == x {
+		return false
+	}
+	return !comes || before == x
+}
+
+// first is a name that is left, as it is shown: the others come behind it.
+func (l *leftNames) first() Waiting {
+	return Waiting{Path: beneath.Join(l.dir, l.names[0]), Since: l.since, Large: true}
+}
