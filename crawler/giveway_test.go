@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -286,5 +289,53 @@ func TestDebtBelowANewerStamp(t *testing.T) {
 	}
 	now = now.Add(3 * time.Hour)
 	w.comes(3)
+	w.inStep()
+}
+
+// TestRootIsNotStampedUnchecked: while names are left nobody has looked whether inodes lack names, and no directory owes that. So the
+// root keeps its stamp, though all that is owed is newer.
+func TestRootIsNotStampedUnchecked(t *testing.T) {
+	w := inMemory(t, true)
+	o, f := &order{}, &failing{}
+	w.wrap = func(inner slave.Tree) slave.Tree { f.Tree, o.Tree = inner, f; return o }
+	w.connect()
+	w.crawler.InSteps(10, 16)
+	defer w.crawler.Beside(t.Context())()
+	w.write("a/0", "content")
+	w.write("other/bad", "")
+	w.mark("")
+	w.inStep()
+	stamp := func() xtime.Time {
+		t.Helper()
+		look, err := w.crawler.Look(t.Context())
+		w.ok(err)
+		return look.Stime
+	}
+	before := stamp()
+	f.fail = func(op *slave.Op) error {
+		if op.Path == "other/bad" {
+			return unix.EIO
+		}
+		return nil
+	}
+	w.write("a/f", "")
+	w.write("other/bad", "changed")
+	w.tell("a/f", "other/bad")
+	if w.pass(); !w.saysInStep("a") || stamp() != before {
+		t.Fatal("the failure does not hold back the root alone")
+	}
+	f.fail = nil
+	waitFor(t, w.crawler.NextRetry())
+	var all []string
+	for i := 1; i < 1000; i++ {
+		all = append(all, fmt.Sprint("a/", i))
+		w.ok(os.Link(w.at("a/0"), w.at(all[i-1])))
+	}
+	w.tell(all...)
+	o.before = func() { o.before = nil; w.write("news", ""); w.tell("news") }
+	if out := w.pass(); !out.Waiting || stamp() != before {
+		t.Errorf("%+v, the root's stamp is %v, before %v", out, stamp(), before)
+	}
+	w.comes(200)
 	w.inStep()
 }
