@@ -17,6 +17,7 @@ type claims struct {
 	states []state
 	covers []xtime.Time // 0: not yet
 	did    []string
+	bySize bool                // the slave knows a file by its size and time
 	linked map[xtime.GFID]bool // inodes that have, or had, several names: no mark leads to all of them
 }
 
@@ -148,10 +149,14 @@ func (b *claims) since(i int, dir xtime.GFID, name string) (all []what) {
 }
 
 // has tells whether what the slave has is one of those. What came to the name since may be as it was where it came from: then
-// its own record says so.
+// its own record says so. By SFTP a record counts where size and time agree: an inode that got another time through one of its
+// names has none under the others until these are looked at, and the slave has it on its list.
 func (b *claims) has(all []what, there what) bool {
 	came := slices.ContainsFunc(all, func(x what) bool { return x.gfid != all[0].gfid })
 	return slices.ContainsFunc(all, func(x what) bool {
+		if b.bySize && there.gfid.IsZero() && b.linked[x.gfid] {
+			return x.kind == there.kind && x.text == there.text
+		}
 		same := x.gfid == there.gfid && x.kind == there.kind
 		return same && (x.text == there.text || came || b.linked[x.gfid])
 	})

@@ -167,6 +167,7 @@ func (s *schedule) begin() {
 		return s.c
 	}
 	s.r = &randomly{w: w, rnd: s.rnd}
+	s.book.bySize = s.overSFTP
 	s.book.linked, s.further = map[xtime.GFID]bool{}, map[spot]xtime.GFID{}
 	for _, d := range []string{"p", "p/q", "p/q/r", "p/q/r/s", "a", "a/b", "a/b/c", "e"} {
 		w.ok(os.MkdirAll(w.at(d), 0o755))

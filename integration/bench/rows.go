@@ -22,6 +22,7 @@ func rows() []row {
 		{"latency", "a write until it is visible: georep, LAN and WAN, and lsyncd", latencyRow},
 		{"burst", "10,000 files of 10 to 100 KiB at once: georep live, lsyncd", burstRow},
 		{"rename", "a directory of 10,000 files renamed: georep live, rsync", renameRow},
+		{"names", "20,000 names of one file: first sync, made live, its content changed; and writes elsewhere meanwhile", namesRow},
 		{"marker", "a load of metadata with the marker and without, and how fast it marks", markerRow},
 		{"memory", "peak memory of each process, 100,000 and 1,000,000 files", memoryRow},
 		{"growth", "first sync, restart and one change at 10,000, 100,000 and 1,000,000 files", growthRow},
