@@ -1,5 +1,5 @@
-// Package connect opens the slave of a session: a directory of this host, or the agent at the far end of an SSH
-// connection. It makes sure that master and slave are two places. It owns what it opens until the caller closes the
+// Package connect opens the slave of a session, of whatever kind it is (kinds.go): a directory of this host, the agent at the far end
+// of an SSH connection, or SFTP alone. It makes sure that master and slave are two places. It owns what it opens until the caller closes the
 // slave; it never retries.
 package connect
 
@@ -20,7 +20,6 @@ import (
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/agent"
-	"georep/slave/disk"
 	"georep/slave/squeeze"
 	"georep/slave/sshconn"
 	"georep/volume"
@@ -46,29 +45,24 @@ type Config struct {
 	// worth their opening at once. It ends with ctx, at the latest at the end of the session, whose Close waits for it.
 	Much func(ctx context.Context) bool
 
-	aside bool // the slave is only looked at
+	aside bool   // the slave is only looked at
+	kinds []kind // nil: those that kinds gives
 }
 
 // Slave opens the session's slave. Its errors are one line for the operator; Final tells whether trying again can help.
 func Slave(ctx context.Context, c Config) (slave.Tree, error) {
-	return open(ctx, &c, ways[slave.Tree]{c.here, c.talk, c.browse})
+	return open(ctx, &c, func(k *kind) opener[slave.Tree] { return k.open })
 }
 
 // Aside opens the slave beside the session's worker, to be looked at, and where it is a slave.Examiner to be examined. Its errors
 // are those of Slave.
 func Aside(ctx context.Context, c Config) (slave.Reader, error) {
 	c.aside = true
-	return open(ctx, &c, ways[slave.Reader]{c.hereAside, c.talkAside, c.browseAside})
+	return open(ctx, &c, func(k *kind) opener[slave.Reader] { return k.aside })
 }
 
-// ways are how a slave is opened, by where it is: a directory of this host, an agent's, or one by SFTP.
-type ways[T slave.Reader] struct {
-	here         func(uuids) (T, error)
-	talk, browse func(context.Context, *sshconn.Conn, volume.Options, uuids) (T, error)
-}
-
-// open opens the session's slave.
-func open[T slave.Reader](ctx context.Context, c *Config, by ways[T]) (tree T, err error) {
+// open opens the session's slave, the way that its kind is opened.
+func open[T slave.Reader](ctx context.Context, c *Config, way func(*kind) opener[T]) (tree T, err error) {
 	var none T
 	options, err := c.Session.Options()
 	if err != nil {
@@ -81,12 +75,7 @@ func open[T slave.Reader](ctx context.Context, c *Config, by ways[T]) (tree T, e
 	if ids.proof, err = c.proof(); err != nil {
 		return none, err
 	}
-	if c.Session.Slave.Local() {
-		tree, err = by.here(ids)
-	} else {
-		tree, err = remote(ctx, c, options, ids, by)
-	}
-	if err != nil {
+	if tree, err = way(c.kind(&options))(ctx, c, options, ids); err != nil {
 		return none, err
 	}
 	if c.Volume.Path != "" {
@@ -97,26 +86,6 @@ func open[T slave.Reader](ctx context.Context, c *Config, by ways[T]) (tree T, e
 		return none, err
 	}
 	c.remember(ids.proof, tree.Info().Slave)
-	return tree, nil
-}
-
-// here opens a directory of this host.
-func (c *Config) here(ids uuids) (slave.Tree, error) {
-	tree, err := disk.Open(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
-		Proof: ids.proof, Force: c.Force, Create: true, Logger: c.Logger, Version: c.Version})
-	if err != nil {
-		return nil, err // not tree, which would be no nil interface
-	}
-	return tree, nil
-}
-
-// hereAside opens a directory of this host to be examined.
-func (c *Config) hereAside(ids uuids) (slave.Reader, error) {
-	tree, err := disk.OpenAside(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
-		Proof: ids.proof, Force: c.Force && c.DryRun, DryRun: c.DryRun, Logger: c.Logger, Version: c.Version})
-	if err != nil {
-		return nil, err // not tree, which would be no nil interface
-	}
 	return tree, nil
 }
 
@@ -148,22 +117,6 @@ func (c *Config) uuids() (ids uuids, err error) {
 		return ids, fmt.Errorf("session %s %s: %w", c.Session.Master, c.Session.Slave, err)
 	}
 	return ids, nil
-}
-
-// remote connects, starts the agent and talks to it.
-func remote[T slave.Reader](ctx context.Context, c *Config, o volume.Options, ids uuids, by ways[T]) (tree T, err error) {
-	conn, err := c.dial(ctx, o)
-	if err != nil {
-		return tree, err
-	}
-	talk := by.talk
-	if c.Session.Slave.SFTP || o.Agentless {
-		talk = by.browse
-	}
-	if tree, err = talk(ctx, conn, o, ids); err != nil {
-		conn.Close()
-	}
-	return tree, err
 }
 
 // dial makes a connection of the session.
@@ -199,7 +152,7 @@ const SFTPCommand = "internal-sftp"
 
 // ForcedCommand is what a key of the session's own is held to on the slave's host.
 func ForcedCommand(s volume.Session, o volume.Options, master volume.Volume) string {
-	if s.Slave.SFTP || o.Agentless {
+	if isBrowsed(s.Slave, &o) {
 		return SFTPCommand
 	}
 	command := agentCommand(o)
@@ -233,15 +186,6 @@ func quote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// talkAside is talk for a session that only looks.
-func (c *Config) talkAside(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Reader, error) {
-	tree, err := c.talk(ctx, conn, o, ids)
-	if err != nil {
-		return nil, err
-	}
-	return tree, nil
 }
 
 // talk begins a session of up to so many streams, each a command of its own on a channel of its own.
