@@ -16,6 +16,7 @@ package slave
 import (
 	"context"
 	"io"
+	"slices"
 	"strings"
 
 	"georep/internal/beneath"
@@ -123,6 +124,12 @@ type Query struct {
 
 // MaxNames is how many names a query may have.
 const MaxNames = 4096
+
+// Valid tells whether a query that a master sent can be answered.
+func (q *Query) Valid() bool {
+	return AllowedPath(q.Path) && (q.Parts <= 1 || q.Part < q.Parts) && len(q.Names) <= MaxNames &&
+		!slices.ContainsFunc(q.Names, func(name string) bool { return !beneath.ValidName(name) })
+}
 
 // MaxEntries is how many entries a survey returns of one query. A directory with more, or with entries that weigh more than
 // MaxSurvey, comes back with Truncated set, and is asked for again in parts, or in smaller ones.

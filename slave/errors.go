@@ -91,3 +91,17 @@ func Full(err error) bool {
 	}
 	return false
 }
+
+// OutOfRoom tells whether the slave's file system, or a quota there, takes nothing more, so that deleting something could help. What
+// the master's file system said is none of that.
+func OutOfRoom(err error) bool {
+	return err != nil && Full(err) && Errno(err) != unix.EROFS && !errors.Is(err, ErrSource)
+}
+
+// SourceError marks trouble as the master's: the slave is well, and the operation is worth another try.
+func SourceError(err error) error {
+	if errors.Is(err, ErrSource) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrSource, err)
+}

@@ -94,3 +94,27 @@ const (
 	MaxSegmentData  = 1 << 20
 	MaxSegmentParts = 8192
 )
+
+// Valid tells whether an upload that a master sent can be begun.
+func (u *Upload) Valid() bool { return !u.GFID.IsZero() && u.Size >= 0 && AllowedPath(u.Basis) }
+
+// Valid tells whether a segment that a master sent lies within a content of this size, and each of its parts within the segment, and
+// within a basis of that size. Where there is no basis, 0, there are parts with data alone.
+func (s *Segment) Valid(size, basis int64) bool {
+	if s.Off < 0 || s.End < s.Off || s.End > size || len(s.Parts) > MaxSegmentParts {
+		return false
+	}
+	at := s.Off
+	for i := range s.Parts {
+		p := &s.Parts[i]
+		n := p.Size()
+		if n <= 0 || p.Off < at || n > s.End-p.Off {
+			return false
+		}
+		if p.Data == nil && (p.From < 0 || n > basis-p.From) {
+			return false
+		}
+		at = p.Off + n
+	}
+	return true
+}

@@ -2,11 +2,8 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -37,18 +34,13 @@ type parkedEntry struct {
 	since beneath.Time
 }
 
-// outOfRoom tells whether the slave's file system, or a quota there, takes nothing more.
-func outOfRoom(err error) bool {
-	return err != nil && slave.Full(err) && slave.Errno(err) != unix.EROFS && !errors.Is(err, slave.ErrSource)
-}
-
 // inRoom runs call, and again as long as that finds the slave full and something that was parked could go. evicted tells
 // that something went. The caller holds none of park.mu, cleanMu and uploads.mu.
 func (c *cleaner) inRoom(call func() error) (evicted bool, err error) {
 	for {
 		seen := c.steps.Load()
 		err = call()
-		if !outOfRoom(err) || c.live(context.Background()) != nil || !c.makeRoomSince(seen) {
+		if !slave.OutOfRoom(err) || c.live(context.Background()) != nil || !c.makeRoomSince(seen) {
 			return evicted, err
 		}
 		evicted = true

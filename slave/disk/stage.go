@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"golang.org/x/sys/unix"
@@ -155,23 +154,15 @@ func (s *stager) stagePut(it *item, bad error) error {
 	}
 	content, err := it.op.Open()
 	if err != nil {
-		return sourceError(err)
+		return slave.SourceError(err)
 	}
 	if bad == nil {
 		bad = s.stageFile(it, content)
 	}
 	if err := content.Close(); err != nil && bad == nil {
-		bad = sourceError(err)
+		bad = slave.SourceError(err)
 	}
 	return bad
-}
-
-// sourceError marks trouble as the master's: the slave is well, and the operation is worth another try.
-func sourceError(err error) error {
-	if errors.Is(err, slave.ErrSource) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", slave.ErrSource, err)
 }
 
 // stageFile makes the file complete in staging: content, meta and records. Nothing but its name changes later.
@@ -232,7 +223,7 @@ func (s *stager) copyContent(it *item, f *beneath.Inode, content slave.Content, 
 			break
 		}
 		if err != nil {
-			return slave.End{}, sourceError(err)
+			return slave.End{}, slave.SourceError(err)
 		}
 		if piece.Off < size {
 			return slave.End{}, slave.ErrInvalid

@@ -46,7 +46,7 @@ func (r *reader) Survey(ctx context.Context, queries []slave.Query) ([]slave.Dir
 
 // survey answers one query; what keeps a directory from being read is in the answer.
 func (r *reader) survey(q slave.Query) slave.DirState {
-	if !slave.AllowedPath(q.Path) || q.Parts > 1 && q.Part >= q.Parts || !validNames(q.Names) {
+	if !q.Valid() {
 		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
 	}
 	d, err := r.openList(q.Path)
@@ -59,19 +59,6 @@ func (r *reader) survey(q slave.Query) slave.DirState {
 		return slave.DirState{Err: trouble("survey", q.Path, err)}
 	}
 	return state
-}
-
-// validNames checks the names of a query, which the master sent.
-func validNames(names []string) bool {
-	if len(names) > slave.MaxNames {
-		return false
-	}
-	for _, name := range names {
-		if !beneath.ValidName(name) {
-			return false
-		}
-	}
-	return true
 }
 
 // surveyDir reads an open directory. Its own record is read before it is listed, so that it never vouches for entries

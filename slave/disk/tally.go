@@ -83,7 +83,7 @@ func (c *census) limit(o Options, own func(attr string) bool) error {
 // opened, or nothing could be removed any more: the record goes, and what the slave holds is counted anew should there be none later.
 func (c *census) openUsage() error {
 	err := c.saveUsage(true)
-	if !outOfRoom(err) {
+	if !slave.OutOfRoom(err) {
 		return err
 	}
 	return ignoreAbsent(c.sys.unlink(place{c.base, usageFile}))

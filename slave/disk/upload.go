@@ -86,7 +86,7 @@ func (us *uploads) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadS
 	if err := us.live(ctx); err != nil {
 		return slave.UploadState{}, err
 	}
-	if spec.GFID.IsZero() || spec.Size < 0 || !slave.AllowedPath(spec.Basis) {
+	if !spec.Valid() {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
 	var u *upload
@@ -397,8 +397,8 @@ func (us *uploads) uploadPath(g xtime.GFID) string {
 
 // writeSegment writes the parts, clears what lies between them where something else may be there, and notes the range.
 func (us *uploads) writeSegment(u *upload, s *slave.Segment) error {
-	if err := u.check(s); err != nil {
-		return err
+	if !s.Valid(u.spec.Size, u.was.Size) { // which is 0 where there is no basis
+		return slave.ErrInvalid
 	}
 	if err := u.hold(s); err != nil {
 		return err
@@ -419,26 +419,6 @@ func (us *uploads) writeSegment(u *upload, s *slave.Segment) error {
 		return err
 	}
 	return us.noteRange(u, s.Range)
-}
-
-// check refuses a segment that is not within the content, or whose parts are not within it or the basis.
-func (u *upload) check(s *slave.Segment) error {
-	if s.Off < 0 || s.End < s.Off || s.End > u.spec.Size || len(s.Parts) > slave.MaxSegmentParts {
-		return slave.ErrInvalid
-	}
-	at := s.Off
-	for i := range s.Parts {
-		p := &s.Parts[i]
-		n := p.Size()
-		if n <= 0 || p.Off < at || n > s.End-p.Off {
-			return slave.ErrInvalid
-		}
-		if p.Data == nil && (u.basis == nil || p.From < 0 || n > u.was.Size-p.From) {
-			return slave.ErrInvalid
-		}
-		at = p.Off + n
-	}
-	return nil
 }
 
 func (us *uploads) clearGap(u *upload, from, to int64) error {

@@ -3,7 +3,6 @@ package sftp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -124,14 +123,14 @@ func (b *batch) read(it *item) {
 	}
 	content, err := op.Open()
 	if err != nil {
-		it.err = sourceError(err)
+		it.err = slave.SourceError(err)
 		return
 	}
 	if it.err == nil {
 		it.err = b.t.take(it, content)
 	}
 	if err := content.Close(); err != nil && it.err == nil {
-		it.err = sourceError(err)
+		it.err = slave.SourceError(err)
 	}
 }
 
@@ -150,7 +149,7 @@ func (t *Tree) take(it *item, content slave.Content) error {
 			break
 		}
 		if err != nil {
-			err = sourceError(err)
+			err = slave.SourceError(err)
 		} else if piece.Off < size {
 			err = slave.ErrInvalid
 		} else if up == nil && piece.Off+int64(len(piece.Data)) > smallBytes {
@@ -184,14 +183,6 @@ func (t *Tree) keep(it *item, up *stagedFile, p slave.Piece) error {
 	}
 	it.data = append(it.data, p.Data...)
 	return nil
-}
-
-// sourceError marks trouble as the master's: the slave is well, and the operation is worth another try.
-func sourceError(err error) error {
-	if errors.Is(err, slave.ErrSource) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", slave.ErrSource, err)
 }
 
 // carryOut stages and publishes one operation, and books its result.
@@ -237,7 +228,7 @@ func (b *batch) carryOut(it *item) {
 	if !it.op.Uploaded {
 		t.unstage(it)
 	}
-	if outOfRoom(it.err) { // the content was read already: what goes now is for the next try
+	if slave.OutOfRoom(it.err) { // the content was read already: what goes now is for the next try
 		evicted = t.makeRoomSince(began) || evicted
 	}
 	stamped := t.settler.finished(it)

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"georep/slave"
 	"georep/slave/sftp/index"
 )
@@ -38,16 +36,11 @@ func (t *Tree) inRoom(call func() error) (evicted bool, err error) {
 	for {
 		began := time.Now()
 		err = t.reason(call())
-		if !outOfRoom(err) || !t.makeRoomSince(began) {
+		if !slave.OutOfRoom(err) || !t.makeRoomSince(began) {
 			return evicted, err
 		}
 		evicted = true
 	}
-}
-
-// outOfRoom tells whether err says that the account takes nothing more.
-func outOfRoom(err error) bool {
-	return err != nil && slave.Full(err) && slave.Errno(err) != unix.EROFS && !errors.Is(err, slave.ErrSource)
 }
 
 // makeRoomSince has something go, unless something went since then. It tells whether it is worth another try.

@@ -3,7 +3,6 @@ package sftp
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -52,8 +51,7 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 
 // survey answers one query; what keeps a directory from being read is in the answer.
 func (t *Tree) survey(q slave.Query) slave.DirState {
-	if !slave.AllowedPath(q.Path) || q.Parts > 1 && q.Part >= q.Parts || len(q.Names) > slave.MaxNames ||
-		slices.ContainsFunc(q.Names, func(n string) bool { return !beneath.ValidName(n) }) {
+	if !q.Valid() {
 		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
 	}
 	s := &survey{t: t, q: q}

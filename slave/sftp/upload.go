@@ -63,7 +63,7 @@ func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState
 	if err := t.live(ctx); err != nil {
 		return slave.UploadState{}, err
 	}
-	if spec.GFID.IsZero() || spec.Size < 0 || !slave.AllowedPath(spec.Basis) {
+	if !spec.Valid() {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
 	var u *upload
@@ -209,20 +209,11 @@ func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error
 
 // writeSegment writes the parts and, where something else may be there, zeros between them.
 func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
-	if s.Off < 0 || s.End < s.Off || s.End > u.spec.Size || len(s.Parts) > slave.MaxSegmentParts {
+	if !s.Valid(u.spec.Size, 0) {
 		return slave.ErrInvalid
 	}
-	at := s.Off
-	for i := range s.Parts {
-		p := &s.Parts[i]
-		n := p.Size()
-		if p.Data == nil || n <= 0 || p.Off < at || n > s.End-p.Off {
-			return slave.ErrInvalid
-		}
-		at = p.Off + n
-	}
 	g := new(errgroup.Group)
-	at = s.Off
+	at := s.Off
 	for i := range s.Parts {
 		p := &s.Parts[i]
 		from := at
