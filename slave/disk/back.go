@@ -12,7 +12,7 @@ import (
 // parked. They were forgotten when it left (leavingBelow), and such an inode may have no other name by now: without this one it
 // would not be compared, nor found where it moves, nor would what is parked of it be known to be there twice.
 func (l *links) backBelow(path string) error {
-	if any, err := l.marks.any(); err != nil || !any && l.park.twice.count == 0 {
+	if any, err := l.anyDirty(); err != nil || !any && l.park.twice.count == 0 {
 		return err
 	}
 	for todo := []string{path}; len(todo) > 0 && l.unclosed(); {
@@ -72,7 +72,7 @@ func (l *links) unclaimed(list []*pendingGroup) []*pendingGroup {
 	var paths []string
 	unknown := false
 	for _, p := range list {
-		if p.mark.here == 0 {
+		if p.mark.Here == 0 {
 			continue // it lacks names, and has none: nobody has taken one away
 		}
 		at, full := l.park.within.search(p.GFID)

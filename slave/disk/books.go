@@ -14,6 +14,7 @@ import (
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/apply"
+	"georep/slave/disk/dirty"
 	"georep/slave/places"
 )
 
@@ -51,7 +52,7 @@ type links struct {
 	*finder
 	parents *parents
 	park    *park
-	marks   *marks
+	marks   *dirty.Journal
 
 	shelf shelf
 	mu    sync.Mutex
@@ -59,7 +60,7 @@ type links struct {
 	notes map[xtime.GFID]note // inodes of which it is to be decided whether they have all names
 }
 
-func newLinks(f *finder, up *parents, k *park, m *marks) *links {
+func newLinks(f *finder, up *parents, k *park, m *dirty.Journal) *links {
 	return &links{finder: f, parents: up, park: k, marks: m, dirty: map[xtime.GFID]bool{}, notes: map[xtime.GFID]note{}}
 }
 
@@ -202,9 +203,9 @@ func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 // notePending makes the mark that says that names are to be checked, or lets it go.
 func (l *links) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
 	if l.liveNames(g, idx.names, st) < idx.Want {
-		return l.marks.add(g, mark{ino: idx.Ino})
+		return l.marks.Add(g, dirty.Mark{Ino: idx.Ino})
 	}
-	l.marks.letGo(g)
+	l.marks.LetGo(g)
 	return nil
 }
 
@@ -247,7 +248,7 @@ func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed
 			old, err := l.look(place{d, e.Name})
 			if err == nil && old.kind != slave.Dir && old.st.Nlink > 1 && !old.rec.GFID.IsZero() {
 				g := old.rec.GFID
-				failed = errors.Join(failed, l.addMark(g, mark{ino: l.readBook(g).Ino, here: old.st.Ino}))
+				failed = errors.Join(failed, l.addMark(g, dirty.Mark{Ino: l.readBook(g).Ino, Here: old.st.Ino}))
 				l.forgetName(old, beneath.Join(in.path, e.Name))
 				if len(linked) < maxBehind {
 					linked = append(linked, parkedName{g, strings.TrimPrefix(beneath.Join(in.path, e.Name), path+"/")})
@@ -263,7 +264,7 @@ func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed
 			l.log.Debug().Str("dir", in.path).Err(err).Msg("not searched")
 		}
 	}
-	return linked, l.marks.sync()
+	return linked, l.marks.Sync()
 }
 
 // hasGroups tells whether any inode with several names is on the books.
@@ -275,7 +276,7 @@ func (l *links) hasGroups() bool {
 
 // pendingGroup is one that Groups looks at.
 type pendingGroup struct {
-	mark mark
+	mark dirty.Mark
 	slave.Group
 	keep bool
 	size int // of the names, in bytes
@@ -325,7 +326,7 @@ func (l *links) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 		}
 	}
 	for _, p := range l.unclaimed(none) {
-		l.marks.settle(p.GFID, p.mark)
+		l.marks.Settle(p.GFID, p.mark)
 	}
 	return all[:slave.Within(all, slave.MaxGroups, (*slave.Group).Weight)], nil
 }
@@ -337,16 +338,17 @@ func (l *links) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 // The master has the last word on its names, until an operation settles it.
 func (l *links) readPending(name string) *pendingGroup {
 	g, err := xtime.ParseGFID(name)
-	if err != nil || l.marks.settled(g) {
+	if err != nil || l.marks.Settled(g) {
 		return nil
 	}
-	p := &pendingGroup{mark: l.marks.read(name)}
-	p.Group = slave.Group{GFID: g, Ino: p.mark.ino}
+	p := &pendingGroup{}
+	p.mark, _ = l.marks.Read(name)
+	p.Group = slave.Group{GFID: g, Ino: p.mark.Ino}
 	idx := l.readIndex(g)
 	names := l.knownNames(g, idx.names, "")
 	l.addNames(p, names)
-	if p.mark.session != l.prefix && l.marks.tell(g) {
-		p.Short = len(names) > 0 || p.mark.ino != 0 || p.mark.here != 0
+	if p.mark.Session != l.prefix && l.marks.Tell(g) {
+		p.Short = len(names) > 0 || p.mark.Ino != 0 || p.mark.Here != 0
 	}
 	for _, n := range names {
 		p.Short = p.Short || l.liveNames(g, idx.names, n.st) < idx.Want
@@ -367,7 +369,7 @@ func (l *links) addNames(p *pendingGroup, names []named) {
 			p.Record = slave.Record{}
 		}
 	}
-	p.keep = p.keep || p.mark.here != 0 && len(names) > 0
+	p.keep = p.keep || p.mark.Here != 0 && len(names) > 0
 }
 
 // searchPending looks for inodes whose remaining names the index does not know: one search of the tree for all.
@@ -375,8 +377,8 @@ func (l *links) searchPending(list []*pendingGroup) {
 	lost := map[uint64]*pendingGroup{}
 	inos := map[uint64]bool{}
 	for _, p := range list {
-		if p.mark.here != 0 && len(p.Names) == 0 {
-			lost[p.mark.here], inos[p.mark.here] = p, true
+		if p.mark.Here != 0 && len(p.Names) == 0 {
+			lost[p.mark.Here], inos[p.mark.Here] = p, true
 		}
 	}
 	if len(lost) == 0 {
@@ -384,29 +386,29 @@ func (l *links) searchPending(list []*pendingGroup) {
 	}
 	for _, hit := range l.search(inos) {
 		p := lost[hit.ino]
-		if n, ok := l.verify(p.GFID, hit.path); ok && n.st.Ino == p.mark.here {
+		if n, ok := l.verify(p.GFID, hit.path); ok && n.st.Ino == p.mark.Here {
 			l.addNames(p, []named{n})
 		}
 	}
 }
 
 // guard sees that g has a mark, durably. It comes before any change of the names of an inode with several.
-func (l *links) guard(g xtime.GFID, m mark) error {
+func (l *links) guard(g xtime.GFID, m dirty.Mark) error {
 	if g.IsZero() {
 		return nil
 	}
 	if err := l.addMark(g, m); err != nil {
 		return err
 	}
-	return l.marks.sync()
+	return l.marks.Sync()
 }
 
 // addMark is guard without the sync. What comes behind it decides whether the inode has all names.
-func (l *links) addMark(g xtime.GFID, m mark) error {
+func (l *links) addMark(g xtime.GFID, m dirty.Mark) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.notes, g)
-	return l.marks.add(g, m)
+	return l.marks.Add(g, m)
 }
 
 // leaving guards an inode of which a name is about to leave the tree. If it keeps other names they are to be checked: what
@@ -416,7 +418,7 @@ func (l *links) leaving(old entry) error {
 		return nil
 	}
 	g := old.rec.GFID
-	return l.guard(g, mark{ino: l.readBook(g).Ino, here: old.st.Ino})
+	return l.guard(g, dirty.Mark{Ino: l.readBook(g).Ino, Here: old.st.Ino})
 }
 
 // liveNames is how many names in the tree the inode has that st describes and that is on record as g: its link count, less

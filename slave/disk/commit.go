@@ -8,8 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
+	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/apply"
+	"georep/slave/disk/dirty"
 )
 
 // fewFiles is how many staged files are cheaper to sync one by one than with their whole file system.
@@ -23,7 +25,7 @@ type committer struct {
 	own       *ownership
 	finder    *finder
 	parents   *parents
-	marks     *marks
+	marks     *dirty.Journal
 	links     *links
 	stager    *stager
 	cleaner   *cleaner
@@ -81,7 +83,7 @@ func (c *committer) runGroup(group []*ticket) {
 	}
 	c.links.flush()
 	c.parents.forget()
-	c.marks.forget()
+	c.marks.Forget()
 	c.finder.commit()
 }
 
@@ -106,10 +108,10 @@ func (c *committer) syncStaged(staged []*item, whole bool) error {
 		few = few && it.file
 	}
 	switch {
-	case whole || len(c.stamps) > 0 || !few || c.marks.manyDone():
+	case whole || len(c.stamps) > 0 || !few || c.marks.Many():
 		return c.syncAll()
 	}
-	if err := c.marks.sync(); err != nil {
+	if err := c.marks.Sync(); err != nil {
 		return err
 	}
 	for _, it := range staged {
@@ -274,11 +276,13 @@ func (c *committer) wantsStamp(it *item) bool {
 // syncAll makes durable all that was written to the slave.
 func (c *committer) syncAll() error {
 	written := c.finder.places.Written()
-	c.marks.beginSync()
+	c.marks.BeginSync()
 	if err := c.sys.syncfs(c.dir); err != nil {
 		return err
 	}
-	c.marks.endSync()
+	c.marks.EndSync(func(g xtime.GFID, err error) {
+		c.log.Warn().Stringer("gfid", g).Err(err).Msg("forget an inode with missing names")
+	})
 	if err := c.finder.places.Synced(written); err != nil {
 		c.log.Warn().Err(err).Msg("remove an old part of the index of places")
 	}

@@ -11,6 +11,7 @@ import (
 
 	"georep/marker/xtime"
 	"georep/slave"
+	"georep/slave/disk/dirty"
 	"georep/slave/places"
 	"georep/slave/policy"
 )
@@ -45,7 +46,7 @@ type Tree struct {
 	parents *parents
 	park    *park
 	bin     *bin
-	marks   *marks
+	marks   *dirty.Journal
 	links   *links
 	uploads *uploads
 	cleaner *cleaner
@@ -89,7 +90,7 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 	t.finder = &finder{records: t.records}
 	t.parents = newParents(t.records)
 	t.park, t.bin = newPark(t.records), &bin{records: t.records}
-	t.marks = newMarks(t.store)
+	t.marks = dirty.New(pendingFiles{t.store}, t.prefix)
 	t.links = newLinks(t.finder, t.parents, t.park, t.marks)
 	t.queue.init()
 	t.uploads = newUploads(t.reader)

@@ -26,7 +26,7 @@
 //	finder      where an inode is in the tree (places.go)
 //	parents     the directories that the group at work changes (parents.go)
 //	park        parked/ (park.go), what lies in parked directories (within.go), and trash/ (trash.go)
-//	marks       pending/ (pending.go)
+//	marks       dirty inodes: the journal in pending/ (package dirty, pending.go)
 //	links       the names of inodes that have several (books.go, shelf.go, back.go, find.go)
 //	uploads     contents that are sent ahead (upload.go, partial.go, extents.go)
 //	cleaner     deletes what was parked, by age (clean.go) or for want of room (evict.go)
@@ -41,7 +41,7 @@
 //
 // Locks are taken in this order, and any of them may be left out:
 //
-//	cleaner.mu > cleaner.cleanMu > park.mu > links.mu > marks.mu
+//	cleaner.mu > cleaner.cleanMu > park.mu > links.mu > the lock of marks
 //	cleaner.cleanMu > uploads.mu > upload.mu
 //	park.mu > within.mu
 //

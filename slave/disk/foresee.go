@@ -1,6 +1,9 @@
 package disk
 
-import "georep/slave"
+import (
+	"georep/slave"
+	"georep/slave/disk/dirty"
+)
 
 // foresee makes the marks that the group will want, so that one sync does for all of them. What fails here is done, or
 // fails, when its operation guards its inode.
@@ -21,7 +24,7 @@ func (pub *publisher) foreseeOp(op *slave.Op, grouped bool) {
 		return // changes no name that another inode may have
 	}
 	if op.Links > 1 && !op.Record.GFID.IsZero() {
-		_ = pub.links.addMark(op.Record.GFID, mark{ino: op.Ino})
+		_ = pub.links.addMark(op.Record.GFID, dirty.Mark{Ino: op.Ino})
 	}
 	if !grouped {
 		return
@@ -39,9 +42,9 @@ func (pub *publisher) foreseeOp(op *slave.Op, grouped bool) {
 	if err != nil || g.IsZero() {
 		return
 	}
-	m := mark{ino: op.Ino}
+	m := dirty.Mark{Ino: op.Ino}
 	if g != op.Record.GFID {
-		m = mark{ino: pub.links.readBook(g).Ino, here: old.st.Ino}
+		m = dirty.Mark{Ino: pub.links.readBook(g).Ino, Here: old.st.Ino}
 	}
 	_ = pub.links.addMark(g, m)
 }

@@ -7,6 +7,7 @@ import (
 	"georep/internal/beneath"
 	"georep/slave"
 	"georep/slave/apply"
+	"georep/slave/disk/dirty"
 )
 
 // replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's
@@ -14,7 +15,7 @@ import (
 func (pub *publisher) replaceGroup(it *item, p place, old entry) error {
 	op := it.op
 	g := op.Record.GFID
-	if err := pub.links.guard(g, mark{ino: op.Ino}); err != nil {
+	if err := pub.links.guard(g, dirty.Mark{Ino: op.Ino}); err != nil {
 		return err
 	}
 	others := pub.finder.knownNames(g, pub.links.readIndex(g).names, op.Path)
@@ -188,7 +189,7 @@ func (pub *publisher) linkOp(it *item) error {
 		pub.links.noteGroup(op, old.st, []string{op.Path, src.path})
 		return nil
 	}
-	if err := pub.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
+	if err := pub.links.guard(op.Record.GFID, dirty.Mark{Ino: op.Ino}); err != nil {
 		return err
 	}
 	if err := pub.stageName(it, src); err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/slave"
+	"georep/slave/disk/dirty"
 	"georep/slave/slavetest"
 )
 
@@ -101,8 +102,8 @@ func TestMarksOfAnEarlierSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	f, _ = seamed(t, f.Root)
-	for round := range maxTold + 1 {
-		if got := groupsOf(f); len(got) != 1 != (round == maxTold) || len(got) == 1 && got[0].GFID != slavetest.GFID(1) {
+	for round := range dirty.MaxTold + 1 {
+		if got := groupsOf(f); len(got) != 1 != (round == dirty.MaxTold) || len(got) == 1 && got[0].GFID != slavetest.GFID(1) {
 			t.Fatalf("round %d: %+v", round, got)
 		}
 	}

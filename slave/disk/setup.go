@@ -224,7 +224,7 @@ func (t *Tree) lookAround(o Options) error {
 			return err
 		}
 	}
-	marks, err := t.marks.any()
+	marks, err := t.anyDirty()
 	t.info.Settled = !marks
 	return err
 }

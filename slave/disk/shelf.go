@@ -8,6 +8,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave/apply"
+	"georep/slave/disk/dirty"
 	"georep/slave/places"
 )
 
@@ -105,7 +106,7 @@ func (l *links) decide(g xtime.GFID, n note) error {
 	}
 	now, ok := l.verify(g, n.path)
 	if !ok {
-		return l.marks.add(g, mark{ino: idx.Ino})
+		return l.marks.Add(g, dirty.Mark{Ino: idx.Ino})
 	}
 	return l.notePending(g, idx, now.st)
 }

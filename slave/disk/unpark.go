@@ -6,6 +6,7 @@ import (
 	"georep/internal/beneath"
 	"georep/slave"
 	"georep/slave/apply"
+	"georep/slave/disk/dirty"
 )
 
 // parkOp moves what the master no longer has out of the tree.
@@ -87,7 +88,7 @@ func (pub *publisher) unparkOp(it *item) error {
 		}
 	}
 	if pk.kind != slave.Dir && (op.Links > 1 || pk.st.Nlink > 1) {
-		if err := pub.links.guard(op.Record.GFID, mark{ino: op.Ino}); err != nil {
+		if err := pub.links.guard(op.Record.GFID, dirty.Mark{Ino: op.Ino}); err != nil {
 			return err
 		}
 	}
