@@ -126,8 +126,8 @@ func (s *store) eachIn(dir string, do func(*beneath.Inode, slave.Kind) error) (d
 	return dirs, err
 }
 
-// lacksBooks tells whether somebody took away the one part of .georep that is more than advice, after stamps relied on it.
-func (w *ownership) lacksBooks(have *slave.Owner) bool {
+// lacksJournal tells whether somebody took away the one part of .georep that is more than advice, after stamps relied on it.
+func (w *ownership) lacksJournal(have *slave.Owner) bool {
 	if have == nil || have.Slave.IsZero() {
 		return false
 	}

@@ -53,7 +53,7 @@ func (l *links) backName(g xtime.GFID, path string, dir places.Key) {
 	}
 	_, name := beneath.Split(path)
 	l.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: dir, Name: name}})
-	idx := l.openBook(g)
+	idx := l.rowToChange(g)
 	known := len(idx.names)
 	if err != nil || idx.find(path, dir) >= 0 || known == apply.MaxNames {
 		return
@@ -62,7 +62,7 @@ func (l *links) backName(g xtime.GFID, path string, dir places.Key) {
 	if known == 0 {
 		idx.Want = max(idx.Want, 2) // how many there should be went with the last of them
 	}
-	l.toBeWritten(g, idx)
+	l.put(g, idx)
 }
 
 // unclaimed gives those inodes of whose names none is in the tree of which nothing is claimed any more either. One that lies in

@@ -68,7 +68,7 @@ func (lo *leftovers) dropBehind() {
 // looked for again.
 func (lo *leftovers) nameBehind(g xtime.GFID) (path string, done bool) {
 	n, ok := lo.finder.placed(g)
-	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || lo.links.readBook(g).Want > 1 {
+	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || lo.links.row(g).Want > 1 {
 		return "", true
 	}
 	if name, same, err := lo.park.parkedAs(g, n.st); err == nil && same {

@@ -131,7 +131,7 @@ func (t *Tree) setup(o Options) error {
 	if err != nil {
 		return err
 	}
-	if anew || t.own.lacksBooks(have) {
+	if anew || t.own.lacksJournal(have) {
 		if err := t.distrust(o); err != nil {
 			return err
 		}

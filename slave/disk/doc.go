@@ -1,5 +1,5 @@
-// Package disk is the slave that is a directory on this host: it implements slave.Tree below one root and keeps its own
-// books in .georep there. The agent runs it at the far end of a connection; a file:// slave runs it in the worker.
+// Package disk is the slave that is a directory on this host: it implements slave.Tree below one root and keeps what
+// it remembers in .georep there. The agent runs it at the far end of a connection; a file:// slave runs it in the worker.
 //
 // It owns the root's lock, the staging area, the park and the knowledge of hard links. It never follows a symbolic
 // link, never leaves the root or its file system, and never deletes anything that it has not parked before, but what a
@@ -27,7 +27,7 @@
 //	parents     the directories that the group at work changes (parents.go)
 //	park        parked/ (park.go), what lies in parked directories (within.go), and trash/ (trash.go)
 //	marks       dirty inodes: the journal in pending/ (package dirty, pending.go)
-//	links       the names of inodes that have several (books.go, shelf.go, back.go, find.go)
+//	links       the names of inodes that have several (linktable.go, linkrow.go, linkcache.go, back.go, find.go)
 //	uploads     contents that are sent ahead (upload.go, partial.go, extents.go)
 //	cleaner     deletes what was parked, by age (clean.go) or for want of room (evict.go)
 //	stager      makes complete in staging what is to be published (stage.go), with meta and record (change: meta.go)
@@ -45,7 +45,7 @@
 //	cleaner.cleanMu > uploads.mu > upload.mu
 //	park.mu > within.mu
 //
-// What is not named here (life, queue, shelf, usage, store.permMu, the index of package places) is the last one taken. Nobody who
+// What is not named here (life, queue, linkCache, usage, store.permMu, the index of package places) is the last one taken. Nobody who
 // holds one of those above runs a call in cleaner.inRoom, which takes cleaner.mu.
 //
 // The files below .georep:

@@ -46,7 +46,7 @@ func (l *links) findOne(g xtime.GFID) slave.Found {
 // would split the group. What cannot be read counts as not there: then the inode is shipped.
 func (l *links) findOnce(g xtime.GFID) slave.Found {
 	var dir xtime.GFID
-	for name := range l.bookedNames(g) {
+	for name := range l.namesOf(g) {
 		if n, ok := l.leadsTo(g, name, &dir); ok && n.kind != slave.Dir {
 			return slave.Found{Linked: true, Path: name, Dir: dir, Record: n.rec}
 		}

@@ -44,7 +44,7 @@ func (pub *publisher) foreseeOp(op *slave.Op, grouped bool) {
 	}
 	m := dirty.Mark{Ino: op.Ino}
 	if g != op.Record.GFID {
-		m = dirty.Mark{Ino: pub.links.readBook(g).Ino, Here: old.st.Ino}
+		m = dirty.Mark{Ino: pub.links.row(g).Ino, Here: old.st.Ino}
 	}
 	_ = pub.links.addMark(g, m)
 }

@@ -18,7 +18,7 @@ func (pub *publisher) replaceGroup(it *item, p place, old entry) error {
 	if err := pub.links.guard(g, dirty.Mark{Ino: op.Ino}); err != nil {
 		return err
 	}
-	others := pub.finder.knownNames(g, pub.links.readIndex(g).names, op.Path)
+	others := pub.finder.knownNames(g, pub.links.rowNow(g).names, op.Path)
 	if op.Links > 1 {
 		others = append(others, pub.hiddenNames(op, old, others)...)
 	}
@@ -127,7 +127,7 @@ func (pub *publisher) replaceName(it *item, path string) error {
 	return pub.sys.setMtime(d.At(""), st.Mtime)
 }
 
-// hiddenNames finds the names of the group that the index does not know: where an inode has more names than are known,
+// hiddenNames finds the names of the group that the link table does not have: where an inode has more names than are known,
 // the tree is searched for its number.
 func (pub *publisher) hiddenNames(op *slave.Op, old entry, known []named) []named {
 	g := op.Record.GFID
@@ -209,7 +209,7 @@ func (pub *publisher) linkOp(it *item) error {
 	return err
 }
 
-// source finds the inode that an OpLink means: through From, or the index, where the newest state is the best.
+// source finds the inode that an OpLink means: through From, or the link table, where the newest state is the best.
 func (pub *publisher) source(op *slave.Op) (best named, ok bool) {
 	fits := func(n named) bool { return op.Entry == slave.Unknown || n.kind == op.Entry }
 	g := op.Record.GFID
@@ -224,7 +224,7 @@ func (pub *publisher) source(op *slave.Op) (best named, ok bool) {
 		}
 		return ok && best.rec.Xtime == op.Record.Xtime // no other is better: an inode may have thousands of names
 	}
-	for name := range pub.links.bookedNames(g) {
+	for name := range pub.links.namesOf(g) {
 		if name == op.Path {
 			continue
 		}

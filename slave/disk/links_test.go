@@ -9,13 +9,13 @@ import (
 	"georep/slave/slavetest"
 )
 
-// TestBookOfManyNames: the book of an inode's names is written once a group, whatever that does to them, and has the right ones.
-func TestBookOfManyNames(t *testing.T) {
+// TestRowOfManyNames: the row of an inode's names is written once a group, whatever that does to them, and has the right ones.
+func TestRowOfManyNames(t *testing.T) {
 	const names = 300
-	books := 0
+	rows := 0
 	tree, err := open(testOptions(t, t.TempDir()), func(op, name string) error {
 		if op == "create" && strings.HasSuffix(name, bookSuffix) {
-			books++
+			rows++
 		}
 		return nil
 	})
@@ -40,7 +40,7 @@ func TestBookOfManyNames(t *testing.T) {
 		{"first", []slave.Op{slavetest.Linked(slavetest.Put("n0", rec, "content"), names)}, 1}, {"links", links, names},
 		{"links again", links, names}, {"parks", parks, names - len(parks)},
 	} {
-		books = 0
+		rows = 0
 		results, err := tree.Apply(t.Context(), &slave.Batch{Ops: step.ops})
 		if err != nil {
 			t.Fatal(err)
@@ -53,11 +53,11 @@ func TestBookOfManyNames(t *testing.T) {
 		if _, err := tree.Groups(t.Context(), 10); err != nil {
 			t.Fatal(err)
 		}
-		if books > 2 {
-			t.Errorf("%s: the book was written %d times", step.what, books)
+		if rows > 2 {
+			t.Errorf("%s: the row was written %d times", step.what, rows)
 		}
-		if n := len(tree.links.readIndex(g).names); n != step.left {
-			t.Errorf("%s: %d names in the book, want %d", step.what, n, step.left)
+		if n := len(tree.links.rowNow(g).names); n != step.left {
+			t.Errorf("%s: %d names in the row, want %d", step.what, n, step.left)
 		}
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"georep/slave/slavetest"
 )
 
-// tornBooks ends the session and leaves of its books what a power cut may: files whose names are there and whose contents
+// tornTables ends the session and leaves of its link table, journal and places what a power cut may: files whose names are there and whose contents
 // are not, since nobody synced them, and no index of places.
-func tornBooks(t *testing.T, f *slavetest.Fixture) *slavetest.Fixture {
+func tornTables(t *testing.T, f *slavetest.Fixture) *slavetest.Fixture {
 	t.Helper()
 	f.Tree.Close()
 	for _, area := range []string{"links", "pending", "places"} {
@@ -45,17 +45,17 @@ func groupsOf(f *slavetest.Fixture) []slave.Group {
 }
 
 // TestCutBetweenTwoCopies cuts the power while names of one inode are two inodes on the slave: it must know that still,
-// though its index of their names is lost, or nothing would ever make them one.
+// though its table of their names is lost, or nothing would ever make them one.
 func TestCutBetweenTwoCopies(t *testing.T) {
 	f, _ := newSeamed(t)
 	before(f)
 	f.Must(slavetest.Put("d/y", slavetest.Rec(50, 1), "s"))
-	f = tornBooks(t, f) // so that nobody knows d/y when e/z comes
+	f = tornTables(t, f) // so that nobody knows d/y when e/z comes
 	f.Must(slavetest.Linked(slavetest.Put("e/z", slavetest.Rec(50, 1), "s"), 2))
 	if f.Stat("d/y").Ino == f.Stat("e/z").Ino {
 		t.Fatal("the slave found the other name: this tests nothing")
 	}
-	f = tornBooks(t, f)
+	f = tornTables(t, f)
 	got := groupsOf(f)
 	if len(got) != 1 || got[0].GFID != slavetest.GFID(50) || got[0].Ino != 77 || !got[0].Short {
 		t.Fatalf("groups %+v", got)
@@ -82,7 +82,7 @@ func TestCutAfterANameWent(t *testing.T) {
 			park = slavetest.Park("d", slavetest.GFID(10))
 		}
 		f.Must(park)
-		f = tornBooks(t, f)
+		f = tornTables(t, f)
 		got := groupsOf(f)
 		if len(got) != 1 || got[0].GFID != slavetest.GFID(2) || len(got[0].Names) != 1 || got[0].Names[0] != "e/l2" {
 			t.Fatalf("directory %v: groups %+v", dir, got)
@@ -186,24 +186,24 @@ func TestMarksAreDurable(t *testing.T) {
 	}
 }
 
-// cutBooks plays a power cut at the n-th change: nothing is done any more from there on, the tree is as far as it came, and
-// the books are as old as they may be: links/ of the last sync of all, pending/ of the last sync of its own.
-type cutBooks struct {
+// cutTables plays a power cut at the n-th change: nothing is done any more from there on, the tree is as far as it came, and
+// the link table and the journal are as old as they may be: links/ of the last sync of all, pending/ of the last sync of its own.
+type cutTables struct {
 	f    *slavetest.Fixture
 	kept string
 	cut  int
 }
 
-func (c *cutBooks) keep(areas ...string) {
+func (c *cutTables) keep(areas ...string) {
 	for _, area := range areas {
 		to := filepath.Join(c.kept, area)
-		if err := errors.Join(os.RemoveAll(to), copyBooks(c.f.Path(".georep/"+area), to)); err != nil {
+		if err := errors.Join(os.RemoveAll(to), copyTables(c.f.Path(".georep/"+area), to)); err != nil {
 			c.f.Error(err)
 		}
 	}
 }
 
-func copyBooks(from, to string) error {
+func copyTables(from, to string) error {
 	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -221,7 +221,7 @@ func copyBooks(from, to string) error {
 	})
 }
 
-func (c *cutBooks) hook(n int, op, name string) error {
+func (c *cutTables) hook(n int, op, name string) error {
 	switch {
 	case n >= c.cut:
 		return unix.EIO
@@ -234,14 +234,14 @@ func (c *cutBooks) hook(n int, op, name string) error {
 }
 
 // restart opens what the cut left.
-func (c *cutBooks) restart(t *testing.T) *slavetest.Fixture {
+func (c *cutTables) restart(t *testing.T) *slavetest.Fixture {
 	t.Helper()
 	c.f.Tree.Close()
 	for _, area := range []string{"links", "pending", "places"} {
 		at := c.f.Path(".georep/" + area)
 		err := os.RemoveAll(at)
 		if area != "places" {
-			err = errors.Join(err, copyBooks(filepath.Join(c.kept, area), at))
+			err = errors.Join(err, copyTables(filepath.Join(c.kept, area), at))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -251,13 +251,13 @@ func (c *cutBooks) restart(t *testing.T) *slavetest.Fixture {
 	return f
 }
 
-// TestCutWithOldBooks cuts the power at every change of a scenario with links, with books that are older than the tree. A
+// TestCutWithOldTables cuts the power at every change of a scenario with links, with a link table and a journal that are older than the tree. A
 // crawl that sends what is not stamped yet, and looks at the inodes that the slave tells of, makes every name right.
-func TestCutWithOldBooks(t *testing.T) {
+func TestCutWithOldTables(t *testing.T) {
 	for n := 0; ; n++ {
 		f, s := newSeamed(t)
 		before(f)
-		c := &cutBooks{f: f, kept: t.TempDir(), cut: n}
+		c := &cutTables{f: f, kept: t.TempDir(), cut: n}
 		c.keep("links", "pending")
 		s.arm(c.hook)
 		play(f, 2)

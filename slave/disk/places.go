@@ -152,8 +152,8 @@ func (f *finder) search(inos map[uint64]bool) []hit {
 	return found
 }
 
-// nameNow is a name in a book as it is by now.
-func (f *finder) nameNow(idx *index, i int) string {
+// nameNow is a name in a row of the link table as it is by now.
+func (f *finder) nameNow(idx *linkRow, i int) string {
 	name := idx.names[i]
 	if idx.dirs[i] != places.Root {
 		if dir, ok := f.places.DirPath(idx.dirs[i]); ok {

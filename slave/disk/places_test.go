@@ -134,7 +134,7 @@ func TestNamesGoWithTheirDirectory(t *testing.T) {
 		t.Fatalf("groups %v, %v", groups, err)
 	}
 	tree := f.Tree.(*Tree)
-	idx := tree.links.readIndex(slavetest.GFID(1))
+	idx := tree.links.rowNow(slavetest.GFID(1))
 	if n := tree.finder.verified(slavetest.GFID(1), idx.names, ""); len(n) != 2 {
 		t.Errorf("names %q", idx.names)
 	}

@@ -276,18 +276,18 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-func FuzzParseIndex(f *testing.F) {
+func FuzzParseRow(f *testing.F) {
 	f.Add([]byte("12 3\na\x00b/c\x00"))
 	f.Add([]byte("12 3\n../x\x00.georep/y\x00\x00half"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, text []byte) {
-		idx := parseIndex(text)
+		idx := parseRow(text)
 		for _, name := range idx.names {
 			if name == "" || !slave.AllowedPath(name) {
 				t.Fatalf("name %q", name)
 			}
 		}
-		again := parseIndex(idx.text())
+		again := parseRow(idx.text())
 		if again.Ino != idx.Ino || again.Want != idx.Want || len(again.names) != len(idx.names) {
 			t.Fatalf("%+v became %+v", idx, again)
 		}

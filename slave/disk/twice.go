@@ -110,7 +110,7 @@ func (lo *leftovers) sortTwice(g xtime.GFID, names []string) (drop, left []strin
 	if len(parked) == 0 {
 		return nil, nil
 	}
-	live := lo.finder.knownNames(g, lo.links.readIndex(g).names, "")
+	live := lo.finder.knownNames(g, lo.links.rowNow(g).names, "")
 	for ino, paths := range parked {
 		there := func(n named) bool { return sameInode(n.st, copies[ino]) }
 		if slices.ContainsFunc(live, there) {

@@ -1,12 +1,9 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -15,38 +12,15 @@ import (
 	"georep/slave"
 	"georep/slave/apply"
 	"georep/slave/disk/dirty"
-	"georep/slave/places"
 )
 
-// index is what links/ says of one inode.
-type index struct {
-	apply.Names
-	names []string
-	dirs  []places.Key // of each name, the directory that it lies in; Root where that is the root, or not known
-}
-
-// add takes in a name that is new.
-func (idx *index) add(name string, dir places.Key) {
-	if len(idx.names) < apply.MaxNames {
-		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
-	}
-}
-
-// addNew is add for many, which seen remembers.
-func (idx *index) addNew(name string, dir places.Key, seen map[string]struct{}) {
-	if _, have := seen[name]; !have && len(idx.names) < apply.MaxNames {
-		seen[name] = struct{}{}
-		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
-	}
-}
-
-// indexPath spreads the indexes over 256 directories.
-func indexPath(g xtime.GFID) (dir, name string) {
+// rowPath spreads the indexes over 256 directories.
+func rowPath(g xtime.GFID) (dir, name string) {
 	s := g.String()
 	return s[:2], s
 }
 
-// links is the table of the inodes with several names (links/), and what it says of them. mu guards the books that are
+// links is the table of the inodes with several names (links/), and what it says of them. mu guards the rows that are
 // changed and not written yet. It comes behind park.mu, and before the lock of marks.
 type links struct {
 	*finder
@@ -54,9 +28,9 @@ type links struct {
 	park    *park
 	marks   *dirty.Journal
 
-	shelf shelf
+	cache linkCache
 	mu    sync.Mutex
-	dirty map[xtime.GFID]bool // books that are not written yet
+	dirty map[xtime.GFID]bool // rows that are not written yet
 	notes map[xtime.GFID]note // inodes of which it is to be decided whether they have all names
 }
 
@@ -64,10 +38,10 @@ func newLinks(f *finder, up *parents, k *park, m *dirty.Journal) *links {
 	return &links{finder: f, parents: up, park: k, marks: m, dirty: map[xtime.GFID]bool{}, notes: map[xtime.GFID]note{}}
 }
 
-// readIndex reads what is known of g's names; nothing, or what a crash tore, gives an empty index. A name goes where its
+// rowNow reads what is known of g's names; nothing, or what a crash tore, gives an empty row. A name goes where its
 // directory has gone since.
-func (l *links) readIndex(g xtime.GFID) index {
-	was := l.readBook(g)
+func (l *links) rowNow(g xtime.GFID) linkRow {
+	was := l.row(g)
 	now := was
 	now.names, now.dirs = nil, nil
 	seen := make(map[string]struct{}, len(was.names))
@@ -77,75 +51,27 @@ func (l *links) readIndex(g xtime.GFID) index {
 	return now
 }
 
-// readBook reads a book as it was written, or is to be. Nobody changes its names.
-func (l *links) readBook(g xtime.GFID) index {
-	if idx, ok := l.shelf.get(g); ok {
+// row reads a row as it was written, or is to be. Nobody changes its names.
+func (l *links) row(g xtime.GFID) linkRow {
+	if idx, ok := l.cache.get(g); ok {
 		return idx
 	}
-	dir, name := indexPath(g)
+	dir, name := rowPath(g)
 	d, err := l.linksDir.OpenPath(dir)
 	if err != nil {
-		return index{}
+		return linkRow{}
 	}
 	defer d.Close()
 	text, err := readSmall(d, name)
 	if err != nil {
-		return index{}
+		return linkRow{}
 	}
-	return parseIndex(text)
+	return parseRow(text)
 }
 
-// bookForm marks the form of index.text; an earlier one has names without their directories.
-const bookForm = 2
-
-// parseIndex reads the form of index.text. Nothing in it is believed: wrong paths are left out.
-func parseIndex(text []byte) index {
-	head, rest, ok := bytes.Cut(text, []byte("\n"))
-	var idx index
-	var at uint64
-	var form int
-	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &idx.Ino, &idx.Want, &at, &idx.Settled, &form)
-	if !ok || n < 4 || n == 5 && (err != nil || form != bookForm) {
-		return index{}
-	}
-	idx.At = xtime.Time(at)
-	seen := map[string]struct{}{}
-	for len(rest) > 0 {
-		name, tail, whole := bytes.Cut(rest, []byte{0})
-		dir := places.Root
-		if n == 5 {
-			dir, name, whole = cutDir(name, whole)
-		}
-		if whole && len(name) > 0 && slave.AllowedPath(string(name)) {
-			idx.addNew(string(name), dir, seen)
-		}
-		rest = tail
-	}
-	return idx
-}
-
-// cutDir takes the directory off a name.
-func cutDir(b []byte, whole bool) (places.Key, []byte, bool) {
-	if len(b) < 16 {
-		return 0, nil, false
-	}
-	k, err := strconv.ParseUint(string(b[:16]), 16, 64)
-	return places.Key(k), b[16:], whole && err == nil
-}
-
-// text is the form that parseIndex reads. Names hold any byte but NUL, which therefore ends them.
-func (idx index) text() []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d %d %d %t %d\n", idx.Ino, idx.Want, uint64(idx.At), idx.Settled, bookForm)
-	for i, name := range idx.names {
-		fmt.Fprintf(&b, "%016x%s\x00", uint64(idx.dirs[i]), name)
-	}
-	return b.Bytes()
-}
-
-// writeIndex puts an index on record; one that says nothing is removed.
-func (l *links) writeIndex(g xtime.GFID, idx index) error {
-	dir, name := indexPath(g)
+// write puts a row on record; one that says nothing is removed.
+func (l *links) write(g xtime.GFID, idx linkRow) error {
+	dir, name := rowPath(g)
 	if len(idx.names) == 0 || len(idx.names) == 1 && idx.Want <= 1 && !idx.Settled {
 		d, err := l.linksDir.OpenPath(dir)
 		if absent(err) {
@@ -168,7 +94,7 @@ func (l *links) writeIndex(g xtime.GFID, idx index) error {
 	return l.putSmall(place{d, name}, idx.text())
 }
 
-// noteGroup books what an operation taught of an inode with several names: its names, and, at the end of the group, whether
+// noteGroup notes what an operation taught of an inode with several names: its names, and, at the end of the group, whether
 // some are missing.
 func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	l.mu.Lock()
@@ -177,7 +103,7 @@ func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	if g.IsZero() {
 		return
 	}
-	now := l.openBook(g)
+	now := l.rowToChange(g)
 	was := now
 	now.Learn(op)
 	changed := now.Want != was.Want || now.At != was.At || now.Settled != was.Settled
@@ -195,13 +121,13 @@ func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 		}
 	}
 	if changed || len(now.names) != len(was.names) {
-		l.toBeWritten(g, now)
+		l.put(g, now)
 	}
 	l.toBeDecided(g, note{st, op.Path, l.park.cleans.Load()})
 }
 
 // notePending makes the mark that says that names are to be checked, or lets it go.
-func (l *links) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
+func (l *links) notePending(g xtime.GFID, idx linkRow, st beneath.Stat) error {
 	if l.liveNames(g, idx.names, st) < idx.Want {
 		return l.marks.Add(g, dirty.Mark{Ino: idx.Ino})
 	}
@@ -209,7 +135,7 @@ func (l *links) notePending(g xtime.GFID, idx index, st beneath.Stat) error {
 	return nil
 }
 
-// forgetName takes the name of an inode that leaves the tree out of the index.
+// forgetName takes the name of an inode that leaves the tree out of the table.
 func (l *links) forgetName(old entry, path string) {
 	g := old.rec.GFID
 	if g.IsZero() {
@@ -217,14 +143,14 @@ func (l *links) forgetName(old entry, path string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	idx := l.openBook(g)
+	idx := l.rowToChange(g)
 	dir, _ := beneath.Split(path)
 	key, _ := l.parents.key(path, dir)
 	i := idx.find(path, key)
 	if i < 0 {
 		return
 	}
-	l.toBeWritten(g, idx.without(i))
+	l.put(g, idx.without(i))
 }
 
 // leavingBelow is leaving and forgetName for all names in a directory that is about to leave the tree. It lies at path. The
@@ -248,7 +174,7 @@ func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed
 			old, err := l.look(place{d, e.Name})
 			if err == nil && old.kind != slave.Dir && old.st.Nlink > 1 && !old.rec.GFID.IsZero() {
 				g := old.rec.GFID
-				failed = errors.Join(failed, l.addMark(g, dirty.Mark{Ino: l.readBook(g).Ino, Here: old.st.Ino}))
+				failed = errors.Join(failed, l.addMark(g, dirty.Mark{Ino: l.row(g).Ino, Here: old.st.Ino}))
 				l.forgetName(old, beneath.Join(in.path, e.Name))
 				if len(linked) < maxBehind {
 					linked = append(linked, parkedName{g, strings.TrimPrefix(beneath.Join(in.path, e.Name), path+"/")})
@@ -267,7 +193,7 @@ func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed
 	return linked, l.marks.Sync()
 }
 
-// hasGroups tells whether any inode with several names is on the books.
+// hasGroups tells whether any inode with several names is on record.
 func (l *links) hasGroups() bool {
 	found := errors.New("found")
 	stop := func(string) error { return found }
@@ -331,7 +257,7 @@ func (l *links) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 	return all[:slave.Within(all, slave.MaxGroups, (*slave.Group).Weight)], nil
 }
 
-// readPending reads a mark, and checks it against the names in the index; nil for one that only waits for a sync, and for
+// readPending reads a mark, and checks it against the names in the table; nil for one that only waits for a sync, and for
 // what is no mark.
 //
 // A mark of an earlier session is not checked, only looked at: of what was known then, a power cut may have taken any part.
@@ -344,7 +270,7 @@ func (l *links) readPending(name string) *pendingGroup {
 	p := &pendingGroup{}
 	p.mark, _ = l.marks.Read(name)
 	p.Group = slave.Group{GFID: g, Ino: p.mark.Ino}
-	idx := l.readIndex(g)
+	idx := l.rowNow(g)
 	names := l.knownNames(g, idx.names, "")
 	l.addNames(p, names)
 	if p.mark.Session != l.prefix && l.marks.Tell(g) {
@@ -372,7 +298,7 @@ func (l *links) addNames(p *pendingGroup, names []named) {
 	p.keep = p.keep || p.mark.Here != 0 && len(names) > 0
 }
 
-// searchPending looks for inodes whose remaining names the index does not know: one search of the tree for all.
+// searchPending looks for inodes whose remaining names the table does not have: one search of the tree for all.
 func (l *links) searchPending(list []*pendingGroup) {
 	lost := map[uint64]*pendingGroup{}
 	inos := map[uint64]bool{}
@@ -418,7 +344,7 @@ func (l *links) leaving(old entry) error {
 		return nil
 	}
 	g := old.rec.GFID
-	return l.guard(g, dirty.Mark{Ino: l.readBook(g).Ino, Here: old.st.Ino})
+	return l.guard(g, dirty.Mark{Ino: l.row(g).Ino, Here: old.st.Ino})
 }
 
 // liveNames is how many names in the tree the inode has that st describes and that is on record as g: its link count, less

@@ -1,0 +1,129 @@
+package disk
+
+import (
+	"iter"
+	"sync"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave/apply"
+	"georep/slave/disk/dirty"
+)
+
+// This file keeps rows of the link table in memory while a group is published. An inode may have thousands of names, and a row
+// that is read and written anew for each of them costs the square of their number. So a row is written once for all
+// operations of a group, and then it is decided, once, whether its inode has all names. Nothing rests on a row: a kill before
+// that leaves the inode's mark, and so it is checked.
+
+// Bounds of what stays in memory from one group to the next.
+const (
+	cachedRows  = 4096
+	cachedNames = 32 * apply.MaxNames
+)
+
+// linkCache has the rows that were used lately. Nobody changes the names of a row that is in it; further ones may stand behind
+// them.
+// The zero value is ready.
+type linkCache struct {
+	mu    sync.Mutex
+	rows  map[xtime.GFID]linkRow
+	names int
+}
+
+// note is what an operation saw of an inode.
+type note struct {
+	st     beneath.Stat
+	path   string
+	cleans uint64 // of park.cleans: what was seen holds as long as that is so
+}
+
+func (s *linkCache) get(g xtime.GFID) (linkRow, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	idx, ok := s.rows[g]
+	return idx, ok
+}
+
+func (s *linkCache) put(g xtime.GFID, idx linkRow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rows == nil {
+		s.rows = map[xtime.GFID]linkRow{}
+	}
+	s.names += len(idx.names) - len(s.rows[g].names)
+	s.rows[g] = idx
+}
+
+// forget makes room, if there are many rows. All of them are written.
+func (s *linkCache) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.rows) > cachedRows || s.names > cachedNames {
+		s.rows, s.names = nil, 0
+	}
+}
+
+// put has a row written at the end of the group. mu is held.
+func (l *links) put(g xtime.GFID, idx linkRow) {
+	l.cache.put(g, idx)
+	l.dirty[g] = true
+}
+
+// toBeDecided keeps in mind that it is to be decided whether an inode has all names. addMark takes that back: what comes
+// behind it decides. mu is held.
+func (l *links) toBeDecided(g xtime.GFID, n note) {
+	l.notes[g] = n
+}
+
+// flush writes the rows that were changed, and decides what is to be decided. They are advice, so trouble with them is
+// logged only; a search finds what they lack.
+func (l *links) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for g := range l.dirty {
+		idx, _ := l.cache.get(g)
+		if err := l.write(g, idx); err != nil {
+			l.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
+		}
+	}
+	clear(l.dirty)
+	for g, n := range l.notes {
+		if err := l.decide(g, n); err != nil {
+			l.log.Warn().Stringer("gfid", g).Err(err).Msg("note whether an inode has all names")
+		}
+	}
+	clear(l.notes)
+	l.cache.forget()
+}
+
+// decide is notePending for what was noted. An inode that lost names to Clean since is looked at again. mu is held.
+func (l *links) decide(g xtime.GFID, n note) error {
+	idx := l.rowNow(g)
+	if n.cleans%2 == 0 && n.cleans == l.park.cleans.Load() {
+		return l.notePending(g, idx, n.st)
+	}
+	now, ok := l.verify(g, n.path)
+	if !ok {
+		return l.marks.Add(g, dirty.Mark{Ino: idx.Ino})
+	}
+	return l.notePending(g, idx, now.st)
+}
+
+// rowToChange reads a row to change it. mu is held, and what is read stays in the cache until the end of the group.
+func (l *links) rowToChange(g xtime.GFID) linkRow {
+	idx := l.row(g)
+	l.cache.put(g, idx)
+	return idx
+}
+
+// namesOf gives the names in a row, one after the other, where their directories are by now. One may come twice.
+func (l *links) namesOf(g xtime.GFID) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		idx := l.row(g)
+		for i := range idx.names {
+			if !yield(l.nameNow(&idx, i)) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package disk
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+	"georep/slave/apply"
+	"georep/slave/places"
+)
+
+// rowForm marks the form of linkRow.text; an earlier one has names without their directories.
+const rowForm = 2
+
+// linkRow is what links/ says of one inode.
+type linkRow struct {
+	apply.Names
+	names []string
+	dirs  []places.Key // of each name, the directory that it lies in; Root where that is the root, or not known
+}
+
+// add takes in a name that is new.
+func (idx *linkRow) add(name string, dir places.Key) {
+	if len(idx.names) < apply.MaxNames {
+		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
+	}
+}
+
+// addNew is add for many, which seen remembers.
+func (idx *linkRow) addNew(name string, dir places.Key, seen map[string]struct{}) {
+	if _, have := seen[name]; !have && len(idx.names) < apply.MaxNames {
+		seen[name] = struct{}{}
+		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
+	}
+}
+
+// parseRow reads the form of linkRow.text. Nothing in it is believed: wrong paths are left out.
+func parseRow(text []byte) linkRow {
+	head, rest, ok := bytes.Cut(text, []byte("\n"))
+	var idx linkRow
+	var at uint64
+	var form int
+	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &idx.Ino, &idx.Want, &at, &idx.Settled, &form)
+	if !ok || n < 4 || n == 5 && (err != nil || form != rowForm) {
+		return linkRow{}
+	}
+	idx.At = xtime.Time(at)
+	seen := map[string]struct{}{}
+	for len(rest) > 0 {
+		name, tail, whole := bytes.Cut(rest, []byte{0})
+		dir := places.Root
+		if n == 5 {
+			dir, name, whole = cutDir(name, whole)
+		}
+		if whole && len(name) > 0 && slave.AllowedPath(string(name)) {
+			idx.addNew(string(name), dir, seen)
+		}
+		rest = tail
+	}
+	return idx
+}
+
+// cutDir takes the directory off a name.
+func cutDir(b []byte, whole bool) (places.Key, []byte, bool) {
+	if len(b) < 16 {
+		return 0, nil, false
+	}
+	k, err := strconv.ParseUint(string(b[:16]), 16, 64)
+	return places.Key(k), b[16:], whole && err == nil
+}
+
+// text is the form that parseRow reads. Names hold any byte but NUL, which therefore ends them.
+func (idx linkRow) text() []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%d %d %d %t %d\n", idx.Ino, idx.Want, uint64(idx.At), idx.Settled, rowForm)
+	for i, name := range idx.names {
+		fmt.Fprintf(&b, "%016x%s\x00", uint64(idx.dirs[i]), name)
+	}
+	return b.Bytes()
+}
+
+// without is the row less one name.
+func (idx linkRow) without(i int) linkRow {
+	idx.names, idx.dirs = slices.Delete(slices.Clone(idx.names), i, i+1), slices.Delete(slices.Clone(idx.dirs), i, i+1)
+	return idx
+}
+
+// find looks for a name, by its directory where that is known, and else by its path, which the row may have from before
+// its directory moved.
+func (idx *linkRow) find(path string, dir places.Key) int {
+	_, base := beneath.Split(path)
+	for i, name := range idx.names {
+		if name == path {
+			return i
+		}
+		if dir != places.Root && idx.dirs[i] == dir {
+			if _, b := beneath.Split(name); b == base {
+				return i
+			}
+		}
+	}
+	return -1
+}
