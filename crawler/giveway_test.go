@@ -339,3 +339,58 @@ func TestRootIsNotStampedUnchecked(t *testing.T) {
 	w.comes(200)
 	w.inStep()
 }
+
+// TestLeftNameWaits: a name that was left is found to be a file that waits. What is owed under it is as old as what was left: the stamp
+// does not rise over it.
+func TestLeftNameWaits(t *testing.T) {
+	const names, parts = 2500, 2
+	now := time.Now()
+	w := inMemory(t, true)
+	w.settle, w.delay, w.clock = time.Hour, 2*time.Hour, func() time.Time { return now }
+	o := &order{}
+	w.wrap = func(inner slave.Tree) slave.Tree { o.Tree = inner; return o }
+	w.connect()
+	w.crawler.InSteps(100, 64)
+	defer w.crawler.Beside(t.Context())()
+	hot := "a/hot"
+	for i := 0; slave.PartOf(hot[2:], parts) != parts-1; i++ { // with the names that are left without a look
+		hot = fmt.Sprint("a/hot", i)
+	}
+	w.write("a/0", "content")
+	w.write(hot, "")
+	w.mark("")
+	w.inStep()
+	for i := range 2 {
+		w.write(hot, fmt.Sprint("change ", i))
+		w.tell(hot)
+		w.inStep()
+	}
+	all := []string{hot}
+	for i := 1; i < names; i++ {
+		all = append(all, fmt.Sprint("a/", i))
+		w.ok(os.Link(w.at("a/0"), w.at(all[i])))
+	}
+	w.write(hot, "the last change")
+	w.tell(all...)
+	told := false
+	o.before = func() {
+		if !told {
+			told = true
+			w.write("news", "")
+			w.tell("news")
+		}
+	}
+	for crawls, waits := 0, names; waits > 1 || crawls < 3; crawls++ {
+		w.pass()
+		w.checkStamps()
+		if b, err := os.ReadFile(w.there(hot)); err != nil || string(b) != "change 1" || w.saysInStep("a") || w.saysInStep("") {
+			t.Fatalf("crawl %d: the slave has %q, %v, and says that it is in step: %v", crawls, b, err, w.saysInStep("a"))
+		}
+		if _, waits, _ = w.crawler.Waiting(1); crawls == 100 {
+			t.Fatalf("%d names wait", waits)
+		}
+	}
+	now = now.Add(3 * time.Hour)
+	w.comes(3)
+	w.inStep()
+}

@@ -69,10 +69,14 @@ func (w *crawl) missed(n *node, name string) {
 func (w *crawl) owedBefore(n *node, name string) owed {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n.old != nil {
-		if before, is := n.old.owed[name]; is {
-			return before
-		}
+	if n.old == nil {
+		return owed{floor: n.reach}
+	}
+	if before, is := n.old.owed[name]; is {
+		return before
+	}
+	if !n.old.left.none() { // it may be among these: nobody knows that of one name
+		return owed{floor: min(n.reach, n.old.left.floor)}
 	}
 	return owed{floor: n.reach}
 }
