@@ -53,16 +53,16 @@ func (l *links) backName(g xtime.GFID, path string, dir places.Key) {
 	}
 	_, name := beneath.Split(path)
 	l.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: dir, Name: name}})
-	idx := l.rowToChange(g)
-	known := len(idx.names)
-	if err != nil || idx.find(path, dir) >= 0 || known == apply.MaxNames {
+	row := l.rowToChange(g)
+	known := len(row.names)
+	if err != nil || row.find(path, dir) >= 0 || known == apply.MaxNames {
 		return
 	}
-	idx.add(path, dir)
+	row.add(path, dir)
 	if known == 0 {
-		idx.Want = max(idx.Want, 2) // how many there should be went with the last of them
+		row.Want = max(row.Want, 2) // how many there should be went with the last of them
 	}
-	l.put(g, idx)
+	l.put(g, row)
 }
 
 // unclaimed gives those inodes of whose names none is in the tree of which nothing is claimed any more either. One that lies in

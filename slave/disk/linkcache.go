@@ -40,18 +40,18 @@ type note struct {
 func (s *linkCache) get(g xtime.GFID) (linkRow, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	idx, ok := s.rows[g]
-	return idx, ok
+	row, ok := s.rows[g]
+	return row, ok
 }
 
-func (s *linkCache) put(g xtime.GFID, idx linkRow) {
+func (s *linkCache) put(g xtime.GFID, row linkRow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.rows == nil {
 		s.rows = map[xtime.GFID]linkRow{}
 	}
-	s.names += len(idx.names) - len(s.rows[g].names)
-	s.rows[g] = idx
+	s.names += len(row.names) - len(s.rows[g].names)
+	s.rows[g] = row
 }
 
 // forget makes room, if there are many rows. All of them are written.
@@ -64,9 +64,9 @@ func (s *linkCache) forget() {
 }
 
 // put has a row written at the end of the group. mu is held.
-func (l *links) put(g xtime.GFID, idx linkRow) {
-	l.cache.put(g, idx)
-	l.dirty[g] = true
+func (l *links) put(g xtime.GFID, row linkRow) {
+	l.cache.put(g, row)
+	l.changed[g] = true
 }
 
 // toBeDecided keeps in mind that it is to be decided whether an inode has all names. addMark takes that back: what comes
@@ -80,13 +80,13 @@ func (l *links) toBeDecided(g xtime.GFID, n note) {
 func (l *links) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for g := range l.dirty {
-		idx, _ := l.cache.get(g)
-		if err := l.write(g, idx); err != nil {
+	for g := range l.changed {
+		row, _ := l.cache.get(g)
+		if err := l.write(g, row); err != nil {
 			l.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
 		}
 	}
-	clear(l.dirty)
+	clear(l.changed)
 	for g, n := range l.notes {
 		if err := l.decide(g, n); err != nil {
 			l.log.Warn().Stringer("gfid", g).Err(err).Msg("note whether an inode has all names")
@@ -98,30 +98,30 @@ func (l *links) flush() {
 
 // decide is notePending for what was noted. An inode that lost names to Clean since is looked at again. mu is held.
 func (l *links) decide(g xtime.GFID, n note) error {
-	idx := l.rowNow(g)
+	row := l.rowNow(g)
 	if n.cleans%2 == 0 && n.cleans == l.park.cleans.Load() {
-		return l.notePending(g, idx, n.st)
+		return l.notePending(g, row, n.st)
 	}
 	now, ok := l.verify(g, n.path)
 	if !ok {
-		return l.marks.Add(g, dirty.Mark{Ino: idx.Ino})
+		return l.marks.Add(g, dirty.Mark{Ino: row.Ino})
 	}
-	return l.notePending(g, idx, now.st)
+	return l.notePending(g, row, now.st)
 }
 
 // rowToChange reads a row to change it. mu is held, and what is read stays in the cache until the end of the group.
 func (l *links) rowToChange(g xtime.GFID) linkRow {
-	idx := l.row(g)
-	l.cache.put(g, idx)
-	return idx
+	row := l.row(g)
+	l.cache.put(g, row)
+	return row
 }
 
 // namesOf gives the names in a row, one after the other, where their directories are by now. One may come twice.
 func (l *links) namesOf(g xtime.GFID) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		idx := l.row(g)
-		for i := range idx.names {
-			if !yield(l.nameNow(&idx, i)) {
+		row := l.row(g)
+		for i := range row.names {
+			if !yield(l.nameNow(&row, i)) {
 				return
 			}
 		}

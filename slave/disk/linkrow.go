@@ -24,31 +24,31 @@ type linkRow struct {
 }
 
 // add takes in a name that is new.
-func (idx *linkRow) add(name string, dir places.Key) {
-	if len(idx.names) < apply.MaxNames {
-		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
+func (row *linkRow) add(name string, dir places.Key) {
+	if len(row.names) < apply.MaxNames {
+		row.names, row.dirs = append(row.names, name), append(row.dirs, dir)
 	}
 }
 
 // addNew is add for many, which seen remembers.
-func (idx *linkRow) addNew(name string, dir places.Key, seen map[string]struct{}) {
-	if _, have := seen[name]; !have && len(idx.names) < apply.MaxNames {
+func (row *linkRow) addNew(name string, dir places.Key, seen map[string]struct{}) {
+	if _, have := seen[name]; !have && len(row.names) < apply.MaxNames {
 		seen[name] = struct{}{}
-		idx.names, idx.dirs = append(idx.names, name), append(idx.dirs, dir)
+		row.names, row.dirs = append(row.names, name), append(row.dirs, dir)
 	}
 }
 
 // parseRow reads the form of linkRow.text. Nothing in it is believed: wrong paths are left out.
 func parseRow(text []byte) linkRow {
 	head, rest, ok := bytes.Cut(text, []byte("\n"))
-	var idx linkRow
+	var row linkRow
 	var at uint64
 	var form int
-	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &idx.Ino, &idx.Want, &at, &idx.Settled, &form)
+	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &row.Ino, &row.Want, &at, &row.Settled, &form)
 	if !ok || n < 4 || n == 5 && (err != nil || form != rowForm) {
 		return linkRow{}
 	}
-	idx.At = xtime.Time(at)
+	row.At = xtime.Time(at)
 	seen := map[string]struct{}{}
 	for len(rest) > 0 {
 		name, tail, whole := bytes.Cut(rest, []byte{0})
@@ -57,11 +57,11 @@ func parseRow(text []byte) linkRow {
 			dir, name, whole = cutDir(name, whole)
 		}
 		if whole && len(name) > 0 && slave.AllowedPath(string(name)) {
-			idx.addNew(string(name), dir, seen)
+			row.addNew(string(name), dir, seen)
 		}
 		rest = tail
 	}
-	return idx
+	return row
 }
 
 // cutDir takes the directory off a name.
@@ -74,30 +74,30 @@ func cutDir(b []byte, whole bool) (places.Key, []byte, bool) {
 }
 
 // text is the form that parseRow reads. Names hold any byte but NUL, which therefore ends them.
-func (idx linkRow) text() []byte {
+func (row linkRow) text() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d %d %d %t %d\n", idx.Ino, idx.Want, uint64(idx.At), idx.Settled, rowForm)
-	for i, name := range idx.names {
-		fmt.Fprintf(&b, "%016x%s\x00", uint64(idx.dirs[i]), name)
+	fmt.Fprintf(&b, "%d %d %d %t %d\n", row.Ino, row.Want, uint64(row.At), row.Settled, rowForm)
+	for i, name := range row.names {
+		fmt.Fprintf(&b, "%016x%s\x00", uint64(row.dirs[i]), name)
 	}
 	return b.Bytes()
 }
 
 // without is the row less one name.
-func (idx linkRow) without(i int) linkRow {
-	idx.names, idx.dirs = slices.Delete(slices.Clone(idx.names), i, i+1), slices.Delete(slices.Clone(idx.dirs), i, i+1)
-	return idx
+func (row linkRow) without(i int) linkRow {
+	row.names, row.dirs = slices.Delete(slices.Clone(row.names), i, i+1), slices.Delete(slices.Clone(row.dirs), i, i+1)
+	return row
 }
 
 // find looks for a name, by its directory where that is known, and else by its path, which the row may have from before
 // its directory moved.
-func (idx *linkRow) find(path string, dir places.Key) int {
+func (row *linkRow) find(path string, dir places.Key) int {
 	_, base := beneath.Split(path)
-	for i, name := range idx.names {
+	for i, name := range row.names {
 		if name == path {
 			return i
 		}
-		if dir != places.Root && idx.dirs[i] == dir {
+		if dir != places.Root && row.dirs[i] == dir {
 			if _, b := beneath.Split(name); b == base {
 				return i
 			}

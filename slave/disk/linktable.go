@@ -14,7 +14,7 @@ import (
 	"georep/slave/disk/dirty"
 )
 
-// rowPath spreads the indexes over 256 directories.
+// rowPath spreads the rows over 256 directories.
 func rowPath(g xtime.GFID) (dir, name string) {
 	s := g.String()
 	return s[:2], s
@@ -28,14 +28,14 @@ type links struct {
 	park    *park
 	marks   *dirty.Journal
 
-	cache linkCache
-	mu    sync.Mutex
-	dirty map[xtime.GFID]bool // rows that are not written yet
-	notes map[xtime.GFID]note // inodes of which it is to be decided whether they have all names
+	cache   linkCache
+	mu      sync.Mutex
+	changed map[xtime.GFID]bool // rows that are not written yet
+	notes   map[xtime.GFID]note // inodes of which it is to be decided whether they have all names
 }
 
 func newLinks(f *finder, up *parents, k *park, m *dirty.Journal) *links {
-	return &links{finder: f, parents: up, park: k, marks: m, dirty: map[xtime.GFID]bool{}, notes: map[xtime.GFID]note{}}
+	return &links{finder: f, parents: up, park: k, marks: m, changed: map[xtime.GFID]bool{}, notes: map[xtime.GFID]note{}}
 }
 
 // rowNow reads what is known of g's names; nothing, or what a crash tore, gives an empty row. A name goes where its
@@ -53,8 +53,8 @@ func (l *links) rowNow(g xtime.GFID) linkRow {
 
 // row reads a row as it was written, or is to be. Nobody changes its names.
 func (l *links) row(g xtime.GFID) linkRow {
-	if idx, ok := l.cache.get(g); ok {
-		return idx
+	if row, ok := l.cache.get(g); ok {
+		return row
 	}
 	dir, name := rowPath(g)
 	d, err := l.linksDir.OpenPath(dir)
@@ -70,9 +70,9 @@ func (l *links) row(g xtime.GFID) linkRow {
 }
 
 // write puts a row on record; one that says nothing is removed.
-func (l *links) write(g xtime.GFID, idx linkRow) error {
+func (l *links) write(g xtime.GFID, row linkRow) error {
 	dir, name := rowPath(g)
-	if len(idx.names) == 0 || len(idx.names) == 1 && idx.Want <= 1 && !idx.Settled {
+	if len(row.names) == 0 || len(row.names) == 1 && row.Want <= 1 && !row.Settled {
 		d, err := l.linksDir.OpenPath(dir)
 		if absent(err) {
 			return nil
@@ -91,7 +91,7 @@ func (l *links) write(g xtime.GFID, idx linkRow) error {
 		return err
 	}
 	defer d.Close()
-	return l.putSmall(place{d, name}, idx.text())
+	return l.putSmall(place{d, name}, row.text())
 }
 
 // noteGroup notes what an operation taught of an inode with several names: its names, and, at the end of the group, whether
@@ -127,9 +127,9 @@ func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 }
 
 // notePending makes the mark that says that names are to be checked, or lets it go.
-func (l *links) notePending(g xtime.GFID, idx linkRow, st beneath.Stat) error {
-	if l.liveNames(g, idx.names, st) < idx.Want {
-		return l.marks.Add(g, dirty.Mark{Ino: idx.Ino})
+func (l *links) notePending(g xtime.GFID, row linkRow, st beneath.Stat) error {
+	if l.liveNames(g, row.names, st) < row.Want {
+		return l.marks.Add(g, dirty.Mark{Ino: row.Ino})
 	}
 	l.marks.LetGo(g)
 	return nil
@@ -143,14 +143,14 @@ func (l *links) forgetName(old entry, path string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	idx := l.rowToChange(g)
+	row := l.rowToChange(g)
 	dir, _ := beneath.Split(path)
 	key, _ := l.parents.key(path, dir)
-	i := idx.find(path, key)
+	i := row.find(path, key)
 	if i < 0 {
 		return
 	}
-	l.put(g, idx.without(i))
+	l.put(g, row.without(i))
 }
 
 // leavingBelow is leaving and forgetName for all names in a directory that is about to leave the tree. It lies at path. The
@@ -270,14 +270,14 @@ func (l *links) readPending(name string) *pendingGroup {
 	p := &pendingGroup{}
 	p.mark, _ = l.marks.Read(name)
 	p.Group = slave.Group{GFID: g, Ino: p.mark.Ino}
-	idx := l.rowNow(g)
-	names := l.knownNames(g, idx.names, "")
+	row := l.rowNow(g)
+	names := l.knownNames(g, row.names, "")
 	l.addNames(p, names)
 	if p.mark.Session != l.prefix && l.marks.Tell(g) {
 		p.Short = len(names) > 0 || p.mark.Ino != 0 || p.mark.Here != 0
 	}
 	for _, n := range names {
-		p.Short = p.Short || l.liveNames(g, idx.names, n.st) < idx.Want
+		p.Short = p.Short || l.liveNames(g, row.names, n.st) < row.Want
 	}
 	p.keep = p.keep || p.Short
 	return p

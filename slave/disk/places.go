@@ -153,10 +153,10 @@ func (f *finder) search(inos map[uint64]bool) []hit {
 }
 
 // nameNow is a name in a row of the link table as it is by now.
-func (f *finder) nameNow(idx *linkRow, i int) string {
-	name := idx.names[i]
-	if idx.dirs[i] != places.Root {
-		if dir, ok := f.places.DirPath(idx.dirs[i]); ok {
+func (f *finder) nameNow(row *linkRow, i int) string {
+	name := row.names[i]
+	if row.dirs[i] != places.Root {
+		if dir, ok := f.places.DirPath(row.dirs[i]); ok {
 			_, base := beneath.Split(name)
 			name = beneath.Join(dir, base)
 		}

@@ -134,9 +134,9 @@ func TestNamesGoWithTheirDirectory(t *testing.T) {
 		t.Fatalf("groups %v, %v", groups, err)
 	}
 	tree := f.Tree.(*Tree)
-	idx := tree.links.rowNow(slavetest.GFID(1))
-	if n := tree.finder.verified(slavetest.GFID(1), idx.names, ""); len(n) != 2 {
-		t.Errorf("names %q", idx.names)
+	row := tree.links.rowNow(slavetest.GFID(1))
+	if n := tree.finder.verified(slavetest.GFID(1), row.names, ""); len(n) != 2 {
+		t.Errorf("names %q", row.names)
 	}
 	f.Must(slavetest.Linked(slavetest.Put("e/a", slavetest.Rec(1, 2), "two"), 2))
 	f.SameInode("e/a", "d/b")

@@ -281,15 +281,15 @@ func FuzzParseRow(f *testing.F) {
 	f.Add([]byte("12 3\n../x\x00.georep/y\x00\x00half"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, text []byte) {
-		idx := parseRow(text)
-		for _, name := range idx.names {
+		row := parseRow(text)
+		for _, name := range row.names {
 			if name == "" || !slave.AllowedPath(name) {
 				t.Fatalf("name %q", name)
 			}
 		}
-		again := parseRow(idx.text())
-		if again.Ino != idx.Ino || again.Want != idx.Want || len(again.names) != len(idx.names) {
-			t.Fatalf("%+v became %+v", idx, again)
+		again := parseRow(row.text())
+		if again.Ino != row.Ino || again.Want != row.Want || len(again.names) != len(row.names) {
+			t.Fatalf("%+v became %+v", row, again)
 		}
 	})
 }
