@@ -41,7 +41,7 @@ func (w *crawl) keep(n *node, tasks []task) (now []task) {
 // leave sends what was kept during a visit, and behind it what finishes the node and those above it, where nothing else
 // has to come before.
 func (w *crawl) leave(n *node) {
-	same := w.c.opts.VolumeMark() == w.m.mark
+	same := w.c.opts.VolumeMark() == w.m.Mark()
 	w.mu.Lock()
 	tasks := n.kept
 	n.kept, n.keeps = nil, false

@@ -180,7 +180,7 @@ func (b *bulk) take(p place) (j *chore, ended, on bool) {
 // otherwise. It counts what is pending.
 func (w *crawl) isBeside(n *node, d *directory, it *plan.Item) bool {
 	e := &it.Entry
-	if e.Kind != slave.File || e.Stat.Size < w.c.heavy || e.Stat.Nlink > 1 || it.How == plan.Adopt || n.again || d.refuses ||
+	if e.Kind != slave.File || e.Stat.Size < w.c.heavy || e.Stat.Nlink > 1 || it.How == plan.Adopt || n.again || d.Refuses ||
 		n.entry.Always || n.reach == 0 {
 		return false
 	}
@@ -239,7 +239,7 @@ func sameState(a, b *slave.EntryState) bool {
 // the newer one is sent.
 func (w *crawl) afterSending(n *node, d *directory, it *plan.Item, j *chore) bool {
 	e := &it.Entry
-	now := source{size: e.Stat.Size, stat: e.Stat}
+	now := uploadFile{size: e.Stat.Size, stat: e.Stat}
 	if !j.torn && j.xtime == e.Record.Xtime && now.version() == j.version {
 		it.How = plan.Replace // also where it only looks as if the slave had it
 		return false          // an upload like any other finds all of it there
@@ -292,7 +292,7 @@ func (w *crawl) beginJob(n *node, d *directory, it *plan.Item, before *chore) bo
 	}
 	p, path := place{n.entry.Record.GFID, e.Name}, join(n.path, e.Name)
 	if it.How == plan.Compare {
-		f, err := d.dir.OpenQuietly(e.Name)
+		f, err := d.Dir.OpenQuietly(e.Name)
 		if err != nil {
 			return false // as any crawl finds it
 		}
@@ -304,7 +304,7 @@ func (w *crawl) beginJob(n *node, d *directory, it *plan.Item, before *chore) bo
 		w.oweJob(n, &e, j)
 		return true
 	}
-	src, err := openSource(d.dir, path, &e.Stat)
+	src, err := openUpload(d.Dir, path, &e.Stat)
 	if err != nil {
 		return false
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -178,7 +179,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	if c.Absent {
 		w.guard.comes(next.path, arrival{dir: n, name: c.Entry.Name, gfid: c.Entry.Record.GFID})
 	}
-	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: plainMeta(&c.Entry.Stat),
+	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: source.PlainMeta(&c.Entry.Stat),
 		Record: c.Entry.Record, In: n.entry.Record.GFID}
 	if c.State != nil {
 		mkdir.Expect = c.State.Record.GFID
@@ -258,22 +259,22 @@ func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 	}
 	var err error
 	if op.Kind != slave.OpPut {
-		op.Meta, err = w.m.metaOf(d.dir, &e)
+		op.Meta, err = w.m.MetaOf(d.Dir, &e)
 		return op, err
 	}
-	dir, stat := d.dir, e.Stat
+	dir, stat := d.Dir, e.Stat
 	op.Open = func() (slave.Content, error) {
-		c, err := w.m.openContent(dir, e.Name, &stat)
+		c, err := w.m.OpenContent(dir, e.Name, &stat)
 		switch {
 		case err == nil:
 			return stopping{c, w.ctx}, nil
-		case gone(err):
+		case source.Gone(err):
 			return nil, unix.ENOENT // what moved is gone from here; the far end only knows errnos
 		}
 		return nil, err
 	}
 	// Whatever else the name leads to meanwhile, the content that goes with this is that of the inode that was listed.
-	op.Meta, err = w.m.fileMeta(d.dir, &e)
+	op.Meta, err = w.m.FileMeta(d.Dir, &e)
 	return op, err
 }
 
@@ -332,7 +333,7 @@ func (w *crawl) logResult(op *slave.Op, r slave.Result) {
 
 // failEntry notes an entry that could not be read on the master; what is gone by now is no failure.
 func (w *crawl) failEntry(n *node, name string, op slave.OpKind, at xtime.Time, err error) {
-	if gone(err) {
+	if source.Gone(err) {
 		w.missed(n, name)
 		return
 	}

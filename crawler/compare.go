@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -155,7 +156,7 @@ func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
 	if e.Kind != slave.File {
 		return slave.HashResult{Err: slave.ErrConflict}
 	}
-	f, err := d.dir.OpenQuietly(e.Name)
+	f, err := d.Dir.OpenQuietly(e.Name)
 	if err != nil {
 		return slave.HashResult{Err: err}
 	}
@@ -166,8 +167,7 @@ func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
 // digestOf is digest of the open file.
 func digestOf(f *beneath.Inode, e *plan.Entry, live func() error) (res slave.HashResult) {
 	// Before it is read: what has taken the file's place may be a device or a FIFO, whose content has no end, or is not for us.
-	c := content{file: f, listed: e.Stat}
-	if _, err := c.look(); err != nil {
+	if _, err := source.Look(f, &e.Stat); err != nil {
 		return slave.HashResult{Err: fmt.Errorf("%w: %w", slave.ErrConflict, err)}
 	}
 	var err error

@@ -6,9 +6,10 @@ import (
 	"runtime"
 	"time"
 
-	"georep/slave"
 	"os"
 	"testing"
+
+	"georep/slave"
 
 	"golang.org/x/sys/unix"
 

@@ -14,27 +14,13 @@ import (
 // the slave had what lies there, so a crawl may pass over an entry only where the marker has written down that it is covered:
 // then all of it is marked anew once it can be seen again.
 
-// mounts asks what something is mounted on.
-func (o *Options) mounts() map[string]map[string]bool {
-	if o.Mounts == nil {
-		return nil
-	}
-	return o.Mounts()
-}
-
-// onMount tells whether an entry is on the master's own mount.
-func (m *master) onMount(d *beneath.Dir, name string) bool {
-	st, err := d.Stat(name)
-	return err == nil && st.MountID == m.mount
-}
-
 // passOver leaves out, on both sides, what something is mounted on. A directory that the slave lacks is made there, so that
 // a replica can be mounted on as the master is; it tells nothing of what is beneath.
 func (w *crawl) passOver(n *node, d *directory, covered []beneath.Entry, state *slave.DirState) {
 	known := w.c.opts.mounts()[n.path]
 	for _, e := range covered {
 		path := join(n.path, e.Name)
-		if w.c.opts.Mounts != nil && !known[e.Name] {
+		if w.c.opts.Source.Mounts != nil && !known[e.Name] {
 			w.hold(n)
 		}
 		w.c.saysCovered(path)
@@ -43,7 +29,7 @@ func (w *crawl) passOver(n *node, d *directory, covered []beneath.Entry, state *
 			state.Entries = slices.Delete(state.Entries, at, at+1)
 		} else if e.Type == unix.DT_DIR {
 			w.send(n, task{op: slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: path, In: n.entry.Record.GFID,
-				Meta: slave.Meta{Mode: 0o700, UID: d.stat.UID, GID: d.stat.GID}}})
+				Meta: slave.Meta{Mode: 0o700, UID: d.Stat.UID, GID: d.Stat.GID}}})
 		}
 	}
 }

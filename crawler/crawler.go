@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"georep/crawler/source"
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/delta"
@@ -108,22 +109,22 @@ func (c *Crawler) Look(ctx context.Context) (State, error) {
 
 // Master is the half of Look that needs no slave: it proves that the master is there and reads its root's xtime.
 func (c *Crawler) Master() (State, error) {
-	if err := checkIdentity(&c.opts); err != nil {
+	if err := source.Check(c.opts.source()); err != nil {
 		return State{}, err
 	}
-	m, err := newMaster(&c.opts, c.opts.Tree)
+	m, err := newView(&c.opts, c.opts.Tree)
 	if err != nil {
 		return State{}, err
 	}
-	d, err := m.describe(c.opts.Root)
+	d, err := m.Describe(c.opts.Root)
 	if err != nil {
-		return State{}, RootError(c.opts.Path, err)
+		return State{}, source.RootError(c.opts.Path, err)
 	}
 	g, err := c.opts.Root.GFID("")
 	if err != nil {
-		return State{}, RootError(c.opts.Path, err)
+		return State{}, source.RootError(c.opts.Path, err)
 	}
-	return State{Xtime: d.xtime, GFID: g}, nil
+	return State{Xtime: d.Xtime, GFID: g}, nil
 }
 
 // Outcome is how a Pass ended.
@@ -149,10 +150,10 @@ func (c *Crawler) Pass(ctx context.Context) (Outcome, error) { return c.PassAfte
 // PassAfter is Pass that saves the round trip for the slave's root, by what a Look just found there. Nothing may have been
 // done to the slave since that Look; nil stands for none. A State is good for one Pass.
 func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
-	if err := checkIdentity(&c.opts); err != nil {
+	if err := source.Check(c.opts.source()); err != nil {
 		return Outcome{}, err
 	}
-	m, err := newMaster(&c.opts, c.opts.Tree)
+	m, err := newView(&c.opts, c.opts.Tree)
 	if err != nil {
 		return Outcome{}, err
 	}

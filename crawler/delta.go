@@ -146,7 +146,7 @@ func (g *segmenter) instruction(i delta.Instruction) error {
 
 // runs gives the encoder a range of a file, run by run of data.
 type runs struct {
-	src     *source
+	src     *uploadFile
 	at, end int64
 	buf     []byte
 }

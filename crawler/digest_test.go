@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -66,8 +67,12 @@ func TestDigestOfWhatTookItsPlace(t *testing.T) {
 					}
 					defer f.Close()
 					done <- digestOf(f, &listed, live)
-					m := &master{root: root}
-					done <- m.digest("f", nil, live)
+					m, err := source.NewLocal(&source.Config{Root: root})
+					if err != nil {
+						done <- slave.HashResult{Err: err}
+						return
+					}
+					done <- m.Digest("f", nil, live)
 				}()
 				for _, of := range []string{"a crawl", "a comparison"} {
 					select {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/internal/filter"
 	"georep/marker/xtime"
@@ -51,13 +52,8 @@ type Options struct {
 	// FreeDeletes is how many entries may always be removed, however small the tree is, unless MaxDelete is 0.
 	FreeDeletes int64
 	Approvals   Approvals // what beyond that may go; nil: nothing
-	// FakeOwner says that the master was filled as a slave under the policy of that name: what xattrs keep of its entries is the truth.
-	FakeOwner bool
-	Quick     bool
-	// Mounts tells, by directory and name, what something is mounted on: true where the marker knows that, and will mark all
-	// that is there once it can be seen again. It is asked for each directory, and again for what is found to be covered.
-	// The result is read only. nil: nothing is mounted anywhere, or is known to be.
-	Mounts func() map[string]map[string]bool
+	Quick       bool
+	Source      SourceOptions
 	// Filter says what is left out; nil: nothing. FilterSince is an xtime after which the slave was given no stamp under another
 	// filter, and which no mark of the master has; 0: there never was one.
 	Filter      *filter.Filter
@@ -70,4 +66,16 @@ type Options struct {
 
 	RetryMax time.Duration // bound of the back-off of one entry; 0 means a minute
 	InFlight int           // batches on their way, sent and not yet answered; 0 means 8
+}
+
+// SourceOptions say how the master is read.
+type SourceOptions struct {
+	// Open begins each pass over the master; nil: source.OpenLocal.
+	Open source.Opener
+	// Mounts tells, by directory and name, what something is mounted on: true where the marker knows that, and will mark all
+	// that is there once it can be seen again. It is asked for each directory, and again for what is found to be covered.
+	// The result is read only. nil: nothing is mounted anywhere, or is known to be.
+	Mounts func() map[string]map[string]bool
+	// FakeOwner says that the master was filled as a slave under the policy of that name: what xattrs keep of its entries is the truth.
+	FakeOwner bool
 }

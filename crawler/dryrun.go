@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -62,7 +63,7 @@ type dryRun struct {
 	ctx   context.Context
 	o     *Options
 	d     *DryRunOptions
-	m     *master
+	m     *view
 	since xtime.Time
 
 	todo    []dryTask
@@ -112,11 +113,11 @@ const (
 
 // DryRun tells what a crawl would do now, and does nothing. The slave is only read, so it may be open aside.
 func DryRun(ctx context.Context, o Options, d DryRunOptions) (Forecast, error) {
-	m, err := newMaster(&o, d.Slave)
+	m, err := newView(&o, d.Slave)
 	if err != nil {
 		return Forecast{}, err
 	}
-	w := &dryRun{ctx: ctx, o: &o, d: &d, m: m, since: xtime.FromTime(d.Since.Add(-quietTime)), gone: map[string]*leftPlace{}, stale: map[string]bool{},
+	w := &dryRun{ctx: ctx, o: &o, d: &d, m: m, since: xtime.FromTime(d.Since.Add(-source.QuietTime)), gone: map[string]*leftPlace{}, stale: map[string]bool{},
 		where: map[xtime.GFID]leftPlace{}, taken: map[string]bool{}, holding: map[string]bool{}, names: map[xtime.GFID]string{}}
 	if d.Since.IsZero() {
 		w.since = 0
@@ -149,14 +150,14 @@ func (w *dryRun) run() error {
 
 // root compares the roots themselves.
 func (w *dryRun) root() error {
-	d, err := w.m.root.OpenDir("")
+	d, err := w.m.OpenDir("")
 	if err != nil {
-		return RootError(w.o.Path, err)
+		return source.RootError(w.o.Path, err)
 	}
 	defer d.Close()
 	st, err := d.Stat("")
 	if err != nil {
-		return RootError(w.o.Path, err)
+		return source.RootError(w.o.Path, err)
 	}
 	w.todo = append(w.todo, dryTask{})
 	w.examine(lacking{e: plan.Entry{Kind: slave.Dir, Stat: st}, do: Modify})
@@ -209,7 +210,7 @@ func (w *dryRun) look(t *dryTask) error {
 	if state.Err != nil && !errors.Is(state.Err, fs.ErrNotExist) {
 		return fmt.Errorf("survey the slave: %w", state.Err)
 	}
-	d, err := w.m.root.OpenDir(t.here)
+	d, err := w.m.OpenDir(t.here)
 	if err != nil {
 		if vanished(err) {
 			return nil
@@ -217,7 +218,7 @@ func (w *dryRun) look(t *dryTask) error {
 		return fmt.Errorf("open the master's %q: %w", t.here, err)
 	}
 	defer d.Close()
-	names, total, err := w.m.list(d, t.part, t.parts, t.here == "")
+	names, total, err := w.m.List(d, t.part, t.parts, t.here == "")
 	if err != nil {
 		return fmt.Errorf("list the master's %q: %w", t.here, err)
 	}
@@ -248,7 +249,7 @@ func (w *dryRun) inParts(t *dryTask, total int64) error {
 
 // entries plans what is in a directory as a crawl does, and notes what that means.
 func (w *dryRun) entries(t *dryTask, d *beneath.Dir, names []beneath.Entry, state *slave.DirState) {
-	r := w.m.reader(t.here, d)
+	r := w.m.Reader(t.here, d)
 	covered := map[string]bool{}
 	rules, _ := w.m.rulesOf(t.here)
 	side := &node{rules: Tagged(w.m.filter, rules, d)}
@@ -259,9 +260,9 @@ func (w *dryRun) entries(t *dryTask, d *beneath.Dir, names []beneath.Entry, stat
 			leftOut[n.Name] = true
 			continue
 		}
-		e, err := r.entry(n.Name)
+		e, err := r.Entry(n.Name)
 		switch {
-		case errors.Is(err, errCovered):
+		case errors.Is(err, source.ErrCovered):
 			covered[n.Name] = true
 		case err == nil && leavesOut(side.rules, &e):
 			leftOut[n.Name] = true
@@ -297,7 +298,7 @@ func (w *dryRun) entries(t *dryTask, d *beneath.Dir, names []beneath.Entry, stat
 
 // unmarked has an entry whose last change may lack its mark be as new as its ctime.
 func (w *dryRun) unmarked(e plan.Entry) plan.Entry {
-	if c := xtime.FromTime(unixTime(e.Stat.Ctime)); !w.d.Marked && c > w.since {
+	if c := xtime.FromTime(source.UnixTime(e.Stat.Ctime)); !w.d.Marked && c > w.since {
 		e.Record.Xtime = c
 	}
 	return e

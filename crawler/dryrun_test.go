@@ -100,7 +100,7 @@ func (w *world) dry(there slave.Reader, since time.Time, marked bool) (list []cr
 	w.t.Helper()
 	before, slaveBefore := snapshot(w.t, w.master, true), snapshot(w.t, w.slave, true)
 	_, err := crawler.DryRun(w.t.Context(), crawler.Options{Root: w.root, Path: w.master, Names: w.names,
-		VolumeMark: func() xtime.Time { return w.volume }, Logger: zerolog.Nop(), Mounts: w.mounts, Filter: w.filter, FilterSince: there.Info().Filter.Xtime},
+		VolumeMark: func() xtime.Time { return w.volume }, Logger: zerolog.Nop(), Source: crawler.SourceOptions{Mounts: w.mounts}, Filter: w.filter, FilterSince: there.Info().Filter.Xtime},
 		crawler.DryRunOptions{Slave: there, Since: since, Marked: marked, Found: func(c crawler.Change) { list = append(list, c) }})
 	w.ok(err)
 	for path := range differing(before, snapshot(w.t, w.master, true)) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/internal/filter"
 	"georep/marker/xtime"
@@ -77,7 +78,7 @@ func hasTag(d *beneath.Dir) bool {
 
 // rulesOf is the filter for the entries of the directory at path, without the Tag that it may have. ok is false where that is left
 // out itself.
-func (m *master) rulesOf(path string) (rules *filter.Dir, ok bool) {
+func (m *view) rulesOf(path string) (rules *filter.Dir, ok bool) {
 	rules = m.filter.Root()
 	for at := ""; at != path && m.filter != nil; {
 		name, _, _ := strings.Cut(strings.TrimPrefix(path[len(at):], "/"), "/")
@@ -90,11 +91,11 @@ func (m *master) rulesOf(path string) (rules *filter.Dir, ok bool) {
 }
 
 // within adds what a Tag says in the directory at path, if there is one.
-func (m *master) within(path string, rules *filter.Dir) *filter.Dir {
+func (m *view) within(path string, rules *filter.Dir) *filter.Dir {
 	if rules == nil || !m.filter.Caches() {
 		return rules
 	}
-	d, err := m.root.OpenPath(path)
+	d, err := m.OpenPath(path)
 	if err != nil {
 		return rules
 	}
@@ -103,7 +104,7 @@ func (m *master) within(path string, rules *filter.Dir) *filter.Dir {
 }
 
 // leaves tells whether the entry at path, as the master has it, is left out.
-func (m *master) leaves(path string, e *plan.Entry) bool {
+func (m *view) leaves(path string, e *plan.Entry) bool {
 	if m.filter == nil || path == "" {
 		return false
 	}
@@ -123,19 +124,19 @@ func leavesEntry(rules *filter.Dir, d *beneath.Dir, name string) bool {
 
 // early tells of a listed entry that it is left out, where its type is enough to know, or the entry has not been asked about yet
 // since a hint told of it.
-func (n *node) early(r *reader, e beneath.Entry) bool {
+func (n *node) early(r *source.Reader, e beneath.Entry) bool {
 	switch k := slave.Kind(e.Type); {
 	case n.rules == nil:
 		return false
 	case k == slave.Unknown:
-		return !r.isCovered(e.Name) && leavesEntry(n.rules, r.dir, e.Name)
+		return !r.Covered(e.Name) && leavesEntry(n.rules, r.Dir(), e.Name)
 	default:
 		return n.rules.Excludes(e.Name, k == slave.Dir, -1)
 	}
 }
 
 // leaveAlone takes out of the slave's state what is left out: of names, what the master has there is. mine are the others.
-func (m *master) leaveAlone(n *node, names map[string]bool, mine []plan.Entry, state *slave.DirState) {
+func (m *view) leaveAlone(n *node, names map[string]bool, mine []plan.Entry, state *slave.DirState) {
 	if n.rules == nil || m.filter.Deletes() {
 		return
 	}
@@ -181,7 +182,7 @@ func (w *crawl) ownOf(n *node, state *slave.DirState) (own int) {
 // isGone tells whether what the slave has under a name is stale now. yet is true where the master has something there by now that
 // is yet to be brought over.
 func (w *crawl) isGone(n *node, d *directory, name string) (stale, yet bool) {
-	st, err := d.dir.Stat(name)
+	st, err := d.Dir.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, false
 	}
@@ -263,7 +264,7 @@ type dirRules struct {
 	known bool
 }
 
-func (r *dirRules) of(m *master, path string) (*filter.Dir, bool) {
+func (r *dirRules) of(m *view, path string) (*filter.Dir, bool) {
 	if !r.known || r.path != path {
 		r.path, r.known = path, true
 		r.rules, r.in = m.rulesOf(path)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"georep/crawler/source"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -364,7 +365,7 @@ func (f *follower) trouble(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if !errors.Is(err, ErrNotMaster) && !errors.Is(err, ErrMaxDelete) {
+	if !errors.Is(err, source.ErrNotMaster) && !errors.Is(err, ErrMaxDelete) {
 		return err
 	}
 	f.tell(err)

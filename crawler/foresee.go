@@ -248,7 +248,7 @@ func (w *dryRun) contents(list []lacking, pairs []*pair, same []int) error {
 		}
 		for i, at := range same[:k] {
 			p := pairs[at]
-			if mine := w.m.digest(p.path, nil, w.ctx.Err); mine.Err != nil || sums[i].Err != nil || mine.Sum != sums[i].Sum {
+			if mine := w.m.Digest(p.path, nil, w.ctx.Err); mine.Err != nil || sums[i].Err != nil || mine.Sum != sums[i].Sum {
 				p.kinds = append([]string{"content"}, p.kinds...)
 			}
 		}

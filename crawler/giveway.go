@@ -72,8 +72,8 @@ func (g *giveWay) hasNews() bool {
 	if g.isFirst() {
 		return false
 	}
-	d, err := g.w.m.describe(g.w.c.opts.Root)
-	return err == nil && d.xtime != g.w.root.upto
+	d, err := g.w.m.Describe(g.w.c.opts.Root)
+	return err == nil && d.Xtime != g.w.root.upto
 }
 
 // isFirst tells whether the slave has no stamp at all yet.
@@ -170,7 +170,7 @@ func firstMark(n *node) xtime.Time {
 
 // mayOwe tells whether it can be remembered what a directory lacks, for the copy that the slave has. w.mu is held.
 func (g *giveWay) mayOwe(n *node) bool {
-	return n.copy != 0 && !n.again && !n.entry.Always && (n.dir == nil || !n.dir.refuses)
+	return n.copy != 0 && !n.again && !n.entry.Always && (n.dir == nil || !n.dir.Refuses)
 }
 
 // leaveUnseen leaves names that hints tell of in a directory without a look at them, where this crawl is to end. It leaves none where

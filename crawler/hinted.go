@@ -38,17 +38,17 @@ const (
 
 // proven tells whether the hints say all about the directory of n, given what the slave has.
 func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
-	t, mark := n.told, w.m.since
+	t, mark := n.told, w.m.Since()
 	if _, is := t.names[filter.Tag]; is && w.m.filter.Caches() {
 		return false // it may have come or gone: then other entries are left out
 	}
-	if state.Err != nil || state.Record.GFID != n.entry.Record.GFID || d.refuses {
+	if state.Err != nil || state.Record.GFID != n.entry.Record.GFID || d.Refuses {
 		return false
 	}
-	if t.end < mark || t.end > d.xtime {
+	if t.end < mark || t.end > d.Xtime {
 		return false // compared anew because the operator wants it, or marked by another clock
 	}
-	if n.parent != nil && t.end != d.xtime && (w.run == nil || n.parent.finish.Record.Xtime > w.run.end || !t.joins(n.parent.told)) {
+	if n.parent != nil && t.end != d.Xtime && (w.run == nil || n.parent.finish.Record.Xtime > w.run.end || !t.joins(n.parent.told)) {
 		return false
 	}
 	// S may be end itself: then only what has its own mark below is left to do, and nothing is, or what was put off.
@@ -175,7 +175,7 @@ func (n *node) weight() int64 {
 
 // present lists name where the master has it.
 func (w *crawl) present(d *directory, name string) []beneath.Entry {
-	if _, err := d.dir.Stat(name); errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.Dir.Stat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return []beneath.Entry{{Name: name}}
@@ -185,7 +185,7 @@ var errOne = errors.New("there is one")
 
 // emptied tells whether the master's root holds nothing. It reads the beginning of the listing only.
 func (w *crawl) emptied(d *directory) bool {
-	err := d.dir.List(func(e beneath.Entry) error {
+	err := d.Dir.List(func(e beneath.Entry) error {
 		if e.Name == slave.Reserved {
 			return nil
 		}
@@ -293,16 +293,16 @@ func (w *crawl) foreseen(n *node) *slave.DirState {
 // parkAhead parks those entries of a directory that the master lacks. What cannot be done, or may not be, is left to the
 // visit.
 func (w *crawl) parkAhead(a *ahead) error {
-	d, err := w.m.open(a.path, a.gfid)
+	d, err := w.m.Open(a.path, a.gfid)
 	if err != nil {
 		return nil
 	}
-	defer d.dir.Close()
+	defer d.Dir.Close()
 	rules, in := w.m.rulesOf(a.path)
 	if !in {
 		return nil
 	}
-	n := &node{path: a.path, rules: Tagged(w.m.filter, rules, d.dir), entry: plan.Entry{Record: slave.Record{GFID: a.gfid}}, told: a.told}
+	n := &node{path: a.path, rules: Tagged(w.m.filter, rules, d.Dir), entry: plan.Entry{Record: slave.Record{GFID: a.gfid}}, told: a.told}
 	if a.path != "" {
 		n.parent = &node{} // the visit will know better
 	}
@@ -347,19 +347,19 @@ func (w *crawl) parkAhead(a *ahead) error {
 // lookAhead gives those of a directory's entries that the master lacks, and remembers which others stand in the places of
 // other inodes (swaps and cycles).
 func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (stale []slave.EntryState) {
-	r := w.m.reader(n.path, d.dir)
+	r := w.m.Reader(n.path, d.Dir)
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
 	for i := range entries {
-		if r.isCovered(entries[i].Name) || leavesEntry(n.rules, d.dir, entries[i].Name) {
+		if r.Covered(entries[i].Name) || leavesEntry(n.rules, d.Dir, entries[i].Name) {
 			continue // what the filter deletes the visit sees to
 		}
-		switch g, err := d.dir.GFID(entries[i].Name); {
+		switch g, err := d.Dir.GFID(entries[i].Name); {
 		case errors.Is(err, fs.ErrNotExist):
 			if w.m.filter.Deletes() || !leavesOutState(n.rules, &entries[i]) {
 				stale = append(stale, entries[i])
 			}
-		case err == nil && g != entries[i].Record.GFID && w.m.onMount(d.dir, entries[i].Name):
+		case err == nil && g != entries[i].Record.GFID && w.m.OnMount(d.Dir, entries[i].Name):
 			w.displace(n, &entries[i])
 		}
 	}

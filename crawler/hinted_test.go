@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler"
+	"georep/crawler/source"
 	"georep/integration/harness/compare"
 	"georep/internal/beneath"
 	"georep/marker/hint"
@@ -331,7 +332,7 @@ func TestEmptiedByHints(t *testing.T) {
 	w.ok(os.Remove(w.at("f")))
 	w.tell("d", "f")
 	for range 2 {
-		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrNotMaster) {
+		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, source.ErrNotMaster) {
 			t.Fatalf("an emptied master: %v", err)
 		}
 	}

@@ -136,12 +136,12 @@ func (w *crawl) finishAgain(dirs map[string]xtime.GFID) []slave.Op {
 }
 
 func (w *crawl) finishOf(path string) (slave.Op, error) {
-	dir, err := w.m.root.OpenDir(path)
+	dir, err := w.m.OpenDir(path)
 	if err != nil {
 		return slave.Op{}, err
 	}
 	defer dir.Close()
-	d, err := w.m.describe(dir)
+	d, err := w.m.Describe(dir)
 	if err != nil {
 		return slave.Op{}, err
 	}
@@ -149,7 +149,7 @@ func (w *crawl) finishOf(path string) (slave.Op, error) {
 	if err != nil {
 		return slave.Op{}, err
 	}
-	meta, err := w.m.meta(dir, "", &d.stat)
+	meta, err := w.m.Meta(dir, "", &d.Stat)
 	return slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: path, Meta: meta, Pass: w.c.pass,
 		Record: slave.Record{GFID: gfid}}, err
 }

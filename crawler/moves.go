@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -43,7 +44,7 @@ const maxDisplaced = 100_000
 // than what the slave has. A mistake costs a second visit, or a content that is sent again.
 func (w *crawl) mayHaveMoved(e *plan.Entry) bool {
 	born := e.Stat.Btime
-	return born.Sec != 0 && xtime.FromTime(unixTime(born)) < w.moves.since
+	return born.Sec != 0 && xtime.FromTime(source.UnixTime(born)) < w.moves.since
 }
 
 // knownSince notes how far the slave was when the crawl began.
@@ -107,7 +108,7 @@ func (w *crawl) awaitPark(n *node, p *plan.Plan) {
 		return
 	}
 	awaits := func(s *slave.EntryState, e *plan.Entry) bool {
-		x, born := e.Record.Xtime, unixTime(e.Stat.Btime)
+		x, born := e.Record.Xtime, source.UnixTime(e.Stat.Btime)
 		// It came with the mark that the slave has, or with one whose hint is yet to come, or with one that only a change gives.
 		came := x <= since || x > w.run.end || x > xtime.FromTime(born.Add(moveAge))
 		if !foreign(s, e) || !w.mayHaveMoved(e) || !came || w.isHeldBack(n, e) {
@@ -395,7 +396,7 @@ func (w *crawl) leftBehind(n *node, e *newcomer, f *slave.Found, last bool) (at 
 		return stood{}, false
 	}
 	now, err := w.entryAt(f.Path)
-	if err == nil && now.Record.GFID == e.Record.GFID || err != nil && !gone(err) {
+	if err == nil && now.Record.GFID == e.Record.GFID || err != nil && !source.Gone(err) {
 		return stood{}, false
 	}
 	return stood{f.Path, f.Dir}, !within(n.path, map[string]bool{f.Path: true}) && n.path != f.Path
@@ -416,7 +417,7 @@ func (w *crawl) mayLeadElsewhere(path string, f *slave.Found) bool {
 	switch {
 	case err == nil:
 		return e.Kind != slave.Dir
-	case !gone(err) || !w.c.opts.Tree.Info().Links:
+	case !source.Gone(err) || !w.c.opts.Tree.Info().Links:
 		return false
 	}
 	return (dir.IsZero() || f.Path == path && !f.Dir.IsZero() && f.Dir != dir) && w.c.mayLeave()

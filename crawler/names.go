@@ -65,7 +65,7 @@ func (s *nameScan) dir(path string) error {
 	if rules = s.m.within(path, rules); !in {
 		return nil
 	}
-	d, err := s.m.root.OpenDir(path)
+	d, err := s.m.OpenDir(path)
 	if err != nil {
 		return nil // not there any more, or failed: its directory was visited, and says so
 	}
@@ -113,7 +113,7 @@ func (w *crawl) entryAt(path string) (plan.Entry, error) {
 // entryIn is entryAt, with the directory that the entry is in.
 func (w *crawl) entryIn(path string) (e plan.Entry, dir xtime.GFID, err error) {
 	parent, name := beneath.Split(path)
-	d, err := w.m.root.OpenPath(parent)
+	d, err := w.m.OpenPath(parent)
 	if err != nil {
 		return e, dir, err
 	}
@@ -121,32 +121,6 @@ func (w *crawl) entryIn(path string) (e plan.Entry, dir xtime.GFID, err error) {
 	if dir, err = d.GFID(""); err != nil {
 		return e, dir, err
 	}
-	e, err = w.m.entry(parent, d, name)
+	e, err = w.m.Entry(parent, d, name)
 	return e, dir, err
-}
-
-// digest digests a file of the master, with a prefix before it. live ends it.
-func (m *master) digest(path string, prefix []byte, live func() error) (res slave.HashResult) {
-	dir, name := beneath.Split(path)
-	d, err := m.root.OpenPath(dir)
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	defer d.Close()
-	f, err := d.OpenQuietly(name)
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err == nil && slave.KindOf(st.Mode) != slave.File {
-		err = slave.ErrConflict
-	}
-	if err == nil {
-		res.Size, res.Sum, err = f.DigestAfter(prefix, &st, live)
-	}
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	return res
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/internal/filter"
 	"georep/marker/xtime"
@@ -24,7 +25,7 @@ const maxOpen = 512
 // operations and its children are.
 type crawl struct {
 	c      *Crawler
-	m      *master
+	m      *view
 	ctx    context.Context // of this crawl; what is applied on the slave has the session's
 	cancel context.CancelCauseFunc
 	ship   *shipper
@@ -103,16 +104,16 @@ type node struct {
 	skip   bool       // it is not there any more: nothing to finish
 }
 
-func newCrawl(ctx context.Context, c *Crawler, m *master, look *State) (*crawl, error) {
+func newCrawl(ctx context.Context, c *Crawler, m *view, look *State) (*crawl, error) {
 	gfid, err := c.opts.Root.GFID("")
 	if err != nil {
 		return nil, err
 	}
-	d, err := m.describe(c.opts.Root)
+	d, err := m.Describe(c.opts.Root)
 	if err != nil {
 		return nil, err
 	}
-	r := c.take(gfid, d.xtime)
+	r := c.take(gfid, d.Xtime)
 	w := &crawl{c: c, m: m, run: r, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
 		checked: map[xtime.GFID]int{}, behind: map[xtime.GFID][]string{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -158,7 +159,7 @@ func (w *crawl) closeDir(n *node) {
 	if n.dir == nil {
 		return
 	}
-	n.dir.dir.Close()
+	n.dir.Dir.Close()
 	n.dir = nil
 	delete(w.live, n)
 	<-w.open
@@ -286,7 +287,7 @@ func (w *crawl) chain(n *node) []*node {
 	last := w.reachesRoot(chain) && len(w.checked) == 0 && !w.unsettled
 	w.mu.Unlock()
 	// Nothing else is going on by then, and the mark is in a file.
-	if !last || w.c.opts.VolumeMark() != w.m.mark {
+	if !last || w.c.opts.VolumeMark() != w.m.Mark() {
 		return chain
 	}
 	w.mu.Lock()
@@ -346,7 +347,7 @@ func (w *crawl) finished(chain []*node) {
 // slave's stime.
 func (w *crawl) finishRoot(n *node) {
 	if n.skip {
-		w.cancel(ErrNotMaster)
+		w.cancel(source.ErrNotMaster)
 		return
 	}
 	if len(w.revisits) == 0 && !w.giveWay.postpones() {
@@ -361,7 +362,7 @@ func (w *crawl) finishRoot(n *node) {
 		w.goOn(n, now)
 		return
 	}
-	if w.c.opts.VolumeMark() != w.m.mark {
+	if w.c.opts.VolumeMark() != w.m.Mark() {
 		w.hold(n) // raised meanwhile: what was in step by the old one is to be compared
 	}
 	w.settleRoot(n)

@@ -34,7 +34,7 @@ func (w *crawl) stands(n *node, state *slave.DirState) {
 // names do not wait: what changes through one of them concerns directories that no mark leads to.
 func (w *crawl) waits(n *node, d *directory, it *plan.Item) bool {
 	e := &it.Entry
-	if e.Kind != slave.File || it.How == plan.Adopt || e.Stat.Nlink > 1 || n.again || d.refuses {
+	if e.Kind != slave.File || it.How == plan.Adopt || e.Stat.Nlink > 1 || n.again || d.Refuses {
 		return false
 	}
 	wait, ok := w.c.hot.ship(place{n.entry.Record.GFID, e.Name}, e.Record.Xtime, e.Stat.Size)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler"
+	"georep/crawler/source"
 	"georep/integration/harness/compare"
 	"georep/integration/harness/tree"
 	"georep/internal/beneath"
@@ -49,7 +50,8 @@ type world struct {
 	clock         func() time.Time // by which files wait; nil: the real one
 	mounts        func() map[string]map[string]bool
 	approvals     crawler.Approvals
-	spec          *filter.Spec // nil: nothing is left out
+	spec          *filter.Spec  // nil: nothing is left out
+	source        source.Opener // nil: a tree of this host
 	filter        *filter.Filter
 }
 
@@ -98,7 +100,7 @@ func (w *world) over(t slave.Tree) {
 	w.crawler = crawler.New(crawler.Options{Filter: w.filter, FilterSince: since, Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
 		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, FreeDeletes: 1000, Approvals: w.approvals, RetryMax: 2 * time.Millisecond,
-		Settle: w.settle, MaxDelay: w.delay, Mounts: w.mounts})
+		Settle: w.settle, MaxDelay: w.delay, Source: crawler.SourceOptions{Open: w.source, Mounts: w.mounts}})
 	if w.clock != nil {
 		w.crawler.Clock(w.clock)
 	}
@@ -815,17 +817,17 @@ func TestEmptiedOrReplacedMasterDeletesNothing(t *testing.T) {
 	w.inStep()
 	w.ok(os.RemoveAll(w.at("d")))
 	w.mark("")
-	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrNotMaster) {
+	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, source.ErrNotMaster) {
 		t.Fatalf("an emptied master: %v", err)
 	}
 	w.ok(os.Rename(w.master, w.master+".away"))
 	defer os.Rename(w.master+".away", w.master)
-	if _, err := w.crawler.Look(t.Context()); !errors.Is(err, crawler.ErrNotMaster) {
+	if _, err := w.crawler.Look(t.Context()); !errors.Is(err, source.ErrNotMaster) {
 		t.Fatalf("a master that is gone: %v", err)
 	}
 	w.ok(os.Mkdir(w.master, 0o755))
 	defer os.Remove(w.master)
-	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrNotMaster) {
+	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, source.ErrNotMaster) {
 		t.Fatalf("another directory in its place: %v", err)
 	}
 	if _, err := os.Stat(w.there("d/f")); err != nil {

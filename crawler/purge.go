@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
+	"georep/crawler/source"
 	"georep/slave"
 )
 
@@ -203,4 +205,9 @@ func (g *guard) replaced(op *slave.Op) {
 	if is {
 		g.losses.age(op.Record.GFID)
 	}
+}
+
+func errEmptied(path string, there int64) error {
+	return fmt.Errorf("%w: %s is empty, while the slave has %d entries (is its file system mounted?); if the slave is "+
+		"to be emptied, say so with `georep approve MASTER SLAVE`", source.ErrNotMaster, path, there)
 }

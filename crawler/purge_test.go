@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"georep/crawler"
+	"georep/crawler/source"
 	"georep/integration/harness/compare"
 )
 
@@ -187,7 +188,7 @@ func TestApprovedEmptying(t *testing.T) {
 		w.mark("")
 		_, err := w.crawler.Pass(t.Context())
 		p := crawler.RefusedPurge(err)
-		if !errors.Is(err, crawler.ErrNotMaster) || p == nil || !p.Emptied || len(p.Items) != 2 || p.Items[0].Entries != 6 {
+		if !errors.Is(err, source.ErrNotMaster) || p == nil || !p.Emptied || len(p.Items) != 2 || p.Items[0].Entries != 6 {
 			t.Fatalf("%v: %+v", err, p)
 		}
 		word.purge = p

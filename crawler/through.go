@@ -28,7 +28,7 @@ func (w *crawl) lookThrough(n *node, d *directory, names map[string]bool) error 
 	w.mu.Lock()
 	since := w.root.had
 	w.mu.Unlock()
-	if since < w.m.since {
+	if since < w.m.Since() {
 		return nil // under another filter everything that is included was, or is yet to be, compared by its own names
 	}
 	t := &through{w, since, map[xtime.GFID]uint64{}}
@@ -37,7 +37,7 @@ func (w *crawl) lookThrough(n *node, d *directory, names map[string]bool) error 
 		if n.told != nil {
 			hinted = n.told.names[name]
 		}
-		t.entry(d.dir, join(n.path, name), name, w.run.of(hinted))
+		t.entry(d.Dir, join(n.path, name), name, w.run.of(hinted))
 		if w.ctx.Err() != nil {
 			return w.ctx.Err()
 		}
@@ -48,7 +48,7 @@ func (w *crawl) lookThrough(n *node, d *directory, names map[string]bool) error 
 // entry looks at one that is left out, or lies in a directory that is; hints may tell what changed in that.
 func (t *through) entry(dir *beneath.Dir, path, name string, told *told) {
 	st, err := dir.Stat(name)
-	if err != nil || st.MountID != t.w.m.mount {
+	if err != nil || !t.w.m.IsOurs(&st) {
 		return
 	}
 	if st.IsDir() {
@@ -58,8 +58,7 @@ func (t *through) entry(dir *beneath.Dir, path, name string, told *told) {
 	if st.Nlink < 2 {
 		return
 	}
-	x, err := dir.Xtime(name, &t.w.m.names)
-	if err != nil || t.w.m.effective(x, t.w.m.refusesMarks(dir, name, &st), &st) <= t.since {
+	if !t.w.m.Newer(dir, name, &st, t.since) {
 		return
 	}
 	if g, err := dir.GFID(name); err == nil {
@@ -69,16 +68,16 @@ func (t *through) entry(dir *beneath.Dir, path, name string, told *told) {
 
 // directory looks into a directory that is left out, if something in or below it is newer.
 func (t *through) directory(path string, told *told) {
-	dir, err := t.w.m.root.OpenDir(path)
+	dir, err := t.w.m.OpenDir(path)
 	if err != nil {
 		return
 	}
 	defer dir.Close()
-	d, err := t.w.m.describe(dir)
-	if err != nil || d.xtime <= t.since && !d.refuses {
+	d, err := t.w.m.Describe(dir)
+	if err != nil || d.Xtime <= t.since && !d.Refuses {
 		return
 	}
-	if told != nil && told.end == d.xtime {
+	if told != nil && told.end == d.Xtime {
 		for name, g := range told.names {
 			t.entry(dir, join(path, name), name, t.w.run.of(g))
 		}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -73,8 +74,8 @@ type upload struct {
 	dir    *directory
 	listed beneath.Stat
 	basis  string
-	over   func()  // frees its place in the queue; may be called more than once
-	src    *source // nil: it is opened when it has its turn
+	over   func()      // frees its place in the queue; may be called more than once
+	src    *uploadFile // nil: it is opened when it has its turn
 }
 
 // sendAhead tells whether an item's content is to be uploaded first, and waits for a place in the queue if so. The basis
@@ -164,7 +165,7 @@ func (e *sessionError) Unwrap() error { return e.error }
 // sending is one content on its way.
 type sending struct {
 	w     *crawl
-	src   *source
+	src   *uploadFile
 	spec  slave.Upload
 	state slave.UploadState
 	share int64 // of segmentsAway that one segment takes
@@ -177,7 +178,7 @@ func (w *crawl) upload(a *upload, op *slave.Op) error {
 	src := a.src
 	if src == nil {
 		var err error
-		if src, err = openSource(a.dir.dir, op.Path, &a.listed); err != nil {
+		if src, err = openUpload(a.dir.Dir, op.Path, &a.listed); err != nil {
 			return sourceError(err)
 		}
 	}
@@ -214,7 +215,7 @@ func (w *crawl) upload(a *upload, op *slave.Op) error {
 
 // sourceError marks trouble as the master's, with an errno that the rest of the crawl knows.
 func sourceError(err error) error {
-	if gone(err) {
+	if source.Gone(err) {
 		err = unix.ENOENT
 	}
 	return errors.Join(slave.ErrSource, err)
@@ -297,7 +298,7 @@ func (g *segmenter) hole(off int64) error {
 
 // fill reads data from off on, no more than fits and not beyond end, and tells how much. A file that has become shorter
 // reads as zeros from there on: it is torn, and comes back.
-func (g *segmenter) fill(src *source, off, end int64) (int64, error) {
+func (g *segmenter) fill(src *uploadFile, off, end int64) (int64, error) {
 	b, err := g.room()
 	if err != nil {
 		return 0, err
@@ -366,8 +367,8 @@ func (s *sending) write(seg *slave.Segment) error {
 	return r.Err
 }
 
-// source is a file that is read in ranges.
-type source struct {
+// uploadFile is a file that is read in ranges.
+type uploadFile struct {
 	file   *beneath.Inode
 	listed beneath.Stat
 	size   int64
@@ -375,26 +376,20 @@ type source struct {
 	stat   beneath.Stat // when it was opened
 }
 
-// openSource opens a file for an upload, as openContent does for a batch.
-func openSource(d *beneath.Dir, path string, listed *beneath.Stat) (*source, error) {
+// openUpload opens a file for an upload, as a Source does for a batch.
+func openUpload(d *beneath.Dir, path string, listed *beneath.Stat) (*uploadFile, error) {
 	_, name := beneath.Split(path)
-	f, err := d.OpenQuietly(name)
+	f, st, err := source.OpenFile(d, name, listed)
 	if err != nil {
 		return nil, err
 	}
-	c := content{file: f, listed: *listed}
-	st, err := c.look()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &source{file: f, listed: *listed, size: st.Size, sparse: int64(st.Blocks)*512 < st.Size, stat: st}, nil
+	return &uploadFile{file: f, listed: *listed, size: st.Size, sparse: int64(st.Blocks)*512 < st.Size, stat: st}, nil
 }
 
-func (s *source) Close() error { return s.file.Close() }
+func (s *uploadFile) Close() error { return s.file.Close() }
 
 // version tells this state of the content from every other of the inode: whatever changes it changes the ctime.
-func (s *source) version() slave.Version {
+func (s *uploadFile) version() slave.Version {
 	b := binary.BigEndian.AppendUint64(nil, uint64(s.size))
 	for _, t := range []beneath.Time{s.stat.Mtime, s.stat.Ctime} {
 		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, uint64(t.Sec)), t.Nsec)
@@ -404,14 +399,13 @@ func (s *source) version() slave.Version {
 }
 
 // changed tells whether the file is no longer what was listed.
-func (s *source) changed() (bool, error) {
-	c := content{file: s.file, listed: s.listed}
+func (s *uploadFile) changed() (bool, error) {
 	st, err := s.file.Stat()
-	return err == nil && c.differs(&st), err
+	return err == nil && source.Differs(&st, &s.listed), err
 }
 
 // data finds the next run of data at or behind off, up to limit; without more there is an empty one at limit.
-func (s *source) data(off, limit int64) (start, end int64, err error) {
+func (s *uploadFile) data(off, limit int64) (start, end int64, err error) {
 	if !s.sparse {
 		return off, limit, nil
 	}

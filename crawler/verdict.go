@@ -69,15 +69,15 @@ func newNonce() (n slave.Nonce) {
 }
 
 // look reads the master's side of p.
-func (m *master) look(p *pair) error {
+func (m *view) look(p *pair) error {
 	dir, name := beneath.Split(p.path)
-	d, err := m.root.OpenPath(dir)
+	d, err := m.OpenPath(dir)
 	if err == nil {
 		defer d.Close()
 		var e plan.Entry
-		if e, err = m.entry(dir, d, name); err == nil {
+		if e, err = m.Entry(dir, d, name); err == nil {
 			p.mine = &e
-			p.meta, err = m.meta(d, name, &e.Stat)
+			p.meta, err = m.Meta(d, name, &e.Stat)
 		}
 	}
 	switch {
@@ -244,7 +244,7 @@ func (w *verifier) someContents(files []*pair) error {
 	}()
 	mine := make([]slave.HashResult, len(files))
 	for i, path := range paths {
-		mine[i] = w.m.digest(path, nonce[:], w.ctx.Err)
+		mine[i] = w.m.Digest(path, nonce[:], w.ctx.Err)
 		w.hashed(mine[i].Size)
 	}
 	got := <-theirs

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -72,14 +73,14 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 		return Verdict{}, errors.New("a slave by SFTP cannot be verified: nothing of georep's runs there to hash its files; georep restore copies it to a " +
 			"directory here, where it can be compared")
 	}
-	if err := checkIdentity(&o); err != nil {
+	if err := source.Check(o.source()); err != nil {
 		return Verdict{}, err
 	}
-	m, err := newMaster(&o, v.Slave)
+	m, err := newView(&o, v.Slave)
 	if err != nil {
 		return Verdict{}, err
 	}
-	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks(m.record)}
+	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks(v.Slave.Info().Namespace)}
 	w.verdict.Policy = v.Slave.Info().Limits.Policy.String()
 	w.tasks, w.ctx = errgroup.WithContext(ctx)
 	if v.Only == nil {
@@ -95,14 +96,14 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 		return w.verdict, err
 	}
 	// A master that was unmounted meanwhile has proven nothing.
-	return w.verdict, checkIdentity(&o)
+	return w.verdict, source.Check(o.source())
 }
 
 // verifier is one Verify.
 type verifier struct {
 	o     *Options
 	v     *VerifyOptions
-	m     *master
+	m     *view
 	slave slave.Examiner
 	tasks *errgroup.Group
 	ctx   context.Context
@@ -191,7 +192,7 @@ func (w *verifier) names(path string, part, parts uint32) ([]string, int64, erro
 		w.unreadable(path)
 		return nil, 0, nil
 	}
-	d, err := w.m.root.OpenDir(path)
+	d, err := w.m.OpenDir(path)
 	if err != nil {
 		if !vanished(err) && !errors.Is(err, unix.EXDEV) {
 			w.unreadable(path)
@@ -199,7 +200,7 @@ func (w *verifier) names(path string, part, parts uint32) ([]string, int64, erro
 		return nil, 0, nil
 	}
 	defer d.Close()
-	mine, total, err := w.m.list(d, part, parts, path == "")
+	mine, total, err := w.m.List(d, part, parts, path == "")
 	if err != nil {
 		return nil, 0, fmt.Errorf("list the master's %q: %w", path, err)
 	}
@@ -347,7 +348,7 @@ func (w *verifier) flush() error {
 }
 
 // vanished tells that there is no such entry, or none any more.
-func vanished(err error) bool { return errors.Is(err, fs.ErrNotExist) || gone(err) }
+func vanished(err error) bool { return errors.Is(err, fs.ErrNotExist) || source.Gone(err) }
 
 // parentOf is the path of the directory of an entry; the root's is its own.
 func parentOf(path string) string { return path[:max(strings.LastIndexByte(path, '/'), 0)] }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -104,7 +105,7 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		w.hold(n)
 		return
 	}
-	names, total, err := w.m.list(d.dir, n.part, n.parts, n.path == "")
+	names, total, err := w.m.List(d.Dir, n.part, n.parts, n.path == "")
 	if err != nil {
 		w.failNode(n, "list", err)
 		return
@@ -182,7 +183,7 @@ func (w *crawl) enter(n *node) *directory {
 	case <-w.ctx.Done():
 		return nil
 	}
-	d, err := w.m.open(n.path, n.entry.Record.GFID)
+	d, err := w.m.Open(n.path, n.entry.Record.GFID)
 	if err != nil {
 		<-w.open
 		w.cannotEnter(n, err)
@@ -192,28 +193,28 @@ func (w *crawl) enter(n *node) *directory {
 	if n.finish.Kind != 0 {
 		return d
 	}
-	n.rules = Tagged(w.m.filter, n.filter, d.dir)
-	meta, err := w.m.meta(d.dir, "", &d.stat)
+	n.rules = Tagged(w.m.filter, n.filter, d.Dir)
+	meta, err := w.m.Meta(d.Dir, "", &d.Stat)
 	if err != nil {
 		w.failNode(n, "read", err)
 		return nil
 	}
 	n.finish = slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: n.path, Meta: meta, Pass: w.c.pass,
-		Record: slave.Record{GFID: n.entry.Record.GFID, Xtime: d.xtime}}
-	n.upto = d.xtime
+		Record: slave.Record{GFID: n.entry.Record.GFID, Xtime: d.Xtime}}
+	n.upto = d.Xtime
 	return d
 }
 
 // cannotEnter tells a directory that moved away, which its new mark brings back, from one that cannot be read.
 func (w *crawl) cannotEnter(n *node, err error) {
 	switch {
-	case n.parent != nil && gone(err):
+	case n.parent != nil && source.Gone(err):
 		w.movedAway(n)
 	case n.parent == nil:
 		w.skipNode(n)
-		w.cancel(goesOn(RootError(w.c.opts.Path, err)))
+		w.cancel(source.GoesOn(source.RootError(w.c.opts.Path, err)))
 	case errors.Is(err, unix.EXDEV):
-		if w.m.mount != 0 { // else the kernel cannot tell one mount from another
+		if w.m.KnowsMounts() { // else the kernel cannot tell one mount from another
 			w.hold(n) // mounted since the directory above was read; the next crawl passes over it
 		}
 		w.skipNode(n)
@@ -233,10 +234,10 @@ func (w *crawl) movedAway(n *node) {
 		return
 	}
 	from, p := n, n.parent
-	for ; p.parent != nil && !w.m.leadsTo(p.path, p.entry.Record.GFID); from, p = p, p.parent {
+	for ; p.parent != nil && !w.m.LeadsTo(p.path, p.entry.Record.GFID); from, p = p, p.parent {
 		w.skipNode(p)
 	}
-	if p == n.parent && w.m.leadsTo(n.path, n.entry.Record.GFID) {
+	if p == n.parent && w.m.LeadsTo(n.path, n.entry.Record.GFID) {
 		w.hold(n) // it is back
 		return
 	}
@@ -290,8 +291,8 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 // so is what the filter says.
 func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *slave.DirState) []plan.Entry {
 	out := make([]plan.Entry, 0, len(names))
-	r := w.m.reader(n.path, d.dir)
-	r.unmarked = true
+	r := w.m.Reader(n.path, d.Dir)
+	r.Unmarked = true
 	var covered []beneath.Entry
 	var leftOut map[string]bool
 	if n.rules != nil {
@@ -302,15 +303,15 @@ func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *sla
 			leftOut[e.Name] = true
 			continue
 		}
-		m, err := r.entry(e.Name)
+		m, err := r.Entry(e.Name)
 		switch {
 		case err == nil && leavesOut(n.rules, &m):
 			leftOut[e.Name] = true
 		case err == nil:
 			out = append(out, m)
-		case errors.Is(err, errCovered):
+		case errors.Is(err, source.ErrCovered):
 			covered = append(covered, e)
-		case !gone(err):
+		case !source.Gone(err):
 			w.failEntry(n, e.Name, slave.OpMeta, 0, err)
 		}
 	}

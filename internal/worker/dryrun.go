@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"georep/crawler"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/internal/connect"
 	"georep/marker"
@@ -36,7 +37,7 @@ func dryRun(ctx context.Context, c *Config, d crawler.DryRunOptions) (crawler.Fo
 		return crawler.Forecast{}, err
 	}
 	if m.Dir, err = beneath.OpenRoot(c.Volume.Path, true); err != nil {
-		return crawler.Forecast{}, crawler.RootError(c.Volume.Path, err)
+		return crawler.Forecast{}, source.RootError(c.Volume.Path, err)
 	}
 	defer m.Dir.Close()
 	if err := m.markedUpTo(ctx, &d); err != nil {
@@ -85,8 +86,8 @@ func (m *master) dryOptions(c *Config) (o crawler.Options, end func(), err error
 	if m.mounts, err = marker.ReadMounts(m.Dir, m.runtime); err != nil {
 		return o, nil, err
 	}
-	o = crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
-		Logger: c.Logger, Counters: &crawler.Counters{}, Quick: settings.Quick, Mounts: m.mounts.Get}
+	o = crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
+		Logger: c.Logger, Counters: &crawler.Counters{}, Quick: settings.Quick, Source: crawler.SourceOptions{Mounts: m.mounts.Get, FakeOwner: fake}}
 	return o, func() { m.mounts.Close() }, nil
 }
 

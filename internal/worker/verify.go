@@ -54,9 +54,9 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 	if err != nil {
 		return crawler.Verdict{}, err
 	}
-	o := crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
+	o := crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
 		Identity: id, Logger: c.Logger, Counters: &crawler.Counters{},
-		Mounts: m.mounts.Get, Filter: taken.Filter, FilterSince: taken.since}
+		Source: crawler.SourceOptions{Mounts: m.mounts.Get, FakeOwner: fake}, Filter: taken.Filter, FilterSince: taken.since}
 	if c.Known != nil && taken.Filter == nil {
 		c.Known.Store(m.entries()) // the marker counts what a filter leaves out, too
 	}

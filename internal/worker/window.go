@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"georep/crawler"
+	"georep/crawler/source"
 	"georep/internal/timetable"
 	"georep/marker/xtime"
 	"georep/status"
@@ -70,7 +71,7 @@ func waitForWindow(ctx context.Context, c Config, t *teller, until time.Time) er
 	for told := false; ; told = true {
 		x, err := m.Xtime("", ptr(xtime.NamesFor(m.ns, m.uuid)))
 		if err != nil {
-			return crawler.RootError(m.volume.Path, err)
+			return source.RootError(m.volume.Path, err)
 		}
 		t.waits(w.look(time.Now(), max(x, m.mark()), m.heartbeat()), until)
 		if !told { // only now, so that nobody takes it for one that ships

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"georep/crawler"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/internal/connect"
 	"georep/internal/wallclock"
@@ -204,11 +205,11 @@ func openMaster(ctx context.Context, c Config) (*master, error) {
 		return nil, err
 	}
 	if m.Dir, err = beneath.OpenRoot(c.Volume.Path, true); err != nil {
-		return nil, crawler.RootError(c.Volume.Path, err)
+		return nil, source.RootError(c.Volume.Path, err)
 	}
 	if err := m.Enterable(); err != nil {
 		m.Dir.Close()
-		return nil, crawler.RootError(c.Volume.Path, err)
+		return nil, source.RootError(c.Volume.Path, err)
 	}
 	if m.mounts, err = marker.ReadMounts(m.Dir, m.runtime); err != nil {
 		m.Dir.Close()
@@ -295,10 +296,10 @@ func (m *master) crawler(c Config, tree slave.Tree, p parts) (*crawler.Crawler, 
 	if err != nil {
 		return nil, o, err
 	}
-	return crawler.New(crawler.Options{Root: m.Dir, FakeOwner: fake, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
+	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: p.counters, MaxDelete: o.MaxDelete,
 		FreeDeletes: int64(o.FreeDeletes), Approvals: p.pending, Hints: p.hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
-		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Mounts: m.mounts.Get, Filter: p.filter.Filter,
+		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Source: crawler.SourceOptions{Mounts: m.mounts.Get, FakeOwner: fake}, Filter: p.filter.Filter,
 		FilterSince: p.filter.since}), o, nil
 }
 

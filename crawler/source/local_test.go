@@ -1,4 +1,4 @@
-package crawler
+package source
 
 import (
 	"os"
@@ -42,19 +42,19 @@ func TestBare(t *testing.T) {
 	ok(os.Chmod(filepath.Join(path, "touched"), 0o600))
 	st, err := root.Stat("")
 	ok(err)
-	m := &master{root: root, names: names, mark: 5 << 32, mount: st.MountID}
+	m := &Local{root: root, names: names, mark: 5 << 32, mount: st.MountID}
 	for _, guess := range []bool{false, true} {
-		r := reader{m: m, dir: root, unmarked: guess}
+		r := Reader{m: m, dir: root, Unmarked: guess}
 		for _, c := range []struct {
 			name         string
 			bare, marked bool
 		}{{"touched", false, false}, {"bare", true, false}, {"other", false, false}, {"marked", false, true},
 			{"marked", false, true}, {"bare", false, false}, {"bare", true, false}, {"touched", false, false}} {
-			guessed := r.unmarked
-			e, err := r.entry(c.name)
+			guessed := r.Unmarked
+			e, err := r.Entry(c.name)
 			ok(err)
-			if e.Bare != (c.bare && guessed) || (e.Record.Xtime == 77<<32) != c.marked || r.unmarked == c.marked {
-				t.Errorf("%s, guessed unmarked %v: %+v, unmarked %v", c.name, guessed, e, r.unmarked)
+			if e.Bare != (c.bare && guessed) || (e.Record.Xtime == 77<<32) != c.marked || r.Unmarked == c.marked {
+				t.Errorf("%s, guessed unmarked %v: %+v, unmarked %v", c.name, guessed, e, r.Unmarked)
 			}
 		}
 	}

@@ -1,0 +1,94 @@
+// Package source reads a master: its directories, what lies in them, and contents. Source is what the crawler asks of a master of
+// any kind; Local is a tree on a file system of this host.
+//
+// A Source decides what the xtime of an entry is, what its GFID is, what carries no mark and what is covered by a mount. It never
+// follows a path that others could redirect, and it changes nothing.
+package source
+
+import (
+	"georep/crawler/plan"
+	"georep/internal/beneath"
+	"georep/marker/xtime"
+	"georep/slave"
+)
+
+// Source is a master during one pass. Its methods may be called from any goroutine. Errors of which Gone tells, ErrMoved and
+// ErrCovered say that the tree is not as it was listed; any other is trouble with one entry.
+type Source interface {
+	// Mark is the volume mark when the pass began, Since the least xtime of a directory: the mark, or since when the filter counts.
+	Mark() xtime.Time
+	Since() xtime.Time
+
+	// Open opens the directory at path, which must be the inode gfid, and reads its xtime before anything else (invariant 4).
+	// The caller closes its Dir.
+	Open(path string, gfid xtime.GFID) (*Directory, error)
+	// OpenDir opens a directory to be listed, OpenPath one that may be unreadable. Whatever lies there is opened.
+	OpenDir(path string) (*beneath.Dir, error)
+	OpenPath(path string) (*beneath.Dir, error)
+	// Describe reads what Open does of a directory that is open.
+	Describe(d *beneath.Dir) (*Directory, error)
+	// LeadsTo tells whether path is where the directory gfid is now.
+	LeadsTo(path string, gfid xtime.GFID) bool
+
+	// List reads the names of one part of so many. Where there are more than slave.MaxEntries it gives none; total is how many
+	// the directory has.
+	List(d *beneath.Dir, part, parts uint32, atRoot bool) (names []beneath.Entry, total int, err error)
+	// Reader reads the entries of the directory at path, one after the other.
+	Reader(path string, d *beneath.Dir) Reader
+	// Entry reads one of them.
+	Entry(path string, d *beneath.Dir, name string) (plan.Entry, error)
+	// OnMount tells whether an entry lies on the master's own mount, IsOurs whether one does that was looked at, and KnowsMounts
+	// whether the kernel can tell that.
+	OnMount(d *beneath.Dir, name string) bool
+	IsOurs(st *beneath.Stat) bool
+	KnowsMounts() bool
+	// Newer tells whether the xtime of an entry that was looked at is later than since.
+	Newer(d *beneath.Dir, name string, st *beneath.Stat, since xtime.Time) bool
+
+	// Meta reads what an operation needs beyond the listing. MetaOf and FileMeta do for an entry as it was listed: another inode
+	// that has taken its name lends it nothing.
+	Meta(d *beneath.Dir, name string, st *beneath.Stat) (slave.Meta, error)
+	MetaOf(d *beneath.Dir, e *plan.Entry) (slave.Meta, error)
+	FileMeta(d *beneath.Dir, e *plan.Entry) (slave.Meta, error)
+	// OpenContent opens a file for sending. It must be the inode that was listed; if it changed since, its content ends as torn.
+	OpenContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error)
+	// Digest digests a file, with a prefix before it. live ends it.
+	Digest(path string, prefix []byte, live func() error) slave.HashResult
+}
+
+// Opener begins a pass over a master. A new kind of master is a package with an Opener, and a line where sessions are put together.
+type Opener func(c *Config) (Source, error)
+
+// OpenLocal is the Opener of a tree on a file system of this host.
+func OpenLocal(c *Config) (Source, error) {
+	m, err := NewLocal(c)
+	if err != nil {
+		return nil, err // not m, which would be no nil interface
+	}
+	return m, nil
+}
+
+// Config says what to read.
+type Config struct {
+	Root     *beneath.Dir // open for as long as the pass
+	Path     string       // of the root, for messages and to see that it leads there still
+	Identity beneath.Identity
+	Names    xtime.Names
+	// VolumeMark is the volume mark now; Since is since when the filter counts, zero where there is none.
+	VolumeMark, Since xtime.Time
+	Record            xtime.Namespace // where the slave keeps its records
+	// Mounts tells, by directory, the names that something is mounted on, or was. It is asked each time: what is mounted may not
+	// answer, and a user may mount it at any time.
+	Mounts func() map[string]map[string]bool
+	// FakeOwner reads owners, modes and devices as a slave under the policy fake-owner keeps them.
+	FakeOwner bool
+}
+
+// Directory is one opened directory with what was read of it before it was listed.
+type Directory struct {
+	Dir   *beneath.Dir
+	Xtime xtime.Time // effective; the only value that may become the stamp
+	Stat  beneath.Stat
+	// Refuses marks: its xtime tells nothing of what changed in or below it.
+	Refuses bool
+}

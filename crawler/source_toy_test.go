@@ -1,0 +1,58 @@
+package crawler_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"georep/crawler/source"
+	"georep/internal/beneath"
+	"georep/slave"
+)
+
+// loud is a toy: a master whose contents are those of a local tree, in capitals.
+type loud struct{ source.Source }
+
+func openLoud(c *source.Config) (source.Source, error) {
+	m, err := source.OpenLocal(c)
+	if err != nil {
+		return nil, err
+	}
+	return loud{m}, nil
+}
+
+func (l loud) OpenContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error) {
+	c, err := l.Source.OpenContent(d, name, listed)
+	if err != nil {
+		return nil, err
+	}
+	return capitals{c}, nil
+}
+
+type capitals struct{ slave.Content }
+
+func (c capitals) Next() (slave.Piece, error) {
+	p, err := c.Content.Next()
+	p.Data = bytes.ToUpper(p.Data)
+	return p, err
+}
+
+// TestNewSource: a new kind of master is a package that implements source.Source, and one line.
+func TestNewSource(t *testing.T) {
+	w := newWorld(t)
+	w.source = openLoud
+	w.connect()
+	w.write("a/f", "one")
+	w.write("g", "two")
+	w.mark("")
+	if out := w.pass(); out.Stime == 0 {
+		t.Fatal("not in step")
+	}
+	for path, want := range map[string]string{"a/f": "ONE", "g": "TWO"} {
+		got, err := os.ReadFile(filepath.Join(w.slave, path))
+		if err != nil || string(got) != want {
+			t.Errorf("%s has %q, want %q: %v", path, got, want, err)
+		}
+	}
+}
