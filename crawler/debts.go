@@ -50,6 +50,7 @@ type debts struct {
 	mu      sync.Mutex
 	of      map[xtime.GFID]*debt
 	awaited xtime.Time // the root's, when a crawl began of which no hint had told
+	before  int        // so many names were left at the end of the last crawl
 }
 
 // set replaces what is owed in a directory; nil: nothing.

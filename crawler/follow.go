@@ -186,19 +186,6 @@ func (f *follower) loop(ctx context.Context) error {
 	}
 }
 
-// pause is the time to the next look, unless a hint comes before. Where a crawl gave way the next one follows at once.
-func (f *follower) pause() time.Duration {
-	p := f.progress()
-	if f.c.debts.anyLeft() && !time.Now().Before(f.again) {
-		return time.Millisecond // not less: it may wait for a hint
-	}
-	caught := p.LastSynced.After(f.began) && time.Since(p.LastSynced) < catchUp
-	if f.o.SlowPoll > f.o.Poll && f.c.opts.Hints.flowing() && p.InStep && caught {
-		return f.o.SlowPoll
-	}
-	return f.o.Poll
-}
-
 // awaits tells whether the hint of the mark that gave the root x is still to be waited for. The marker tells of each mark, or
 // that it left one out, and its end ends the connection. So only a marker that stands still makes the wait long, while a crawl
 // without the hint lists directories, which may have any size.
@@ -347,17 +334,6 @@ func (f *follower) stamped(p *Progress, seen xtime.Time, out Outcome) {
 	if !out.Waiting && !out.Hinted {
 		f.claims = nil // also those of a clock that was set back since
 	}
-}
-
-// rest lets a crawl that left something undone, without a failure that would say when to try again, be followed by
-// another one soon, but not at once for ever.
-func (f *follower) rest(tried xtime.Time, out Outcome) {
-	if out.Stime != 0 || out.Waiting || tried != f.tried || !f.c.NextRetry().IsZero() {
-		f.undone = 0
-		return
-	}
-	f.undone = min(max(2*f.undone, restFirst), restLongest)
-	f.again = time.Now().Add(f.undone)
 }
 
 // trouble sorts what ends the session from what is waited out.

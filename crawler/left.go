@@ -81,6 +81,19 @@ func (b *debts) anyLeft() bool {
 	return false
 }
 
+// stuck tells whether no fewer names are left than when it was asked last.
+func (b *debts) stuck() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left := 0
+	for _, d := range b.of {
+		left += len(d.left.names)
+	}
+	before := b.before
+	b.before = left
+	return left > 0 && left >= before && before > 0
+}
+
 // addTo has the crawl look at what is due in the directories that were found, and at some of the names that are left there, share
 // in all. b.mu is held.
 func (u *dues) addTo(dirs map[xtime.GFID]*told, share int) {
