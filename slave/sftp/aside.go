@@ -112,7 +112,7 @@ func (readOnly) Remove(string) error { return slave.ErrAside }
 type nothing struct{ readOnly }
 
 // Load finds nothing.
-func (nothing) Load(string) ([]byte, error) { return nil, fs.ErrNotExist }
+func (nothing) Load(string, func(int64)) ([]byte, error) { return nil, fs.ErrNotExist }
 
 // Info tells what was found when the slave was opened.
 func (a *Aside) Info() slave.Info { return a.t.info }

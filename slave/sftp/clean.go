@@ -3,6 +3,8 @@ package sftp
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,12 +40,17 @@ func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
 // again when somebody asks.
 func (t *Tree) lookWithinAgain() error {
 	t.within.forget()
-	return t.idx.Each(index.Parked, func(name string, e index.Entry) bool {
+	dirs := map[string]index.ID{} // whoever searches holds on to within while it waits for the index
+	err := t.idx.Each(index.Parked, func(name string, e index.Entry) bool {
 		if e.Kind == slave.Dir {
-			t.within.add(name, e.ID)
+			dirs[name] = e.ID
 		}
 		return true
 	})
+	for name, id := range dirs {
+		t.within.add(name, id)
+	}
+	return err
 }
 
 // ended gives an error that ends the session, and logs any other.
@@ -129,40 +136,67 @@ func (t *Tree) dropShards(id index.ID) error {
 }
 
 // emptyTrash deletes what is in trash/.
-func (t *Tree) emptyTrash(ctx context.Context) error { return t.scrap(ctx, trashDir, false) }
+func (t *Tree) emptyTrash(ctx context.Context) error {
+	return t.scrap(ctx, trashDir, new(atomic.Int64), false)
+}
 
-// scrap deletes what is in a directory, files at the same time, directories one after the other, and itself.
-func (t *Tree) scrap(ctx context.Context, dir string, itself bool) error {
-	var dirs []string
+// scrap deletes what is in a directory, files at the same time, directories one after the other, and itself. text counts the names of
+// directories that are still to be deleted: where there are too many the directory is listed once more after these.
+func (t *Tree) scrap(ctx context.Context, dir string, text *atomic.Int64, itself bool) error {
+	for range maxScrapRounds {
+		more, err := scrapSome(ctx, t, dir, text)
+		if err != nil {
+			return err
+		}
+		if more {
+			continue
+		}
+		if !itself {
+			return nil
+		}
+		return t.any().Rmdir(t.abs(dir))
+	}
+	return fmt.Errorf("delete %q: the server lists ever more directories in it: %w", dir, unix.E2BIG)
+}
+
+// scrapSome deletes what is in a directory. more tells that there is more.
+func scrapSome(ctx context.Context, t *Tree, dir string, text *atomic.Int64) (more bool, err error) {
+	var dirs nameList
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(asksAtOnce)
 	each := func(n wire.Name) error {
-		path := dir + "/" + n.Name
-		if kindOf(n.Attrs) == slave.Dir {
-			dirs = append(dirs, path)
-			return nil
+		if kindOf(n.Attrs) != slave.Dir {
+			g.Go(func() error { return t.scrapOne(dir + "/" + n.Name) })
+			return gctx.Err()
 		}
-		g.Go(func() error { return t.scrapOne(path) })
-		return gctx.Err()
+		if dirs.add(text, n.Name) > maxScrapText && dirs.some() {
+			return errEnough
+		}
+		return nil
 	}
-	err := t.list(dir, each)
+	err = t.list(dir, each)
 	// A directory with the master's mode may shut out its own owner.
 	if errors.Is(err, unix.EACCES) && t.any().Setstat(t.abs(dir), wire.Attrs{Flags: wire.HasMode, Mode: 0o700}) == nil {
 		err = t.list(dir, each)
 	}
-	if err := errors.Join(err, g.Wait()); err != nil {
-		return err
+	if more = errors.Is(err, errEnough); more {
+		err = nil
 	}
-	for _, d := range dirs {
-		err = errors.Join(err, t.scrap(ctx, d, true))
-		if err := t.live(ctx); err != nil {
-			return err
+	err = errors.Join(err, g.Wait())
+	if err != nil {
+		dirs.each(text, func(string) bool { return false })
+		return false, err
+	}
+	dirs.each(text, func(name string) bool {
+		if failed := t.scrap(ctx, dir+"/"+name, text, true); err == nil {
+			err = failed // the first tells enough
 		}
+		return t.live(ctx) == nil
+	})
+	if lost := t.live(ctx); lost != nil {
+		return false, lost
 	}
-	if !itself || err != nil {
-		return err
-	}
-	return t.any().Rmdir(t.abs(dir))
+	return more, err
 }
 
 // scrapOne removes a file, or a directory of which the listing did not say so.

@@ -2,6 +2,7 @@ package sftp
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -90,7 +91,9 @@ func (l *liar) Write(p []byte) (int, error) {
 
 // fullPage is an answer as large as a packet may be, of names with 255 bytes and no more than one attribute, or with as many attributes as
 // there is room for.
-func fullPage(more int) []byte {
+func fullPage(more int) []byte { return fullPageOf(unix.S_IFREG, more) }
+
+func fullPageOf(kind uint32, more int) []byte {
 	var names []byte
 	n := uint32(0)
 	long := strings.Repeat("n", 255-20)
@@ -100,7 +103,7 @@ func fullPage(more int) []byte {
 		text("")
 		names = binary.BigEndian.AppendUint32(names, 1<<31|4|1|8) // extensions, mode, size, times
 		names = binary.BigEndian.AppendUint64(names, 1)
-		names = binary.BigEndian.AppendUint32(names, unix.S_IFREG|0o644)
+		names = binary.BigEndian.AppendUint32(names, kind|0o644)
 		names = append(names, make([]byte, 8)...)
 		names = binary.BigEndian.AppendUint32(names, 1)
 		text(strings.Repeat("e", more))
@@ -123,15 +126,19 @@ func TestLiarsLeaveItSmall(t *testing.T) {
 		about string
 		pages int64
 		more  int
+		kind  uint32
 	}{
 		"names":      {about: "/" + lies, pages: 1_000_000 / 900},
 		"attributes": {about: "/" + lies, pages: 600, more: 200 << 10},
 		"park":       {about: "/.georep/parked", pages: 1_000_000 / 900},
+		// They are gone into once all are known.
+		"directories": {about: "/" + lies, pages: 1_000_000 / 900, kind: unix.S_IFDIR},
+		"trash":       {about: "/.georep/trash", pages: 200_000 / 900, kind: unix.S_IFDIR},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if root := os.Getenv(liarChild); root != "" {
 				debug.SetMemoryLimit(72 << 20)
-				readLies(t, root)
+				readLies(t, root, c.kind == unix.S_IFDIR)
 				fmt.Printf("resident %d\n", peakResident(t))
 				return
 			}
@@ -147,7 +154,7 @@ func TestLiarsLeaveItSmall(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l := newLiar(inner, fullPage(c.more), c.pages)
+			l := newLiar(inner, fullPageOf(cmp.Or(c.kind, unix.S_IFREG), c.more), c.pages)
 			l.about = c.about
 			out := runAgainst(t, l, root)
 			size := regexp.MustCompile(`resident (\d+)`).FindSubmatch(out)
@@ -237,8 +244,8 @@ func (s inherited) Read(p []byte) (int, error)  { return s.in.Read(p) }
 func (s inherited) Write(p []byte) (int, error) { return s.out.Write(p) }
 func (s inherited) Close() error                { return errors.Join(s.in.Close(), s.out.Close()) }
 
-// readLies has 64 directories listed at the same time, as a crawl does.
-func readLies(t *testing.T, root string) {
+// readLies has 64 directories listed at the same time, as a crawl does, or one gone through with all that is in it, and the trash.
+func readLies(t *testing.T, root string, deep bool) {
 	stream := func(testing.TB) (io.ReadWriteCloser, error) {
 		err := errors.Join(unix.SetNonblock(3, true), unix.SetNonblock(4, true)) // so that a read ends when it is closed
 		return inherited{os.NewFile(3, "in"), os.NewFile(4, "out")}, err
@@ -253,6 +260,13 @@ func readLies(t *testing.T, root string) {
 	for i := range queries {
 		queries[i].Path = fmt.Sprint(lies, i)
 		f.Must(slavetest.Mkdir(queries[i].Path, slavetest.Rec(i+1, 0)))
+	}
+	if deep {
+		_ = tree.emptyTrash(t.Context()) // which the server makes impossible
+		if _, err := tree.Count(t.Context(), []string{queries[0].Path}, 1<<40); err != nil {
+			t.Fatal(err)
+		}
+		return
 	}
 	states, err := tree.Survey(t.Context(), queries)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -207,6 +208,12 @@ func drain[T any](queue []T, take func(T)) {
 
 // readSmall reads one of our own files.
 func (h *host) readSmall(path string) ([]byte, error) {
+	return h.readUpTo(path, maxSmall, func(int64) {})
+}
+
+// readUpTo is readSmall that asks for room, once, before it has more than so much in memory. A file that is larger than its server said
+// has room for all that may be.
+func (h *host) readUpTo(path string, small int64, room func(size int64)) ([]byte, error) {
 	f, err := h.any().Open(h.abs(path), wire.OpenRead, wire.Attrs{})
 	if err != nil {
 		return nil, err
@@ -217,9 +224,17 @@ func (h *host) readSmall(path string) ([]byte, error) {
 		return all, err
 	}
 	all = nil
+	if size > small && size <= maxSmall {
+		room(size)
+		all, small = make([]byte, 0, size), maxSmall
+	}
 	err = readAll(f, max(size, 0), func(data []byte) error {
 		if len(all) > maxSmall {
 			return fmt.Errorf("%s is too large: %w", path, unix.EFBIG)
+		}
+		if int64(len(all)+len(data)) > small {
+			room(maxSmall)
+			small = math.MaxInt64
 		}
 		all = append(all, data...)
 		return nil

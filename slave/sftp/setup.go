@@ -380,7 +380,7 @@ func (t *Tree) readJournals(texts [][]byte) error {
 func (t *Tree) preload() error {
 	g := new(errgroup.Group)
 	for _, id := range []index.ID{index.Top, index.Root, index.Parked, index.Links, index.Pending, index.Touched} {
-		g.Go(func() error { return t.idx.Each(id, func(string, index.Entry) bool { return false }) })
+		g.Go(func() error { return t.idx.Preload(id) })
 	}
 	return g.Wait()
 }

@@ -18,10 +18,10 @@ import (
 type store struct{ t *Tree }
 
 // Load reads the node, or what was there before it where a cut came between the two renames of a replacement.
-func (s store) Load(name string) ([]byte, error) {
-	text, err := s.t.readSmall(indexDir + "/" + name)
+func (s store) Load(name string, room func(int64)) ([]byte, error) {
+	text, err := s.t.readUpTo(indexDir+"/"+name, index.SmallText, room)
 	if errors.Is(err, fs.ErrNotExist) && !s.t.first().CanReplace() {
-		return s.t.readSmall(indexDir + "/" + name + asideSuffix) // a cut in the middle of a replacement
+		return s.t.readUpTo(indexDir+"/"+name+asideSuffix, index.SmallText, room) // a cut in the middle of a replacement
 	}
 	return text, err
 }

@@ -137,7 +137,7 @@ func (s *survey) read() (err error) {
 	}
 	g := new(errgroup.Group)
 	if s.id != 0 {
-		g.Go(func() error { return t.idx.Each(s.id, func(string, index.Entry) bool { return false }) }) // loads it
+		g.Go(func() error { return t.idx.Preload(s.id) })
 	}
 	g.Go(s.list)
 	if err := g.Wait(); err != nil || s.state.Truncated {
@@ -450,6 +450,7 @@ type counter struct {
 	ctx   context.Context
 	limit int64
 	n     atomic.Int64
+	text  atomic.Int64 // of the paths that are to be looked at
 	slots chan struct{}
 	wait  sync.WaitGroup
 }
@@ -462,23 +463,24 @@ func (c *counter) count(dir string) {
 	if a, err := c.t.lstat(dir); dir != "" && (err != nil || kindOf(a) != slave.Dir) {
 		return
 	}
-	var dirs []string
+	var dirs nameList
 	_ = c.t.list(dir, func(n wire.Name) error {
-		path := beneath.Join(dir, n.Name)
-		if path == slave.Reserved {
+		if beneath.Join(dir, n.Name) == slave.Reserved {
 			return nil
 		}
 		if c.n.Add(1) >= c.limit || c.t.live(c.ctx) != nil {
 			return errEnough
 		}
-		if kindOf(n.Attrs) == slave.Dir {
-			dirs = append(dirs, path)
+		if kindOf(n.Attrs) == slave.Dir && dirs.add(&c.text, n.Name) > maxCountText {
+			c.n.Store(c.limit)
+			return errEnough
 		}
 		return nil
 	})
-	for _, d := range dirs {
+	dirs.each(&c.text, func(name string) bool {
+		d := beneath.Join(dir, name)
 		if c.n.Load() >= c.limit {
-			return
+			return false
 		}
 		select {
 		case c.slots <- struct{}{}:
@@ -489,5 +491,6 @@ func (c *counter) count(dir string) {
 		default:
 			c.count(d)
 		}
-	}
+		return true
+	})
 }

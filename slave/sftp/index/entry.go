@@ -141,7 +141,7 @@ func decode(text []byte) (split bool, entries map[string]Entry, err error) {
 	d := reader{b: body[len(magic):]}
 	head := d.byte()
 	n := d.number()
-	if n > uint64(len(body)/leastEntry) {
+	if n > uint64(len(body)/leastEntry) || n > maxLoaded {
 		return false, nil, errDamaged
 	}
 	entries = make(map[string]Entry, n)

@@ -45,6 +45,7 @@ func (x *Index) Flush(sync func() error) error {
 func (x *Index) collect() (todo []*saving) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.divideAll()
 	for _, n := range x.nodes {
 		if n.dirty > 0 {
 			n.saving = true
@@ -53,6 +54,26 @@ func (x *Index) collect() (todo []*saving) {
 	}
 	slices.SortFunc(todo, func(a, b *saving) int { return cmp.Compare(len(b.n.key.way), len(a.n.key.way)) })
 	return todo
+}
+
+// divideAll splits what grew too large while it was on its way to the store. The parts may be too large as well.
+func (x *Index) divideAll() {
+	var todo []*node
+	for _, n := range x.nodes {
+		if n.dirty > 0 && n.tooLarge() {
+			todo = append(todo, n)
+		}
+	}
+	for len(todo) > 0 {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		x.divide(n)
+		for _, c := range digits {
+			if part := x.nodes[nodeKey{n.key.dir, n.key.way + string(c)}]; part.tooLarge() && len(part.key.way) < deepest {
+				todo = append(todo, part)
+			}
+		}
+	}
 }
 
 // stage brings the nodes to the store as they are now; what is changed meanwhile makes them dirty again.

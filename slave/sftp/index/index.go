@@ -13,7 +13,7 @@
 //
 // index.go has the nodes in memory, flush.go their way to the store, entry.go their form there, and journal.go the
 // journal. A node is absent, loading (ready is open), clean (in lru), dirty, or saving; only clean ones are
-// forgotten, so memory is bounded by maxCached and by what Flush has not written.
+// forgotten, so memory is bounded by maxCached and by what Flush has not written. weight.go has how much a node takes.
 package index
 
 import (
@@ -29,8 +29,9 @@ import (
 // Store is where the nodes are kept. Its methods are called from many goroutines. Nothing is stored but by the names
 // that this package makes (nodeKey.file).
 type Store interface {
-	// Load reads a node; fs.ErrNotExist where there is none.
-	Load(name string) ([]byte, error)
+	// Load reads a node; fs.ErrNotExist where there is none. Before it has more than SmallText of one in memory it calls room
+	// once with its size, which may wait for other calls of Load to end.
+	Load(name string, room func(size int64)) ([]byte, error)
 	// Stage brings the new state of a node to the store, durably where it can, beside the old one.
 	Stage(name string, text []byte) (Staged, error)
 	// Remove removes a node; that there is none is no error.
@@ -48,8 +49,6 @@ type Staged interface {
 const (
 	// maxNode is how many entries a node may have: some 200 KiB.
 	maxNode = 2048
-	// maxCached bounds the entries of nodes that are kept in memory although they are written.
-	maxCached = 100_000
 	// savesAtOnce bounds the nodes on their way.
 	savesAtOnce = 256
 )
@@ -63,17 +62,22 @@ type Index struct {
 	mu     sync.Mutex
 	nodes  map[nodeKey]*node
 	lru    *list.List // of clean nodes, the one not used for longest at the back
-	cached int        // entries in them
+	cached int64      // what they take
 	dirty  int        // changes that are not written
 
 	// flushMu is held by Flush and Drop: a shard that is dropped must not be written by a flush that began before.
 	flushMu sync.Mutex
+
+	rooms rooms
 }
 
 // New makes an index on what the store has.
 func New(store Store) *Index {
-	return &Index{store: store, nodes: map[nodeKey]*node{}, lru: list.New()}
+	return &Index{store: store, nodes: map[nodeKey]*node{}, lru: list.New(), rooms: newRooms()}
 }
+
+// deepest is how deep nodes are split at most: there the hash of a name has no more digits.
+const deepest = 16
 
 // digits are the sixteen ways down from a node that is split.
 const digits = "0123456789abcdef"
@@ -93,7 +97,8 @@ type node struct {
 	// split says that the entries are in the nodes below; entries is empty then.
 	split   bool
 	entries map[string]Entry
-	dirty   int // changes since it was saved
+	weight  int64 // what the entries take
+	dirty   int   // changes since it was saved
 	// saving says that a flush has it on its list: it is neither split nor forgotten meanwhile.
 	saving bool
 	at     *list.Element // in lru, where it is clean
@@ -137,7 +142,7 @@ func (x *Index) loaded(key nodeKey) (*node, error) {
 			x.mu.Unlock()
 			split, entries, err := x.read(key)
 			x.mu.Lock()
-			n.split, n.entries, n.err = split, entries, err
+			n.split, n.entries, n.weight, n.err = split, entries, weightOf(entries), err
 			if err != nil {
 				delete(x.nodes, key)
 			} else {
@@ -165,7 +170,8 @@ func (x *Index) loaded(key nodeKey) (*node, error) {
 
 // read loads a node. One that is not there, or that is no node, is empty: its names have no records then.
 func (x *Index) read(key nodeKey) (split bool, entries map[string]Entry, err error) {
-	text, err := x.store.Load(key.file())
+	text, release, err := x.load(key.file())
+	defer release()
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, map[string]Entry{}, nil
 	}
@@ -182,7 +188,7 @@ func (x *Index) read(key nodeKey) (split bool, entries map[string]Entry, err err
 // rest puts a clean node where it may be forgotten, and forgets those that are too many.
 func (x *Index) rest(n *node) {
 	n.at = x.lru.PushFront(n)
-	x.cached += 1 + len(n.entries)
+	x.cached += nodeCost + n.weight
 	for x.cached > maxCached && x.lru.Len() > 1 {
 		x.forget(x.lru.Back().Value.(*node))
 	}
@@ -192,7 +198,7 @@ func (x *Index) rest(n *node) {
 func (x *Index) wake(n *node) {
 	if n.at != nil {
 		x.lru.Remove(n.at)
-		x.cached -= 1 + len(n.entries)
+		x.cached -= nodeCost + n.weight
 		n.at = nil
 	}
 }
@@ -250,14 +256,16 @@ func (x *Index) change(dir ID, name string, do func(*node) bool) error {
 		return err
 	}
 	x.wake(n)
+	before := n.weightOf(name)
 	if do(n) {
+		n.weight += n.weightOf(name) - before
 		n.dirty++
 		x.dirty++
 	}
 	switch {
 	case n.dirty == 0 && !n.saving:
 		x.rest(n)
-	case len(n.entries) > maxNode && !n.saving:
+	case n.tooLarge() && !n.saving:
 		x.divide(n)
 	}
 	return nil
@@ -275,9 +283,19 @@ func (x *Index) divide(n *node) {
 		x.dirty++
 	}
 	for name, e := range n.entries {
-		parts[digit(name, len(n.key.way))].entries[name] = e
+		part := parts[digit(name, len(n.key.way))]
+		part.entries[name] = e
+		part.weight += e.weight(name)
 	}
-	n.split, n.entries = true, map[string]Entry{}
+	n.split, n.entries, n.weight = true, map[string]Entry{}, 0
+}
+
+// Preload has the first node of a directory in memory, as long as there is room.
+func (x *Index) Preload(dir ID) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, err := x.loaded(nodeKey{dir: dir})
+	return err
 }
 
 // Each calls do for all entries of a directory, node by node, so that little of a large one is in memory, until do returns
@@ -287,10 +305,11 @@ func (x *Index) Each(dir ID, do func(name string, e Entry) bool) error {
 	return err
 }
 
-// each is Each for one node and those below it. The lock is not held while do runs, so do may call the Index.
+// each is Each for one node and those below it. The lock is not held while do runs, so do may call the Index, but not
+// Each: who walks through a large node keeps others waiting.
 func (x *Index) each(key nodeKey, do func(string, Entry) bool) (more bool, err error) {
-	x.mu.Lock()
-	n, err := x.loaded(key)
+	n, done, err := x.walk(key)
+	defer done()
 	if err != nil {
 		x.mu.Unlock()
 		return false, err

@@ -35,12 +35,15 @@ func (m *memory) op() error {
 	return nil
 }
 
-func (m *memory) Load(name string) ([]byte, error) {
+func (m *memory) Load(name string, room func(int64)) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	text, ok := m.nodes[name]
 	if !ok {
 		return nil, fs.ErrNotExist
+	}
+	if len(text) > SmallText {
+		room(int64(len(text)))
 	}
 	return text, nil
 }
