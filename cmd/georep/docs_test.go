@@ -272,3 +272,23 @@ func TestReasonsOfThePages(t *testing.T) {
 		}
 	}
 }
+
+// TestFunctionsOfThePages: a function that stands in brackets behind a file is in that file.
+func TestFunctionsOfThePages(t *testing.T) {
+	named := regexp.MustCompile("`([\\w/]+\\.go)` \\(((?:`\\w+`(?:, )?)+)\\)")
+	checked := 0
+	for _, page := range pages(t) {
+		for _, m := range named.FindAllStringSubmatch(read(t, page), -1) {
+			text := read(t, filepath.Join(root, m[1]))
+			for _, name := range strings.Split(m[2], ", ") {
+				checked++
+				if name = strings.Trim(name, "`"); !regexp.MustCompile(`(?m)^func (\([^)]*\) )?` + name + `\b`).MatchString(text) {
+					t.Errorf("%s: %s has no function %s", page, m[1], name)
+				}
+			}
+		}
+	}
+	if checked < 10 {
+		t.Errorf("only %d functions were looked for", checked)
+	}
+}
