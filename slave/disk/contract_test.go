@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,6 +64,12 @@ func TestContractAsNobody(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("TestContract ran as an ordinary user already")
 	}
+	asNobody(t, nil)
+}
+
+// asNobody runs a test again as an ordinary user, in a directory of his; where between is set twice, with that in between.
+func asNobody(t *testing.T, between func(dir string)) {
+	t.Helper()
 	// t.TempDir lies below directories that others may not enter.
 	base, err := os.MkdirTemp("", "georep")
 	if err != nil {
@@ -82,12 +89,46 @@ func TestContractAsNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(program, "-test.run=^TestContractAsNobody$", "-test.v")
-	cmd.Dir, cmd.Env = mine, append(os.Environ(), nobodyDir+"="+mine, "TMPDIR="+mine)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	run := func() {
+		cmd := exec.Command(program, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
+		cmd.Dir, cmd.Env = mine, append(os.Environ(), nobodyDir+"="+mine, "TMPDIR="+mine)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
+	run()
+	if between != nil {
+		between(mine)
+		run()
+	}
+}
+
+// TestFinishOfAnothersDirectory: a directory that became another user's cannot be finished, which is no reason to stand still.
+func TestFinishOfAnothersDirectory(t *testing.T) {
+	if root := os.Getenv(nobodyDir); root != "" {
+		tree, err := Open(testOptions(t, root))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tree.Close()
+		if _, err := os.Lstat(filepath.Join(root, "d")); errors.Is(err, fs.ErrNotExist) {
+			return // the first time: the slave is made
+		}
+		results, err := tree.Apply(t.Context(), &slave.Batch{Ops: []slave.Op{slavetest.Finish("d", slavetest.Rec(1, 2), 1)}})
+		if err != nil || !errors.Is(results[0].Err, fs.ErrPermission) {
+			t.Errorf("%+v, %v", results, err)
+		}
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give a directory to another user")
+	}
+	asNobody(t, func(dir string) {
+		if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestContractAside(t *testing.T) {

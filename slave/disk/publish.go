@@ -173,7 +173,7 @@ func (pub *publisher) finishDir(it *item, d *beneath.Dir) error {
 			return err
 		}
 	}
-	old, err := pub.look(place{d, ""})
+	old, err := pub.lookBy(place{d, ""}, pub.onRecord) // opened up as far as it can be
 	if err != nil {
 		return err
 	}

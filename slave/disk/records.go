@@ -168,7 +168,10 @@ func (r *records) forgetBeside(p place) {
 }
 
 // look tells what stands at p; nothing is not an error.
-func (r *records) look(p place) (entry, error) {
+func (r *records) look(p place) (entry, error) { return r.lookBy(p, r.recordOf) }
+
+// lookBy is look with what reads the record.
+func (r *records) lookBy(p place, record func(place, slave.Kind) (slave.Record, bool, error)) (entry, error) {
 	st, err := p.dir.Stat(p.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return entry{}, nil
@@ -186,7 +189,7 @@ func (r *records) look(p place) (entry, error) {
 	if err != nil {
 		return entry{}, err
 	}
-	e.rec, e.beside, err = r.recordOf(p, e.kind)
+	e.rec, e.beside, err = record(p, e.kind)
 	return e, err
 }
 
@@ -205,15 +208,20 @@ func pinned(p place) (pin place, done func(), err error) {
 
 // recordOf reads an entry's record. An ordinary user must be allowed to read what he reads xattrs of.
 func (r *records) recordOf(p place, kind slave.Kind) (rec slave.Record, beside bool, err error) {
-	if !kind.CarriesRecord(r.names.Namespace) {
-		return rec, false, nil
-	}
-	rec, beside, err = r.readRecord(p)
+	rec, beside, err = r.onRecord(p, kind)
 	if r.root || !errors.Is(err, unix.EACCES) {
 		return rec, beside, err
 	}
 	err = r.lifted(p.dir.At(p.name), func() error { rec, beside, err = r.readRecord(p); return err })
 	return rec, beside, err
+}
+
+// onRecord is recordOf as far as this process may read it now.
+func (r *records) onRecord(p place, kind slave.Kind) (rec slave.Record, beside bool, err error) {
+	if !kind.CarriesRecord(r.names.Namespace) {
+		return rec, false, nil
+	}
+	return r.readRecord(p)
 }
 
 // readRecord reads GFID and xtime in this order; a record without a GFID has no meaning, whatever its xtime.
