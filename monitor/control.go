@@ -106,8 +106,13 @@ func WaitStatus(ctx context.Context, store *volume.Store, s volume.Session, unti
 
 // Status returns what is true of the session now (status.Load).
 func Status(store *volume.Store, s volume.Session) (status.Status, error) {
+	return StatusBy(new(status.Reader), store, s)
+}
+
+// StatusBy is Status by a reader that is kept for the session.
+func StatusBy(r *status.Reader, store *volume.Store, s volume.Session) (status.Status, error) {
 	files := store.Files(s.Master, s.Slave)
-	st, err := status.Load(status.Session{
+	st, err := r.Load(status.Session{
 		Master: s.Master, Slave: s.Slave.String(), StatusFile: files.Status, PidFile: files.Pid, Started: s.Started,
 	})
 	list, cerr := files.Checkpoints()

@@ -236,6 +236,47 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// TestReader: a status is read again when it was replaced, and not before.
+func TestReader(t *testing.T) {
+	dir := t.TempDir()
+	s := Session{Master: "data", Slave: "s", StatusFile: filepath.Join(dir, "status"), PidFile: filepath.Join(dir, "pid")}
+	r, st := new(Reader), full()
+	loads := func(want string) {
+		t.Helper()
+		if got, err := r.Load(s); err != nil || got.Marker != want {
+			t.Errorf("marker %q, %v; want %q", got.Marker, err, want)
+		}
+	}
+	loads("")
+	for _, marker := range []string{"fanotify", "inotify!", "scanning"} {
+		st.Marker = marker
+		if err := Write(s.StatusFile, st); err != nil {
+			t.Fatal(err)
+		}
+		loads(marker)
+	}
+	info, err := os.Stat(s.StatusFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nobody but this test writes into the file.
+	text, err := os.ReadFile(s.StatusFile)
+	if err == nil {
+		err = os.WriteFile(s.StatusFile, bytes.Replace(text, []byte("scanning"), []byte("fanotify"), 1), 0o600)
+	}
+	if err == nil {
+		err = os.Chtimes(s.StatusFile, info.ModTime(), info.ModTime())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	loads("scanning")
+	if err := os.Remove(s.StatusFile); err != nil {
+		t.Fatal(err)
+	}
+	loads("")
+}
+
 func TestTable(t *testing.T) {
 	bad := full()
 	bad.State, bad.Slave, bad.Reason = Faulty, "h:/\x1b]0;x\x07\u202e", "line\x1b[31m\r\nbreak"

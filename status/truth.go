@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"time"
 )
@@ -22,9 +23,32 @@ type Session struct {
 
 // Load reads a session's status and returns what is true of it now. A session without a status file is Created. An
 // error means that a file is there and cannot be read; the Status then still names the session.
-func Load(s Session) (Status, error) {
+func Load(s Session) (Status, error) { return new(Reader).Load(s) }
+
+// Reader loads the status of one session again and again. It is for one goroutine.
+type Reader struct {
+	file fs.FileInfo // as it was read; nil: not yet
+	st   Status
+}
+
+// read has what the file says, which costs a system call where it is the one that was read before: monitors replace it.
+func (r *Reader) read(path string) (Status, error) {
+	file, err := os.Stat(path)
+	if err == nil && r.file != nil && os.SameFile(file, r.file) && file.ModTime().Equal(r.file.ModTime()) && file.Size() == r.file.Size() {
+		return r.st, nil
+	}
+	r.file = nil
+	st, rerr := Read(path)
+	if err == nil && rerr == nil {
+		r.file, r.st = file, st // one that was replaced since is read again
+	}
+	return st, rerr
+}
+
+// Load is the function of that name. What the results refer to is shared, and not to be written to.
+func (r *Reader) Load(s Session) (Status, error) {
 	pid, running := Running(s.PidFile)
-	st, err := Read(s.StatusFile)
+	st, err := r.read(s.StatusFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		st, err = New(s.Master, s.Slave), nil
 	}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -276,5 +278,42 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNewsCostWhatIsNew: that something happens in a session does not have all read again that has happened before.
+func TestNewsCostWhatIsNew(t *testing.T) {
+	x := newSite(t)
+	x.volume("data")
+	s := x.session("data", "backup::copy", active(0))
+	list := newJournals(x.s.source)
+	j, _, err := events.Open(x.store.Files(s.Master, s.Slave).Dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	happen := func(n int) {
+		t.Helper()
+		for range n {
+			if _, err := j.Append(events.Event{Kind: events.StateChanged, State: "Active", Message: "The session is Active"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := list.look(); len(got) != n {
+			t.Fatalf("%d events are new, not %d", len(got), n)
+		}
+	}
+	happen(5000)
+	happen(1)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 20 {
+		happen(1)
+	}
+	runtime.ReadMemStats(&after)
+	each := (after.TotalAlloc - before.TotalAlloc) / 20
+	info, err := os.Stat(events.File(x.store.Files(s.Master, s.Slave).Dir))
+	if err != nil || each > uint64(info.Size())/4 {
+		t.Errorf("%d bytes are allocated for an event, in a journal of %d bytes, %v", each, info.Size(), err)
 	}
 }

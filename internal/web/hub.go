@@ -137,8 +137,8 @@ type journals struct {
 }
 
 type journal struct {
-	seq  uint64
-	file os.FileInfo // as it was read; nil: not yet
+	file os.FileInfo  // as it was when this began; nil: there was none
+	tail *events.Tail // nil: nothing was read yet
 }
 
 // newJournals begins with what is there by now, and reads nothing of it.
@@ -173,18 +173,17 @@ func (j *journals) look() (list []sessionEvent) {
 }
 
 func (at *journal) news(f volume.Files, began time.Time) []events.Event {
-	info, err := os.Stat(events.File(f.Dir))
-	if err != nil || at.file != nil && os.SameFile(info, at.file) && info.Size() == at.file.Size() {
-		return nil
+	first := at.tail == nil
+	if first {
+		info, err := os.Stat(events.File(f.Dir))
+		if err != nil || at.file != nil && os.SameFile(info, at.file) && info.Size() == at.file.Size() {
+			return nil
+		}
+		at.tail = events.NewTail(f.Dir, 0)
 	}
-	list, err := events.Read(f.Dir, at.seq)
+	list, err := at.tail.News()
 	if err != nil {
 		return nil
-	}
-	first := at.seq == 0
-	at.file = info
-	if len(list) > 0 {
-		at.seq = list[len(list)-1].Seq
 	}
 	if first {
 		list = slices.DeleteFunc(list, func(e events.Event) bool { return e.Time.Before(began) })

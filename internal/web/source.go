@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,7 +60,8 @@ type source struct {
 	mu      sync.Mutex
 	last    *Snapshot
 	markers map[string]*marker.StatusReader
-	reads   atomic.Int64 // of files and directories, for tests: how often something was read anew
+	readers map[string]*status.Reader // by the file
+	reads   atomic.Int64              // of files and directories, for tests: how often something was read anew
 }
 
 func newSource(o *Options) *source {
@@ -67,7 +69,7 @@ func newSource(o *Options) *source {
 	if now == nil {
 		now = time.Now
 	}
-	return &source{store: o.Store, now: now, markers: map[string]*marker.StatusReader{}}
+	return &source{store: o.Store, now: now, markers: map[string]*marker.StatusReader{}, readers: map[string]*status.Reader{}}
 }
 
 // snapshot is at most a second old. Requests that come together wait for one reading.
@@ -88,12 +90,12 @@ func (s *source) read(now time.Time) *Snapshot {
 	s.reads.Add(1)
 	out := &Snapshot{Time: now}
 	list, err := s.store.Sessions()
-	errs := []error{err}
+	out.Sessions = make([]*Session, len(list))
+	errs := make([]error, len(list), len(list)+1)
+	s.readAll(list, out.Sessions, errs)
+	errs = append(errs, err)
 	seen := map[string]bool{}
 	for _, each := range list {
-		one, err := s.session(each)
-		errs = append(errs, err)
-		out.Sessions = append(out.Sessions, one)
 		if !seen[each.Master] {
 			seen[each.Master] = true
 			out.Masters = append(out.Masters, s.master(each.Master))
@@ -109,9 +111,33 @@ func (s *source) read(now time.Time) *Snapshot {
 	return out
 }
 
+// readAll reads how all stand, on every processor.
+func (s *source) readAll(list []volume.Session, out []*Session, errs []error) {
+	readers := make(map[string]*status.Reader, len(list))
+	of := make([]*status.Reader, len(list))
+	for i, each := range list {
+		file := s.store.Files(each.Master, each.Slave).Status
+		if of[i] = s.readers[file]; of[i] == nil {
+			of[i] = new(status.Reader)
+		}
+		readers[file] = of[i]
+	}
+	s.readers = readers
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(list)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(list)); i = next.Add(1) - 1 {
+				out[i], errs[i] = s.session(of[i], list[i])
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // session reads how one stands.
-func (s *source) session(each volume.Session) (*Session, error) {
-	st, err := monitor.Status(s.store, each)
+func (s *source) session(r *status.Reader, each volume.Session) (*Session, error) {
+	st, err := monitor.StatusBy(r, s.store, each)
 	return &Session{ID: each.UUID, Session: each, Status: st, Verdict: health.Of(st, err, health.Limits{})}, err
 }
 
