@@ -38,8 +38,8 @@ func Read(path string) (Status, error) {
 	if err != nil {
 		return Status{}, fmt.Errorf("read status: %w", err)
 	}
-	var s Status
-	if err := json.Unmarshal(data, &s); err != nil {
+	s, err := parse(data)
+	if err != nil {
 		return Status{}, fmt.Errorf("read status %s: %w", path, err)
 	}
 	return s, nil

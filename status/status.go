@@ -112,11 +112,16 @@ func (f *Failure) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	*f = Failure{Path: j.Path, Op: j.Op, Error: j.Error, Since: j.Since}
+	*f = j.failure()
+	return nil
+}
+
+func (j *failureJSON) failure() Failure {
+	f := Failure{Path: j.Path, Op: j.Op, Error: j.Error, Since: j.Since}
 	if len(j.Bytes) > 0 {
 		f.Path = string(j.Bytes)
 	}
-	return nil
+	return f
 }
 
 // Waiting is a file that changes again and again, or a large one on its way: what the slave has of it is as old as its first
@@ -267,4 +272,24 @@ func (s Status) plain() written {
 		w.Lag = &s.LagSeconds
 	}
 	return w
+}
+
+// stored is plain with the failures as they are in the file: encoding/json parses what an UnmarshalJSON takes twice, and a status may have
+// a hundred of them.
+type stored struct {
+	*plain
+	Failures []failureJSON `json:"failures"`
+}
+
+// parse reads what MarshalJSON wrote.
+func parse(text []byte) (s Status, err error) {
+	in := stored{plain: (*plain)(&s)}
+	err = json.Unmarshal(text, &in)
+	if in.Failures != nil {
+		s.Failures = make([]Failure, len(in.Failures))
+	}
+	for i := range in.Failures {
+		s.Failures[i] = in.Failures[i].failure()
+	}
+	return s, err
 }
