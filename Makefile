@@ -59,9 +59,12 @@ test:
 race:
 	sh integration/test.sh --race
 
+# What .golangci.yml says; it is built the first time, which takes minutes.
+GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.0
 lint:
 	go vet ./...
 	go tool staticcheck ./...
+	go run $(GOLANGCI) run ./...
 	go test ./internal/lint
 
 # georep beside rsync, lsyncd and tar, as a table and plots in docs/; takes an hour or two. For a try of a few minutes:

@@ -284,7 +284,7 @@ func (w *dryRun) removed() error {
 // top is the topmost directory that is removed with a path, or the path itself. What lies in a directory that moved stays, unless
 // it has no counterpart there; then the result is false.
 func (w *dryRun) top(path string) (top string, removed bool) {
-	highest, stale := path, ""
+	var highest, stale string
 	for at := path; ; {
 		if w.stale[at] {
 			stale = at

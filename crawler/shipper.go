@@ -65,7 +65,7 @@ func (s *shipper) run(ctx context.Context) {
 	for {
 		var first job
 		if held != nil {
-			first, held = *held, nil
+			first = *held
 		} else {
 			select {
 			case first = <-s.jobs:
