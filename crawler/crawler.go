@@ -228,6 +228,7 @@ func (c *Crawler) absorb() (reached xtime.Time, ok bool) {
 // take gives what a Pass goes by: what hints tell, and what is due of what was put off. Where there is news of which no hint tells,
 // the Pass goes from directory to directory, and is reminded on its way: what is due must not come before it again and again.
 func (c *Crawler) take(root xtime.GFID, at xtime.Time) *run {
+	c.debts.begin()
 	r := c.taken
 	if c.taken = nil; r == nil {
 		r = c.opts.Hints.take()

@@ -32,6 +32,7 @@ type debt struct {
 	reached xtime.Time // up to there it has everything, but what is owed
 	owed    map[string]owed
 	left    leftNames
+	met     uint32 // by which crawl last; under debts.mu
 }
 
 // owed is what it lacks under one name.
@@ -51,6 +52,14 @@ type debts struct {
 	of      map[xtime.GFID]*debt
 	awaited xtime.Time // the root's, when a crawl began of which no hint had told
 	before  int        // so many names were left at the end of the last crawl
+	crawl   uint32     // which of the crawls goes on
+}
+
+// begin counts a crawl.
+func (b *debts) begin() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.crawl++
 }
 
 // set replaces what is owed in a directory; nil: nothing.
@@ -64,6 +73,7 @@ func (b *debts) set(g xtime.GFID, d *debt) {
 	if b.of == nil {
 		b.of = map[xtime.GFID]*debt{}
 	}
+	d.met = b.crawl
 	b.of[g] = d
 }
 
@@ -72,6 +82,7 @@ func (b *debts) known(g xtime.GFID, c slave.Copy, stamp xtime.Time) *debt {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if d := b.of[g]; d != nil && c != 0 && d.copy == c && stamp != 0 && d.stamp == stamp {
+		d.met = b.crawl
 		return d
 	}
 	return nil
@@ -82,11 +93,49 @@ func (b *debts) known(g xtime.GFID, c slave.Copy, stamp xtime.Time) *debt {
 func (b *debts) prune(root *debt) (some bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	kept := map[xtime.GFID]*debt{}
 	var todo []xtime.GFID
 	if root != nil {
 		todo = root.dirs(todo)
 	}
+	kept := b.from(todo)
+	some = len(b.of) > len(kept)
+	b.of = kept
+	return some
+}
+
+// forgetUnmet forgets debts of which something is due, and which neither the crawl has met nor what it met leads to. Their directories
+// are gone, or cannot be reached for now. A crawl that stamps the root forgets them anyway; but where something else fails for long,
+// they would have one crawl follow another. Whoever gets to such a directory lists it.
+func (b *debts) forgetUnmet(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var met []xtime.GFID
+	for g, d := range b.of {
+		if d.met == b.crawl {
+			met = append(met, g)
+		}
+	}
+	kept := b.from(met)
+	for g, d := range b.of {
+		if kept[g] == nil && b.isDue(d, now) {
+			delete(b.of, g)
+		}
+	}
+}
+
+// isDue tells whether anything in a directory itself is due. b.mu is held.
+func (b *debts) isDue(d *debt, now time.Time) bool {
+	for _, o := range d.owed {
+		if o.dir.IsZero() && !now.Before(b.dueOf(&o)) {
+			return true
+		}
+	}
+	return !d.left.none()
+}
+
+// from are the debts of directories, and all that these lead to. b.mu is held.
+func (b *debts) from(todo []xtime.GFID) map[xtime.GFID]*debt {
+	kept := map[xtime.GFID]*debt{}
 	for len(todo) > 0 {
 		g := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -97,9 +146,7 @@ func (b *debts) prune(root *debt) (some bool) {
 		kept[g] = d
 		todo = d.dirs(todo)
 	}
-	some = len(b.of) > len(kept)
-	b.of = kept
-	return some
+	return kept
 }
 
 // dirs adds the directories that owe something themselves.

@@ -389,6 +389,9 @@ func (w *crawl) settleRoot(n *node) {
 		n.held = true
 		w.settle(n)
 	}
+	if n.held && w.ctx.Err() == nil {
+		w.c.debts.forgetUnmet(w.c.hot.now())
+	}
 }
 
 // rootDone ends the crawl.
