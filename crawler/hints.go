@@ -39,7 +39,8 @@ type told struct {
 	names  map[string]xtime.GFID
 	// reminder is set where no hint tells of the directory, but something is due there (debts.go).
 	reminder bool
-	taken    int // of the names that are left there, those that are among names
+	taken    int   // of the names that are left there, those that are among names
+	from     *debt // that has these
 
 	waits int64 // entries under names that are pending in a crawl, which has yet to look at them; under crawl.mu
 }

@@ -61,10 +61,14 @@ func (l leftNames) and(more leftNames) leftNames {
 }
 
 // leftBy is all that a node leaves: what this crawl gave up, behind what it did not take of what was left before. One that was
-// listed has looked at all of that. crawl.mu is held.
+// listed has looked at all of that. One that moved, and that this crawl has come to before, owes something else by now: nothing was
+// taken of that. crawl.mu is held.
 func leftBy(n *node) leftNames {
-	if n.told == nil || n.old == nil {
+	switch {
+	case n.told == nil || n.old == nil:
 		return n.owes.left
+	case n.told.from != n.old:
+		return n.old.left.and(n.owes.left)
 	}
 	return n.old.left.without(n.told.taken).and(n.owes.left)
 }
@@ -110,7 +114,7 @@ func (u *dues) addTo(dirs map[xtime.GFID]*told, share int) {
 		for _, name := range u.names[g] {
 			t.remind(name, d.owed[name].dir)
 		}
-		t.taken = min(share, len(d.left.names))
+		t.taken, t.from = min(share, len(d.left.names)), d
 		share -= t.taken
 		for _, name := range d.left.names[:t.taken] {
 			t.remind(name, xtime.GFID{})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -44,13 +46,14 @@ func TestLeftNamesOutOfReach(t *testing.T) {
 				w.mark("")
 				w.comes(3)
 				var all []string
-				for i := 1; i < 600; i++ {
+				for i := 1; i < 2000; i++ {
 					all = append(all, fmt.Sprint("p/x/", i))
 					w.ok(os.Link(w.at("a/0"), w.at(all[i-1])))
 				}
 				changed(all...)
-				o.before = func() { o.before = nil; w.write("news", ""); changed("news") }
+				o.before = sync.OnceFunc(func() { w.write("news", ""); changed("news") })
 				w.pass()
+				o.before = nil
 				if _, total, _ := w.crawler.Waiting(1); total == 0 {
 					t.Fatalf("no names were left")
 				}
@@ -80,8 +83,101 @@ func TestLeftNamesOutOfReach(t *testing.T) {
 				if next := w.crawler.NextRetry(); !next.IsZero() {
 					waitFor(t, next)
 				}
-				w.comes(100)
+				w.comes(200)
 			})
 		})
 	}
+}
+
+// following is a slave that waits with a directory's survey until another one is finished, and has something happen before.
+type following struct {
+	slave.Tree
+	mu            sync.Mutex
+	first, second string
+	between       func()
+	begun         chan struct{} // closed when that has happened
+}
+
+func (f *following) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
+	results, err := f.Tree.Apply(ctx, b)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range b.Ops {
+		if f.between != nil && b.Ops[i].Kind == slave.OpFinish && b.Ops[i].Path == f.first {
+			f.between()
+			f.between = nil
+			close(f.begun)
+		}
+	}
+	return results, err
+}
+
+func (f *following) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	f.mu.Lock()
+	begun := f.begun
+	waits := f.between != nil && slices.ContainsFunc(queries, func(q slave.Query) bool { return q.Path == f.second })
+	f.mu.Unlock()
+	if waits {
+		select {
+		case <-begun:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return f.Tree.Survey(ctx, queries)
+}
+
+// TestLeftNamesOfADirectoryThatMoves: a crawl comes to a directory, which then moves to where the same crawl comes to it again. The
+// names that are left there are not taken twice from the front of the list.
+func TestLeftNamesOfADirectoryThatMoves(t *testing.T) {
+	w := inMemory(t, true)
+	o, f := &order{}, &following{}
+	w.wrap = func(inner slave.Tree) slave.Tree { f.Tree, o.Tree = inner, f; return o }
+	w.connect()
+	w.crawler.InSteps(10, 64)
+	defer w.crawler.Beside(t.Context())()
+	w.write("a/0", "content")
+	var files, elsewhere []string
+	for i := range 400 {
+		files = append(files, fmt.Sprint("a/d/f", i))
+		w.write(files[i], "")
+	}
+	for i := range 3000 { // so many that nobody looks there ahead
+		elsewhere = append(elsewhere, fmt.Sprint("gone", i))
+	}
+	w.write("b/f", "")
+	w.mark("")
+	w.inStep()
+	for _, file := range files {
+		w.write(file, "changed")
+	}
+	for i := 1; i < 600; i++ {
+		files = append(files, fmt.Sprint("a/", i))
+		w.ok(os.Link(w.at("a/0"), w.at(files[len(files)-1])))
+	}
+	w.tell(files...)
+	o.before = sync.OnceFunc(func() { w.write("news", ""); w.tell("news") })
+	w.pass()
+	o.before = nil
+	at, to := "a", "b"
+	for total := 1; total > 0; _, total, _ = w.crawler.Waiting(1) {
+		from, there := at+"/d", to+"/d"
+		names := []string{there}
+		for _, name := range elsewhere {
+			names = append(names, to+"/"+name)
+		}
+		w.tell(names...)
+		f.first, f.second, f.begun, f.between = from, to, make(chan struct{}), func() { w.rename(from, there) }
+		w.pass()
+		if f.between != nil {
+			f.between()
+			f.between = nil
+		}
+		w.tell(from, there)
+		w.pass()
+		w.checkStamps()
+		at, to = to, at
+	}
+	w.comes(5)
+	w.inStep()
 }
