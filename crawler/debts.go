@@ -103,15 +103,15 @@ func (b *debts) prune(root *debt) (some bool) {
 	return some
 }
 
-// forgetUnmet forgets debts of which something is due, and which neither the crawl has met nor what it met leads to. Their directories
-// are gone, or cannot be reached for now. A crawl that stamps the root forgets them anyway; but where something else fails for long,
-// they would have one crawl follow another. Whoever gets to such a directory lists it.
+// forgetUnmet forgets debts of which something is due, and which neither of the last two crawls has met, nor does what they met lead
+// there. Their directories are gone, or cannot be reached for now. A crawl that stamps the root forgets them anyway; but where
+// something else fails for long, they would have one crawl follow another. Whoever gets to such a directory lists it.
 func (b *debts) forgetUnmet(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var met []xtime.GFID
 	for g, d := range b.of {
-		if d.met == b.crawl {
+		if d.met+1 >= b.crawl {
 			met = append(met, g)
 		}
 	}
@@ -219,6 +219,7 @@ type dues struct {
 	now   time.Time
 	names map[xtime.GFID][]string
 	seen  map[xtime.GFID]bool
+	files bool // names that are left do not count
 }
 
 // below tells whether anything is due in or below g. A directory that owes nothing any more has to be looked at, too.
@@ -228,7 +229,7 @@ func (u *dues) below(g xtime.GFID) bool {
 		return true
 	}
 	if u.seen[g] {
-		return len(u.names[g]) > 0 || !d.left.none()
+		return len(u.names[g]) > 0 || !u.files && !d.left.none()
 	}
 	u.seen[g] = true
 	for name, o := range d.owed {
@@ -236,14 +237,14 @@ func (u *dues) below(g xtime.GFID) bool {
 			u.names[g] = append(u.names[g], name)
 		}
 	}
-	return len(u.names[g]) > 0 || !d.left.none()
+	return len(u.names[g]) > 0 || !u.files && !d.left.none()
 }
 
-// due tells whether anything is due in or below a directory that has a debt.
-func (b *debts) due(g xtime.GFID, now time.Time) bool {
+// due tells whether anything is due in or below a directory that has a debt: files, or also names that are left.
+func (b *debts) due(g xtime.GFID, now time.Time, files bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	u := &dues{b: b, now: now, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
+	u := &dues{b: b, now: now, files: files, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
 	return u.below(g)
 }
 

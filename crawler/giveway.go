@@ -148,8 +148,11 @@ func (g *giveWay) leave(n *node, left ...string) {
 			more.floor, more.since = min(more.floor, was.floor), earlier(more.since, was.since)
 		}
 		for _, name := range left {
-			if o, is := n.old.owed[name]; is && o.dir.IsZero() {
+			switch o, is := n.old.owed[name]; {
+			case is && o.dir.IsZero():
 				more.floor, more.since = min(more.floor, o.floor), earlier(more.since, o.wait.since)
+			case is:
+				n.owe(name, o) // a hint may name a directory as it names a file
 			}
 		}
 	}

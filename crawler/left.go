@@ -26,7 +26,11 @@ type leftNames struct {
 	floor xtime.Time // up to there the slave has everything under them
 	since time.Time  // of the first change that it lacks
 	dir   string     // as it was
+	once  int        // so many there were when each was on the list once
 }
+
+// leftTwice is how many names a list may have before any is looked for that is on it twice.
+const leftTwice = 1 << 12
 
 func (l *leftNames) none() bool { return len(l.names) == 0 }
 
@@ -56,8 +60,23 @@ func (l leftNames) and(more leftNames) leftNames {
 	case more.none():
 		return l
 	}
-	return leftNames{names: append(slices.Clip(l.names), more.names...), dir: more.dir, floor: min(l.floor, more.floor),
-		since: earlier(l.since, more.since)}
+	both := leftNames{names: append(slices.Clip(l.names), more.names...), dir: more.dir, floor: min(l.floor, more.floor),
+		since: earlier(l.since, more.since), once: l.once}
+	if len(both.names) > leftTwice+2*l.once {
+		both.names = onlyOnce(both.names)
+		both.once = len(both.names)
+	}
+	return both
+}
+
+// onlyOnce leaves the first of names that are the same: those that change all the time are left again by each crawl that gives way.
+func onlyOnce(names []string) []string {
+	seen := make(map[string]bool, len(names))
+	return slices.DeleteFunc(names, func(name string) bool {
+		was := seen[name]
+		seen[name] = true
+		return was
+	})
 }
 
 // leftBy is all that a node leaves: what this crawl gave up, behind what it did not take of what was left before. One that was

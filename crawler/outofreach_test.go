@@ -7,9 +7,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"georep/marker/hint"
 	"georep/slave"
 )
 
@@ -89,7 +91,7 @@ func TestLeftNamesOutOfReach(t *testing.T) {
 	}
 }
 
-// following is a slave that waits with a directory's survey until another one is finished, and has something happen before.
+// following is a slave that waits with a directory's survey until another one is finished, if it is, and has something happen before.
 type following struct {
 	slave.Tree
 	mu            sync.Mutex
@@ -120,6 +122,7 @@ func (f *following) Survey(ctx context.Context, queries []slave.Query) ([]slave.
 	if waits {
 		select {
 		case <-begun:
+		case <-time.After(200 * time.Millisecond): // this crawl has nothing to do in the first
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -169,15 +172,142 @@ func TestLeftNamesOfADirectoryThatMoves(t *testing.T) {
 		w.tell(names...)
 		f.first, f.second, f.begun, f.between = from, to, make(chan struct{}), func() { w.rename(from, there) }
 		w.pass()
-		if f.between != nil {
-			f.between()
+		if f.between != nil { // nothing is left there
 			f.between = nil
+			continue
 		}
 		w.tell(from, there)
 		w.pass()
 		w.checkStamps()
 		at, to = to, at
 	}
+	w.comes(5)
+	w.inStep()
+}
+
+// busyWorld has an inode that gets names again and again, and a directory below that of these names which crawls come to once they
+// have given way.
+func busyWorld(t *testing.T, files int) (w *world, o *order, again func(more ...string)) {
+	w, o = inMemory(t, true), &order{}
+	w.wrap = func(inner slave.Tree) slave.Tree { o.Tree = inner; return o }
+	w.write("a/0", "content")
+	for i := range files {
+		w.write(fmt.Sprint("a/d/e/f", i), "")
+	}
+	round := 0
+	return w, o, func(more ...string) {
+		t.Helper()
+		round++
+		for i := 1; i < 600; i++ {
+			name := fmt.Sprint("a/", i)
+			_ = os.Remove(w.at(name)) // the first time there is none
+			w.ok(os.Link(w.at("a/0"), w.at(name)))
+			more = append(more, name)
+		}
+		w.tell(more...)
+		o.before = sync.OnceFunc(func() { w.write("news", fmt.Sprint(round)); w.tell("news") })
+		w.pass()
+		w.checkStamps()
+		o.before = nil
+	}
+}
+
+// TestLeftNamesChangeAgain: names that change all the time are left again by each crawl. The list of them does not grow without end.
+func TestLeftNamesChangeAgain(t *testing.T) {
+	const files = 40
+	w, _, again := busyWorld(t, files)
+	w.connect()
+	w.crawler.InSteps(10, 16)
+	defer w.crawler.Beside(t.Context())()
+	w.mark("")
+	w.inStep()
+	for round := range 20 {
+		var told []string
+		for i := range files {
+			told = append(told, fmt.Sprint("a/d/e/f", i))
+			w.write(told[i], fmt.Sprint("round ", round))
+		}
+		again(told...)
+	}
+	if _, total, _ := w.crawler.Waiting(1); total == 0 || total > 7000 {
+		t.Errorf("%d of %d names are left", total, 600+files)
+	}
+	w.comes(1000)
+	w.inStep()
+}
+
+// TestFilesAreDueThoughCrawlsGiveWay: a file that has waited is shipped, also where each crawl gives way before it comes there.
+func TestFilesAreDueThoughCrawlsGiveWay(t *testing.T) {
+	now := time.Now()
+	w, o, again := busyWorld(t, 1)
+	w.settle, w.delay, w.clock = time.Hour, 2*time.Hour, func() time.Time { return now }
+	w.connect()
+	w.crawler.InSteps(10, 16)
+	defer w.crawler.Beside(t.Context())()
+	w.mark("")
+	w.inStep()
+	for i := range 3 { // then it waits
+		w.write("a/d/e/f0", fmt.Sprint("change ", i))
+		w.tell("a/d/e/f0")
+		w.pass()
+	}
+	if list, _, _ := w.crawler.Waiting(1); len(list) != 1 {
+		t.Fatal("nothing waits")
+	}
+	before := len(o.put("a/d/e/f0"))
+	now = now.Add(3 * time.Hour)
+	again()
+	if _, total, _ := w.crawler.Waiting(1); total < 100 {
+		t.Fatal("the crawl did not give way")
+	}
+	if len(o.put("a/d/e/f0")) == before {
+		t.Error("the file is still not there")
+	}
+	w.comes(1000)
+	w.inStep()
+}
+
+// TestLeftNameOfADirectoryThatOwes: hints tell of a directory as of a file, and a crawl that gives way leaves the name. What the
+// directory owes is owed all the same.
+func TestLeftNameOfADirectoryThatOwes(t *testing.T) {
+	now := time.Now()
+	w, o, _ := busyWorld(t, 1)
+	w.settle, w.delay, w.clock = time.Hour, 2*time.Hour, func() time.Time { return now }
+	w.connect()
+	w.crawler.InSteps(10, 16)
+	defer w.crawler.Beside(t.Context())()
+	var files []string
+	for i := range 40 {
+		files = append(files, fmt.Sprint("a/d/g", i))
+		w.write(files[i], "")
+	}
+	w.mark("")
+	w.inStep()
+	for i := range 3 { // then it waits
+		w.write("a/d/e/f0", fmt.Sprint("change ", i))
+		w.tell("a/d/e/f0")
+		w.pass()
+	}
+	for i := 1; i < 600; i++ {
+		files = append(files, fmt.Sprint("a/", i))
+		w.ok(os.Link(w.at("a/0"), w.at(files[len(files)-1])))
+	}
+	h := w.hint(files...)
+	for i := range h.Dirs {
+		if slices.ContainsFunc(h.Dirs[i].Names, func(n hint.Name) bool { return n.Name == "g0" }) {
+			h.Dirs[i].Names = append(h.Dirs[i].Names, hint.Name{Name: "e"})
+		}
+	}
+	w.hints.Hint(h)
+	o.before = sync.OnceFunc(func() { w.write("news", ""); w.tell("news") })
+	w.pass()
+	o.before = nil
+	w.checkStamps()
+	for total := 2; total > 1; _, total, _ = w.crawler.Waiting(1) {
+		w.pass()
+		w.checkStamps()
+	}
+	now = now.Add(3 * time.Hour)
 	w.comes(5)
 	w.inStep()
 }

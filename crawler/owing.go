@@ -100,8 +100,8 @@ func (n *node) owe(name string, o owed) {
 	n.owes.names[name] = o
 }
 
-// stillOwes tells whether a child lacks nothing but what it is known to owe, none of which is due, or is to be seen to by a crawl
-// that gives way: then it is not visited.
+// stillOwes tells whether a child lacks nothing but what it is known to owe, none of which is due: then it is not visited. To a crawl
+// that gives way only files are due.
 func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
 	g := c.Entry.Record.GFID
 	t, over := w.run.of(g), w.giveWay.over.Load()
@@ -109,7 +109,7 @@ func (w *crawl) stillOwes(n *node, c *plan.Child) bool {
 		return false
 	}
 	d := w.c.debts.known(g, c.State.Copy, c.State.Record.Xtime)
-	if d == nil || d.reached != c.Entry.Record.Xtime || !over && w.c.debts.due(g, w.c.hot.now()) {
+	if d == nil || d.reached != c.Entry.Record.Xtime || w.c.debts.due(g, w.c.hot.now(), over) {
 		return false
 	}
 	w.owe(n, c.Entry.Name, owed{dir: g, floor: d.stamp})
