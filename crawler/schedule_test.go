@@ -249,7 +249,7 @@ func (s *schedule) connect() {
 		s.w.connect()
 	}
 	if s.giveWay {
-		s.w.crawler.InSteps(2, int64(s.rnd.IntN(2)))
+		s.w.crawler.InSteps(2+uint32(s.rnd.IntN(2)), int64(s.rnd.IntN(4)))
 		s.t.Cleanup(s.w.crawler.Beside(s.t.Context()))
 	}
 }

@@ -124,16 +124,26 @@ func (s *schedule) choose() (did string, paths []string, do func() error) {
 	}
 }
 
-// manyNames gives an inode some names at once, in two directories.
+// manyNames gives an inode some names at once, in two directories, and may write files beside them at the same time.
 func (s *schedule) manyNames(file string, dirs ...string) (did string, paths []string, do func() error) {
 	for range 2 + s.rnd.IntN(5) {
 		paths = append(paths, beneath.Join(dirs[s.rnd.IntN(len(dirs))], fmt.Sprint("m", s.rnd.IntN(30))))
 	}
-	return fmt.Sprintf("names of %s: %q", file, paths), paths, func() error {
-		for _, path := range paths {
+	names := paths
+	var files []string
+	for range s.rnd.IntN(5) {
+		dir := dirs[s.rnd.IntN(len(dirs))]
+		files = append(files, beneath.Join(dir, []string{"hot", "f", "g", "bad"}[s.rnd.IntN(4)]))
+	}
+	paths = append(slices.Clip(names), files...)
+	return fmt.Sprintf("names of %s: %q, and written: %q", file, names, files), paths, func() error {
+		for _, path := range names {
 			if err := os.Link(s.w.at(file), s.w.at(path)); err != nil && !errors.Is(err, os.ErrExist) {
 				return err
 			}
+		}
+		for _, path := range files {
+			_ = s.write(path) // where it is no file, it stays what it is
 		}
 		return nil
 	}
