@@ -219,7 +219,8 @@ type dues struct {
 	now   time.Time
 	names map[xtime.GFID][]string
 	seen  map[xtime.GFID]bool
-	files bool // names that are left do not count
+	taken map[xtime.GFID]int // at so many of the names that are left the crawl is to look
+	all   bool               // all that are left count
 }
 
 // below tells whether anything is due in or below g. A directory that owes nothing any more has to be looked at, too.
@@ -229,7 +230,7 @@ func (u *dues) below(g xtime.GFID) bool {
 		return true
 	}
 	if u.seen[g] {
-		return len(u.names[g]) > 0 || !u.files && !d.left.none()
+		return u.needs(g, d)
 	}
 	u.seen[g] = true
 	for name, o := range d.owed {
@@ -237,14 +238,19 @@ func (u *dues) below(g xtime.GFID) bool {
 			u.names[g] = append(u.names[g], name)
 		}
 	}
-	return len(u.names[g]) > 0 || !u.files && !d.left.none()
+	return u.needs(g, d)
+}
+
+// needs tells whether a directory that was seen is to be visited.
+func (u *dues) needs(g xtime.GFID, d *debt) bool {
+	return len(u.names[g]) > 0 || u.taken[g] > 0 || u.all && !d.left.none()
 }
 
 // due tells whether anything is due in or below a directory that has a debt: files, or also names that are left.
 func (b *debts) due(g xtime.GFID, now time.Time, files bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	u := &dues{b: b, now: now, files: files, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
+	u := &dues{b: b, now: now, all: !files, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
 	return u.below(g)
 }
 
@@ -256,18 +262,18 @@ func (b *debts) remind(r *run, root xtime.GFID, now time.Time, left names) *run 
 	if b.of[root] == nil {
 		return r
 	}
-	u := &dues{b: b, now: now, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
+	share := left.few
+	if r == nil || len(r.dirs) == 0 {
+		share = left.share
+	}
+	u := &dues{b: b, now: now, taken: b.some(share), names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
 	if !u.below(root) {
 		return r
 	}
-	share := left.few
 	if r == nil {
 		r = newRun(b.of[root].reached)
 	}
-	if len(r.dirs) == 0 {
-		share = left.share
-	}
-	u.addTo(r.dirs, share)
+	u.addTo(r.dirs)
 	return r
 }
 

@@ -117,12 +117,25 @@ func (b *debts) stuck() bool {
 	return left > 0 && left >= before && before > 0
 }
 
-// addTo has the crawl look at what is due in the directories that were found, and at some of the names that are left there, share
-// in all. b.mu is held.
-func (u *dues) addTo(dirs map[xtime.GFID]*told, share int) {
+// some shares out at how many of the names that are left a crawl looks: in as few directories as have so many, in any order. b.mu
+// is held.
+func (b *debts) some(share int) map[xtime.GFID]int {
+	taken := map[xtime.GFID]int{}
+	for g, d := range b.of {
+		if k := min(share, len(d.left.names)); k > 0 {
+			taken[g] = k
+			share -= k
+		}
+	}
+	return taken
+}
+
+// addTo has the crawl look at what is due in the directories that were found, and at some of the names that are left there. b.mu is
+// held.
+func (u *dues) addTo(dirs map[xtime.GFID]*told) {
 	for g := range u.seen {
 		d := u.b.of[g]
-		if len(u.names[g]) == 0 && d.left.none() {
+		if !u.needs(g, d) {
 			continue
 		}
 		t := dirs[g]
@@ -133,8 +146,7 @@ func (u *dues) addTo(dirs map[xtime.GFID]*told, share int) {
 		for _, name := range u.names[g] {
 			t.remind(name, d.owed[name].dir)
 		}
-		t.taken, t.from = min(share, len(d.left.names)), d
-		share -= t.taken
+		t.taken, t.from = u.taken[g], d
 		for _, name := range d.left.names[:t.taken] {
 			t.remind(name, xtime.GFID{})
 		}
@@ -158,11 +170,12 @@ func (b *debts) reminder(e *slave.EntryState, at xtime.Time, now time.Time, shar
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	u := &dues{b: b, now: now, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
+	u := &dues{b: b, now: now, all: true, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
 	dirs := map[xtime.GFID]*told{}
 	if b.of[g] == d && u.below(g) {
 		u.seen = map[xtime.GFID]bool{g: true} // what is below is reminded of on the way down
-		u.addTo(dirs, share)
+		u.taken = map[xtime.GFID]int{g: min(share, len(d.left.names))}
+		u.addTo(dirs)
 	}
 	return dirs[g]
 }

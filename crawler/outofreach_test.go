@@ -311,3 +311,42 @@ func TestLeftNameOfADirectoryThatOwes(t *testing.T) {
 	w.comes(5)
 	w.inStep()
 }
+
+// TestLeftNamesInManyDirectories: a crawl visits the directories in which it looks at names, and not each in which some are left.
+func TestLeftNamesInManyDirectories(t *testing.T) {
+	const dirs, each = 100, 20
+	w, o := inMemory(t, true), &order{}
+	w.wrap = func(inner slave.Tree) slave.Tree { o.Tree = inner; return o }
+	w.connect()
+	w.crawler.InSteps(10, 64)
+	defer w.crawler.Beside(t.Context())()
+	w.write("a/0", "content")
+	all := []string{"a/0"}
+	for i := range dirs {
+		w.write(fmt.Sprint("d", i, "/f"), "")
+	}
+	w.mark("")
+	w.inStep()
+	w.forget()
+	for i := range dirs * each {
+		all = append(all, fmt.Sprint("d", i/each, "/", i))
+		w.ok(os.Link(w.at("a/0"), w.at(all[i+1])))
+	}
+	w.tell(all[1:]...)
+	news := 0
+	o.before = func() {
+		news++
+		w.write("other/f", fmt.Sprint("news ", news))
+		w.tell("other/f")
+	}
+	for total := 1; total > 0; _, total, _ = w.crawler.Waiting(1) {
+		w.pass()
+		w.checkStamps()
+	}
+	o.before = nil
+	w.comes(5)
+	w.areOne(all)
+	if n := w.counters.Hinted.Load(); n > 8*dirs {
+		t.Errorf("%d visits to %d directories", n, dirs)
+	}
+}
