@@ -37,6 +37,9 @@ func snapshot(t *testing.T, root string, all bool) map[string]string {
 		if rel == slave.Reserved && !all {
 			return filepath.SkipDir
 		}
+		if rel == slave.Reserved+"/lease" {
+			return nil // whoever has a slave by SFTP open changes it all the time
+		}
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
 			return err

@@ -152,7 +152,11 @@ func TestChangedIsTold(t *testing.T) {
 	inStep := func() { p.run(with("wait", "--timeout", "1m", "--ignore-hidden-writers")...).check(t, exitDone) }
 	o := oracle.New(t, master, 7)
 	kill := func(of func(status.Status) int) func() {
-		return func() { syscall.Kill(of(p.glance()), syscall.SIGKILL) }
+		return func() {
+			pid := of(p.glance())
+			syscall.Kill(pid, syscall.SIGKILL)
+			p.until("the process to be gone", func() bool { return syscall.Kill(pid, 0) != nil })
+		}
 	}
 	for i, cut := range []func(){nil, kill(func(st status.Status) int { return st.WorkerPid }), kill(func(st status.Status) int { return st.MonitorPid })} {
 		if i == 0 { // there is something to remove, and what the beginning has to say of all has been said
@@ -187,7 +191,7 @@ func TestChangedIsTold(t *testing.T) {
 			}
 		}
 		if i == 2 {
-			p.run(with("start")...)
+			p.ok(with("start")...)
 		}
 		inStep()
 		differ := differences(before, look(t, slave))
