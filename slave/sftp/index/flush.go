@@ -69,7 +69,7 @@ func (x *Index) divideAll() {
 		todo = todo[:len(todo)-1]
 		x.divide(n)
 		for _, c := range digits {
-			if part := x.nodes[nodeKey{n.key.dir, n.key.way + string(c)}]; part.tooLarge() && len(part.key.way) < deepest {
+			if part := x.nodes[nodeKey{n.key.dir, n.key.way + string(c)}]; part.tooLarge() {
 				todo = append(todo, part)
 			}
 		}

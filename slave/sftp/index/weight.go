@@ -58,7 +58,7 @@ func (n *node) weightOf(name string) int64 {
 
 // tooLarge tells whether a node is to be split.
 func (n *node) tooLarge() bool {
-	return len(n.entries) > maxNode || n.weight > maxWeight && len(n.entries) >= leastToSplit
+	return len(n.key.way) < deepest && (len(n.entries) > maxNode || n.weight > maxWeight && len(n.entries) >= leastToSplit)
 }
 
 // rooms bound what is in memory for a moment.
@@ -103,6 +103,9 @@ func (x *Index) walk(key nodeKey) (n *node, done func(), err error) {
 	x.mu.Unlock()
 	done = take(x.rooms.walked, weight, maxWalked)
 	x.mu.Lock()
-	n, err = x.loaded(key)
+	if n, err = x.loaded(key); err == nil && n.split {
+		done() // meanwhile: its parts want room of their own, for which nobody may wait who has some
+		done = func() {}
+	}
 	return n, done, err
 }

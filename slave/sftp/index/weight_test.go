@@ -1,8 +1,11 @@
 package index
 
 import (
+	"bytes"
 	"fmt"
+	"runtime"
 	"testing"
+	"time"
 
 	"georep/slave"
 )
@@ -80,5 +83,45 @@ func TestLargeNodesOfEarlierVersions(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNodeIsSplitBeforeItIsWalked: a node that is split while a walk waits for room has nothing to hold room for, and its parts get
+// theirs.
+func TestNodeIsSplitBeforeItIsWalked(t *testing.T) {
+	x := New(newMemory())
+	set := func(i int) {
+		t.Helper()
+		e := Entry{Kind: slave.File, ID: ID(100 + i), Meta: slave.Meta{Xattrs: []slave.Xattr{{Name: "user.x", Value: make([]byte, 1<<20)}}}}
+		if err := x.Set(Root, name(i), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range leastToSplit - 1 {
+		set(i)
+	}
+	if !x.rooms.walked.TryAcquire(maxWalked) {
+		t.Fatal("somebody walks")
+	}
+	seen, ended := 0, make(chan error, 1)
+	go func() { ended <- x.Each(Root, func(string, Entry) bool { seen++; return true }) }()
+	waits := func() bool {
+		stacks := make([]byte, 1<<20)
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("semaphore.(*Weighted).Acquire"))
+	}
+	for end := time.Now().Add(time.Minute); !waits(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the walk does not wait for room")
+		}
+	}
+	set(leastToSplit)
+	x.rooms.walked.Release(maxWalked)
+	select {
+	case err := <-ended:
+		if err != nil || seen != leastToSplit {
+			t.Errorf("%d of %d entries, %v", seen, leastToSplit, err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the walk waits for room that it has")
 	}
 }
