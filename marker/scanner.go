@@ -2,6 +2,8 @@ package marker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 
 	"georep/internal/beneath"
 	"georep/marker/coverage"
+	"georep/marker/inotify"
 	"georep/marker/moment"
 	"georep/marker/scan"
 )
@@ -278,6 +281,12 @@ func (m scanMarker) Say(path string, err error, what string) { m.troubles.say(pa
 
 func (m scanMarker) Unread(path string, err error) { m.troubles.unread(path, err) }
 
-func (m scanMarker) Reopen(k beneath.HandleKey) (*beneath.Dir, error) { return m.tree.reopen(k) }
+func (m scanMarker) Reopen(k beneath.HandleKey) (*beneath.Dir, error) {
+	d, err := m.tree.reopen(k)
+	if errors.Is(err, inotify.ErrStale) {
+		err = fmt.Errorf("%w: %w", scan.ErrStale, err)
+	}
+	return d, err
+}
 
 func (m scanMarker) Number(k beneath.HandleKey) (uint64, bool) { return m.tree.number(k) }
