@@ -62,10 +62,14 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 }
 
 // short tells the slave of inodes that have more names on the master: it links those that it knows to be names of the
-// same inode, and keeps in mind what lacks some, for checkGroups.
+// same inode, and keeps in mind what lacks some, for checkGroups. Of very many names one word is enough: each crawl meets all that were
+// linked before.
 func (w *crawl) short(n *node, entries []plan.Entry) {
-	for _, e := range w.giveWay.told(entries) {
-		w.send(n, task{op: linkOf(n, &e, "")})
+	further := w.giveWay.further()
+	for i := range entries {
+		if e := &entries[i]; !further(e) {
+			w.send(n, task{op: linkOf(n, e, "")})
+		}
 	}
 }
 

@@ -254,8 +254,8 @@ func (b *debts) due(g xtime.GFID, now time.Time, files bool) bool {
 	return u.below(g)
 }
 
-// remind adds what is due to what hints tell, so that the crawl looks there, and some of the names that are left. r may be nil, and is given back as it is
-// where nothing is due.
+// remind adds what is due to what hints tell, so that the crawl looks there, and some of the names that are left. r may be nil, and
+// is given back as it is where nothing is due.
 func (b *debts) remind(r *run, root xtime.GFID, now time.Time, left names) *run {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -249,14 +249,14 @@ func (w *dryRun) inParts(t *dryTask, total int64) error {
 
 // entries plans what is in a directory as a crawl does, and notes what that means.
 func (w *dryRun) entries(t *dryTask, d *beneath.Dir, names []beneath.Entry, state *slave.DirState) {
-	r := w.m.Reader(t.here, d)
+	r := w.m.Reader(t.here, d, false)
 	covered := map[string]bool{}
 	rules, _ := w.m.rulesOf(t.here)
 	side := &node{rules: Tagged(w.m.filter, rules, d)}
 	leftOut := map[string]bool{}
 	var list []plan.Entry
 	for _, n := range names {
-		if side.early(&r, n) {
+		if side.early(r, d, n) {
 			leftOut[n.Name] = true
 			continue
 		}

@@ -124,12 +124,12 @@ func leavesEntry(rules *filter.Dir, d *beneath.Dir, name string) bool {
 
 // early tells of a listed entry that it is left out, where its type is enough to know, or the entry has not been asked about yet
 // since a hint told of it.
-func (n *node) early(r *source.Reader, e beneath.Entry) bool {
+func (n *node) early(r source.Reader, d *beneath.Dir, e beneath.Entry) bool {
 	switch k := slave.Kind(e.Type); {
 	case n.rules == nil:
 		return false
 	case k == slave.Unknown:
-		return !r.Covered(e.Name) && leavesEntry(n.rules, r.Dir(), e.Name)
+		return !r.Covered(e.Name) && leavesEntry(n.rules, d, e.Name)
 	default:
 		return n.rules.Excludes(e.Name, k == slave.Dir, -1)
 	}

@@ -213,29 +213,21 @@ func (g *giveWay) postpones() bool {
 	return true
 }
 
-// onlyFirst leaves one name of each inode with very many names: what moved of it is found by that, and the others become links.
-func (g *giveWay) onlyFirst(fresh []newcomer) []newcomer {
+// further tells of one entry after the other whether it is a further name of an inode with very many: one of them stands for all.
+func (g *giveWay) further() func(*plan.Entry) bool {
 	seen := map[xtime.GFID]bool{}
-	return slices.DeleteFunc(fresh, func(e newcomer) bool {
+	return func(e *plan.Entry) bool {
 		if e.Kind == slave.Dir || e.Stat.Nlink < g.w.c.names.many {
 			return false
 		}
 		was := seen[e.Record.GFID]
 		seen[e.Record.GFID] = true
 		return was
-	})
+	}
 }
 
-// told gives those of the shorts that the slave is told of. Of inodes with very many names one word is enough: each crawl meets
-// all that were linked before.
-func (g *giveWay) told(entries []plan.Entry) []plan.Entry {
-	seen := map[xtime.GFID]bool{}
-	return slices.DeleteFunc(entries, func(e plan.Entry) bool {
-		if e.Stat.Nlink < g.w.c.names.many {
-			return false
-		}
-		was := seen[e.Record.GFID]
-		seen[e.Record.GFID] = true
-		return was
-	})
+// onlyFirst leaves one name of each inode with very many names: what moved of it is found by that, and the others become links.
+func (g *giveWay) onlyFirst(fresh []newcomer) []newcomer {
+	further := g.further()
+	return slices.DeleteFunc(fresh, func(e newcomer) bool { return further(&e.Entry) })
 }

@@ -347,7 +347,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 // lookAhead gives those of a directory's entries that the master lacks, and remembers which others stand in the places of
 // other inodes (swaps and cycles).
 func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (stale []slave.EntryState) {
-	r := w.m.Reader(n.path, d.Dir)
+	r := w.m.Reader(n.path, d.Dir, false)
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
 	for i := range entries {

@@ -20,12 +20,8 @@ func (w *crawl) join(all []placed) (joined bool, err error) {
 	if err != nil || len(here) == 0 {
 		return len(all) == 0, err
 	}
-	unsettled, err := w.giveWay.join(here)
-	if err != nil {
-		return false, err
-	}
 	again := w.finishAgain(dirs)
-	results, err := w.applyNow(again)
+	unsettled, results, err := w.giveWay.join(here, again)
 	if err != nil {
 		return false, err
 	}

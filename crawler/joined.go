@@ -1,6 +1,8 @@
 package crawler
 
 import (
+	"slices"
+
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -58,8 +60,8 @@ func (j *joined) keep(groups []slave.Group) {
 }
 
 // join links names that a search has found, and gives way to what changes elsewhere where they are very many. The inodes that it did
-// not link all names of are returned.
-func (g *giveWay) join(here []placed) (unsettled map[xtime.GFID]bool, err error) {
+// not link all names of are returned. again is carried out behind the links, with the last of them where that can be.
+func (g *giveWay) join(here []placed, again []slave.Op) (unsettled map[xtime.GFID]bool, finished []slave.Result, err error) {
 	w, many := g.w, len(here) >= int(g.w.c.names.many)
 	var todo []slave.Op
 	for i := range here {
@@ -74,25 +76,33 @@ func (g *giveWay) join(here []placed) (unsettled map[xtime.GFID]bool, err error)
 	}
 	unsettled = map[xtime.GFID]bool{}
 	least := max(int(w.c.names.step), len(todo)/listedShare)
-	for linked := 0; linked < len(todo); {
+	for linked := 0; ; {
 		step := todo[linked:min(linked+batchOps, len(todo))]
-		results, err := w.applyNow(step)
-		if err != nil {
-			return nil, err
+		linked += len(step)
+		ops := step
+		if linked == len(todo) {
+			ops = slices.Concat(step, again)
 		}
-		for i, r := range results {
+		results, err := w.applyNow(ops)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i, r := range results[:len(step)] {
 			if !w.linked(&step[i], r) {
 				unsettled[step[i].Record.GFID] = true
 			} else if many {
 				w.c.joined.add(&step[i])
 			}
 		}
-		if linked += len(step); many && linked >= least && w.c.bulk.on() && g.hasNews() {
+		if linked == len(todo) {
+			return unsettled, results[len(step):], nil
+		}
+		if many && linked >= least && w.c.bulk.on() && g.hasNews() {
 			for i := range todo[linked:] {
 				unsettled[todo[linked+i].Record.GFID] = true
 			}
-			break
+			finished, err = w.applyNow(again)
+			return unsettled, finished, err
 		}
 	}
-	return unsettled, nil
 }

@@ -207,6 +207,7 @@ func (g *guard) replaced(op *slave.Op) {
 	}
 }
 
+// errEmptied refuses to remove all that the slave has because the master has nothing.
 func errEmptied(path string, there int64) error {
 	return fmt.Errorf("%w: %s is empty, while the slave has %d entries (is its file system mounted?); if the slave is "+
 		"to be emptied, say so with `georep approve MASTER SLAVE`", source.ErrNotMaster, path, there)

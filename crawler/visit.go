@@ -291,15 +291,14 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 // so is what the filter says.
 func (w *crawl) entries(n *node, d *directory, names []beneath.Entry, state *slave.DirState) []plan.Entry {
 	out := make([]plan.Entry, 0, len(names))
-	r := w.m.Reader(n.path, d.Dir)
-	r.Unmarked = true
+	r := w.m.Reader(n.path, d.Dir, true)
 	var covered []beneath.Entry
 	var leftOut map[string]bool
 	if n.rules != nil {
 		leftOut = map[string]bool{}
 	}
 	for _, e := range names {
-		if n.early(&r, e) {
+		if n.early(r, d.Dir, e) {
 			leftOut[e.Name] = true
 			continue
 		}

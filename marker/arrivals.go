@@ -28,7 +28,7 @@ type recent []judged
 // judged is a directory that moved.
 type judged struct {
 	dir   beneath.HandleKey
-	at    int64         // it was judged; sinceStart
+	at    int64         // it was judged; moment.SinceStart
 	after moment.Moment // it moved
 }
 

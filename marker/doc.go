@@ -35,9 +35,9 @@
 // marker/scan finds what changed while no event told, marker/coverage knows of which directories ctimes tell, marker/tree is the
 // tree that all of them work on.
 //
-// Order of the locks: writing (the status), then core.mu (a mark), then any of the rest (beats.mu, mounts.mu, heldFiles.mu, those of
-// scan.State, coverage and hint), which are held for moments and never two at a time, but that beats.mu is held while mounts.mu is
-// taken. No lock but core.mu and mounts.mu is held over a system call on the tree.
+// Order of the locks: writing (the status), then core.mu (a mark), then beats.mu, then mounts.mu, then any of the others
+// (hiddenHolders, refusals, coverage, hint and those of package scan). Of the others none is taken while one is held. System calls on the
+// tree are made under core.mu, by a mark, and under mounts.mu, by a look at what is mounted: the heartbeat asks for that under beats.mu.
 //
 // It never changes content, and reads only that of mapped files of which no time tells that they were written. It never
 // follows a path that others could redirect, never crosses a mount point and never marks anything once the root is not the

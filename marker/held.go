@@ -175,8 +175,8 @@ func (h *heldFiles) rest(ctx context.Context, took time.Duration) (asked bool, e
 // a look waits for a long time and costs no more, and must not be put off for that. all leaves nothing for later. The error is
 // ctx's, or the clock's.
 func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err error) {
-	took, err = h.lookOnce(ctx, all)
-	if err != nil || h.at == h.last {
+	took, seen, err := h.lookOnce(ctx, all)
+	if err != nil || !seen {
 		return took, errors.Join(err, ctx.Err())
 	}
 	if err := h.mark(ctx); err != nil {
@@ -186,13 +186,13 @@ func (h *heldFiles) look(ctx context.Context, all bool) (took time.Duration, err
 	return took, ctx.Err()
 }
 
-// lookOnce finds out who holds what, and what of it changed. at stays as it was where that cannot be seen.
-func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration, err error) {
+// lookOnce finds out who holds what, and what of it changed. seen is false where that cannot be seen now.
+func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration, seen bool, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	began, err := usedTime(unix.CLOCK_THREAD_CPUTIME_ID)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	h.asked.stirred.Store(false)
 	h.last, h.at = h.at, moment.Now()
@@ -203,7 +203,7 @@ func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration,
 		h.Often.Warn().Err(err).Msg("what is written without an event is not seen now")
 		h.at = h.last
 		now, err := usedTime(unix.CLOCK_THREAD_CPUTIME_ID)
-		return now - began, err
+		return now - began, false, err
 	}
 	h.unseen.say(&h.Log, hidden, h.at.Wall)
 	// Mappings first: whoever is mapped is looked at as such, whatever else holds it.
@@ -220,7 +220,7 @@ func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration,
 		}
 	}
 	now, err := usedTime(unix.CLOCK_THREAD_CPUTIME_ID)
-	return now - began, err
+	return now - began, true, err
 }
 
 // hiddenHolders is why not all who hold files can be seen. It may be used from any goroutine.

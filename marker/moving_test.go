@@ -510,3 +510,32 @@ func (v *vol) checkMissed(before map[string]entryState, newest xtime.Time) {
 		v.t.Error("nothing changed: the test tests nothing")
 	}
 }
+
+// unread is where inotify's directories lie while events are yet to be read.
+type unread struct{ directories }
+
+func (unread) reopen(beneath.HandleKey) (*beneath.Dir, error) {
+	return nil, fmt.Errorf("reopen: %w", inotify.ErrStale)
+}
+
+func (unread) number(beneath.HandleKey) (uint64, bool) { return 0, false }
+
+// TestStaleIsNoTrouble: a directory of which only an event to come tells where it lies is gone to later. It is no reason to scan once more.
+func TestStaleIsNoTrouble(t *testing.T) {
+	v := newVol(t, t.TempDir())
+	v.o.Source = SourceScan
+	m, err := open(t.Context(), v.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	m.tree = unread{}
+	defer func() { m.tree = nil }()
+	s := m.scans.Begin(false, true)
+	left, err := s.RunIn(t.Context(), map[beneath.HandleKey]struct{}{"moved": {}})
+	if err != nil || len(left) != 1 || s.Incomplete.Load() {
+		t.Errorf("left %q, incomplete %v, %v", left, s.Incomplete.Load(), err)
+	}
+	s.Moving.End()
+	s.Cover.End(coverage.Nothing)
+}

@@ -13,6 +13,7 @@ import (
 
 	"georep/integration/harness/fstest"
 	"georep/internal/beneath"
+	"georep/marker/scan"
 )
 
 // slowClient changes a volume as another host does whose clock is behind: what it has changed last carries its time. A mark
@@ -32,6 +33,8 @@ func slowVol(t *testing.T) (*vol, *slowClient) {
 	v.o.Source, v.o.remote = SourceScan, true
 	c := &slowClient{v: v, at: map[uint64][2]beneath.Time{}}
 	v.sh("mkdir -p a/b c; for f in f a/f a/g a/b/f c/f; do echo 1 > $f; done")
+	made := time.Now()
+	v.until("a mark cannot be in the tick of what it marks", func() bool { return time.Since(made) > 2*scan.Settled })
 	return v, c
 }
 

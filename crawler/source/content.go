@@ -18,7 +18,7 @@ const rereads = 3
 // UnixTime converts a file time.
 func UnixTime(t beneath.Time) time.Time { return time.Unix(t.Sec, int64(t.Nsec)) }
 
-// OpenContent opens the file name below d for sending. It must still be the inode that was listed as listed; if it has
+// OpenContent implements Source. It opens the file name below d for sending. It must still be the inode that was listed as listed; if it has
 // changed since, its content ends as torn.
 func (m *Local) OpenContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error) {
 	f, err := d.OpenQuietly(name)
@@ -41,7 +41,7 @@ func (c *content) begin() error {
 			return err
 		}
 	}
-	st, err := c.look()
+	st, err := Look(c.file, &c.listed)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (c *content) readWhole() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		st, err := c.look()
+		st, err := Look(c.file, &c.listed)
 		if err != nil {
 			return false, err
 		}
@@ -85,7 +85,7 @@ func (c *content) readWhole() (bool, error) {
 			continue // it grows or shrinks: another try, with what it is now
 		}
 		c.buf, c.whole = buf[:n], true
-		c.end = slave.End{Size: int64(n), Torn: c.differs(&st)}
+		c.end = slave.End{Size: int64(n), Torn: Differs(&st, &c.listed)}
 		if !c.end.Torn {
 			break
 		}
@@ -109,20 +109,6 @@ const smallBuffer = 64 << 10
 
 func newSmallBuffers() *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, smallBuffer); return &b }}
-}
-
-// look describes the file, which must be the inode that was listed.
-func (c *content) look() (beneath.Stat, error) {
-	st, err := c.file.Stat()
-	if err == nil && (!SameFile(&st, &c.listed) || slave.KindOf(st.Mode) != slave.File) {
-		err = ErrMoved
-	}
-	return st, err
-}
-
-// differs compares the file with what was listed: a ctime that moved means that content or metadata did.
-func (c *content) differs(st *beneath.Stat) bool {
-	return Differs(st, &c.listed)
 }
 
 // Next implements slave.Content.
@@ -192,7 +178,7 @@ func (c *content) finish(err error) (slave.Piece, error) {
 	if err != nil {
 		return slave.Piece{}, err
 	}
-	torn := c.differs(&st)
+	torn := Differs(&st, &c.listed)
 	c.end = slave.End{Size: max(min(st.Size, c.size), c.off), Torn: torn}
 	return slave.Piece{}, io.EOF
 }
@@ -211,8 +197,11 @@ func (c *content) Close() error {
 
 // Look describes a file that is open, which must be the inode that was listed, and no device or FIFO that took its place.
 func Look(f *beneath.Inode, listed *beneath.Stat) (beneath.Stat, error) {
-	c := content{file: f, listed: *listed}
-	return c.look()
+	st, err := f.Stat()
+	if err == nil && (!SameFile(&st, listed) || slave.KindOf(st.Mode) != slave.File) {
+		err = ErrMoved
+	}
+	return st, err
 }
 
 // Differs tells whether a file is no longer what was listed: a ctime that moved means that content or metadata did.

@@ -70,14 +70,18 @@ func (m *Local) Newer(d *beneath.Dir, name string, st *beneath.Stat, since xtime
 // ErrCovered means that something is mounted on an entry, so that nothing can be seen of it.
 var ErrCovered = fmt.Errorf("another file system is mounted there: %w", unix.EXDEV)
 
-// Reader reads entries of the directory at path. Where something is mounted is asked now, and not once for a crawl: what is
-// mounted may not answer, and a user may mount it at any time.
-func (m *Local) Reader(path string, d *beneath.Dir) Reader {
-	return Reader{m: m, dir: d, path: path, covered: m.mounts()[path]}
+// Reader implements Source. Where something is mounted is asked now, and not once for a crawl: what is mounted may not answer, and a
+// user may mount it at any time.
+func (m *Local) Reader(path string, d *beneath.Dir, unmarked bool) Reader {
+	return m.reader(path, d, unmarked)
 }
 
-// Covered tells whether something is mounted on an entry, without asking that.
-func (r *Reader) Covered(name string) bool {
+func (m *Local) reader(path string, d *beneath.Dir, unmarked bool) *reader {
+	return &reader{m: m, dir: d, path: path, covered: m.mounts()[path], unmarked: unmarked}
+}
+
+// Covered implements Reader.
+func (r *reader) Covered(name string) bool {
 	_, maybe := r.covered[name]
 	return maybe && r.dir.Covered(name)
 }
@@ -144,7 +148,7 @@ func (m *Local) refusesMarks(d *beneath.Dir, name string, st *beneath.Stat) bool
 		m.names.Namespace == xtime.User && d.DeniesMarks(name)
 }
 
-// List reads the names of the given part. It reports overflow, and no names, once there are more than limit.
+// List implements Source.
 func (m *Local) List(d *beneath.Dir, part, parts uint32, atRoot bool) (names []beneath.Entry, total int, err error) {
 	err = d.List(func(e beneath.Entry) error {
 		if atRoot && e.Name == slave.Reserved {
@@ -162,43 +166,38 @@ func (m *Local) List(d *beneath.Dir, part, parts uint32, atRoot bool) (names []b
 	return names, total, err
 }
 
-// Reader reads the entries of one directory, for one goroutine.
-type Reader struct {
+// reader is a Reader.
+type reader struct {
 	m    *Local
 	dir  *beneath.Dir
 	path string // of dir
 	// covered are the names that something is mounted on, or was, as Options.Mounts has it.
 	covered map[string]bool
-	// Unmarked is a guess: the next entry carries no xtime, as the one before it. Then one list of its xattrs tells that,
+	// unmarked is a guess: the next entry carries no xtime, as the one before it. Then one list of its xattrs tells that,
 	// and mostly that it has none at all, which saves a call where it is shipped.
-	Unmarked bool
+	unmarked bool
 }
 
 // xtime reads an entry's xtime. bare tells that it carries no xattr of any name.
-func (r *Reader) xtime(name string) (t xtime.Time, bare bool, err error) {
-	if r.Unmarked {
+func (r *reader) xtime(name string) (t xtime.Time, bare bool, err error) {
+	if r.unmarked {
 		attrs, err := r.dir.Listxattr(name)
 		if err != nil || !slices.Contains(attrs, r.m.names.Xtime) {
 			return 0, len(attrs) == 0, err
 		}
 	}
 	t, err = r.dir.Xtime(name, &r.m.names)
-	r.Unmarked = t == 0
+	r.unmarked = t == 0
 	return t, false, err
 }
 
-// Entry reads one Entry of the directory at path.
+// Entry implements Source.
 func (m *Local) Entry(path string, d *beneath.Dir, name string) (plan.Entry, error) {
-	r := m.Reader(path, d)
-	return r.Entry(name)
+	return m.reader(path, d, false).Entry(name)
 }
 
-// Dir is the directory that it reads.
-func (r *Reader) Dir() *beneath.Dir { return r.dir }
-
-// Entry reads one entry: the xtime first, so that a change after it has a newer one (invariant 4). The error is errCovered
-// where something is mounted on it: what that says of itself, down to its GFID, is not the entry's.
-func (r *Reader) Entry(name string) (plan.Entry, error) {
+// Entry implements Reader.
+func (r *reader) Entry(name string) (plan.Entry, error) {
 	m, d := r.m, r.dir
 	if r.Covered(name) {
 		return plan.Entry{}, ErrCovered
@@ -289,6 +288,7 @@ func SameFile(a, b *beneath.Stat) bool {
 	return a.Ino == b.Ino && a.Dev == b.Dev && a.Btime == b.Btime && slave.KindOf(a.Mode) == slave.KindOf(b.Mode)
 }
 
+// PlainMeta is what a stat tells of an entry without xattrs.
 func PlainMeta(st *beneath.Stat) slave.Meta {
 	return slave.Meta{Mode: st.Mode & 07777, UID: st.UID, GID: st.GID, Mtime: st.Mtime, Size: st.Size, Rdev: st.Rdev}
 }

@@ -44,17 +44,17 @@ func TestBare(t *testing.T) {
 	ok(err)
 	m := &Local{root: root, names: names, mark: 5 << 32, mount: st.MountID}
 	for _, guess := range []bool{false, true} {
-		r := Reader{m: m, dir: root, Unmarked: guess}
+		r := reader{m: m, dir: root, unmarked: guess}
 		for _, c := range []struct {
 			name         string
 			bare, marked bool
 		}{{"touched", false, false}, {"bare", true, false}, {"other", false, false}, {"marked", false, true},
 			{"marked", false, true}, {"bare", false, false}, {"bare", true, false}, {"touched", false, false}} {
-			guessed := r.Unmarked
+			guessed := r.unmarked
 			e, err := r.Entry(c.name)
 			ok(err)
-			if e.Bare != (c.bare && guessed) || (e.Record.Xtime == 77<<32) != c.marked || r.Unmarked == c.marked {
-				t.Errorf("%s, guessed unmarked %v: %+v, unmarked %v", c.name, guessed, e, r.Unmarked)
+			if e.Bare != (c.bare && guessed) || (e.Record.Xtime == 77<<32) != c.marked || r.unmarked == c.marked {
+				t.Errorf("%s, guessed unmarked %v: %+v, unmarked %v", c.name, guessed, e, r.unmarked)
 			}
 		}
 	}

@@ -33,8 +33,8 @@ type Source interface {
 	// List reads the names of one part of so many. Where there are more than slave.MaxEntries it gives none; total is how many
 	// the directory has.
 	List(d *beneath.Dir, part, parts uint32, atRoot bool) (names []beneath.Entry, total int, err error)
-	// Reader reads the entries of the directory at path, one after the other.
-	Reader(path string, d *beneath.Dir) Reader
+	// Reader reads the entries of the directory at path, one after the other. unmarked is a guess: most of them carry no mark.
+	Reader(path string, d *beneath.Dir, unmarked bool) Reader
 	// Entry reads one of them.
 	Entry(path string, d *beneath.Dir, name string) (plan.Entry, error)
 	// OnMount tells whether an entry lies on the master's own mount, IsOurs whether one does that was looked at, and KnowsMounts
@@ -54,6 +54,15 @@ type Source interface {
 	OpenContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error)
 	// Digest digests a file, with a prefix before it. live ends it.
 	Digest(path string, prefix []byte, live func() error) slave.HashResult
+}
+
+// Reader reads the entries of one directory. It is for one goroutine, and good until the directory is closed.
+type Reader interface {
+	// Entry reads one entry: the xtime first, so that a change after it has a newer one (invariant 4). ErrCovered: something is
+	// mounted on it. What that says of itself, down to its GFID, is not the entry's.
+	Entry(name string) (plan.Entry, error)
+	// Covered tells whether something is mounted on an entry, without asking that.
+	Covered(name string) bool
 }
 
 // Opener begins a pass over a master. A new kind of master is a package with an Opener, and a line where sessions are put together.

@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"internal/nearest":   {},
 	"internal/filter":    {},
 	"internal/events":    {},
-	"internal/wallclock": {},
+	"internal/wallclock": {"marker/moment"},
 	"internal/words":     {},
 	"internal/changes":   {"slave"},
 	"internal/hooks":     {"internal/events", "internal/filter", "volume"},

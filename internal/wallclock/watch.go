@@ -4,14 +4,12 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"georep/marker/moment"
 )
 
 const (
 	// Least is the smallest step that is one. Leap seconds, and what a clock loses while its host sleeps, are smaller.
 	Least = 2 * time.Second
-	// tremble is how long it may take to read both clocks: their difference is wrong by no more than that.
-	tremble = time.Millisecond
 	// translated is how much earlier than a step back a time may be that was told in terms of the new clock, such as the marker's last
 	// heartbeat: by as much as that was old.
 	translated = time.Minute
@@ -117,21 +115,8 @@ func (w *Watch) look() {
 
 func newest(list []Step) []Step { return append([]Step(nil), list[max(0, len(list)-kept):]...) }
 
-// read looks at both clocks at once. On a busy machine it may be interrupted in between, so it tries again.
+// read looks at both clocks at once.
 func read() (Reading, bool) {
-	for range 10 {
-		before, ok := sinceStart()
-		wall := time.Now().Round(0)
-		after, _ := sinceStart()
-		if ok && after-before < tremble {
-			return Reading{Wall: wall, Boot: before}, true
-		}
-	}
-	return Reading{}, false
-}
-
-func sinceStart() (time.Duration, bool) {
-	var ts unix.Timespec
-	err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return time.Duration(ts.Nano()), err == nil
+	m, sure := moment.Read()
+	return Reading{Wall: m.Wall, Boot: time.Duration(m.Boot())}, sure
 }

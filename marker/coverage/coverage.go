@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"sync"
 
-	"georep/marker/statefile"
-
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
+
+	"georep/marker/statefile"
 )
 
 // Coverage knows the directories of which all that changed up to the heartbeat is marked. What changed since, its ctime
@@ -93,7 +93,7 @@ func (c *Coverage) CoverAll() {
 	c.but, c.dirs, c.dirty = true, roaring64.New(), true
 }
 
-// Begin is the Begin of a scan.
+// Begin says that a scan begins.
 func (c *Coverage) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +130,7 @@ const (
 	Whole                 // it met all
 )
 
-// End is the End of a scan.
+// End says that the scan has ended, and how much it met.
 func (c *Coverage) End(e Extent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

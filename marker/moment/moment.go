@@ -22,15 +22,20 @@ func (m Moment) Boot() int64 { return m.Wall.UnixNano() - m.Offset }
 
 // Now is this moment.
 func Now() Moment {
-	var m Moment
-	// On a busy machine this may be interrupted between two looks at clocks, and the offset be wrong by that.
+	m, _ := Read()
+	return m
+}
+
+// Read is this moment, too. sure is false where it was interrupted between two looks at clocks again and again, as may be on a
+// busy machine: the offset is wrong by as much.
+func Read() (m Moment, sure bool) {
 	for range 10 {
 		before, wall, after := SinceStart(), time.Now().Round(0), SinceStart()
 		if m = (Moment{wall, wall.UnixNano() - before}); after-before < int64(Tremble)/2 {
-			break
+			return m, true
 		}
 	}
-	return m
+	return m, false
 }
 
 // SinceStart is the time since the machine started, in ns.

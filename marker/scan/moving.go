@@ -29,12 +29,14 @@ type Movers struct {
 // maxMovers bounds them; beyond it the scan is made once more.
 const maxMovers = 1 << 16
 
+// Begin says that a scan begins. all: it marks everything that lies in them.
 func (m *Movers) Begin(all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.on, m.all, m.many, m.dirs = true, all, false, map[beneath.HandleKey]struct{}{}
 }
 
+// End says that the scan has ended.
 func (m *Movers) End() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -64,7 +66,7 @@ func (m *Movers) take() (dirs map[beneath.HandleKey]struct{}, ok bool) {
 	return dirs, !m.many
 }
 
-// Back gives Back what take gave.
+// Back gives back some of what a scan took, which it could not go to yet.
 func (m *Movers) Back(dirs []beneath.HandleKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,6 +82,7 @@ type Progress struct {
 	more chan struct{} // closed when it moves; nil where nobody waits
 }
 
+// Move says that all events from before m are read.
 func (p *Progress) Move(m moment.Moment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

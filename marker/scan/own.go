@@ -13,7 +13,7 @@ import (
 	"georep/marker/tree"
 )
 
-// ownMax bounds each of the two generations of ownMarks.
+// ownMax bounds each of the two generations of OwnMarks.
 const ownMax = 128 << 10
 
 // Settled is how old an mtime must be so that a further write would give another one, even where the kernel's file
@@ -29,7 +29,7 @@ type OwnMarks struct {
 	young, old map[tree.Inode]ownMark
 }
 
-// ownMark is the ctime, and with it what else a stat told then (timesOf).
+// ownMark is the ctime, and with it what else a stat told then (TimesOf).
 type ownMark struct {
 	ctime beneath.Time
 	all   uint64
@@ -61,7 +61,7 @@ func (o *OwnMarks) Add(before, after *beneath.Stat, now time.Time) bool {
 	return true
 }
 
-// Forget makes has answer no for an inode.
+// Forget makes Has answer no for an inode.
 func (o *OwnMarks) Forget(st *beneath.Stat) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -79,7 +79,7 @@ func sameButCtime(a, b *beneath.Stat) bool {
 		a.GID == b.GID && a.Nlink == b.Nlink && a.Size == b.Size
 }
 
-// ownRecord is the size of one mark in the file: device, inode, seconds, nanoseconds, timesOf.
+// ownRecord is the size of one mark in the file: device, inode, seconds, nanoseconds, TimesOf.
 const ownRecord = 36
 
 // Save writes those whose ctime is not before since, which are the ones that the next scan can meet.

@@ -314,6 +314,7 @@ func (c *Times) compact() error {
 	return err
 }
 
+// Close gives the file back. What it says stays.
 func (c *Times) Close() error {
 	if c == nil || c.file == nil {
 		return nil
