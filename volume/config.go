@@ -24,7 +24,7 @@ type Options struct {
 	MarkerSource   string              // auto, fanotify, inotify or scan
 	ScanInterval   time.Duration       // between the slow scans for what events never tell
 	RetryMax       time.Duration       // longest pause between two tries
-	Settle         time.Duration       // how long a file that keeps changing must be quiet before it is shipped; 0: at once
+	QuietPeriod    time.Duration       // how long a file that keeps changing must be quiet before it is shipped; 0: at once
 	MaxDelay       time.Duration       // but never later than this after its first change that was not shipped
 	SSHPort        int                 // 0: the ssh configuration's
 	Identity       string              // private key file; "": the ssh configuration's, and the ssh-agent's keys
@@ -75,8 +75,8 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return onOff(&o.Hints, v) }},
 		{"retry-max", "60s", "longest pause between two tries, at least 1s",
 			func(o *Options, v string) error { return duration(&o.RetryMax, v, time.Second) }},
-		{"settle", "1s", "how long a file that changes again and again must be quiet before it is shipped; 0s: always at once",
-			func(o *Options, v string) error { return duration(&o.Settle, v, 0) }},
+		{"quiet-period", "1s", "how long a file that changes again and again must be quiet before it is shipped; 0s: always at once",
+			func(o *Options, v string) error { return duration(&o.QuietPeriod, v, 0) }},
 		{"max-delay", "5s", "longest time that such a file waits after its first change that was not shipped, at least 100ms",
 			func(o *Options, v string) error { return duration(&o.MaxDelay, v, 100*time.Millisecond) }},
 		{"ssh-port", "0", "port of sshd on the slave's host; 0: as the ssh configuration says, or 22",
@@ -149,10 +149,32 @@ func IsFile(key string) bool {
 	return key == "identity" || key == "known-hosts" || key == "exclude-from" || key == "hook-key-file"
 }
 
-// findKey names all keys where the one asked for is none of them.
+// oldNames are names that keys had in earlier versions. They are taken wherever a key is, and never shown.
+func oldNames() map[string]string { return map[string]string{"settle": "quiet-period"} }
+
+// CurrentName returns the name that a key has now. A name that no key ever had comes back as it is.
+func CurrentName(key string) string {
+	if now, ok := oldNames()[key]; ok {
+		return now
+	}
+	return key
+}
+
+// OldNames returns the names that a key had in earlier versions. The slice is the caller's.
+func OldNames(key string) (old []string) {
+	for was, now := range oldNames() {
+		if now == key {
+			old = append(old, was)
+		}
+	}
+	slices.Sort(old)
+	return old
+}
+
+// findKey finds a key by its name of now or of an earlier version. Its error names all keys.
 func findKey(name string) (ConfigKey, error) {
 	keys := ConfigKeys()
-	i := slices.IndexFunc(keys, func(k ConfigKey) bool { return k.Name == name })
+	i := slices.IndexFunc(keys, func(k ConfigKey) bool { return k.Name == CurrentName(name) })
 	if i >= 0 {
 		return keys[i], nil
 	}

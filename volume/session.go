@@ -57,7 +57,7 @@ func (s *Session) Set(key, value string) error {
 	if s.Config == nil {
 		s.Config = map[string]string{}
 	}
-	s.Config[key] = value
+	s.Config[k.Name] = value
 	return nil
 }
 
@@ -67,7 +67,7 @@ func (s Session) Get(key string) (value string, set bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	if v, ok := s.Config[key]; ok {
+	if v, ok := s.Config[k.Name]; ok {
 		return v, true, nil
 	}
 	return k.Default, false, nil
@@ -75,10 +75,11 @@ func (s Session) Get(key string) (value string, set bool, err error) {
 
 // Reset gives a key its default again. It changes the value in memory only; an unknown key is ErrSyntax.
 func (s *Session) Reset(key string) error {
-	if _, err := findKey(key); err != nil {
+	k, err := findKey(key)
+	if err != nil {
 		return err
 	}
-	delete(s.Config, key)
+	delete(s.Config, k.Name)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestSessionRoundTrip(t *testing.T) {
 	}
 	o, err := got.Options()
 	wantO := Options{LogLevel: "info", MaxDelete: 5, FreeDeletes: 1000, KeepDeleted: 7 * 24 * time.Hour, MarkerSource: "auto",
-		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, Settle: time.Second, MaxDelay: 5 * time.Second, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true,
+		ScanInterval: 24 * time.Hour, RetryMax: time.Minute, QuietPeriod: time.Second, MaxDelay: 5 * time.Second, Identity: "/k\xfe", RemoteGeorep: "georep", SyncJobs: 8, Hints: true,
 		BWLimit: bandwidth.Constant(3 << 19), Compression: "always"}
 	if err != nil || !reflect.DeepEqual(o, wantO) {
 		t.Errorf("options %+v, %v; want %+v", o, err, wantO)
@@ -146,7 +147,7 @@ func TestConfigKeys(t *testing.T) {
 	}
 	for key, values := range map[string][]string{
 		"log-level": {"", "loud"}, "max-delete": {"-1", "101", "x", ""}, "keep-deleted": {"-1s", "x", "d", "-1d", "1.5d"},
-		"marker-source": {"kqueue"}, "scan-interval": {"59s"}, "retry-max": {"0", "0.5s"}, "settle": {"-1s", "x"}, "max-delay": {"0", "99ms"}, "ssh-port": {"-1", "65536"},
+		"marker-source": {"kqueue"}, "scan-interval": {"59s"}, "retry-max": {"0", "0.5s"}, "quiet-period": {"-1s", "x"}, "max-delay": {"0", "99ms"}, "ssh-port": {"-1", "65536"},
 		"identity": {"\x00"}, "remote-georep": {""}, "sync-jobs": {"0", "17"}, "quick": {"maybe"}, "hints": {"true"},
 		"bwlimit": {"", "-1", "500", "1.5", "10Mbit"}, "compression": {"", "on", "true"}, "nonsense": {"1"},
 	} {
@@ -165,6 +166,51 @@ func TestConfigKeys(t *testing.T) {
 	}
 	if err := s.Reset("nonsense"); !errors.Is(err, ErrSyntax) {
 		t.Errorf("Reset of nonsense: %v", err)
+	}
+}
+
+// What an earlier version wrote, and what people have in their scripts, goes on meaning the same.
+func TestOldNamesOfKeys(t *testing.T) {
+	for key, old := range map[string]string{"quiet-period": "settle"} {
+		if _, err := findKey(key); err != nil || CurrentName(old) != key || !slices.Equal(OldNames(key), []string{old}) {
+			t.Fatalf("%s was %s: %v, now %s, before %v", key, old, err, CurrentName(old), OldNames(key))
+		}
+		var s Session
+		if err := s.Set(old, "3s"); err != nil {
+			t.Fatal(err)
+		}
+		if o, err := s.Options(); err != nil || o.QuietPeriod != 3*time.Second {
+			t.Errorf("%s as an option: %v, %v", old, o.QuietPeriod, err)
+		}
+		for _, name := range []string{key, old} {
+			if v, set, err := s.Get(name); v != "3s" || !set || err != nil {
+				t.Errorf("%s of %s: %q, %v, %v", name, old, v, set, err)
+			}
+		}
+		if err := s.Reset(old); err != nil || len(s.Config) != 0 {
+			t.Errorf("reset: %v, and %v is left", err, s.Config)
+		}
+	}
+	store := openStore(t)
+	create(t, store, "data", mkdir(t, t.TempDir(), "data"))
+	slave := Slave{Host: "h", Path: "/s"}
+	if _, err := store.CreateSession(Session{Master: "data", Slave: slave, Config: map[string]string{"quiet-period": "7s"}}); err != nil {
+		t.Fatal(err)
+	}
+	file := store.Files("data", slave).Session
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := strings.ReplaceAll(string(text), "quiet-period", "settle")
+	if before == string(text) {
+		t.Fatalf("no quiet-period in %s", text)
+	}
+	if err := os.WriteFile(file, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := store.Session("data", slave); err != nil || s.Config["quiet-period"] != "7s" || len(s.Config) != 1 {
+		t.Errorf("a file of an earlier version: %v, %v", s.Config, err)
 	}
 }
 

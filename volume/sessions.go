@@ -209,7 +209,7 @@ func (s *Store) loadSession(path string) (Session, error) {
 		return Session{}, fmt.Errorf("read %s: managed: %w", path, err)
 	}
 	for k, v := range f.Config {
-		if sess.Config[k], err = fromText(v); err != nil {
+		if sess.Config[CurrentName(k)], err = fromText(v); err != nil {
 			return Session{}, fmt.Errorf("read %s: %s: %w", path, k, err)
 		}
 	}

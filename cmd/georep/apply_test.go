@@ -68,14 +68,14 @@ func (c *configured) says(o outcome, lines ...string) {
 
 func TestApply(t *testing.T) {
 	c := configure(t)
-	c.write("[[volume]]\nname='data'\npath='MASTER'\n[[session]]\nmaster='data'\nslave='SLAVE'\nstarted=false\nsettle='2s'\n")
-	c.apply("volume data: created of MASTER", "session data SLAVE: created with settle 2s")
-	c.run("config", "data", c.slave, "settle").check(t, exitDone, "2s")
+	c.write("[[volume]]\nname='data'\npath='MASTER'\n[[session]]\nmaster='data'\nslave='SLAVE'\nstarted=false\nquiet-period='2s'\n")
+	c.apply("volume data: created of MASTER", "session data SLAVE: created with quiet-period 2s")
+	c.run("config", "data", c.slave, "quiet-period").check(t, exitDone, "2s")
 	// A default, another value, and one that is the default again.
 	c.write("[defaults]\nmax-delete=7\n[[volume]]\nname='data'\npath='MASTER'\n[volume.policy]\nread-only=true\n\n" +
 		"[[session]]\nmaster='data'\nslave='SLAVE'\nstarted=false\nretry-max='3s'\n")
 	c.apply("volume data: policy read-only: off -> on", "session data SLAVE: max-delete: 50 -> 7",
-		"session data SLAVE: retry-max: 60s -> 3s", "session data SLAVE: settle: 2s -> 1s")
+		"session data SLAVE: retry-max: 60s -> 3s", "session data SLAVE: quiet-period: 2s -> 1s")
 	c.run("config", "data", c.slave, "max-delete").check(t, exitDone, "7\n")
 	c.run("volume", "set", "data", "read-only").check(t, exitDone, "on")
 	// A policy that the file says nothing of stays; the policy itself is no longer the file's.
@@ -119,8 +119,8 @@ func TestApplyOneFails(t *testing.T) {
 	c.write("[[session]]\nmaster='MASTER/gone'\nslave='SLAVE'\nstarted=false\n[[session]]\nmaster='MASTER'\nslave='SLAVE'\nstarted=false\n")
 	c.run("apply", "--config", c.file).check(t, exitFailed, "/gone", "no such file")
 	c.run("status").check(t, exitDone, c.slave)
-	c.write("[[session]]\nmaster='MASTER'\nslave='file:///other'\nsetle='1s'\n")
-	c.run("apply", "--config", c.file).check(t, exitFailed, "nothing was changed", c.file+":4:", "did you mean settle?")
+	c.write("[[session]]\nmaster='MASTER'\nslave='file:///other'\nquiet-perid='1s'\n")
+	c.run("apply", "--config", c.file).check(t, exitFailed, "nothing was changed", c.file+":4:", "did you mean quiet-period?")
 	if o := c.run("status"); strings.Contains(o.out, "file:///other") {
 		t.Errorf("it is made: %s", o.out)
 	}
@@ -160,22 +160,22 @@ func TestManagedIsRefused(t *testing.T) {
 	c.write(data + session)
 	c.apply("volume data: created of MASTER", "volume data: policy read-only: off -> on", "session MASTER SLAVE: created")
 	c.write("# a line more\n" + data + session) // not applied yet: the place is that of today
-	refused := [][]string{{"config", "data", c.slave, "settle", "3s"}, {"config", "data", c.slave, "--reset", "settle"},
-		{"delete", "data", c.slave}, {"start", "data", c.slave, "--settle", "3s"}, {"sync", "data", c.slave, "--quick"}}
+	refused := [][]string{{"config", "data", c.slave, "quiet-period", "3s"}, {"config", "data", c.slave, "--reset", "quiet-period"},
+		{"delete", "data", c.slave}, {"start", "data", c.slave, "--quiet-period", "3s"}, {"sync", "data", c.slave, "--quick"}}
 	for _, args := range refused {
 		c.run(args...).check(t, exitFailed, c.file+":7", "georep apply")
 	}
 	for _, args := range [][]string{{"volume", "set", "data", "read-only", "off"}, {"volume", "delete", "data"}} {
 		c.run(args...).check(t, exitFailed, c.file+":2", "georep apply")
 	}
-	c.run("config", "data", c.slave, "settle").check(t, exitDone, "1s")
+	c.run("config", "data", c.slave, "quiet-period").check(t, exitDone, "1s")
 	c.run("pause", "data", c.slave).check(t, exitDone)
 	c.write("nonsense") // which may name the session, or not
 	c.run(refused[0]...).check(t, exitFailed, c.file+":6")
 	c.write(data)
 	c.run(refused[0]...).check(t, exitDone)
 	c.write(data + session)
-	c.apply("session MASTER SLAVE: settle: 3s -> 1s")
+	c.apply("session MASTER SLAVE: quiet-period: 3s -> 1s")
 	if err := os.Remove(c.file); err != nil {
 		t.Fatal(err)
 	}

@@ -127,11 +127,11 @@ func (p *parser) flagNames() (list []string) {
 	return longNames(slices.Concat(p.leaf.Flags, p.global))
 }
 
-// longNames are those that flags have with two dashes.
+// longNames are those that flags have with two dashes, but for old ones.
 func longNames(flags []cli.Flag) (list []string) {
 	for _, f := range flags {
 		for _, name := range f.Names() {
-			if len(name) > 1 {
+			if len(name) > 1 && !isOldName(name) {
 				list = append(list, "--"+name)
 			}
 		}

@@ -124,7 +124,7 @@ var groups = []struct {
 	{"The slave", []string{"force", "yes", "ssh-port", "identity", "known-hosts", "remote-georep", "remote-state-dir", "agentless", "retry-max"}},
 	{"What is replicated", []string{"exclude", "include", "exclude-from", "exclude-larger-than", "exclude-caches", "delete-excluded"}},
 	{"What is removed", []string{"max-delete", "free-deletes", "keep-deleted"}},
-	{"How changes are found", []string{"marker-source", "scan-interval", "hints", "settle", "max-delay", "quick"}},
+	{"How changes are found", []string{"marker-source", "scan-interval", "hints", "quiet-period", "max-delay", "quick"}},
 	{"What is told", []string{"max-lag", "hook-command", "hook-url", "hook-key-file", "hook-events", "hook-changed", "hook-changed-pattern"}},
 	{"When, and how much", []string{"bwlimit", "windows", "compression", "sync-jobs"}},
 }

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
+
+	"georep/volume"
 )
 
 // helpWidth is how wide help is at most, in columns, and helpIndent where explanations begin.
@@ -111,10 +113,16 @@ func examplesOf(c *cli.Command) string {
 	return "\nExamples:\n   " + strings.Join(lines, "\n   ") + "\n"
 }
 
+// isOldName tells whether a flag's name is one that help and completion no longer show.
+func isOldName(flag string) bool { return volume.CurrentName(flag) != flag }
+
 // option is a row of help on a flag. The default of a flag that takes no value goes without saying.
 func option(f cli.Flag) string {
 	name := ""
 	for _, n := range f.Names() {
+		if isOldName(n) {
+			continue
+		}
 		if len(n) > 1 {
 			name = "--" + n + name
 		} else {

@@ -132,14 +132,14 @@ func sessionFlags(more ...cli.Flag) []cli.Flag {
 	flags := []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "use a slave that is not empty or belongs to another master"}}
 	for _, k := range volume.ConfigKeys() {
 		if volume.IsList(k.Name) {
-			flags = append(flags, &cli.GenericFlag{Name: k.Name, Usage: strings.Replace(k.Doc, "one a line", "once for each `PATTERN`", 1), Value: &lines{}})
+			flags = append(flags, &cli.GenericFlag{Name: k.Name, Usage: strings.Replace(k.Doc, "one a line", "once for each `PATTERN`", 1), Aliases: volume.OldNames(k.Name), Value: &lines{}})
 			continue
 		}
 		if k.Default == "false" {
-			flags = append(flags, &cli.BoolFlag{Name: k.Name, Usage: k.Doc})
+			flags = append(flags, &cli.BoolFlag{Name: k.Name, Aliases: volume.OldNames(k.Name), Usage: k.Doc})
 			continue
 		}
-		flags = append(flags, &cli.StringFlag{Name: k.Name, Usage: k.Doc, DefaultText: k.Default})
+		flags = append(flags, &cli.StringFlag{Name: k.Name, Aliases: volume.OldNames(k.Name), Usage: k.Doc, DefaultText: k.Default})
 	}
 	return append(flags, more...)
 }

@@ -61,7 +61,7 @@ func TestRefusedSettings(t *testing.T) {
 	master, slave := p.mkdir("master"), p.mkdir("slave")
 	spec := "file://" + slave
 	p.ok("create", master, spec)
-	p.ok("config", master, spec, "settle", "3s")
+	p.ok("config", master, spec, "quiet-period", "3s")
 	// It was fit when it was registered, and another master has it now.
 	p.ok("--state-dir", filepath.Join(p.dir, "other"), "sync", p.mkdir("other-master"), spec, "--force")
 	value := func(key string) string {
@@ -71,7 +71,7 @@ func TestRefusedSettings(t *testing.T) {
 	set := []string{"--settle", "4s", "--max-delete", "7"}
 	for _, command := range []string{"start", "sync"} {
 		p.run(append([]string{command, master, spec}, set...)...).check(t, exitFailed, "another master")
-		if settle, most := value("settle"), value("max-delete"); settle != "3s" || most != "50" {
+		if settle, most := value("quiet-period"), value("max-delete"); settle != "3s" || most != "50" {
 			t.Errorf("%s that is refused leaves settle %s, max-delete %s", command, settle, most)
 		}
 		p.noneLeft()

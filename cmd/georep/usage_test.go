@@ -75,7 +75,7 @@ func TestWrongUsage(t *testing.T) {
 		"verify m h::v p x":             `"x"`,
 		"stop m/":                       "m/",
 		"start m h::v --sync-job 3":     `unknown flag "--sync-job"; did you mean --sync-jobs?`,
-		"start m h::v --setle=3":        "did you mean --settle?",
+		"start m h::v --quiet-perod=3":  "did you mean --quiet-period?",
 		"status --jsno":                 "did you mean --json?",
 		"--state-dri=x status":          "did you mean --state-dir?",
 		"sttaus":                        "did you mean status?",

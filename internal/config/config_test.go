@@ -75,11 +75,11 @@ agentless = true
 		},
 		Sessions: []Session{
 			{at("georep.toml", 15), volume.Master{Name: "data"}, slave("backup::copy"), true,
-				map[string]string{"settle": "2s", "ssh-port": "2222", "max-delete": "20%", "hints": "off", "agentless": "true"}},
+				map[string]string{"quiet-period": "2s", "ssh-port": "2222", "max-delete": "20%", "hints": "off", "agentless": "true"}},
 			{at("conf.d/a.toml", 4), volume.Master{Name: "known"}, slave("h:/x"), true,
-				map[string]string{"settle": "0s", "ssh-port": "2222", "max-delete": "10"}},
+				map[string]string{"quiet-period": "0s", "ssh-port": "2222", "max-delete": "10"}},
 			{at("conf.d/b.toml", 1), volume.Master{Path: "/srv/b"}, slave("ssh://h:99/x"), false,
-				map[string]string{"settle": "2s", "max-delete": "10", "identity": filepath.Join(dir, "conf.d", "id"), "sync-jobs": "2"}},
+				map[string]string{"quiet-period": "2s", "max-delete": "10", "identity": filepath.Join(dir, "conf.d", "id"), "sync-jobs": "2"}},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -114,7 +114,8 @@ func TestProblems(t *testing.T) {
 	}{
 		"no TOML":                  {"\n[[session]\n", 2, []string{"toml.io"}},
 		"a key twice":              {good + "settle='1s'\nsettle='2s'\n", 5, []string{"settle"}},
-		"unknown key":              {good + "setle = '2s'\n", 4, []string{"setle", "did you mean settle?"}},
+		"a key by two names":       {good + "settle='1s'\nquiet-period='2s'\n", 5, []string{"quiet-period", "g.toml:4", "another name"}},
+		"unknown key":              {good + "queit-period = '2s'\n", 4, []string{"queit-period", "did you mean quiet-period?"}},
 		"unknown, nothing near":    {good + "colour-of-it-all = 'red'\n", 4, []string{"the keys are master, slave, started"}},
 		"unknown in defaults":      {"[defaults]\nsync-job = 4\n", 2, []string{"did you mean sync-jobs?"}},
 		"unknown in a volume":      {"[[volume]]\nname='a'\npath='/a'\npaht='/b'\n", 4, []string{"did you mean path?"}},
@@ -128,7 +129,7 @@ func TestProblems(t *testing.T) {
 		"bad value in defaults":    {"[defaults]\nbwlimit = 'fast'\n" + good, 2, []string{"bwlimit", "500K"}},
 		"bad started":              {good + "started = 'yes'\n", 4, []string{"true or false"}},
 		"a list":                   {good + "settle = ['1s']\n", 4, []string{"one value"}},
-		"a table":                  {good + "settle = { a = 1 }\n", 4, []string{"settle.a"}},
+		"a table":                  {good + "settle = { a = 1 }\n", 4, []string{"quiet-period.a"}},
 		"a port that is named":     {"[[session]]\nmaster='/s'\nslave='ssh://h:1/x'\nssh-port=2\n", 4, []string{"names its port itself"}},
 		"no master":                {"[[session]]\nslave = 'h::v'\n", 1, []string{"no master", "/srv/data"}},
 		"no slave":                 {"[[session]]\nmaster = '/srv'\n", 1, []string{"no slave"}},

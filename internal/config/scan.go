@@ -8,6 +8,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"georep/volume"
 )
 
 // table is a table of a file with its lines.
@@ -110,7 +112,7 @@ func (s *scanner) header(node *unstable.Node) {
 // pair takes a key and its value; a table as a value is the keys in it.
 func (s *scanner) pair(prefix string, node *unstable.Node) {
 	words, at := s.words(node)
-	e := entry{Place: at, name: prefix + strings.Join(words, "."), kind: node.Value().Kind}
+	e := entry{Place: at, name: volume.CurrentName(prefix + strings.Join(words, ".")), kind: node.Value().Kind}
 	switch value := node.Value(); value.Kind {
 	case unstable.InlineTable:
 		s.now.has = s.now.has || e.name+"." == policyPrefix
@@ -132,6 +134,10 @@ func (s *scanner) pair(prefix string, node *unstable.Node) {
 		e.value = string(value.Data)
 	}
 	s.now.has = s.now.has || strings.HasPrefix(e.name, policyPrefix)
+	if other := s.now.find(e.name); other != nil { // under an old name: what is there twice under one the decoder has refused
+		s.wrong = append(s.wrong, Problem{at, e.name + " stands in " + other.Place.String() + " already, under another name: take one of them out"})
+		return
+	}
 	s.now.keys = append(s.now.keys, e)
 }
 

@@ -288,7 +288,7 @@ func (m *master) crawler(c Config, tree slave.Tree, p parts) (*crawler.Crawler, 
 	if id.GFID, err = xtime.ParseGFID(m.volume.RootGFID); err != nil {
 		return nil, o, fmt.Errorf("volume %s: %w", m.volume.Name, err)
 	}
-	settle := o.Settle
+	settle := o.QuietPeriod
 	if p.hints == nil {
 		settle = 0 // of a sync everything is wanted at once
 	}
