@@ -39,6 +39,7 @@ type adoption struct {
 	tasks    []task // the last is the next
 	waiting  map[ID]task
 	places   map[place]time.Time // to be looked at again, with what task.empty will be
+	doubts   map[place]doubt     // a directory was said to be there, was not found, and was not said to be gone
 	suspects map[ID]suspicion    // could not be opened where they should be
 	dropping []*node             // not in the tree any more
 	retried  int64               // the epoch of the last retry
@@ -50,7 +51,7 @@ type adoption struct {
 }
 
 func newAdoption() adoption {
-	return adoption{waiting: map[ID]task{}, places: map[place]time.Time{}, suspects: map[ID]suspicion{}}
+	return adoption{waiting: map[ID]task{}, places: map[place]time.Time{}, doubts: map[place]doubt{}, suspects: map[ID]suspicion{}}
 }
 
 // Busy tells whether some directory of the tree may not be watched, or not have been listed: changes may be unseen yet.
@@ -58,7 +59,7 @@ func (s *Source) Busy() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := &s.adopt
-	return len(a.tasks)+len(a.waiting)+len(a.places) > 0 || a.walking
+	return len(a.tasks)+len(a.waiting)+len(a.places)+len(a.doubts) > 0 || a.walking
 }
 
 // Adopt does a part of what is to be done about directories that came or went, and calls fn, which may call Quietly and
@@ -102,8 +103,10 @@ func (s *Source) openTask(t task) (*node, *beneath.Dir) {
 		return n, d
 	case errors.Is(err, ErrStale):
 		s.suspect(n)
+	case isAny(err, unix.ENOENT) && n != s.tree.root:
+		// It is deleted, as an event will tell, or it only seems to be.
 	case isAny(err, unix.ENOENT), isAny(err, unix.EACCES) && s.mayNotRead(n):
-		return nil, nil // deleted, or not for us to read
+		return nil, nil // the root is deleted, or this is not for us to read
 	default:
 		s.warn(fmt.Errorf("list a new directory, which will be tried again: %w", err))
 	}
@@ -124,8 +127,10 @@ func (s *Source) list(t task, n *node, d *beneath.Dir, fn func(Event)) error {
 		if st, statErr := d.Stat(""); statErr == nil && changedSince(&st, since) {
 			s.reportAll(n.id)
 		}
-	case err != nil && !isAny(err, unix.ENOENT) && s.tree.byID[t.id] != nil:
-		s.warn(fmt.Errorf("list a new directory, which will be tried again: %w", err))
+	case err != nil && s.tree.byID[t.id] == n && (n != s.tree.root || !isAny(err, unix.ENOENT)):
+		if !isAny(err, unix.ENOENT) { // else it is deleted, as an event will tell, or it only seems to be
+			s.warn(fmt.Errorf("list a new directory, which will be tried again: %w", err))
+		}
 		s.adopt.waiting[t.id] = t
 		err = nil
 	default:
@@ -142,7 +147,9 @@ func (s *Source) listed(t task, n *node, d *beneath.Dir, e beneath.Entry, since 
 		gone := s.tree.byID[t.id] != n
 		found := absent
 		if !gone {
-			found = s.lookIn(n, d, e.Name, t.empty, false)
+			if found = s.lookIn(n, d, e.Name, t.empty, false); found == absent && e.Type == unix.DT_DIR {
+				s.doubt(place{n.id, e.Name}, t.empty)
+			}
 		}
 		err := s.failed
 		if gone && err == nil {
@@ -188,14 +195,15 @@ const (
 	absent  finding = iota // no directory of this file system
 	present                // one that is watched
 	denied                 // one that this user may not watch
+	unknown                // what is there is to be found out later
 )
 
 // look finds out which directory is at a place, or leaves it for later where the way there is not known. onlyAttr: the
 // event was a change of attributes, and it was no directory that is watched.
-func (s *Source) look(at place, onlyAttr bool) {
+func (s *Source) look(at place, onlyAttr bool) finding {
 	p := s.tree.byID[at.dir]
 	if p == nil {
-		return
+		return unknown
 	}
 	empty, waits := s.adopt.places[at]
 	if !waits {
@@ -210,10 +218,13 @@ func (s *Source) look(at place, onlyAttr bool) {
 		s.warn(fmt.Errorf("look at a directory, which will be tried again: %w", err))
 		s.deferPlace(at, empty)
 	default:
-		if s.lookIn(p, d, at.name, empty, true) == denied && onlyAttr {
+		found := s.lookIn(p, d, at.name, empty, true)
+		if found == denied && onlyAttr {
 			s.report(p.id, at.name)
 		}
+		return found
 	}
+	return unknown
 }
 
 // lookIn watches the directory name in p, open as d, and puts it in its place in our tree. A new one, and one that came
@@ -227,7 +238,7 @@ func (s *Source) lookIn(p *node, d *beneath.Dir, name string, empty time.Time, t
 			s.warn(fmt.Errorf("watch a directory, which will be tried again: %w", err))
 			s.deferPlace(at, empty)
 		}
-		return absent
+		return unknown
 	}
 	delete(s.adopt.places, at)
 	if found != present {
@@ -310,6 +321,52 @@ func (s *Source) deferPlace(at place, empty time.Time) {
 	}
 }
 
+// doubt is a place at which a directory was announced, by an event or by the listing of its directory, and not found.
+type doubt struct {
+	looks int       // that found nothing since
+	empty time.Time // what task.empty will be
+}
+
+// doubtLooks is how often such a place is looked at again, each time after another end of the queue.
+const doubtLooks = 3
+
+// doubt has a place looked at again once the queue was seen empty, unless an event tells before that the directory has left.
+// Whoever announced it was right, so a look that did not find it says nothing of it: it has left again, or the file system
+// failed to find what it has. Without a second look nobody would watch it, and nothing else tells of it.
+func (s *Source) doubt(at place, empty time.Time) {
+	if _, have := s.adopt.doubts[at]; have {
+		return
+	}
+	s.adopt.doubts[at] = doubt{empty: empty}
+	if len(s.adopt.doubts) > maxPlaces {
+		clear(s.adopt.doubts)
+		s.walkAll()
+	}
+}
+
+// resolve looks again at what is in doubt, once after each end of the queue.
+func (s *Source) resolve() {
+	for at, was := range s.adopt.doubts {
+		p := s.tree.byID[at.dir]
+		if p == nil || s.tree.at[at] != nil {
+			delete(s.adopt.doubts, at)
+			continue
+		}
+		d, err := s.tree.opened(p)
+		if err != nil {
+			if errors.Is(err, ErrStale) {
+				s.suspect(p)
+			}
+			continue
+		}
+		if was.looks++; s.lookIn(p, d, at.name, was.empty, true) != absent || was.looks >= doubtLooks {
+			delete(s.adopt.doubts, at)
+			continue
+		}
+		s.adopt.doubts[at] = was
+	}
+}
+
 // suspect notes that a directory is not where it should be. Twice the end of the queue later no event will tell where it
 // is: something went unseen, and all is walked.
 func (s *Source) suspect(n *node) {
@@ -343,8 +400,11 @@ func (s *Source) retry() {
 			delete(a.places, at)
 			continue
 		}
-		s.look(at, false)
+		if empty := a.places[at]; s.look(at, false) == absent {
+			s.doubt(at, empty)
+		}
 	}
+	s.resolve()
 }
 
 // walkAll begins to find out anew where every directory is. A scan follows. A walk that is under way is finished first:
@@ -359,6 +419,7 @@ func (s *Source) walkAll() {
 	a.walking, a.stuck = true, 0
 	clear(a.waiting)
 	clear(a.places)
+	clear(a.doubts)
 	clear(a.suspects)
 	s.tree.root.gen = a.gen
 	a.tasks = append(a.tasks[:0], task{id: s.tree.root.id})

@@ -287,7 +287,12 @@ func (s *Source) takeDir(n *node, e *raw) {
 		return
 	}
 	s.reportDir(n.id, e.name)
-	s.look(at, false)
+	if e.has(unix.IN_DELETE | unix.IN_MOVED_FROM) {
+		delete(s.adopt.doubts, at)
+	}
+	if empty := s.empty; s.look(at, false) == absent && e.has(unix.IN_CREATE|unix.IN_MOVED_TO) {
+		s.doubt(at, empty)
+	}
 }
 
 // takeFile is about an entry of n that is no directory.
