@@ -27,7 +27,7 @@ type task struct {
 	// empty is a moment, before the directory came, when everything in the queue had been read. What is in it and changed
 	// since is reported. Zero: nothing is, a scan will follow.
 	empty time.Time
-	// all: it is new here, and may have been in the tree before, and changed elsewhere since. All that is in it is reported.
+	// all: it is new here, or missed a walk, and may have changed elsewhere meanwhile. All that is in it is reported.
 	all bool
 }
 
@@ -39,19 +39,20 @@ type adoption struct {
 	tasks    []task // the last is the next
 	waiting  map[ID]task
 	places   map[place]time.Time // to be looked at again, with what task.empty will be
-	doubts   map[place]doubt     // a directory was said to be there, was not found, and was not said to be gone
+	doubts   map[place]*doubt    // a directory was said to be there, was not found, and was not said to be gone
+	swamped  bool                // by doubts: a walk is cheaper
 	suspects map[ID]suspicion    // could not be opened where they should be
 	dropping []*node             // not in the tree any more
 	retried  int64               // the epoch of the last retry
 	walking  bool                // all of the tree
 	again    bool                // and once more then
-	gen      uint32              // of that walk
+	gen      uint32              // of that walk, or of the last one
 	stuck    int64               // the epoch since which the walk only waits
 	partial  bool                // it ended without what waits
 }
 
 func newAdoption() adoption {
-	return adoption{waiting: map[ID]task{}, places: map[place]time.Time{}, doubts: map[place]doubt{}, suspects: map[ID]suspicion{}}
+	return adoption{waiting: map[ID]task{}, places: map[place]time.Time{}, doubts: map[place]*doubt{}, suspects: map[ID]suspicion{}}
 }
 
 // Busy tells whether some directory of the tree may not be watched, or not have been listed: changes may be unseen yet.
@@ -148,7 +149,7 @@ func (s *Source) listed(t task, n *node, d *beneath.Dir, e beneath.Entry, since 
 		found := absent
 		if !gone {
 			if found = s.lookIn(n, d, e.Name, t.empty, false); found == absent && e.Type == unix.DT_DIR {
-				s.doubt(place{n.id, e.Name}, t.empty)
+				s.adopt.doubt(place{n.id, e.Name}, t.empty)
 			}
 		}
 		err := s.failed
@@ -258,9 +259,10 @@ func (s *Source) lookIn(p *node, d *beneath.Dir, name string, empty time.Time, t
 	default:
 		s.report(n.id, "") // it was watched all the time, so every name is told
 	}
-	if fresh || s.adopt.walking && n.gen != s.adopt.gen {
+	// One that the last walk did not meet was out of the tree then. What was still to be asked of it was dropped for that walk.
+	if missed := n.gen != s.adopt.gen; fresh || missed {
 		n.gen = s.adopt.gen
-		s.adopt.tasks = append(s.adopt.tasks, task{n.id, empty, fresh})
+		s.adopt.tasks = append(s.adopt.tasks, task{n.id, empty, fresh || !s.adopt.walking})
 	}
 	return present
 }
@@ -333,37 +335,28 @@ const doubtLooks = 3
 // doubt has a place looked at again once the queue was seen empty, unless an event tells before that the directory has left.
 // Whoever announced it was right, so a look that did not find it says nothing of it: it has left again, or the file system
 // failed to find what it has. Without a second look nobody would watch it, and nothing else tells of it.
-func (s *Source) doubt(at place, empty time.Time) {
-	if _, have := s.adopt.doubts[at]; have {
+func (a *adoption) doubt(at place, empty time.Time) {
+	if len(a.doubts) >= maxPlaces {
+		a.swamped = true
 		return
 	}
-	s.adopt.doubts[at] = doubt{empty: empty}
-	if len(s.adopt.doubts) > maxPlaces {
-		clear(s.adopt.doubts)
-		s.walkAll()
+	if a.doubts[at] == nil {
+		a.doubts[at] = &doubt{empty: empty}
 	}
 }
 
-// resolve looks again at what is in doubt, once after each end of the queue.
-func (s *Source) resolve() {
-	for at, was := range s.adopt.doubts {
-		p := s.tree.byID[at.dir]
-		if p == nil || s.tree.at[at] != nil {
-			delete(s.adopt.doubts, at)
-			continue
-		}
-		d, err := s.tree.opened(p)
-		if err != nil {
-			if errors.Is(err, ErrStale) {
-				s.suspect(p)
+// resolve has look look again at what is in doubt. Unknown is asked again, as often as it takes.
+func (a *adoption) resolve(look func(at place, empty time.Time) finding) {
+	for at, was := range a.doubts {
+		switch look(at, was.empty) {
+		case unknown:
+		case absent:
+			if was.looks++; was.looks >= doubtLooks {
+				delete(a.doubts, at)
 			}
-			continue
+		default:
+			delete(a.doubts, at)
 		}
-		if was.looks++; s.lookIn(p, d, at.name, was.empty, true) != absent || was.looks >= doubtLooks {
-			delete(s.adopt.doubts, at)
-			continue
-		}
-		s.adopt.doubts[at] = was
 	}
 }
 
@@ -387,6 +380,9 @@ func (s *Source) suspect(n *node) {
 // retry looks again at what waits, once after each end of the queue.
 func (s *Source) retry() {
 	a := &s.adopt
+	if a.swamped {
+		s.walkAll()
+	}
 	if a.retried == s.epoch {
 		return
 	}
@@ -401,10 +397,23 @@ func (s *Source) retry() {
 			continue
 		}
 		if empty := a.places[at]; s.look(at, false) == absent {
-			s.doubt(at, empty)
+			a.doubt(at, empty)
 		}
 	}
-	s.resolve()
+	a.resolve(func(at place, empty time.Time) finding {
+		p := s.tree.byID[at.dir]
+		if p == nil || s.tree.at[at] != nil {
+			return present
+		}
+		d, err := s.tree.opened(p)
+		if err != nil {
+			if errors.Is(err, ErrStale) {
+				s.suspect(p)
+			}
+			return unknown
+		}
+		return s.lookIn(p, d, at.name, empty, true)
+	})
 }
 
 // walkAll begins to find out anew where every directory is. A scan follows. A walk that is under way is finished first:
@@ -420,6 +429,7 @@ func (s *Source) walkAll() {
 	clear(a.waiting)
 	clear(a.places)
 	clear(a.doubts)
+	a.swamped = false
 	clear(a.suspects)
 	s.tree.root.gen = a.gen
 	a.tasks = append(a.tasks[:0], task{id: s.tree.root.id})

@@ -93,3 +93,74 @@ func exchange(t testing.TB, a, b string) {
 	t.Helper()
 	must(t, unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE))
 }
+
+// TestDirectoryMissesAWalk: a directory that is out of the tree while all is walked, and comes back before it is given up. A
+// walk drops what waited to be done before it, so what such a directory still has to be asked is to be asked when it is back.
+func TestDirectoryMissesAWalk(t *testing.T) {
+	// step does a little: a directory that waits to be given up would have drain go on until it is.
+	step := func(t *testing.T, s *Source) {
+		for range 8 {
+			if _, err := s.Read(func(Event) {}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Adopt(func(Event) {}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	walk := func(t *testing.T, s *Source) {
+		s.mu.Lock()
+		s.walkAll()
+		s.mu.Unlock()
+		for walking := true; walking; {
+			step(t, s)
+			s.mu.Lock()
+			walking = s.adopt.walking
+			s.mu.Unlock()
+		}
+	}
+	for name, before := range map[string]func(t *testing.T, s *Source, in, out string){
+		"not listed yet": func(t *testing.T, s *Source, in, out string) {
+			must(t, os.Rename(out, in))
+			if _, err := s.Read(func(Event) {}); err != nil { // it is watched from now on
+				t.Fatal(err)
+			}
+			must(t, os.Rename(in, out))
+		},
+		"a new one in it": func(t *testing.T, s *Source, in, out string) {
+			must(t, os.Rename(out, in))
+			step(t, s)
+			must(t, os.Rename(in, out))
+			step(t, s)
+			must(t, os.MkdirAll(out+"/new/below", 0o755))
+		},
+		"one moved below it": func(t *testing.T, s *Source, in, out string) {
+			must(t, os.Rename(out, in))
+			step(t, s)
+			must(t, errors.Join(os.MkdirAll(out+"-more/below", 0o755), os.Rename(in, out)))
+			step(t, s)
+			must(t, os.Rename(out+"-more", out+"/d/moved"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "root")
+			in, out := dir+"/x", dir+"-outside"
+			must(t, errors.Join(os.Mkdir(dir, 0o755), os.MkdirAll(out+"/d/e", 0o755)))
+			s := newSource(t, dir)
+			before(t, s, in, out)
+			s.mu.Lock()
+			kept := len(s.tree.byID)
+			s.mu.Unlock()
+			step(t, s)
+			walk(t, s)
+			must(t, os.Rename(out, in))
+			s.mu.Lock()
+			if len(s.tree.byID) < kept {
+				t.Error("it was given up before it came back, which shows nothing")
+			}
+			s.mu.Unlock()
+			settle(t, s)
+			checkTree(t, s, dir)
+		})
+	}
+}

@@ -291,7 +291,7 @@ func (s *Source) takeDir(n *node, e *raw) {
 		delete(s.adopt.doubts, at)
 	}
 	if empty := s.empty; s.look(at, false) == absent && e.has(unix.IN_CREATE|unix.IN_MOVED_TO) {
-		s.doubt(at, empty)
+		s.adopt.doubt(at, empty)
 	}
 }
 
