@@ -190,7 +190,8 @@ func (m *moves) found() {
 	m.progress = true
 }
 
-// ended counts their ends. The last one gives the directories that were put off.
+// ended counts their ends. The last one gives the directories that were put off, and counts their visits as begun: a round has
+// ended when all of them have, also where the first ends before the last is queued.
 func (m *moves) ended(k int) []*node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -200,6 +201,7 @@ func (m *moves) ended(k int) []*node {
 	out := m.waiting
 	m.over = m.off && !m.progress
 	m.waiting, m.off, m.progress = nil, m.off || !m.progress, false
+	m.busy += len(out)
 	return out
 }
 
@@ -211,7 +213,7 @@ func (w *crawl) ended(k int) {
 		w.pending.done(n.off)
 		w.closeDir(n)
 		w.mu.Unlock()
-		w.push(n)
+		w.stack.push(n)
 	}
 }
 
