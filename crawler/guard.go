@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -39,7 +41,7 @@ type guard struct {
 	asked  int64      // may be removed, and is not removed yet
 	leave  map[string]*leaving
 	come   map[string]arrival // what is on its way to a place where nothing stood, or something young
-	behind map[string]int64   // how many inodes left their old names in or below a directory
+	behind behind             // inodes that moved, and left their old names in the tree
 	aging  map[string]bool    // places whose newcomers are young no more once they have them
 }
 
@@ -240,6 +242,7 @@ func (g *guard) ended(op *slave.Op, r slave.Result) {
 		g.asked -= e.old
 		if r.Parked {
 			g.losses.lose(e)
+			g.parkedWith(e)
 		}
 	}
 	a, is := g.come[op.Path]
@@ -253,6 +256,16 @@ func (g *guard) ended(op *slave.Op, r slave.Result) {
 		g.losses.inherits(a.dir, a.name, a.was, a.gfid)
 	default:
 		g.losses.arrive(a, g.later.Load())
+	}
+}
+
+// parkedWith takes the old names that went with a directory out of what is young: each counts as a further name of its inode, whose
+// removal would lose nothing. Without this the inode itself could be removed uncounted. books is held.
+func (g *guard) parkedWith(e *leaving) {
+	for _, id := range g.behind.parked(e.path) {
+		if e.young[dirKey(id)] == 0 { // else lose has done it
+			g.losses.age(id)
+		}
 	}
 }
 
@@ -275,12 +288,51 @@ func (g *guard) leaves(op *slave.Op) {
 	g.losses.furtherName(op.Record.GFID)
 	g.books.Lock()
 	defer g.books.Unlock()
-	if g.behind == nil {
-		g.behind = map[string]int64{}
+	dir, _ := beneath.Split(op.From)
+	g.behind.add(dir, op.Record.GFID)
+}
+
+// behind counts old names that inodes left when they moved, by directory. The zero value has none. It is bounded: names beyond
+// count as what they are, entries of their directories.
+type behind struct {
+	sum   int
+	count map[string]int64        // in or below a directory
+	names map[string][]xtime.GFID // in it, by inode
+}
+
+// add notes a name in dir.
+func (b *behind) add(dir string, g xtime.GFID) {
+	if b.count == nil {
+		b.count, b.names = map[string]int64{}, map[string][]xtime.GFID{}
 	}
-	for dir, _ := beneath.Split(op.From); dir != "" && len(g.behind) < maxCounted; dir, _ = beneath.Split(dir) {
-		g.behind[dir]++
+	if len(b.count) >= maxCounted || b.sum >= maxCounted {
+		return
 	}
+	b.sum++
+	b.names[dir] = append(b.names[dir], g)
+	for up := dir; up != ""; up, _ = beneath.Split(up) {
+		b.count[up]++
+	}
+}
+
+// parked forgets the names that have left the tree with a directory, and tells whose they were.
+func (b *behind) parked(dir string) (gone []xtime.GFID) {
+	n := b.count[dir]
+	if n == 0 {
+		return nil
+	}
+	for at, names := range b.names {
+		if at == dir || strings.HasPrefix(at, dir+"/") {
+			gone = append(gone, names...)
+			delete(b.names, at)
+		}
+	}
+	b.sum -= len(gone)
+	for up := dir; up != ""; up, _ = beneath.Split(up) {
+		b.count[up] -= n
+	}
+	maps.DeleteFunc(b.count, func(at string, n int64) bool { return n == 0 || strings.HasPrefix(at, dir+"/") })
+	return gone
 }
 
 // leaving tells for how many entries each of the stale ones counts. What lies in directories counts in whole. mu is held.
@@ -311,7 +363,7 @@ func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) 
 		}
 		g.books.Lock()
 		for i, c := range counts {
-			list[at[i]].old, list[at[i]].all = max(c-g.behind[dirs[i]], 1), c
+			list[at[i]].old, list[at[i]].all = max(c-g.behind.count[dirs[i]], 1), c
 		}
 		g.books.Unlock()
 		dirs, at = dirs[k:], at[k:]
