@@ -42,6 +42,7 @@ type adoption struct {
 	doubts   map[place]*doubt    // a directory was said to be there, was not found, and was not said to be gone
 	swamped  bool                // by doubts: a walk is cheaper
 	suspects map[ID]suspicion    // could not be opened where they should be
+	unread   map[ID]bool         // this user could not read them, or not enter them, when they were to be listed
 	dropping []*node             // not in the tree any more
 	retried  int64               // the epoch of the last retry
 	walking  bool                // all of the tree
@@ -52,7 +53,8 @@ type adoption struct {
 }
 
 func newAdoption() adoption {
-	return adoption{waiting: map[ID]task{}, places: map[place]time.Time{}, doubts: map[place]*doubt{}, suspects: map[ID]suspicion{}}
+	return adoption{waiting: map[ID]task{}, places: map[place]time.Time{}, doubts: map[place]*doubt{}, suspects: map[ID]suspicion{},
+		unread: map[ID]bool{}}
 }
 
 // Busy tells whether some directory of the tree may not be watched, or not have been listed: changes may be unseen yet.
@@ -106,8 +108,11 @@ func (s *Source) openTask(t task) (*node, *beneath.Dir) {
 		s.suspect(n)
 	case isAny(err, unix.ENOENT) && n != s.tree.root:
 		// It is deleted, as an event will tell, or it only seems to be.
-	case isAny(err, unix.ENOENT), isAny(err, unix.EACCES) && s.mayNotRead(n):
-		return nil, nil // the root is deleted, or this is not for us to read
+	case isAny(err, unix.ENOENT):
+		return nil, nil // the root is deleted
+	case isAny(err, unix.EACCES) && s.mayNotRead(n):
+		s.adopt.unread[n.id] = true
+		return nil, nil
 	default:
 		s.warn(fmt.Errorf("list a new directory, which will be tried again: %w", err))
 	}
@@ -252,17 +257,23 @@ func (s *Source) lookIn(p *node, d *beneath.Dir, name string, empty time.Time, t
 	if !fresh && (moved || told) {
 		s.out = append(s.out, Event{Kind: Moved, Dir: n.id})
 	}
+	if moved && !fresh {
+		s.adopt.listUnread(n, s.tree, s.empty)
+	}
+	// One that the last walk did not meet was out of the tree then. What was still to be asked of it was dropped for that walk,
+	// and the scan that followed may have missed it, too.
+	missed := n.gen != s.adopt.gen
+	all := fresh || missed && !s.adopt.walking
 	switch {
 	case !moved || empty.IsZero():
-	case fresh:
+	case all:
 		s.reportAll(n.id)
 	default:
 		s.report(n.id, "") // it was watched all the time, so every name is told
 	}
-	// One that the last walk did not meet was out of the tree then. What was still to be asked of it was dropped for that walk.
-	if missed := n.gen != s.adopt.gen; fresh || missed {
+	if fresh || missed {
 		n.gen = s.adopt.gen
-		s.adopt.tasks = append(s.adopt.tasks, task{n.id, empty, fresh || !s.adopt.walking})
+		s.adopt.tasks = append(s.adopt.tasks, task{n.id, empty, all})
 	}
 	return present
 }
@@ -274,6 +285,7 @@ func (s *Source) watch(d *beneath.Dir, at place) (n *node, fresh bool, found fin
 	case notThere(err):
 		return nil, false, absent, nil
 	case isAny(err, unix.EACCES, unix.EPERM) && refuses(d, "", unix.X_OK):
+		s.adopt.unread[at.dir] = true
 		return nil, false, denied, nil
 	case err != nil:
 		return nil, false, absent, err
@@ -299,17 +311,6 @@ func (s *Source) watch(d *beneath.Dir, at place) (n *node, fresh bool, found fin
 		s.tree.byID[id] = n
 	}
 	return n, fresh, present, nil
-}
-
-// refuses tells whether rights are what keeps this user from d, and not something that may be over soon.
-func refuses(d *beneath.Dir, name string, mode uint32) bool {
-	return isAny(d.Access(name, mode), unix.EACCES, unix.EPERM)
-}
-
-// mayNotRead is refuses for a directory that may not even be opened.
-func (s *Source) mayNotRead(n *node) bool {
-	d, err := s.tree.opened(n)
-	return err != nil && !errors.Is(err, ErrStale) || err == nil && refuses(d, "", unix.R_OK)
 }
 
 // maxPlaces bounds what waits; beyond it a walk is cheaper.
@@ -414,59 +415,6 @@ func (s *Source) retry() {
 		}
 		return s.lookIn(p, d, at.name, empty, true)
 	})
-}
-
-// walkAll begins to find out anew where every directory is. A scan follows. A walk that is under way is finished first:
-// where the queue overflows again and again, it would never end.
-func (s *Source) walkAll() {
-	a := &s.adopt
-	if a.walking {
-		a.again = true
-		return
-	}
-	a.gen++
-	a.walking, a.stuck = true, 0
-	clear(a.waiting)
-	clear(a.places)
-	clear(a.doubts)
-	a.swamped = false
-	clear(a.suspects)
-	s.tree.root.gen = a.gen
-	a.tasks = append(a.tasks[:0], task{id: s.tree.root.id})
-}
-
-// stuckEpochs is how long the end of a walk waits for the rest of it.
-const stuckEpochs = 5
-
-// endWalk ends a walk that has met everything: what it did not meet has lost its place, unless an event tells. One that
-// cannot read a directory ends too, for the sake of the others; another scan follows then when that one was read.
-func (s *Source) endWalk() {
-	a := &s.adopt
-	left := len(a.waiting)+len(a.places) > 0
-	if !a.walking {
-		if a.partial && !left {
-			a.partial = false
-			s.ask(Lost)
-		}
-		return
-	}
-	if left && a.stuck == 0 {
-		a.stuck = s.epoch
-	}
-	if left && s.epoch-a.stuck < stuckEpochs {
-		return
-	}
-	for _, n := range s.tree.byID {
-		if !left && n.gen != a.gen && n.parent != nil && n.parent.gen == a.gen {
-			s.tree.lose(n, s.now())
-		}
-	}
-	a.walking, a.partial = false, left
-	s.ask(Lost)
-	if a.again {
-		a.again = false
-		s.walkAll()
-	}
 }
 
 // expire gives up directories that have been without a place for long.

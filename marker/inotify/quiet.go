@@ -208,6 +208,7 @@ func (s *Source) setRoot(d *beneath.Dir, set func(*beneath.Dir, string) error) e
 		}
 	}
 	if after, stateErr := s.rootState(); stateErr != nil || after != before {
+		s.adopt.listUnread(s.tree.root, s.tree, s.empty)
 		s.report(s.tree.root.id, "")
 	}
 	return err

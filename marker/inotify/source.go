@@ -267,6 +267,7 @@ func (s *Source) take(e *raw) {
 		s.tree.forget(n, s.now())
 	case e.name == "":
 		if e.has(unix.IN_ATTRIB) && !s.isOwn(n) {
+			s.adopt.listUnread(n, s.tree, s.empty)
 			s.report(n.id, "")
 		}
 	case e.has(unix.IN_ISDIR):
@@ -423,7 +424,7 @@ func (s *Source) Open(id ID) (*beneath.Dir, error) {
 		at = d
 	}
 	d, err := at.OpenDir("")
-	if isAny(err, unix.EACCES, unix.EPERM) && refuses(at, "", unix.R_OK) {
+	if isAny(err, unix.EACCES, unix.EPERM) && refuses(at, "", unix.R_OK|unix.X_OK) {
 		err = unix.ESTALE
 	}
 	return d, err
@@ -484,18 +485,4 @@ func (s *Source) addWatch(d *beneath.Dir, mask uint32) (id ID, err error) {
 // removeWatch ends a watch; one that the kernel has ended already needs nothing.
 func (s *Source) removeWatch(id ID) {
 	_ = s.Control(func(fd int) { _, _ = unix.InotifyRmWatch(fd, uint32(id)) })
-}
-
-// notThere tells the errors that mean that no directory of this file system is at a place.
-func notThere(err error) bool {
-	return isAny(err, unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EXDEV, unix.ESTALE)
-}
-
-func isAny(err error, errnos ...unix.Errno) bool {
-	for _, e := range errnos {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }

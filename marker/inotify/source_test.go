@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -168,13 +169,18 @@ func TestDirectoriesAreFollowed(t *testing.T) {
 			var wg sync.WaitGroup
 			ended := make(chan struct{})
 			wg.Go(func() { defer close(ended); shuffle(rand.New(rand.NewPCG(seed, 1)), sub, outside, 6000) })
+			r := rand.New(rand.NewPCG(seed, 2))
 			for running := true; running; {
 				select {
 				case <-ended:
 					running = false
 				default:
 				}
-				drain(t, s)
+				if seed%2 == 0 {
+					drain(t, s)
+				} else {
+					inTurns(t, r, s)
+				}
 			}
 			wg.Wait()
 			settle(t, s)
@@ -184,6 +190,25 @@ func TestDirectoriesAreFollowed(t *testing.T) {
 			}
 		}
 	})
+}
+
+// inTurns does one of what drain does, or begins a walk, as a directory that cannot be found does, and an overflow.
+func inTurns(t testing.TB, r *rand.Rand, s *Source) {
+	t.Helper()
+	var err error
+	switch n := r.IntN(40); {
+	case n == 0:
+		s.mu.Lock()
+		s.walkAll()
+		s.mu.Unlock()
+	case n < 8:
+		_, err = s.Read(func(Event) {})
+	default:
+		_, err = s.Adopt(func(Event) {})
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // shuffle ignores errors: what is not there is part of it.
@@ -318,6 +343,91 @@ func (s *Source) mark(t testing.TB, path string, n int, after func()) {
 	}
 }
 
+// TestReadableLater: a directory that may not be read when it is to be listed, and may be later. It is watched all the time, so
+// nothing but a change of it, or of one above it, tells.
+func TestReadableLater(t *testing.T) {
+	const nobody = 65534
+	tests := map[string]struct{ hide, show func(dir string) error }{
+		"itself": {
+			func(dir string) error { return os.Chmod(dir+"/up/d", 0) },
+			func(dir string) error { return os.Chmod(dir+"/up/d", 0o700) },
+		},
+		"one above it": {
+			func(dir string) error { return os.Chmod(dir+"/up", 0) },
+			func(dir string) error { return os.Chmod(dir+"/up", 0o700) },
+		},
+		"elsewhere": {
+			func(dir string) error { return os.Chmod(dir+"/up", 0) },
+			func(dir string) error { return os.Rename(dir+"/up/d", dir+"/d") },
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, dir string) {
+				runtime.LockOSThread() // and never unlocked: the thread ends with the test, and its rights with it
+				must(t, errors.Join(os.Mkdir(dir+"/up", 0o755), os.Chown(dir+"/up", nobody, nobody)))
+				s := newSource(t, dir)
+				must(t, errors.Join(os.MkdirAll(dir+"/up/d/sub/below", 0o755), os.Chown(dir+"/up/d", nobody, nobody)))
+				readAll(t, s) // watches d
+				s.drop(s.tree.at[place{s.tree.root.id, "up"}])
+				must(t, test.hide(dir))
+				asUser(t, nobody, func() { settle(t, s) })
+				if s.Watched() != 3 {
+					t.Fatalf("%d directories are watched, not the root, up and d: the test tests nothing", s.Watched())
+				}
+				must(t, test.show(dir))
+				asUser(t, nobody, func() { settle(t, s) })
+				checkTree(t, s, dir)
+			})
+		})
+	}
+}
+
+// TestSearchableLater: a walk comes by a directory that may be listed but not searched. What is in it is not watched any more,
+// and has to be as soon as the directory may be searched.
+func TestSearchableLater(t *testing.T) {
+	const nobody = 65534
+	each(t, func(t *testing.T, dir string) {
+		runtime.LockOSThread() // as above
+		must(t, errors.Join(os.MkdirAll(dir+"/d/sub/below", 0o755), os.Chown(dir+"/d", nobody, nobody)))
+		s := newSource(t, dir)
+		must(t, os.Chmod(dir+"/d", 0o444))
+		s.walkAll()
+		asUser(t, nobody, func() { settle(t, s) })
+		must(t, os.Chmod(dir+"/d", 0o755))
+		asUser(t, nobody, func() { settle(t, s) })
+		checkTree(t, s, dir)
+	})
+}
+
+// asUser calls fn without root's rights on files.
+func asUser(t testing.TB, uid int, fn func()) {
+	t.Helper()
+	must(t, unix.Setfsuid(uid))
+	fn()
+	must(t, unix.Setfsuid(0))
+}
+
+// readAll takes in what the queue has, and adopts nothing.
+func readAll(t testing.TB, s *Source) {
+	t.Helper()
+	for n := 1; n > 0; {
+		var err error
+		if n, err = s.Read(func(Event) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// drop closes a directory that is held open, as many others would have it closed.
+func (s *Source) drop(n *node) {
+	if d := s.tree.open[n.id]; d != nil {
+		delete(s.tree.open, n.id)
+		delete(s.tree.ids, d)
+		d.Close()
+	}
+}
+
 // TestAnotherOfTheSameNumber: a directory in the place of one that was watched, with the same inode number, is not taken for
 // that while the events that tell are yet to be read. What an event of the old one says of names would be looked for in the
 // new one, and these directories would lose their watches with the old one.
@@ -338,11 +448,7 @@ func TestAnotherOfTheSameNumber(t *testing.T) {
 		}
 		settle(t, s)
 		old, was := s.tree.at[place{s.tree.root.id, "b"}], ino()
-		if d := s.tree.open[old.id]; d != nil { // as after many others
-			delete(s.tree.open, old.id)
-			delete(s.tree.ids, d)
-			d.Close()
-		}
+		s.drop(old)
 		if err := errors.Join(os.Remove(b), os.Mkdir(b, 0o755)); err != nil {
 			t.Fatal(err)
 		}
