@@ -32,6 +32,14 @@ type committer struct {
 	publisher *publisher
 	queue     *queue
 	stamps    []stamp // published, and waiting for the next sync
+	// unfinished operations gave way to what waited. A finish of the same batch waits for them here: their names may lie anywhere.
+	unfinished []unfinished
+}
+
+// unfinished is an operation that goes on after the next group.
+type unfinished struct {
+	tk *ticket
+	it *item
 }
 
 // stamp is the xtime of a finished directory.
@@ -49,8 +57,8 @@ func (c *committer) loop() {
 		if c.live(context.Background()) != nil {
 			return
 		}
-		group := c.queue.take()
-		if (len(group) > 0 || len(c.stamps) > 0) && c.own.lostRoot() {
+		group, before := c.queue.take(), len(c.unfinished)
+		if (len(group) > 0 || len(c.stamps) > 0 || len(c.unfinished) > 0) && c.own.lostRoot() {
 			return // nothing of it reaches the path
 		}
 		switch {
@@ -58,6 +66,7 @@ func (c *committer) loop() {
 			c.runGroup(group)
 		case len(c.stamps) > 0:
 			c.settle(c.syncAll())
+		case len(c.unfinished) > 0:
 		default:
 			select {
 			case <-c.queue.wake:
@@ -65,7 +74,21 @@ func (c *committer) loop() {
 			case <-c.closing:
 			}
 		}
+		c.resume(before)
 	}
+}
+
+// resume has the first n of those that gave way go on, each for one more step: those that began before the last group.
+func (c *committer) resume(n int) {
+	if n == 0 {
+		return
+	}
+	now := c.unfinished[:n]
+	c.unfinished = slices.Clone(c.unfinished[n:])
+	for _, u := range now {
+		c.run(u.tk, u.it)
+	}
+	c.endGroup()
 }
 
 // runGroup makes durable what the group staged, lets the stamps of the group before follow, and publishes.
@@ -81,6 +104,11 @@ func (c *committer) runGroup(group []*ticket) {
 			c.run(tk, &tk.items[i])
 		}
 	}
+	c.endGroup()
+}
+
+// endGroup writes down, and lets go, what was learnt and kept for the operations before.
+func (c *committer) endGroup() {
 	c.links.flush()
 	c.parents.forget()
 	c.marks.Forget()
@@ -229,11 +257,20 @@ func (c *committer) run(tk *ticket, it *item) {
 	if len(c.parents.dirs) >= maxDirs {
 		c.parents.forget()
 	}
+	if op.Kind == slave.OpFinish && !it.done && c.goesOn(tk) {
+		c.unfinished = append(c.unfinished, unfinished{tk, it})
+		return
+	}
 	if op.Kind == slave.OpFinish && !it.done && tk.failedBelow(op.Path) {
 		c.stager.fail(it, slave.ErrHeldBack)
 	}
 	if !it.done {
-		if err := c.cleaner.evicting(it, func() error { return c.publisher.publish(it) }); err != nil {
+		err := c.cleaner.evicting(it, func() error { return c.publisher.publish(it) })
+		if errors.Is(err, errUnfinished) {
+			c.unfinished = append(c.unfinished, unfinished{tk, it})
+			return
+		}
+		if err != nil {
 			c.stager.fail(it, err)
 		}
 	}
@@ -252,6 +289,11 @@ func (c *committer) run(tk *ticket, it *item) {
 // failedBelow tells whether an operation of the batch failed at or below dir.
 func (tk *ticket) failedBelow(dir string) bool {
 	return slices.ContainsFunc(tk.failed, func(path string) bool { return apply.Within(path, dir) })
+}
+
+// goesOn tells whether an operation of the batch is not finished.
+func (c *committer) goesOn(tk *ticket) bool {
+	return slices.ContainsFunc(c.unfinished, func(u unfinished) bool { return u.tk == tk })
 }
 
 // wantsStamp tells whether a finished directory waits for its stamp, and remembers it if its finish failed.

@@ -105,7 +105,7 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 func (t *Tree) newCommitter() *committer {
 	left := &leftovers{records: t.records, finder: t.finder, links: t.links, park: t.park, behind: behind{}}
 	pub := &publisher{records: t.records, own: t.own, finder: t.finder, parents: t.parents, park: t.park, links: t.links,
-		stager: t.stager, left: left}
+		stager: t.stager, left: left, queue: &t.queue, step: namesAStep}
 	return &committer{records: t.records, own: t.own, finder: t.finder, parents: t.parents, marks: t.marks, links: t.links,
 		stager: t.stager, cleaner: t.cleaner, publisher: pub, queue: &t.queue}
 }

@@ -12,7 +12,7 @@
 //	7   contents are staged, synced, and renamed over the old version (stager, committer.run)
 //	9   every operation looks at what is there and may run twice (publisher; what it then means package apply decides)
 //	13  all access goes through internal/beneath
-//	14  new content of an inode with several names replaces all of them (publisher.replaceGroup)
+//	14  new content of an inode with several names replaces all of them, in steps where these are many (publisher.replaceGroup)
 //	15  what is stale goes to parked/, and from there to trash/ before it is taken apart (park, cleaner)
 //
 // Tree wires the parts, which stand upon each other in this order. Each has its fields to itself.

@@ -10,42 +10,128 @@ import (
 	"georep/slave/disk/dirty"
 )
 
+// namesAStep is how many names of an inode get new content before other batches that wait are published.
+const namesAStep = 500
+
+// errUnfinished says that an operation gave way to what waits, and is to go on after that.
+var errUnfinished = errors.New("the operation goes on")
+
+// replacing is what an operation that replaces all names of an inode has done. The staged inode stays the same meanwhile.
+type replacing struct {
+	names   []string            // that lead to it by now, the operation's own first
+	found   map[string]struct{} // all that were looked at, or are to be
+	todo    []named             // of these, those to come
+	gaveWay bool                // others were published since todo was found
+}
+
 // replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's
-// own name last, so that a crash in between leaves the old record there and all of this is done again.
+// own name last, so that a crash in between leaves the old record there and all of this is done again. Of many names it does
+// some, and gives way to batches that wait (errUnfinished). What it finds when it goes on is as after such a crash.
 func (pub *publisher) replaceGroup(it *item, p place, old entry) error {
-	op := it.op
-	g := op.Record.GFID
-	if err := pub.links.guard(g, dirty.Mark{Ino: op.Ino}); err != nil {
-		return err
-	}
-	others := pub.finder.knownNames(g, pub.links.rowNow(g).names, op.Path)
-	if op.Links > 1 {
-		others = append(others, pub.hiddenNames(op, old, others)...)
-	}
-	if err := pub.takeLive(it, old, others); err != nil {
-		return err
+	if it.rest == nil {
+		if err := pub.beginGroup(it, old); err != nil {
+			return err
+		}
 	}
 	staged, err := pub.staging.Stat(it.staged)
 	if err != nil {
 		return err
 	}
-	names := []string{op.Path}
-	for _, n := range others {
-		if !sameInode(n.st, staged) {
-			if err := pub.replaceName(it, n.path); err != nil {
-				return err
-			}
-		}
-		names = append(names, n.path)
-	}
-	if err := pub.replace(it, p, old); err != nil {
+	if err := pub.replaceSome(it, staged); err != nil {
 		return err
+	}
+	for it.rest.gaveWay {
+		if err := pub.findMore(it, p); err != nil {
+			return err
+		}
+		if err := pub.replaceSome(it, staged); err != nil {
+			return err
+		}
+	}
+	// The same content may have come with another batch meanwhile. To rename a name of an inode to another of it does nothing.
+	if !old.there || !sameInode(old.st, staged) {
+		if err := pub.replace(it, p, old); err != nil {
+			return err
+		}
 	}
 	st, err := p.dir.Stat(p.name)
 	if err == nil {
-		pub.links.noteGroup(op, st, names)
+		pub.links.noteGroup(it.op, st, it.rest.names)
 	}
 	return err
+}
+
+// beginGroup finds the names, and stages an inode that has the content already in place of the one that was shipped.
+func (pub *publisher) beginGroup(it *item, old entry) error {
+	op := it.op
+	if err := pub.links.guard(op.Record.GFID, dirty.Mark{Ino: op.Ino}); err != nil {
+		return err
+	}
+	it.rest = &replacing{names: []string{op.Path}, found: map[string]struct{}{}}
+	pub.findGroup(it, old)
+	return pub.takeLive(it, old, it.rest.todo)
+}
+
+// findGroup finds all names of the inode but the operation's own.
+func (pub *publisher) findGroup(it *item, old entry) {
+	op, r := it.op, it.rest
+	r.todo = pub.finder.knownNames(op.Record.GFID, pub.links.rowNow(op.Record.GFID).names, op.Path)
+	if op.Links > 1 {
+		r.todo = append(r.todo, pub.hiddenNames(op, old, r.todo)...)
+	}
+	for _, n := range r.todo {
+		r.found[n.path] = struct{}{}
+	}
+}
+
+// findMore finds the names that came, or moved, while others were published. It looks at no name twice, unless the old inode has
+// one that nothing tells of.
+func (pub *publisher) findMore(it *item, p place) error {
+	g, r := it.op.Record.GFID, it.rest
+	r.gaveWay = false
+	var more []string
+	for _, name := range pub.links.rowNow(g).names {
+		if _, known := r.found[name]; !known {
+			more = append(more, name)
+		}
+	}
+	r.todo = pub.finder.verified(g, more, it.op.Path)
+	for _, n := range r.todo {
+		r.found[n.path] = struct{}{}
+	}
+	old, err := pub.look(p)
+	if err == nil && len(r.todo) == 0 && old.there && old.rec.GFID == g && old.st.Nlink > 1+pub.park.namesOf(g, old.st) {
+		pub.findGroup(it, old)
+	}
+	return err
+}
+
+// replaceSome replaces names, until all are or it gives way. A name that was found before others were published may lead to something
+// else by now.
+func (pub *publisher) replaceSome(it *item, staged beneath.Stat) error {
+	r := it.rest
+	for done := 0; len(r.todo) > 0; r.todo = r.todo[1:] {
+		n, ok := r.todo[0], true
+		if done >= pub.step && pub.queue.waits() {
+			r.gaveWay = true
+			return errUnfinished
+		}
+		if r.gaveWay {
+			n, ok = pub.finder.verify(it.op.Record.GFID, n.path)
+		}
+		if !ok {
+			continue
+		}
+		r.names = append(r.names, n.path)
+		if sameInode(n.st, staged) {
+			continue
+		}
+		if err := pub.replaceName(it, n.path); err != nil {
+			return err
+		}
+		done++
+	}
+	return nil
 }
 
 // takeLive stages an inode of the group that is already in the tree with just this content, in place of the copy that

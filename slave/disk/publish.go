@@ -24,6 +24,8 @@ type publisher struct {
 	stager  *stager
 	left    *leftovers
 	holds   apply.Holds
+	queue   *queue
+	step    int // so many names of an inode are replaced before what waits goes first
 }
 
 // nameOf is the last name of an operation's path; "" for the root.
@@ -47,7 +49,7 @@ func (pub *publisher) putOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	if op.Links <= 1 {
+	if op.Links <= 1 && it.rest == nil {
 		err := pub.moveIn(it, p, unix.RENAME_NOREPLACE)
 		// EINVAL is a file system that does not know the flag.
 		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.EINVAL) {
@@ -61,7 +63,7 @@ func (pub *publisher) putOp(it *item) error {
 	if old.kind == slave.Dir {
 		return slave.ErrConflict
 	}
-	if apply.ReplacesAll(op, old.standing(), int(old.st.Nlink)) {
+	if it.rest != nil || apply.ReplacesAll(op, old.standing(), int(old.st.Nlink)) {
 		return pub.replaceGroup(it, p, old)
 	}
 	return pub.replace(it, p, old)

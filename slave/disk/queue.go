@@ -119,6 +119,13 @@ func (q *queue) take() []*ticket {
 	return group
 }
 
+// waits tells whether a batch could be taken now.
+func (q *queue) waits() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.list, func(tk *ticket) bool { return tk.ready })
+}
+
 // fits tells whether a group may grow to this size. One batch alone always may, or it would wait for ever.
 func fits(group []*ticket, ops int, bytes int64) bool {
 	return len(group) == 0 || ops <= groupOps && bytes <= groupBytes

@@ -22,6 +22,7 @@ type item struct {
 	// without is set where the slave does without the entry, and what has its name makes way.
 	without bool
 	res     slave.Result
+	rest    *replacing // an inode with many names whose content is replaced in steps; nil: not begun
 }
 
 // stager makes complete in staging what operations publish, on the goroutines of their callers. It has no lock: an item is its
