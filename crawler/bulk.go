@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"georep/crawler/plan"
+	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -239,8 +240,7 @@ func sameState(a, b *slave.EntryState) bool {
 // the newer one is sent.
 func (w *crawl) afterSending(n *node, d *directory, it *plan.Item, j *chore) bool {
 	e := &it.Entry
-	now := uploadFile{size: e.Stat.Size, stat: e.Stat}
-	if !j.torn && j.xtime == e.Record.Xtime && now.version() == j.version {
+	if !j.torn && j.xtime == e.Record.Xtime && w.m.Version(e) == j.version {
 		it.How = plan.Replace // also where it only looks as if the slave had it
 		return false          // an upload like any other finds all of it there
 	}
@@ -292,23 +292,23 @@ func (w *crawl) beginJob(n *node, d *directory, it *plan.Item, before *chore) bo
 	}
 	p, path := place{n.entry.Record.GFID, e.Name}, join(n.path, e.Name)
 	if it.How == plan.Compare {
-		f, err := d.Dir.OpenQuietly(e.Name)
+		f, err := w.m.OpenFile(d.Dir, &e)
 		if err != nil {
 			return false // as any crawl finds it
 		}
 		j.compared, j.there = true, *it.State
 		b.start(p, j, b.hashing, func(ctx context.Context, j *chore) error {
 			defer f.Close()
-			return w.c.compareAside(ctx, f, &e, p, path, j)
+			return w.c.compareAside(ctx, f, p, path, j)
 		})
 		w.oweJob(n, &e, j)
 		return true
 	}
-	src, err := openUpload(d.Dir, path, &e.Stat)
+	src, err := w.m.OpenFile(d.Dir, &e)
 	if err != nil {
 		return false
 	}
-	a := &upload{listed: e.Stat, src: src}
+	a := &upload{src: src}
 	slot := b.sending
 	if s := it.State; s != nil && s.Kind == slave.File && s.Size >= deltaBytes {
 		a.basis, slot = path, b.hashing // the slave reads that too
@@ -331,7 +331,7 @@ func (b *bulk) send(a *upload, r slave.Record, path string, j *chore) error {
 }
 
 // compareAside compares the contents of a file, and looks whether the slave's still is what was compared.
-func (c *Crawler) compareAside(ctx context.Context, f *beneath.Inode, e *plan.Entry, p place, path string, j *chore) error {
+func (c *Crawler) compareAside(ctx context.Context, f source.File, p place, path string, j *chore) error {
 	type answer struct {
 		sums []slave.HashResult
 		err  error
@@ -341,7 +341,7 @@ func (c *Crawler) compareAside(ctx context.Context, f *beneath.Inode, e *plan.En
 		sums, err := c.opts.Tree.Hash(ctx, []string{path})
 		theirs <- answer{sums, err}
 	}()
-	ours := digestOf(f, e, ctx.Err)
+	ours := f.Digest(ctx.Err)
 	got := <-theirs
 	if got.err != nil {
 		return got.err

@@ -130,11 +130,14 @@ func (w *crawl) find(gfids []xtime.GFID) ([]slave.Found, error) {
 }
 
 // applyNow applies operations outside the stream of batches and waits for them, also when the crawl is given up
-// meanwhile (see shipper).
+// meanwhile (see shipper). The master is asked before each batch whether all of it could be seen, as the shipper does.
 func (w *crawl) applyNow(ops []slave.Op) ([]slave.Result, error) {
 	var all []slave.Result
 	for len(ops) > 0 {
 		k := min(len(ops), batchOps)
+		if err := w.m.Intact(); err != nil {
+			return nil, err
+		}
 		w.pending.add(ofOps(ops[:k]))
 		results, err := w.c.opts.Tree.Apply(w.session, &slave.Batch{Ops: ops[:k]})
 		w.pending.done(ofOps(ops[:k]))
@@ -266,9 +269,9 @@ func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 		op.Meta, err = w.m.MetaOf(d.Dir, &e)
 		return op, err
 	}
-	dir, stat := d.Dir, e.Stat
+	dir := d.Dir
 	op.Open = func() (slave.Content, error) {
-		c, err := w.m.OpenContent(dir, e.Name, &stat)
+		c, err := w.m.OpenContent(dir, &e)
 		switch {
 		case err == nil:
 			return stopping{c, w.ctx}, nil
@@ -342,6 +345,9 @@ func (w *crawl) failEntry(n *node, name string, op slave.OpKind, at xtime.Time, 
 		return
 	}
 	w.hold(n)
+	if w.endsOn(err) {
+		return
+	}
 	path := join(n.path, name)
 	w.c.failures.add(path, op, at, &slave.PathError{Op: "read", Path: path, Err: err}, w.c.pass)
 }

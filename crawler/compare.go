@@ -1,12 +1,9 @@
 package crawler
 
 import (
-	"fmt"
 	"sync"
 
 	"georep/crawler/plan"
-	"georep/crawler/source"
-	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -64,7 +61,7 @@ func (w *crawl) beginCompare(n *node, d *directory, items []plan.Item) *compared
 	ours := make([]slave.HashResult, len(items))
 	wait.Go(func() {
 		for i := range items {
-			ours[i] = w.digest(d, &items[i].Entry)
+			ours[i] = w.m.digest(d, &items[i].Entry, w.ctx.Err)
 		}
 	})
 	go func() {
@@ -148,38 +145,4 @@ func firstNames(items []plan.Item) (first []plan.Item, more map[xtime.GFID][]pla
 		}
 	}
 	return first, more
-}
-
-// digest digests the master's file. An error means that it is not the one that was listed. What is written after it was read
-// here gets a newer xtime than that. Its ctime may move: a mark changes that, and a further name.
-func (w *crawl) digest(d *directory, e *plan.Entry) (res slave.HashResult) {
-	if e.Kind != slave.File {
-		return slave.HashResult{Err: slave.ErrConflict}
-	}
-	f, err := d.Dir.OpenQuietly(e.Name)
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	defer f.Close()
-	return digestOf(f, e, w.ctx.Err)
-}
-
-// digestOf is digest of the open file.
-func digestOf(f *beneath.Inode, e *plan.Entry, live func() error) (res slave.HashResult) {
-	// Before it is read: what has taken the file's place may be a device or a FIFO, whose content has no end, or is not for us.
-	if _, err := source.Look(f, &e.Stat); err != nil {
-		return slave.HashResult{Err: fmt.Errorf("%w: %w", slave.ErrConflict, err)}
-	}
-	var err error
-	if res.Size, res.Sum, err = f.Digest(&e.Stat, live); err != nil {
-		return slave.HashResult{Err: err}
-	}
-	st, err := f.Stat()
-	if err == nil && (st.Ino != e.Stat.Ino || st.Size != e.Stat.Size || res.Size != st.Size || st.Mtime != e.Stat.Mtime) {
-		err = slave.ErrConflict
-	}
-	if err != nil {
-		return slave.HashResult{Err: err}
-	}
-	return res
 }

@@ -109,22 +109,15 @@ func (c *Crawler) Look(ctx context.Context) (State, error) {
 
 // Master is the half of Look that needs no slave: it proves that the master is there and reads its root's xtime.
 func (c *Crawler) Master() (State, error) {
-	if err := source.Check(c.opts.source()); err != nil {
-		return State{}, err
-	}
 	m, err := newView(&c.opts, c.opts.Tree)
 	if err != nil {
 		return State{}, err
 	}
-	d, err := m.Describe(c.opts.Root)
-	if err != nil {
-		return State{}, source.RootError(c.opts.Path, err)
+	if err := m.Check(); err != nil {
+		return State{}, err
 	}
-	g, err := c.opts.Root.GFID("")
-	if err != nil {
-		return State{}, source.RootError(c.opts.Path, err)
-	}
-	return State{Xtime: d.Xtime, GFID: g}, nil
+	at, g, err := m.Head()
+	return State{Xtime: at, GFID: g}, err
 }
 
 // Outcome is how a Pass ended.
@@ -150,11 +143,11 @@ func (c *Crawler) Pass(ctx context.Context) (Outcome, error) { return c.PassAfte
 // PassAfter is Pass that saves the round trip for the slave's root, by what a Look just found there. Nothing may have been
 // done to the slave since that Look; nil stands for none. A State is good for one Pass.
 func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
-	if err := source.Check(c.opts.source()); err != nil {
-		return Outcome{}, err
-	}
 	m, err := newView(&c.opts, c.opts.Tree)
 	if err != nil {
+		return Outcome{}, err
+	}
+	if err := m.Check(); err != nil {
 		return Outcome{}, err
 	}
 	c.pass++
@@ -164,7 +157,14 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 		return Outcome{}, err
 	}
 	c.opts.Counters.Crawls.Add(1)
-	if err := w.crawlAll(); err != nil {
+	err = w.crawlAll()
+	if err == nil || errors.Is(err, source.ErrNotMaster) || RefusedPurge(err) != nil || w.refused != nil {
+		// What seemed to be gone is the least of it then, and nothing that the operator should approve.
+		if broken := m.Intact(); broken != nil {
+			return Outcome{}, broken
+		}
+	}
+	if err != nil {
 		return Outcome{}, err
 	}
 	c.failures.endPass(c.pass)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 
+	"georep/crawler/source"
 	"georep/slave"
 	"georep/slave/delta"
 )
@@ -146,14 +147,14 @@ func (g *segmenter) instruction(i delta.Instruction) error {
 
 // runs gives the encoder a range of a file, run by run of data.
 type runs struct {
-	src     *uploadFile
+	src     source.File
 	at, end int64
 	buf     []byte
 }
 
 // next is a delta.Source. A file that has become shorter reads as zeros from there on: it is torn, and comes back.
 func (r *runs) next() (int64, []byte, error) {
-	start, end, err := r.src.data(r.at, r.end)
+	start, end, err := r.src.Data(r.at, r.end)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -164,7 +165,7 @@ func (r *runs) next() (int64, []byte, error) {
 		r.buf = make([]byte, slave.MaxPiece)
 	}
 	b := r.buf[:min(int64(len(r.buf)), end-start)]
-	n, err := r.src.file.ReadAt(b, start)
+	n, err := r.src.ReadAt(b, start)
 	if err != nil {
 		return 0, nil, err
 	}

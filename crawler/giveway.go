@@ -72,8 +72,8 @@ func (g *giveWay) hasNews() bool {
 	if g.isFirst() {
 		return false
 	}
-	d, err := g.w.m.Describe(g.w.c.opts.Root)
-	return err == nil && d.Xtime != g.w.root.upto
+	at, _, err := g.w.m.Head()
+	return err == nil && at != g.w.root.upto
 }
 
 // isFirst tells whether the slave has no stamp at all yet.

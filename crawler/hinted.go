@@ -185,12 +185,7 @@ var errOne = errors.New("there is one")
 
 // emptied tells whether the master's root holds nothing. It reads the beginning of the listing only.
 func (w *crawl) emptied(d *directory) bool {
-	err := d.Dir.List(func(e beneath.Entry) error {
-		if e.Name == slave.Reserved {
-			return nil
-		}
-		return errOne
-	})
+	err := w.m.Names(d.Dir, true, func(beneath.Entry) error { return errOne })
 	return err == nil
 }
 
@@ -354,7 +349,7 @@ func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (st
 		if r.Covered(entries[i].Name) || leavesEntry(n.rules, d.Dir, entries[i].Name) {
 			continue // what the filter deletes the visit sees to
 		}
-		switch g, err := d.Dir.GFID(entries[i].Name); {
+		switch g, err := w.m.GFID(d.Dir, entries[i].Name); {
 		case errors.Is(err, fs.ErrNotExist):
 			if w.m.filter.Deletes() || !leavesOutState(n.rules, &entries[i]) {
 				stale = append(stale, entries[i])

@@ -32,7 +32,7 @@ type inPlace struct {
 // comparable tells whether a comparison in place makes sense: nothing has been sent yet, and there are no holes, of which
 // the encoder knows.
 func (s *sending) comparable() bool {
-	return len(s.state.Have) == 0 && !s.src.sparse && s.spec.Size > 0
+	return len(s.state.Have) == 0 && !s.src.Sparse() && s.spec.Size > 0
 }
 
 // sendInPlace sends what is unchanged, and returns the rest.
@@ -57,7 +57,7 @@ func (s *sending) sendInPlace(sums *delta.Growing) ([]slave.Range, error) {
 // read compares the blocks of one buffer from off on, and tells how much that was.
 func (p *inPlace) read(off int64) (int64, error) {
 	b := p.buf[:min(int64(len(p.buf)), p.s.spec.Size-off)]
-	got, err := p.s.src.file.ReadAt(b, off)
+	got, err := p.s.src.ReadAt(b, off)
 	if err != nil {
 		return 0, sourceError(err)
 	}

@@ -141,7 +141,7 @@ func (w *crawl) finishOf(path string) (slave.Op, error) {
 	if err != nil {
 		return slave.Op{}, err
 	}
-	gfid, err := dir.GFID("")
+	gfid, err := w.m.GFID(dir, "")
 	if err != nil {
 		return slave.Op{}, err
 	}

@@ -70,21 +70,18 @@ func (s *nameScan) dir(path string) error {
 		return nil // not there any more, or failed: its directory was visited, and says so
 	}
 	var dirs []string
-	err = d.List(func(e beneath.Entry) error {
-		if path == "" && e.Name == slave.Reserved {
-			return nil
-		}
+	err = s.m.Names(d, path == "", func(e beneath.Entry) error {
 		if k := slave.Kind(e.Type); (k == slave.Dir || k == slave.Unknown) && !rules.Excludes(e.Name, true, -1) {
 			dirs = append(dirs, e.Name)
 		}
 		if g, ok := s.wanted[e.Ino]; ok {
-			if now, err := d.GFID(e.Name); err == nil && now == g && !leavesEntry(rules, d, e.Name) {
+			if now, err := s.m.GFID(d, e.Name); err == nil && now == g && !leavesEntry(rules, d, e.Name) {
 				s.names[g] = append(s.names[g], join(path, e.Name))
 			}
 		}
 		return s.ctx.Err()
 	})
-	if g, gerr := d.GFID(""); gerr == nil {
+	if g, gerr := s.m.GFID(d, ""); gerr == nil {
 		h := fnv.New64a()
 		_, _ = h.Write(append(g[:], path...)) // never fails
 		s.met += h.Sum64()
@@ -118,7 +115,7 @@ func (w *crawl) entryIn(path string) (e plan.Entry, dir xtime.GFID, err error) {
 		return e, dir, err
 	}
 	defer d.Close()
-	if dir, err = d.GFID(""); err != nil {
+	if dir, err = w.m.GFID(d, ""); err != nil {
 		return e, dir, err
 	}
 	e, err = w.m.Entry(parent, d, name)

@@ -105,21 +105,17 @@ type node struct {
 }
 
 func newCrawl(ctx context.Context, c *Crawler, m *view, look *State) (*crawl, error) {
-	gfid, err := c.opts.Root.GFID("")
+	at, gfid, err := m.Head()
 	if err != nil {
 		return nil, err
 	}
-	d, err := m.Describe(c.opts.Root)
-	if err != nil {
-		return nil, err
-	}
-	r := c.take(gfid, d.Xtime)
+	r := c.take(gfid, at)
 	w := &crawl{c: c, m: m, run: r, open: make(chan struct{}, maxOpen), done: make(chan struct{}), live: map[*node]struct{}{},
 		checked: map[xtime.GFID]int{}, behind: map[xtime.GFID][]string{}}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.session = ctx
 	w.pending.counters = c.opts.Counters
-	w.ship = newShipper(ctx, &c.opts, &w.pending, func(err error) { w.cancel(err) })
+	w.ship = newShipper(ctx, w)
 	w.guard.opts, w.guard.losses, w.guard.free = &c.opts, &c.losses, c.free
 	c.losses.start()
 	w.ship.ended = w.opEnded

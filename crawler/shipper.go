@@ -28,8 +28,12 @@ type job struct {
 // Batches are sent with the context of the session, not that of the crawl: one that was begun is seen to its end, so that
 // nothing of a crawl is under way when that is over. The next crawl reads the slave, and its batches could overtake those
 // of this one. A crawl that is given up only stops giving content (see stopping).
+//
+// What is sent follows from what the crawl has read. So the master is asked before each batch whether all of it could be seen until
+// then (source.Source.Intact).
 type shipper struct {
 	tree     slave.Tree
+	intact   func() error
 	session  context.Context
 	counters *Counters
 	pending  *pending
@@ -40,13 +44,14 @@ type shipper struct {
 	wg       sync.WaitGroup
 }
 
-func newShipper(session context.Context, o *Options, p *pending, fail func(error)) *shipper {
+func newShipper(session context.Context, w *crawl) *shipper {
+	o := &w.c.opts
 	slots := o.InFlight
 	if slots <= 0 {
 		slots = batchesInFlight
 	}
-	return &shipper{tree: o.Tree, session: session, counters: o.Counters, pending: p, jobs: make(chan job, batchOps),
-		slots: make(chan struct{}, slots), fail: fail}
+	return &shipper{tree: o.Tree, intact: w.m.Intact, session: session, counters: o.Counters, pending: &w.pending,
+		jobs: make(chan job, batchOps), slots: make(chan struct{}, slots), fail: func(err error) { w.cancel(err) }}
 }
 
 // submit hands over a job, or drops it when ctx has ended.
@@ -121,7 +126,11 @@ func (s *shipper) apply(ctx context.Context, jobs []job) {
 	for _, j := range jobs {
 		b.Ops = append(b.Ops, j.ops...)
 	}
-	results, err := s.tree.Apply(s.session, &b)
+	var results []slave.Result
+	err := s.intact()
+	if err == nil {
+		results, err = s.tree.Apply(s.session, &b)
+	}
 	// The place is free before the callbacks, which may submit more and would otherwise wait for themselves.
 	<-s.slots
 	s.pending.done(ofOps(b.Ops))

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"georep/crawler/plan"
 	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/slave"
@@ -22,8 +23,8 @@ func openLoud(c *source.Config) (source.Source, error) {
 	return loud{m}, nil
 }
 
-func (l loud) OpenContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error) {
-	c, err := l.Source.OpenContent(d, name, listed)
+func (l loud) OpenContent(d *beneath.Dir, listed *plan.Entry) (slave.Content, error) {
+	c, err := l.Source.OpenContent(d, listed)
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func (t *through) entry(dir *beneath.Dir, path, name string, told *told) {
 	if !t.w.m.Newer(dir, name, &st, t.since) {
 		return
 	}
-	if g, err := dir.GFID(name); err == nil {
+	if g, err := t.w.m.GFID(dir, name); err == nil {
 		t.met[g] = st.Ino
 	}
 }
@@ -83,7 +83,7 @@ func (t *through) directory(path string, told *told) {
 		}
 		return
 	}
-	_ = dir.List(func(e beneath.Entry) error { // what cannot be read marks nothing either
+	_ = t.w.m.Names(dir, path == "", func(e beneath.Entry) error { // what cannot be read marks nothing either
 		if e.Type != unix.DT_LNK {
 			t.entry(dir, join(path, e.Name), e.Name, nil)
 		}

@@ -2,8 +2,6 @@ package crawler
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -15,7 +13,6 @@ import (
 
 	"georep/crawler/plan"
 	"georep/crawler/source"
-	"georep/internal/beneath"
 	"georep/slave"
 )
 
@@ -72,10 +69,10 @@ func (u *uploads) init() {
 // upload is the content of a task that is to be sent ahead of it.
 type upload struct {
 	dir    *directory
-	listed beneath.Stat
+	listed plan.Entry
 	basis  string
 	over   func()      // frees its place in the queue; may be called more than once
-	src    *uploadFile // nil: it is opened when it has its turn
+	src    source.File // nil: it is opened when it has its turn
 }
 
 // sendAhead tells whether an item's content is to be uploaded first, and waits for a place in the queue if so. The basis
@@ -84,7 +81,7 @@ func (w *crawl) sendAhead(d *directory, it *plan.Item, op *slave.Op) *upload {
 	if op.Kind != slave.OpPut {
 		return nil
 	}
-	a := &upload{dir: d, listed: it.Entry.Stat}
+	a := &upload{dir: d, listed: it.Entry}
 	if s := it.State; s != nil && s.Kind == slave.File && s.Size >= deltaBytes {
 		a.basis = op.Path
 	}
@@ -165,7 +162,7 @@ func (e *sessionError) Unwrap() error { return e.error }
 // sending is one content on its way.
 type sending struct {
 	w     *crawl
-	src   *uploadFile
+	src   source.File
 	spec  slave.Upload
 	state slave.UploadState
 	share int64 // of segmentsAway that one segment takes
@@ -178,14 +175,14 @@ func (w *crawl) upload(a *upload, op *slave.Op) error {
 	src := a.src
 	if src == nil {
 		var err error
-		if src, err = openUpload(a.dir.Dir, op.Path, &a.listed); err != nil {
+		if src, err = w.m.OpenFile(a.dir.Dir, &a.listed); err != nil {
 			return sourceError(err)
 		}
 	}
 	defer src.Close()
 	var err error
 	w.c.parked.Add(1) // whatever comes of it, there may be something to clean
-	s := &sending{w: w, src: src, spec: slave.Upload{GFID: op.Record.GFID, Version: src.version(), Size: src.size, Basis: a.basis}}
+	s := &sending{w: w, src: src, spec: slave.Upload{GFID: op.Record.GFID, Version: src.Version(), Size: src.Size(), Basis: a.basis}}
 	begun := time.Now()
 	if s.state, err = w.c.opts.Tree.Begin(w.ctx, &s.spec); err != nil {
 		return &sessionError{err}
@@ -202,7 +199,7 @@ func (w *crawl) upload(a *upload, op *slave.Op) error {
 	if err != nil {
 		return err
 	}
-	torn, err := src.changed()
+	torn, err := src.Changed()
 	if err != nil {
 		return sourceError(err)
 	}
@@ -259,7 +256,7 @@ func missing(have []slave.Range, size int64) (out []slave.Range) {
 func (s *sending) sendPlain(r slave.Range) error {
 	out := &segmenter{s: s, at: r.Off}
 	for off := r.Off; off < r.End; {
-		start, end, err := s.src.data(off, r.End)
+		start, end, err := s.src.Data(off, r.End)
 		if err != nil {
 			return sourceError(err)
 		}
@@ -298,13 +295,13 @@ func (g *segmenter) hole(off int64) error {
 
 // fill reads data from off on, no more than fits and not beyond end, and tells how much. A file that has become shorter
 // reads as zeros from there on: it is torn, and comes back.
-func (g *segmenter) fill(src *uploadFile, off, end int64) (int64, error) {
+func (g *segmenter) fill(src source.File, off, end int64) (int64, error) {
 	b, err := g.room()
 	if err != nil {
 		return 0, err
 	}
 	b = b[:min(int64(len(b)), end-off)]
-	n, err := src.file.ReadAt(b, off)
+	n, err := src.ReadAt(b, off)
 	if err != nil {
 		return 0, sourceError(err)
 	}
@@ -365,53 +362,4 @@ func (s *sending) write(seg *slave.Segment) error {
 		s.w.c.opts.Counters.uploaded(seg)
 	}
 	return r.Err
-}
-
-// uploadFile is a file that is read in ranges.
-type uploadFile struct {
-	file   *beneath.Inode
-	listed beneath.Stat
-	size   int64
-	sparse bool
-	stat   beneath.Stat // when it was opened
-}
-
-// openUpload opens a file for an upload, as a Source does for a batch.
-func openUpload(d *beneath.Dir, path string, listed *beneath.Stat) (*uploadFile, error) {
-	_, name := beneath.Split(path)
-	f, st, err := source.OpenFile(d, name, listed)
-	if err != nil {
-		return nil, err
-	}
-	return &uploadFile{file: f, listed: *listed, size: st.Size, sparse: int64(st.Blocks)*512 < st.Size, stat: st}, nil
-}
-
-func (s *uploadFile) Close() error { return s.file.Close() }
-
-// version tells this state of the content from every other of the inode: whatever changes it changes the ctime.
-func (s *uploadFile) version() slave.Version {
-	b := binary.BigEndian.AppendUint64(nil, uint64(s.size))
-	for _, t := range []beneath.Time{s.stat.Mtime, s.stat.Ctime} {
-		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, uint64(t.Sec)), t.Nsec)
-	}
-	sum := sha256.Sum256(b)
-	return slave.Version(sum[:16])
-}
-
-// changed tells whether the file is no longer what was listed.
-func (s *uploadFile) changed() (bool, error) {
-	st, err := s.file.Stat()
-	return err == nil && source.Differs(&st, &s.listed), err
-}
-
-// data finds the next run of data at or behind off, up to limit; without more there is an empty one at limit.
-func (s *uploadFile) data(off, limit int64) (start, end int64, err error) {
-	if !s.sparse {
-		return off, limit, nil
-	}
-	start, end, err = s.file.Extent(off)
-	if errors.Is(err, unix.ENXIO) || err == nil && start >= limit {
-		return limit, limit, nil // nothing more, or cut short meanwhile
-	}
-	return start, min(end, limit), err
 }

@@ -73,11 +73,11 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 		return Verdict{}, errors.New("a slave by SFTP cannot be verified: nothing of georep's runs there to hash its files; georep restore copies it to a " +
 			"directory here, where it can be compared")
 	}
-	if err := source.Check(o.source()); err != nil {
-		return Verdict{}, err
-	}
 	m, err := newView(&o, v.Slave)
 	if err != nil {
+		return Verdict{}, err
+	}
+	if err := m.Check(); err != nil {
 		return Verdict{}, err
 	}
 	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks(v.Slave.Info().Namespace)}
@@ -95,8 +95,11 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 	if err := w.judge(w.suspects); err != nil {
 		return w.verdict, err
 	}
-	// A master that was unmounted meanwhile has proven nothing.
-	return w.verdict, source.Check(o.source())
+	// A master that was unmounted meanwhile has proven nothing, and neither has one of which a part was missing.
+	if err := m.Intact(); err != nil {
+		return w.verdict, err
+	}
+	return w.verdict, m.Check()
 }
 
 // verifier is one Verify.

@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"georep/crawler/plan"
 	"georep/crawler/source"
 	"georep/internal/filter"
 	"georep/marker/xtime"
@@ -56,4 +57,17 @@ func (v *view) Open(path string, gfid xtime.GFID) (*directory, error) {
 		return nil, err
 	}
 	return &directory{Directory: d}, nil
+}
+
+// digest digests a file. An error means that it is not the one that was listed.
+func (v *view) digest(d *directory, e *plan.Entry, live func() error) slave.HashResult {
+	if e.Kind != slave.File {
+		return slave.HashResult{Err: slave.ErrConflict}
+	}
+	f, err := v.OpenFile(d.Dir, e)
+	if err != nil {
+		return slave.HashResult{Err: err}
+	}
+	defer f.Close()
+	return f.Digest(live)
 }

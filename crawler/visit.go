@@ -251,12 +251,24 @@ func (w *crawl) skipNode(n *node) {
 	n.skip = true
 }
 
+// endsOn ends the crawl if err says that the master is not there, or not as a whole: that is no trouble of one path.
+func (w *crawl) endsOn(err error) bool {
+	if !errors.Is(err, source.ErrNotMaster) {
+		return false
+	}
+	w.cancel(err)
+	return true
+}
+
 // failNode notes that the directory itself could not be worked on.
 func (w *crawl) failNode(n *node, what string, err error) {
 	if w.ctx.Err() != nil {
 		return
 	}
 	w.hold(n)
+	if w.endsOn(err) {
+		return
+	}
 	w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, &slave.PathError{Op: what, Path: n.path, Err: err}, w.c.pass)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/crawler/plan"
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -18,14 +19,13 @@ const rereads = 3
 // UnixTime converts a file time.
 func UnixTime(t beneath.Time) time.Time { return time.Unix(t.Sec, int64(t.Nsec)) }
 
-// OpenContent implements Source. It opens the file name below d for sending. It must still be the inode that was listed as listed; if it has
-// changed since, its content ends as torn.
-func (m *Local) OpenContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error) {
-	f, err := d.OpenQuietly(name)
+// OpenContent implements Source.
+func (m *Local) OpenContent(d *beneath.Dir, listed *plan.Entry) (slave.Content, error) {
+	f, err := d.OpenQuietly(listed.Name)
 	if err != nil {
 		return nil, err
 	}
-	c := &content{file: f, listed: *listed, small: m.small}
+	c := &content{file: f, listed: listed.Stat, small: m.small}
 	if err := c.begin(); err != nil {
 		c.Close()
 		return nil, err
@@ -41,7 +41,7 @@ func (c *content) begin() error {
 			return err
 		}
 	}
-	st, err := Look(c.file, &c.listed)
+	st, err := look(c.file, &c.listed)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (c *content) readWhole() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		st, err := Look(c.file, &c.listed)
+		st, err := look(c.file, &c.listed)
 		if err != nil {
 			return false, err
 		}
@@ -85,7 +85,7 @@ func (c *content) readWhole() (bool, error) {
 			continue // it grows or shrinks: another try, with what it is now
 		}
 		c.buf, c.whole = buf[:n], true
-		c.end = slave.End{Size: int64(n), Torn: Differs(&st, &c.listed)}
+		c.end = slave.End{Size: int64(n), Torn: differs(&st, &c.listed)}
 		if !c.end.Torn {
 			break
 		}
@@ -178,7 +178,7 @@ func (c *content) finish(err error) (slave.Piece, error) {
 	if err != nil {
 		return slave.Piece{}, err
 	}
-	torn := Differs(&st, &c.listed)
+	torn := differs(&st, &c.listed)
 	c.end = slave.End{Size: max(min(st.Size, c.size), c.off), Torn: torn}
 	return slave.Piece{}, io.EOF
 }
@@ -193,30 +193,4 @@ func (c *content) Close() error {
 		c.lent, c.buf = nil, nil
 	}
 	return c.file.Close()
-}
-
-// Look describes a file that is open, which must be the inode that was listed, and no device or FIFO that took its place.
-func Look(f *beneath.Inode, listed *beneath.Stat) (beneath.Stat, error) {
-	st, err := f.Stat()
-	if err == nil && (!SameFile(&st, listed) || slave.KindOf(st.Mode) != slave.File) {
-		err = ErrMoved
-	}
-	return st, err
-}
-
-// Differs tells whether a file is no longer what was listed: a ctime that moved means that content or metadata did.
-func Differs(st, listed *beneath.Stat) bool {
-	return st.Ctime != listed.Ctime || st.Size != listed.Size || st.Mtime != listed.Mtime
-}
-
-// OpenFile opens the file name of d for reads at any place. It must be the inode that was listed. st is what it is now.
-func OpenFile(d *beneath.Dir, name string, listed *beneath.Stat) (f *beneath.Inode, st beneath.Stat, err error) {
-	if f, err = d.OpenQuietly(name); err != nil {
-		return nil, st, err
-	}
-	if st, err = Look(f, listed); err != nil {
-		f.Close()
-		return nil, st, err
-	}
-	return f, st, nil
 }

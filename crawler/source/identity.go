@@ -10,8 +10,9 @@ import (
 	"georep/internal/beneath"
 )
 
-// Check proves that the path still leads to the tree that the volume was made of.
-func Check(o *Config) error {
+// Check implements Source. It proves that the path still leads to the tree that the volume was made of.
+func (m *Local) Check() error {
+	o := m.config
 	if o.Identity.GFID.IsZero() {
 		return nil
 	}

@@ -18,6 +18,7 @@ import (
 // Local is a tree on a file system of this host. It is safe for concurrent use.
 type Local struct {
 	root   *beneath.Dir
+	config *Config
 	names  xtime.Names
 	mark   xtime.Time
 	mount  uint64 // of the root: entries seen through another mount may refuse marks
@@ -32,9 +33,9 @@ type Local struct {
 func NewLocal(c *Config) (*Local, error) {
 	st, err := c.Root.Stat("")
 	if err != nil {
-		return nil, RootError(c.Path, err)
+		return nil, GoesOn(RootError(c.Path, err))
 	}
-	m := &Local{root: c.Root, names: c.Names, mark: c.VolumeMark, mount: st.MountID, record: c.Record, small: newSmallBuffers(),
+	m := &Local{root: c.Root, config: c, names: c.Names, mark: c.VolumeMark, mount: st.MountID, record: c.Record, small: newSmallBuffers(),
 		mounts: c.Mounts}
 	m.since = max(m.mark, c.Since)
 	if c.FakeOwner {
@@ -42,6 +43,25 @@ func NewLocal(c *Config) (*Local, error) {
 	}
 	return m, nil
 }
+
+// Intact implements Source. A file system of this host is there as a whole or not at all, as Check finds.
+func (m *Local) Intact() error { return nil }
+
+// Head implements Source.
+func (m *Local) Head() (xtime.Time, xtime.GFID, error) {
+	d, err := m.Describe(m.root)
+	if err != nil {
+		return 0, xtime.GFID{}, RootError(m.config.Path, err)
+	}
+	g, err := m.root.GFID("")
+	if err != nil {
+		return 0, xtime.GFID{}, RootError(m.config.Path, err)
+	}
+	return d.Xtime, g, nil
+}
+
+// GFID implements Source.
+func (m *Local) GFID(d *beneath.Dir, name string) (xtime.GFID, error) { return d.GFID(name) }
 
 // Mark implements Source.
 func (m *Local) Mark() xtime.Time { return m.mark }
@@ -148,12 +168,19 @@ func (m *Local) refusesMarks(d *beneath.Dir, name string, st *beneath.Stat) bool
 		m.names.Namespace == xtime.User && d.DeniesMarks(name)
 }
 
-// List implements Source.
-func (m *Local) List(d *beneath.Dir, part, parts uint32, atRoot bool) (names []beneath.Entry, total int, err error) {
-	err = d.List(func(e beneath.Entry) error {
+// Names implements Source.
+func (m *Local) Names(d *beneath.Dir, atRoot bool, each func(beneath.Entry) error) error {
+	return d.List(func(e beneath.Entry) error {
 		if atRoot && e.Name == slave.Reserved {
 			return nil
 		}
+		return each(e)
+	})
+}
+
+// List implements Source.
+func (m *Local) List(d *beneath.Dir, part, parts uint32, atRoot bool) (names []beneath.Entry, total int, err error) {
+	err = m.Names(d, atRoot, func(e beneath.Entry) error {
 		total++
 		if slave.PartOf(e.Name, parts) == part && len(names) <= slave.MaxEntries {
 			names = append(names, e)

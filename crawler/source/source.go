@@ -15,6 +15,15 @@ import (
 // Source is a master during one pass. Its methods may be called from any goroutine. Errors of which Gone tells, ErrMoved and
 // ErrCovered say that the tree is not as it was listed; any other is trouble with one entry.
 type Source interface {
+	// Check proves that the master is there, and that it is the tree that the volume was made of. Its error is ErrNotMaster.
+	Check() error
+	// Intact tells whether all of the master could be seen since the pass began. If not, its error is ErrNotMaster: an entry that
+	// was not found may be there, so nothing that follows from what was read may be removed or stamped. It is asked before
+	// every batch of operations, and has to be cheap. Any other method may say ErrNotMaster, too, and that ends the pass.
+	Intact() error
+	// Head reads the xtime and the GFID of the root.
+	Head() (xtime.Time, xtime.GFID, error)
+
 	// Mark is the volume mark when the pass began, Since the least xtime of a directory: the mark, or since when the filter counts.
 	Mark() xtime.Time
 	Since() xtime.Time
@@ -30,6 +39,9 @@ type Source interface {
 	// LeadsTo tells whether path is where the directory gfid is now.
 	LeadsTo(path string, gfid xtime.GFID) bool
 
+	// Names gives each name of d that is part of the master's tree, in no order, until each fails. atRoot tells that d is the root,
+	// where names are left out.
+	Names(d *beneath.Dir, atRoot bool, each func(beneath.Entry) error) error
 	// List reads the names of one part of so many. Where there are more than slave.MaxEntries it gives none; total is how many
 	// the directory has.
 	List(d *beneath.Dir, part, parts uint32, atRoot bool) (names []beneath.Entry, total int, err error)
@@ -37,6 +49,8 @@ type Source interface {
 	Reader(path string, d *beneath.Dir, unmarked bool) Reader
 	// Entry reads one of them.
 	Entry(path string, d *beneath.Dir, name string) (plan.Entry, error)
+	// GFID reads the GFID of an entry, or of d itself where name is "".
+	GFID(d *beneath.Dir, name string) (xtime.GFID, error)
 	// OnMount tells whether an entry lies on the master's own mount, IsOurs whether one does that was looked at, and KnowsMounts
 	// whether the kernel can tell that.
 	OnMount(d *beneath.Dir, name string) bool
@@ -50,8 +64,13 @@ type Source interface {
 	Meta(d *beneath.Dir, name string, st *beneath.Stat) (slave.Meta, error)
 	MetaOf(d *beneath.Dir, e *plan.Entry) (slave.Meta, error)
 	FileMeta(d *beneath.Dir, e *plan.Entry) (slave.Meta, error)
-	// OpenContent opens a file for sending. It must be the inode that was listed; if it changed since, its content ends as torn.
-	OpenContent(d *beneath.Dir, name string, listed *beneath.Stat) (slave.Content, error)
+	// OpenContent opens a file of d for sending. It must be the inode that was listed; if it changed since, its content ends as torn.
+	// OpenFile does for reads at any place. d must stay open until it returns, and no longer.
+	OpenContent(d *beneath.Dir, listed *plan.Entry) (slave.Content, error)
+	// A File may be read after the pass.
+	OpenFile(d *beneath.Dir, listed *plan.Entry) (File, error)
+	// Version is the File.Version that a file has which did not change since it was listed.
+	Version(listed *plan.Entry) slave.Version
 	// Digest digests a file, with a prefix before it. live ends it.
 	Digest(path string, prefix []byte, live func() error) slave.HashResult
 }

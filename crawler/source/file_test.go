@@ -1,4 +1,4 @@
-package crawler
+package source
 
 import (
 	"errors"
@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
-	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/slave"
 )
@@ -60,29 +59,32 @@ func TestDigestOfWhatTookItsPlace(t *testing.T) {
 					return nil
 				}
 				go func() {
-					f, err := root.OpenQuietly("f")
+					m, err := NewLocal(&Config{Root: root})
 					if err != nil {
 						done <- slave.HashResult{Err: err}
 						return
 					}
-					defer f.Close()
-					done <- digestOf(f, &listed, live)
-					m, err := source.NewLocal(&source.Config{Root: root})
-					if err != nil {
+					f, err := m.OpenFile(root, &listed)
+					if err == nil {
+						done <- f.Digest(live)
+						f.Close()
+					} else {
 						done <- slave.HashResult{Err: err}
-						return
 					}
 					done <- m.Digest("f", nil, live)
 				}()
 				for _, of := range []string{"a crawl", "a comparison"} {
 					select {
 					case res := <-done:
-						if mode.mode == unix.S_IFREG && of == "a comparison" {
-							if res.Err != nil {
-								t.Errorf("%s: %v", of, res.Err)
-							}
-						} else if !errors.Is(res.Err, slave.ErrConflict) {
-							t.Errorf("%s: %v, want a conflict", of, res.Err)
+						want := slave.ErrConflict
+						switch {
+						case of == "a crawl":
+							want = ErrMoved
+						case mode.mode == unix.S_IFREG:
+							want = nil
+						}
+						if !errors.Is(res.Err, want) {
+							t.Errorf("%s: %v, want %v", of, res.Err, want)
 						}
 					case <-time.After(time.Minute):
 						t.Fatalf("%s does not end", of)
