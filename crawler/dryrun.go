@@ -122,10 +122,13 @@ func DryRun(ctx context.Context, o Options, d DryRunOptions) (Forecast, error) {
 	if d.Since.IsZero() {
 		w.since = 0
 	}
-	if err := w.run(); err != nil {
-		return w.sum, err
+	if err = w.run(); err == nil {
+		err = w.removed()
 	}
-	return w.sum, w.removed()
+	if err == nil {
+		err = m.Intact() // else what was not found is told as removed
+	}
+	return w.sum, err
 }
 
 func (w *dryRun) run() error {

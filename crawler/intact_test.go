@@ -234,3 +234,36 @@ func TestPartOfMasterMissingUnasked(t *testing.T) {
 		t.Errorf("at most %d files were removed", worst)
 	}
 }
+
+// TestPartOfMasterMissingWhileCompared: neither a dry run nor a comparison tells of a master of which a part was missing meanwhile without
+// saying so.
+func TestPartOfMasterMissingWhileCompared(t *testing.T) {
+	for what, compare := range map[string]func(h *halves) error{
+		"dry run": func(h *halves) error {
+			there := h.w.aside()
+			defer there.Close()
+			_, err := crawler.DryRun(t.Context(), crawler.Options{Root: h.w.root, Path: h.w.master, Names: h.w.names,
+				VolumeMark: func() xtime.Time { return h.w.volume }, Source: crawler.SourceOptions{Open: h.open}},
+				crawler.DryRunOptions{Slave: there, Marked: true, Found: func(crawler.Change) {}})
+			return err
+		},
+		"verify": func(h *halves) error {
+			there := h.w.aside()
+			defer there.Close()
+			_, err := h.w.crawler.Verify(t.Context(), there, func(crawler.Difference) {})
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newHalves(t, false)
+			h.w.inStep()
+			if err := compare(h); err != nil {
+				t.Fatal(err)
+			}
+			h.asked, h.goes, h.back = 0, 3, 5
+			if err := compare(h); !errors.Is(err, errBrick) {
+				t.Errorf("it says %v", err)
+			}
+		})
+	}
+}

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"georep/crawler/plan"
 	"georep/crawler/source"
+	"georep/crawler/source/sourcetest"
 	"georep/internal/beneath"
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -56,4 +59,25 @@ func TestNewSource(t *testing.T) {
 			t.Errorf("%s has %q, want %q: %v", path, got, want, err)
 		}
 	}
+}
+
+// TestNewSourceContract: the toy does all that is asked of a Source.
+func TestNewSourceContract(t *testing.T) {
+	sourcetest.Run(t, sourcetest.Kind{Content: strings.ToUpper, New: func(t *testing.T) sourcetest.Master {
+		w := newMaster(t, t.TempDir(), "")
+		id, err := w.root.Identity()
+		w.ok(err)
+		c := &source.Config{Root: w.root, Path: w.master, Identity: id, Names: w.names, VolumeMark: w.volume, Record: xtime.Trusted,
+			Mounts: func() map[string]map[string]bool { return nil }}
+		return sourcetest.Master{Path: w.master, Marked: w.mark,
+			Begin: func() source.Source {
+				m, err := openLoud(c)
+				w.ok(err)
+				return m
+			},
+			Away: func() {
+				w.ok(os.Rename(w.master, w.master+".away"))
+				t.Cleanup(func() { os.RemoveAll(w.master + ".away") })
+			}}
+	}})
 }

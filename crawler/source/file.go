@@ -27,7 +27,7 @@ type File interface {
 	// Changed tells whether content or metadata may have changed since the file was listed.
 	Changed() (bool, error)
 	// Digest digests the content. It is slave.ErrConflict if the content may have changed since the file was listed. live is asked
-	// before each piece, and its error ends the digest.
+	// after each piece, and its error ends the digest.
 	Digest(live func() error) slave.HashResult
 	Close() error
 }

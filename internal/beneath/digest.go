@@ -138,7 +138,7 @@ func (st *Stat) Sparse() bool { return st.Size >= sparseLeast && int64(st.Blocks
 
 func (i *Inode) digestAll(d *Digest, buf []byte, size int64, live func() error) error {
 	for d.off <= size {
-		n, err := i.Read(buf)
+		n, err := i.ReadUpTo(buf, d.off)
 		if err != nil || n == 0 {
 			return err
 		}

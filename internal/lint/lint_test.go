@@ -205,7 +205,7 @@ func goFiles(t *testing.T) (files []string) {
 		}
 		rel, _ := filepath.Rel(top, path)
 		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != top || d.Name() == "testdata" || rel == "integration" ||
-			rel == "internal/sshdtest" || rel == "slave/slavetest") {
+			rel == "internal/sshdtest" || rel == "slave/slavetest" || rel == "crawler/source/sourcetest") {
 			return filepath.SkipDir
 		}
 		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
