@@ -24,8 +24,9 @@ type halves struct {
 	goes  int64 // the call at which one server goes away; 0: at none
 	back  int64 // the one at which it is there again; 0: at none
 	away  bool
-	gen   int64 // counts how often a server went away or came back
-	blind bool  // Intact says that all is well
+	gen   int64    // counts how often a server went away or came back
+	dirs  []string // that have files on both servers
+	blind bool     // Intact says that all is well
 	busy  chan struct{}
 }
 
@@ -35,7 +36,7 @@ var errBrick = fmt.Errorf("%w: a brick is down: b1", source.ErrNotMaster)
 
 // move takes what lies on the second server away, or puts it back.
 func (h *halves) move(away bool) {
-	for _, d := range halvedDirs {
+	for _, d := range h.dirs {
 		here, there := h.w.at(d), h.w.master+".away/"+d
 		if !away {
 			here, there = there, here
@@ -136,7 +137,7 @@ func (r halvedReader) Entry(name string) (plan.Entry, error) {
 func newHalves(t *testing.T, hints bool) *halves {
 	w := newMaster(t, t.TempDir(), t.TempDir())
 	w.maxDelete = 100 // the limit must not be what helps
-	h := &halves{w: w, busy: make(chan struct{}, 1)}
+	h := &halves{w: w, dirs: halvedDirs, busy: make(chan struct{}, 1)}
 	w.source = h.open
 	if hints {
 		w.hints = &crawler.Hints{}
@@ -265,5 +266,36 @@ func TestPartOfMasterMissingWhileCompared(t *testing.T) {
 				t.Errorf("it says %v", err)
 			}
 		})
+	}
+}
+
+// TestPartOfMasterMissingAsksNobody: what seems to be gone because a part of the master is missing is nothing to be approved. That a
+// master is empty is refused before anything is sent, so no batch has asked yet.
+func TestPartOfMasterMissingAsksNobody(t *testing.T) {
+	asked := 0
+	for n := int64(1); n <= 3; n++ {
+		for _, blind := range []bool{false, true} {
+			h := newHalves(t, false)
+			h.w.inStep()
+			h.w.rename("a", "second")
+			h.w.mark("second", "")
+			h.w.inStep()
+			h.dirs = []string{""} // which then holds nothing
+			h.w.maxDelete = 0
+			h.w.connect()
+			h.w.mark("")
+			h.asked, h.goes, h.blind = 0, n, blind
+			_, err := h.w.crawler.Pass(t.Context())
+			refused := crawler.RefusedPurge(err) != nil
+			switch {
+			case blind && refused:
+				asked++
+			case !blind && (refused || !errors.Is(err, errBrick)):
+				t.Errorf("call %d: the crawl says %v", n, err)
+			}
+		}
+	}
+	if asked == 0 {
+		t.Error("nothing would have been refused either")
 	}
 }
