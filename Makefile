@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: container container-watched build static man install packages test race lint demo bench bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
+.PHONY: container container-watched build static man install packages test race lint demo bench bench-quick bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -73,6 +73,14 @@ BENCH = -out docs
 bench:
 	sh integration/bench/setup.sh
 	go run ./integration/bench $(BENCH)
+
+# The ten rows that matter at a tenth of their size, each ratio beside the one in docs/bench-quick.tsv: some minutes, to see what a change
+# has made slower before it lands. make bench-quick RECORD=-record writes the ratios down. The machine should have nothing else to do.
+RECORD =
+bench-quick:
+	sh integration/bench/setup.sh
+	go run ./integration/bench -scale 0.1 -runs 3 -ratios docs/bench-quick.tsv $(RECORD) \
+		-rows 'small-lan|small-wan|big-lan|delta|ten|restart|latency|burst|rename|names'
 
 bench-syscalls:
 	sh integration/bench/setup.sh

@@ -6,6 +6,7 @@
 //	go run ./integration/bench -list                the rows
 //	go run ./integration/bench -scale 0.01 -runs 1  a try of everything in minutes
 //	go run ./integration/bench -rows 'big.*|rename' some rows
+//	go run ./integration/bench -ratios docs/bench-quick.tsv ...   also shows the ratios of an earlier run; -record replaces them
 //	go run ./integration/bench -out docs            also writes bench.md, bench.svg and growth.svg there
 //
 // What a row does: the contenders run in turn (A, B, A, B, ...), after a round that does not count; each time counts only
@@ -51,6 +52,8 @@ type config struct {
 	rtt     time.Duration // of the WAN
 	rows    *regexp.Regexp
 	out     string // directory for the files; "" for none
+	ratios  string // file of recorded ratios to compare with; "" for none
+	record  bool   // the ratios of this run there
 	list    bool
 }
 
@@ -65,6 +68,8 @@ func parseConfig(args []string, errs io.Writer) (config, error) {
 	f.DurationVar(&c.rtt, "rtt", 2*wanDelay, "the round trip of the WAN; the goals are for the default")
 	rows := f.String("rows", ".*", "a regular expression: only the rows whose names it matches as a whole")
 	f.StringVar(&c.out, "out", "", "a directory for bench.md, bench.svg and growth.svg")
+	f.StringVar(&c.ratios, "ratios", "", "a file of recorded ratios, to be shown beside those of this run")
+	f.BoolVar(&c.record, "record", false, "write the ratios of this run into the file of -ratios")
 	f.BoolVar(&c.list, "list", false, "name the rows and do nothing")
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -72,6 +77,9 @@ func parseConfig(args []string, errs io.Writer) (config, error) {
 	var err error
 	if c.rows, err = regexp.Compile("^(?:" + *rows + ")$"); err != nil {
 		return c, fmt.Errorf("-rows: %w", err)
+	}
+	if c.record && c.ratios == "" {
+		return c, fmt.Errorf("wrong usage: -record needs the file of -ratios")
 	}
 	if f.NArg() > 0 || !(c.scale > 0) || c.runs < 1 || c.warmup < 0 || c.timeout <= 0 || c.rtt < 0 {
 		return c, fmt.Errorf("wrong usage: no arguments, and -scale, -runs and -timeout above 0: see -help")
@@ -105,12 +113,17 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 			return fmt.Errorf("make the directory for the report: %w", err)
 		}
 	}
+	rep := newReport(c)
+	if c.ratios != "" {
+		if rep.recorded, err = readRecorded(c.ratios); err != nil {
+			return err
+		}
+	}
 	l, err := newLab(ctx, c, errs)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	rep := newReport(c)
 	for _, r := range chosen {
 		begun := time.Now()
 		err := guarded(ctx, r.name, errs, func(t *host) { r.run(l, t, rep) })
@@ -125,6 +138,11 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	}
 	if err := rep.publish(c.out, out); err != nil {
 		return err
+	}
+	if c.record {
+		if err := rep.recorded.write(c.ratios, rep); err != nil {
+			return err
+		}
 	}
 	if len(rep.failed) > 0 {
 		return fmt.Errorf("%d rows failed: %s", len(rep.failed), strings.Join(rep.failed, "; "))

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -14,6 +15,8 @@ type report struct {
 	tables []table
 	curves []curve
 	failed []string
+	// recorded are the ratios of an earlier run, to be shown beside these; nil: none are.
+	recorded recorded
 }
 
 func newReport(c config) *report { return &report{cfg: c, about: thisMachine()} }
@@ -84,17 +87,16 @@ func (r *report) markdown() string {
 			r.cfg.scale)
 	}
 	if len(r.lines) > 0 {
-		rows := [][]string{{"work", "georep", "peers", "ratio", "goal", "met"}}
-		for i := range r.lines {
-			rows = append(rows, r.lines[i].cells())
-		}
-		writeRows(&b, rows)
+		writeRows(&b, r.lineRows())
 		for i := range r.lines {
 			if r.lines[i].note != "" {
 				fmt.Fprintf(&b, "\n- %s: %s", r.lines[i].work, r.lines[i].note)
 			}
 		}
 		b.WriteString("\n")
+	}
+	for _, w := range r.recorded.warnings(r) {
+		fmt.Fprintf(&b, "\nWorse than recorded: %s\n", w)
 	}
 	for _, t := range r.tables {
 		fmt.Fprintf(&b, "\n## %s\n", t.title)
@@ -107,6 +109,23 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "\nFAILED: %s\n", f)
 	}
 	return b.String()
+}
+
+// lineRows are the rows of the table of lines, its head first.
+func (r *report) lineRows() [][]string {
+	head := []string{"work", "georep", "peers", "ratio", "goal", "met"}
+	if r.recorded != nil {
+		head = []string{"work", "georep", "peers", "ratio", "recorded", "change", "goal", "met"}
+	}
+	rows := [][]string{head}
+	for i := range r.lines {
+		cells := r.lines[i].cells()
+		if r.recorded != nil {
+			cells = slices.Insert(cells, 4, r.recorded.cells(&r.lines[i])...)
+		}
+		rows = append(rows, cells)
+	}
+	return rows
 }
 
 // writeRows writes a table in Markdown.
