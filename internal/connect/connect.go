@@ -20,7 +20,7 @@ import (
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/agent"
-	"georep/slave/squeeze"
+	"georep/slave/compress"
 	"georep/slave/sshconn"
 	"georep/volume"
 )
@@ -197,7 +197,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 	if c.aside {
 		streams = 1
 	}
-	hello.Mode, hello.Squeezed = modes[o.Compression], o.Compression != "off"
+	hello.Mode, hello.Compressed = modes[o.Compression], o.Compression != "off"
 	live, end := context.WithCancel(context.Background()) // of the whole session
 	limit := bandwidth.NewTimed(live, o.BWLimit)
 	all := c.lines(conn, o, streams)
@@ -264,7 +264,7 @@ func (c *Config) ahead(live context.Context, all *lines, streams int) func(*agen
 }
 
 // modes are the values of the option compression but off, which has no chunks at all.
-var modes = map[string]squeeze.Mode{"auto": squeeze.Auto, "always": squeeze.Always}
+var modes = map[string]compress.Mode{"auto": compress.Auto, "always": compress.Always}
 
 // wrap puts around the bytes of a channel what this end does with them on their way: they are counted as they cross the
 // wire, and held to the limit that all channels share.

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"georep/slave"
-	"georep/slave/squeeze"
+	"georep/slave/compress"
 )
 
 // Client is a slave at the far end of a stream. It implements slave.Tree.
@@ -70,8 +70,8 @@ func dial(ctx context.Context, rwc io.ReadWriteCloser, hello *Hello, protocol ui
 		c.fail(err)
 		return nil, fmt.Errorf("begin the session: %w", err)
 	}
-	if hello.Squeezed {
-		c.out.w = squeeze.NewWriter(rwc, hello.Mode)
+	if hello.Compressed {
+		c.out.w = compress.NewWriter(rwc, hello.Mode)
 	}
 	c.wg.Go(c.read)
 	c.wg.Go(c.write)

@@ -16,9 +16,9 @@ import (
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/agent"
+	"georep/slave/compress"
 	"georep/slave/disk"
 	"georep/slave/slavetest"
-	"georep/slave/squeeze"
 )
 
 // TestContract runs the suite of every slave on a directory behind both ends of the protocol.
@@ -66,7 +66,7 @@ func openGroup(t *testing.T, streams int) (slave.Tree, string) {
 	var serving sync.WaitGroup
 	grown := make(chan error, 1)
 	g, err := agent.DialGroup(context.Background(), agent.Hello{Version: "test", Master: xtime.UUID{1},
-		Session: xtime.UUID{2}, Path: root, Squeezed: streams == 3, Mode: squeeze.Always}, agent.GroupOptions{
+		Session: xtime.UUID{2}, Path: root, Compressed: streams == 3, Mode: compress.Always}, agent.GroupOptions{
 		Streams: streams,
 		Open: func(context.Context, int) (io.ReadWriteCloser, error) {
 			here, there := agent.FilePipe(t)

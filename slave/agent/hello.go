@@ -13,7 +13,7 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
-	"georep/slave/squeeze"
+	"georep/slave/compress"
 )
 
 // Hello says who wants to replicate to what. It is the first thing that a client says.
@@ -29,10 +29,10 @@ type Hello struct {
 	Proof  slave.Proof
 	Stream uint32 // 0 begins a session; another one below MaxStreams joins it, and says all of the above again
 	Token  Token  // of the session to join
-	// Squeezed says that what the client sends from its Welcome on is in the chunks of package squeeze, compressed as Mode
+	// Compressed says that what the client sends from its Welcome on is in the chunks of package compress, compressed as Mode
 	// says, which the server need not know.
-	Squeezed bool
-	Mode     squeeze.Mode
+	Compressed bool
+	Mode       compress.Mode
 	// Aside opens the slave beside the session's own worker, to be examined (slave.Examiner). A server that does not know
 	// this ends the session: it must not take the slave's lock in its place.
 	Aside bool
@@ -49,12 +49,12 @@ type Hello struct {
 type Token [16]byte
 
 const (
-	helloForce    = 1
-	helloCreate   = 2
-	helloSqueezed = 4
-	helloAside    = 8
-	helloFilled   = 16
-	helloDryRun   = 32
+	helloForce      = 1
+	helloCreate     = 2
+	helloCompressed = 4
+	helloAside      = 8
+	helloFilled     = 16
+	helloDryRun     = 32
 )
 
 // appendHello encodes a Hello that has passed its check.
@@ -62,7 +62,7 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = appendStr(b, h.Version)
 	b = append(append(b, h.Master[:]...), h.Session[:]...)
 	b = appendStr(appendStr(b, h.Volume), h.Path)
-	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Squeezed, helloSqueezed)|bit(h.Aside, helloAside)|
+	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Compressed, helloCompressed)|bit(h.Aside, helloAside)|
 		bit(h.Proof.Filled, helloFilled)|bit(h.DryRun, helloDryRun))
 	b = append(b, h.Proof.Slave[:]...)
 	b = append(b, bit(h.Limits, capLimits)|bit(h.Policy, capPolicy)|bit(h.Room, capRoom)) // capabilities asked for
@@ -74,8 +74,8 @@ func (d *decoder) hello() (h Hello) {
 	h.Version = printable(d.str(maxVersion))
 	h.Master, h.Session = d.id16(), d.id16()
 	h.Volume, h.Path = d.str(maxName), d.str(maxPath)
-	bits := d.bits(helloForce | helloCreate | helloSqueezed | helloAside | helloFilled | helloDryRun)
-	h.Force, h.Create, h.Squeezed = bits&helloForce != 0, bits&helloCreate != 0, bits&helloSqueezed != 0
+	bits := d.bits(helloForce | helloCreate | helloCompressed | helloAside | helloFilled | helloDryRun)
+	h.Force, h.Create, h.Compressed = bits&helloForce != 0, bits&helloCreate != 0, bits&helloCompressed != 0
 	h.Aside, h.DryRun = bits&helloAside != 0, bits&helloDryRun != 0
 	h.Proof = slave.Proof{Filled: bits&helloFilled != 0, Slave: d.id16()}
 	caps := d.uvarint(math.MaxUint64) // those that this end does not know are not granted, which is no error

@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"georep/slave"
-	"georep/slave/squeeze"
+	"georep/slave/compress"
 )
 
 // Opener gives the slave that a client asks for: a slave.Tree, or only a slave.Reader where Hello.Aside is set. Its error reaches
@@ -184,8 +184,8 @@ func (s *server) write() func() {
 // welcome tells the client that its stream is served. What comes from then on may be in chunks; nothing beyond the hello
 // was read yet.
 func (s *server) welcome(w *welcome) {
-	if s.hub.first.Squeezed {
-		s.in = newReceiver(squeeze.NewReader(s.in.r))
+	if s.hub.first.Compressed {
+		s.in = newReceiver(compress.NewReader(s.in.r))
 	}
 	s.in.admit = s.admit
 	s.out.now(outgoing{head: head{kind: frameWelcome}, body: func(b []byte) []byte { return appendWelcome(b, w) }})

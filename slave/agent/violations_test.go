@@ -243,7 +243,7 @@ func TestImports(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
-	allowed := map[string]bool{"georep/slave": true, "georep/slave/apply": true, "georep/slave/squeeze": true, "georep/marker/xtime": true,
+	allowed := map[string]bool{"georep/slave": true, "georep/slave/apply": true, "georep/slave/compress": true, "georep/marker/xtime": true,
 		"georep/internal/beneath": true}
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {

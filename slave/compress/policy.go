@@ -1,4 +1,4 @@
-package squeeze
+package compress
 
 import "time"
 

@@ -1,4 +1,4 @@
-// Package squeeze compresses one byte stream, such as one SSH channel, where that gets the bytes out sooner. A Writer
+// Package compress compresses one byte stream, such as one SSH channel, where that gets the bytes out sooner. A Writer
 // turns what is written to it into chunks, and a Reader turns the chunks back. Each direction of a stream has a Writer
 // at one end and a Reader at the other; the format is the same whether anything is compressed or not, so the two ends
 // need not agree on a Mode.
@@ -23,7 +23,7 @@
 // The first packed chunk of a direction allocates 1.2 MiB at its Writer and 0.8 MiB at its Reader, and no more
 // comes after that, whatever the chunks announce; see TestMemory. A stream that never packs holds buffers of at most
 // 128 KiB at the Writer and 32 KiB at the Reader.
-package squeeze
+package compress
 
 import "errors"
 
