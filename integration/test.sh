@@ -59,7 +59,7 @@ fi
 
 # The race detector makes what only computes eight times as slow, and finds nothing there: of these packages it watches the tests
 # that start goroutines. The code of none of them does.
-alone='slave/delta slave/places slave/compress integration/harness/mutate'
+alone='slave/delta slave/gfidindex slave/compress integration/harness/mutate'
 computing() {
 	result=0
 	for package in $alone; do

@@ -5,7 +5,7 @@ import (
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/apply"
-	"georep/slave/places"
+	"georep/slave/gfidindex"
 )
 
 // backBelow remembers the names in a directory that came back to path, of inodes that are marked, or of which other names are
@@ -30,7 +30,7 @@ func (l *links) backBelow(path string) error {
 				if slave.Kind(e.Type) == slave.Dir {
 					todo = append(todo, below)
 				} else if g, err := l.gfidOf(place{d, e.Name}); err == nil && !g.IsZero() {
-					l.backName(g, below, places.KeyOf(self))
+					l.backName(g, below, gfidindex.KeyOf(self))
 				}
 				return nil
 			})
@@ -44,7 +44,7 @@ func (l *links) backBelow(path string) error {
 }
 
 // backName is backBelow for one name, which dir has.
-func (l *links) backName(g xtime.GFID, path string, dir places.Key) {
+func (l *links) backName(g xtime.GFID, path string, dir gfidindex.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, err := l.pending.Stat(g.String())
@@ -52,7 +52,7 @@ func (l *links) backName(g xtime.GFID, path string, dir places.Key) {
 		return
 	}
 	_, name := beneath.Split(path)
-	l.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: dir, Name: name}})
+	l.index.Note(gfidindex.Entry{Key: gfidindex.KeyOf(g), Place: gfidindex.Place{Dir: dir, Name: name}})
 	row := l.rowToChange(g)
 	known := len(row.names)
 	if err != nil || row.find(path, dir) >= 0 || known == apply.MaxNames {

@@ -317,7 +317,7 @@ func (c *committer) wantsStamp(it *item) bool {
 
 // syncAll makes durable all that was written to the slave.
 func (c *committer) syncAll() error {
-	written := c.finder.places.Written()
+	written := c.finder.index.Written()
 	c.marks.BeginSync()
 	if err := c.sys.syncfs(c.dir); err != nil {
 		return err
@@ -325,8 +325,8 @@ func (c *committer) syncAll() error {
 	c.marks.EndSync(func(g xtime.GFID, err error) {
 		c.log.Warn().Stringer("gfid", g).Err(err).Msg("forget an inode with missing names")
 	})
-	if err := c.finder.places.Synced(written); err != nil {
-		c.log.Warn().Err(err).Msg("remove an old part of the index of places")
+	if err := c.finder.index.Synced(written); err != nil {
+		c.log.Warn().Err(err).Msg("remove an old part of the index of GFIDs")
 	}
 	return nil
 }

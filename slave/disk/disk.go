@@ -12,7 +12,7 @@ import (
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/disk/dirty"
-	"georep/slave/places"
+	"georep/slave/gfidindex"
 	"georep/slave/policy"
 )
 
@@ -145,7 +145,7 @@ func (t *Tree) setup(o Options) error {
 	if err := t.openRecords(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	if t.finder.places, err = places.Open(t.placesDir, t.sys.before); err != nil {
+	if t.finder.index, err = gfidindex.Open(t.indexDir, t.sys.before); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	ns, err := t.base.ProbeNamespace()
@@ -184,8 +184,8 @@ func (t *Tree) Close() error {
 // release closes every descriptor. It may run twice.
 func (t *Tree) release() {
 	t.uploads.closeAll()
-	if t.finder.places != nil {
-		t.finder.places.Close()
+	if t.finder.index != nil {
+		t.finder.index.Close()
 	}
 	t.areas.close()
 	t.own.unlock()

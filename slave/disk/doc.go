@@ -23,7 +23,7 @@
 //	reader      what only looks: Survey, Hash, Count (survey.go); Aside is this and no more (aside.go)
 //	ownership   whose the slave is: the owner's file and the lock (setup.go, lock.go, anew.go)
 //	census      what the slave holds, where its policy limits that (tally.go, usage.go, xattrsize.go)
-//	finder      where an inode is in the tree (places.go)
+//	finder      where an inode is in the tree (finder.go)
 //	parents     the directories that the group at work changes (parents.go)
 //	park        parked/ (park.go), what lies in parked directories (within.go), and trash/ (trash.go)
 //	marks       dirty inodes: the journal in pending/ (package dirty, pending.go)
@@ -45,7 +45,7 @@
 //	cleaner.cleanMu > uploads.mu > upload.mu
 //	park.mu > within.mu
 //
-// What is not named here (life, queue, linkCache, usage, store.permMu, the index of package places) is the last one taken. Nobody who
+// What is not named here (life, queue, linkCache, usage, store.permMu, the index of package gfidindex) is the last one taken. Nobody who
 // holds one of those above runs a call in cleaner.inRoom, which takes cleaner.mu.
 //
 // The files below .georep:

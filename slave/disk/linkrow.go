@@ -10,7 +10,7 @@ import (
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/apply"
-	"georep/slave/places"
+	"georep/slave/gfidindex"
 )
 
 // rowForm marks the form of linkRow.text; an earlier one has names without their directories.
@@ -20,18 +20,18 @@ const rowForm = 2
 type linkRow struct {
 	apply.Names
 	names []string
-	dirs  []places.Key // of each name, the directory that it lies in; Root where that is the root, or not known
+	dirs  []gfidindex.Key // of each name, the directory that it lies in; Root where that is the root, or not known
 }
 
 // add takes in a name that is new.
-func (row *linkRow) add(name string, dir places.Key) {
+func (row *linkRow) add(name string, dir gfidindex.Key) {
 	if len(row.names) < apply.MaxNames {
 		row.names, row.dirs = append(row.names, name), append(row.dirs, dir)
 	}
 }
 
 // addNew is add for many, which seen remembers.
-func (row *linkRow) addNew(name string, dir places.Key, seen map[string]struct{}) {
+func (row *linkRow) addNew(name string, dir gfidindex.Key, seen map[string]struct{}) {
 	if _, have := seen[name]; !have && len(row.names) < apply.MaxNames {
 		seen[name] = struct{}{}
 		row.names, row.dirs = append(row.names, name), append(row.dirs, dir)
@@ -52,7 +52,7 @@ func parseRow(text []byte) linkRow {
 	seen := map[string]struct{}{}
 	for len(rest) > 0 {
 		name, tail, whole := bytes.Cut(rest, []byte{0})
-		dir := places.Root
+		dir := gfidindex.Root
 		if n == 5 {
 			dir, name, whole = cutDir(name, whole)
 		}
@@ -65,12 +65,12 @@ func parseRow(text []byte) linkRow {
 }
 
 // cutDir takes the directory off a name.
-func cutDir(b []byte, whole bool) (places.Key, []byte, bool) {
+func cutDir(b []byte, whole bool) (gfidindex.Key, []byte, bool) {
 	if len(b) < 16 {
 		return 0, nil, false
 	}
 	k, err := strconv.ParseUint(string(b[:16]), 16, 64)
-	return places.Key(k), b[16:], whole && err == nil
+	return gfidindex.Key(k), b[16:], whole && err == nil
 }
 
 // text is the form that parseRow reads. Names hold any byte but NUL, which therefore ends them.
@@ -91,13 +91,13 @@ func (row linkRow) without(i int) linkRow {
 
 // find looks for a name, by its directory where that is known, and else by its path, which the row may have from before
 // its directory moved.
-func (row *linkRow) find(path string, dir places.Key) int {
+func (row *linkRow) find(path string, dir gfidindex.Key) int {
 	_, base := beneath.Split(path)
 	for i, name := range row.names {
 		if name == path {
 			return i
 		}
-		if dir != places.Root && row.dirs[i] == dir {
+		if dir != gfidindex.Root && row.dirs[i] == dir {
 			if _, b := beneath.Split(name); b == base {
 				return i
 			}

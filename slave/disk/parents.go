@@ -2,7 +2,7 @@ package disk
 
 import (
 	"georep/internal/beneath"
-	"georep/slave/places"
+	"georep/slave/gfidindex"
 )
 
 // parents are the directories that the group at work changes names in. They stay open from one operation to the next, until the
@@ -10,11 +10,11 @@ import (
 type parents struct {
 	*records
 	dirs map[string]*beneath.Dir
-	keys map[string]places.Key // of directories, as long as dirs has what is above them
+	keys map[string]gfidindex.Key // of directories, as long as dirs has what is above them
 }
 
 func newParents(r *records) *parents {
-	return &parents{records: r, dirs: map[string]*beneath.Dir{}, keys: map[string]places.Key{}}
+	return &parents{records: r, dirs: map[string]*beneath.Dir{}, keys: map[string]gfidindex.Key{}}
 }
 
 // maxDirs bounds the parents that are kept open from one operation to the next.
@@ -44,12 +44,12 @@ func (up *parents) forget() {
 }
 
 // key is the key of the directory that path lies in.
-func (up *parents) key(path, dir string) (places.Key, bool) {
+func (up *parents) key(path, dir string) (gfidindex.Key, bool) {
 	if dir == "" {
-		return places.Root, true
+		return gfidindex.Root, true
 	}
 	if k, known := up.keys[dir]; known {
-		return k, k != places.Root
+		return k, k != gfidindex.Root
 	}
 	p, err := up.open(path)
 	if err != nil {
@@ -57,9 +57,9 @@ func (up *parents) key(path, dir string) (places.Key, bool) {
 	}
 	g, err := up.gfidOf(place{p.dir, ""})
 	if err != nil || g.IsZero() {
-		up.keys[dir] = places.Root // none
+		up.keys[dir] = gfidindex.Root // none
 		return 0, false
 	}
-	up.keys[dir] = places.KeyOf(g)
+	up.keys[dir] = gfidindex.KeyOf(g)
 	return up.keys[dir], true
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // tornTables ends the session and leaves of its link table, journal and places what a power cut may: files whose names are there and whose contents
-// are not, since nobody synced them, and no index of places.
+// are not, since nobody synced them, and no index of GFIDs.
 func tornTables(t *testing.T, f *slavetest.Fixture) *slavetest.Fixture {
 	t.Helper()
 	f.Tree.Close()

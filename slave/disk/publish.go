@@ -9,7 +9,7 @@ import (
 	"georep/internal/beneath"
 	"georep/slave"
 	"georep/slave/apply"
-	"georep/slave/places"
+	"georep/slave/gfidindex"
 )
 
 // publisher carries out operations, one after the other, on the committer's goroutine. It looks at what stands there first, and each
@@ -264,7 +264,7 @@ func (pub *publisher) inPlace(op *slave.Op) error {
 	if op.In.IsZero() || dir == "" {
 		return nil
 	}
-	if key, known := pub.parents.key(op.Path, dir); known && key != places.KeyOf(op.In) {
+	if key, known := pub.parents.key(op.Path, dir); known && key != gfidindex.KeyOf(op.In) {
 		return slave.ErrMoved
 	}
 	return nil
@@ -304,6 +304,6 @@ func (pub *publisher) notePlace(op *slave.Op) {
 	}
 	dir, name := beneath.Split(op.Path)
 	if key, ok := pub.parents.key(op.Path, dir); ok {
-		pub.finder.places.Note(places.Entry{Key: places.KeyOf(g), Place: places.Place{Dir: key, Name: name}})
+		pub.finder.index.Note(gfidindex.Entry{Key: gfidindex.KeyOf(g), Place: gfidindex.Place{Dir: key, Name: name}})
 	}
 }

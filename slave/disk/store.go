@@ -43,13 +43,13 @@ type areas struct {
 	trash      *beneath.Dir
 	linksDir   *beneath.Dir
 	pending    *beneath.Dir
-	placesDir  *beneath.Dir
+	indexDir   *beneath.Dir
 	recordsDir *beneath.Dir
 }
 
 // close closes what is open. It may run twice.
 func (a *areas) close() {
-	for _, d := range []*beneath.Dir{a.recordsDir, a.placesDir, a.pending, a.linksDir, a.trash, a.parked, a.partial, a.staging, a.base, a.dir} {
+	for _, d := range []*beneath.Dir{a.recordsDir, a.indexDir, a.pending, a.linksDir, a.trash, a.parked, a.partial, a.staging, a.base, a.dir} {
 		if d != nil {
 			d.Close()
 		}
@@ -88,7 +88,7 @@ func (s *store) openAreas() error {
 		name string
 		dir  **beneath.Dir
 	}{{Staging, &s.staging}, {apply.Partial, &s.partial}, {apply.Parked, &s.parked}, {apply.Trash, &s.trash}, {"links", &s.linksDir},
-		{"pending", &s.pending}, {"places", &s.placesDir}, {"records", &s.recordsDir}}
+		{"pending", &s.pending}, {"places", &s.indexDir}, {"records", &s.recordsDir}}
 	for _, a := range areas {
 		d, err := s.area(s.base, a.name)
 		if err != nil {

@@ -96,8 +96,8 @@ var promptBlocks = map[int64]bool{unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MA
 // weighIndex looks how large places/ is: a few files, which are written without a word.
 func (c *census) weighIndex(u *usage) {
 	bytes := int64(0)
-	err := eachName(c.placesDir, func(name string) error {
-		if st, err := c.placesDir.Stat(name); err == nil {
+	err := eachName(c.indexDir, func(name string) error {
+		if st, err := c.indexDir.Stat(name); err == nil {
 			bytes += int64(st.Blocks) * 512
 		}
 		return nil

@@ -1,4 +1,4 @@
-// Package places remembers, for every inode of the master that a slave has, where on the slave it is: the directory that
+// Package gfidindex remembers, for every inode of the master that a slave has, where on the slave it is: the directory that
 // it lies in, by GFID, and its name there. So an inode is found without a listing, and a directory that moves with
 // everything in it changes one entry.
 //
@@ -13,4 +13,4 @@
 //
 // A file that another one replaces is removed only when Synced says that the new one is durable. Memory: the log, and 8
 // bytes for every 256 entries. It never looks at the tree itself.
-package places
+package gfidindex

@@ -1,4 +1,4 @@
-package places
+package gfidindex
 
 import (
 	"errors"
@@ -49,7 +49,7 @@ type sorted struct {
 const freshMax = 1 << 15
 
 // ErrClosed is what a closed Index gives.
-var ErrClosed = errors.New("the index of places is closed")
+var ErrClosed = errors.New("the index of GFIDs is closed")
 
 // Open reads what dir holds, which is the caller's to close, after the Index. before, if it is set, is asked before each
 // change to the file system, with the operation and the name; its error is the operation's.
@@ -57,7 +57,7 @@ func Open(dir *beneath.Dir, before func(op, name string) error) (*Index, error) 
 	x := &Index{files: files{dir, before}, limit: freshMax, fresh: map[Key]Place{}, paths: map[Key]string{}, sorted: sorted{buf: make([]byte, findBuffer)}}
 	if err := x.load(); err != nil {
 		x.Close()
-		return nil, fmt.Errorf("open the index of places: %w", err)
+		return nil, fmt.Errorf("open the index of GFIDs: %w", err)
 	}
 	return x, nil
 }

@@ -6,22 +6,22 @@ import (
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
-	"georep/slave/places"
+	"georep/slave/gfidindex"
 )
 
-// This file has what the slave remembers of where each inode is (package places). It is written by the committer, and
+// This file has what the slave remembers of where each inode is (package gfidindex). It is written by the committer, and
 // checked in the tree whenever it is used.
 
-// finder finds inodes in the tree: by what is remembered of their places, checked there, or by a search. The index has its own
+// finder finds inodes in the tree: by the GFID index, whose answer is checked in the tree, or by a search. The index has its own
 // lock.
 type finder struct {
 	*records
-	places *places.Index
+	index *gfidindex.Index
 }
 
 // commit writes what a group taught.
 func (f *finder) commit() {
-	if err := f.places.Commit(); err != nil && !errors.Is(err, places.ErrClosed) {
+	if err := f.index.Commit(); err != nil && !errors.Is(err, gfidindex.ErrClosed) {
 		f.log.Warn().Err(err).Msg("remember where inodes are; some may be sent again when they move")
 	}
 }
@@ -31,7 +31,7 @@ func (f *finder) placed(g xtime.GFID) (named, bool) { return f.placedIn(g, nil) 
 
 // placedIn is placed that tells of the directory what leadsTo does.
 func (f *finder) placedIn(g xtime.GFID, dir *xtime.GFID) (named, bool) {
-	path, ok := f.places.Path(places.KeyOf(g))
+	path, ok := f.index.Path(gfidindex.KeyOf(g))
 	if !ok || !slave.AllowedPath(path) {
 		return named{}, false
 	}
@@ -57,14 +57,14 @@ func (f *finder) knownNames(g xtime.GFID, names []string, path string) []named {
 func (f *finder) forget(gfids []xtime.GFID) {
 	for _, g := range gfids {
 		if _, there := f.placed(g); !there {
-			f.places.Note(places.Entry{Key: places.KeyOf(g)})
+			f.index.Note(gfidindex.Entry{Key: gfidindex.KeyOf(g)})
 		}
 	}
-	err := f.places.Commit()
+	err := f.index.Commit()
 	if err == nil {
-		err = f.places.Compact(f.unclosed)
+		err = f.index.Compact(f.unclosed)
 	}
-	if err != nil && !errors.Is(err, places.ErrClosed) {
+	if err != nil && !errors.Is(err, gfidindex.ErrClosed) {
 		f.log.Warn().Err(err).Msg("forget where deleted inodes were")
 	}
 }
@@ -155,8 +155,8 @@ func (f *finder) search(inos map[uint64]bool) []hit {
 // nameNow is a name in a row of the link table as it is by now.
 func (f *finder) nameNow(row *linkRow, i int) string {
 	name := row.names[i]
-	if row.dirs[i] != places.Root {
-		if dir, ok := f.places.DirPath(row.dirs[i]); ok {
+	if row.dirs[i] != gfidindex.Root {
+		if dir, ok := f.index.DirPath(row.dirs[i]); ok {
 			_, base := beneath.Split(name)
 			name = beneath.Join(dir, base)
 		}

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"georep/marker/xtime"
-	"georep/slave/places"
+	"georep/slave/gfidindex"
 	"georep/slave/slavetest"
 )
 
@@ -115,7 +115,7 @@ func TestDeletedInodesAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, found(f, 1, 2), "", "c")
-	if p, ok := f.Tree.(*Tree).finder.places.Find(places.KeyOf(slavetest.GFID(1))); ok {
+	if p, ok := f.Tree.(*Tree).finder.index.Find(gfidindex.KeyOf(slavetest.GFID(1))); ok {
 		t.Errorf("a deleted inode is remembered at %v", p)
 	}
 }
