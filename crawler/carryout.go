@@ -259,7 +259,7 @@ func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
 	e := it.Entry
 	op := slave.Op{Kind: opFor(e.Kind), Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record, In: n.entry.Record.GFID}
 	if e.Stat.Nlink > 1 {
-		op.Links, op.Ino, op.Settled = e.Stat.Nlink, e.Stat.Ino, w.researches()
+		op.Links, op.Ino, op.LinksFinal = e.Stat.Nlink, e.Stat.Ino, w.researches()
 	}
 	if it.How == plan.Adopt {
 		op.Kind, op.Expect = slave.OpMeta, it.State.Record.GFID

@@ -64,7 +64,7 @@ func New(opts Options) *Crawler {
 	c.debts.running = c.bulk.running
 	c.losses.now = time.Now
 	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}
-	c.groups.Store(!opts.Tree.Info().Settled)
+	c.groups.Store(!opts.Tree.Info().LinksClean)
 	opts.Counters.underPolicy(opts.Tree.Info().Limits.Policy)
 	c.parked.Store(opts.Tree.Info().Parked)
 	return c

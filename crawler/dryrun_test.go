@@ -262,11 +262,11 @@ func (w *world) dryAgainst(seed uint64, connect func()) {
 func (w *world) aside() slave.Reader {
 	w.t.Helper()
 	if _, ok := w.tree.(*sftp.Tree); !ok {
-		tree, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test", DryRun: true})
+		tree, err := disk.OpenInspector(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test", DryRun: true})
 		w.ok(err)
 		return tree
 	}
-	tree, err := sftp.OpenAside(w.t.Context(), sftp.Options{Path: w.slave, Host: "test", Master: w.uuid, Session: w.session, Version: "test",
+	tree, err := sftp.OpenInspector(w.t.Context(), sftp.Options{Path: w.slave, Host: "test", Master: w.uuid, Session: w.session, Version: "test",
 		Logger: zerolog.Nop(), Open: func(context.Context, int) (io.ReadWriteCloser, error) { return serveSFTP(w.t) }})
 	w.ok(err)
 	return tree

@@ -80,7 +80,7 @@ func TestRemovalsReadNothing(t *testing.T) {
 	}
 	w.ok(os.WriteFile(w.there("own"), []byte("precious"), 0o644))
 	hashed := 0
-	aside, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test", DryRun: true, Force: true})
+	aside, err := disk.OpenInspector(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test", DryRun: true, Force: true})
 	w.ok(err)
 	defer aside.Close()
 	var removed []string

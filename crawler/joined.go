@@ -50,7 +50,7 @@ func (j *joined) keep(groups []slave.Group) {
 	was := j.of
 	j.of = nil
 	for i := range groups {
-		if known := was[groups[i].GFID]; known != nil && groups[i].Short {
+		if known := was[groups[i].GFID]; known != nil && groups[i].MissingNames {
 			if j.of == nil {
 				j.of = map[xtime.GFID]*joinedNames{}
 			}

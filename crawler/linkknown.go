@@ -50,7 +50,7 @@ func (w *crawl) linkSome(n *node, d *directory, items []plan.Item, known map[xti
 			ops = append(ops, w.park(n, *it.State).op)
 		}
 		link := linkOf(n, &it.Entry, found[i].Path)
-		link.Settled = w.researches()
+		link.LinksFinal = w.researches()
 		ops, linked = append(ops, link), append(linked, i)
 	}
 	results, err := w.applyNow(ops)

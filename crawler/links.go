@@ -214,11 +214,11 @@ func (w *crawl) checkGroups() (visit []*node, ok bool) {
 	fresh, again := groups[:0], false
 	for _, g := range groups {
 		// Once more after its directory was visited: only then may the slave take it off its list.
-		if n := w.checked[g.GFID]; n == 0 || n == 1 && (!g.Short || w.behind[g.GFID] != nil) {
+		if n := w.checked[g.GFID]; n == 0 || n == 1 && (!g.MissingNames || w.behind[g.GFID] != nil) {
 			w.checked[g.GFID]++
 			fresh = append(fresh, g)
 		} else {
-			again = again || g.Short
+			again = again || g.MissingNames
 		}
 	}
 	if len(groups) > 0 {
@@ -250,7 +250,7 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 		switch known := w.behind[g.GFID]; {
 		case known != nil:
 			names[g.GFID] = known // it was compared since
-		case g.Short && g.Ino != 0 && !w.isAll(g.GFID, names[g.GFID]):
+		case g.MissingNames && g.Ino != 0 && !w.isAll(g.GFID, names[g.GFID]):
 			wanted[g.Ino], names[g.GFID] = g.GFID, nil
 		}
 	}
@@ -272,7 +272,7 @@ func (w *crawl) settleGroups(groups []slave.Group) (visit []*node, ok bool, err 
 			ok = false // the visit did not come to it: the next crawl does
 			continue
 		}
-		if g.Short {
+		if g.MissingNames {
 			w.behind[g.GFID] = names[g.GFID]
 		}
 		n, comes := w.revisit(stale, seen)
@@ -327,17 +327,17 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 			continue // gone meanwhile
 		}
 		if e.Record != g.Record {
-			if stale = p; !g.Short {
+			if stale = p; !g.MissingNames {
 				return stale, nil // it stays on the slave's list until its content was compared
 			}
 		}
 		op := slave.Op{Kind: slave.OpLink, Entry: e.Kind, Path: p, Record: e.Record, Links: e.Stat.Nlink, Ino: e.Stat.Ino, In: dir,
 			From: from}
-		if g.Short && sure {
-			op.Links, op.Settled = uint32(len(paths)), true
+		if g.MissingNames && sure {
+			op.Links, op.LinksFinal = uint32(len(paths)), true
 		}
-		ops = append(ops, placed{op: op, dir: dir, short: g.Short, done: w.c.joined.has(&op)})
-		if !g.Short && stale == "" {
+		ops = append(ops, placed{op: op, dir: dir, short: g.MissingNames, done: w.c.joined.has(&op)})
+		if !g.MissingNames && stale == "" {
 			break // all is there, and the names are one: this only says so
 		}
 	}

@@ -376,7 +376,7 @@ func (w *crawl) unparks(n *node, fresh []newcomer, last bool) (ops []slave.Op, k
 		}
 		if e.Kind != slave.Dir && e.Stat.Nlink > 1 {
 			// Without these the slave would take the inode for one with a single name, and settle its group too early.
-			op.Links, op.Ino, op.Settled = e.Stat.Nlink, e.Stat.Ino, w.researches()
+			op.Links, op.Ino, op.LinksFinal = e.Stat.Nlink, e.Stat.Ino, w.researches()
 			w.c.groups.Store(true)
 		}
 		ops = append(ops, op)

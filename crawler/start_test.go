@@ -108,7 +108,7 @@ func TestStartAsksForGroupsWhereThereAreSome(t *testing.T) {
 	}
 	calls = w.noted()
 	w.connect()
-	if w.tree.Info().Settled {
+	if w.tree.Info().LinksClean {
 		t.Error("the slave calls itself settled")
 	}
 	if w.pass().Stime == 0 {

@@ -102,10 +102,10 @@ func (w *world) randomWork(rnd *rand.Rand, mark func(*world, ...string)) {
 		w.settled()
 		w.ok(w.crawler.Clean(w.t.Context(), 0))
 	}
-	there, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
+	there, err := disk.OpenInspector(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
 	w.ok(err)
 	defer there.Close()
-	v, err := w.crawler.Verify(w.t.Context(), &terseAside{Aside: there}, func(d crawler.Difference) { w.t.Error(d) })
+	v, err := w.crawler.Verify(w.t.Context(), &terseAside{Inspector: there}, func(d crawler.Difference) { w.t.Error(d) })
 	if err != nil || v.Entries == 0 {
 		w.t.Errorf("verify: %+v, %v", v, err)
 	}
@@ -113,12 +113,12 @@ func (w *world) randomWork(rnd *rand.Rand, mark func(*world, ...string)) {
 
 // terseAside is a terse slave that can be verified.
 type terseAside struct {
-	*disk.Aside
+	*disk.Inspector
 	terse terse
 }
 
 func (t *terseAside) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
-	return t.terse.survey(ctx, t.Aside, queries)
+	return t.terse.survey(ctx, t.Inspector, queries)
 }
 
 // longLinks makes n links with the longest of targets.
@@ -240,7 +240,7 @@ func TestWhatLacksNamesAgain(t *testing.T) {
 	w.ok(err)
 	st, err := d.Stat("f")
 	w.ok(err)
-	slow.lacks = slave.Group{GFID: gfid, Ino: st.Ino, Short: true, Names: []string{"d/f", "d/g"}}
+	slow.lacks = slave.Group{GFID: gfid, Ino: st.Ino, MissingNames: true, Names: []string{"d/f", "d/g"}}
 	w.write("d/new", "x") // with a further name, for names are not asked for else
 	w.ok(os.Link(w.at("d/new"), w.at("d/newer")))
 	w.mark("d/new")

@@ -90,7 +90,7 @@ func (w *world) verifyFails(t *testing.T, step, times int64, verify func(hook) (
 // verify verifies over a slave of its own, whose system calls ask the hook, and lists what it found.
 func (w *world) verify(hook hook) (found []string, v crawler.Verdict, err error) {
 	w.t.Helper()
-	there, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
+	there, err := disk.OpenInspector(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
 	w.ok(err)
 	defer there.Close()
 	there.Hook(hook)

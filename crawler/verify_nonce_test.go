@@ -17,22 +17,22 @@ import (
 
 // hoarder is a slave that keeps what it was ever asked, and answers with that from then on: it needs no content any more.
 type hoarder struct {
-	*disk.Aside
+	*disk.Inspector
 	mu      sync.Mutex
 	sums    map[string]slave.HashResult
 	details map[string]slave.Detail
 }
 
 func (h *hoarder) Digest(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.HashResult, error) {
-	return remembered(h, h.sums, paths, func() ([]slave.HashResult, error) { return h.Aside.Digest(ctx, nonce, paths) })
+	return remembered(h, h.sums, paths, func() ([]slave.HashResult, error) { return h.Inspector.Digest(ctx, nonce, paths) })
 }
 
 func (h *hoarder) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
-	return remembered(h, h.sums, paths, func() ([]slave.HashResult, error) { return h.Aside.Hash(ctx, paths) })
+	return remembered(h, h.sums, paths, func() ([]slave.HashResult, error) { return h.Inspector.Hash(ctx, paths) })
 }
 
 func (h *hoarder) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
-	return remembered(h, h.details, paths, func() ([]slave.Detail, error) { return h.Aside.Examine(ctx, nonce, paths) })
+	return remembered(h, h.details, paths, func() ([]slave.Detail, error) { return h.Inspector.Examine(ctx, nonce, paths) })
 }
 
 // remembered asks for the truth, and puts what was said before in its place.
@@ -64,10 +64,10 @@ func TestVerifyWantsTheContents(t *testing.T) {
 	w.ok(unix.Setxattr(w.at("empty"), "user.x", []byte("1"), 0))
 	w.markAll()
 	w.inStep()
-	there, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
+	there, err := disk.OpenInspector(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
 	w.ok(err)
 	defer there.Close()
-	cheat := &hoarder{Aside: there, sums: map[string]slave.HashResult{}, details: map[string]slave.Detail{}}
+	cheat := &hoarder{Inspector: there, sums: map[string]slave.HashResult{}, details: map[string]slave.Detail{}}
 	_, err = cheat.Hash(t.Context(), []string{"a", "d/b", "d/c", "empty"})
 	w.ok(err)
 	_, err = cheat.Examine(t.Context(), slave.Nonce{}, []string{"", "a", "d", "d/b", "d/c", "empty"})
@@ -92,10 +92,10 @@ func TestVerifyReadsAfresh(t *testing.T) {
 	w.write("d/f", "content")
 	w.markAll()
 	w.inStep()
-	there, err := disk.OpenAside(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
+	there, err := disk.OpenInspector(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
 	w.ok(err)
 	defer there.Close()
-	cheat := &hoarder{Aside: there, sums: map[string]slave.HashResult{}, details: map[string]slave.Detail{}}
+	cheat := &hoarder{Inspector: there, sums: map[string]slave.HashResult{}, details: map[string]slave.Detail{}}
 	verify := func() (found []string, v crawler.Verdict) {
 		v, err := w.crawler.Verify(t.Context(), cheat, func(d crawler.Difference) { found = append(found, d.Path) })
 		w.ok(err)

@@ -282,7 +282,7 @@ func (h *heldFiles) mark(ctx context.Context) error {
 				return err
 			}
 		} else if done[i] {
-			h.settled(one.held, &one.st)
+			h.marked(one.held, &one.st)
 		} else {
 			one.failed()
 		}
@@ -306,7 +306,7 @@ func (h *heldFiles) markOne(one *due) error {
 	if incomplete {
 		one.failed()
 	} else {
-		h.settled(one.held, &one.st)
+		h.marked(one.held, &one.st)
 	}
 	return nil
 }

@@ -148,12 +148,12 @@ func (h *heldFiles) check(ctx context.Context, e *held, pin *beneath.Dir, st *be
 	}
 	changed := h.changed(e, pin, st)
 	if !changed && !e.mapped {
-		h.settled(e, st)
+		h.marked(e, st)
 		return
 	}
 	switch h.locate(e, pin, st) {
 	case nowhere:
-		h.settled(e, st)
+		h.marked(e, st)
 		return
 	case unknown:
 		h.ask(e, st)
@@ -169,14 +169,14 @@ func (h *heldFiles) check(ctx context.Context, e *held, pin *beneath.Dir, st *be
 		changed = changed || written
 	}
 	if !changed {
-		h.settled(e, st)
+		h.marked(e, st)
 		return
 	}
 	h.marks = append(h.marks, due{e, *st, e.path})
 }
 
-// settled notes that all is marked that was written to a file before this look.
-func (h *heldFiles) settled(e *held, st *beneath.Stat) {
+// marked notes that all is marked that was written to a file before this look.
+func (h *heldFiles) marked(e *held, st *beneath.Stat) {
 	mtime := time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))
 	e.st, e.known, e.at = *st, true, h.at
 	e.sure = h.at.Wall.Sub(mtime).Abs() >= scan.Settled

@@ -6,7 +6,7 @@
 // It owns the session's pid file, status file and log while it runs, and every process that it starts: after Run has
 // returned none of them is alive, but for the marker where other sessions use it.
 //
-// What to do next is decided by machine (machine.go for the processes, settle.go for the state that is shown), which
+// What to do next is decided by machine (machine.go for the processes, state.go for the state that is shown), which
 // is pure: events and times in, actions out. Everything else only carries events and actions to and fro: run.go has
 // the loop, worker.go a worker process and its pipes, marker.go the keeper of the shared marker, log.go the session's
 // log, backoff.go the pauses between tries. control.go is the command line's half, and runs in other processes: it

@@ -92,7 +92,7 @@ type machine struct {
 	killAt   time.Time // when ending
 	tries    int       // that went wrong in a row
 
-	// What the status that is shown follows from (settle.go).
+	// What the status that is shown follows from (state.go).
 	fault  *report.Fault // why it is not replicating, until a worker is ready
 	fresh  bool          // fault is from this worker
 	marker string        // trouble of the marker
@@ -119,11 +119,11 @@ func newMachine(st status.Status, p pace, retryMax time.Duration, random func() 
 // handle takes an event and returns what is to be done, in order.
 func (m *machine) handle(now time.Time, ev event) []action {
 	actions := m.decide(now, ev)
-	m.settle(now)
+	m.deriveState(now)
 	return actions
 }
 
-// decide changes what the machine knows; the state that follows from it is settle's.
+// decide changes what the machine knows; the state that follows from it is derived by deriveState.
 func (m *machine) decide(now time.Time, ev event) []action {
 	switch ev := ev.(type) {
 	case begin:

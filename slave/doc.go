@@ -1,6 +1,6 @@
 // Package slave says what a slave is to the crawler: something that can be surveyed and that batches of operations can
 // be applied to. A directory on this host (slave/disk), the agent at the far end of an SSH connection (slave/agent) and
-// an SFTP account (slave/sftp) all implement Tree, and the read-only half of it, Reader, where they are opened aside. The calls
+// an SFTP account (slave/sftp) all implement Tree, and the read-only half of it, Reader, where they are opened to be inspected. The calls
 // are coarse, so that distance is cheap.
 //
 // It owns no state and does no I/O.
@@ -84,19 +84,19 @@ type Identity struct {
 
 // Info is what a slave tells of itself.
 type Info struct {
-	Version   string // of the georep at the far end
-	Identity  Identity
-	Namespace xtime.Namespace // where records are kept
-	Root      bool            // runs as uid 0: owners, devices and trusted xattrs can be kept
-	Parked    int64           // entries parked, and contents received in part, when the session began
-	FreeBytes int64
-	FreeFiles int64  // how many more entries its file system takes; 0: that is not known, or not counted there
-	Links     bool   // an OpLink costs no content
-	ReadsBack bool   // Hash transfers contents; not sent by an agent, which reads them where they are
-	NoPlaces  bool   // Find tells nothing of what has a single name in the tree; not sent by an agent, which knows
-	Settled   bool   // Groups had nothing to tell when the session began; false where that was not looked at
-	Path      string // of the slave's root on its host, for messages
-	// Slave is the slave's name, by which the master knows it again (Proof); zero where it was opened aside.
+	Version    string // of the georep at the far end
+	Identity   Identity
+	Namespace  xtime.Namespace // where records are kept
+	Root       bool            // runs as uid 0: owners, devices and trusted xattrs can be kept
+	Parked     int64           // entries parked, and contents received in part, when the session began
+	FreeBytes  int64
+	FreeFiles  int64  // how many more entries its file system takes; 0: that is not known, or not counted there
+	Links      bool   // an OpLink costs no content
+	ReadsBack  bool   // Hash transfers contents; not sent by an agent, which reads them where they are
+	NoPlaces   bool   // Find tells nothing of what has a single name in the tree; not sent by an agent, which knows
+	LinksClean bool   // Groups had nothing to tell when the session began; false where that was not looked at
+	Path       string // of the slave's root on its host, for messages
+	// Slave is the slave's name, by which the master knows it again (Proof); zero where it was opened to be inspected.
 	Slave xtime.UUID
 	// Filter is what the last OpFilter of a session of this master put on record; zero: none ever did.
 	Filter Record
@@ -200,11 +200,11 @@ type Found struct {
 
 // Group is an inode whose names are to be checked. An OpLink, OpPut or OpMeta that finds them right settles it.
 type Group struct {
-	GFID   xtime.GFID
-	Ino    uint64 // on the master, as the operation that made it said; 0 if it did not
-	Short  bool   // the slave has fewer names than the master said, or does not know after a crash
-	Record Record // the zero Record if the names lead to several inodes
-	Names  []string
+	GFID         xtime.GFID
+	Ino          uint64 // on the master, as the operation that made it said; 0 if it did not
+	MissingNames bool   // the slave has fewer names than the master said, or does not know after a crash
+	Record       Record // the zero Record if the names lead to several inodes
+	Names        []string
 }
 
 // MaxGroupNames bounds the names of a Group.

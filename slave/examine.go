@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// ErrAside is what an agent gives that has a slave open aside, as a Reader, and is asked for what only a Tree does.
-var ErrAside = errors.New("a slave that was opened aside is not written to")
+// ErrInspected is what an agent gives that has a slave open to be inspected, as a Reader, and is asked for what only a Tree does.
+var ErrInspected = errors.New("a slave that was opened to be inspected cannot be changed")
 
 // Nonce is what a verifier has put before whatever is hashed for it. Nobody knows it beforehand, so whoever answers has to have the
 // content: a digest that was remembered proves nothing.
@@ -22,7 +22,7 @@ type Describer interface {
 	Examine(ctx context.Context, nonce Nonce, paths []string) ([]Detail, error)
 }
 
-// Examiner is what `georep verify` asks of a slave beside what a Reader tells. It is served by a slave that was opened aside:
+// Examiner is what `georep verify` asks of a slave beside what a Reader tells. It is served by a slave that was opened to be inspected:
 // without its lock, while the worker of the session has another one open, and without writing anything to the tree but
 // what Distrust says. All methods may be called from many goroutines at once; errors are as those of Reader.
 type Examiner interface {

@@ -139,10 +139,10 @@ type Op struct {
 	// The agent keeps the names of such inodes together: new content through one name replaces all of them.
 	Links uint32
 	Ino   uint64
-	// Settled is set when Links is what a search of the whole master found, where an inode may have names elsewhere; and where
+	// LinksFinal is set when Links is what a search of the whole master found, where an inode may have names elsewhere; and where
 	// it takes back what such a search has found, so that there is another one.
-	Settled bool
-	From    string // OpLink: a name that should have the inode, "" if not known; OpUnpark
+	LinksFinal bool
+	From       string // OpLink: a name that should have the inode, "" if not known; OpUnpark
 	// Uploaded says that an OpPut's content was sent ahead, complete, as the upload of this Version; ErrNeedContent
 	// answers if it is neither there nor published. Open is not called then.
 	Uploaded bool

@@ -129,7 +129,7 @@ func (e *env) tryKey(c *cli.Context, r *registration) error {
 	if r.newSession {
 		return r.check(c.Context, c, e)
 	}
-	tree, err := connect.Aside(c.Context, connect.Config{Store: r.store, Session: r.session, Volume: r.volume, DryRun: true,
+	tree, err := connect.Inspect(c.Context, connect.Config{Store: r.store, Session: r.session, Volume: r.volume, DryRun: true,
 		Version: version(), Logger: e.logger(c), Wire: new(atomic.Int64)})
 	if errors.Is(err, slave.ErrNoVolume) && r.session.Slave.Volume == "" {
 		return nil // the key came as far as that; start makes the directory

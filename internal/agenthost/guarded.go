@@ -154,12 +154,12 @@ func (g *guarded) Close() error {
 
 // watched is a slave that is looked at.
 type watched struct {
-	*disk.Aside
+	*disk.Inspector
 	record *recorder
 }
 
 // Close is slave.Reader's.
 func (w *watched) Close() error {
 	defer w.record.end()
-	return w.Aside.Close()
+	return w.Inspector.Close()
 }

@@ -286,8 +286,8 @@ func TestHookThatDoesNotStart(t *testing.T) {
 func TestNoHook(t *testing.T) {
 	w := newHooked(t, "", "")
 	w.host.Hook = func(string) (*exec.Cmd, error) { t.Error("a process is started"); return nil, errors.New("no") }
-	dry, aside := first, first
-	dry.DryRun, dry.Aside, aside.Aside = true, true, true
+	dry, inspector := first, first
+	dry.DryRun, dry.Inspect, inspector.Inspect = true, true, true
 	for _, hello := range []func() error{
 		func() error { c, err := w.dial(dry); closeClient(c); return err },
 		func() error {
@@ -299,7 +299,12 @@ func TestNoHook(t *testing.T) {
 			closeClient(c)
 			return err
 		},
-		func() error { w.set2("hook-command", "/bin/true"); c, err := w.dial(aside); closeClient(c); return err },
+		func() error {
+			w.set2("hook-command", "/bin/true")
+			c, err := w.dial(inspector)
+			closeClient(c)
+			return err
+		},
 	} {
 		if err := hello(); err != nil {
 			t.Error(err)

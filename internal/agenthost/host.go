@@ -41,7 +41,7 @@ func (o *Host) Permits(h agent.Hello) error {
 	return nil
 }
 
-// Open gives the client its slave: open for good, with the slave's lock, or aside, to look only. An error goes to the
+// Open gives the client its slave: open for good, with the slave's lock, or for inspection only. An error goes to the
 // client, which shows it to the operator there: it says what to do on the slave's host.
 func (o *Host) Open(h agent.Hello) (slave.Reader, error) {
 	log := o.audit(&h)
@@ -97,13 +97,13 @@ func (o *Host) open(h agent.Hello, r *recorder) (slave.Reader, error) {
 	options.Policy = p
 	options.PolicyNow = func() policy.Policy { return o.policyNow(h.Volume, p) }
 	options.Refused = r.full
-	if h.Aside {
-		aside, err := disk.OpenAside(options)
+	if h.Inspect {
+		inspector, err := disk.OpenInspector(options)
 		if err != nil {
 			return nil, err
 		}
 		r.note(Looks)
-		return &watched{Aside: aside, record: r}, nil
+		return &watched{Inspector: inspector, record: r}, nil
 	}
 	tree, err := disk.Open(options)
 	if err != nil {
@@ -149,7 +149,7 @@ func (o *Host) volume(name string) (volume.Volume, error) {
 
 // allows holds the beginning of a session to the policy.
 func (o *Host) allows(p *policy.Policy, h *agent.Hello) error {
-	if p.ReadOnly && !h.Aside {
+	if p.ReadOnly && !h.Inspect {
 		return fmt.Errorf("%w: its policy is read-only, so it can be verified and nothing else; "+
 			"an administrator of the slave's host may set read-only off (georep volume set, or the flags in authorized_keys)", slave.ErrPolicy)
 	}

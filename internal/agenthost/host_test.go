@@ -253,8 +253,8 @@ func (w *world) waitFor(kind string) {
 
 func TestRefusals(t *testing.T) {
 	other := agent.Hello{Master: xtime.UUID{7}}
-	forced, aside := first, first
-	forced.Force, aside.Aside = true, true
+	forced, inspector := first, first
+	forced.Force, inspector.Inspect = true, true
 	for name, test := range map[string]struct {
 		policy policy.Policy
 		set    string // a volume's key, on
@@ -299,7 +299,7 @@ func TestRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.host.Policy.ReadOnly = true
-		look := w.login(aside)
+		look := w.login(inspector)
 		if states, err := look.Survey(t.Context(), []slave.Query{{}}); err != nil || len(states[0].Entries) == 0 {
 			t.Errorf("%+v, %v", states, err)
 		}

@@ -32,7 +32,7 @@ type Config struct {
 	Force   bool          // take a slave that is not empty, belongs to another master, or is not the one that was filled
 	// Store keeps what the session knows of the slave that it has filled; where it is nil every slave is a new one.
 	Store *volume.Store
-	// DryRun, for Aside, allows for a slave that nobody has filled yet, and for Force. Over SFTP it is the only way to have it aside,
+	// DryRun, for Inspect, allows for a slave that nobody has filled yet, and for Force. Over SFTP it is the only way to have it inspected,
 	// and the Reader is no slave.Examiner.
 	DryRun  bool
 	Version string
@@ -41,12 +41,12 @@ type Config struct {
 	Wire *atomic.Int64
 	// Seen, if set, counts what a restore has done.
 	Seen *slave.Seen
-	// Much, if set, is called while the session begins, and tells whether so much is to be sent that all of its streams are
+	// NeedsBulk, if set, is called while the session begins, and tells whether so much is to be sent that all of its streams are
 	// worth their opening at once. It ends with ctx, at the latest at the end of the session, whose Close waits for it.
-	Much func(ctx context.Context) bool
+	NeedsBulk func(ctx context.Context) bool
 
-	aside bool   // the slave is only looked at
-	kinds []kind // nil: those that kinds gives
+	inspect bool   // the slave is only looked at
+	kinds   []kind // nil: those that kinds gives
 }
 
 // Slave opens the session's slave. Its errors are one line for the operator; Final tells whether trying again can help.
@@ -54,11 +54,11 @@ func Slave(ctx context.Context, c Config) (slave.Tree, error) {
 	return open(ctx, &c, func(k *kind) opener[slave.Tree] { return k.open })
 }
 
-// Aside opens the slave beside the session's worker, to be looked at, and where it is a slave.Examiner to be examined. Its errors
+// Inspect opens the slave beside the session's worker, to be looked at, and where it is a slave.Examiner to be examined. Its errors
 // are those of Slave.
-func Aside(ctx context.Context, c Config) (slave.Reader, error) {
-	c.aside = true
-	return open(ctx, &c, func(k *kind) opener[slave.Reader] { return k.aside })
+func Inspect(ctx context.Context, c Config) (slave.Reader, error) {
+	c.inspect = true
+	return open(ctx, &c, func(k *kind) opener[slave.Reader] { return k.inspect })
 }
 
 // open opens the session's slave, the way that its kind is opened.
@@ -152,7 +152,7 @@ const SFTPCommand = "internal-sftp"
 
 // ForcedCommand is what a key of the session's own is held to on the slave's host.
 func ForcedCommand(s volume.Session, o volume.Options, master volume.Volume) string {
-	if isBrowsed(s.Slave, &o) {
+	if isSFTP(s.Slave, &o) {
 		return SFTPCommand
 	}
 	command := agentCommand(o)
@@ -188,13 +188,13 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// talk begins a session of up to so many streams, each a command of its own on a channel of its own.
-func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
+// openAgent begins a session of up to so many streams, each a command of its own on a channel of its own.
+func (c *Config) openAgent(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
 	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Room: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
-		Proof: ids.proof, Force: c.Force && (!c.aside || c.DryRun), Create: !c.aside, Aside: c.aside}
+		Proof: ids.proof, Force: c.Force && (!c.inspect || c.DryRun), Create: !c.inspect, Inspect: c.inspect}
 	hello.DryRun = c.DryRun
-	if c.aside {
+	if c.inspect {
 		streams = 1
 	}
 	hello.Mode, hello.Compressed = modes[o.Compression], o.Compression != "off"
@@ -218,7 +218,7 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 			return c.wrap(stream, limit), nil
 		},
 		Why: func(err error) error { return gone(err, opened.ending(), s.Host) },
-		Grown: func(have int, err error) {
+		OnGrow: func(have int, err error) {
 			c.Logger.Debug().Int("streams", have).Msg("the session has all of its streams")
 			if have < streams {
 				c.Logger.Warn().Int("streams", have).Int("sync-jobs", streams).Err(err).
@@ -246,9 +246,9 @@ func (c *Config) talk(ctx context.Context, conn *sshconn.Conn, o volume.Options,
 func (c *Config) ahead(live context.Context, all *lines, streams int) func(*agent.Group) *sync.WaitGroup {
 	var tasks sync.WaitGroup
 	begun := make(chan *agent.Group, 1)
-	if c.Much != nil && streams > 1 {
+	if c.NeedsBulk != nil && streams > 1 {
 		tasks.Go(func() {
-			if !c.Much(live) {
+			if !c.NeedsBulk(live) {
 				return
 			}
 			tasks.Go(func() { all.ahead(live) })

@@ -189,7 +189,7 @@ func TestMuch(t *testing.T) {
 	t.Run("at once", func(t *testing.T) {
 		c := config(t, 8)
 		p := through(t, &c)
-		c.Much = func(context.Context) bool { return true }
+		c.NeedsBulk = func(context.Context) bool { return true }
 		tree, err := connect.Slave(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
@@ -208,7 +208,7 @@ func TestMuch(t *testing.T) {
 		c := config(t, 8)
 		p := through(t, &c)
 		said := make(chan struct{})
-		c.Much = func(context.Context) bool { defer close(said); return false }
+		c.NeedsBulk = func(context.Context) bool { defer close(said); return false }
 		tree, err := connect.Slave(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
@@ -225,7 +225,7 @@ func TestMuch(t *testing.T) {
 	t.Run("ends before it is known", func(t *testing.T) {
 		c := config(t, 8)
 		p := through(t, &c)
-		c.Much = func(ctx context.Context) bool { <-ctx.Done(); return true }
+		c.NeedsBulk = func(ctx context.Context) bool { <-ctx.Done(); return true }
 		tree, err := connect.Slave(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
@@ -241,7 +241,7 @@ func TestMuch(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := through(t, &c)
-		c.Much = func(context.Context) bool { return true }
+		c.NeedsBulk = func(context.Context) bool { return true }
 		before := runtime.NumGoroutine()
 		if _, err := connect.Slave(t.Context(), c); !errors.Is(err, connect.ErrNoAgent) {
 			t.Errorf("%v", err)

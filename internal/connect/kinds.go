@@ -13,9 +13,9 @@ import (
 type kind struct {
 	name string
 	// serves tells whether the slave of a session is of this kind. The first kind that says so opens it.
-	serves func(volume.Slave, *volume.Options) bool
-	open   opener[slave.Tree]
-	aside  opener[slave.Reader] // beside the session's worker, to be looked at
+	serves  func(volume.Slave, *volume.Options) bool
+	open    opener[slave.Tree]
+	inspect opener[slave.Reader] // beside the session's worker, to be looked at
 }
 
 // opener opens the slave of a session. It gives back a nil interface with an error.
@@ -24,9 +24,9 @@ type opener[T slave.Reader] func(context.Context, *Config, volume.Options, uuids
 // kinds are all kinds of slaves. The last one serves what no other does.
 func kinds() []kind {
 	return []kind{
-		{"a directory of this host", isLocal, openLocal, openLocalAside},
-		{"SFTP alone", isBrowsed, overSSH((*Config).browse), overSSH((*Config).browseAside)},
-		{"an agent", func(volume.Slave, *volume.Options) bool { return true }, overSSH((*Config).talk), overSSH(readerOf((*Config).talk))},
+		{"a directory of this host", isLocal, openLocal, inspectLocal},
+		{"SFTP alone", isSFTP, overSSH((*Config).openSFTP), overSSH((*Config).inspectSFTP)},
+		{"an agent", func(volume.Slave, *volume.Options) bool { return true }, overSSH((*Config).openAgent), overSSH(readerOf((*Config).openAgent))},
 	}
 }
 
@@ -47,8 +47,8 @@ func (c *Config) kind(o *volume.Options) *kind {
 
 func isLocal(s volume.Slave, _ *volume.Options) bool { return s.Local() }
 
-// isBrowsed tells whether nothing of ours runs on the slave's host.
-func isBrowsed(s volume.Slave, o *volume.Options) bool { return s.SFTP || o.Agentless }
+// isSFTP tells whether nothing of ours runs on the slave's host.
+func isSFTP(s volume.Slave, o *volume.Options) bool { return s.SFTP || o.Agentless }
 
 func openLocal(_ context.Context, c *Config, _ volume.Options, ids uuids) (slave.Tree, error) {
 	tree, err := disk.Open(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
@@ -59,8 +59,8 @@ func openLocal(_ context.Context, c *Config, _ volume.Options, ids uuids) (slave
 	return tree, nil
 }
 
-func openLocalAside(_ context.Context, c *Config, _ volume.Options, ids uuids) (slave.Reader, error) {
-	tree, err := disk.OpenAside(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
+func inspectLocal(_ context.Context, c *Config, _ volume.Options, ids uuids) (slave.Reader, error) {
+	tree, err := disk.OpenInspector(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
 		Proof: ids.proof, Force: c.Force && c.DryRun, DryRun: c.DryRun, Logger: c.Logger, Version: c.Version})
 	if err != nil {
 		return nil, err // not tree, which would be no nil interface

@@ -31,7 +31,7 @@ func TestNewKind(t *testing.T) {
 	toy := kind{name: "a toy",
 		serves: func(s volume.Slave, _ *volume.Options) bool { return strings.HasSuffix(s.Path, ".toy") },
 		open:   openDrawer,
-		aside: func(ctx context.Context, c *Config, o volume.Options, ids uuids) (slave.Reader, error) {
+		inspect: func(ctx context.Context, c *Config, o volume.Options, ids uuids) (slave.Reader, error) {
 			return openDrawer(ctx, c, o, ids)
 		}}
 	for name, isToy := range map[string]bool{"copy.toy": true, "copy": false} {

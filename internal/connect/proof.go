@@ -35,7 +35,7 @@ func (c *Config) proof() (p slave.Proof, err error) {
 
 // remember keeps the name of the slave, before anything is sent to it.
 func (c *Config) remember(known slave.Proof, id xtime.UUID) {
-	if c.Store == nil || c.aside || id.IsZero() || known.Slave == id {
+	if c.Store == nil || c.inspect || id.IsZero() || known.Slave == id {
 		return
 	}
 	_, err := c.Store.UpdateSession(c.Session.Master, c.Session.Slave, func(s *volume.Session) error {

@@ -13,17 +13,18 @@ import (
 	"georep/volume"
 )
 
-// browse begins a session with a slave on which nothing of ours runs, of up to so many SFTP sessions.
-func (c *Config) browse(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
-	return browse(ctx, c, conn, o, ids, begin)
+// openSFTP begins a session with a slave on which nothing of ours runs, of up to so many SFTP sessions.
+func (c *Config) openSFTP(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
+	return overSFTP(ctx, c, conn, o, ids, begin)
 }
 
-// browseAside is browse for a session that only looks.
-func (c *Config) browseAside(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Reader, error) {
-	return browse(ctx, c, conn, o, ids, lookAside)
+// inspectSFTP is openSFTP for a session that only looks.
+func (c *Config) inspectSFTP(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Reader, error) {
+	return overSFTP(ctx, c, conn, o, ids, inspectOver)
 }
 
-func browse[T slave.Reader](ctx context.Context, c *Config, conn *sshconn.Conn, o volume.Options, ids uuids,
+// overSFTP opens the connections and hands them to begin, which makes the slave of them.
+func overSFTP[T slave.Reader](ctx context.Context, c *Config, conn *sshconn.Conn, o volume.Options, ids uuids,
 	begin func(context.Context, sftp.Options, *lines, func()) (T, error),
 ) (none T, err error) {
 	s := c.Session.Slave
@@ -57,15 +58,15 @@ func begin(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.T
 	if err != nil {
 		return nil, err // not tree, which would be no nil interface
 	}
-	return &browsed{Tree: tree, lines: all, end: end}, nil
+	return &sftpTree{Tree: tree, lines: all, end: end}, nil
 }
 
-func lookAside(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.Reader, error) {
-	tree, err := sftp.OpenAside(ctx, o)
+func inspectOver(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.Reader, error) {
+	tree, err := sftp.OpenInspector(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	return &lookedAt{Aside: tree, lines: all, end: end}, nil
+	return &inspector{Inspector: tree, lines: all, end: end}, nil
 }
 
 // sftpOptions has the SFTP sessions of a slave spread over its connections. Those that are not on the first come late.
@@ -86,31 +87,31 @@ func (c *Config) sftpOptions(all *lines, o volume.Options, wrap func(*sshconn.St
 		}}
 }
 
-// browsed is such a slave with the connections it came by.
-type browsed struct {
+// sftpTree is such a slave with the connections it came by.
+type sftpTree struct {
 	*sftp.Tree
 	lines *lines
 	end   func() // of what waits for the bandwidth limit
 }
 
 // Close ends the session, then the connections.
-func (b *browsed) Close() error {
+func (b *sftpTree) Close() error {
 	err := b.Tree.Close()
 	b.end()
 	b.lines.close()
 	return err
 }
 
-// lookedAt is one that is only looked at.
-type lookedAt struct {
-	*sftp.Aside
+// inspector is one that is only looked at.
+type inspector struct {
+	*sftp.Inspector
 	lines *lines
 	end   func()
 }
 
 // Close ends the session, then the connections.
-func (l *lookedAt) Close() error {
-	err := l.Aside.Close()
+func (l *inspector) Close() error {
+	err := l.Inspector.Close()
 	l.end()
 	l.lines.close()
 	return err

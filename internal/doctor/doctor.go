@@ -1,5 +1,5 @@
 // Package doctor looks at a host, a master and the way to its slave, and says what is wrong there, stage by stage, and what
-// the operator can do. It changes nothing: what it opens on the slave it opens aside, as a comparison does. It may run beside
+// the operator can do. It changes nothing: what it opens on the slave it only inspects, as a comparison does. It may run beside
 // the session.
 //
 // host.go looks at this host, master.go at the directory that is replicated, slave.go at the way to the slave and at what

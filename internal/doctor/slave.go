@@ -52,7 +52,7 @@ func (x *examination) slave(ctx context.Context) {
 		}
 		p.measured(line)
 	}
-	tree, err := connect.Aside(ctx, c)
+	tree, err := connect.Inspect(ctx, c)
 	switch {
 	case errors.Is(err, slave.ErrNoVolume) && x.Session.Slave.Volume == "":
 		p.passed(atAgent)

@@ -17,12 +17,12 @@ var byName = map[string]int{"Chmod": 2, "Chown": 3, "SetMtime": 2, "Setxattr": 3
 // mayActByName are the functions that may, and why: everywhere else an entry is pinned first and acted on through that (one way
 // to an entry: docs/security.md). "" as the name is what is pinned itself.
 var mayActByName = map[string]string{
-	"crawler/source/local.go: reader.xtime":     "only our own xtime is read, and the GFID is compared with the pinned one's before anything is shipped",
-	"crawler/source/local.go: Local.replicated": "fileMeta gives it what is pinned, and no name",
-	"slave/disk/aside.go: records.replicated":   "it only tells a verifier what is there, who compares the GFID as well",
-	"slave/kept.go: KeptAt":                     "it tells what the entry is; a master compares the GFID with the pinned one's before it ships anything, and a slave acts on the place that it has pinned",
-	"slave/disk/aside.go: Aside.takeXtime":      "our own xtime is taken away, which has any entry compared anew and changes nothing of it",
-	"marker/core.go: newCore":                   "our own xtime is set: a mark on another entry than was meant has that one compared",
+	"crawler/source/local.go: reader.xtime":        "only our own xtime is read, and the GFID is compared with the pinned one's before anything is shipped",
+	"crawler/source/local.go: Local.replicated":    "fileMeta gives it what is pinned, and no name",
+	"slave/disk/inspector.go: records.replicated":  "it only tells a verifier what is there, who compares the GFID as well",
+	"slave/kept.go: KeptAt":                        "it tells what the entry is; a master compares the GFID with the pinned one's before it ships anything, and a slave acts on the place that it has pinned",
+	"slave/disk/inspector.go: Inspector.takeXtime": "our own xtime is taken away, which has any entry compared anew and changes nothing of it",
+	"marker/core.go: newCore":                      "our own xtime is set: a mark on another entry than was meant has that one compared",
 }
 
 // TestNothingActsByName: between a look at a name and an act by it a user may put another entry in its place.

@@ -53,7 +53,7 @@ func dryRun(ctx context.Context, c *Config, d crawler.DryRunOptions) (crawler.Fo
 	}
 	defer d.Slave.Close()
 	defer tellAnswers(c, d.Slave)()
-	taken, err := filterAside(c, d.Slave)
+	taken, err := filterToInspect(c, d.Slave)
 	if err != nil {
 		return crawler.Forecast{}, err
 	}
@@ -93,7 +93,7 @@ func (m *master) dryOptions(c *Config) (o crawler.Options, end func(), err error
 
 // lookAt opens the slave to be looked at. A directory that is not there yet would be made, so it is an empty one.
 func lookAt(ctx context.Context, c *Config) (slave.Reader, error) {
-	tree, err := connect.Aside(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
+	tree, err := connect.Inspect(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
 		Wire: new(atomic.Int64), DryRun: true, Force: c.Force})
 	if err != nil && c.Session.Slave.Volume == "" && errors.Is(err, slave.ErrNoVolume) && errors.Is(err, fs.ErrNotExist) {
 		return empty{}, nil

@@ -73,9 +73,9 @@ func (m *master) tick(ctx context.Context, c *Config) (xtime.Time, error) {
 	}
 }
 
-// filterAside is filtered for a verification, which changes nothing. Where the slave has not been crawled under the filter as it
+// filterToInspect is filtered for a verification, which changes nothing. Where the slave has not been crawled under the filter as it
 // is now, no stamp counts.
-func filterAside(c *Config, tree slave.Reader) (taken, error) {
+func filterToInspect(c *Config, tree slave.Reader) (taken, error) {
 	t, have, err := loadFilter(c, tree)
 	if have.GFID != xtime.GFID(t.Sum()) {
 		t.since = math.MaxUint64

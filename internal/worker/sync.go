@@ -51,7 +51,7 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 	defer m.Close()
 	wire := new(atomic.Int64)
 	tree, err := connect.Slave(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Force: c.Force,
-		Version: c.Version, Logger: c.Logger, Wire: wire, Much: m.much(&c.Config)})
+		Version: c.Version, Logger: c.Logger, Wire: wire, NeedsBulk: m.much(&c.Config)})
 	if err != nil {
 		return report.Progress{}, err
 	}

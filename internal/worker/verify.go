@@ -36,7 +36,7 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 		return crawler.Verdict{}, err
 	}
 	defer m.Close()
-	tree, err := aside(ctx, c.Config)
+	tree, err := inspect(ctx, c.Config)
 	if err != nil {
 		return crawler.Verdict{}, err
 	}
@@ -50,7 +50,7 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 	if err != nil {
 		return crawler.Verdict{}, err
 	}
-	taken, err := filterAside(&c.Config, tree)
+	taken, err := filterToInspect(&c.Config, tree)
 	if err != nil {
 		return crawler.Verdict{}, err
 	}
@@ -68,7 +68,7 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
 // Distrust makes the slave's entries at paths differ from their records, so that the next crawl from the root compares
 // and mends them.
 func Distrust(ctx context.Context, c Config, paths []string) error {
-	tree, err := aside(ctx, c)
+	tree, err := inspect(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -91,8 +91,8 @@ func Distrust(ctx context.Context, c Config, paths []string) error {
 	return nil
 }
 
-// aside opens the slave beside whatever worker the session has.
-func aside(ctx context.Context, c Config) (slave.Reader, error) {
-	return connect.Aside(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
+// inspect opens the slave beside whatever worker the session has.
+func inspect(ctx context.Context, c Config) (slave.Reader, error) {
+	return connect.Inspect(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Version: c.Version, Logger: c.Logger,
 		Wire: new(atomic.Int64)})
 }

@@ -101,7 +101,7 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 	defer m.Close()
 	counters, wire := told.counters, told.wire
 	tree, err := connect.Slave(ctx, connect.Config{Store: c.Store, Session: c.Session, Volume: c.Volume, Force: c.Force,
-		Version: c.Version, Logger: c.Logger, Wire: wire, Much: m.much(&c)})
+		Version: c.Version, Logger: c.Logger, Wire: wire, NeedsBulk: m.much(&c)})
 	if err != nil {
 		return err
 	}
@@ -288,9 +288,9 @@ func (m *master) crawler(c Config, tree slave.Tree, p parts) (*crawler.Crawler, 
 	if id.GFID, err = xtime.ParseGFID(m.volume.RootGFID); err != nil {
 		return nil, o, fmt.Errorf("volume %s: %w", m.volume.Name, err)
 	}
-	settle := o.QuietPeriod
+	quiet := o.QuietPeriod
 	if p.hints == nil {
-		settle = 0 // of a sync everything is wanted at once
+		quiet = 0 // of a sync everything is wanted at once
 	}
 	fake, err := wasFake(&m.volume)
 	if err != nil {
@@ -298,7 +298,7 @@ func (m *master) crawler(c Config, tree slave.Tree, p parts) (*crawler.Crawler, 
 	}
 	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: p.counters, MaxDelete: o.MaxDelete,
-		FreeDeletes: int64(o.FreeDeletes), Approvals: p.pending, Hints: p.hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: settle,
+		FreeDeletes: int64(o.FreeDeletes), Approvals: p.pending, Hints: p.hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: quiet,
 		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Source: crawler.SourceOptions{Mounts: m.mounts.Get, FakeOwner: fake}, Filter: p.filter.Filter,
 		FilterSince: p.filter.since}), o, nil
 }

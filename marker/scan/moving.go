@@ -58,8 +58,8 @@ func (m *Movers) Add(k beneath.HandleKey) bool {
 	return m.all
 }
 
-// take gives those since it was last called; ok is false where that is not all of them.
-func (m *Movers) take() (dirs map[beneath.HandleKey]struct{}, ok bool) {
+// drain gives those since it was last called; ok is false where that is not all of them.
+func (m *Movers) drain() (dirs map[beneath.HandleKey]struct{}, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	dirs, m.dirs = m.dirs, map[beneath.HandleKey]struct{}{}
@@ -128,7 +128,7 @@ func (s *Scan) MeetMovers(ctx context.Context) error {
 		if err := s.UpTo.wait(ctx, moment.Now()); err != nil {
 			return err
 		}
-		dirs, ok := s.Moving.take()
+		dirs, ok := s.Moving.drain()
 		if !ok {
 			s.Incomplete.Store(true)
 		}

@@ -77,7 +77,7 @@ func openGroup(t *testing.T, streams int) (slave.Tree, string) {
 			})
 			return here, nil
 		},
-		Grown: func(have int, err error) { grown <- errors.Join(err, wants(have, streams)) },
+		OnGrow: func(have int, err error) { grown <- errors.Join(err, wants(have, streams)) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -125,23 +125,23 @@ func openDisk(t *testing.T) agent.Opener {
 // A directory's tree stages, and the agent must notice.
 var _ agent.Stager = (*disk.Tree)(nil)
 
-// TestContractAside runs the suite of a slave aside behind both ends of the protocol.
-func TestContractAside(t *testing.T) {
+// TestContractInspector runs the suite of an inspector behind both ends of the protocol.
+func TestContractInspector(t *testing.T) {
 	open := func(t *testing.T) (slave.Tree, string) { return openGroup(t, 1) }
-	slavetest.RunAside(t, open, func(t *testing.T, root string) slave.Reader {
+	slavetest.RunInspector(t, open, func(t *testing.T, root string) slave.Reader {
 		here, there := net.Pipe()
 		served := make(chan error, 1)
 		go func() {
 			served <- agent.Serve(context.Background(), there, "test", func(h agent.Hello) (slave.Reader, error) {
-				if !h.Aside {
-					return nil, errors.New("not aside")
+				if !h.Inspect {
+					return nil, errors.New("not an inspector")
 				}
-				return disk.OpenAside(disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Version: h.Version,
+				return disk.OpenInspector(disk.Options{Path: h.Path, Master: h.Master, Session: h.Session, Version: h.Version,
 					Logger: zerolog.New(zerolog.NewTestWriter(t))})
 			})
 		}()
 		client, err := agent.Dial(context.Background(), here, agent.Hello{Version: "test", Master: xtime.UUID{1},
-			Session: xtime.UUID{2}, Path: root, Aside: true})
+			Session: xtime.UUID{2}, Path: root, Inspect: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,8 +150,8 @@ func TestContractAside(t *testing.T) {
 	})
 }
 
-// TestOnlyASessionAsideExamines: a worker's session may not take records back behind its own committer.
-func TestOnlyASessionAsideExamines(t *testing.T) {
+// TestOnlyAnInspectorExamines: a worker's session may not take records back behind its own committer.
+func TestOnlyAnInspectorExamines(t *testing.T) {
 	tree, _ := openGroup(t, 1)
 	if _, err := tree.(slave.Examiner).Distrust(context.Background(), []string{""}); err == nil {
 		t.Fatal("it took records back")

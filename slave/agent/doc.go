@@ -82,7 +82,7 @@ const (
 	answersAtOnce  = 64        // of which a piece is ready and not yet with the sender
 	surveysAtOnce  = 4
 	findsAtOnce    = 2  // and others that look things up: Groups, Begin
-	examinesAtOnce = 8  // of a session aside
+	examinesAtOnce = 8  // of an inspecting session
 	surveyedAtOnce = 64 // queries of one survey given to the tree together
 	manyEntries    = 2000
 

@@ -13,14 +13,14 @@ var (
 	_ slave.Examiner = (*Group)(nil)
 )
 
-// Examine tells all there is to entries. Only a session aside may ask for it.
+// Examine tells all there is to entries. Only an inspector may ask for it.
 func (c *Client) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
 	x := exchange[string, slave.Detail]{ask: frameExamine, answer: frameExamined, most: maxDetails,
 		weighs: 2*slave.ItemCost + maxTarget + errorCost, take: each((*decoder).detail), put: appendStr[string], check: checkPath, before: before(nonce)}
 	return x.run(ctx, c, paths)
 }
 
-// Digest digests files after a nonce. Only a session aside may ask for it.
+// Digest digests files after a nonce. Only an inspector may ask for it.
 func (c *Client) Digest(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.HashResult, error) {
 	x := exchange[string, slave.HashResult]{ask: frameDigest, answer: frameSums, most: maxItems,
 		weighs: slave.ItemCost + errorCost, take: each((*decoder).hash), put: appendStr[string], check: checkPath, before: before(nonce)}
@@ -31,7 +31,7 @@ func before(nonce slave.Nonce) func([]byte) []byte {
 	return func(b []byte) []byte { return append(b, nonce[:]...) }
 }
 
-// Distrust takes records back. Only a session aside may ask for it.
+// Distrust takes records back. Only an inspector may ask for it.
 func (c *Client) Distrust(ctx context.Context, paths []string) ([]slave.Result, error) {
 	x := exchange[string, slave.Result]{ask: frameDistrust, answer: frameDistrusted, most: maxItems,
 		weighs: slave.ItemCost + errorCost, take: each((*decoder).result), put: appendStr[string], check: checkPath}
@@ -56,11 +56,11 @@ func (g *Group) Distrust(ctx context.Context, paths []string) ([]slave.Result, e
 	return all, g.reason(g.main, err)
 }
 
-// examiner is the tree where the session is aside; nobody else may ask for what it does.
+// examiner is the tree where the session inspects; nobody else may ask for what it does.
 func (s *server) examiner() (slave.Examiner, error) {
 	tree, ok := s.tree.(slave.Examiner)
-	if !ok || !s.first.Aside {
-		return nil, malformed("a request that only a session aside may make")
+	if !ok || !s.first.Inspect {
+		return nil, malformed("a request that only an inspecting session may make")
 	}
 	return tree, nil
 }

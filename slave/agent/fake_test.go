@@ -29,7 +29,7 @@ func testHello() Hello {
 }
 
 func testInfo() slave.Info {
-	return slave.Info{Version: "3.2.1", Namespace: xtime.Trusted, Root: true, Settled: true, Parked: 7, FreeBytes: 1 << 40,
+	return slave.Info{Version: "3.2.1", Namespace: xtime.Trusted, Root: true, LinksClean: true, Parked: 7, FreeBytes: 1 << 40,
 		Filter: slave.Record{GFID: xtime.GFID{9}, Xtime: 77},
 		Path:   "/slave\xff", Identity: slave.Identity{BootID: "boot",
 			Ancestors: []beneath.Identity{{GFID: xtime.GFID{1}, FSID: "a"}, {GFID: xtime.GFID{2}, FSID: "b"}}}}

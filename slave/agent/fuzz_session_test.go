@@ -69,7 +69,7 @@ func recorded(t testing.TB) (client, server recording) {
 	a, b := netPipe(t)
 	near, far := &record{ReadWriteCloser: a}, &record{ReadWriteCloser: b}
 	hello := testHello()
-	hello.Aside = true
+	hello.Inspect = true
 	done := make(chan error, 1)
 	go func() {
 		done <- Serve(context.Background(), far, "1.2.3", func(Hello) (slave.Reader, error) { return asideFake{newFake()}, nil })
@@ -170,7 +170,7 @@ func FuzzClientSession(f *testing.F) {
 	client, _ := recorded(f)
 	scripts(f)
 	hello := testHello()
-	hello.Aside = true
+	hello.Inspect = true
 	opening := appendFrame(preface{protocol: Protocol}.append(nil), head{kind: frameHello},
 		func(b []byte) []byte { return appendHello(b, &hello) })
 	f.Fuzz(func(t *testing.T, script []byte) {
@@ -200,7 +200,7 @@ func FuzzServerSession(f *testing.F) {
 		before := allocated()
 		a, b := netPipe(t)
 		hello := testHello()
-		hello.Aside = true
+		hello.Inspect = true
 		go sayEach(b, said)
 		c, err := Dial(context.Background(), a, hello)
 		if err != nil {

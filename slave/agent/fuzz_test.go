@@ -73,7 +73,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(appendWelcome(nil, &welcome{info: info, token: Token{1}, noMore: errOneStream}))
 	hello := testHello()
 	f.Add(appendHello(nil, &hello))
-	hello.Aside = true
+	hello.Inspect = true
 	f.Add(appendHello(nil, &hello))
 	f.Add(appendDetail(nil, slave.Detail{EntryState: slave.EntryState{Kind: slave.Symlink, Target: "t"}, Ino: 1 << 40}))
 	f.Fuzz(func(t *testing.T, b []byte) {

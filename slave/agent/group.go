@@ -24,9 +24,9 @@ type GroupOptions struct {
 	// Open opens a channel that leads to Serve, for the stream of that number. The Group owns what it returns. It is called
 	// for stream 0 first, alone, and for others at the same time.
 	Open func(ctx context.Context, stream int) (io.ReadWriteCloser, error)
-	// Grown, if set, is called at most once, when the further streams were opened: with how many there are in all, and
+	// OnGrow, if set, is called at most once, when the further streams were opened: with how many there are in all, and
 	// what kept one from being opened, if there are fewer than wanted.
-	Grown func(streams int, err error)
+	OnGrow func(streams int, err error)
 	// Why, if set, makes the error that all calls return of the one by which a stream ended, unless that is Close. It is called
 	// once, and may wait a moment for what the far end says of its end.
 	Why func(error) error
@@ -174,8 +174,8 @@ func (g *Group) grow() {
 	g.grown = true
 	g.wg.Go(func() {
 		err := g.openAll()
-		if g.options.Grown != nil && g.ctx.Err() == nil {
-			g.options.Grown(g.Streams(), err)
+		if g.options.OnGrow != nil && g.ctx.Err() == nil {
+			g.options.OnGrow(g.Streams(), err)
 		}
 	})
 }

@@ -62,8 +62,8 @@ func (g *Group) ApplyOver(ctx context.Context, b *slave.Batch, number int) ([]sl
 // options open streams to the far host.
 func (f *far) options(t testing.TB, streams int) GroupOptions {
 	return GroupOptions{Streams: streams,
-		Open:  func(_ context.Context, number int) (io.ReadWriteCloser, error) { return f.open(t, number), nil },
-		Grown: func(have int, err error) { f.have, f.why = have, err; close(f.grew) }}
+		Open:   func(_ context.Context, number int) (io.ReadWriteCloser, error) { return f.open(t, number), nil },
+		OnGrow: func(have int, err error) { f.have, f.why = have, err; close(f.grew) }}
 }
 
 func (f *far) open(t testing.TB, number int) io.ReadWriteCloser {

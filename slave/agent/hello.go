@@ -33,10 +33,10 @@ type Hello struct {
 	// says, which the server need not know.
 	Compressed bool
 	Mode       compress.Mode
-	// Aside opens the slave beside the session's own worker, to be examined (slave.Examiner). A server that does not know
+	// Inspect opens the slave beside the session's own worker, to be examined (slave.Examiner). A server that does not know
 	// this ends the session: it must not take the slave's lock in its place.
-	Aside bool
-	// DryRun, with Aside, allows for a slave that nobody has filled yet, and for Force. A server that does not know this ends the
+	Inspect bool
+	// DryRun, with Inspect, allows for a slave that nobody has filled yet, and for Force. A server that does not know this ends the
 	// session.
 	DryRun bool
 	// Limits asks for what the slave's files cannot show, and Policy for what the policy of its host changes, which an older server
@@ -52,7 +52,7 @@ const (
 	helloForce      = 1
 	helloCreate     = 2
 	helloCompressed = 4
-	helloAside      = 8
+	helloInspect    = 8
 	helloFilled     = 16
 	helloDryRun     = 32
 )
@@ -62,7 +62,7 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = appendStr(b, h.Version)
 	b = append(append(b, h.Master[:]...), h.Session[:]...)
 	b = appendStr(appendStr(b, h.Volume), h.Path)
-	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Compressed, helloCompressed)|bit(h.Aside, helloAside)|
+	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Compressed, helloCompressed)|bit(h.Inspect, helloInspect)|
 		bit(h.Proof.Filled, helloFilled)|bit(h.DryRun, helloDryRun))
 	b = append(b, h.Proof.Slave[:]...)
 	b = append(b, bit(h.Limits, capLimits)|bit(h.Policy, capPolicy)|bit(h.Room, capRoom)) // capabilities asked for
@@ -74,9 +74,9 @@ func (d *decoder) hello() (h Hello) {
 	h.Version = printable(d.str(maxVersion))
 	h.Master, h.Session = d.id16(), d.id16()
 	h.Volume, h.Path = d.str(maxName), d.str(maxPath)
-	bits := d.bits(helloForce | helloCreate | helloCompressed | helloAside | helloFilled | helloDryRun)
+	bits := d.bits(helloForce | helloCreate | helloCompressed | helloInspect | helloFilled | helloDryRun)
 	h.Force, h.Create, h.Compressed = bits&helloForce != 0, bits&helloCreate != 0, bits&helloCompressed != 0
-	h.Aside, h.DryRun = bits&helloAside != 0, bits&helloDryRun != 0
+	h.Inspect, h.DryRun = bits&helloInspect != 0, bits&helloDryRun != 0
 	h.Proof = slave.Proof{Filled: bits&helloFilled != 0, Slave: d.id16()}
 	caps := d.uvarint(math.MaxUint64) // those that this end does not know are not granted, which is no error
 	h.Limits, h.Policy, h.Room = caps&capLimits != 0, caps&capPolicy != 0, caps&capRoom != 0
@@ -95,8 +95,8 @@ func (h *Hello) check() error {
 	if h.Master.IsZero() || h.Session.IsZero() {
 		return malformed("the hello lacks the uuid of the master or of the session")
 	}
-	if h.Aside && (h.Force && !h.DryRun || h.Create || h.Stream > 0) || h.DryRun && !h.Aside {
-		return malformed("a hello aside that would make or take something, or joins a session")
+	if h.Inspect && (h.Force && !h.DryRun || h.Create || h.Stream > 0) || h.DryRun && !h.Inspect {
+		return malformed("an inspecting hello that would make or take something, or joins a session")
 	}
 	if h.Stream >= MaxStreams || h.Stream > 0 && h.Token == (Token{}) {
 		return malformed("the hello of stream %d lacks its token, or there is no such stream", h.Stream)
@@ -132,9 +132,9 @@ func (d *decoder) welcome() (w welcome) {
 }
 
 const (
-	infoRoot    = 1
-	infoSettled = 2
-	infoLinks   = 4
+	infoRoot  = 1
+	infoClean = 2
+	infoLinks = 4
 )
 
 // The capabilities: to tell of slave.Limits what the files cannot show, and of the policy; and Info.FreeFiles.
@@ -156,7 +156,7 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	b = appendStr(b, clip(i.Version, maxVersion))
 	b = appendStr(b, clip(i.Identity.BootID, maxName))
 	b = appendStr(b, clip(string(i.Namespace), maxName))
-	b = append(b, bit(i.Root, infoRoot)|bit(i.Settled, infoSettled)|bit(i.Links, infoLinks))
+	b = append(b, bit(i.Root, infoRoot)|bit(i.LinksClean, infoClean)|bit(i.Links, infoLinks))
 	b = binary.AppendUvarint(b, uint64(max(i.Parked, 0)))
 	b = binary.AppendUvarint(b, uint64(max(i.FreeBytes, 0)))
 	b = append(appendStr(b, clip(i.Path, maxPath)), i.Slave[:]...)
@@ -185,8 +185,8 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 func (d *decoder) info() (i slave.Info) {
 	i.Version, i.Identity.BootID = printable(d.str(maxVersion)), printable(d.str(maxName))
 	ns := d.str(maxName)
-	bits := d.bits(infoRoot | infoSettled | infoLinks)
-	i.Root, i.Settled, i.Links = bits&infoRoot != 0, bits&infoSettled != 0, bits&infoLinks != 0
+	bits := d.bits(infoRoot | infoClean | infoLinks)
+	i.Root, i.LinksClean, i.Links = bits&infoRoot != 0, bits&infoClean != 0, bits&infoLinks != 0
 	i.Parked, i.FreeBytes = d.size(), d.size()
 	i.Path, i.Slave = d.str(maxPath), d.id16()
 	i.Filter = slave.Record{GFID: d.id16(), Xtime: xtime.Time(d.uvarint(math.MaxUint64))}

@@ -111,8 +111,8 @@ func hostileSlave(t *testing.T, ends []end, goOn func()) {
 func victimMaster(t *testing.T, ends []end) {
 	grown := make(chan int, 1)
 	g, err := DialGroup(context.Background(), testHello(), GroupOptions{Streams: MaxStreams,
-		Open:  func(_ context.Context, number int) (io.ReadWriteCloser, error) { return ends[number], nil },
-		Grown: func(have int, err error) { grown <- have }})
+		Open:   func(_ context.Context, number int) (io.ReadWriteCloser, error) { return ends[number], nil },
+		OnGrow: func(have int, err error) { grown <- have }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -183,7 +183,7 @@ func (f *fullTree) Groups(context.Context, int) ([]slave.Group, error) { return 
 
 func fullGroups() (all []slave.Group) {
 	for range slave.MaxGroups/slave.MaxFoundPath - 2 {
-		g := slave.Group{Short: true}
+		g := slave.Group{MissingNames: true}
 		for range slave.MaxGroupNames {
 			g.Names = append(g.Names, strings.Repeat("p", slave.MaxFoundPath/slave.MaxGroupNames))
 		}

@@ -12,14 +12,14 @@ import (
 // Operations.
 
 const (
-	opStamp    = 1
-	opSettled  = 2
-	opUploaded = 4
+	opStamp      = 1
+	opLinksFinal = 2
+	opUploaded   = 4
 )
 
 // appendOp encodes an operation that has passed checkOp. Its content goes in frames of its own.
 func appendOp(b []byte, op *slave.Op) []byte {
-	b = append(b, byte(op.Kind), byte(op.Entry), bit(op.Stamp, opStamp)|bit(op.Settled, opSettled)|bit(op.Uploaded, opUploaded))
+	b = append(b, byte(op.Kind), byte(op.Entry), bit(op.Stamp, opStamp)|bit(op.LinksFinal, opLinksFinal)|bit(op.Uploaded, opUploaded))
 	b = appendStr(b, op.Path)
 	b = appendRecord(b, op.Record)
 	b = appendOptionalGFID(b, op.In)
@@ -52,8 +52,8 @@ func appendMeta(b []byte, m *slave.Meta) []byte {
 // op decodes and checks an operation. Nothing in it aliases the frame.
 func (d *decoder) op() (op slave.Op) {
 	op.Kind, op.Entry = slave.OpKind(d.u8()), slave.Kind(d.u8())
-	bits := d.bits(opStamp | opSettled | opUploaded)
-	op.Stamp, op.Settled, op.Uploaded = bits&opStamp != 0, bits&opSettled != 0, bits&opUploaded != 0
+	bits := d.bits(opStamp | opLinksFinal | opUploaded)
+	op.Stamp, op.LinksFinal, op.Uploaded = bits&opStamp != 0, bits&opLinksFinal != 0, bits&opUploaded != 0
 	op.Path = d.str(maxPath)
 	op.Record = d.record()
 	op.In = d.optionalGFID()
@@ -328,7 +328,7 @@ const groupShort = 1
 // appendGroup encodes an inode whose names are to be checked.
 func appendGroup(b []byte, g slave.Group) []byte {
 	b = binary.AppendUvarint(append(b, g.GFID[:]...), g.Ino)
-	b = appendRecord(append(b, bit(g.Short, groupShort)), g.Record)
+	b = appendRecord(append(b, bit(g.MissingNames, groupShort)), g.Record)
 	b = binary.AppendUvarint(b, uint64(len(g.Names)))
 	for _, name := range g.Names {
 		b = appendStr(b, name)
@@ -340,7 +340,7 @@ func appendGroup(b []byte, g slave.Group) []byte {
 func (d *decoder) group() (g slave.Group) {
 	g.GFID = d.id16()
 	g.Ino = d.uvarint(math.MaxUint64)
-	g.Short = d.bits(groupShort) != 0
+	g.MissingNames = d.bits(groupShort) != 0
 	g.Record = d.record()
 	for n := d.uvarint(slave.MaxGroupNames); n > 0 && d.err == nil; n-- {
 		g.Names = append(g.Names, d.str(slave.MaxFoundPath))

@@ -153,7 +153,7 @@ func TestMostThatAClientMaySend(t *testing.T) {
 // send sends a message and ends the session. It returns what the server said in the end, and how it ended.
 func (c *tooMuch) send(t *testing.T, body []byte) (said string, served error) {
 	hello := testHello()
-	hello.Aside = c.kind == frameExamine || c.kind == frameDigest || c.kind == frameDistrust
+	hello.Inspect = c.kind == frameExamine || c.kind == frameDigest || c.kind == frameDistrust
 	b := appendFrame(preface{protocol: Protocol}.append(nil), head{kind: frameHello},
 		func(b []byte) []byte { return appendHello(b, &hello) })
 	message := func(b []byte) []byte { return append(b, body...) }

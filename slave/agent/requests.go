@@ -202,11 +202,11 @@ func (s *server) survey(queries []slave.Query) func(*answer) error {
 	}
 }
 
-// changed is the slave as one that can be changed; one that is open aside cannot.
+// changed is the slave as one that can be changed; one that is open for inspection cannot.
 func (s *server) changed() (slave.Tree, error) {
 	tree, ok := s.tree.(slave.Tree)
 	if !ok {
-		return nil, slave.ErrAside
+		return nil, slave.ErrInspected
 	}
 	return tree, nil
 }

@@ -10,7 +10,7 @@ import (
 	"georep/slave/compress"
 )
 
-// Opener gives the slave that a client asks for: a slave.Tree, or only a slave.Reader where Hello.Aside is set. Its error reaches
+// Opener gives the slave that a client asks for: a slave.Tree, or only a slave.Reader where Hello.Inspect is set. Its error reaches
 // the client with its identity if it is, or wraps, one of package slave's.
 type Opener func(Hello) (slave.Reader, error)
 

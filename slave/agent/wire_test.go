@@ -49,7 +49,7 @@ var fullRecord = slave.Record{GFID: xtime.GFID{1, 2}, Xtime: 1<<63 | 5}
 
 func TestEveryMessageRoundTrips(t *testing.T) {
 	full := slave.Op{Kind: slave.OpFinish, Entry: slave.Socket, Path: "a\n\xff/b", Record: fullRecord,
-		In: xtime.GFID{8}, Expect: xtime.GFID{7}, Links: math.MaxUint32, Ino: math.MaxUint64, From: "f", Stamp: true, Settled: true, Pass: 9, Copy: math.MaxUint64,
+		In: xtime.GFID{8}, Expect: xtime.GFID{7}, Links: math.MaxUint32, Ino: math.MaxUint64, From: "f", Stamp: true, LinksFinal: true, Pass: 9, Copy: math.MaxUint64,
 		Meta: slave.Meta{Mode: 07777, UID: math.MaxUint32, GID: 1, Size: math.MaxInt64, Rdev: math.MaxUint64,
 			Mtime: beneath.Time{Sec: math.MinInt64, Nsec: maxNsec}, Target: strings.Repeat("t", maxTarget),
 			Xattrs: []slave.Xattr{{Name: "user.x", Value: []byte{0, 1}}, {Name: "user.empty", Value: []byte{}}}}}
@@ -76,7 +76,7 @@ func TestEveryMessageRoundTrips(t *testing.T) {
 	roundTrip(t, slave.Found{Parked: true, Linked: true, Path: "p", Record: fullRecord}, appendFound, (*decoder).found)
 	roundTrip(t, slave.HashResult{Sum: [32]byte{31: 1}, Size: 3}, appendHash, (*decoder).hash)
 	roundTrip(t, slave.HashResult{Err: &slave.PathError{Op: "hash", Err: slave.ErrInvalid}}, appendHash, (*decoder).hash)
-	roundTrip(t, slave.Group{GFID: xtime.GFID{3}, Ino: math.MaxUint64, Short: true, Names: []string{"a", "b/\n"},
+	roundTrip(t, slave.Group{GFID: xtime.GFID{3}, Ino: math.MaxUint64, MissingNames: true, Names: []string{"a", "b/\n"},
 		Record: slave.Record{GFID: xtime.GFID{3}, Xtime: 7}}, appendGroup, (*decoder).group)
 	roundTrip(t, testHello(), ref(appendHello), (*decoder).hello)
 	further := testHello()

@@ -230,9 +230,9 @@ func TestNewer(t *testing.T) {
 func TestLearn(t *testing.T) {
 	ops := []slave.Op{
 		{Ino: 7, Links: 3, Record: rec(1, 1)}, {Ino: 7, Links: 2, Record: rec(1, 2)}, {Ino: 7, Links: 4, Record: rec(1, 2)},
-		{Ino: 7, Links: 3, Record: rec(1, 2), Settled: true}, {Ino: 7, Links: 0, Record: rec(1, 1), Settled: true},
+		{Ino: 7, Links: 3, Record: rec(1, 2), LinksFinal: true}, {Ino: 7, Links: 0, Record: rec(1, 1), LinksFinal: true},
 	}
-	want := apply.Names{Ino: 7, Want: 3, At: rec(1, 2).Xtime, Settled: true}
+	want := apply.Names{Ino: 7, Want: 3, At: rec(1, 2).Xtime, Final: true}
 	for first := range ops {
 		for step := 1; step < len(ops); step++ {
 			var n apply.Names
@@ -252,7 +252,7 @@ func TestLearn(t *testing.T) {
 	for i := range ops[:3] {
 		n.Learn(&ops[i])
 	}
-	if n.Want != 4 || n.Settled {
+	if n.Want != 4 || n.Final {
 		t.Errorf("without a search: %+v", n)
 	}
 }

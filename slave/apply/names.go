@@ -10,10 +10,10 @@ const MaxNames = 1024
 
 // Names is what a slave knows of how many names an inode has on the master.
 type Names struct {
-	Ino     uint64     // on the master
-	Want    uint32     // names it has there
-	At      xtime.Time // of the inode when Want was read
-	Settled bool       // a search of the whole master found Want
+	Ino   uint64     // on the master
+	Want  uint32     // names it has there
+	At    xtime.Time // of the inode when Want was read
+	Final bool       // a search of the whole master found Want
 }
 
 // Learn takes over what an operation says of the number of names, unless something later is known: operations that read
@@ -21,8 +21,8 @@ type Names struct {
 // else the larger number: too many only cost a search.
 func (n *Names) Learn(op *slave.Op) {
 	want, at := max(op.Links, 1), op.Record.Xtime
-	if at < n.At || at == n.At && !op.Settled && (n.Settled || want < n.Want) {
+	if at < n.At || at == n.At && !op.LinksFinal && (n.Final || want < n.Want) {
 		return
 	}
-	*n = Names{Ino: op.Ino, Want: want, At: at, Settled: op.Settled}
+	*n = Names{Ino: op.Ino, Want: want, At: at, Final: op.LinksFinal}
 }

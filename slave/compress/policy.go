@@ -82,15 +82,15 @@ const (
 type pause struct {
 	bytes       int // on the wire; doubles after every short visit
 	least, most int
-	settled     int // raw bytes; a visit at least this long was none: the next pause is the least again
+	longVisit   int // raw bytes; a visit at least this long was none: the next pause is the least again
 }
 
 // newPolicy makes a policy that packs until it knows better.
 func newPolicy() policy {
 	p := policy{packing: true, link: firstLink, ratio: 0.5, pauses: [reasons]pause{
-		paysOff:  {least: 2 << 20, most: 32 << 20, settled: 32 << 20},
-		fastLink: {least: 4 << 20, most: 8 << 20, settled: 32 << 20},
-		hopeless: {least: 512 << 10, most: 4 << 20, settled: 1 << 20},
+		paysOff:  {least: 2 << 20, most: 32 << 20, longVisit: 32 << 20},
+		fastLink: {least: 4 << 20, most: 8 << 20, longVisit: 32 << 20},
+		hopeless: {least: 512 << 10, most: 4 << 20, longVisit: 1 << 20},
 	}}
 	p.distance = p.pauses[paysOff].least
 	return p
@@ -98,7 +98,7 @@ func newPolicy() policy {
 
 // next gives the pause after a visit of run bytes.
 func (p *pause) next(run int) int {
-	if run >= p.settled {
+	if run >= p.longVisit {
 		return p.least
 	}
 	return min(max(2*p.bytes, p.least), p.most)

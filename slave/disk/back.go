@@ -75,9 +75,9 @@ func (l *links) unclaimed(list []*pendingGroup) []*pendingGroup {
 		if p.mark.Here == 0 {
 			continue // it lacks names, and has none: nobody has taken one away
 		}
-		at, full := l.park.within.search(p.GFID)
+		at, full := l.park.index.search(p.GFID)
 		for _, path := range at {
-			if _, ok := l.park.within.leads(p.GFID, path); ok {
+			if _, ok := l.park.index.leads(p.GFID, path); ok {
 				paths = append(paths, path)
 			}
 		}
@@ -86,9 +86,9 @@ func (l *links) unclaimed(list []*pendingGroup) []*pendingGroup {
 	l.park.mu.Lock()
 	defer l.park.mu.Unlock()
 	if unknown {
-		paths = append(paths, l.park.within.all()...)
+		paths = append(paths, l.park.index.all()...)
 	}
-	if err := l.park.within.unstampAbove(paths...); err != nil {
+	if err := l.park.index.unstampAbove(paths...); err != nil {
 		l.log.Warn().Err(err).Msg("take the stamps off parked directories")
 		return nil
 	}

@@ -68,7 +68,7 @@ func (c *cleaner) Clean(ctx context.Context, olderThan int64) error {
 		return err
 	}
 	c.finder.forget(gone)
-	c.park.within.forget(dirs)
+	c.park.index.forget(dirs)
 	c.park.lookForDirs()
 	if err := c.uploads.clean(ctx, limit); err != nil {
 		return err

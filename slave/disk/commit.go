@@ -51,7 +51,7 @@ type stamp struct {
 // loop takes group after group until the Tree is closed. Stamps that wait when nothing else does get a sync of
 // their own.
 func (c *committer) loop() {
-	c.links.park.twice.all = !c.info.Settled && c.info.Parked > 0
+	c.links.park.twice.all = !c.info.LinksClean && c.info.Parked > 0
 	defer c.parents.forget()
 	for {
 		if c.live(context.Background()) != nil {
@@ -65,7 +65,7 @@ func (c *committer) loop() {
 		case len(group) > 0:
 			c.runGroup(group)
 		case len(c.stamps) > 0:
-			c.settle(c.syncAll())
+			c.writeStamps(c.syncAll())
 		case len(c.unfinished) > 0:
 		default:
 			select {
@@ -93,7 +93,7 @@ func (c *committer) resume(n int) {
 
 // runGroup makes durable what the group staged, lets the stamps of the group before follow, and publishes.
 func (c *committer) runGroup(group []*ticket) {
-	c.publisher.foresee(group)
+	c.publisher.prefetch(group)
 	c.syncGroup(group)
 	for _, tk := range group {
 		tk.left = len(tk.items)
@@ -164,9 +164,9 @@ func (c *committer) syncOne(it *item) error {
 	return c.sys.fsync(f)
 }
 
-// settle writes the stamps that waited for a sync, whose outcome is err. After a failed sync nobody knows what of the
+// writeStamps writes the stamps that waited for a sync, whose outcome is err. After a failed sync nobody knows what of the
 // pass is durable, so none of its stamps follows.
-func (c *committer) settle(err error) {
+func (c *committer) writeStamps(err error) {
 	stamps := c.stamps
 	c.stamps = nil
 	if err != nil {

@@ -131,21 +131,21 @@ func TestFinishOfAnothersDirectory(t *testing.T) {
 	})
 }
 
-func TestContractAside(t *testing.T) {
-	slavetest.RunAside(t, opener(t.TempDir()), func(t *testing.T, root string) slave.Reader {
-		aside, err := OpenAside(testOptions(t, root))
+func TestContractInspector(t *testing.T) {
+	slavetest.RunInspector(t, opener(t.TempDir()), func(t *testing.T, root string) slave.Reader {
+		inspector, err := OpenInspector(testOptions(t, root))
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { aside.Close() })
-		return aside
+		t.Cleanup(func() { inspector.Close() })
+		return inspector
 	})
 }
 
-// TestAsideOfNobody: what is not this master's copy cannot be examined, and nothing is made of it.
-func TestAsideOfNobody(t *testing.T) {
+// TestInspectorOfNobody: what is not this master's copy cannot be examined, and nothing is made of it.
+func TestInspectorOfNobody(t *testing.T) {
 	root := t.TempDir()
-	if _, err := OpenAside(testOptions(t, root)); !errors.Is(err, slave.ErrUnfit) {
+	if _, err := OpenInspector(testOptions(t, root)); !errors.Is(err, slave.ErrUnfit) {
 		t.Errorf("an empty directory: %v", err)
 	}
 	if list, _ := os.ReadDir(root); len(list) > 0 {
@@ -158,11 +158,11 @@ func TestAsideOfNobody(t *testing.T) {
 	defer tree.Close()
 	other := testOptions(t, root)
 	other.Master, other.Force = xtime.UUID{9}, true
-	if _, err := OpenAside(other); !errors.Is(err, slave.ErrForeign) {
+	if _, err := OpenInspector(other); !errors.Is(err, slave.ErrForeign) {
 		t.Errorf("another master's: %v", err)
 	}
 	other = testOptions(t, root+"/none")
-	if _, err := OpenAside(other); !errors.Is(err, slave.ErrNoVolume) {
+	if _, err := OpenInspector(other); !errors.Is(err, slave.ErrNoVolume) {
 		t.Errorf("none: %v", err)
 	}
 }

@@ -27,7 +27,7 @@ type Options struct {
 	Proof   slave.Proof // what the master knows of the slave that it has filled
 	Force   bool        // take a root that is not empty, another master's, or not the slave that was filled
 	Create  bool        // make the root where it is missing; its parent must be there
-	// DryRun, for OpenAside, allows for a root that is nobody's yet, and for Force: to tell what would come of it.
+	// DryRun, for OpenInspector, allows for a root that is nobody's yet, and for Force: to tell what would come of it.
 	DryRun  bool
 	Logger  zerolog.Logger
 	Version string // for Info
@@ -103,7 +103,7 @@ func newTree(o Options, hook func(op, name string) error) *Tree {
 
 // newCommitter wires the committer to the other parts.
 func (t *Tree) newCommitter() *committer {
-	left := &leftovers{records: t.records, finder: t.finder, links: t.links, park: t.park, behind: behind{}}
+	left := &leftovers{records: t.records, finder: t.finder, links: t.links, park: t.park, candidates: leftoverNames{}}
 	pub := &publisher{records: t.records, own: t.own, finder: t.finder, parents: t.parents, park: t.park, links: t.links,
 		stager: t.stager, left: left, queue: &t.queue, step: namesAStep}
 	return &committer{records: t.records, own: t.own, finder: t.finder, parents: t.parents, marks: t.marks, links: t.links,

@@ -67,12 +67,12 @@ func (c *committer) syncGroup(group []*ticket) {
 	staged, disowned := stagedIn(group), c.disown(group)
 	err := c.syncStaged(staged, len(disowned) > 0)
 	stamped := err == nil && len(c.stamps) > 0
-	c.settle(err)
+	c.writeStamps(err)
 	if stamped { // maybe one that was disowned, for which such a stamp had been sent just before
 		if again := c.disown(group); len(again) > 0 {
 			disowned = append(disowned, again...)
 			err = c.syncAll()
-			c.settle(err)
+			c.writeStamps(err)
 		}
 	}
 	if err == nil {

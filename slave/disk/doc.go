@@ -7,7 +7,7 @@
 //
 // What it keeps of the invariants, by the part that keeps it:
 //
-//	5   the xtime of a directory is written only after a sync that came after everything published before (committer.settle)
+//	5   the xtime of a directory is written only after a sync that came after everything published before (committer.writeStamps)
 //	6   a failed finish holds back those above it in the same pass, and no others (apply.Holds)
 //	7   contents are staged, synced, and renamed over the old version (stager, committer.run)
 //	9   every operation looks at what is there and may run twice (publisher; what it then means package apply decides)
@@ -20,19 +20,19 @@
 //	life        until when the slave is open (life.go, stand.go)
 //	store       the root and what lies in .georep, open, and every call that changes them (store.go, sys.go)
 //	records     what is on record of entries, on them or beside them (records.go, room.go), as the policy has it (policy.go, fake.go)
-//	reader      what only looks: Survey, Hash, Count (survey.go); Aside is this and no more (aside.go)
+//	reader      what only looks: Survey, Hash, Count (survey.go); Inspector is this and no more (inspector.go)
 //	ownership   whose the slave is: the owner's file and the lock (setup.go, lock.go, anew.go)
 //	census      what the slave holds, where its policy limits that (tally.go, usage.go, xattrsize.go)
 //	finder      where an inode is in the tree (finder.go)
 //	parents     the directories that the group at work changes (parents.go)
-//	park        parked/ (park.go), what lies in parked directories (within.go), and trash/ (trash.go)
+//	park        parked/ (park.go), what lies in parked directories (parkedindex.go), and trash/ (trash.go)
 //	marks       dirty inodes: the journal in pending/ (package dirty, pending.go)
 //	links       the names of inodes that have several (linktable.go, linkrow.go, linkcache.go, back.go, find.go)
 //	uploads     contents that are sent ahead (upload.go, partial.go, extents.go)
 //	cleaner     deletes what was parked, by age (clean.go) or for want of room (evict.go)
 //	stager      makes complete in staging what is to be published (stage.go), with meta and record (change: meta.go)
-//	leftovers   names that are parked although their inode needs them no more (behind.go, twice.go)
-//	publisher   carries out operations (publish.go, links.go, unpark.go, foresee.go)
+//	leftovers   names that are parked although their inode needs them no more (leftovers.go, twice.go)
+//	publisher   carries out operations (publish.go, links.go, unpark.go, prefetch.go)
 //	committer   groups, syncs and stamps (commit.go, queue.go, disown.go)
 //
 // One goroutine, the committer, does everything that changes the tree; it takes all batches that wait as one group, so
@@ -43,7 +43,7 @@
 //
 //	cleaner.mu > cleaner.cleanMu > park.mu > links.mu > the lock of marks
 //	cleaner.cleanMu > uploads.mu > upload.mu
-//	park.mu > within.mu
+//	park.mu > parkedIndex.mu
 //
 // What is not named here (life, queue, linkCache, usage, store.permMu, the index of package gfidindex) is the last one taken. Nobody who
 // holds one of those above runs a call in cleaner.inRoom, which takes cleaner.mu.

@@ -109,7 +109,7 @@ func (c *cleaner) evictParked() (n int, bytes int64) {
 		}
 	}
 	c.finder.forget(gone)
-	c.park.within.forget(dirs)
+	c.park.index.forget(dirs)
 	if len(dirs) > 0 {
 		c.park.lookForDirs()
 		_ = c.bin.empty(context.Background()) // which says itself what it cannot delete

@@ -101,12 +101,12 @@ func fakeOps() []slave.Op {
 func checkFake(t *testing.T, o Options, f *slavetest.Fixture, ops []slave.Op) {
 	t.Helper()
 	f.Must(slavetest.Finish("", slavetest.Rec(99, 9), 1))
-	aside, err := OpenAside(o)
+	inspector, err := OpenInspector(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer aside.Close()
-	if info := aside.Info(); !info.Root || !info.Limits.Policy.Fake || info.Limits.Policy != f.Tree.Info().Limits.Policy {
+	defer inspector.Close()
+	if info := inspector.Info(); !info.Root || !info.Limits.Policy.Fake || info.Limits.Policy != f.Tree.Info().Limits.Policy {
 		t.Errorf("the policy is told as %+v", info.Limits.Policy)
 	}
 	_, told := f.Survey("d")
@@ -115,7 +115,7 @@ func checkFake(t *testing.T, o Options, f *slavetest.Fixture, ops []slave.Op) {
 	nonce := slave.Nonce{1}
 	for i := range ops {
 		op := &ops[i]
-		details, err := aside.Examine(context.Background(), nonce, []string{op.Path})
+		details, err := inspector.Examine(context.Background(), nonce, []string{op.Path})
 		if err != nil || details[0].Err != nil {
 			t.Fatal(err, details[0].Err)
 		}

@@ -58,7 +58,7 @@ func (l *links) findOnce(g xtime.GFID) slave.Found {
 	if err == nil && pk.there && pk.rec.GFID == g {
 		return slave.Found{Parked: true, Record: pk.rec}
 	}
-	if path, e, ok := l.park.within.find(g); ok {
+	if path, e, ok := l.park.index.find(g); ok {
 		return slave.Found{Parked: true, Path: path, Record: e.rec}
 	}
 	return slave.Found{}

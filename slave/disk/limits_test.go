@@ -52,13 +52,13 @@ func TestTimesThatAreLost(t *testing.T) {
 					}
 				}
 			}
-			aside, err := OpenAside(testOptions(t, root))
+			inspector, err := OpenInspector(testOptions(t, root))
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer aside.Close()
-			if got := aside.Info().Limits; got.Times != c.want {
-				t.Errorf("aside: %+v, want %+v", got, c.want)
+			defer inspector.Close()
+			if got := inspector.Info().Limits; got.Times != c.want {
+				t.Errorf("inspector: %+v, want %+v", got, c.want)
 			}
 		})
 	}

@@ -44,7 +44,7 @@ func parseRow(text []byte) linkRow {
 	var row linkRow
 	var at uint64
 	var form int
-	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &row.Ino, &row.Want, &at, &row.Settled, &form)
+	n, err := fmt.Sscanf(string(head), "%d %d %d %t %d", &row.Ino, &row.Want, &at, &row.Final, &form)
 	if !ok || n < 4 || n == 5 && (err != nil || form != rowForm) {
 		return linkRow{}
 	}
@@ -76,7 +76,7 @@ func cutDir(b []byte, whole bool) (gfidindex.Key, []byte, bool) {
 // text is the form that parseRow reads. Names hold any byte but NUL, which therefore ends them.
 func (row linkRow) text() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d %d %d %t %d\n", row.Ino, row.Want, uint64(row.At), row.Settled, rowForm)
+	fmt.Fprintf(&b, "%d %d %d %t %d\n", row.Ino, row.Want, uint64(row.At), row.Final, rowForm)
 	for i, name := range row.names {
 		fmt.Fprintf(&b, "%016x%s\x00", uint64(row.dirs[i]), name)
 	}

@@ -287,7 +287,7 @@ func (pub *publisher) linkOp(it *item) error {
 	if err := pub.replace(it, p, old); err != nil {
 		return err
 	}
-	pub.left.behind.leaves(op)
+	pub.left.candidates.leaves(op)
 	st, err := p.dir.Stat(p.name)
 	if err == nil {
 		pub.links.noteGroup(op, st, []string{op.Path, src.path})

@@ -72,7 +72,7 @@ func (l *links) row(g xtime.GFID) linkRow {
 // write puts a row on record; one that says nothing is removed.
 func (l *links) write(g xtime.GFID, row linkRow) error {
 	dir, name := rowPath(g)
-	if len(row.names) == 0 || len(row.names) == 1 && row.Want <= 1 && !row.Settled {
+	if len(row.names) == 0 || len(row.names) == 1 && row.Want <= 1 && !row.Final {
 		d, err := l.linksDir.OpenPath(dir)
 		if absent(err) {
 			return nil
@@ -106,7 +106,7 @@ func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	now := l.rowToChange(g)
 	was := now
 	now.Learn(op)
-	changed := now.Want != was.Want || now.At != was.At || now.Settled != was.Settled
+	changed := now.Want != was.Want || now.At != was.At || now.Final != was.Final
 	for _, name := range names {
 		if len(now.names) >= apply.MaxNames {
 			break
@@ -176,7 +176,7 @@ func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed
 				g := old.rec.GFID
 				failed = errors.Join(failed, l.addMark(g, dirty.Mark{Ino: l.row(g).Ino, Here: old.st.Ino}))
 				l.forgetName(old, beneath.Join(in.path, e.Name))
-				if len(linked) < maxBehind {
+				if len(linked) < maxLeftover {
 					linked = append(linked, parkedName{g, strings.TrimPrefix(beneath.Join(in.path, e.Name), path+"/")})
 				}
 			}
@@ -264,7 +264,7 @@ func (l *links) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 // The master has the last word on its names, until an operation settles it.
 func (l *links) readPending(name string) *pendingGroup {
 	g, err := xtime.ParseGFID(name)
-	if err != nil || l.marks.Settled(g) {
+	if err != nil || l.marks.AwaitsSync(g) {
 		return nil
 	}
 	p := &pendingGroup{}
@@ -274,12 +274,12 @@ func (l *links) readPending(name string) *pendingGroup {
 	names := l.knownNames(g, row.names, "")
 	l.addNames(p, names)
 	if p.mark.Session != l.prefix && l.marks.Tell(g) {
-		p.Short = len(names) > 0 || p.mark.Ino != 0 || p.mark.Here != 0
+		p.MissingNames = len(names) > 0 || p.mark.Ino != 0 || p.mark.Here != 0
 	}
 	for _, n := range names {
-		p.Short = p.Short || l.liveNames(g, row.names, n.st) < row.Want
+		p.MissingNames = p.MissingNames || l.liveNames(g, row.names, n.st) < row.Want
 	}
-	p.keep = p.keep || p.Short
+	p.keep = p.keep || p.MissingNames
 	return p
 }
 
@@ -352,7 +352,7 @@ func (l *links) leaving(old entry) error {
 // names that are known, and lead to the inode, are counted. Too few only cost a search of the master.
 func (l *links) liveNames(g xtime.GFID, names []string, st beneath.Stat) uint32 {
 	n := st.Nlink - l.park.namesOf(g, st)
-	if n <= 1 || !l.park.within.dirsParked.Load() || len(names) >= apply.MaxNames {
+	if n <= 1 || !l.park.index.dirsParked.Load() || len(names) >= apply.MaxNames {
 		return n
 	}
 	known := uint32(0)

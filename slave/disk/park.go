@@ -18,14 +18,14 @@ import (
 // entry out of the park. It comes before links.mu and within.mu.
 type park struct {
 	*records
-	within *within
+	index  *parkedIndex
 	mu     sync.Mutex
 	cleans atomic.Uint64 // counts beginnings and ends of Clean, and twice whatever else takes names out of the park
 	moving atomic.Uint64 // counts beginnings and ends of what moves entries; odd while something does
 	twice  twice         // the committer's
 }
 
-func newPark(r *records) *park { return &park{records: r, within: &within{records: r}} }
+func newPark(r *records) *park { return &park{records: r, index: &parkedIndex{records: r}} }
 
 // parkedAs looks for the name of an inode among the parked ones of its GFID. same tells that it has one; else name is the first
 // that is free.
@@ -61,7 +61,7 @@ func (k *park) placeFor(old entry) (p place, same bool, err error) {
 	if err := k.sys.rename(place{k.parked, newest}, p, 0); err != nil {
 		return p, false, err
 	}
-	k.within.renamed(newest, name)
+	k.index.renamed(newest, name)
 	k.twice.renamed(newest, name)
 	return place{k.parked, newest}, false, nil
 }
@@ -97,7 +97,7 @@ func (k *park) take(p place, old entry) (to place, err error) {
 	switch {
 	case err != nil:
 	case old.kind == slave.Dir:
-		k.within.note(to.name)
+		k.index.note(to.name)
 	case old.st.Nlink > 1:
 		k.twice.add(parkedName{old.rec.GFID, to.name})
 	}
@@ -147,12 +147,12 @@ func (k *park) lookForDirs() {
 		}
 		return nil
 	})
-	k.within.dirsParked.Store(err != nil)
+	k.index.dirsParked.Store(err != nil)
 }
 
 func (k *park) unlink(path string) error {
 	defer k.cleans.Add(2)
-	p, done, err := k.within.open(path)
+	p, done, err := k.index.open(path)
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (k *park) scrap(path string) error {
 }
 
 func (k *park) stat(path string) (beneath.Stat, error) {
-	p, done, err := k.within.open(path)
+	p, done, err := k.index.open(path)
 	if err != nil {
 		return beneath.Stat{}, err
 	}

@@ -57,12 +57,12 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 	}
 	f = tornTables(t, f)
 	got := groupsOf(f)
-	if len(got) != 1 || got[0].GFID != slavetest.GFID(50) || got[0].Ino != 77 || !got[0].Short {
+	if len(got) != 1 || got[0].GFID != slavetest.GFID(50) || got[0].Ino != 77 || !got[0].MissingNames {
 		t.Fatalf("groups %+v", got)
 	}
 	for _, path := range []string{"d/y", "e/z"} {
 		op := slavetest.Linked(slavetest.Link(path, "", slavetest.Rec(50, 1), 2), 2)
-		op.Settled = true
+		op.LinksFinal = true
 		f.Must(op)
 	}
 	f.SameInode("d/y", "e/z")
@@ -125,7 +125,7 @@ func TestEarlierMarkIsToldOfFirst(t *testing.T) {
 	f.Must(slavetest.Linked(slavetest.Link("d/b", "a", slavetest.Rec(1, 1), 2), 2))
 	f.Must(slavetest.Linked(slavetest.Put("a", slavetest.Rec(1, 2), "y"), 2))
 	f.Must(slavetest.Finish("", slavetest.Rec(12, 1), 1))
-	if got := groupsOf(f); len(got) != 1 || !got[0].Short || len(got[0].Names) != 2 {
+	if got := groupsOf(f); len(got) != 1 || !got[0].MissingNames || len(got[0].Names) != 2 {
 		t.Fatalf("the mark of the earlier session is told of as %+v", got)
 	}
 	f.Must(slavetest.Linked(slavetest.Link("d/b", "", slavetest.Rec(1, 2), 2), 2))
@@ -271,7 +271,7 @@ func TestCutWithOldTables(t *testing.T) {
 			for _, path := range names[g.GFID.String()] {
 				rec := slave.Record{GFID: g.GFID, Xtime: slavetest.Rec(0, 2).Xtime}
 				op := slavetest.Linked(slavetest.Link(path, "", rec, 2), 2)
-				op.Settled = true
+				op.LinksFinal = true
 				f.Must(op)
 			}
 		}
@@ -295,7 +295,7 @@ func TestCountingNamesMovesNothing(t *testing.T) {
 	f.Must(slavetest.Put("old", rec, "parked"))
 	f.Must(slavetest.Park("old", rec.GFID))
 	f.Must(slavetest.Linked(slavetest.Put("a", slavetest.Rec(50, 2), "made anew"), 3))
-	if got := groupsOf(f); len(got) != 1 || !got[0].Short {
+	if got := groupsOf(f); len(got) != 1 || !got[0].MissingNames {
 		t.Fatalf("groups %+v", got)
 	}
 	f.Content(".georep/parked/"+rec.GFID.String(), "parked")

@@ -153,7 +153,7 @@ func (pub *publisher) finishOp(it *item) error {
 		return err
 	}
 	if op.Path == "" {
-		pub.left.dropBehind()
+		pub.left.dropParkedNames()
 	}
 	if pub.holds.Held(op.Pass, op.Path) {
 		return slave.ErrHeldBack

@@ -180,24 +180,24 @@ func TestRecordsBesideFollowTheirInodes(t *testing.T) {
 	}
 }
 
-// TestAsideReadsRecordsBeside sees that a verification knows them, and that a repair takes them back.
-func TestAsideReadsRecordsBeside(t *testing.T) {
+// TestInspectorReadsRecordsBeside sees that a verification knows them, and that a repair takes them back.
+func TestInspectorReadsRecordsBeside(t *testing.T) {
 	root := narrow(t)
 	xattrs := fatXattrs(t, root, 0)
 	f, _ := seamed(t, root)
 	f.Must(slavetest.Mkdir("d", slavetest.Rec(1, 0)), fat(slavetest.Put("d/f", slavetest.Rec(2, 1), "x"), xattrs),
 		slavetest.Put("d/g", slavetest.Rec(3, 1), "y"), fat(slavetest.Finish("d", slavetest.Rec(1, 5), 1), xattrs),
 		fat(slavetest.Finish("", slavetest.Rec(4, 5), 1), xattrs))
-	aside, err := OpenAside(testOptions(t, root))
+	inspector, err := OpenInspector(testOptions(t, root))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer aside.Close()
-	details, err := aside.Examine(t.Context(), slave.Nonce{}, []string{"", "d", "d/f"})
+	defer inspector.Close()
+	details, err := inspector.Examine(t.Context(), slave.Nonce{}, []string{"", "d", "d/f"})
 	if err != nil || details[0].Record != slavetest.Rec(4, 5) || details[1].Record != slavetest.Rec(1, 5) || details[2].Record != slavetest.Rec(2, 1) {
 		t.Fatalf("%+v, %v", details, err)
 	}
-	if res, err := aside.Distrust(t.Context(), []string{"d/f"}); err != nil || res[0].Err != nil {
+	if res, err := inspector.Distrust(t.Context(), []string{"d/f"}); err != nil || res[0].Err != nil {
 		t.Fatal(res, err)
 	}
 	for _, path := range []string{"d", "d/f"} {

@@ -216,7 +216,7 @@ func (t *Tree) lookAround(o Options) error {
 		err := d.List(func(e beneath.Entry) error {
 			t.info.Parked++
 			if d == t.parked && slave.Kind(e.Type) == slave.Dir {
-				t.park.within.note(e.Name)
+				t.park.index.note(e.Name)
 			}
 			return nil
 		})
@@ -225,6 +225,6 @@ func (t *Tree) lookAround(o Options) error {
 		}
 	}
 	marks, err := t.anyDirty()
-	t.info.Settled = !marks
+	t.info.LinksClean = !marks
 	return err
 }

@@ -181,7 +181,7 @@ func (s *stager) stageFile(it *item, content slave.Content) error {
 	defer f.Close()
 	it.staged, it.file = name, true
 	held := hold{used: s.sys.used}
-	defer held.settle(f)
+	defer held.measure(f)
 	end, err := s.copyContent(it, f, content, &held)
 	if err != nil {
 		return err
@@ -358,7 +358,7 @@ func (s *stager) stageMark(it *item) error {
 	defer f.Close()
 	it.staged, it.file = name, true
 	held := hold{used: s.sys.used}
-	defer held.settle(f)
+	defer held.measure(f)
 	c := &change{r: s.records, inode: f, kind: it.op.Entry, meta: &it.op.Meta, now: s.fresh, record: it.op.Record, stamps: true}
 	c.now.mode = 0o600 &^ s.umask()
 	it.res.Lost, err = c.apply()

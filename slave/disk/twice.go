@@ -34,7 +34,7 @@ const maxTwice = 64
 
 // add notes a name. What is beyond the bound stays until Clean.
 func (w *twice) add(n parkedName) {
-	if n.gfid.IsZero() || w.count >= maxBehind {
+	if n.gfid.IsZero() || w.count >= maxLeftover {
 		return
 	}
 	if w.names == nil {
@@ -85,7 +85,7 @@ func (lo *leftovers) dropTwice() {
 	if len(parked) == 0 {
 		return
 	}
-	err := lo.park.within.unstampAbove(parked...)
+	err := lo.park.index.unstampAbove(parked...)
 	for _, path := range parked {
 		if err == nil {
 			err = lo.park.scrap(path)
@@ -128,7 +128,7 @@ func (lo *leftovers) findTwice() {
 	lo.park.twice.all = false
 	looked, full := 0, errors.New("enough")
 	todo := []string{""}
-	for len(todo) > 0 && looked < maxBehind && lo.unclosed() {
+	for len(todo) > 0 && looked < maxLeftover && lo.unclosed() {
 		dir := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		d, err := lo.parked.OpenDir(dir)
@@ -136,7 +136,7 @@ func (lo *leftovers) findTwice() {
 			continue
 		}
 		err = d.List(func(e beneath.Entry) error {
-			if looked++; looked > maxBehind {
+			if looked++; looked > maxLeftover {
 				return full
 			}
 			path := beneath.Join(dir, e.Name)

@@ -61,7 +61,7 @@ func (pub *publisher) unparkOp(it *item) error {
 	from := place{pub.parked, op.Record.GFID.String()}
 	if op.From != "" {
 		var done func()
-		if from, done, err = pub.park.within.open(op.From); err != nil {
+		if from, done, err = pub.park.index.open(op.From); err != nil {
 			return errors.Join(slave.ErrNeedContent, err)
 		}
 		defer done()
@@ -83,7 +83,7 @@ func (pub *publisher) unparkOp(it *item) error {
 		}
 	}
 	if op.From != "" {
-		if err := pub.park.within.unstampAbove(op.From); err != nil {
+		if err := pub.park.index.unstampAbove(op.From); err != nil {
 			return err
 		}
 	}

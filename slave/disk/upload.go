@@ -403,7 +403,7 @@ func (us *uploads) writeSegment(u *upload, s *slave.Segment) error {
 	if err := u.hold(s); err != nil {
 		return err
 	}
-	defer u.settle()
+	defer u.measure()
 	at := s.Off
 	for i := range s.Parts {
 		p := &s.Parts[i]

@@ -355,8 +355,8 @@ func (h *hold) more(n int64) error {
 	return nil
 }
 
-// settle counts what the file has come to. A file system that tells its blocks later is not believed.
-func (h *hold) settle(f *beneath.Inode) {
+// measure counts what the file has come to. A file system that tells its blocks later is not believed.
+func (h *hold) measure(f *beneath.Inode) {
 	if h.used == nil {
 		return
 	}
@@ -386,14 +386,14 @@ func (u *upload) hold(s *slave.Segment) error {
 	return u.held.more(n)
 }
 
-// settle counts what the upload has come to.
-func (u *upload) settle() {
+// measure counts what the upload has come to.
+func (u *upload) measure() {
 	if u.held.used == nil {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.held.settle(u.file)
+	u.held.measure(u.file)
 }
 
 // grows has room for the xattrs of an entry that counts for as much as was says; done counts what they came to.

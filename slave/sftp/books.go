@@ -26,7 +26,7 @@ func (t *Tree) book(g xtime.GFID) (b book, err error) {
 	if err != nil || !ok {
 		return b, err
 	}
-	b = book{Names: apply.Names{Ino: e.Ino, Want: e.Links, At: e.Record.Xtime, Settled: e.Virtual}}
+	b = book{Names: apply.Names{Ino: e.Ino, Want: e.Links, At: e.Record.Xtime, Final: e.Virtual}}
 	if e.Meta.Target != "" {
 		b.names = strings.Split(e.Meta.Target, "\x00")
 	}
@@ -36,11 +36,11 @@ func (t *Tree) book(g xtime.GFID) (b book, err error) {
 // writeBook keeps a book as long as it tells more than the tree does: of one name, which is all there should be, none
 // is kept. The entry's fields stand for other things here: see book. t.booksMu is held.
 func (t *Tree) writeBook(g xtime.GFID, b book) error {
-	if len(b.names) == 0 || len(b.names) == 1 && b.Want <= 1 && !b.Settled {
+	if len(b.names) == 0 || len(b.names) == 1 && b.Want <= 1 && !b.Final {
 		return t.idx.Delete(index.Links, g.String())
 	}
 	return t.idx.Set(index.Links, g.String(), index.Entry{Ino: b.Ino, Links: b.Want, Record: slave.Record{GFID: g, Xtime: b.At},
-		Virtual: b.Settled, Meta: slave.Meta{Target: strings.Join(b.names, "\x00")}})
+		Virtual: b.Final, Meta: slave.Meta{Target: strings.Join(b.names, "\x00")}})
 }
 
 // add takes in a name, where it is new.
@@ -87,7 +87,7 @@ func (t *Tree) noteGroup(op *slave.Op, names []string) {
 	if err == nil {
 		was := b
 		b.Learn(op)
-		if op.Settled && b.Want > apply.MaxNames {
+		if op.LinksFinal && b.Want > apply.MaxNames {
 			t.settling[g]++
 		}
 		for _, n := range names {
@@ -156,7 +156,7 @@ func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
 func (t *Tree) hasAll(g xtime.GFID, b *book) bool {
 	want := b.Want
 	if want > apply.MaxNames && len(b.names) >= apply.MaxNames {
-		if !b.Settled || t.settling[g] < want {
+		if !b.Final || t.settling[g] < want {
 			return false
 		}
 		want = apply.MaxNames
@@ -270,9 +270,9 @@ func (t *Tree) booked(g xtime.GFID, removed bool) (out slave.Group, keep bool, e
 			out.Names = append(out.Names, n)
 		}
 	}
-	out.Short = len(out.Names) > 0 && !t.hasAll(g, &b)
-	if out.Short {
+	out.MissingNames = len(out.Names) > 0 && !t.hasAll(g, &b)
+	if out.MissingNames {
 		delete(t.settling, g) // all of it is settled anew
 	}
-	return out, out.Short || removed && len(out.Names) > 0, err
+	return out, out.MissingNames || removed && len(out.Names) > 0, err
 }

@@ -13,11 +13,11 @@ import (
 	"georep/slave/sftp/index"
 )
 
-var _ slave.Describer = (*Aside)(nil)
+var _ slave.Describer = (*Inspector)(nil)
 
 // Examine tells what is known of each entry. What its file cannot have, such as xattrs, stands in the index; of what has no record there
 // nothing is known but what the file shows.
-func (a *Aside) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
+func (a *Inspector) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
 	t := a.t
 	if err := t.enter(); err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (a *Aside) Examine(ctx context.Context, nonce slave.Nonce, paths []string) 
 }
 
 // examine looks at one entry.
-func (a *Aside) examine(nonce slave.Nonce, path string) (d slave.Detail, err error) {
+func (a *Inspector) examine(nonce slave.Nonce, path string) (d slave.Detail, err error) {
 	t := a.t
 	p := place{index.Top, "", index.TopName}
 	if path != "" {

@@ -13,24 +13,24 @@ import (
 	"georep/slave"
 )
 
-// AsideOpener opens a slave aside, whose root another one has open.
-type AsideOpener func(t *testing.T, root string) slave.Reader
+// InspectorOpener opens a slave to be inspected, whose root another one has open.
+type InspectorOpener func(t *testing.T, root string) slave.Reader
 
-// RunAside runs the suite of what a slave that was opened aside must do, beside the one that open gives.
-func RunAside(t *testing.T, open Opener, aside AsideOpener) {
+// RunInspector runs the suite of what a slave that was opened to be inspected must do, beside the one that open gives.
+func RunInspector(t *testing.T, open Opener, inspector InspectorOpener) {
 	for name, run := range map[string]func(*Fixture, slave.Reader){
 		"all of an entry":           examineEntries,
 		"contents after a nonce":    digestEntries,
 		"no way out":                examineNoWayOut,
 		"records are taken back":    distrust,
-		"the tree is left as it is": asideRefuses,
+		"the tree is left as it is": inspectorRefuses,
 	} {
 		t.Run(name, func(t *testing.T) {
 			tree, root := open(t)
 			f := &Fixture{T: t, Tree: tree, Root: root}
 			f.Must(Put("first", Rec(90, 1), "x"), slave.Op{Kind: slave.OpFinish, Entry: slave.Dir, Path: "", Stamp: true,
 				Meta: slave.Meta{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}, Record: Rec(1, 9), Pass: 1})
-			other := aside(t, root)
+			other := inspector(t, root)
 			if got, want := other.Info(), tree.Info(); got.Namespace != want.Namespace || got.Root != want.Root || got.Path != want.Path {
 				t.Fatalf("%+v, want as %+v", got, want)
 			}
@@ -51,7 +51,7 @@ func (f *Fixture) examine(tree slave.Reader, paths ...string) []slave.Detail {
 	return all
 }
 
-func examineEntries(f *Fixture, aside slave.Reader) {
+func examineEntries(f *Fixture, inspector slave.Reader) {
 	op := Put("d/a", Rec(3, 7), "12345")
 	op.Meta.Xattrs = []slave.Xattr{{Name: "user.b", Value: []byte("2")}, {Name: "user.a", Value: []byte("1")}}
 	f.Must(Mkdir("d", Rec(2, 0)), op)
@@ -61,7 +61,7 @@ func examineEntries(f *Fixture, aside slave.Reader) {
 			f.Fatal(err)
 		}
 	}
-	all := f.examine(aside, "d/a", "b", "l", "c", "", "none")
+	all := f.examine(inspector, "d/a", "b", "l", "c", "", "none")
 	a := all[0]
 	want, _ := slave.DigestXattrs(nonce, []slave.Xattr{op.Meta.Xattrs[1], op.Meta.Xattrs[0]}, true)
 	if a.Kind != slave.File || a.Record != op.Record || a.Size != 5 || a.Nlink != 2 || a.Mtime != op.Meta.Mtime ||
@@ -86,14 +86,14 @@ func examineEntries(f *Fixture, aside slave.Reader) {
 	if err := unix.Setxattr(f.Path("d/a"), "user.a", []byte("3"), 0); err != nil {
 		f.Fatal(err)
 	}
-	if again := f.examine(aside, "d/a")[0]; again.Xattrs == a.Xattrs {
+	if again := f.examine(inspector, "d/a")[0]; again.Xattrs == a.Xattrs {
 		f.Fatal("an xattr changed, and the digest did not")
 	}
 }
 
-func digestEntries(f *Fixture, aside slave.Reader) {
+func digestEntries(f *Fixture, inspector slave.Reader) {
 	f.Must(Mkdir("d", Rec(2, 0)), Put("d/a", Rec(3, 7), "12345"), Put("empty", Rec(4, 7), ""))
-	examiner := aside.(slave.Examiner)
+	examiner := inspector.(slave.Examiner)
 	sums, err := examiner.Digest(context.Background(), nonce, []string{"d/a", "empty", "d", "none", "../x"})
 	if err != nil || len(sums) != 5 {
 		f.Fatalf("%+v, %v", sums, err)
@@ -113,29 +113,29 @@ func digestEntries(f *Fixture, aside slave.Reader) {
 	op.Meta.Xattrs = []slave.Xattr{{Name: "user.a", Value: []byte("1")}}
 	f.Must(op)
 	other, err := examiner.Examine(context.Background(), slave.Nonce{1}, []string{"x"})
-	if err != nil || other[0].Xattrs == f.examine(aside, "x")[0].Xattrs {
+	if err != nil || other[0].Xattrs == f.examine(inspector, "x")[0].Xattrs {
 		f.Fatalf("another nonce, the same digest of the xattrs; %v", err)
 	}
 }
 
-func examineNoWayOut(f *Fixture, aside slave.Reader) {
+func examineNoWayOut(f *Fixture, inspector slave.Reader) {
 	if err := os.Symlink("/etc", f.Path("out")); err != nil {
 		f.Fatal(err)
 	}
 	paths := []string{"..", "/etc", "a/../../x", "out/passwd", ".georep/owner", ".georep", "a\x00b", strings.Repeat("n", 300)}
-	for i, d := range f.examine(aside, paths...) {
+	for i, d := range f.examine(inspector, paths...) {
 		var pe *slave.PathError
 		if !errors.As(d.Err, &pe) || pe.Path != paths[i] {
 			f.Errorf("%q: %+v", paths[i], d)
 		}
 	}
-	results, err := aside.(slave.Examiner).Distrust(context.Background(), []string{"..", ".georep/owner"})
+	results, err := inspector.(slave.Examiner).Distrust(context.Background(), []string{"..", ".georep/owner"})
 	if err != nil || !errors.Is(results[0].Err, slave.ErrInvalid) || !errors.Is(results[1].Err, slave.ErrInvalid) {
 		f.Fatalf("%+v, %v", results, err)
 	}
 }
 
-func distrust(f *Fixture, aside slave.Reader) {
+func distrust(f *Fixture, inspector slave.Reader) {
 	f.Must(Mkdir("d", Rec(2, 0)), Mkdir("d/e", Rec(3, 0)), Mkdir("s", Rec(4, 0)), Put("d/e/f", Rec(5, 7), "x"),
 		Put("d/e/g", Rec(6, 7), "y"))
 	finish := func(path string, n int) slave.Op {
@@ -143,11 +143,11 @@ func distrust(f *Fixture, aside slave.Reader) {
 			Meta: slave.Meta{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}}
 	}
 	f.Must(finish("d/e", 3), finish("d", 2), finish("s", 4), finish("", 1))
-	results, err := aside.(slave.Examiner).Distrust(context.Background(), []string{"d/e/f", "d/none/at/all"})
+	results, err := inspector.(slave.Examiner).Distrust(context.Background(), []string{"d/e/f", "d/none/at/all"})
 	if err != nil || results[0].Err != nil || results[1].Err != nil {
 		f.Fatalf("%+v, %v", results, err)
 	}
-	all := f.examine(aside, "d/e/f", "d/e", "d", "", "d/e/g", "s")
+	all := f.examine(inspector, "d/e/f", "d/e", "d", "", "d/e/g", "s")
 	for i, want := range []slave.Record{Rec(5, 0), Rec(3, 0), Rec(2, 0), Rec(1, 0), Rec(6, 7), Rec(4, 8)} {
 		if all[i].Record != want {
 			f.Errorf("%d: on record %+v, want %+v", i, all[i].Record, want)
@@ -155,14 +155,14 @@ func distrust(f *Fixture, aside slave.Reader) {
 	}
 }
 
-// asideRefuses is for an agent's slave: it can be asked to change what the far end has open aside.
-func asideRefuses(f *Fixture, aside slave.Reader) {
-	tree, ok := aside.(slave.Tree)
+// inspectorRefuses is for an agent's slave: it can be asked to change what the far end has open for inspection.
+func inspectorRefuses(f *Fixture, inspector slave.Reader) {
+	tree, ok := inspector.(slave.Tree)
 	if !ok {
 		return
 	}
 	if _, err := tree.Apply(context.Background(), &slave.Batch{Ops: []slave.Op{Mkdir("made", Rec(2, 0))}}); err == nil {
-		f.Fatal("a slave that was opened aside took a batch")
+		f.Fatal("a slave that was opened to be inspected took a batch")
 	}
 	if _, err := os.Lstat(f.Path("made")); !errors.Is(err, fs.ErrNotExist) {
 		f.Fatalf("it made something: %v", err)

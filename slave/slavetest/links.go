@@ -175,7 +175,7 @@ func groups(f *Fixture) {
 		f.Fatalf("groups %v", got)
 	}
 	f.Must(Link("b", "a", Rec(1, 1), 3), Link("y", "z", Rec(2, 1), 2))
-	if got := f.groups(); len(got) != 1 || got[0].GFID != GFID(1) || got[0].Ino != 77 || !got[0].Short {
+	if got := f.groups(); len(got) != 1 || got[0].GFID != GFID(1) || got[0].Ino != 77 || !got[0].MissingNames {
 		f.Fatalf("groups %v", got)
 	}
 	// The master took the third name away.
@@ -211,7 +211,7 @@ func namesInParked(f *Fixture) {
 	}
 	f.Must(Park("d", GFID(90)))
 	for range 2 {
-		if got := f.groups(); len(got) != 1 || !got[0].Short {
+		if got := f.groups(); len(got) != 1 || !got[0].MissingNames {
 			f.Fatalf("one of two names is parked with its directory: groups %v", got)
 		}
 		f.Must(Link("b", "", Rec(1, 1), 2))
@@ -326,7 +326,7 @@ func comesBack(f *Fixture) {
 func settledCountsNot(f *Fixture) {
 	f.Must(Linked(Put("a", Rec(1, 1), "one"), 2), Link("b", "a", Rec(1, 1), 2))
 	settled := Link("a", "", Rec(1, 1), 2)
-	settled.Settled = true
+	settled.LinksFinal = true
 	f.Must(settled, Finish("", Rec(99, 5), 1))
 	f.Must(Park("b", GFID(1)), Link("a", "", Rec(1, 1), 1))
 	f.Must(Finish("", Rec(99, 6), 2))
@@ -364,12 +364,12 @@ func staleLinks(f *Fixture) {
 		stale := Link("b", "", Rec(1, 1), links)
 		stale.Kind, stale.Expect = slave.OpMeta, GFID(1)
 		f.Must(stale)
-		if got := f.groups(); len(got) != 1 || !got[0].Short {
+		if got := f.groups(); len(got) != 1 || !got[0].MissingNames {
 			f.Fatalf("%d names at an earlier xtime: groups %v", links, got)
 		}
 		stale.Record = Rec(1, 2)
 		f.Must(stale)
-		if got := f.groups(); len(got) != 1 || !got[0].Short {
+		if got := f.groups(); len(got) != 1 || !got[0].MissingNames {
 			f.Fatalf("%d names at the same xtime: groups %v", links, got)
 		}
 	}
@@ -385,7 +385,7 @@ func staleLinks(f *Fixture) {
 func namesElsewhere(f *Fixture) {
 	f.Must(Linked(Put("a", Rec(1, 1), "one"), 2))
 	settle := Link("a", "", Rec(1, 1), 1)
-	settle.Settled = true
+	settle.LinksFinal = true
 	f.Must(settle)
 	f.Must(Link("a", "", Rec(1, 1), 2))
 	if got := f.groups(); len(got) != 0 {

@@ -165,8 +165,8 @@ func (j *Journal) Settle(g xtime.GFID, was Mark) {
 	}
 }
 
-// Settled tells whether a mark only waits for a sync of the tree.
-func (j *Journal) Settled(g xtime.GFID) bool {
+// AwaitsSync tells whether a mark only waits for a sync of the tree.
+func (j *Journal) AwaitsSync(g xtime.GFID) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	_, done := j.done[g]

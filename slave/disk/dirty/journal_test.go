@@ -119,7 +119,7 @@ func TestLetGo(t *testing.T) {
 	j.LetGo(gfid(1))
 	j.EndSync(func(xtime.GFID, error) {})
 	there("let go during the sync", true)
-	if !j.Settled(gfid(1)) {
+	if !j.AwaitsSync(gfid(1)) {
 		t.Error("it is let go, and not settled")
 	}
 	add()
@@ -174,12 +174,12 @@ func TestSettle(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.Settle(gfid(1), was)
-	if j.Settled(gfid(1)) {
+	if j.AwaitsSync(gfid(1)) {
 		t.Error("an older reading settles it")
 	}
 	was, _ = j.Read(gfid(1).String())
 	j.Settle(gfid(1), was)
-	if !j.Settled(gfid(1)) {
+	if !j.AwaitsSync(gfid(1)) {
 		t.Error("it is not settled")
 	}
 }

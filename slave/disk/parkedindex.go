@@ -14,10 +14,10 @@ import (
 	"georep/slave"
 )
 
-// within knows what lies in parked directories, so that what was moved out of a directory before that was removed need
+// parkedIndex knows what lies in parked directories, so that what was moved out of a directory before that was removed need
 // not be sent again. A parked directory is searched when somebody asks for the first time after it was parked, which
 // costs about what its removal costs. What is remembered is advice: it is looked at again when it is used.
-type within struct {
+type parkedIndex struct {
 	*records
 	// dirsParked is set while a directory may lie in parked/.
 	dirsParked atomic.Bool
@@ -34,7 +34,7 @@ type within struct {
 const maxWithin = 100_000
 
 // note notes a directory that was parked.
-func (w *within) note(name string) {
+func (w *parkedIndex) note(name string) {
 	w.dirsParked.Store(true)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -42,7 +42,7 @@ func (w *within) note(name string) {
 }
 
 // renamed notes that a parked entry has another name.
-func (w *within) renamed(from, to string) {
+func (w *parkedIndex) renamed(from, to string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i := slices.Index(w.todo, from); i >= 0 {
@@ -58,7 +58,7 @@ func (w *within) renamed(from, to string) {
 }
 
 // forget forgets what lay in parked directories that are deleted.
-func (w *within) forget(dirs map[string]bool) {
+func (w *parkedIndex) forget(dirs map[string]bool) {
 	if len(dirs) == 0 {
 		return
 	}
@@ -77,7 +77,7 @@ func (w *within) forget(dirs map[string]bool) {
 }
 
 // find finds an inode below a parked directory: its path there.
-func (w *within) find(g xtime.GFID) (path string, e entry, ok bool) {
+func (w *parkedIndex) find(g xtime.GFID) (path string, e entry, ok bool) {
 	all, _ := w.search(g)
 	for i := len(all) - 1; i >= 0 && !ok; i-- { // what was parked last goes first
 		path = all[i]
@@ -90,7 +90,7 @@ func (w *within) find(g xtime.GFID) (path string, e entry, ok bool) {
 }
 
 // search gives the paths below parked directories that an inode was last seen at. full tells that there may be others.
-func (w *within) search(g xtime.GFID) (all []string, full bool) {
+func (w *parkedIndex) search(g xtime.GFID) (all []string, full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for len(w.todo) > 0 && w.unclosed() {
@@ -102,7 +102,7 @@ func (w *within) search(g xtime.GFID) (all []string, full bool) {
 }
 
 // leads tells whether an inode on record as g lies at a path below parked/.
-func (w *within) leads(g xtime.GFID, path string) (entry, bool) {
+func (w *parkedIndex) leads(g xtime.GFID, path string) (entry, bool) {
 	p, done, err := w.open(path)
 	if err != nil {
 		return entry{}, false
@@ -113,7 +113,7 @@ func (w *within) leads(g xtime.GFID, path string) (entry, bool) {
 }
 
 // open opens the directory that path, below parked/, lies in. done closes it.
-func (w *within) open(path string) (p place, done func(), err error) {
+func (w *parkedIndex) open(path string) (p place, done func(), err error) {
 	if !beneath.ValidPath(path) || path == "" {
 		return place{}, nil, slave.ErrInvalid
 	}
@@ -128,7 +128,7 @@ func (w *within) open(path string) (p place, done func(), err error) {
 // unstampAbove takes the stamps off the parked directories above paths, before these are taken out of them: they say
 // that all is there, and would be believed when a directory is brought back. That they are gone is durable before the
 // move is, or a power cut could undo the one and not the other.
-func (w *within) unstampAbove(paths ...string) error {
+func (w *parkedIndex) unstampAbove(paths ...string) error {
 	changed, done := false, map[string]bool{}
 	for _, path := range paths {
 		for dir, _ := beneath.Split(path); dir != "" && !done[dir]; dir, _ = beneath.Split(dir) {
@@ -146,7 +146,7 @@ func (w *within) unstampAbove(paths ...string) error {
 }
 
 // unstamp takes the stamp off a parked directory, and tells whether it had one.
-func (w *within) unstamp(dir string) (had bool, err error) {
+func (w *parkedIndex) unstamp(dir string) (had bool, err error) {
 	d, err := w.parked.OpenPath(dir)
 	if err != nil {
 		return false, err
@@ -165,7 +165,7 @@ func (w *within) unstamp(dir string) (had bool, err error) {
 
 // searchDir remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is
 // held.
-func (w *within) searchDir(name string) {
+func (w *parkedIndex) searchDir(name string) {
 	if w.at == nil || len(w.at) >= maxWithin {
 		w.full = len(w.at) > 0
 		w.at = map[xtime.GFID][]string{}
@@ -201,7 +201,7 @@ func (w *within) searchDir(name string) {
 }
 
 // all gives a path in each parked directory.
-func (w *within) all() (paths []string) {
+func (w *parkedIndex) all() (paths []string) {
 	for todo := []string{""}; len(todo) > 0 && w.unclosed(); {
 		dir := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]

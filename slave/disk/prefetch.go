@@ -5,9 +5,9 @@ import (
 	"georep/slave/disk/dirty"
 )
 
-// foresee makes the marks that the group will want, so that one sync does for all of them. What fails here is done, or
+// prefetch makes the marks that the group will want, so that one sync does for all of them. What fails here is done, or
 // fails, when its operation guards its inode.
-func (pub *publisher) foresee(group []*ticket) {
+func (pub *publisher) prefetch(group []*ticket) {
 	grouped := pub.links.hasGroups()
 	for _, tk := range group {
 		for i := range tk.items {

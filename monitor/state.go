@@ -96,8 +96,8 @@ func (m *machine) synced(now time.Time, p *report.Progress) {
 	}
 }
 
-// settle derives the state from what is known.
-func (m *machine) settle(now time.Time) {
+// deriveState derives the state from what is known.
+func (m *machine) deriveState(now time.Time) {
 	state, reason, final := m.state()
 	if state != m.st.State {
 		m.st.StateSince = status.Time{Time: now.Round(0)}

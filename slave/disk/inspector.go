@@ -14,24 +14,24 @@ import (
 	"georep/slave"
 )
 
-// Aside is a slave that is open beside the session's own agent, to be examined. It takes no lock, makes nothing, and
+// Inspector is a slave that is open beside the session's own agent, to be examined. It takes no lock, makes nothing, and
 // changes nothing but the records that Distrust takes back.
-type Aside struct {
+type Inspector struct {
 	*reader
 	own  *ownership
 	once sync.Once
 }
 
 var (
-	_ slave.Reader   = (*Aside)(nil)
-	_ slave.Examiner = (*Aside)(nil)
+	_ slave.Reader   = (*Inspector)(nil)
+	_ slave.Examiner = (*Inspector)(nil)
 )
 
-// OpenAside opens the slave at o.Path, which must be o.Master's already; Force and Create do not count. The errors are
+// OpenInspector opens the slave at o.Path, which must be o.Master's already; Force and Create do not count. The errors are
 // those of Open.
-func OpenAside(o Options) (*Aside, error) {
+func OpenInspector(o Options) (*Inspector, error) {
 	r := newReader(o, nil)
-	a := &Aside{reader: r, own: &ownership{store: r.store}}
+	a := &Inspector{reader: r, own: &ownership{store: r.store}}
 	r.life.release = r.areas.close
 	close(r.finished) // there is no committer
 	if err := a.setup(o); err != nil {
@@ -42,7 +42,7 @@ func OpenAside(o Options) (*Aside, error) {
 }
 
 // setup does what Tree's does, without a trace.
-func (a *Aside) setup(o Options) error {
+func (a *Inspector) setup(o Options) error {
 	o.Create, o.Force = false, o.Force && o.DryRun
 	if err := a.own.openRoot(o); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (a *Aside) setup(o Options) error {
 
 // recordedNamespace finds where the records are: the root has had one since the first crawl.
 func (r *records) recordedNamespace(o Options) (xtime.Namespace, error) {
-	if err := r.openRecordsAside(); err != nil {
+	if err := r.openRecordsToInspect(); err != nil {
 		return "", fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
 	for _, ns := range []xtime.Namespace{xtime.Trusted, xtime.User} {
@@ -119,15 +119,15 @@ func (r *records) likelyNamespace(o Options) xtime.Namespace {
 
 // Hook has fn asked before each system call on the tree from now on; what fn returns, an errno, that call fails with. It
 // is for tests, and is called before anything else is.
-func (a *Aside) Hook(fn func(op, name string) error) { a.dir.Hook(fn) }
+func (a *Inspector) Hook(fn func(op, name string) error) { a.dir.Hook(fn) }
 
 // Digest is Hash with the nonce before each content.
-func (a *Aside) Digest(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.HashResult, error) {
+func (a *Inspector) Digest(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.HashResult, error) {
 	return a.digests(ctx, nonce[:], paths)
 }
 
 // Close closes the slave. It is idempotent.
-func (a *Aside) Close() error {
+func (a *Inspector) Close() error {
 	a.once.Do(func() {
 		a.shut()
 		a.leave()
@@ -136,12 +136,12 @@ func (a *Aside) Close() error {
 }
 
 // Examine tells all there is to each entry.
-func (a *Aside) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
+func (a *Inspector) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
 	return each(ctx, a.life, paths, func(path string) slave.Detail { return a.examine(nonce, path) })
 }
 
 // Distrust takes records back.
-func (a *Aside) Distrust(ctx context.Context, paths []string) ([]slave.Result, error) {
+func (a *Inspector) Distrust(ctx context.Context, paths []string) ([]slave.Result, error) {
 	return each(ctx, a.life, paths, func(path string) slave.Result {
 		return slave.Result{Err: trouble("distrust", path, a.distrust(path))}
 	})
@@ -163,7 +163,7 @@ func each[A any](ctx context.Context, l *life, paths []string, answer func(strin
 	return all, nil
 }
 
-func (a *Aside) examine(nonce slave.Nonce, path string) (d slave.Detail) {
+func (a *Inspector) examine(nonce slave.Nonce, path string) (d slave.Detail) {
 	err := slave.ErrInvalid
 	if path == "" || slave.AllowedPath(path) {
 		d, err = a.detail(nonce, path)
@@ -175,7 +175,7 @@ func (a *Aside) examine(nonce slave.Nonce, path string) (d slave.Detail) {
 }
 
 // detail reads one entry. What it reads of an entry that is replaced meanwhile may be of both.
-func (a *Aside) detail(nonce slave.Nonce, path string) (d slave.Detail, err error) {
+func (a *Inspector) detail(nonce slave.Nonce, path string) (d slave.Detail, err error) {
 	p, done, err := a.place(path)
 	if err != nil {
 		return d, err
@@ -200,7 +200,7 @@ func (a *Aside) detail(nonce slave.Nonce, path string) (d slave.Detail, err erro
 }
 
 // place opens the directory of an entry; the root is its own.
-func (a *Aside) place(path string) (place, func(), error) {
+func (a *Inspector) place(path string) (place, func(), error) {
 	dir, name := beneath.Split(path)
 	d, err := a.openDir(dir)
 	if err != nil {
@@ -230,7 +230,7 @@ func (r *records) replicated(p place) (list []slave.Xattr, err error) {
 }
 
 // distrust takes the xtime off an entry and off all that is above it. What is not there needs nothing.
-func (a *Aside) distrust(path string) error {
+func (a *Inspector) distrust(path string) error {
 	if path != "" && !slave.AllowedPath(path) {
 		return slave.ErrInvalid
 	}
@@ -245,7 +245,7 @@ func (a *Aside) distrust(path string) error {
 	}
 }
 
-func (a *Aside) takeXtime(path string) error {
+func (a *Inspector) takeXtime(path string) error {
 	p, done, err := a.place(path)
 	if err != nil {
 		return err
@@ -266,7 +266,7 @@ func (a *Aside) takeXtime(path string) error {
 }
 
 // takeBeside removes the record that lies beside for an entry.
-func (a *Aside) takeBeside(p place) error {
+func (a *Inspector) takeBeside(p place) error {
 	_, there, err := a.readBeside(p)
 	if err != nil || !there {
 		return err
@@ -278,8 +278,8 @@ func (a *Aside) takeBeside(p place) error {
 	return a.recordsDir.Unlink(name)
 }
 
-// openRecordsAside opens what lies beside, if anything does. The session's own agent may put the first there at any time.
-func (r *records) openRecordsAside() error {
+// openRecordsToInspect opens what lies beside, if anything does. The session's own agent may put the first there at any time.
+func (r *records) openRecordsToInspect() error {
 	d, err := r.dir.OpenPath(slave.Reserved + "/records")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

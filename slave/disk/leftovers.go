@@ -11,12 +11,12 @@ import (
 // along to where it is parked, and the inode would have two until Clean comes to it. So when the root is finished, and
 // all directories have been visited, such names are taken out of the park.
 
-// behind are inodes that may have left a name behind, and how often their names were looked for. The committer owns it.
-type behind map[xtime.GFID]uint8
+// leftoverNames are inodes that may have left a name leftoverNames, and how often their names were looked for. The committer owns it.
+type leftoverNames map[xtime.GFID]uint8
 
 const (
-	// maxBehind bounds the inodes whose names are looked for. Those of others stay parked until Clean.
-	maxBehind = 100_000
+	// maxLeftover bounds the inodes whose names are looked for. Those of others stay parked until Clean.
+	maxLeftover = 100_000
 	// maxLooks is how many crawls a name may take to be parked.
 	maxLooks = 8
 )
@@ -25,35 +25,35 @@ const (
 // that were parked while the inode had others (twice.go). The committer owns it.
 type leftovers struct {
 	*records
-	finder *finder
-	links  *links
-	park   *park
-	behind behind
+	finder     *finder
+	links      *links
+	park       *park
+	candidates leftoverNames
 }
 
 // leaves notes that an inode which has one name on the master got a further one here.
-func (b behind) leaves(op *slave.Op) {
-	if g := op.Record.GFID; op.Links <= 1 && len(b) < maxBehind {
+func (b leftoverNames) leaves(op *slave.Op) {
+	if g := op.Record.GFID; op.Links <= 1 && len(b) < maxLeftover {
 		b[g] = 0
 	}
 }
 
-// dropBehind takes the parked names of such inodes away. What cannot be is logged, and left to Clean.
-func (lo *leftovers) dropBehind() {
+// dropParkedNames takes the parked names of such inodes away. What cannot be is logged, and left to Clean.
+func (lo *leftovers) dropParkedNames() {
 	var parked []string // below parked/
-	for g := range lo.behind {
-		path, done := lo.nameBehind(g)
+	for g := range lo.candidates {
+		path, done := lo.parkedName(g)
 		if path != "" {
 			parked = append(parked, path)
 		}
-		if lo.behind[g]++; done || lo.behind[g] >= maxLooks {
-			delete(lo.behind, g)
+		if lo.candidates[g]++; done || lo.candidates[g] >= maxLooks {
+			delete(lo.candidates, g)
 		}
 	}
 	if len(parked) == 0 {
 		return
 	}
-	err := lo.park.within.unstampAbove(parked...)
+	err := lo.park.index.unstampAbove(parked...)
 	for _, path := range parked {
 		if err == nil {
 			err = lo.park.unlink(path)
@@ -64,9 +64,9 @@ func (lo *leftovers) dropBehind() {
 	}
 }
 
-// nameBehind finds a parked name of an inode, as a path below parked/; "" if there is none. done tells that nothing is to be
+// parkedName finds a parked name of an inode, as a path below parked/; "" if there is none. done tells that nothing is to be
 // looked for again.
-func (lo *leftovers) nameBehind(g xtime.GFID) (path string, done bool) {
+func (lo *leftovers) parkedName(g xtime.GFID) (path string, done bool) {
 	n, ok := lo.finder.placed(g)
 	if !ok || n.kind == slave.Dir || n.st.Nlink < 2 || lo.links.row(g).Want > 1 {
 		return "", true
@@ -74,7 +74,7 @@ func (lo *leftovers) nameBehind(g xtime.GFID) (path string, done bool) {
 	if name, same, err := lo.park.parkedAs(g, n.st); err == nil && same {
 		return name, n.st.Nlink == 2
 	}
-	path, e, ok := lo.park.within.find(g)
+	path, e, ok := lo.park.index.find(g)
 	if !ok || !sameInode(e.st, n.st) {
 		return "", false
 	}

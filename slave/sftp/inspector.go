@@ -14,14 +14,14 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// Aside is a slave that is only looked at: it takes no lease, and writes nothing. A session may have the slave open meanwhile.
-type Aside struct{ t *Tree }
+// Inspector is a slave that is only looked at: it takes no lease, and writes nothing. A session may have the slave open meanwhile.
+type Inspector struct{ t *Tree }
 
-var _ slave.Reader = (*Aside)(nil)
+var _ slave.Reader = (*Inspector)(nil)
 
-// OpenAside opens the slave at o.Path to be looked at. It may be nobody's; with Force also one that is not empty, or another
+// OpenInspector opens the slave at o.Path to be looked at. It may be nobody's; with Force also one that is not empty, or another
 // master's. fs.ErrNotExist means that there is none.
-func OpenAside(ctx context.Context, o Options) (*Aside, error) {
+func OpenInspector(ctx context.Context, o Options) (*Inspector, error) {
 	o.Streams, o.Late = 1, 0
 	t := newTree(o, leaseTimes{})
 	if err := t.connect(ctx); err != nil {
@@ -31,7 +31,7 @@ func OpenAside(ctx context.Context, o Options) (*Aside, error) {
 	defer end(nil)
 	heard := t.whileItAnswers(end)
 	stop := context.AfterFunc(ctx, func() { t.hangUp() })
-	err := t.lookAside()
+	err := t.inspect()
 	heard()
 	if !stop() {
 		err = context.Cause(ctx)
@@ -43,11 +43,11 @@ func OpenAside(ctx context.Context, o Options) (*Aside, error) {
 	for _, c := range t.all() {
 		t.parts.Go(func() { t.watch(c) })
 	}
-	return &Aside{t: t}, nil
+	return &Inspector{t: t}, nil
 }
 
-// lookAside does what setup does, without a trace.
-func (t *Tree) lookAside() error {
+// inspect does what setup does, without a trace.
+func (t *Tree) inspect() error {
 	t.root = strings.TrimRight(t.o.Path, "/")
 	path, err := t.first().Realpath(t.o.Path)
 	if err == nil {
@@ -103,10 +103,10 @@ func (t *Tree) recover() error {
 type readOnly struct{ store }
 
 // Stage is refused.
-func (readOnly) Stage(string, []byte) (index.Staged, error) { return nil, slave.ErrAside }
+func (readOnly) Stage(string, []byte) (index.Staged, error) { return nil, slave.ErrInspected }
 
 // Remove is refused.
-func (readOnly) Remove(string) error { return slave.ErrAside }
+func (readOnly) Remove(string) error { return slave.ErrInspected }
 
 // nothing is the index of a slave that has none.
 type nothing struct{ readOnly }
@@ -115,31 +115,31 @@ type nothing struct{ readOnly }
 func (nothing) Load(string, func(int64)) ([]byte, error) { return nil, fs.ErrNotExist }
 
 // Info tells what was found when the slave was opened.
-func (a *Aside) Info() slave.Info { return a.t.info }
+func (a *Inspector) Info() slave.Info { return a.t.info }
 
 // Survey is the Tree's.
-func (a *Aside) Survey(ctx context.Context, q []slave.Query) ([]slave.DirState, error) {
+func (a *Inspector) Survey(ctx context.Context, q []slave.Query) ([]slave.DirState, error) {
 	return a.t.Survey(ctx, q)
 }
 
 // Hash is the Tree's.
-func (a *Aside) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
+func (a *Inspector) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
 	return a.t.Hash(ctx, paths)
 }
 
 // Count is the Tree's.
-func (a *Aside) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
+func (a *Inspector) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
 	return a.t.Count(ctx, paths, limit)
 }
 
 // Done and Err are the Tree's.
-func (a *Aside) Done() <-chan struct{} { return a.t.Done() }
+func (a *Inspector) Done() <-chan struct{} { return a.t.Done() }
 
 // Err is why the session ended.
-func (a *Aside) Err() error { return a.t.Err() }
+func (a *Inspector) Err() error { return a.t.Err() }
 
 // Close ends the session. It is idempotent.
-func (a *Aside) Close() error {
+func (a *Inspector) Close() error {
 	a.t.once.Do(func() {
 		a.t.mu.Lock()
 		a.t.closed = true
