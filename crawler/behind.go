@@ -87,7 +87,7 @@ func (w *crawl) reachesRoot(chain []*node) bool {
 	if len(chain) > 0 && (chain[len(chain)-1].parent != root || root.own != 0 || root.below != 1) {
 		return false
 	}
-	return root.parts <= 1 && !root.skip && len(w.revisits) == 0 && !w.c.groups.Load() && w.c.debts.none()
+	return root.parts <= 1 && !root.skip && len(w.revisits) == 0 && !w.c.groups.Load() && w.c.deferrals.none()
 }
 
 // withRoot adds the root to a chain that reaches it. w.mu is held.
@@ -95,7 +95,7 @@ func (w *crawl) withRoot(chain []*node) []*node {
 	for _, c := range chain {
 		w.root.held = w.root.held || c.held
 	}
-	w.settle(w.root)
+	w.decideStamp(w.root)
 	return append(chain, w.root)
 }
 

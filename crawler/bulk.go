@@ -14,15 +14,15 @@ import (
 )
 
 // This file keeps what is large from holding up what is small. A crawl ends only when all that it began has ended, and the next
-// one waits for that. So a large file is compared, or sent ahead, beside the crawls: its name is owed meanwhile (debts.go), which
+// one waits for that. So a large file is compared, or sent ahead, beside the crawls: its name is deferred meanwhile (deferrals.go), which
 // stamps its directory, and those above, up to what they hold, and the crawls go on. Once it is ready its name is due, and the
 // next crawl does what is left, in its own order: it finds the content on the slave, or knows that both ends have the same.
 //
 // What a crawl finds may be newer than what was sent. Then the slave gets what it has all the same, without a record, and the
-// name is still owed: so a large file that changes all the time is never far behind. A comparison counts only for the very state
+// name is still deferred: so a large file that changes all the time is never far behind. A comparison counts only for the very state
 // that was compared; where there never is time for that, the crawl compares it itself.
 //
-// All of this is for a session that follows, and for directories that the slave has a stamp of: a debt is kept beside that.
+// All of this is for a session that follows, and for directories that the slave has a stamp of: a deferral is kept beside that.
 
 const (
 	bulkBytes   = 32 << 20
@@ -96,7 +96,7 @@ func (b *bulk) failed() error {
 	return b.fatal
 }
 
-// busy tells whether anything is on its way to the slave, or, as long as anything is owed, waits there for its crawl.
+// busy tells whether anything is on its way to the slave, or, as long as anything is deferred, waits there for its crawl.
 func (b *bulk) busy(owed bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -177,7 +177,7 @@ func (b *bulk) take(p place) (j *chore, ended, on bool) {
 	return j, false, true
 }
 
-// isBeside tells whether an item is worked on beside the crawls, and owed. What a job has found out about it is put into it
+// isBeside tells whether an item is worked on beside the crawls, and deferred. What a job has found out about it is put into it
 // otherwise. It counts what is pending.
 func (w *crawl) isBeside(n *node, d *directory, it *plan.Item) bool {
 	e := &it.Entry
@@ -202,7 +202,7 @@ func (w *crawl) beside(n *node, d *directory, it *plan.Item) bool {
 	case !on:
 		return false
 	case j != nil && !ended:
-		w.oweJob(n, e, j)
+		w.deferJob(n, e, j)
 		return true
 	case j == nil || j.gfid != e.Record.GFID:
 		return w.beginJob(n, d, it, nil)
@@ -266,24 +266,24 @@ func (w *crawl) afterSending(n *node, d *directory, it *plan.Item, j *chore) boo
 	return w.beginJob(n, d, it, nil)
 }
 
-// oweJob notes that a name is owed until its job has ended.
-func (w *crawl) oweJob(n *node, e *plan.Entry, j *chore) {
-	due := w.c.hot.now() // as soon as it has ended
+// deferJob notes that a name is deferred until its job has ended.
+func (w *crawl) deferJob(n *node, e *plan.Entry, j *chore) {
+	due := w.c.debounce.now() // as soon as it has ended
 	if j == nil {
 		due = due.Add(missedPause) // there were too many
 	}
-	before, since := w.owedBefore(n, e.Name), earlier(w.c.hot.now(), e.Record.Xtime.Time())
+	before, since := w.deferredBefore(n, e.Name), earlier(w.c.debounce.now(), e.Record.Xtime.Time())
 	if was := before.wait.since; !was.IsZero() {
 		since = earlier(since, was)
 	}
-	w.owe(n, e.Name, owed{floor: before.floor, path: join(n.path, e.Name), size: e.Stat.Size, job: j, wait: wait{due, since}})
+	w.deferName(n, e.Name, deferredName{safeXtime: before.safeXtime, path: join(n.path, e.Name), size: e.Stat.Size, job: j, wait: wait{due, since}})
 }
 
 // beginJob begins to work on an item beside the crawls. before is a comparison that came too late.
 func (w *crawl) beginJob(n *node, d *directory, it *plan.Item, before *chore) bool {
 	e, b := it.Entry, &w.c.bulk
 	if b.full() {
-		w.oweJob(n, &e, nil)
+		w.deferJob(n, &e, nil)
 		return true
 	}
 	j := &chore{gfid: e.Record.GFID, xtime: e.Record.Xtime}
@@ -301,7 +301,7 @@ func (w *crawl) beginJob(n *node, d *directory, it *plan.Item, before *chore) bo
 			defer f.Close()
 			return w.c.compareAside(ctx, f, p, path, j)
 		})
-		w.oweJob(n, &e, j)
+		w.deferJob(n, &e, j)
 		return true
 	}
 	src, err := w.m.OpenFile(d.Dir, &e)
@@ -314,7 +314,7 @@ func (w *crawl) beginJob(n *node, d *directory, it *plan.Item, before *chore) bo
 		a.basis, slot = path, b.hashing // the slave reads that too
 	}
 	b.start(p, j, slot, func(_ context.Context, j *chore) error { return b.send(a, e.Record, path, j) })
-	w.oweJob(n, &e, j)
+	w.deferJob(n, &e, j)
 	return true
 }
 

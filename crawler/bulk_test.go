@@ -136,14 +136,14 @@ func TestLargeFileHoldsUpNothing(t *testing.T) {
 				w, g := bulkWorld(t, hints)
 				path := change(w)
 				w.told(path)
-				if out := w.goesOn(); !out.Waiting || out.Reached != w.now || out.Stime == w.now {
+				if out := w.goesOn(); !out.Waiting || out.CoveredXtime != w.now || out.Stime == w.now {
 					t.Errorf("%+v, want what reaches %v, but for the file", out, w.now)
 				}
 				for i := range 3 {
 					for _, small := range []string{"d/small", "other/f", "d/e/f"} {
 						w.write(small, fmt.Sprint(i))
 						w.told(small)
-						if out := w.goesOn(); !out.Waiting || out.Reached != w.now {
+						if out := w.goesOn(); !out.Waiting || out.CoveredXtime != w.now {
 							t.Errorf("%+v, want what reaches %v, but for the file", out, w.now)
 						}
 						if got, err := os.ReadFile(w.there(small)); string(got) != fmt.Sprint(i) {

@@ -58,7 +58,7 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 		w.child(n, d, &p.Children[i])
 	}
 	w.items(n, d, p.Items)
-	w.short(n, p.Short)
+	w.short(n, p.MissingNames)
 }
 
 // short tells the slave of inodes that have more names on the master: it links those that it knows to be names of the
@@ -163,12 +163,12 @@ func (w *crawl) park(n *node, s slave.EntryState) task {
 func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 	next := &node{parent: n, path: join(n.path, c.Entry.Name), entry: c.Entry, absent: c.Absent, filter: n.filter.Down(c.Entry.Name)}
 	if !c.Make {
-		if w.stillOwes(n, c) {
+		if w.stillDefers(n, c) {
 			return
 		}
 		w.adopt(n)
 		next.copy = c.State.Copy
-		if next = w.hinted(next, c.State); n.told != nil {
+		if next = w.hinted(next, c.State); n.hint != nil {
 			d.later = append(d.later, next)
 		} else {
 			w.push(next)
@@ -192,7 +192,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 		mkdir.Expect = c.State.Record.GFID
 	}
 	w.adopt(n)
-	w.c.debts.set(c.Entry.Record.GFID, nil) // they are of another copy
+	w.c.deferrals.set(c.Entry.Record.GFID, nil) // they are of another copy
 	tasks = append(tasks, task{op: mkdir, then: func(r slave.Result) {
 		if r.Err != nil {
 			w.result(n, &mkdir, r)
@@ -312,7 +312,7 @@ func (w *crawl) countParked() {
 }
 
 // result is the ordinary treatment: a success clears an earlier failure, a failure holds back the directory. What vanished or
-// moved on the master is no failure: that has marked its directory anew, and is owed until then.
+// moved on the master is no failure: that has marked its directory anew, and is deferred until then.
 func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 	w.logResult(op, r)
 	switch {

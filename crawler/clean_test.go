@@ -32,11 +32,11 @@ func TestParkedGoesThoughNothingIsStamped(t *testing.T) {
 		cleans bool
 		longer time.Duration
 	}{
-		{Outcome{Reached: 10}, true, parkedLongest},               // something failed
-		{Outcome{Reached: 10, Met: true}, true, 0},                // a comparison of all that is marked
-		{Outcome{Reached: 9, Met: true, Hinted: true}, false, 0},  // hints that do not reach as far as the look
-		{Outcome{Reached: 10, Hinted: true}, true, parkedLongest}, // or that do, and something failed
-		{Outcome{Reached: 10, Met: true, Hinted: true}, true, 0},
+		{Outcome{CoveredXtime: 10}, true, parkedLongest},               // something failed
+		{Outcome{CoveredXtime: 10, Met: true}, true, 0},                // a comparison of all that is marked
+		{Outcome{CoveredXtime: 9, Met: true, Hinted: true}, false, 0},  // hints that do not reach as far as the look
+		{Outcome{CoveredXtime: 10, Hinted: true}, true, parkedLongest}, // or that do, and something failed
+		{Outcome{CoveredXtime: 10, Met: true, Hinted: true}, true, 0},
 	} {
 		at := began.Add(time.Duration(i) * 12 * time.Minute)
 		f.comes, f.cleaned, tree.ages = claim{10, at}, time.Time{}, nil

@@ -11,10 +11,10 @@ import (
 	"georep/slave"
 )
 
-// TestDebtOfAnotherCopy: a directory that moves while a crawl passes is made anew on the slave beside its old copy. What is
-// owed in the new copy must not be believed of the old one, which is brought back from the park: what changed before was lost
+// TestDeferralOfAnotherCopy: a directory that moves while a crawl passes is made anew on the slave beside its old copy. What is
+// deferred in the new copy must not be believed of the old one, which is brought back from the park: what changed before was lost
 // in step.
-func TestDebtOfAnotherCopy(t *testing.T) {
+func TestDeferralOfAnotherCopy(t *testing.T) {
 	w, f := failingWorld(t)
 	now := time.Now()
 	w.now = xtime.FromTime(now) // what is made from now on is younger than what the slave has

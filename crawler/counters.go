@@ -32,8 +32,8 @@ type Counters struct {
 	PendingMeta    atomic.Int64
 	// What a crawl has dealt with: entries that it found in step or that the slave took over, sent or not, and the content
 	// of the files among them. Less precise than the rest: what is compared again is counted again.
-	Settled      atomic.Int64
-	SettledBytes atomic.Int64
+	Done      atomic.Int64
+	DoneBytes atomic.Int64
 	// SkippedDirs counts directories that were in step as a whole, so that nobody looked at how much they hold.
 	SkippedDirs atomic.Int64
 	// Lost holds a slave.Lost: what the slave could not keep so far.
@@ -75,18 +75,18 @@ func (c *Counters) end(op *slave.Op, r slave.Result) {
 	}
 	switch op.Kind {
 	case slave.OpMkdir, slave.OpPut, slave.OpSymlink, slave.OpNode, slave.OpLink, slave.OpMeta:
-		c.Settled.Add(1)
+		c.Done.Add(1)
 	}
 	switch op.Kind {
 	case slave.OpPut:
-		c.SettledBytes.Add(op.Meta.Size)
+		c.DoneBytes.Add(op.Meta.Size)
 		c.Files.Add(1)
 		c.Bytes.Add(inBatch(op))
 	case slave.OpLink:
 		c.Links.Add(1)
 	case slave.OpMeta:
 		if op.Entry == slave.File {
-			c.SettledBytes.Add(op.Meta.Size)
+			c.DoneBytes.Add(op.Meta.Size)
 		}
 		c.Adopted.Add(1)
 	case slave.OpUnpark:
@@ -108,7 +108,7 @@ func Share(st *beneath.Stat) int64 {
 // planned counts what one directory's plan leaves alone because it is in step: all that was listed but what the plan has
 // an operation for, which counts when that is done.
 func (c *Counters) planned(listed []plan.Entry, p *plan.Plan) {
-	entries, bytes, dirs := len(listed)-len(p.Items)-len(p.Short), int64(0), 0
+	entries, bytes, dirs := len(listed)-len(p.Items)-len(p.MissingNames), int64(0), 0
 	for i := range listed {
 		bytes += Share(&listed[i].Stat)
 		if listed[i].Kind == slave.Dir {
@@ -123,7 +123,7 @@ func (c *Counters) planned(listed []plan.Entry, p *plan.Plan) {
 			entries--
 		}
 	}
-	c.Settled.Add(int64(entries))
-	c.SettledBytes.Add(bytes)
+	c.Done.Add(int64(entries))
+	c.DoneBytes.Add(bytes)
 	c.SkippedDirs.Add(int64(dirs - len(p.Children)))
 }

@@ -48,7 +48,7 @@ func (w *world) inStepAfterPass() {
 }
 
 func settled(c *crawler.Counters) [3]int64 {
-	return [3]int64{c.Settled.Load(), c.SettledBytes.Load(), c.SkippedDirs.Load()}
+	return [3]int64{c.Done.Load(), c.DoneBytes.Load(), c.SkippedDirs.Load()}
 }
 
 func TestShare(t *testing.T) {

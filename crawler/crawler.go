@@ -39,14 +39,14 @@ type Crawler struct {
 	names    names
 	joined   joined
 	heavy    int64 // files of as many bytes are worked on beside the crawls
-	hot      hot
+	debounce debounce
 	// groupsAtOnce is of how many inodes the names are checked at a time.
 	groupsAtOnce int
 	bulk         bulk
-	debts        debts
-	taken        *run // hints that were looked at, for the next Pass
+	deferrals    deferrals
+	taken        *hintRange // hints that were looked at, for the next Pass
 	origins      origins
-	strays       atomic.Int64 // names that were left behind since the root was stamped (mayLeave)
+	leftCount    atomic.Int64 // names that were left behind since the root was stamped (mayLeave)
 }
 
 // New makes a Crawler. It does nothing yet.
@@ -61,9 +61,9 @@ func New(opts Options) *Crawler {
 	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: free, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
 		names:  usualNames(),
 		blocks: semaphore.NewWeighted(delta.MaxBlocks)}
-	c.debts.running = c.bulk.running
+	c.deferrals.running = c.bulk.running
 	c.losses.now = time.Now
-	c.hot = hot{settle: opts.Settle, max: opts.MaxDelay, now: time.Now}
+	c.debounce = debounce{quietPeriod: opts.QuietPeriod, max: opts.MaxDelay, now: time.Now}
 	c.groups.Store(!opts.Tree.Info().LinksClean)
 	opts.Counters.underPolicy(opts.Tree.Info().Limits.Policy)
 	c.parked.Store(opts.Tree.Info().Parked)
@@ -129,8 +129,8 @@ type Outcome struct {
 	Hinted bool
 	// Waiting tells that the slave has everything up to Reached but for files that keep changing. Stime is then older, and 0
 	// where the slave had none.
-	Waiting bool
-	Reached xtime.Time
+	Waiting      bool
+	CoveredXtime xtime.Time
 	// Met tells that all that was marked up to Reached has been come to, also where Stime is 0 because the names of some inodes
 	// could not be settled: what moved until then is in its new place.
 	Met bool
@@ -174,13 +174,13 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 	if w.stime != 0 && c.opts.Approvals != nil {
 		c.opts.Approvals.Done()
 	}
-	return Outcome{Stime: w.stime, Hinted: w.root.told != nil, Reached: w.reached, Waiting: w.waiting, Met: w.met}, nil
+	return Outcome{Stime: w.stime, Hinted: w.root.hint != nil, CoveredXtime: w.coveredXtime, Waiting: w.waiting, Met: w.met}, nil
 }
 
 // Clean deletes what was parked more than keep ago. What the master had moved until then must be in its new place.
 func (c *Crawler) Clean(ctx context.Context, keep time.Duration) error {
 	// What was sent ahead, and waits for its crawl, would go with what is parked.
-	if c.parked.Load() == 0 || c.bulk.busy(!c.debts.none()) {
+	if c.parked.Load() == 0 || c.bulk.busy(!c.deferrals.none()) {
 		return nil
 	}
 	if err := c.opts.Tree.Clean(ctx, int64(keep/time.Second)); err != nil {
@@ -197,7 +197,7 @@ func (c *Crawler) Failures(max int) ([]Failure, int) { return c.failures.list(ma
 
 // NextRetry is when something that failed, or that waits because it keeps changing, is due; zero if there is nothing.
 func (c *Crawler) NextRetry() time.Time {
-	failed, waits := c.failures.nextRetry(), c.debts.next()
+	failed, waits := c.failures.nextRetry(), c.deferrals.next()
 	if failed.IsZero() || !waits.IsZero() && waits.Before(failed) {
 		return waits
 	}
@@ -206,19 +206,19 @@ func (c *Crawler) NextRetry() time.Time {
 
 // Waiting lists up to most files that wait because they keep changing, counts them all, and adds up their sizes.
 func (c *Crawler) Waiting(most int) (list []Waiting, total int, bytes int64) {
-	return c.debts.waiting(most)
+	return c.deferrals.waiting(most)
 }
 
 // absorb takes what hints tell, and gives the xtime that they reach where all of that only concerns files that wait, so
 // that there is nothing to do. What it has taken is for the next Pass otherwise.
 func (c *Crawler) absorb() (reached xtime.Time, ok bool) {
-	if due := c.debts.next(); !due.IsZero() && !c.hot.now().Before(due) {
+	if due := c.deferrals.next(); !due.IsZero() && !c.debounce.now().Before(due) {
 		return 0, false // what comes now must not put that off
 	}
 	if c.taken == nil {
-		c.taken = c.opts.Hints.take()
+		c.taken = c.opts.Hints.drain()
 	}
-	if c.taken == nil || !c.debts.absorb(c.taken, &c.hot) {
+	if c.taken == nil || !c.deferrals.absorb(c.taken, &c.debounce) {
 		return 0, false
 	}
 	reached, c.taken = c.taken.end, nil
@@ -227,16 +227,16 @@ func (c *Crawler) absorb() (reached xtime.Time, ok bool) {
 
 // take gives what a Pass goes by: what hints tell, and what is due of what was put off. Where there is news of which no hint tells,
 // the Pass goes from directory to directory, and is reminded on its way: what is due must not come before it again and again.
-func (c *Crawler) take(root xtime.GFID, at xtime.Time) *run {
-	c.debts.begin()
+func (c *Crawler) take(root xtime.GFID, at xtime.Time) *hintRange {
+	c.deferrals.begin()
 	r := c.taken
 	if c.taken = nil; r == nil {
-		r = c.opts.Hints.take()
+		r = c.opts.Hints.drain()
 	}
-	if (r == nil || len(r.dirs) == 0) && c.debts.untoldNews(root, at, c.opts.Hints.following()) {
+	if (r == nil || len(r.dirs) == 0) && c.deferrals.untoldNews(root, at, c.opts.Hints.following()) {
 		return nil
 	}
-	return c.debts.remind(r, root, c.hot.now(), c.names)
+	return c.deferrals.remind(r, root, c.debounce.now(), c.names)
 }
 
 // Full is a failure that shows that the slave as a whole takes nothing more, or nil.

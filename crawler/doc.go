@@ -60,9 +60,9 @@ type Options struct {
 	FilterSince xtime.Time
 	// Hints spare listings; nil: there are none.
 	Hints *Hints
-	// Settle and MaxDelay: a file that keeps changing is shipped once it was quiet for Settle, but no later than MaxDelay
-	// after its first change that was not shipped. A Settle of 0: nothing waits.
-	Settle, MaxDelay time.Duration
+	// QuietPeriod and MaxDelay: a file that keeps changing is shipped once it was quiet for QuietPeriod, but no later than MaxDelay
+	// after its first change that was not shipped. A QuietPeriod of 0: nothing waits.
+	QuietPeriod, MaxDelay time.Duration
 
 	RetryMax time.Duration // bound of the back-off of one entry; 0 means a minute
 	InFlight int           // batches on their way, sent and not yet answered; 0 means 8

@@ -14,7 +14,7 @@ func (c *Crawler) OnScan(fn func(dir string)) { c.scanned = fn }
 func (c *Crawler) OnLeave(fn func(dir string)) { c.left = fn }
 
 // Clock sets the clock by which files wait.
-func (c *Crawler) Clock(now func() time.Time) { c.hot.now = now }
+func (c *Crawler) Clock(now func() time.Time) { c.debounce.now = now }
 
 // Absorb does what Follow does with hints before a Pass.
 func (c *Crawler) Absorb() bool { _, ok := c.absorb(); return ok }
@@ -45,7 +45,7 @@ func (c *Crawler) AllReady() bool {
 func (c *Crawler) Large(n int64) { c.large = n }
 
 // Verify verifies the crawler's master against a slave that is open aside. Nothing changes meanwhile.
-func (c *Crawler) Verify(ctx context.Context, there slave.Reader, found func(Difference)) (Verdict, error) {
+func (c *Crawler) Verify(ctx context.Context, there slave.Reader, found func(Difference)) (VerifySummary, error) {
 	settle := func(context.Context) error { return nil }
 	return Verify(ctx, c.opts, VerifyOptions{Slave: there, Settle: settle, Found: found})
 }

@@ -69,13 +69,13 @@ const (
 
 // follower is the state of Follow.
 type follower struct {
-	c       *Crawler
-	o       FollowOptions
-	began   time.Time
-	tried   xtime.Time // up to there the last Pass looked
-	reached xtime.Time // up to there the slave has everything but files that wait
-	again   time.Time  // not before this after trouble
-	away    bool       // the master's root could not be looked at
+	c            *Crawler
+	o            FollowOptions
+	began        time.Time
+	tried        xtime.Time // up to there the last Pass looked
+	coveredXtime xtime.Time // up to there the slave has everything but files that wait
+	again        time.Time  // not before this after trouble
+	away         bool       // the master's root could not be looked at
 
 	awaited xtime.Time // the root's xtime of which no hint told yet
 	since   time.Time  // when that was seen first
@@ -146,7 +146,7 @@ func (f *follower) looked(s *State, hb time.Time) {
 		case s.Same && s.Stime != 0:
 			p.LastSynced = later(time.Time{}, s.Stime.Time())
 		}
-		f.reached = p.Stime
+		f.coveredXtime = p.Stime
 		// What the slave never had counts as changed when the volume was made.
 		p.Behind = f.behind()
 	})
@@ -155,7 +155,7 @@ func (f *follower) looked(s *State, hb time.Time) {
 // behind is when the oldest change was made that the slave lacks, where it lacks any.
 func (f *follower) behind() time.Time {
 	now := time.Now()
-	at := f.lag.behind(now, max(f.reached, f.c.opts.VolumeMark()), f.c.opts.Hints.after(f.reached))
+	at := f.lag.behind(now, max(f.coveredXtime, f.c.opts.VolumeMark()), f.c.opts.Hints.after(f.coveredXtime))
 	if seen := notBefore(now, f.beat); seen.Before(at) {
 		at = seen // the marker has not come to what is as old as that
 	}
@@ -233,7 +233,7 @@ func (f *follower) step(ctx context.Context) error {
 		return nil
 	}
 	if reached, ok := f.c.absorb(); ok {
-		f.tried, f.reached = reached, reached
+		f.tried, f.coveredXtime = reached, reached
 		f.update(func(p *Progress) { p.InStep, p.Behind = false, f.behind() })
 		return nil
 	}
@@ -284,7 +284,7 @@ func (f *follower) doubts(err error, hb time.Time) bool {
 // step.
 func (f *follower) idle(ctx context.Context, x xtime.Time, now, hb time.Time) error {
 	list, _, _ := f.c.Waiting(1)
-	if _, failed := f.c.Failures(0); len(list) == 0 || failed > 0 || x != f.reached {
+	if _, failed := f.c.Failures(0); len(list) == 0 || failed > 0 || x != f.coveredXtime {
 		return nil
 	}
 	f.c.opts.Hints.settled()
@@ -299,13 +299,13 @@ func (f *follower) passed(seen xtime.Time, out Outcome) {
 	f.rest(seen, out)
 	f.tried = seen
 	if out.Hinted {
-		f.tried = min(seen, out.Reached) // hints may not reach as far
+		f.tried = min(seen, out.CoveredXtime) // hints may not reach as far
 	}
 	if out.Stime != 0 || out.Waiting {
-		f.reached = out.Reached
+		f.coveredXtime = out.CoveredXtime
 		f.update(func(p *Progress) { f.stamped(p, seen, out) })
 	}
-	if !out.Hinted || out.Reached >= f.comes.xtime {
+	if !out.Hinted || out.CoveredXtime >= f.comes.xtime {
 		at := f.comes.time
 		if !out.Met {
 			at = at.Add(-parkedLongest)

@@ -12,11 +12,11 @@ import (
 
 // This file keeps an inode with very many names from holding up what changes meanwhile. A crawl ends only when all that it began
 // has ended, and what changed after it began is for the next one. So a crawl of a session that follows links such names in small
-// steps, one step at a time, and gives way when something else has been marked. The names that are left are owed (left.go): their
+// steps, one step at a time, and gives way when something else has been marked. The names that are left are deferred (left.go): their
 // directories are stamped up to what they hold, and the next crawl, which begins at once, looks at some of them beside what is
 // new. No inode is checked for missing names before all of that is done.
 //
-// A directory that cannot owe is held back, and listed by the next crawl. So that a listing is not made for a few names each time,
+// A directory that cannot defer is held back, and listed by the next crawl. So that a listing is not made for a few names each time,
 // a crawl links a share of those that it has listed.
 
 // names are how inodes with very many of them are treated.
@@ -88,7 +88,7 @@ func (g *giveWay) least(n *node, items int) int64 {
 	w := g.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n.told == nil && (n.held || !g.mayOwe(n)) {
+	if n.hint == nil && (n.held || !g.mayDefer(n)) {
 		return max(w.c.names.step, int64(items/listedShare))
 	}
 	return w.c.names.step
@@ -138,31 +138,31 @@ func (g *giveWay) leave(n *node, left ...string) {
 	w := g.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !g.mayOwe(n) {
+	if !g.mayDefer(n) {
 		n.held = true
 		return
 	}
-	more := leftNames{names: left, dir: n.path, floor: max(n.reach, vacuous), since: earlier(w.c.hot.now(), firstMark(n).Time())}
+	more := leftNames{names: left, dir: n.path, safeXtime: max(n.reach, vacuous), since: earlier(w.c.debounce.now(), firstMark(n).Time())}
 	if n.old != nil {
 		if was := &n.old.left; !was.none() {
-			more.floor, more.since = min(more.floor, was.floor), earlier(more.since, was.since)
+			more.safeXtime, more.since = min(more.safeXtime, was.safeXtime), earlier(more.since, was.since)
 		}
 		for _, name := range left {
-			switch o, is := n.old.owed[name]; {
+			switch o, is := n.old.names[name]; {
 			case is && o.dir.IsZero():
-				more.floor, more.since = min(more.floor, o.floor), earlier(more.since, o.wait.since)
+				more.safeXtime, more.since = min(more.safeXtime, o.safeXtime), earlier(more.since, o.wait.since)
 			case is:
-				n.owe(name, o) // a hint may name a directory as it names a file
+				n.deferName(name, o) // a hint may name a directory as it names a file
 			}
 		}
 	}
-	n.owes.left.add(more)
+	n.deferred.left.add(more)
 }
 
 // firstMark is the first mark of a directory that the slave lacks, as far as that is known.
 func firstMark(n *node) xtime.Time {
-	if n.told != nil {
-		for _, p := range n.told.points {
+	if n.hint != nil {
+		for _, p := range n.hint.points {
 			if p > n.reach {
 				return p
 			}
@@ -171,8 +171,8 @@ func firstMark(n *node) xtime.Time {
 	return n.upto
 }
 
-// mayOwe tells whether it can be remembered what a directory lacks, for the copy that the slave has. w.mu is held.
-func (g *giveWay) mayOwe(n *node) bool {
+// mayDefer tells whether it can be remembered what a directory lacks, for the copy that the slave has. w.mu is held.
+func (g *giveWay) mayDefer(n *node) bool {
 	return n.copy != 0 && !n.again && !n.entry.Always && (n.dir == nil || !n.dir.Refuses)
 }
 
@@ -184,20 +184,20 @@ func (g *giveWay) leaveUnseen(n *node, names []beneath.Entry) bool {
 	}
 	left := make([]string, len(names))
 	for i, e := range names {
-		if left[i] = e.Name; !n.told.names[e.Name].IsZero() {
+		if left[i] = e.Name; !n.hint.names[e.Name].IsZero() {
 			return false
 		}
 	}
-	g.w.looksAt(n.told, int64(len(left)))
+	g.w.looksAt(n.hint, int64(len(left)))
 	g.leave(n, left...)
 	return true
 }
 
 // leaveParts is leaveUnseen for the parts of a directory that are yet to be visited.
 func (g *giveWay) leaveParts(n *node) {
-	for n.told != nil && n.part+1 < n.parts {
+	for n.hint != nil && n.part+1 < n.parts {
 		part, parts := nextShare(n.part, n.parts, n.base)
-		if !g.leaveUnseen(n, n.told.part(part, parts, n.path == "")) {
+		if !g.leaveUnseen(n, n.hint.part(part, parts, n.path == "")) {
 			return
 		}
 		n.part, n.parts = part, parts
@@ -206,7 +206,7 @@ func (g *giveWay) leaveParts(n *node) {
 
 // postpones tells whether this crawl leaves it to a later one to check what inodes lack: names that are left would all be missing.
 func (g *giveWay) postpones() bool {
-	if !g.w.c.groups.Load() || !g.over.Load() && !g.w.c.debts.anyLeft() {
+	if !g.w.c.groups.Load() || !g.over.Load() && !g.w.c.deferrals.anyLeft() {
 		return false
 	}
 	g.later.Store(true)

@@ -181,8 +181,8 @@ func TestManyNamesGiveWay(t *testing.T) {
 	})
 }
 
-// TestNewDirectoryOwesNames: also a directory that the slave has no stamp of is listed a few times only while names in it are linked.
-func TestNewDirectoryOwesNames(t *testing.T) {
+// TestNewDirectoryDefersNames: also a directory that the slave has no stamp of is listed a few times only while names in it are linked.
+func TestNewDirectoryDefersNames(t *testing.T) {
 	eachSource(t, func(t *testing.T, w *world, connect func(), changed func(...string)) {
 		const names = 1000
 		o := &order{}
@@ -254,9 +254,9 @@ func TestNamesThatAreLeftAreShown(t *testing.T) {
 	w.inStep()
 }
 
-// TestDebtBelowANewerStamp: a directory owes something that is older than the stamps above it, which other changes have raised since.
-// Those claim no less for that, and what the directories owe is believed: further changes cost no listing.
-func TestDebtBelowANewerStamp(t *testing.T) {
+// TestDeferralBelowANewerStamp: a directory defers something that is older than the stamps above it, which other changes have raised since.
+// Those claim no less for that, and what the directories defer is believed: further changes cost no listing.
+func TestDeferralBelowANewerStamp(t *testing.T) {
 	now := time.Now()
 	w := inMemory(t, true)
 	w.settle, w.delay, w.clock = time.Hour, 2*time.Hour, func() time.Time { return now }
@@ -293,8 +293,8 @@ func TestDebtBelowANewerStamp(t *testing.T) {
 	w.inStep()
 }
 
-// TestRootIsNotStampedUnchecked: while names are left nobody has looked whether inodes lack names, and no directory owes that. So the
-// root keeps its stamp, though all that is owed is newer.
+// TestRootIsNotStampedUnchecked: while names are left nobody has looked whether inodes lack names, and no directory defers that. So the
+// root keeps its stamp, though all that is deferred is newer.
 func TestRootIsNotStampedUnchecked(t *testing.T) {
 	w := inMemory(t, true)
 	o, f := &order{}, &failing{}
@@ -341,7 +341,7 @@ func TestRootIsNotStampedUnchecked(t *testing.T) {
 	w.inStep()
 }
 
-// TestLeftNameWaits: a name that was left is found to be a file that waits. What is owed under it is as old as what was left: the stamp
+// TestLeftNameWaits: a name that was left is found to be a file that waits. What is deferred under it is as old as what was left: the stamp
 // does not rise over it.
 func TestLeftNameWaits(t *testing.T) {
 	const names, parts = 2500, 2

@@ -37,12 +37,12 @@ type guard struct {
 	mu  sync.Mutex // one question at a time
 	had int64      // what the slave had at least before what is young came
 
-	books  sync.Mutex // guards the rest; taken after mu
-	asked  int64      // may be removed, and is not removed yet
-	leave  map[string]*leaving
-	come   map[string]arrival // what is on its way to a place where nothing stood, or something young
-	behind behind             // inodes that moved, and left their old names in the tree
-	aging  map[string]bool    // places whose newcomers are young no more once they have them
+	removals sync.Mutex // guards the rest; taken after mu
+	asked    int64      // may be removed, and is not removed yet
+	leave    map[string]*leaving
+	come     map[string]arrival // what is on its way to a place where nothing stood, or something young
+	oldNames oldNames           // inodes that moved, and left their old names in the tree
+	aging    map[string]bool    // places whose newcomers are young no more once they have them
 }
 
 // arrival is a new entry on its way.
@@ -177,9 +177,9 @@ func (g *guard) take(ctx context.Context, n *node, moving []slave.EntryState) er
 
 // over gives what is said of removals that are too much, nil if these are not. mu is held.
 func (g *guard) over(ctx context.Context, list []leaving) (*refusal, error) {
-	g.books.Lock()
+	g.removals.Lock()
 	r := &refusal{who: map[xtime.GFID]int64{}, before: g.losses.lately() + g.asked}
-	g.books.Unlock()
+	g.removals.Unlock()
 	n := r.before
 	for i := range list {
 		n += list[i].old
@@ -202,8 +202,8 @@ func (g *guard) over(ctx context.Context, list []leaving) (*refusal, error) {
 
 // promise notes what may go. mu is held.
 func (g *guard) promise(list []leaving) {
-	g.books.Lock()
-	defer g.books.Unlock()
+	g.removals.Lock()
+	defer g.removals.Unlock()
 	if g.leave == nil {
 		g.leave = map[string]*leaving{}
 	}
@@ -222,8 +222,8 @@ func (g *guard) comes(path string, a arrival) {
 	if g.opts.MaxDelete >= 100 || !g.later.Load() && g.losses.lately() == 0 {
 		return
 	}
-	g.books.Lock()
-	defer g.books.Unlock()
+	g.removals.Lock()
+	defer g.removals.Unlock()
 	if g.come == nil {
 		g.come = map[string]arrival{}
 	}
@@ -235,8 +235,8 @@ func (g *guard) ended(op *slave.Op, r slave.Result) {
 	if g.opts.MaxDelete >= 100 {
 		return
 	}
-	g.books.Lock()
-	defer g.books.Unlock()
+	g.removals.Lock()
+	defer g.removals.Unlock()
 	if e := g.leave[op.Path]; e != nil && mayPark(op.Kind) {
 		delete(g.leave, op.Path)
 		g.asked -= e.old
@@ -262,7 +262,7 @@ func (g *guard) ended(op *slave.Op, r slave.Result) {
 // parkedWith takes the old names that went with a directory out of what is young: each counts as a further name of its inode, whose
 // removal would lose nothing. Without this the inode itself could be removed uncounted. books is held.
 func (g *guard) parkedWith(e *leaving) {
-	for _, id := range g.behind.parked(e.path) {
+	for _, id := range g.oldNames.parked(e.path) {
 		if e.young[dirKey(id)] == 0 { // else lose has done it
 			g.losses.age(id)
 		}
@@ -286,22 +286,22 @@ func (g *guard) gone(id xtime.GFID) { g.losses.lose(&leaving{gfid: id, old: 1}) 
 // is in.
 func (g *guard) leaves(op *slave.Op) {
 	g.losses.furtherName(op.Record.GFID)
-	g.books.Lock()
-	defer g.books.Unlock()
+	g.removals.Lock()
+	defer g.removals.Unlock()
 	dir, _ := beneath.Split(op.From)
-	g.behind.add(dir, op.Record.GFID)
+	g.oldNames.add(dir, op.Record.GFID)
 }
 
-// behind counts old names that inodes left when they moved, by directory. The zero value has none. It is bounded: names beyond
+// oldNames counts old names that inodes left when they moved, by directory. The zero value has none. It is bounded: names beyond
 // count as what they are, entries of their directories.
-type behind struct {
+type oldNames struct {
 	sum   int
 	count map[string]int64        // in or below a directory
 	names map[string][]xtime.GFID // in it, by inode
 }
 
 // add notes a name in dir.
-func (b *behind) add(dir string, g xtime.GFID) {
+func (b *oldNames) add(dir string, g xtime.GFID) {
 	if b.count == nil {
 		b.count, b.names = map[string]int64{}, map[string][]xtime.GFID{}
 	}
@@ -316,7 +316,7 @@ func (b *behind) add(dir string, g xtime.GFID) {
 }
 
 // parked forgets the names that have left the tree with a directory, and tells whose they were.
-func (b *behind) parked(dir string) (gone []xtime.GFID) {
+func (b *oldNames) parked(dir string) (gone []xtime.GFID) {
 	n := b.count[dir]
 	if n == 0 {
 		return nil
@@ -361,11 +361,11 @@ func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) 
 		if err != nil {
 			return nil, err
 		}
-		g.books.Lock()
+		g.removals.Lock()
 		for i, c := range counts {
-			list[at[i]].old, list[at[i]].all = max(c-g.behind.count[dirs[i]], 1), c
+			list[at[i]].old, list[at[i]].all = max(c-g.oldNames.count[dirs[i]], 1), c
 		}
-		g.books.Unlock()
+		g.removals.Unlock()
 		dirs, at = dirs[k:], at[k:]
 	}
 	return list, nil

@@ -56,7 +56,7 @@ func TestOldNamesGoWithTheirDirectory(t *testing.T) {
 	for i, from := range []string{"a/d/f", "a/d/sub/f", "a/dd/f"} {
 		g.leaves(&slave.Op{Kind: slave.OpLink, Path: "e/" + from, From: from, Record: slave.Record{GFID: ids[i]}})
 	}
-	if got := [3]int64{g.behind.count["a"], g.behind.count["a/d"], g.behind.count["a/dd"]}; got != [3]int64{3, 2, 1} {
+	if got := [3]int64{g.oldNames.count["a"], g.oldNames.count["a/d"], g.oldNames.count["a/dd"]}; got != [3]int64{3, 2, 1} {
 		t.Errorf("left behind: %v", got)
 	}
 	g.promise([]leaving{{path: "a/d", gfid: xtime.GFID{9}, dir: true, all: 4, old: 2}})
@@ -69,7 +69,7 @@ func TestOldNamesGoWithTheirDirectory(t *testing.T) {
 			t.Errorf("inode %d: %d names may go uncounted, want %d", i, n, want)
 		}
 	}
-	if got := [3]int64{g.behind.count["a"], g.behind.count["a/d"], g.behind.count["a/dd"]}; got != [3]int64{1, 0, 1} {
+	if got := [3]int64{g.oldNames.count["a"], g.oldNames.count["a/d"], g.oldNames.count["a/dd"]}; got != [3]int64{1, 0, 1} {
 		t.Errorf("left behind after that: %v", got)
 	}
 }

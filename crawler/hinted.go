@@ -16,13 +16,13 @@ import (
 // names that they give are looked at instead, as a listing would look at them, and everything else, from the plan to the
 // stamp, goes its way.
 //
-// Why the stamp is right (invariant 5). A hint is made by the mark itself, so told says truly: whatever changed in or below
+// Why the stamp is right (invariant 5). A hint is made by the mark itself, so what it says is true: whatever changed in or below
 // the directory with an xtime later than points[0], up to end, did so under names. The slave's stamp S says that it has
 // everything there up to S. If S is one of points, the names cover all that is between S and end, and once they are
 // applied the directory may be stamped with end: not with the xtime it has now, of which a later hint tells. A hint that
 // was lost, late, doubled or out of order leaves an S that is not among the points, and the directory is listed.
 //
-// Where files wait to be shipped (debts.go), S is what has been reached but for them.
+// Where files wait to be shipped (deferrals.go), S is what has been reached but for them.
 //
 // One thing more: if the directory above is stamped with a value beyond the run's end, as one that was listed may be, then
 // what changed here after the run would count as applied. So there the directory must not have been marked since.
@@ -38,7 +38,7 @@ const (
 
 // proven tells whether the hints say all about the directory of n, given what the slave has.
 func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
-	t, mark := n.told, w.m.Since()
+	t, mark := n.hint, w.m.Since()
 	if _, is := t.names[filter.Tag]; is && w.m.filter.Caches() {
 		return false // it may have come or gone: then other entries are left out
 	}
@@ -48,7 +48,7 @@ func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
 	if t.end < mark || t.end > d.Xtime {
 		return false // compared anew because the operator wants it, or marked by another clock
 	}
-	if n.parent != nil && t.end != d.Xtime && (w.run == nil || n.parent.finish.Record.Xtime > w.run.end || !t.joins(n.parent.told)) {
+	if n.parent != nil && t.end != d.Xtime && (w.run == nil || n.parent.finish.Record.Xtime > w.run.end || !t.joins(n.parent.hint)) {
 		return false
 	}
 	// S may be end itself: then only what has its own mark below is left to do, and nothing is, or what was put off.
@@ -57,7 +57,7 @@ func (w *crawl) proven(n *node, d *directory, state *slave.DirState) bool {
 
 // joins tells whether all marks up to the end of the directory above are known here, too. Of a reminder that is so where the
 // one above is visited for no other reason.
-func (t *told) joins(above *told) bool { return !t.reminder || above != nil && above.reminder }
+func (t *dirHint) joins(above *dirHint) bool { return !t.reminder || above != nil && above.reminder }
 
 // visitHinted does for a directory of which hints tell what visit does for one that is listed. It gives false, and has
 // done nothing, where it must be listed after all.
@@ -65,7 +65,7 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 	if !w.proven(n, d, state) {
 		return false
 	}
-	names := n.told.part(n.part, n.parts, n.path == "")
+	names := n.hint.part(n.part, n.parts, n.path == "")
 	if w.giveWay.leaveUnseen(n, names) {
 		names, state.Entries = nil, nil
 	}
@@ -80,11 +80,11 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 	if !n.found { // not yet counted
 		w.c.opts.Counters.Hinted.Add(1)
 	}
-	if n.upto != n.told.end || n.finish.Record.Xtime != n.told.end {
+	if n.upto != n.hint.end || n.finish.Record.Xtime != n.hint.end {
 		// Not in a second visit: children of the first may be looking.
-		n.upto, n.finish.Record.Xtime = n.told.end, n.told.end
+		n.upto, n.finish.Record.Xtime = n.hint.end, n.hint.end
 	}
-	w.looksAt(n.told, int64(len(names)))
+	w.looksAt(n.hint, int64(len(names)))
 	w.mu.Lock()
 	n.keeps = true
 	w.mu.Unlock()
@@ -94,7 +94,7 @@ func (w *crawl) visitHinted(n *node, d *directory, state *slave.DirState) bool {
 }
 
 // expect counts as pending what hints tell of, until it is looked at.
-func (w *crawl) expect(r *run) {
+func (w *crawl) expect(r *hintRange) {
 	if r == nil {
 		return
 	}
@@ -105,7 +105,7 @@ func (w *crawl) expect(r *run) {
 }
 
 // looksAt takes up to so many of a directory's names out of what is pending: from now on its plan counts.
-func (w *crawl) looksAt(t *told, names int64) {
+func (w *crawl) looksAt(t *dirHint, names int64) {
 	w.mu.Lock()
 	names = min(names, t.waits)
 	t.waits -= names
@@ -117,34 +117,34 @@ func (w *crawl) looksAt(t *told, names int64) {
 // it were visited on their own since the first, and a listing would stamp what changed in them after that. The next crawl
 // comes to it then.
 func (w *crawl) list(n *node) {
-	w.looksAt(n.told, int64(len(n.told.names)))
+	w.looksAt(n.hint, int64(len(n.hint.names)))
 	if n.given != nil {
 		w.hold(n)
 		return
 	}
 	w.mu.Lock()
-	n.owes = owing{}
+	n.deferred = deferredNames{}
 	w.mu.Unlock()
-	n.told, n.part, n.parts, n.base, n.found, n.finish = nil, 0, 0, 0, false, slave.Op{}
+	n.hint, n.part, n.parts, n.base, n.found, n.finish = nil, 0, 0, 0, false, slave.Op{}
 	w.again(n)
 }
 
 // hinted gives a node what the hints tell of its directory, or what is due there if nothing else has changed. state is what the slave
 // has of it, nil where that is not known yet.
 func (w *crawl) hinted(n *node, state *slave.EntryState) *node {
-	n.told = w.run.of(n.entry.Record.GFID)
-	if n.told == nil && state != nil && !n.entry.Always {
-		n.told = w.c.debts.reminder(state, n.entry.Record.Xtime, w.c.hot.now(), w.c.names.few)
+	n.hint = w.run.of(n.entry.Record.GFID)
+	if n.hint == nil && state != nil && !n.entry.Always {
+		n.hint = w.c.deferrals.reminder(state, n.entry.Record.Xtime, w.c.debounce.now(), w.c.names.few)
 	}
-	if n.told != nil {
-		n.parts = uint32(len(n.told.names)/partNames + 1)
+	if n.hint != nil {
+		n.parts = uint32(len(n.hint.names)/partNames + 1)
 		n.base = n.parts
 	}
 	return n
 }
 
 // part is those of the names that are to be worked on together.
-func (t *told) part(part, parts uint32, atRoot bool) (names []beneath.Entry) {
+func (t *dirHint) part(part, parts uint32, atRoot bool) (names []beneath.Entry) {
 	for name := range t.names {
 		if slave.PartOf(name, parts) == part && !(atRoot && name == slave.Reserved) {
 			names = append(names, beneath.Entry{Name: name})
@@ -155,11 +155,11 @@ func (t *told) part(part, parts uint32, atRoot bool) (names []beneath.Entry) {
 
 // query asks the slave about a node's directory.
 func (n *node) query() slave.Query {
-	if n.told == nil {
+	if n.hint == nil {
 		return slave.Query{Path: n.path, Part: n.part, Parts: n.parts}
 	}
 	q := slave.Query{Path: n.path, ByName: true}
-	for _, e := range n.told.part(n.part, n.parts, n.path == "") {
+	for _, e := range n.hint.part(n.part, n.parts, n.path == "") {
 		q.Names = append(q.Names, e.Name)
 	}
 	return q
@@ -167,8 +167,8 @@ func (n *node) query() slave.Query {
 
 // weight is about how much the slave will have to say about a node's directory.
 func (n *node) weight() int64 {
-	if n.told != nil {
-		return int64(min(len(n.told.names), partNames)) * nameBytes
+	if n.hint != nil {
+		return int64(min(len(n.hint.names), partNames)) * nameBytes
 	}
 	return n.entry.Stat.Size
 }
@@ -194,7 +194,7 @@ type ahead struct {
 	path  string
 	rules *filter.Dir // without Tags
 	gfid  xtime.GFID
-	told  *told
+	hint  *dirHint
 	state slave.DirState
 }
 
@@ -203,13 +203,13 @@ type ahead struct {
 // directories come. What stands where another inode belongs by now is remembered for the same reason. What would weigh too
 // much is left to the visits.
 func (w *crawl) foresee() error {
-	if w.root.told == nil {
+	if w.root.hint == nil {
 		return nil
 	}
 	all := w.unfold(w.root)
 	queries := make([]slave.Query, len(all))
 	for i, a := range all {
-		queries[i] = (&node{path: a.path, told: a.told, parts: 1}).query()
+		queries[i] = (&node{path: a.path, hint: a.hint, parts: 1}).query()
 	}
 	w.ahead = map[string]*slave.DirState{}
 	for weight := int64(0); len(queries) > 0 && weight < slave.MaxSurvey; {
@@ -244,13 +244,13 @@ func (w *crawl) takeAhead(a *ahead) error {
 
 // unfold lists the directories that the hints lead to from the root, as long as they are few.
 func (w *crawl) unfold(root *node) []ahead {
-	all := []ahead{{gfid: root.entry.Record.GFID, told: root.told, rules: root.filter}}
-	names := len(root.told.names)
+	all := []ahead{{gfid: root.entry.Record.GFID, hint: root.hint, rules: root.filter}}
+	names := len(root.hint.names)
 	if names > partNames {
 		return all[:0]
 	}
 	for i := 0; i < len(all); i++ {
-		for name, g := range all[i].told.names {
+		for name, g := range all[i].hint.names {
 			t := w.run.of(g)
 			if t == nil || len(t.names) > partNames || len(all) == foreseeDirs || names+len(t.names) > foreseeNames {
 				continue
@@ -259,7 +259,7 @@ func (w *crawl) unfold(root *node) []ahead {
 				continue
 			}
 			names += len(t.names)
-			all = append(all, ahead{path: join(all[i].path, name), gfid: g, told: t, rules: all[i].rules.Down(name)})
+			all = append(all, ahead{path: join(all[i].path, name), gfid: g, hint: t, rules: all[i].rules.Down(name)})
 		}
 	}
 	return all
@@ -272,7 +272,7 @@ func (w *crawl) foreseen(n *node) *slave.DirState {
 		w.looked = nil // from now on this crawl changes things
 		return known
 	}
-	if n.told == nil || n.parts > 1 {
+	if n.hint == nil || n.parts > 1 {
 		return nil
 	}
 	w.mu.Lock()
@@ -297,7 +297,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	if !in {
 		return nil
 	}
-	n := &node{path: a.path, rules: Tagged(w.m.filter, rules, d.Dir), entry: plan.Entry{Record: slave.Record{GFID: a.gfid}}, told: a.told}
+	n := &node{path: a.path, rules: Tagged(w.m.filter, rules, d.Dir), entry: plan.Entry{Record: slave.Record{GFID: a.gfid}}, hint: a.hint}
 	if a.path != "" {
 		n.parent = &node{} // the visit will know better
 	}
@@ -322,7 +322,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	for i, s := range stale {
 		ops[i] = w.park(n, s).op
 	}
-	w.looksAt(a.told, int64(len(ops)))
+	w.looksAt(a.hint, int64(len(ops)))
 	results, err := w.applyNow(ops)
 	if err != nil {
 		return err

@@ -19,38 +19,38 @@ type Hints struct {
 	up    bool
 	blind bool // there may be a mark of which no hint tells
 	seq   uint64
-	run   *run
+	run   *hintRange
 	cost  int // of run, roughly in bytes
 }
 
-// run is what an unbroken series of hints says, by directory.
-type run struct {
+// hintRange is what an unbroken series of hints says, by directory.
+type hintRange struct {
 	begin xtime.Time // the root's before the first mark
 	first xtime.Time // of the first mark; 0 where there was none
 	end   xtime.Time // of the last; what it was before where there was none
-	dirs  map[xtime.GFID]*told
+	dirs  map[xtime.GFID]*dirHint
 }
 
-// told is one directory: all that changed in it from the first of points to end is under names. What changed below it
+// dirHint is one directory: all that changed in it from the first of points to end is under names. What changed below it
 // is so below names, which those of its directories that were marked are among.
-type told struct {
+type dirHint struct {
 	points []xtime.Time // its xtimes before the first mark, and after each but the last
 	end    xtime.Time   // after the last
 	names  map[string]xtime.GFID
-	// reminder is set where no hint tells of the directory, but something is due there (debts.go).
+	// reminder is set where no hint tells of the directory, but something is due there (deferrals.go).
 	reminder bool
-	taken    int   // of the names that are left there, those that are among names
-	from     *debt // that has these
+	taken    int       // of the names that are left there, those that are among names
+	from     *deferral // that has these
 
 	waits int64 // entries under names that are pending in a crawl, which has yet to look at them; under crawl.mu
 }
 
 // Bounds of a run. Beyond them a directory is listed, or the run dropped.
 const (
-	runBytes  = 24 << 20
-	nameBytes = 64 // what a name costs beyond its length
-	dirBytes  = 256
-	toldNames = 1 << 16
+	rangeBytes = 24 << 20
+	nameBytes  = 64 // what a name costs beyond its length
+	dirBytes   = 256
+	toldNames  = 1 << 16
 )
 
 // Up implements hint.Sink.
@@ -68,7 +68,7 @@ func (h *Hints) Hint(m *hint.Hint) {
 		root := &m.Dirs[len(m.Dirs)-1]
 		if h.run == nil || m.Seq != h.seq+1 || root.Before != h.run.end {
 			h.reset()
-			h.run = newRun(root.Before)
+			h.run = newRange(root.Before)
 		}
 		if h.run.first == 0 {
 			h.run.first = m.Xtime
@@ -77,7 +77,7 @@ func (h *Hints) Hint(m *hint.Hint) {
 		for i := range m.Dirs {
 			h.add(&m.Dirs[i], m.Xtime)
 		}
-		if h.cost > runBytes {
+		if h.cost > rangeBytes {
 			h.reset()
 			h.blind = true
 		}
@@ -114,7 +114,7 @@ func (h *Hints) add(d *hint.Dir, at xtime.Time) {
 	}
 	t := h.run.dirs[d.GFID]
 	if t == nil || t.end != d.Before {
-		t = &told{names: map[string]xtime.GFID{}, end: d.Before}
+		t = &dirHint{names: map[string]xtime.GFID{}, end: d.Before}
 		h.run.dirs[d.GFID] = t
 		h.cost += dirBytes
 	}
@@ -131,8 +131,8 @@ func (h *Hints) add(d *hint.Dir, at xtime.Time) {
 	}
 }
 
-// take gives the run away to one Pass; nil where there is none. What comes later joins on to it.
-func (h *Hints) take() *run {
+// drain gives the run away to one Pass; nil where there is none. What comes later joins on to it.
+func (h *Hints) drain() *hintRange {
 	if h == nil {
 		return nil
 	}
@@ -142,12 +142,12 @@ func (h *Hints) take() *run {
 		return nil
 	}
 	out := h.run
-	h.run, h.cost = newRun(out.end), 0
+	h.run, h.cost = newRange(out.end), 0
 	return out
 }
 
-func newRun(begin xtime.Time) *run {
-	return &run{begin: begin, end: begin, dirs: map[xtime.GFID]*told{}}
+func newRange(begin xtime.Time) *hintRange {
+	return &hintRange{begin: begin, end: begin, dirs: map[xtime.GFID]*dirHint{}}
 }
 
 // after is the first mark that followed the one of x, 0 where that is not known.
@@ -174,7 +174,7 @@ func (h *Hints) Names() (n int64) {
 }
 
 // names counts what changed, but for the directories that only lead there.
-func (r *run) names() (n int64) {
+func (r *hintRange) names() (n int64) {
 	if r == nil {
 		return 0
 	}
@@ -185,7 +185,7 @@ func (r *run) names() (n int64) {
 }
 
 // entries counts the names that are no directories of the same run.
-func (t *told) entries() (n int64) {
+func (t *dirHint) entries() (n int64) {
 	for _, g := range t.names {
 		if g.IsZero() {
 			n++
@@ -246,7 +246,7 @@ func (h *Hints) settled() {
 }
 
 // of is what a run says of a directory, or nil.
-func (r *run) of(g xtime.GFID) *told {
+func (r *hintRange) of(g xtime.GFID) *dirHint {
 	if r == nil {
 		return nil
 	}

@@ -37,7 +37,7 @@ func TestHintsKnowTheFirstMark(t *testing.T) {
 	if h.after(10) != 20 || h.after(20) != 0 || h.Names() != 2 {
 		t.Errorf("after 10 came %v, after 20 %v; %d names", h.after(10), h.after(20), h.Names())
 	}
-	h.take()
+	h.drain()
 	if h.after(30) != 0 || h.Names() != 0 {
 		t.Errorf("after 30 came %v; %d names", h.after(30), h.Names())
 	}

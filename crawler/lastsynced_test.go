@@ -21,7 +21,7 @@ func TestLastSyncedGoesWithTheStamps(t *testing.T) {
 			continue
 		}
 		stamp := s - 4 // a crawl by hints reaches as far as those did
-		f.passed(x(s), Outcome{Stime: x(stamp), Reached: x(stamp), Hinted: true, Waiting: s%20 == 9})
+		f.passed(x(s), Outcome{Stime: x(stamp), CoveredXtime: x(stamp), Hinted: true, Waiting: s%20 == 9})
 		if got, want := f.prog.LastSynced, at(stamp).Add(-time.Millisecond); !got.Equal(want) {
 			t.Fatalf("stamped %v: LAST_SYNCED is of %v, want %v", stamp, got.Sub(began), want.Sub(began))
 		}
@@ -37,11 +37,11 @@ func TestLastSyncedGoesWithTheStamps(t *testing.T) {
 	if n := len(f.claims); n > maxClaims {
 		t.Errorf("%d claims are kept", n)
 	}
-	f.passed(x(2000), Outcome{Stime: x(1800), Reached: x(1800), Hinted: true})
+	f.passed(x(2000), Outcome{Stime: x(1800), CoveredXtime: x(1800), Hinted: true})
 	if got := f.prog.LastSynced; got.After(at(1800)) || got.Before(at(1780)) {
 		t.Errorf("stamped 1800: LAST_SYNCED is of %v", got.Sub(began))
 	}
-	f.passed(x(2000), Outcome{Stime: x(2000), Reached: x(2000)})
+	f.passed(x(2000), Outcome{Stime: x(2000), CoveredXtime: x(2000)})
 	if got := f.prog.LastSynced; got.After(at(2000)) || got.Before(at(1990)) || len(f.claims) != 0 {
 		t.Errorf("stamped 2000: LAST_SYNCED is of %v, %d claims are left", got.Sub(began), len(f.claims))
 	}
@@ -52,7 +52,7 @@ func TestLagCoversWhatIsNotMarked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &follower{c: New(Options{Tree: &cleaned{}, VolumeMark: func() xtime.Time { return 1 }})}
 		now := time.Now()
-		f.reached = xtime.FromTime(now.Add(-4 * time.Second))
+		f.coveredXtime = xtime.FromTime(now.Add(-4 * time.Second))
 		f.beat = now.Add(-time.Second)
 		if lag := now.Sub(f.behind()); lag < 3*time.Second || lag > 5*time.Second {
 			t.Errorf("lag %v, want 4 s: the marker keeps up", lag)

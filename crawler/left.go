@@ -9,24 +9,24 @@ import (
 	"georep/slave"
 )
 
-// This file has the names that a directory owes because a crawl gave way to what changed elsewhere (giveway.go). There may be
+// This file has the names that a directory defers because a crawl gave way to what changed elsewhere (giveway.go). There may be
 // tens of thousands. So they are kept as a list, of which each crawl takes some from the front, and not in the map of what is
-// owed under one name each: what a crawl does for those that it does not look at is nothing.
+// deferred under one name each: what a crawl does for those that it does not look at is nothing.
 //
 // The list says that the slave has everything under these names up to one floor, and nothing more. So a name may stand on it that is
 // in step, or gone by now: then a look at it is all that comes of it.
 
 // vacuous is a stamp that claims nothing: no change has an xtime as old. A directory that the slave has no stamp of gets it where it
-// is to owe names, since a debt is believed only of a copy that carries a stamp, which goes when anything is taken from the copy.
+// is to defer names, since a deferral is believed only of a copy that carries a stamp, which goes when anything is taken from the copy.
 const vacuous xtime.Time = 1
 
 // leftNames are names of one directory. The zero value has none. A list of names is never changed, only made anew.
 type leftNames struct {
-	names []string
-	floor xtime.Time // up to there the slave has everything under them
-	since time.Time  // of the first change that it lacks
-	dir   string     // as it was
-	once  int        // so many there were when each was on the list once
+	names     []string
+	safeXtime xtime.Time // up to there the slave has everything under them
+	since     time.Time  // of the first change that it lacks
+	dir       string     // as it was
+	once      int        // so many there were when each was on the list once
 }
 
 // leftTwice is how many names a list may have before any is looked for that is on it twice.
@@ -47,7 +47,7 @@ func (l leftNames) without(taken int) leftNames {
 func (l *leftNames) add(more leftNames) {
 	if !l.none() {
 		more.names = append(l.names, more.names...)
-		more.floor, more.since = min(l.floor, more.floor), earlier(l.since, more.since)
+		more.safeXtime, more.since = min(l.safeXtime, more.safeXtime), earlier(l.since, more.since)
 	}
 	*l = more
 }
@@ -60,7 +60,7 @@ func (l leftNames) and(more leftNames) leftNames {
 	case more.none():
 		return l
 	}
-	both := leftNames{names: append(slices.Clip(l.names), more.names...), dir: more.dir, floor: min(l.floor, more.floor),
+	both := leftNames{names: append(slices.Clip(l.names), more.names...), dir: more.dir, safeXtime: min(l.safeXtime, more.safeXtime),
 		since: earlier(l.since, more.since), once: l.once}
 	if len(both.names) > leftTwice+2*l.once {
 		both.names = onlyOnce(both.names)
@@ -80,20 +80,20 @@ func onlyOnce(names []string) []string {
 }
 
 // leftBy is all that a node leaves: what this crawl gave up, behind what it did not take of what was left before. One that was
-// listed has looked at all of that. One that moved, and that this crawl has come to before, owes something else by now: nothing was
+// listed has looked at all of that. One that moved, and that this crawl has come to before, defers something else by now: nothing was
 // taken of that. crawl.mu is held.
 func leftBy(n *node) leftNames {
 	switch {
-	case n.told == nil || n.old == nil:
-		return n.owes.left
-	case n.told.from != n.old:
-		return n.old.left.and(n.owes.left)
+	case n.hint == nil || n.old == nil:
+		return n.deferred.left
+	case n.hint.from != n.old:
+		return n.old.left.and(n.deferred.left)
 	}
-	return n.old.left.without(n.told.taken).and(n.owes.left)
+	return n.old.left.without(n.hint.taken).and(n.deferred.left)
 }
 
 // anyLeft tells whether a directory has names left.
-func (b *debts) anyLeft() bool {
+func (b *deferrals) anyLeft() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, d := range b.of {
@@ -105,7 +105,7 @@ func (b *debts) anyLeft() bool {
 }
 
 // stuck tells whether no fewer names are left than when it was asked last.
-func (b *debts) stuck() bool {
+func (b *deferrals) stuck() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	left := 0
@@ -119,7 +119,7 @@ func (b *debts) stuck() bool {
 
 // some shares out at how many of the names that are left a crawl looks: in as few directories as have so many, in any order. b.mu
 // is held.
-func (b *debts) some(share int) map[xtime.GFID]int {
+func (b *deferrals) some(share int) map[xtime.GFID]int {
 	taken := map[xtime.GFID]int{}
 	for g, d := range b.of {
 		if k := min(share, len(d.left.names)); k > 0 {
@@ -132,7 +132,7 @@ func (b *debts) some(share int) map[xtime.GFID]int {
 
 // addTo has the crawl look at what is due in the directories that were found, and at some of the names that are left there. b.mu is
 // held.
-func (u *dues) addTo(dirs map[xtime.GFID]*told) {
+func (u *dues) addTo(dirs map[xtime.GFID]*dirHint) {
 	for g := range u.seen {
 		d := u.b.of[g]
 		if !u.needs(g, d) {
@@ -140,11 +140,11 @@ func (u *dues) addTo(dirs map[xtime.GFID]*told) {
 		}
 		t := dirs[g]
 		if t == nil {
-			t = &told{end: d.reached, names: map[string]xtime.GFID{}, reminder: true}
+			t = &dirHint{end: d.coveredXtime, names: map[string]xtime.GFID{}, reminder: true}
 			dirs[g] = t
 		}
 		for _, name := range u.names[g] {
-			t.remind(name, d.owed[name].dir)
+			t.remind(name, d.names[name].dir)
 		}
 		t.taken, t.from = u.taken[g], d
 		for _, name := range d.left.names[:t.taken] {
@@ -154,7 +154,7 @@ func (u *dues) addTo(dirs map[xtime.GFID]*told) {
 }
 
 // remind adds a name, unless hints tell of it.
-func (t *told) remind(name string, dir xtime.GFID) {
+func (t *dirHint) remind(name string, dir xtime.GFID) {
 	if _, have := t.names[name]; !have {
 		t.names[name] = dir
 	}
@@ -162,16 +162,16 @@ func (t *told) remind(name string, dir xtime.GFID) {
 
 // reminder is what is due in a directory of which the parent was listed, and which has not changed, nil where that is not known or
 // nothing is: then it need not be listed itself.
-func (b *debts) reminder(e *slave.EntryState, at xtime.Time, now time.Time, share int) *told {
+func (b *deferrals) reminder(e *slave.EntryState, at xtime.Time, now time.Time, share int) *dirHint {
 	g := e.Record.GFID
 	d := b.known(g, e.Copy, e.Record.Xtime)
-	if d == nil || d.reached != at {
+	if d == nil || d.coveredXtime != at {
 		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	u := &dues{b: b, now: now, all: true, names: map[xtime.GFID][]string{}, seen: map[xtime.GFID]bool{}}
-	dirs := map[xtime.GFID]*told{}
+	dirs := map[xtime.GFID]*dirHint{}
 	if b.of[g] == d && u.below(g) {
 		u.seen = map[xtime.GFID]bool{g: true} // what is below is reminded of on the way down
 		u.taken = map[xtime.GFID]int{g: min(share, len(d.left.names))}
@@ -180,13 +180,13 @@ func (b *debts) reminder(e *slave.EntryState, at xtime.Time, now time.Time, shar
 	return dirs[g]
 }
 
-// untoldNews tells whether a root has changed since what was reached when its debt was made, and no hint will tell of that. comes
+// untoldNews tells whether a root has changed since what was reached when its deferral was made, and no hint will tell of that. comes
 // tells that one may: it is given the time of one crawl.
-func (b *debts) untoldNews(root xtime.GFID, x xtime.Time, comes bool) bool {
+func (b *deferrals) untoldNews(root xtime.GFID, x xtime.Time, comes bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	d, before := b.of[root], b.awaited
-	if b.awaited = x; d == nil || d.reached == x {
+	if b.awaited = x; d == nil || d.coveredXtime == x {
 		return false
 	}
 	return !comes || before == x

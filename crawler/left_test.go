@@ -13,7 +13,7 @@ func TestNamesThatNobodyComesToAreNoHurry(t *testing.T) {
 	c := &Crawler{failures: newFailures(time.Minute)}
 	g := xtime.GFID{1}
 	left := func(n int) {
-		c.debts.set(g, &debt{stamp: 1, reached: 5, left: leftNames{names: make([]string, n), since: time.Now()}})
+		c.deferrals.set(g, &deferral{stamp: 1, coveredXtime: 5, left: leftNames{names: make([]string, n), since: time.Now()}})
 	}
 	f := &follower{c: c, tried: 5}
 	out := Outcome{Stime: 1, Waiting: true}

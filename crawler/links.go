@@ -303,7 +303,7 @@ type placed struct {
 	dir   xtime.GFID
 	short bool // the slave's directory may change: a name is made there, or led elsewhere
 	// stale tells that the content is yet to be compared. So it is not said that these are all names: the inode would be off
-	// the slave's list, and if the comparison does not come to it, nobody would know that it is owed.
+	// the slave's list, and if the comparison does not come to it, nobody would know that it is deferred.
 	stale bool
 	done  bool // an earlier crawl has linked it, and gave way
 }
@@ -353,7 +353,7 @@ func (w *crawl) settleOps(g slave.Group, paths []string, sure bool) (stale strin
 func (w *crawl) revisit(path string, seen map[string]bool) (n *node, comes bool) {
 	dir, _ := beneath.Split(path)
 	if dir == "" {
-		return nil, w.root.told == nil
+		return nil, w.root.hint == nil
 	}
 	if seen[dir] {
 		return nil, true

@@ -51,7 +51,7 @@ func (w *crawl) mayHaveMoved(e *plan.Entry) bool {
 func (w *crawl) knownSince(root *node, state *slave.DirState) {
 	w.moves.mu.Lock()
 	defer w.moves.mu.Unlock()
-	w.moves.hinted = root.told != nil
+	w.moves.hinted = root.hint != nil
 	if w.moves.since == 0 && state.Record.GFID == root.entry.Record.GFID {
 		w.moves.since = state.Record.Xtime
 		w.guard.later.Store(w.moves.since != 0)
@@ -98,7 +98,7 @@ const maxAwaited = 10_000
 const moveAge = 2 * time.Second
 
 // awaitPark takes out of the plan what has come to the directory while the crawl went on, where the slave cannot tell what it
-// has elsewhere: its old name is told of by a hint that this crawl has not seen. The name is owed, once, and by the next
+// has elsewhere: its old name is told of by a hint that this crawl has not seen. The name is deferred, once, and by the next
 // crawl the old one is parked. What lies in a directory that came itself, and has no stamp yet, moved with that.
 func (w *crawl) awaitPark(n *node, p *plan.Plan) {
 	w.moves.mu.Lock()
@@ -117,7 +117,7 @@ func (w *crawl) awaitPark(n *node, p *plan.Plan) {
 		if e.Kind != slave.Dir && e.Stat.Nlink >= w.c.names.many {
 			return false // it has other names, and becomes a link to one
 		}
-		if !w.owedBefore(n, e.Name).wait.since.IsZero() {
+		if !w.deferredBefore(n, e.Name).wait.since.IsZero() {
 			return false
 		}
 		if w.moves.awaited.Add(1) > maxAwaited {
@@ -259,7 +259,7 @@ func (w *crawl) bringBack(n *node, p *plan.Plan) (restored, ok bool) {
 }
 
 // leaveOut takes out of the plan what has come to the directory since it was looked at for what may be elsewhere on the
-// slave. The next crawl looks for it first. What it took the place of is missed, so the name is owed.
+// slave. The next crawl looks for it first. What it took the place of is missed, so the name is deferred.
 func (w *crawl) leaveOut(n *node, p *plan.Plan) {
 	came := func(s *slave.EntryState, e *plan.Entry) bool {
 		if !foreign(s, e) || n.sought[e.Record.GFID] || !w.mayHaveMoved(e) {
@@ -429,7 +429,7 @@ func (w *crawl) mayLeadElsewhere(path string, f *slave.Found) bool {
 // ends before its directory is parked, the next one takes all that were left for removals; so they stay well below what
 // may always be removed. What is beyond that is taken from its old name, as long as no crawl has stamped the root.
 func (c *Crawler) mayLeave() bool {
-	return c.opts.MaxDelete >= 100 || c.strays.Add(1) <= c.free/2
+	return c.opts.MaxDelete >= 100 || c.leftCount.Add(1) <= c.free/2
 }
 
 // parkedAt is where in a parked directory an inode was found, if it is not parked itself.

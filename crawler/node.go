@@ -30,23 +30,23 @@ type crawl struct {
 	cancel context.CancelCauseFunc
 	ship   *shipper
 
-	uploads uploads
-	moves   moves
-	guard   guard
-	pending pending
-	links   links
-	giveWay giveWay
-	stack   stack
-	open    chan struct{} // a token for each directory held open
-	done    chan struct{} // closed when the root is finished
-	stime   xtime.Time    // written before done is closed, as the next three are
-	reached xtime.Time
-	waiting bool
-	met     bool
+	uploads      uploads
+	moves        moves
+	guard        guard
+	pending      pending
+	links        links
+	giveWay      giveWay
+	stack        stack
+	open         chan struct{} // a token for each directory held open
+	done         chan struct{} // closed when the root is finished
+	stime        xtime.Time    // written before done is closed, as the next three are
+	coveredXtime xtime.Time
+	waiting      bool
+	met          bool
 
 	session   context.Context
 	root      *node
-	run       *run                       // what hints tell; nil: nothing
+	run       *hintRange                 // what hints tell; nil: nothing
 	ahead     map[string]*slave.DirState // surveyed before their turn, by path; under mu
 	looked    *slave.DirState            // the slave's root before this crawl, for the first visit; nil: not known
 	checked   map[xtime.GFID]int         // how often the names of inodes were checked in this pass
@@ -74,7 +74,7 @@ type node struct {
 	found   bool        // what was parked has been brought back: do not look again
 	filter  *filter.Dir // nil: nothing is left out; rules are the same with what a Tag in it adds, since it was entered
 	rules   *filter.Dir
-	told    *told           // what changed, where hints tell all of it: not listed
+	hint    *dirHint        // what changed, where hints tell all of it: not listed
 	again   bool            // a visit for the sake of hard links, on top of the crawl
 	second  bool            // was put off before
 	counted bool            // what it has in step
@@ -85,14 +85,14 @@ type node struct {
 	requeued bool
 	sought   map[xtime.GFID]bool // what was looked for when found was set
 
-	had   xtime.Time // the stamp that the slave has; written under crawl.mu, as the next two are
-	reach xtime.Time // up to there it has everything, but what old says
-	old   *debt      // what was owed before; nil: nothing, or not known
-	owes  owing      // what is owed now; under crawl.mu, as debt is
-	debt  *debt      // settled; nil: nothing
-	upto  xtime.Time // the stamp, if nothing is owed
-	keeps bool       // what is sent stays in kept until the visit ends; both under crawl.mu
-	kept  []task
+	had      xtime.Time    // the stamp that the slave has; written under crawl.mu, as the next two are
+	reach    xtime.Time    // up to there it has everything, but what old says
+	old      *deferral     // what was deferred before; nil: nothing, or not known
+	deferred deferredNames // what is deferred now; under crawl.mu, as deferral is
+	deferral *deferral     // settled; nil: nothing
+	upto     xtime.Time    // the stamp, if nothing is deferred
+	keeps    bool          // what is sent stays in kept until the visit ends; both under crawl.mu
+	kept     []task
 	// handed tells that the end of the visit counts with the operations that it sent (behind.go); under crawl.mu.
 	handed bool
 
@@ -124,7 +124,7 @@ func newCrawl(ctx context.Context, c *Crawler, m *view, look *State) (*crawl, er
 	w.stack.init()
 	w.expect(r)
 	w.root = w.hinted(&node{filter: c.opts.Filter.Root(), entry: plan.Entry{Kind: slave.Dir, Record: slave.Record{GFID: gfid}}}, nil)
-	if look != nil && w.root.told == nil { // hints park before the first visit, and ask for names only
+	if look != nil && w.root.hint == nil { // hints park before the first visit, and ask for names only
 		w.looked = &look.Dir
 	}
 	return w, nil
@@ -251,7 +251,7 @@ func (w *crawl) finishNode(n *node) {
 	var ops []slave.Op
 	for _, c := range chain {
 		if c.skip {
-			w.c.debts.set(c.entry.Record.GFID, nil)
+			w.c.deferrals.set(c.entry.Record.GFID, nil)
 			continue
 		}
 		ops = append(ops, c.finish)
@@ -269,7 +269,7 @@ func (w *crawl) finishNode(n *node) {
 			}
 		}
 		if chain[len(chain)-1] == w.root {
-			w.met = !w.root.held && w.root.debt == nil
+			w.met = !w.root.held && w.root.deferral == nil
 		}
 		w.finished(chain)
 	})
@@ -294,10 +294,10 @@ func (w *crawl) chain(n *node) []*node {
 // climb is chain up to the root, which is left out. w.mu is held.
 func (w *crawl) climb(n *node) []*node {
 	chain := []*node{n}
-	w.settle(n)
+	w.decideStamp(n)
 	for p := n.parent; w.waitsOnly(p) && len(chain) < batchOps; p = p.parent {
 		p.held = p.held || n.held
-		w.settle(p)
+		w.decideStamp(p)
 		chain, n = append(chain, p), p
 	}
 	return chain
@@ -311,10 +311,10 @@ func (w *crawl) waitsOnly(p *node) bool {
 func (w *crawl) finishResult(n *node, r slave.Result) {
 	if r.Err == nil {
 		w.c.failures.clear(n.path)
-		w.c.debts.set(n.entry.Record.GFID, n.debt)
+		w.c.deferrals.set(n.entry.Record.GFID, n.deferral)
 		return
 	}
-	w.c.debts.set(n.entry.Record.GFID, nil)
+	w.c.deferrals.set(n.entry.Record.GFID, nil)
 	w.hold(n)
 	if !errors.Is(r.Err, slave.ErrHeldBack) && !errors.Is(r.Err, slave.ErrMoved) {
 		w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, r.Err, w.c.pass)
@@ -361,7 +361,7 @@ func (w *crawl) finishRoot(n *node) {
 	if w.c.opts.VolumeMark() != w.m.Mark() {
 		w.hold(n) // raised meanwhile: what was in step by the old one is to be compared
 	}
-	w.settleRoot(n)
+	w.decideRootStamp(n)
 	w.ship.submit(w.ctx, []slave.Op{n.finish}, func(results []slave.Result) {
 		w.finishResult(n, results[0])
 		w.met = w.met && results[0].Err == nil
@@ -369,24 +369,24 @@ func (w *crawl) finishRoot(n *node) {
 	})
 }
 
-// settleRoot is settle for the root. A directory that owes something and is met nowhere has moved past the crawl, if it is
-// not gone: what it owes would not be missed any more. So nothing is stamped this time, and the next crawl finds it.
-func (w *crawl) settleRoot(n *node) {
-	w.c.debts.set(n.entry.Record.GFID, nil) // it is about to be written anew
+// decideRootStamp is decideStamp for the root. A directory that defers something and is met nowhere has moved past the crawl, if it is
+// not gone: what it defers would not be missed any more. So nothing is stamped this time, and the next crawl finds it.
+func (w *crawl) decideRootStamp(n *node) {
+	w.c.deferrals.set(n.entry.Record.GFID, nil) // it is about to be written anew
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.settle(n)
-	if !n.held && w.c.debts.prune(n.debt) {
+	w.decideStamp(n)
+	if !n.held && w.c.deferrals.prune(n.deferral) {
 		n.held = true
-		w.settle(n)
+		w.decideStamp(n)
 	}
-	w.met = !n.held && n.debt == nil
-	if (w.unsettled || n.debt == nil && w.giveWay.later.Load()) && !n.held {
+	w.met = !n.held && n.deferral == nil
+	if (w.unsettled || n.deferral == nil && w.giveWay.later.Load()) && !n.held {
 		n.held = true
-		w.settle(n)
+		w.decideStamp(n)
 	}
 	if n.held && w.ctx.Err() == nil {
-		w.c.debts.forgetUnmet(w.c.hot.now())
+		w.c.deferrals.forgetUnmet(w.c.debounce.now())
 	}
 }
 
@@ -394,9 +394,9 @@ func (w *crawl) settleRoot(n *node) {
 func (w *crawl) rootDone(n *node) {
 	if !n.held {
 		w.stime = n.finish.Record.Xtime
-		w.c.strays.Store(0)
+		w.c.leftCount.Store(0)
 	}
-	w.reached, w.waiting = n.upto, n.debt != nil && !n.held
+	w.coveredXtime, w.waiting = n.upto, n.deferral != nil && !n.held
 	close(w.done)
 }
 

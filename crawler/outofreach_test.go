@@ -267,9 +267,9 @@ func TestFilesAreDueThoughCrawlsGiveWay(t *testing.T) {
 	w.inStep()
 }
 
-// TestLeftNameOfADirectoryThatOwes: hints tell of a directory as of a file, and a crawl that gives way leaves the name. What the
-// directory owes is owed all the same.
-func TestLeftNameOfADirectoryThatOwes(t *testing.T) {
+// TestLeftNameOfADirectoryThatDefers: hints tell of a directory as of a file, and a crawl that gives way leaves the name. What the
+// directory defers is deferred all the same.
+func TestLeftNameOfADirectoryThatDefers(t *testing.T) {
 	now := time.Now()
 	w, o, _ := busyWorld(t, 1)
 	w.settle, w.delay, w.clock = time.Hour, 2*time.Hour, func() time.Time { return now }

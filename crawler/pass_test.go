@@ -100,7 +100,7 @@ func (w *world) over(t slave.Tree) {
 	w.crawler = crawler.New(crawler.Options{Filter: w.filter, FilterSince: since, Root: w.root, Path: w.master, Names: w.names,
 		VolumeMark: func() xtime.Time { return w.volume }, Identity: id, Tree: w.tree, Logger: zerolog.Nop(),
 		Counters: &w.counters, Hints: w.hints, MaxDelete: w.maxDelete, FreeDeletes: 1000, Approvals: w.approvals, RetryMax: 2 * time.Millisecond,
-		Settle: w.settle, MaxDelay: w.delay, Source: crawler.SourceOptions{Open: w.source, Mounts: w.mounts}})
+		QuietPeriod: w.settle, MaxDelay: w.delay, Source: crawler.SourceOptions{Open: w.source, Mounts: w.mounts}})
 	if w.clock != nil {
 		w.crawler.Clock(w.clock)
 	}

@@ -11,7 +11,7 @@ import (
 // pause is the time to the next look, unless a hint comes before. Where a crawl gave way the next one follows at once.
 func (f *follower) pause() time.Duration {
 	p := f.progress()
-	if f.c.debts.anyLeft() && !time.Now().Before(f.again) {
+	if f.c.deferrals.anyLeft() && !time.Now().Before(f.again) {
 		return time.Millisecond // not less: it may wait for a hint
 	}
 	caught := p.LastSynced.After(f.began) && time.Since(p.LastSynced) < catchUp
@@ -24,7 +24,7 @@ func (f *follower) pause() time.Duration {
 // rest lets a crawl that left something undone, without a failure that would say when to try again, be followed by
 // another one soon, but not at once for ever. So it does with one that has come to none of the names that were left, and to nothing new.
 func (f *follower) rest(tried xtime.Time, out Outcome) {
-	if f.c.debts.stuck() && tried == f.tried {
+	if f.c.deferrals.stuck() && tried == f.tried {
 		f.undone = min(max(2*f.undone, restFirst), missedPause)
 		f.again = time.Now().Add(f.undone)
 		return

@@ -187,8 +187,8 @@ func (g *guard) mayReplace(path string, old *slave.EntryState, e *newcomer) bool
 	if old.Kind == slave.Dir || e.Kind == slave.Dir || !g.losses.cameLately(e.Record.GFID) {
 		return false
 	}
-	g.books.Lock()
-	defer g.books.Unlock()
+	g.removals.Lock()
+	defer g.removals.Unlock()
 	if g.aging == nil {
 		g.aging = map[string]bool{}
 	}
@@ -198,10 +198,10 @@ func (g *guard) mayReplace(path string, old *slave.EntryState, e *newcomer) bool
 
 // replaced notes that an inode has got its new place.
 func (g *guard) replaced(op *slave.Op) {
-	g.books.Lock()
+	g.removals.Lock()
 	is := g.aging[op.Path]
 	delete(g.aging, op.Path)
-	g.books.Unlock()
+	g.removals.Unlock()
 	if is {
 		g.losses.age(op.Record.GFID)
 	}

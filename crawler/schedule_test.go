@@ -189,7 +189,7 @@ func (s *schedule) begin() {
 	}
 }
 
-// twoCopies has the slave get a second copy of a directory, which owes something, while the first is parked: the directory is
+// twoCopies has the slave get a second copy of a directory, which defers something, while the first is parked: the directory is
 // young, something in it fails, something else waits, and it moves.
 func (s *schedule) twoCopies() {
 	places := []string{"p/q/D", "p/D", "p/q/r/s/D", "a/b/D", "e/D", "a/D"}

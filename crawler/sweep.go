@@ -172,7 +172,7 @@ func (w *crawl) parkFrom(n, at *node, s slave.EntryState, gone []slave.EntryStat
 	if s.Record.Xtime != 0 {
 		var nobodys xtime.GFID
 		_, _ = rand.Read(nobodys[:]) // never fails
-		w.c.debts.set(s.Record.GFID, nil)
+		w.c.deferrals.set(s.Record.GFID, nil)
 		unstamp := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: at.path, Expect: s.Record.GFID, Record: slave.Record{GFID: nobodys},
 			Meta: slave.Meta{Mode: s.Mode, UID: s.UID, GID: s.GID, Mtime: s.Mtime}}
 		results, err := w.applyNow([]slave.Op{unstamp})

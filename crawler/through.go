@@ -34,8 +34,8 @@ func (w *crawl) lookThrough(n *node, d *directory, names map[string]bool) error 
 	t := &through{w, since, map[xtime.GFID]uint64{}}
 	for name := range names {
 		var hinted xtime.GFID
-		if n.told != nil {
-			hinted = n.told.names[name]
+		if n.hint != nil {
+			hinted = n.hint.names[name]
 		}
 		t.entry(d.Dir, join(n.path, name), name, w.run.of(hinted))
 		if w.ctx.Err() != nil {
@@ -46,7 +46,7 @@ func (w *crawl) lookThrough(n *node, d *directory, names map[string]bool) error 
 }
 
 // entry looks at one that is left out, or lies in a directory that is; hints may tell what changed in that.
-func (t *through) entry(dir *beneath.Dir, path, name string, told *told) {
+func (t *through) entry(dir *beneath.Dir, path, name string, told *dirHint) {
 	st, err := dir.Stat(name)
 	if err != nil || !t.w.m.IsOurs(&st) {
 		return
@@ -67,7 +67,7 @@ func (t *through) entry(dir *beneath.Dir, path, name string, told *told) {
 }
 
 // directory looks into a directory that is left out, if something in or below it is newer.
-func (t *through) directory(path string, told *told) {
+func (t *through) directory(path string, told *dirHint) {
 	dir, err := t.w.m.OpenDir(path)
 	if err != nil {
 		return

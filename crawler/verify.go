@@ -26,8 +26,8 @@ type Difference struct {
 	Kinds []string // what differs: content, mode, owner, mtime, xattrs, acl, target, device, link, type, missing, extra, unreadable
 }
 
-// Verdict is what a Verify found in all.
-type Verdict struct {
+// VerifySummary is what a Verify found in all.
+type VerifySummary struct {
 	Entries     int64 // compared
 	Bytes       int64 // of contents hashed on the master
 	Differences int64
@@ -67,21 +67,21 @@ const (
 // Verify compares both trees in full. It is safe while a session
 // runs: only what differs in the same way at two looks in a row, while the slave's records claim that it has what the
 // master had at the first of them, is a difference (see claimed).
-func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
+func Verify(ctx context.Context, o Options, v VerifyOptions) (VerifySummary, error) {
 	examiner, ok := v.Slave.(slave.Examiner)
 	if !ok {
-		return Verdict{}, errors.New("a slave by SFTP cannot be verified: nothing of georep's runs there to hash its files; georep restore copies it to a " +
+		return VerifySummary{}, errors.New("a slave by SFTP cannot be verified: nothing of georep's runs there to hash its files; georep restore copies it to a " +
 			"directory here, where it can be compared")
 	}
 	m, err := newView(&o, v.Slave)
 	if err != nil {
-		return Verdict{}, err
+		return VerifySummary{}, err
 	}
 	if err := m.Check(); err != nil {
-		return Verdict{}, err
+		return VerifySummary{}, err
 	}
 	w := &verifier{o: &o, v: &v, m: m, slave: examiner, slots: make(chan struct{}, verifiers), links: newVerifiedLinks(v.Slave.Info().Namespace)}
-	w.verdict.Policy = v.Slave.Info().Limits.Policy.String()
+	w.summary.Policy = v.Slave.Info().Limits.Policy.String()
 	w.tasks, w.ctx = errgroup.WithContext(ctx)
 	if v.Only == nil {
 		w.tasks.Go(w.begin)
@@ -89,17 +89,17 @@ func Verify(ctx context.Context, o Options, v VerifyOptions) (Verdict, error) {
 		w.tasks.Go(w.only)
 	}
 	if err := w.tasks.Wait(); err != nil {
-		return w.verdict, err
+		return w.summary, err
 	}
 	w.ctx = ctx
 	if err := w.judge(w.suspects); err != nil {
-		return w.verdict, err
+		return w.summary, err
 	}
 	// A master that was unmounted meanwhile has proven nothing, and neither has one of which a part was missing.
 	if err := m.Intact(); err != nil {
-		return w.verdict, err
+		return w.summary, err
 	}
-	return w.verdict, m.Check()
+	return w.summary, m.Check()
 }
 
 // verifier is one Verify.
@@ -116,7 +116,7 @@ type verifier struct {
 	judging  sync.Mutex
 	mu       sync.Mutex // guards what follows
 	suspects []suspect
-	verdict  Verdict
+	summary  VerifySummary
 }
 
 // begin compares the entry at the beginning and what is below it.
@@ -222,7 +222,7 @@ func (w *verifier) unreadable(path string) {
 	w.judging.Lock()
 	defer w.judging.Unlock()
 	w.mu.Lock()
-	w.verdict.Differences++
+	w.summary.Differences++
 	w.mu.Unlock()
 	w.v.Found(Difference{Path: path, Kinds: []string{"unreadable"}})
 }
@@ -323,14 +323,14 @@ func (w *verifier) first(p *pair) {
 	if p.mine == nil && p.theirs == nil {
 		return // it vanished on both sides
 	}
-	w.verdict.Entries++
+	w.summary.Entries++
 	w.v.Seen.Add(1, 0)
 	switch {
 	case len(p.kinds) > 0:
 	case len(p.policy) > 0:
-		w.verdict.Policed++
+		w.summary.Policed++
 	case len(p.lost) > 0:
-		w.verdict.Lost++
+		w.summary.Lost++
 	}
 	if other != "" || len(p.kinds) > 0 {
 		w.suspects = append(w.suspects, suspect{path: p.path, other: other})

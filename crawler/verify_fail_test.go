@@ -36,7 +36,7 @@ func TestVerifyFailsTheNth(t *testing.T) {
 		t.Fatalf("found %q, %+v, %v", found, v, err)
 	}
 	t.Run("master", func(t *testing.T) {
-		w.verifyFails(t, 17, 1, func(hook hook) ([]string, crawler.Verdict, error) {
+		w.verifyFails(t, 17, 1, func(hook hook) ([]string, crawler.VerifySummary, error) {
 			w.root.Hook(hook)
 			defer w.root.Hook(nil)
 			return w.verify(nil)
@@ -49,7 +49,7 @@ func TestVerifyFailsTheNth(t *testing.T) {
 type hook = func(op, name string) error
 
 // verifyFails has verify make its n-th call, and so many from there on, fail; in CI every step-th call.
-func (w *world) verifyFails(t *testing.T, step, times int64, verify func(hook) ([]string, crawler.Verdict, error)) {
+func (w *world) verifyFails(t *testing.T, step, times int64, verify func(hook) ([]string, crawler.VerifySummary, error)) {
 	errnos := []error{unix.EIO, unix.EACCES, unix.EMFILE, unix.ENOMEM}
 	ended, failures := 0, 0
 	if asked, err := strconv.ParseInt(os.Getenv("GEOREP_FAIL_STEP"), 10, 64); err == nil {
@@ -88,7 +88,7 @@ func (w *world) verifyFails(t *testing.T, step, times int64, verify func(hook) (
 }
 
 // verify verifies over a slave of its own, whose system calls ask the hook, and lists what it found.
-func (w *world) verify(hook hook) (found []string, v crawler.Verdict, err error) {
+func (w *world) verify(hook hook) (found []string, v crawler.VerifySummary, err error) {
 	w.t.Helper()
 	there, err := disk.OpenInspector(disk.Options{Path: w.slave, Master: w.uuid, Session: w.session, Version: "test"})
 	w.ok(err)

@@ -96,7 +96,7 @@ func TestVerifyReadsAfresh(t *testing.T) {
 	w.ok(err)
 	defer there.Close()
 	cheat := &hoarder{Inspector: there, sums: map[string]slave.HashResult{}, details: map[string]slave.Detail{}}
-	verify := func() (found []string, v crawler.Verdict) {
+	verify := func() (found []string, v crawler.VerifySummary) {
 		v, err := w.crawler.Verify(t.Context(), cheat, func(d crawler.Difference) { found = append(found, d.Path) })
 		w.ok(err)
 		return found, v

@@ -88,7 +88,7 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		w.halve(n)
 		return
 	}
-	if n.told != nil {
+	if n.hint != nil {
 		if !w.visitHinted(n, d, state) {
 			w.list(n)
 		}
@@ -224,7 +224,7 @@ func (w *crawl) cannotEnter(n *node, err error) {
 	}
 }
 
-// movedAway gives up a directory that its path does not lead to. If it has left its parent, that one is marked anew, and owes
+// movedAway gives up a directory that its path does not lead to. If it has left its parent, that one is marked anew, and defers
 // what was missed until then. If it is one above it that has left its place, those in between are not: they must not be
 // stamped, since on the slave they may move to where they are now as they are.
 func (w *crawl) movedAway(n *node) {

@@ -56,8 +56,8 @@ func (s *session) costs(what string, p price, change func()) {
 		BytesWire: after.BytesWire - before.BytesWire, BytesContent: after.BytesContent - before.BytesContent})
 }
 
-// nothingOwed has crawls look after the names of inodes that lost some. That is left to the next crawl, whatever that one is for.
-func (s *session) nothingOwed() {
+// nothingDeferred has crawls look after the names of inodes that lost some. That is left to the next crawl, whatever that one is for.
+func (s *session) nothingDeferred() {
 	s.t.Helper()
 	for n := 0; ; n++ {
 		owed, err := os.ReadDir(filepath.Join(s.slave, ".georep", "pending"))
@@ -114,7 +114,7 @@ func TestLinkedTrees(t *testing.T) {
 					s.shell("rsync -a --delete source/ daily.0/")
 				})
 			}
-			s.nothingOwed()
+			s.nothingDeferred()
 			one := price{2 * size, 4 << 10, listing(2 * perDir)}
 			s.costs("one name saved anew, another written through", one, func() {
 				s.shell("f=daily.1/d000001/$(ls source/d000001 | head -1); echo saved > t; mv t $f")

@@ -110,12 +110,12 @@ func (v *verifying) config() worker.Config {
 }
 
 // compare looks at the tree, or at the paths of o.Only, over a connection of its own; the session may run meanwhile.
-func (v *verifying) compare(ctx context.Context, o crawler.VerifyOptions) (crawler.Verdict, error) {
+func (v *verifying) compare(ctx context.Context, o crawler.VerifyOptions) (crawler.VerifySummary, error) {
 	return worker.Verify(ctx, worker.VerifyConfig{Config: v.config(), VerifyOptions: o})
 }
 
 // compareAll is compare of all that is below path, and shows how far it is.
-func (v *verifying) compareAll(path string) (crawler.Verdict, error) {
+func (v *verifying) compareAll(path string) (crawler.VerifySummary, error) {
 	seen, known := &slave.Seen{}, &atomic.Int64{}
 	of := func() int64 {
 		if path != "" {

@@ -60,10 +60,10 @@ type Child struct {
 
 // Plan is what to do in one directory. Nothing in it means that the directory itself is in step.
 type Plan struct {
-	Stale    []slave.EntryState // on the slave, not on the master
-	Items    []Item
-	Children []Child
-	Short    []Entry // in step, but the slave's inode has fewer names
+	Stale        []slave.EntryState // on the slave, not on the master
+	Items        []Item
+	Children     []Child
+	MissingNames []Entry // in step, but the slave's inode has fewer names
 }
 
 // Options are the session's.
@@ -122,7 +122,7 @@ func (p *Plan) addOther(m Entry, s *slave.EntryState, opts Options) {
 	case !InStep(m, s, opts.Namespace) || opts.Wary && touched(m, s):
 		p.Items = append(p.Items, Item{Entry: m, How: how(m, s, opts), State: s})
 	case m.Stat.Nlink > s.Nlink && m.Kind.CarriesRecord(opts.Namespace):
-		p.Short = append(p.Short, m)
+		p.MissingNames = append(p.MissingNames, m)
 	}
 }
 

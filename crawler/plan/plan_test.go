@@ -72,7 +72,7 @@ func TestShortOfNames(t *testing.T) {
 		s := there(m)
 		s.Nlink = slaves
 		p := Compute([]Entry{m}, []slave.EntryState{s}, Options{Namespace: xtime.Trusted})
-		if len(p.Short) != want || len(p.Items) != 0 {
+		if len(p.MissingNames) != want || len(p.Items) != 0 {
 			t.Errorf("%d of 3 names: %+v", slaves, p)
 		}
 	}

@@ -94,7 +94,7 @@ func (e *estimator) seconds(now time.Time, first bool) float64 {
 		e.began = now
 	}
 	c := e.counters
-	e.guess.add(now, measures{c.Settled.Load(), c.SettledBytes.Load(), c.PendingBytes.Load(), e.wire.Load()})
+	e.guess.add(now, measures{c.Done.Load(), c.DoneBytes.Load(), c.PendingBytes.Load(), e.wire.Load()})
 	if e.cancel == nil && now.Sub(e.began) >= e.after {
 		e.count()
 	}

@@ -256,8 +256,8 @@ func TestEstimator(t *testing.T) {
 		t.Fatalf("%v s at the begin, counting %v", got, e.cancel != nil)
 	}
 	now = now.Add(countAfter)
-	counters.Settled.Store(entries / 4)
-	counters.SettledBytes.Store(bytes / 2)
+	counters.Done.Store(entries / 4)
+	counters.DoneBytes.Store(bytes / 2)
 	e.seconds(now, true) // starts the count
 	e.tasks.Wait()
 	if got, want := e.seconds(now, true), 3*countAfter.Seconds(); got < want*0.99 || got > want*1.01 {

@@ -24,35 +24,35 @@ type VerifyConfig struct {
 
 // Verify compares master and slave in full, over a connection of its own, whether or not a session runs. It changes
 // nothing on the slave. What is not marked yet on the master is marked first, as for a sync.
-func Verify(ctx context.Context, c VerifyConfig) (crawler.Verdict, error) {
+func Verify(ctx context.Context, c VerifyConfig) (crawler.VerifySummary, error) {
 	if !beneath.ValidPath(c.Path) {
-		return crawler.Verdict{}, fmt.Errorf("path %q: give it relative to the volume, with no dot components", c.Path)
+		return crawler.VerifySummary{}, fmt.Errorf("path %q: give it relative to the volume, with no dot components", c.Path)
 	}
 	if err := mark(ctx, c.Config); err != nil {
-		return crawler.Verdict{}, err
+		return crawler.VerifySummary{}, err
 	}
 	m, err := openMaster(ctx, c.Config)
 	if err != nil {
-		return crawler.Verdict{}, err
+		return crawler.VerifySummary{}, err
 	}
 	defer m.Close()
 	tree, err := inspect(ctx, c.Config)
 	if err != nil {
-		return crawler.Verdict{}, err
+		return crawler.VerifySummary{}, err
 	}
 	defer tree.Close()
 	defer tellAnswers(&c.Config, tree)()
 	id := beneath.Identity{FSID: m.volume.FSID}
 	if id.GFID, err = xtime.ParseGFID(m.volume.RootGFID); err != nil {
-		return crawler.Verdict{}, fmt.Errorf("volume %s: %w", m.volume.Name, err)
+		return crawler.VerifySummary{}, fmt.Errorf("volume %s: %w", m.volume.Name, err)
 	}
 	fake, err := wasFake(&m.volume)
 	if err != nil {
-		return crawler.Verdict{}, err
+		return crawler.VerifySummary{}, err
 	}
 	taken, err := filterToInspect(&c.Config, tree)
 	if err != nil {
-		return crawler.Verdict{}, err
+		return crawler.VerifySummary{}, err
 	}
 	o := crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid), VolumeMark: m.mark,
 		Identity: id, Logger: c.Logger, Counters: &crawler.Counters{},

@@ -298,7 +298,7 @@ func (m *master) crawler(c Config, tree slave.Tree, p parts) (*crawler.Crawler, 
 	}
 	return crawler.New(crawler.Options{Root: m.Dir, Path: m.volume.Path, Names: xtime.NamesFor(m.ns, m.uuid),
 		VolumeMark: m.mark, Identity: id, Tree: tree, Logger: c.Logger, Counters: p.counters, MaxDelete: o.MaxDelete,
-		FreeDeletes: int64(o.FreeDeletes), Approvals: p.pending, Hints: p.hints, Quick: o.Quick, RetryMax: o.RetryMax, Settle: quiet,
+		FreeDeletes: int64(o.FreeDeletes), Approvals: p.pending, Hints: p.hints, Quick: o.Quick, RetryMax: o.RetryMax, QuietPeriod: quiet,
 		MaxDelay: o.MaxDelay, InFlight: inFlight(c, o), Source: crawler.SourceOptions{Mounts: m.mounts.Get, FakeOwner: fake}, Filter: p.filter.Filter,
 		FilterSince: p.filter.since}), o, nil
 }

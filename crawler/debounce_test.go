@@ -10,14 +10,14 @@ import (
 // oven is a hot with a clock of its own.
 type oven struct {
 	*testing.T
-	hot
+	debounce
 	at time.Time
 	x  xtime.Time
 }
 
 func newOven(t *testing.T) *oven {
 	o := &oven{T: t, at: time.Unix(1000, 0)}
-	o.hot = hot{settle: time.Second, max: 5 * time.Second, now: func() time.Time { return o.at }}
+	o.debounce = debounce{quietPeriod: time.Second, max: 5 * time.Second, now: func() time.Time { return o.at }}
 	return o
 }
 
@@ -54,7 +54,7 @@ func TestQuietFilesNeverWait(t *testing.T) {
 		t.Error("a large file waits from its first change in a row on")
 	}
 	o = newOven(t)
-	o.settle = 0
+	o.quietPeriod = 0
 	for i := range 20 {
 		if !o.change(0, hotSize) {
 			t.Errorf("change %d waits, without settle", i)

@@ -262,7 +262,7 @@ func (w *verifier) someContents(files []*pair) error {
 // hashed counts what was read of a content.
 func (w *verifier) hashed(bytes int64) {
 	w.mu.Lock()
-	w.verdict.Bytes += bytes
+	w.summary.Bytes += bytes
 	w.mu.Unlock()
 	w.v.Seen.Add(0, bytes)
 }
@@ -303,7 +303,7 @@ func (w *verifier) judge(list []suspect) error {
 			case len(now.kinds) == 0:
 			case s.last != nil && now.same(s.last) && now.claimed(s.last):
 				w.mu.Lock()
-				w.verdict.Differences++
+				w.summary.Differences++
 				w.mu.Unlock()
 				w.v.Found(Difference{Path: s.path, Kinds: now.kinds})
 			default:
@@ -327,8 +327,8 @@ func (w *verifier) judge(list []suspect) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.verdict.Pending += int64(len(list))
-	w.verdict.Unlinked = w.links.missed
+	w.summary.Pending += int64(len(list))
+	w.summary.Unlinked = w.links.missed
 	return nil
 }
 

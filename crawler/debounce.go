@@ -14,15 +14,15 @@ const (
 	hotSize  = 1 << 20
 )
 
-// hot decides when a file that keeps changing is shipped: once it has been quiet for settle, and never later than max
+// debounce decides when a file that keeps changing is shipped: once it has been quiet for quietPeriod, and never later than max
 // after its first change that was not. All others are shipped at once. It goes by places, so that a file that is replaced
 // all the time counts as one. What it forgets is shipped once more than need be. It is safe for concurrent use.
-type hot struct {
-	settle, max time.Duration // a settle of 0: nothing ever waits
-	now         func() time.Time
+type debounce struct {
+	quietPeriod, max time.Duration // a period of 0: nothing ever waits
+	now              func() time.Time
 
 	mu         sync.Mutex
-	young, old map[place]*heat // those of the last settle, and of the one before
+	young, old map[place]*heat // those of the last period, and of the one before
 	turned     time.Time
 }
 
@@ -49,8 +49,8 @@ type wait struct {
 }
 
 // ship tells whether the state x of a file of so many bytes may be shipped now, and else what it waits for.
-func (h *hot) ship(p place, x xtime.Time, size int64) (w wait, ok bool) {
-	if h.settle == 0 {
+func (h *debounce) ship(p place, x xtime.Time, size int64) (w wait, ok bool) {
+	if h.quietPeriod == 0 {
 		return wait{}, true
 	}
 	h.mu.Lock()
@@ -64,10 +64,10 @@ func (h *hot) ship(p place, x xtime.Time, size int64) (w wait, ok bool) {
 	case e.xtime == x:
 		return wait{}, true // it is tried again, or met twice
 	case e.since.IsZero():
-		if now.Sub(e.shipped) >= h.settle {
+		if now.Sub(e.shipped) >= h.quietPeriod {
 			e.quick = 0
 		}
-		if e.quick++; e.quick <= hotAfter && (size < hotSize || e.quick == 1 && now.Sub(e.shipped) >= h.settle) {
+		if e.quick++; e.quick <= hotAfter && (size < hotSize || e.quick == 1 && now.Sub(e.shipped) >= h.quietPeriod) {
 			e.shipped, e.xtime = now, x
 			return wait{}, true
 		}
@@ -83,10 +83,12 @@ func (h *hot) ship(p place, x xtime.Time, size int64) (w wait, ok bool) {
 }
 
 // due is when a file that waits is to be shipped.
-func (e *heat) due(h *hot) time.Time { return earlier(e.changed.Add(h.settle), e.since.Add(h.max)) }
+func (e *heat) due(h *debounce) time.Time {
+	return earlier(e.changed.Add(h.quietPeriod), e.since.Add(h.max))
+}
 
 // touch notes that a file that waits has got the state x, and tells when it is due now.
-func (h *hot) touch(p place, x xtime.Time) (w wait, ok bool) {
+func (h *debounce) touch(p place, x xtime.Time) (w wait, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.now()
@@ -99,12 +101,12 @@ func (h *hot) touch(p place, x xtime.Time) (w wait, ok bool) {
 }
 
 // get finds a place and keeps it young. What was not asked for during a whole settle is forgotten, unless it waits.
-func (h *hot) get(p place, now time.Time) *heat {
-	if h.young == nil || now.Sub(h.turned) >= h.settle {
+func (h *debounce) get(p place, now time.Time) *heat {
+	if h.young == nil || now.Sub(h.turned) >= h.quietPeriod {
 		young := map[place]*heat{}
 		for _, m := range []map[place]*heat{h.old, h.young} {
 			for q, e := range m {
-				if !e.since.IsZero() && now.Sub(e.since) < 2*(h.max+h.settle) {
+				if !e.since.IsZero() && now.Sub(e.since) < 2*(h.max+h.quietPeriod) {
 					young[q] = e
 				}
 			}
