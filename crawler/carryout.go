@@ -333,7 +333,11 @@ func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 }
 
 func (w *crawl) logResult(op *slave.Op, r slave.Result) {
-	w.c.opts.Logger.Debug().Uint32("pass", w.c.pass).Stringer("op", op.Kind).Str("path", op.Path).
+	e := w.c.opts.Logger.Debug()
+	if !e.Enabled() {
+		return // what is given to it would be copied to the heap first
+	}
+	e.Uint32("pass", w.c.pass).Stringer("op", op.Kind).Str("path", op.Path).
 		Stringer("gfid", op.Record.GFID).Stringer("xtime", op.Record.Xtime).Uint32("links", op.Links).Bool("torn", r.Torn).
 		Err(r.Err).Msg("applied")
 }

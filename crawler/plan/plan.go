@@ -83,6 +83,9 @@ func Compute(master []Entry, there []slave.EntryState, opts Options) Plan {
 		byName[there[i].Name] = &there[i]
 	}
 	var p Plan
+	if len(there) == 0 {
+		p.Items = make([]Item, 0, len(master)) // most are files: growing one by one would copy them several times
+	}
 	for _, m := range master {
 		s := byName[m.Name]
 		delete(byName, m.Name)

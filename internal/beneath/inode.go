@@ -275,7 +275,10 @@ func (i *Inode) Setxattr(attr string, value []byte) error {
 	if i.fd < 0 {
 		return i.dir.Setxattr(i.name, attr, value)
 	}
-	return i.do("setxattr "+attr, func() error { return unix.Fsetxattr(i.fd, attr, value, 0) })
+	if err := retry(func() error { return fsetxattr(i.fd, attr, value) }); err != nil {
+		return pathError("setxattr "+attr, i.name, err)
+	}
+	return nil
 }
 
 // Removexattr removes an xattr; ENODATA where there is none.

@@ -34,6 +34,14 @@ func (s *sys) before(op, name string) error {
 	return nil
 }
 
+// beforeXattr is before for a call on the xattr attr of i. The text of it is only made for a hook.
+func (s *sys) beforeXattr(op, attr string, i *beneath.Inode) error {
+	if s.hook == nil {
+		return nil
+	}
+	return s.before(op+attr, i.Name())
+}
+
 // rename is the one call with two names to tell.
 func (s *sys) rename(from, to place, flags uint) error {
 	if s.hook != nil {
@@ -209,14 +217,14 @@ func (s *sys) setMtime(i *beneath.Inode, t beneath.Time) error {
 }
 
 func (s *sys) setxattr(i *beneath.Inode, attr string, value []byte) error {
-	if err := s.before("setxattr "+attr, i.Name()); err != nil {
+	if err := s.beforeXattr("setxattr ", attr, i); err != nil {
 		return err
 	}
 	return i.Setxattr(attr, value)
 }
 
 func (s *sys) removexattr(i *beneath.Inode, attr string) error {
-	if err := s.before("removexattr "+attr, i.Name()); err != nil {
+	if err := s.beforeXattr("removexattr ", attr, i); err != nil {
 		return err
 	}
 	return i.Removexattr(attr)
