@@ -58,6 +58,7 @@ func (e *env) agent(c *cli.Context) error {
 	if c.IsSet("volume") && c.IsSet("path") {
 		return usagef("agent takes --volume or --path, not both")
 	}
+	carry()
 	allowed, err := agentPolicy(c)
 	if err != nil {
 		return err

@@ -130,6 +130,7 @@ func (e *env) syncOnce(ctx context.Context, c *cli.Context, r *registration) (re
 		return report.Progress{}, err
 	}
 	defer users.Close()
+	carry()
 	show := newProgress(e.err)
 	p, err := worker.Sync(ctx, worker.SyncConfig{Progress: show.shows(), Config: worker.Config{
 		Store: r.store, Session: r.session, Volume: r.volume, Version: version(), Logger: e.logger(c), Force: c.Bool("force")}})

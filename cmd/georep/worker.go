@@ -19,6 +19,7 @@ func (e *env) workerCommand() *cli.Command {
 // worker replicates until its monitor tells it to end or is gone. Reports go to descriptor 3, the log as JSON to
 // standard error, from where the monitor takes it; the last error there becomes the session's reason.
 func (e *env) worker(c *cli.Context) error {
+	carry()
 	t, err := parseTarget(c, 2)
 	if err != nil {
 		return err
