@@ -1,12 +1,10 @@
 package lint
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"path/filepath"
-	"strings"
 	"testing"
+
+	"georep/internal/lint/metrics"
 )
 
 // A type with more methods or fields than these is several parts in one.
@@ -57,13 +55,14 @@ var large = map[string]size{
 func TestParts(t *testing.T) {
 	types := map[string]size{}
 	for _, path := range goFiles(t) {
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		f, err := metrics.Read(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		dir, _ := filepath.Rel(root(t), filepath.Dir(path))
-		for _, d := range f.Decls {
-			measure(types, dir+".", d)
+		for name, r := range f.Receivers {
+			sum := types[dir+"."+name]
+			types[dir+"."+name] = size{sum.methods + r.Methods, sum.fields + r.Fields}
 		}
 	}
 	for name, now := range types {
@@ -80,30 +79,6 @@ func TestParts(t *testing.T) {
 	for name := range large {
 		if now := types[name]; now.methods <= maxMethods && now.fields <= maxFields {
 			t.Errorf("%s is within the bounds, and needs no exception", name)
-		}
-	}
-}
-
-// measure adds what a declaration says of types.
-func measure(types map[string]size, pkg string, d ast.Decl) {
-	switch d := d.(type) {
-	case *ast.FuncDecl:
-		if name := strings.TrimSuffix(receiver(d), "."); name != "" {
-			s := types[pkg+name]
-			s.methods++
-			types[pkg+name] = s
-		}
-	case *ast.GenDecl:
-		for _, spec := range d.Specs {
-			one, ok := spec.(*ast.TypeSpec)
-			if !ok {
-				continue
-			}
-			if of, ok := one.Type.(*ast.StructType); ok {
-				s := types[pkg+one.Name.Name]
-				s.fields = of.Fields.NumFields()
-				types[pkg+one.Name.Name] = s
-			}
 		}
 	}
 }
