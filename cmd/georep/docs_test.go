@@ -17,7 +17,7 @@ const root = "../.."
 // pages are the texts for people, with the directory that their links start from.
 func pages(t *testing.T) (all []string) {
 	t.Helper()
-	for _, pattern := range []string{"*.md", "docs/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md"} {
 		some, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil || len(some) == 0 {
 			t.Fatalf("%s: %v", pattern, err)
@@ -290,5 +290,96 @@ func TestFunctionsOfThePages(t *testing.T) {
 	}
 	if checked < 10 {
 		t.Errorf("only %d functions were looked for", checked)
+	}
+}
+
+// design are the pages that explain the code.
+func design(t *testing.T) []string {
+	t.Helper()
+	more, err := filepath.Glob(filepath.Join(root, "docs/design/*.md"))
+	if err != nil || len(more) == 0 {
+		t.Fatalf("docs/design: %v", err)
+	}
+	return append(more, root+"/docs/design.md", root+"/docs/contributing.md")
+}
+
+// TestNamesOfTheDesignPages: a test that a page on the design names is there, and so is a function in the file that the page says it is in,
+// as in `name` in `dir/file.go`, or `dir/file.go` (`name`).
+func TestNamesOfTheDesignPages(t *testing.T) {
+	var tests strings.Builder
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			tests.WriteString(read(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const file, name = "`([a-z]+/[\\w/]+\\.go)`", "`(\\w+)`"
+	isIn, has := regexp.MustCompile(name+`\s+in\s+`+file), regexp.MustCompile(file+`\s+\(`+name+`(?:, `+name+`)*\)`)
+	checked := 0
+	for _, page := range design(t) {
+		text := read(t, page)
+		for _, m := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(text, -1) {
+			if checked++; !strings.Contains(tests.String(), "func "+m[1]) {
+				t.Errorf("%s: there is no test %s", page, m[1])
+			}
+		}
+		var pairs [][2]string
+		for _, m := range isIn.FindAllStringSubmatch(text, -1) {
+			pairs = append(pairs, [2]string{m[2], m[1]})
+		}
+		for _, m := range has.FindAllStringSubmatch(text, -1) {
+			pairs = append(pairs, [2]string{m[1], m[2]})
+		}
+		for _, pair := range pairs {
+			checked++
+			declared := regexp.MustCompile(`(?m)^(?:func (?:\([^)]*\) )?|type |\t|var |const )` + pair[1] + `\b`)
+			if !declared.MatchString(read(t, filepath.Join(root, pair[0]))) {
+				t.Errorf("%s: %s does not declare %s", page, pair[0], pair[1])
+			}
+		}
+	}
+	if checked < 50 {
+		t.Errorf("only %d names were checked", checked)
+	}
+}
+
+// TestSentencesOfTheDesign: no sentence of these pages has to be read twice.
+func TestSentencesOfTheDesign(t *testing.T) {
+	const most = 30
+	fenced, checked := false, 0
+	var paragraph strings.Builder
+	end := func() {
+		for _, sentence := range regexp.MustCompile(`[.:;] `).Split(paragraph.String()+" ", -1) {
+			if n := len(strings.Fields(sentence)); n > most {
+				t.Errorf("%d words, at most %d: %s", n, most, sentence)
+			}
+			checked++
+		}
+		paragraph.Reset()
+	}
+	var text strings.Builder
+	for _, page := range design(t) {
+		if !strings.HasSuffix(page, "contributing.md") { // it is a table, and lists
+			text.WriteString(read(t, page) + "\n")
+		}
+	}
+	for line := range strings.Lines(text.String()) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "```"):
+			fenced = !fenced
+		case fenced || strings.HasPrefix(line, "|"):
+		case line == "" || strings.HasPrefix(line, "#") || regexp.MustCompile(`^(-|\d+\.) `).MatchString(line):
+			end()
+			paragraph.WriteString(line + " ")
+		default:
+			paragraph.WriteString(line + " ")
+		}
+	}
+	if end(); checked < 500 {
+		t.Errorf("only %d sentences were read", checked)
 	}
 }
