@@ -18,11 +18,16 @@ import (
 
 // dirMove is an event of a directory that moved.
 type dirMove struct {
+	// from and to are the directories that it lay in before and after; "" for one that is not
+	// known.
 	dir, from, to beneath.HandleKey
 	met           bool // a scan will mark all that lies in it
 }
 
-// recent are the moves that were judged when not all was read yet that had happened before. They are used with core.mu held.
+// recent are the moves that were judged when not all was read yet that had happened before. They
+// are used with core.mu held. A later move may show that an earlier one was judged by what was true
+// no more: the directory from which it came may itself have lain outside then. So a judgement is
+// kept until everything has been read that happened before it was made.
 type recent []judged
 
 // judged is a directory that moved.
@@ -38,8 +43,12 @@ func (r *recent) forget(upTo moment.Moment) {
 	*r = slices.Delete(*r, 0, i)
 }
 
-// arrivals are the directories that came from outside of the volume, in which everything is yet to be marked. It is used with the
-// core's mu held.
+// arrivals are the directories that came from outside of the volume, in which everything is yet to
+// be marked. It is used with the core's mu held. An arrival is open until a scan has met everything
+// in it. Until then the heartbeat stands before the moment at which it came: the slave must not be
+// called in step while something in there is unmarked. Arrivals are numbered in the order in which
+// they were met. A scan ends those up to the number it began with, and leaves those that came while
+// it ran.
 type arrivals struct {
 	vol    *tree.Volume
 	cover  *coverage.Coverage
@@ -122,13 +131,15 @@ func (a *arrivals) leaves(k beneath.HandleKey) {
 	}
 }
 
-// arrive has all marked that lies in a directory that came after a moment, and tells whether it lies in the volume.
+// arrive has all marked that lies in a directory that came after a moment, and tells whether it
+// lies in the volume. Beyond maxRetries of them they become one, the root itself: everything is
+// then marked once, and memory stays bounded.
 func (a *arrivals) arrive(in directories, k beneath.HandleKey, after moment.Moment) bool {
 	chain, err := in.chain(k)
 	if v := tree.Judge(err, tree.Unseen); v != tree.Again && chain == nil {
 		return false
 	}
-	if _, have := a.open[k]; !have && len(a.open) >= maxOwed {
+	if _, have := a.open[k]; !have && len(a.open) >= maxRetries {
 		clear(a.open)
 		k, after = in.top(), *a.earliest.Load()
 	}
@@ -168,7 +179,9 @@ func (a *arrivals) met(all bool, upTo int) {
 	a.earliest.Store(first) // at once: the heartbeat must not meet one that forgets those that wait
 }
 
-// forget is for when nothing tells of arrivals any more: scans find them.
+// forget is for when nothing tells of arrivals any more: scans find them. It is called when the
+// marker goes over from events to scans. Their directories are not in the coverage, so the next
+// scan marks everything in them.
 func (a *arrivals) forget() {
 	clear(a.open)
 	a.earliest.Store(nil)

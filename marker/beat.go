@@ -28,6 +28,8 @@ const (
 
 // heartbeat is the durable record of how far everything is marked.
 type heartbeat struct {
+	// All times are by the wall clock as it was set when the heartbeat was written. BootOffset
+	// tells, within one run of the machine, how far it was set since.
 	Time       time.Time  `json:"time"`        // every change before it is marked
 	Xtime      xtime.Time `json:"xtime"`       // with at most this
 	BootID     string     `json:"boot_id"`     // of the machine's run
@@ -39,26 +41,32 @@ type heartbeat struct {
 // beats keeps the heartbeat: it advances when the source is drained, and stands still while something before it is
 // known or feared to be unmarked. It may be used from any goroutine.
 type beats struct {
-	path   string
-	files  statefile.FS
-	bootID string
-	cover  *coverage.Coverage    // what the heartbeat is about
-	owing  func() int64          // marks to be tried again
-	bound  func() *moment.Moment // up to where it may move; nil: any
-	caught chan struct{}         // has a value when the heartbeat moved for the first time, or by more than a second, or somebody waits
-	urgent atomic.Bool           // somebody waits
+	path     string
+	files    statefile.FS
+	bootID   string
+	cover    *coverage.Coverage    // what the heartbeat is about
+	retrying func() int64          // marks to be tried again
+	bound    func() *moment.Moment // up to where it may move; nil: any
+	// It has room for one value, and nobody waits to put one in: whoever reads it looks at the
+	// heartbeat itself.
+	caught chan struct{} // has a value when the heartbeat moved for the first time, or by more than a second, or somebody waits
+	urgent atomic.Bool   // somebody waits
 
-	mu      sync.Mutex
-	now     heartbeat // as of now
-	moved   bool      // since the marker was started
-	lost    int       // how often events were lost; the start counts
-	found   int       // the value of lost up to which a scan has found what was lost
+	mu    sync.Mutex
+	now   heartbeat // as of now
+	moved bool      // since the marker was started
+	// Losses are counted, so that a scan that began before a later loss does not count as having
+	// found it.
+	lost    int // how often events were lost; the start counts
+	found   int // the value of lost up to which a scan has found what was lost
 	written heartbeat
 }
 
-// openBeats reads the last heartbeat; ok tells whether there is one.
+// openBeats reads the last heartbeat; ok tells whether there is one. A damaged record is none: the
+// caller takes a new volume mark then, and everything is compared once. An error means that the
+// record may be there and could not be read, and the marker must not begin.
 func openBeats(dir string, files statefile.FS, cover *coverage.Coverage, owing func() int64) (b *beats, ok bool, err error) {
-	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, cover: cover, owing: owing, caught: make(chan struct{}, 1),
+	b = &beats{path: filepath.Join(dir, heartbeatFile), files: files, cover: cover, retrying: owing, caught: make(chan struct{}, 1),
 		bound: func() *moment.Moment { return nil },
 		now:   heartbeat{Entries: -1}}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -82,8 +90,10 @@ func openBeats(dir string, files statefile.FS, cover *coverage.Coverage, owing f
 	return b, true, cover.Load()
 }
 
-// since tells from which ctime on a scan has to look for what the heartbeat does not cover. ok is false when the clock
-// moved so that no ctime can tell.
+// since tells from which ctime on a scan has to look for what the heartbeat does not cover. ok is
+// false when the clock moved so that no ctime can tell. It is earlier than the heartbeat by slack,
+// and after a reboot by rebootSlack. A file system that lost marks in a power cut is thus scanned
+// again from before they were made.
 func (b *beats) since(m moment.Moment) (from time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -108,11 +118,13 @@ func (h *heartbeat) setBack(bootID string, m moment.Moment) {
 	h.Time, h.BootOffset = h.Time.Add(step), m.Offset
 }
 
-// drained says that everything that happened before m is marked, with xtimes up to x, unless it was lost.
+// drained says that everything that happened before m is marked, with xtimes up to x, unless it was
+// lost. It does nothing while something is known to be unmarked: a loss that no scan has found yet,
+// or a mark to be tried again. It never goes beyond bound, and never back.
 func (b *beats) drained(m moment.Moment, x xtime.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.lost > b.found || b.owing() > 0 {
+	if b.lost > b.found || b.retrying() > 0 {
 		return
 	}
 	if up := b.bound(); up != nil && up.Boot() < m.Boot() {
@@ -131,7 +143,8 @@ func (b *beats) drained(m moment.Moment, x xtime.Time) {
 	b.now.Time, b.now.Xtime, b.now.BootID, b.now.BootOffset = m.Wall, x, b.bootID, m.Offset
 }
 
-// lose says that changes after the heartbeat went unseen.
+// lose says that changes after the heartbeat went unseen. From now on the heartbeat stands still,
+// until a scan that began after this call is complete.
 func (b *beats) lose() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -169,7 +182,10 @@ func (b *beats) get() heartbeat {
 	return b.now
 }
 
-// save makes the heartbeat durable.
+// save makes the heartbeat durable. The coverage is written first. A heartbeat that survives a
+// crash without its coverage would vouch for directories that a scan has not met; the other way
+// round only costs marks. It does nothing where nothing has changed, and must not be called by two
+// goroutines at once.
 func (b *beats) save() error {
 	now := b.get()
 	if now.Time.IsZero() || now == b.written {

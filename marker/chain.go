@@ -25,6 +25,9 @@ func (c *core) MarkChain(d *beneath.Dir, entries []scan.Found) (incomplete bool,
 	return tree.Judge(err, tree.Unseen) == tree.Again || tree.Judge(lost, tree.Unseen) == tree.Again, nil
 }
 
+// markInside marks a directory that is known to lie in the volume. The entries come before their
+// directory (invariant 1), and each is told in entries what to note of its times. mu is held. An
+// error is the clock's: no xtime, so nothing was marked.
 func (c *core) markInside(d *beneath.Dir, entries []scan.Found) (incomplete bool, err error) {
 	t, err := c.clock.Next()
 	if err != nil {
@@ -44,7 +47,10 @@ func (c *core) markInside(d *beneath.Dir, entries []scan.Found) (incomplete bool
 	return incomplete, nil
 }
 
-// forget makes the next scan find again what this chain marked: something above it may lack the mark.
+// forget makes the next scan find again what this chain marked: something above it may lack the
+// mark. It takes back what the chain noted as our own marks. Otherwise the next scan would see
+// ctimes that it knows, pass over these entries, and the directories above would stay unmarked for
+// good.
 func (c *core) forget(d *beneath.Dir, entries []scan.Found) {
 	if st, err := d.Stat(""); err == nil {
 		c.scans.Own.Forget(&st)
@@ -56,7 +62,9 @@ func (c *core) forget(d *beneath.Dir, entries []scan.Found) {
 	}
 }
 
-// markUp marks d and every directory above it up to the root.
+// markUp marks d and every directory above it up to the root. The xtime is the same for all of
+// them. incomplete tells that one of them took no mark for a reason that may pass, or that the way
+// up could not be followed to its end. mu is held.
 func (c *core) markUp(d *beneath.Dir, t xtime.Time) (incomplete bool) {
 	err := c.Climb(d, func(at *beneath.Dir, st *beneath.Stat) {
 		lost, times := c.stampOwn(at, "", st, t)
@@ -73,7 +81,7 @@ func (c *core) markUp(d *beneath.Dir, t xtime.Time) (incomplete bool) {
 func (c *core) stampOwn(d *beneath.Dir, name string, before *beneath.Stat, t xtime.Time) (lost bool, times uint64) {
 	switch c.stamp(d, name, t) {
 	case tree.Again:
-		return !c.owe(d, name), 0
+		return !c.retryLater(d, name), 0
 	case tree.Refused:
 		return false, scan.TimesOf(before) // crawls go by its ctime
 	case tree.Done, tree.Bumped:

@@ -20,6 +20,8 @@ const reserve = 2 * time.Second
 // (invariant 2). Before it hands out anything, a floor that lies beyond it is durable in its file. It may be used from
 // any goroutine.
 type Clock struct {
+	// path is a file of eight bytes, in the order of an xtime. It is replaced and synced as a
+	// whole.
 	path  string
 	files statefile.FS
 	now   func() time.Time
@@ -35,6 +37,9 @@ func OpenClock(path string, floor xtime.Time) (*Clock, error) {
 	return openClock(path, floor, time.Now, statefile.FS{})
 }
 
+// openClock is OpenClock with a wall clock and files that tests set. A damaged file is an error and
+// not an absent one: a clock that started at the wall clock might hand out xtimes that workers have
+// seen already.
 func openClock(path string, floor xtime.Time, now func() time.Time, files statefile.FS) (*Clock, error) {
 	c := &Clock{path: path, files: files, now: now, last: floor}
 	b, err := files.Read(path)
@@ -86,6 +91,8 @@ func (c *Clock) Close() error {
 	return c.write(c.last)
 }
 
+// write makes t the floor, durably, and only then counts it as reserved. mu is held. After an error
+// nothing changed in memory, so the next call tries again.
 func (c *Clock) write(t xtime.Time) error {
 	b := binary.BigEndian.AppendUint64(nil, uint64(t))
 	if err := c.files.Replace(c.path, b, true); err != nil {

@@ -25,8 +25,10 @@ import (
 // before it on every directory they share.
 type core struct {
 	*tree.Volume
+	// files reads and writes what the marker keeps between runs, in dir. Tests make its calls fail.
 	files statefile.FS
 	dir   string // Options.Dir
+	// clock is this volume's only source of xtimes.
 	clock *Clock
 
 	// set writes one xtime. Tests make it fail.
@@ -41,12 +43,14 @@ type core struct {
 	detached detachedInodes // under mu, but for what it says
 	wantScan func()         // asks for a scan that meets detached inodes and arrivals; called with mu held
 
+	// scans outlives single scans. Each one adds what it learnt, such as which directories it
+	// covered.
 	scans *scan.State // what scans leave to each other
 	asked asked
 	reports
 }
 
-// reports are what a marker tells others.
+// reports are what a marker tells others. Nothing that marks depends on them.
 type reports struct {
 	troubles troubles
 	telling  telling
@@ -71,7 +75,7 @@ type asked struct {
 
 // counts are for the status, and may be read from any goroutine.
 type counts struct {
-	owing     atomic.Int64 // marks to be tried again
+	retrying  atomic.Int64 // marks to be tried again
 	overflows atomic.Int64 // how often the kernel dropped events
 	marks     atomic.Int64 // batches that were marked
 }
@@ -82,8 +86,12 @@ const (
 	warnPeriod = time.Minute
 )
 
-// directories finds directories again by the keys that the source of events has for them: file handles, or watches. It is
-// used with core.mu held. What dir returns is good until the next call of dir, and until the source is read.
+// directories finds directories again by the keys that the source of events has for them: file
+// handles, or watches. It is used with core.mu held. What dir returns is good until the next call
+// of dir, and until the source is read. One implementation has file handles for keys (handles.go),
+// the other numbers of inotify's watches (watch.go). A key stays valid across renames of the
+// directory, and ends with the directory. An error of any method is about that directory alone;
+// what it means, tree.Judge decides.
 type directories interface {
 	key(d *beneath.Dir) (beneath.HandleKey, error)
 	dir(k beneath.HandleKey) (*beneath.Dir, error)
@@ -109,6 +117,9 @@ type directories interface {
 	close()
 }
 
+// newCore opens the volume's root and proves that it is the recorded one. On success the core owns
+// the root, and close gives it back. o.Identity is filled in. Nothing is marked, and no events are
+// heard, before the caller arms a source.
 func newCore(o *Options) (*core, error) {
 	root, err := openMaster(o)
 	if err != nil {
@@ -129,6 +140,8 @@ func newCore(o *Options) (*core, error) {
 	return c, nil
 }
 
+// start reads what the core begins with: the root's device and mount, and the newest xtime on the
+// tree, above which the clock starts even if its file was lost.
 func (c *core) start() (err error) {
 	if c.RootStat, err = c.Root.Stat(""); err != nil {
 		return err
@@ -151,7 +164,10 @@ func (c *core) close() error {
 	return errors.Join(c.clock.Close(), c.Root.Close())
 }
 
-// stamp marks one entry of d ("" is d itself) and decides about a failure. It is called with mu held.
+// stamp marks one entry of d ("" is d itself) and decides about a failure. It is called with mu
+// held. Done and Bumped mean that crawls will see the change. Refused is for good, until the entry
+// changes: the caller goes on, and the status names it. Again is for a failure that may pass. A
+// directory that could not take the xtime but could be bumped counts as marked.
 func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) tree.Result {
 	err := c.set(d, name, t)
 	if err == nil {
@@ -177,10 +193,10 @@ func (c *core) stamp(d *beneath.Dir, name string, t xtime.Time) tree.Result {
 	return v
 }
 
-// owe records a mark that has to be tried again, and tells whether it could: without events there is no way to come back
+// retryLater records a mark that has to be tried again, and tells whether it could: without events there is no way to come back
 // to an entry, and the whole scan has to be repeated. It is called with mu held.
-func (c *core) owe(d *beneath.Dir, name string) bool {
-	if c.tree == nil || c.retry.size() >= maxOwed {
+func (c *core) retryLater(d *beneath.Dir, name string) bool {
+	if c.tree == nil || c.retry.size() >= maxRetries {
 		return false
 	}
 	key, err := c.tree.key(d)
@@ -188,7 +204,7 @@ func (c *core) owe(d *beneath.Dir, name string) bool {
 		return false
 	}
 	c.retry.add(fanotify.Place{Dir: key, Name: name})
-	c.counts.owing.Store(c.owes())
+	c.counts.retrying.Store(c.retries())
 	return true
 }
 
@@ -201,7 +217,9 @@ func rootError(path string, err error) error {
 	return fmt.Errorf("open volume %s: %w", path, err)
 }
 
-// openMaster opens the root and proves that it is the volume's.
+// openMaster opens the root and proves that it is the volume's. The result is the caller's to
+// close. ErrNotMaster, wrapped, is for the operator: the path leads to something else, or to
+// nothing. Every other error may pass.
 func openMaster(o *Options) (*beneath.Dir, error) {
 	root, err := beneath.OpenRoot(o.Root, true)
 	if err != nil {

@@ -25,8 +25,9 @@ import (
 // detachedInode is an inode with the directory in which an event met it.
 type detachedInode struct {
 	dir, inode beneath.HandleKey
-	unmarked   bool // it has no mark of its change yet
-	unsure     bool // it may never have been below the root
+	// unmarked inodes are stamped through the name that is found, before their directory is.
+	unmarked bool // it has no mark of its change yet
+	unsure   bool // it may never have been below the root
 }
 
 // detachedInodes are what is known of such inodes from one mark to the next.
@@ -45,6 +46,8 @@ type batchDetached struct {
 	made map[fanotify.Place]struct{}    // names that came about
 }
 
+// newDetached begins with the inodes of which a young name has gone. mu is held, as it is during
+// the whole mark.
 func (c *core) newDetached(b *batch) *batchDetached {
 	return &batchDetached{core: c, all: slices.Clone(b.left), met: map[beneath.HandleKey]struct{}{}, made: b.made}
 }
@@ -57,6 +60,8 @@ type young struct {
 	now, before map[fanotify.Place]beneath.HandleKey
 }
 
+// add notes a young name. When one generation is full it becomes the older one, and what was the
+// older is forgotten: from then on those names count as known to the slave.
 func (y *young) add(p fanotify.Place, k beneath.HandleKey) {
 	if len(y.now) >= maxYoung || y.now == nil {
 		y.before, y.now = y.now, map[fanotify.Place]beneath.HandleKey{}
@@ -94,7 +99,10 @@ func (s *batchDetached) meet(d *beneath.Dir, p fanotify.Place, k beneath.HandleK
 	return true
 }
 
-// lead has the directories marked that lead to the detached inodes of a batch. It is called before they are.
+// lead has the directories marked that lead to the detached inodes of a batch. It is called before
+// they are. It adds to depth the directories to be marked, and to n the names that workers are
+// told. What it cannot lead to is astray: its xtime is kept until a scan that began later is
+// complete, and the heartbeat waits.
 func (s *batchDetached) lead(depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
 	for k := range s.met {
 		n.met(k)
@@ -123,7 +131,10 @@ func (s *batchDetached) orphans(dir beneath.HandleKey, in names, unsure bool) {
 	}
 }
 
-// leadTo finds a name of an inode, and has its directory marked. It tells whether nothing is left to do for it.
+// leadTo finds a name of an inode, and has its directory marked. It tells whether nothing is left
+// to do for it. Nothing is left to do also for one that is gone with its last name, and for one
+// whose only name lies outside of the volume. The kernel's last name is advice: it counts only if
+// the inode is found under it now.
 func (s *batchDetached) leadTo(one *detachedInode, depth map[beneath.HandleKey]int, t xtime.Time, n *note) bool {
 	k := one.inode
 	inode, err := s.Root.PinKey(k)
@@ -163,8 +174,8 @@ func (s *batchDetached) leadTo(one *detachedInode, depth map[beneath.HandleKey]i
 	return true
 }
 
-// owes is how much is known to be unmarked. It is called with mu held.
-func (c *core) owes() int64 { return int64(c.retry.size() + len(c.detached.astray)) }
+// retries is how much is known to be unmarked. It is called with mu held.
+func (c *core) retries() int64 { return int64(c.retry.size() + len(c.detached.astray)) }
 
 // seekDetached tells whether any inodes are astray, and the xtime of the last mark: those that went astray up to then are met
 // by a scan that begins now.
@@ -179,5 +190,5 @@ func (c *core) metDetached(upto xtime.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.detached.astray = slices.DeleteFunc(c.detached.astray, func(t xtime.Time) bool { return t <= upto })
-	c.counts.owing.Store(c.owes())
+	c.counts.retrying.Store(c.retries())
 }

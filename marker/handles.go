@@ -26,7 +26,8 @@ type handles struct {
 	order      []beneath.HandleKey // of open, oldest first
 }
 
-// newHandles fails where directories cannot be opened by handle.
+// newHandles fails where directories cannot be opened by handle. The probe opens the root by its
+// own handle: it needs a capability, and a file system that has handles.
 func newHandles(root *beneath.Dir) (*handles, error) {
 	key, err := root.Key("")
 	if err != nil {
@@ -45,16 +46,22 @@ func newHandles(root *beneath.Dir) (*handles, error) {
 // flush forgets where directories lie: one of them moved.
 func (t *handles) flush() { t.young, t.old = map[beneath.HandleKey]beneath.HandleKey{}, nil }
 
+// Every way that led through the directory is wrong now, and nobody knows which did.
 func (t *handles) moved() { t.flush() }
 
+// There is nothing to prepare for a new directory.
 func (*handles) expect(*beneath.Dir) {} // all of the file system is listened to
 
+// top is the key of the volume's root.
 func (t *handles) top() beneath.HandleKey { return t.rootKey }
 
+// gfid needs no look: the GFID is a digest of the handle.
 func (*handles) gfid(k beneath.HandleKey, _ *beneath.Dir) xtime.GFID { return k.GFID() }
 
+// key is the handle of an open directory.
 func (t *handles) key(d *beneath.Dir) (beneath.HandleKey, error) { return d.Key("") }
 
+// close closes every directory that is kept open. The cache of parents needs nothing.
 func (t *handles) close() {
 	for _, d := range t.open {
 		d.Close()
@@ -94,8 +101,11 @@ func (t *handles) dir(k beneath.HandleKey) (*beneath.Dir, error) {
 	return d, nil
 }
 
+// number knows nothing: a handle does not tell the inode's number.
 func (*handles) number(beneath.HandleKey) (uint64, bool) { return 0, false }
 
+// reopen opens k anew, by its handle, with a position of its own, so that it can be listed beside
+// other users of k.
 func (t *handles) reopen(k beneath.HandleKey) (*beneath.Dir, error) {
 	d, err := t.root.OpenKey(k)
 	if err != nil {
@@ -176,6 +186,8 @@ func (t *handles) parent(k beneath.HandleKey) (beneath.HandleKey, bool) {
 	return up, ok
 }
 
+// remember notes the parent of k, "" for none below the root. A full generation pushes out the
+// older one, so what is in use stays, at the cost of a copy.
 func (t *handles) remember(k, parent beneath.HandleKey) {
 	if len(t.young) >= cachedParents {
 		t.young, t.old = map[beneath.HandleKey]beneath.HandleKey{}, t.young

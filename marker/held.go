@@ -107,6 +107,9 @@ func timesTell(kind int64) bool {
 	return false
 }
 
+// newHeldFiles asks the file system what its times can tell, once. An overlay, and btrfs with its
+// subvolumes, show other device numbers to stat than /proc does; for these the superblock's is
+// compared.
 func newHeldFiles(m *marker) (*heldFiles, error) {
 	fs, err := m.Root.Statfs()
 	if err != nil {
@@ -128,7 +131,8 @@ func newHeldFiles(m *marker) (*heldFiles, error) {
 	return h, nil
 }
 
-// bound is up to where the heartbeat may move.
+// bound is up to where the heartbeat may move. Before the first look that is the beginning of time,
+// so the heartbeat of a start waits for it.
 func (h *heldFiles) bound() *moment.Moment {
 	if at := h.looked.Load(); at != nil {
 		return at
@@ -136,7 +140,9 @@ func (h *heldFiles) bound() *moment.Moment {
 	return &moment.Moment{}
 }
 
-// watch looks again and again until ctx ends.
+// watch looks again and again until ctx ends. The first look leaves nothing for later: what was
+// written while no marker ran has to be known before the heartbeat moves. It returns ctx's error,
+// or the clock's, without which nothing can be marked.
 func (h *heldFiles) watch(ctx context.Context) error {
 	for all := true; ; {
 		took, err := h.look(ctx, all)
@@ -149,7 +155,9 @@ func (h *heldFiles) watch(ctx context.Context) error {
 	}
 }
 
-// rest waits until the next look is due, and tells whether somebody asked for it.
+// rest waits until the next look is due, and tells whether somebody asked for it. A file named by
+// lookFile in the runtime directory asks for a look at once; `sync` and `verify` make it. It is
+// removed here, and whoever made it waits for the heartbeat and not for an answer.
 func (h *heldFiles) rest(ctx context.Context, took time.Duration) (asked bool, err error) {
 	late := max(h.every, min(lookRatio*took, h.o.MaxDelay/2), dearRatio*took)
 	soon := min(late, max(lookSoon, soonRatio*took))
@@ -250,7 +258,8 @@ func (u *hiddenHolders) fill(s *Status) {
 	s.Hidden, s.HiddenAt = u.why, u.at
 }
 
-// advance lets the heartbeat come up to what was looked at.
+// advance lets the heartbeat come up to what was looked at. It is the earliest of this look and of
+// the files that could not be looked at, so one unreadable file holds it back.
 func (h *heldFiles) advance() {
 	at := h.at
 	for k, e := range h.files {
@@ -266,7 +275,8 @@ func (h *heldFiles) advance() {
 	}
 }
 
-// mark marks what the look found.
+// mark marks what the look found. Where there are events it is the goroutine of the events that
+// marks, so that a file and its events get one xtime. Elsewhere each file is marked as by a scan.
 func (h *heldFiles) mark(ctx context.Context) error {
 	if len(h.marks) == 0 {
 		return nil
@@ -311,13 +321,16 @@ func (h *heldFiles) markOne(one *due) error {
 	return nil
 }
 
-// request is what the goroutine of the events is asked to mark.
+// request is what the goroutine of the events is asked to mark. done has room for the answer:
+// whoever marks does not wait for whoever asked, who may have ended meanwhile.
 type request struct {
 	files []due
 	done  chan []bool // which of them are marked, or will be
 }
 
-// markLive has the files marked together with what events tell. It returns nil where there are no events.
+// markLive has the files marked together with what events tell. It returns nil where there are no
+// events. It waits until the answer comes, ctx ends, or the marker goes over to scans; in the last
+// case the request is withdrawn, and nil tells the caller to mark by itself.
 func (h *heldFiles) markLive(ctx context.Context) ([]bool, error) {
 	if !h.follows() {
 		return nil, nil

@@ -27,6 +27,7 @@ import (
 //
 // Flushing and hashing are done at most every half max-delay, and seldom enough to cost little.
 
+// placeOf is an entry as events name it.
 func placeOf(dir beneath.HandleKey, name string) fanotify.Place {
 	return fanotify.Place{Dir: dir, Name: name}
 }
@@ -34,7 +35,9 @@ func placeOf(dir beneath.HandleKey, name string) fanotify.Place {
 // failed has a file looked at as if it had changed, next time.
 func (e *held) failed() { e.sure, e.primed, e.gone = false, false, false }
 
-// meet looks at a file that is held.
+// meet looks at a file that is held. A file may be in the list several times: by several
+// descriptors, or mapped and open. It is looked at once. One that cannot be opened any more has
+// just been closed, and leave has the last look at it.
 func (h *heldFiles) meet(ctx context.Context, f *writers.File) {
 	pin, err := h.pin(f)
 	if err != nil {
@@ -67,7 +70,9 @@ func (h *heldFiles) meet(ctx context.Context, f *writers.File) {
 	e.mapped = f.Mapped
 }
 
-// pin holds on to the file.
+// pin holds on to the file. The link below /proc leads to the very file, also where it has no name;
+// a loop device gives only a path. The result is the caller's to close. An error is about that file
+// alone.
 func (h *heldFiles) pin(f *writers.File) (*beneath.Dir, error) {
 	if f.Link == "" {
 		path := h.Root.Below(f.Path)
@@ -85,6 +90,7 @@ func (h *heldFiles) pin(f *writers.File) (*beneath.Dir, error) {
 	return pin, nil
 }
 
+// pinPath opens a path below the root, without following links, as an inode to look at.
 func (h *heldFiles) pinPath(path string) (*beneath.Dir, error) {
 	dir, name := beneath.Split(path)
 	d, err := h.Root.OpenPath(dir)
@@ -113,7 +119,8 @@ func (h *heldFiles) leave(ctx context.Context, e *held) {
 	h.check(ctx, e, pin, &st)
 }
 
-// pinAgain finds a file again that is not held any more.
+// pinAgain finds a file again that is not held any more. First by the path where it was, if the
+// same inode is still there, then by handle. errOtherFile: neither leads to it.
 func (h *heldFiles) pinAgain(e *held) (*beneath.Dir, error) {
 	err := errOtherFile
 	if e.path != "" {
@@ -137,7 +144,9 @@ func (h *heldFiles) pinAgain(e *held) (*beneath.Dir, error) {
 	return pin, keyErr
 }
 
-// check compares a file with what it was, and has it marked where it changed.
+// check compares a file with what it was, and has it marked where it changed. A mapped file is
+// flushed at most every half max-delay, unless the look leaves nothing for later or it is the last
+// one. Where a scan was asked for its names, nothing is done before that has answered.
 func (h *heldFiles) check(ctx context.Context, e *held, pin *beneath.Dir, st *beneath.Stat) {
 	if e.sought != nil && !h.answered(e, st) {
 		e.gone = false
@@ -182,7 +191,9 @@ func (h *heldFiles) marked(e *held, st *beneath.Stat) {
 	e.sure = h.at.Wall.Sub(mtime).Abs() >= scan.Settled
 }
 
-// changed tells whether times and size say that the file was written since the look before, and no mark covers that.
+// changed tells whether times and size say that the file was written since the look before, and no
+// mark covers that. In doubt it says yes: that costs a mark and a comparison, and no would be a
+// change that is never shipped.
 func (h *heldFiles) changed(e *held, pin *beneath.Dir, st *beneath.Stat) bool {
 	same := e.known && e.sure && st.Mtime == e.st.Mtime && st.Size == e.st.Size
 	if same && (st.Ctime == e.st.Ctime || h.scans.Own.Has(st)) {
@@ -259,7 +270,9 @@ const (
 	unknown                // it may have one that the kernel does not tell
 )
 
-// locate looks for a name of the file in the volume.
+// locate looks for a name of the file in the volume. The path is advice and is checked. "unknown"
+// is for an inode with further names of which the kernel remembers none: only a scan can tell
+// whether one of them is in the volume.
 func (h *heldFiles) locate(e *held, pin *beneath.Dir, st *beneath.Stat) whether {
 	if e.path != "" && h.isAt(e, e.path) {
 		return here

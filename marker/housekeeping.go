@@ -45,6 +45,8 @@ func (m *marker) keep(ctx context.Context) error {
 	}
 }
 
+// keepOnce is one turn of keep, the nth. An error ends the marker: the root is not the volume's any
+// more, or its state cannot be written, after which it could claim nothing.
 func (m *marker) keepOnce(n int) error {
 	if err := m.checkRoot(); err != nil {
 		return err
@@ -68,7 +70,9 @@ func (m *marker) keepOnce(n int) error {
 	return nil
 }
 
-// checkRoot fails once the root's path leads to another directory than the volume's.
+// checkRoot fails once the root's path leads to another directory than the volume's. A root that
+// cannot be looked at for another reason is only logged: a network file system may be away for a
+// while.
 func (m *marker) checkRoot() error {
 	root, err := beneath.OpenRoot(m.o.Root, true)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
@@ -102,6 +106,8 @@ func (m *marker) checkUsers() error {
 	return errUnused
 }
 
+// writeStatus gathers what all parts say into one file, replaced as a whole. It may be called from
+// several goroutines.
 func (m *marker) writeStatus() error {
 	// A raised volume mark is told by the scan, at any moment: two writers would take the new file from each other.
 	m.writing.Lock()
@@ -113,7 +119,7 @@ func (m *marker) writeStatus() error {
 	s := Status{
 		PID: os.Getpid(), Source: how.source, Reason: how.reason, VolumeMark: m.o.VolumeMark,
 		Heartbeat: hb.Time, HeartbeatXtime: hb.Xtime, Entries: hb.Entries,
-		Scanning: m.scanner.scanning.Load(), Retrying: int(m.counts.owing.Load()), Confined: m.o.Confined, Tick: m.asked.ticked,
+		Scanning: m.scanner.scanning.Load(), Retrying: int(m.counts.retrying.Load()), Confined: m.o.Confined, Tick: m.asked.ticked,
 	}
 	if _, missing := m.beats.losses(); missing && how.source != SourceScan {
 		s.Reason = "finding what changed unseen since " + hb.Time.Format(time.RFC3339)

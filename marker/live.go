@@ -23,7 +23,8 @@ const (
 	retryLongest = 30 * time.Second
 )
 
-// source is a queue of events.
+// source is a queue of events. An implementation has one user at a time, but for Interrupt, which
+// any goroutine may call to end a Wait.
 type source interface {
 	Wait() error
 	WaitUntil(t time.Time)
@@ -48,10 +49,13 @@ type live struct {
 	// lost and blind wake the scanner: events were lost, or came without a place.
 	lost, blind func()
 
+	// rootKey is "" under inotify, whose places are watches and have no handles.
 	rootKey beneath.HandleKey
 	pid     int32
 	idle    time.Duration
 	batch   *batch
+	// load tells how soon to wake up, drain when the heartbeat may move, retries when to try again
+	// what failed.
 	load    load
 	drain   drain
 	retries retries
@@ -75,7 +79,9 @@ type retries struct {
 	backoff time.Duration
 }
 
-// run marks until ctx ends, and then once more what is in the queue.
+// run marks until ctx ends, and then once more what is in the queue. An error is the source's, or
+// the clock's; trouble with single entries is tried again and no error. After it the source may
+// have events that nobody read, so the next marker scans.
 func (l *live) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, l.src.Interrupt)()
 	for ctx.Err() == nil {
@@ -86,6 +92,8 @@ func (l *live) run(ctx context.Context) error {
 	return l.last()
 }
 
+// newLive leaves to the caller what is particular to a source: read, more, unsure, and whom to
+// wake.
 func newLive(c *core, src source, b *beats) *live {
 	return &live{core: c, src: src, beats: b, pid: int32(os.Getpid()), idle: idleWake, batch: newBatch(), retries: retries{backoff: retryFirst}}
 }
@@ -205,6 +213,8 @@ func (l *live) rest() {
 	}
 }
 
+// markBatch marks what was gathered and begins a new batch. If the clock fails, what was gathered
+// is kept to be tried again.
 func (l *live) markBatch() error {
 	if l.batch.size() == 0 {
 		return nil
@@ -245,6 +255,8 @@ func (l *live) markFull() error {
 	return l.markBatch()
 }
 
+// readBatch reads until the batch is full or the queue is empty. Events that cannot be parsed count
+// as lost, and a scan looks for them.
 func (l *live) readBatch() error {
 	l.load.busy = false
 	for l.batch.size() < maxBatch {
@@ -268,7 +280,9 @@ func (l *live) readBatch() error {
 	return nil
 }
 
-// take turns one event into places to mark.
+// take turns one event into places to mark. An event names the directory and the entry; the inode
+// under that name may be another one by now. So a place is noted, and looked at when the batch is
+// marked. Our own marks raise events as well, which are known by the process that made them.
 func (l *live) take(ev *fanotify.Event) {
 	const gone, came = unix.FAN_DELETE | unix.FAN_ONDIR, unix.FAN_CREATE | unix.FAN_RENAME
 	switch {
@@ -320,7 +334,9 @@ func (l *live) take(ev *fanotify.Event) {
 	}
 }
 
-// takeMove is about a directory that moved.
+// takeMove is about a directory that moved. What is remembered of where directories lie is dropped.
+// A scan that is under way is told, since the directory may have moved past it. Where the kernel
+// did not say which directory moved, everything counts as lost.
 func (l *live) takeMove(ev *fanotify.Event) {
 	l.core.mu.Lock()
 	l.tree.moved()
@@ -343,7 +359,7 @@ func (l *live) left(p fanotify.Place) {
 
 // addRetries puts into the batch what is due to be tried again.
 func (l *live) addRetries() {
-	if l.counts.owing.Load() == 0 || time.Now().Before(l.retries.at) {
+	if l.counts.retrying.Load() == 0 || time.Now().Before(l.retries.at) {
 		return
 	}
 	if b := l.takeRetry(); b.size() > 0 {
@@ -353,10 +369,10 @@ func (l *live) addRetries() {
 
 // nextRetry sets the time for what failed: sooner at first, and at once given up for a scan where it is too much.
 func (l *live) nextRetry() {
-	switch n := l.counts.owing.Load(); {
+	switch n := l.counts.retrying.Load(); {
 	case n == 0:
 		l.retries.backoff, l.retries.at = retryFirst, time.Time{}
-	case n > maxOwed:
+	case n > maxRetries:
 		l.takeRetry()
 		l.lost()
 	case !time.Now().Before(l.retries.at):

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	maxBatch = 4096    // places marked with one xtime
-	maxOwed  = 1 << 16 // places remembered for another try
+	maxBatch   = 4096    // places marked with one xtime
+	maxRetries = 1 << 16 // places remembered for another try
 )
 
 // batch is what is marked with one xtime: places, by directory. The name "" is the directory itself; a directory that
@@ -20,6 +20,7 @@ const (
 type batch struct {
 	dirs  map[beneath.HandleKey]names
 	count int
+	// news is what hints tell beyond the places: names that went, and where directories came from.
 	news  news
 	moves []dirMove
 	// begun are directories that were made: nothing in them is older than they are, but what moves there.
@@ -33,13 +34,18 @@ type batch struct {
 // names are entries of a directory, each with the inodes that events told of under that name.
 type names map[string][]beneath.HandleKey
 
+// newBatch gives an empty batch. It has one user at a time, and belongs to the goroutine that reads
+// events.
 func newBatch() *batch {
 	return &batch{dirs: map[beneath.HandleKey]names{}, news: newNews(), made: map[fanotify.Place]struct{}{},
 		begun: map[beneath.HandleKey]struct{}{}, removed: map[beneath.HandleKey]beneath.HandleKey{}}
 }
 
+// size is what the batch holds in places, inodes and names: what bounds its memory, and the length
+// of a mark.
 func (b *batch) size() int { return b.count }
 
+// add adds a place of which no inode is known.
 func (b *batch) add(p fanotify.Place) { b.addInode(p, "") }
 
 // addInode adds a place with the inode that was met there; "" where that is not known.
@@ -89,11 +95,15 @@ func (b *batch) addAll(more *batch) {
 	}
 }
 
-// mark marks a batch (invariant 1). What could not be marked now is in c.retry afterwards. The error is the clock's.
+// mark marks a batch (invariant 1). What could not be marked now is in c.retry afterwards. The
+// error is the clock's. Places outside of the volume are passed over. The xtime is taken after the
+// directories were found, so nothing that is read later can be older. Entries are marked first,
+// then what leads to detached inodes, then the directories, the root last, and only then are the
+// workers told.
 func (c *core) mark(b *batch) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer func() { c.counts.owing.Store(c.owes()) }()
+	defer func() { c.counts.retrying.Store(c.retries()) }()
 	s := c.newDetached(b)
 	if len(b.removed)+len(b.moves) > 0 {
 		defer c.tree.letGo(false) // one that moved may have taken the place of another
@@ -154,6 +164,9 @@ func include(depth map[beneath.HandleKey]int, chain []beneath.HandleKey) {
 	}
 }
 
+// markEntries marks the entries of one directory. An entry that is gone needs no mark, since what
+// removed it is an event of its own; the inode that events met there may live on, and is then
+// detached. mu is held.
 func (c *core) markEntries(dir beneath.HandleKey, in names, t xtime.Time, s *batchDetached) {
 	d, err := c.tree.dir(dir)
 	if err != nil {
@@ -196,7 +209,8 @@ func (c *core) stampInode(d *beneath.Dir, name string, k beneath.HandleKey, t xt
 	return v
 }
 
-// markDirs marks the deepest first. A directory that refuses does not keep those above it from being marked.
+// markDirs marks the deepest first. A directory that refuses does not keep those above it from
+// being marked. n learns the xtime of each before it is overwritten: hints need it.
 func (c *core) markDirs(b *batch, depth map[beneath.HandleKey]int, t xtime.Time, n *note) {
 	keys := make([]beneath.HandleKey, 0, len(depth))
 	for k := range depth {
@@ -229,6 +243,6 @@ func (c *core) takeRetry() *batch {
 	defer c.mu.Unlock()
 	b := c.retry
 	c.retry = newBatch()
-	c.counts.owing.Store(c.owes())
+	c.counts.retrying.Store(c.retries())
 	return b
 }

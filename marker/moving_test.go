@@ -421,7 +421,7 @@ func TestCoverageIsSavedFirst(t *testing.T) {
 			t.Fatalf("%v, want %v", err, failure)
 		}
 		after := coverage.New(dir, f)
-		if _, known, err := openBeats(dir, f, after, b.owing); err != nil || known != (failure == nil) || after.Has(7) || after.Has(8) != known {
+		if _, known, err := openBeats(dir, f, after, b.retrying); err != nil || known != (failure == nil) || after.Has(7) || after.Has(8) != known {
 			t.Errorf("coverage failed with %v: a heartbeat is there: %v, covers %v and %v, %v", failure, known, after.Has(7), after.Has(8), err)
 		}
 	}

@@ -38,6 +38,8 @@ func (m *marker) arm(ctx context.Context) error {
 	return nil
 }
 
+// armEvents tries the source that was asked for, or with `auto` fanotify and then inotify. The
+// error has why each of them cannot be used.
 func (m *marker) armEvents(ctx context.Context) error {
 	switch m.o.Source {
 	case SourceFanotify:
@@ -64,6 +66,8 @@ func (m *marker) armEvents(ctx context.Context) error {
 	return nil
 }
 
+// armFanotify listens to the whole file system, and proves that events arrive before it relies on
+// them. After an error everything is as it was.
 func (m *marker) armFanotify() error {
 	src, err := fanotify.Open(m.Root.Fd())
 	if err != nil {
@@ -84,6 +88,8 @@ func (m *marker) armFanotify() error {
 	return nil
 }
 
+// armInotify watches every directory below the root. With a large tree that takes a while, and
+// needs a watch for each.
 func (m *marker) armInotify(ctx context.Context, reason string) error {
 	l, err := watch(ctx, m.core, m.beats)
 	if err == nil {
@@ -92,6 +98,7 @@ func (m *marker) armInotify(ctx context.Context, reason string) error {
 	return err
 }
 
+// use makes l what the marker learns from, and connects it with the scanner.
 func (m *marker) use(l *live, source, reason string) {
 	m.live = l
 	l.lost = func() { m.beats.lose(); m.scanner.wakeUp() }
@@ -117,7 +124,8 @@ func (m *marker) probing(fn func() error) error {
 	return nil
 }
 
-// follows tells whether events tell of changes now.
+// follows tells whether events tell of changes now. follow marks by events and scans beside that,
+// until either fails or ctx ends.
 func (m *marker) follows() bool { return m.how.Load().source != SourceScan }
 
 // learn marks what changes: by events as long as there are any, else by scans.
@@ -139,7 +147,9 @@ func (m *marker) follow(ctx context.Context) error {
 	return g.Wait()
 }
 
-// fallBack is for when the kernel gives no more watches: from now on scans find what events would have told.
+// fallBack is for when the kernel gives no more watches: from now on scans find what events would
+// have told. What was to be tried again is dropped, and the heartbeat told of a loss, so that the
+// first scan finds it. Sessions go on; their hints end here, since a scan does not know names.
 func (m *marker) fallBack(err error) {
 	m.Log.Warn().Err(err).Str("root", m.o.Root).Msg("not everything can be watched any more; scanning instead")
 	m.beats.lose()
@@ -147,7 +157,7 @@ func (m *marker) fallBack(err error) {
 	m.tree, m.set = nil, m.plain
 	m.retry, m.detached.astray = newBatch(), nil
 	m.arrivals.forget() // they are not covered
-	m.counts.owing.Store(0)
+	m.counts.retrying.Store(0)
 	m.core.mu.Unlock()
 	m.how.Store(&learn{SourceScan, err.Error()})
 	if err := m.live.src.Close(); err != nil {

@@ -85,7 +85,8 @@ func (m *marker) passHeld(ctx context.Context) (*scan.Scan, error) {
 // marker is one running marker.
 type marker struct {
 	*core
-	o       Options
+	o Options
+	// lock is marker.lock, held from open to close: one marker a volume.
 	lock    *os.File
 	users   *os.File // held once nobody uses the marker
 	beats   *beats
@@ -93,8 +94,10 @@ type marker struct {
 	scanner *scanner
 	live    *live // nil where it scans from the start
 	held    *heldFiles
-	how     atomic.Pointer[learn] // where changes are learnt from now
-	plain   func(d *beneath.Dir, name string, t xtime.Time) error
+	// It changes once at most, from events to scans.
+	how atomic.Pointer[learn] // where changes are learnt from now
+	// plain is core.set as it was before inotify put its own around it.
+	plain func(d *beneath.Dir, name string, t xtime.Time) error
 
 	writing sync.Mutex // held while the status is written
 }
@@ -122,10 +125,13 @@ func open(ctx context.Context, o Options) (*marker, error) {
 	return m, nil
 }
 
+// prepare reads what the marker before left, arms the source, and decides whether a new volume mark
+// is needed: where no heartbeat is there, or none that the clock allows to believe. The source is
+// armed before that moment is taken, so nothing falls between them (invariant 3).
 func (m *marker) prepare(ctx context.Context) error {
 	known := false
 	var err error
-	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.scans.Cover, m.counts.owing.Load); err != nil {
+	if m.beats, known, err = openBeats(m.o.Dir, m.files, m.scans.Cover, m.counts.retrying.Load); err != nil {
 		return err
 	}
 	if m.mounts, err = openMounts(m.Root, filepath.Join(m.o.Dir, mountsFile), m.files); err != nil {
@@ -235,6 +241,8 @@ func (m *marker) takeVolumeMark(armed moment.Moment) error {
 // errUnused ends a marker that nobody uses.
 var errUnused = errors.New("unused")
 
+// run starts the goroutines and waits for all of them. Each ends the others by its error. The last
+// heartbeat and status are written whatever ended them.
 func (m *marker) run(ctx context.Context) error {
 	m.scanner.fresh = false // scans go on, and move the heartbeat
 	m.listenForWorkers()
@@ -268,7 +276,7 @@ func (m *marker) end() error {
 // the mark too, and only their ctimes would tell.
 func (m *marker) saveOwn() error {
 	path := filepath.Join(m.o.Dir, ownFile)
-	if _, missing := m.beats.losses(); missing || m.counts.owing.Load() > 0 {
+	if _, missing := m.beats.losses(); missing || m.counts.retrying.Load() > 0 {
 		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -277,7 +285,9 @@ func (m *marker) saveOwn() error {
 	return m.scans.Own.Save(m.files, path, m.beats.get().Time.Add(-slack))
 }
 
-// close gives everything back, the locks last: the marker's before the users', who may then start another.
+// close gives everything back, the locks last: the marker's before the users', who may then start
+// another. It is called once, also after an open that failed half-way, so it takes what was never
+// opened.
 func (m *marker) close() error {
 	err := error(nil)
 	if m.live != nil {

@@ -28,7 +28,10 @@ const (
 	detachedRatio = 20
 )
 
-// scanner decides when to scan, and for what. Its methods are for one goroutine, but for wakeUp, beBlind and what is atomic.
+// scanner decides when to scan, and for what. Its methods are for one goroutine, but for wakeUp,
+// beBlind and what is atomic. A scan is asked for by a loss of events, by arrivals, by detached
+// inodes, by held files without a name, and by time. Requests that come while one runs are answered
+// by the next.
 type scanner struct {
 	*core
 	beats  *beats
@@ -40,6 +43,8 @@ type scanner struct {
 	// to find, and proves nothing of what changed since.
 	fresh bool
 
+	// A value says that there is something to see, not what: the scanner looks at all reasons each
+	// time.
 	wake     chan struct{} // capacity 1
 	blind    atomic.Bool   // events came without a place
 	scanning atomic.Bool
@@ -50,6 +55,8 @@ type scanner struct {
 	detachedPause time.Duration // detachedPause, but in tests
 }
 
+// newScanner makes a scanner that begins nothing by itself. beats and mounts are set before its
+// first use.
 func newScanner(c *core, o *Options, follows func() bool) *scanner {
 	return &scanner{core: c, follows: follows, interval: o.ScanInterval, poll: o.ScanPoll, wake: make(chan struct{}, 1),
 		retryFirst: scanRetryFirst, detachedPause: detachedPause}
@@ -70,7 +77,9 @@ func (s *scanner) beBlind() {
 	}
 }
 
-// pass scans the tree once for all that is due, and says so to the heartbeat.
+// pass scans the tree once for all that is due, and says so to the heartbeat. An incomplete scan,
+// in which something could not be read or marked, is no error: it moves nothing on, and the caller
+// tries again later. The error is ctx's, the clock's, or that of the root itself.
 func (s *scanner) pass(ctx context.Context) (*scan.Scan, error) {
 	s.scanning.Store(true)
 	defer s.scanning.Store(false)
@@ -134,8 +143,10 @@ func (s *scanner) pass(ctx context.Context) (*scan.Scan, error) {
 // begin prepares a scan. all: it marks everything that it meets.
 func (s *scanner) begin(all bool) *scan.Scan { return s.scans.Begin(all, s.follows()) }
 
-// finish ends a scan, given what it was, how many arrivals there were before it met them, and how it went. What was marked
-// because a directory had not been covered is on the device before it counts as that: no ctime would tell of it.
+// finish ends a scan, given what it was, how many arrivals there were before it met them, and how
+// it went. What was marked because a directory had not been covered is on the device before it
+// counts as that: no ctime would tell of it. coverage.Whole is for a scan of the whole tree, Parts
+// for one of arrivals. It is called once for each scan that was begun, also after an error.
 func (s *scanner) finish(one *scan.Scan, e coverage.Extent, upTo int, err error) error {
 	err = one.Sync(err)
 	complete := err == nil && !one.Incomplete.Load()
@@ -154,11 +165,13 @@ func (s *scanner) finish(one *scan.Scan, e coverage.Extent, upTo int, err error)
 	}
 	s.arrivals.met(e == coverage.Parts, upTo)
 	s.scans.Cover.End(e)
-	s.counts.owing.Store(s.owes())
+	s.counts.retrying.Store(s.retries())
 	return err
 }
 
-// scanNow scans at the start, after a loss of events, and slowly for what events never tell.
+// scanNow scans at the start, after a loss of events, and slowly for what events never tell. It
+// runs beside the goroutine of the events. Incomplete scans are repeated after a pause that doubles
+// up to a minute, and complete ones after Options.ScanInterval, if nothing asks earlier.
 func (s *scanner) scanNow(ctx context.Context) error {
 	retry := s.retryFirst
 	for {
@@ -259,7 +272,8 @@ func (s *scanner) meetArrivals(ctx context.Context) (bool, error) {
 	return !one.Incomplete.Load(), err
 }
 
-// scanAlways is what a marker does where there are no events.
+// scanAlways is what a marker does where there are no events. Here the heartbeat moves with
+// complete scans only, to the moment at which each began.
 func (s *scanner) scanAlways(ctx context.Context) error {
 	for {
 		one, err := s.pass(ctx)
@@ -277,10 +291,15 @@ func (s *scanner) scanAlways(ctx context.Context) error {
 // scanMarker is what scans mark by.
 type scanMarker struct{ *core }
 
+// Say puts what a scan could not do into the log and the status. It implements scan.Marker, as the
+// others here do.
 func (m scanMarker) Say(path string, err error, what string) { m.troubles.say(path, err, what) }
 
+// Unread names a directory that could not be read; it is in the status until a scan reads it.
 func (m scanMarker) Unread(path string, err error) { m.troubles.unread(path, err) }
 
+// Reopen opens a directory by its key. scan.ErrStale says that it moved and an event will tell
+// where; the scan meets it then.
 func (m scanMarker) Reopen(k beneath.HandleKey) (*beneath.Dir, error) {
 	d, err := m.tree.reopen(k)
 	if errors.Is(err, inotify.ErrStale) {
@@ -289,4 +308,5 @@ func (m scanMarker) Reopen(k beneath.HandleKey) (*beneath.Dir, error) {
 	return d, err
 }
 
+// Number is the inode number, where the source of events knows it without a look.
 func (m scanMarker) Number(k beneath.HandleKey) (uint64, bool) { return m.tree.number(k) }

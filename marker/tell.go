@@ -9,6 +9,8 @@ import (
 )
 
 // news is what a batch has for hints beyond its places: what is not to be marked, but to be told.
+// It is kept apart from the places because it is bounded with them, but never tried again: after a
+// failure hints tell of whole directories instead.
 type news struct {
 	names map[beneath.HandleKey]map[string]struct{} // entries that went, and directories
 	from  map[beneath.HandleKey][]beneath.HandleKey // directories that were moved, and where they were
@@ -16,6 +18,7 @@ type news struct {
 	partial bool
 }
 
+// newNews gives empty news, whose maps may be written to.
 func newNews() news {
 	return news{names: map[beneath.HandleKey]map[string]struct{}{}, from: map[beneath.HandleKey][]beneath.HandleKey{}}
 }
@@ -42,6 +45,8 @@ func (b *batch) moved(dir, from beneath.HandleKey) {
 }
 
 // note collects, while a mark is made, what there is to tell about it. A nil note collects nothing.
+// It is made and used during one mark, with the core's mu held. Most marks have no listeners, so
+// collecting has to cost nothing then: hence the nil note.
 type note struct {
 	*core
 	seen map[beneath.HandleKey]struct{}            // inodes that were found under a name of the batch, or one more
@@ -135,7 +140,9 @@ func (c *core) tell(n *note, b *batch, t xtime.Time) {
 	c.telling.hints.Publish(h)
 }
 
-// hint is what a mark tells; nil where not all of it can be told.
+// hint is what a mark tells; nil where not all of it can be told. It tells nothing where the root
+// took no mark, or had a newer xtime: a worker joins hints by the root's xtimes. A directory of
+// which not all is known is told as a whole, and the worker lists it.
 func (n *note) hint(b *batch, t xtime.Time) *hint.Hint {
 	root := &n.dirs[len(n.dirs)-1]
 	if root.key != n.tree.top() || root.unclear || root.before >= t {
@@ -189,7 +196,8 @@ func (n *note) cloud(b *batch) {
 	}
 }
 
-// told are the names of a directory that the batch knows to have changed.
+// told are the names of a directory that the batch knows to have changed. The values are GFIDs of
+// those among the names that are marked directories; they are filled in by nameIn.
 func (b *batch) told(dir beneath.HandleKey, more []string) map[string]xtime.GFID {
 	out := map[string]xtime.GFID{}
 	for _, name := range more {

@@ -128,7 +128,7 @@ func TestReadOnlyForAWhile(t *testing.T) {
 			v.m.core.mu.Lock()
 			v.sh("echo 2 > a/b/f; sync -f .; mount -o remount,ro .")
 			v.m.core.mu.Unlock()
-			v.until("a mark that failed", func() bool { return v.m.counts.owing.Load() > 0 || source == SourceScan })
+			v.until("a mark that failed", func() bool { return v.m.counts.retrying.Load() > 0 || source == SourceScan })
 			v.sh("mount -o remount,rw .")
 			v.settle()
 			v.checkMarked(before, "", "a", "a/b", "a/b/f")
