@@ -27,6 +27,7 @@ type Bumps struct {
 	dirty bool              // not saved like this
 }
 
+// newBumps has none, until Load reads them.
 func newBumps(dir string, files statefile.FS) *Bumps {
 	return &Bumps{path: filepath.Join(dir, BumpedFile), files: files, dirs: roaring64.New()}
 }
@@ -46,7 +47,8 @@ func (b *Bumps) Clear() {
 	b.dirs, b.all = roaring64.New(), false
 }
 
-// Has tells whether d is one of them. It costs nothing where there are none.
+// Has tells whether d is one of them. It costs nothing where there are none. A directory that
+// cannot be looked at counts as one: its hint then tells of it as a whole, which costs a listing.
 func (b *Bumps) Has(d *beneath.Dir, dev uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,7 +78,8 @@ func (b *Bumps) Save() error {
 	return nil
 }
 
-// Load reads what save wrote.
+// Load reads what save wrote. A damaged file says that any directory may be one. That is forgotten
+// by the next Clear.
 func (b *Bumps) Load() error {
 	content, err := b.files.Read(b.path)
 	if errors.Is(err, fs.ErrNotExist) {

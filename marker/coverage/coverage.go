@@ -56,6 +56,8 @@ func (c *Coverage) Add(n uint64) { c.set(n, true) }
 // Leave says that a directory is not in the volume any more, or was not for a while.
 func (c *Coverage) Leave(n uint64) { c.set(n, false) }
 
+// A scan that is under way has to learn of it as well, since its own set replaces the other one at
+// the end.
 func (c *Coverage) set(n uint64, covered bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +87,8 @@ func (c *Coverage) LeaveAll() {
 	c.but, c.dirs, c.dirty = false, roaring64.New(), true
 }
 
-// CoverAll says that everything counts as changed up to now.
+// CoverAll says that everything counts as changed up to now. It goes with a new volume mark: from
+// then on no directory is older than that, so there is nothing that a ctime would have to tell.
 func (c *Coverage) CoverAll() {
 	c.Bumped.Clear()
 	c.mu.Lock()
@@ -93,14 +96,16 @@ func (c *Coverage) CoverAll() {
 	c.but, c.dirs, c.dirty = true, roaring64.New(), true
 }
 
-// Begin says that a scan begins.
+// Begin says that a scan begins. One scan at a time may be under way; End is called for each that
+// was begun, whatever came of it.
 func (c *Coverage) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.met = roaring64.New()
 }
 
-// Meet says that the scan lists a directory, and tells whether it did not before.
+// Meet says that the scan lists a directory, and tells whether it did not before. Two ways may lead
+// to one directory while it moves; the second finds it met and leaves it alone.
 func (c *Coverage) Meet(n uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +135,8 @@ const (
 	Whole                 // it met all
 )
 
-// End says that the scan has ended, and how much it met.
+// End says that the scan has ended, and how much it met. After Nothing the coverage is as it was: a
+// scan that failed half-way must not vouch for what it met, whose marks may not be durable.
 func (c *Coverage) End(e Extent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,7 +155,8 @@ func (c *Coverage) End(e Extent) {
 	c.dirty = true
 }
 
-// coverageVersion is the first byte of the file: how it is written.
+// coverageVersion is the first byte of the file: how it is written. A file of another version is
+// read as none.
 const coverageVersion = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -182,7 +189,9 @@ func (c *Coverage) Save() error {
 	return nil
 }
 
-// Load reads what save wrote. Where there is nothing that can be read, nothing is covered, which costs further marks.
+// Load reads what save wrote. Where there is nothing that can be read, nothing is covered, which
+// costs further marks. An error is one of the disk: the file may be good, and the marker must not
+// begin without it.
 func (c *Coverage) Load() error {
 	if err := c.Bumped.Load(); err != nil {
 		return err

@@ -37,7 +37,8 @@ func Follow(ctx context.Context, dir string, sink Sink) {
 	}
 }
 
-// follow is one connection.
+// follow is one connection. Its error says why the connection ended, or was never made; there
+// always is one. The socket must belong to this user.
 func follow(ctx context.Context, dir string, sink Sink) error {
 	at, err := openPlace(dir)
 	if err != nil {
@@ -56,7 +57,8 @@ func follow(ctx context.Context, dir string, sink Sink) error {
 	return receive(bufio.NewReaderSize(c, 64<<10), sink)
 }
 
-// receive passes on what comes until it ends.
+// receive passes on what comes until it ends. A gap in the sequence is told as a Gap even if none
+// was sent, so that the sink need not count.
 func receive(from io.Reader, sink Sink) error {
 	var first [len(preface)]byte
 	if _, err := io.ReadFull(from, first[:]); err != nil {

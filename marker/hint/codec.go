@@ -40,6 +40,7 @@ func frame(body []byte) []byte {
 	return append(b, body...)
 }
 
+// appendGap gives the body of a gap, up to and including the given number.
 func appendGap(seq uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{kindGap}, seq)
 }
@@ -57,6 +58,7 @@ func encode(h *Hint) ([]byte, bool) {
 	return b, true
 }
 
+// appendDir adds one directory. One with more names than MaxNames is told as a whole.
 func appendDir(b []byte, d *Dir) []byte {
 	b = append(b, d.GFID[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(d.Before))
@@ -111,6 +113,7 @@ type decoder struct {
 	bad bool
 }
 
+// take gives the next n bytes of the body, which it still shares, or nil if there are not as many.
 func (d *decoder) take(n int) []byte {
 	if d.bad || n > len(d.b) {
 		d.bad, d.b = true, nil
@@ -121,6 +124,7 @@ func (d *decoder) take(n int) []byte {
 	return v
 }
 
+// u64 takes a big-endian number of 8 bytes.
 func (d *decoder) u64() uint64 {
 	if b := d.take(8); b != nil {
 		return binary.BigEndian.Uint64(b)
@@ -139,6 +143,8 @@ func (d *decoder) xtime() xtime.Time {
 	return t
 }
 
+// uvarint takes a number, and refuses one beyond limit, so that no length leads to more than the
+// body has.
 func (d *decoder) uvarint(limit uint64) int {
 	v, n := binary.Uvarint(d.b)
 	if d.bad || n <= 0 || v > limit {
@@ -149,6 +155,7 @@ func (d *decoder) uvarint(limit uint64) int {
 	return int(v)
 }
 
+// gfid takes one; zero is allowed.
 func (d *decoder) gfid() (g xtime.GFID) {
 	copy(g[:], d.take(len(g)))
 	return g
@@ -169,6 +176,8 @@ func (d *decoder) dir(t xtime.Time) Dir {
 	return out
 }
 
+// name takes an entry. A name with a slash, or one of the dots, is refused here, before anything
+// looks it up.
 func (d *decoder) name() Name {
 	n := Name{Name: string(d.take(d.uvarint(255)))}
 	if is := d.take(1); is != nil && is[0] == 1 {

@@ -31,7 +31,9 @@ type Server struct {
 	limit    int          // bytes that wait for one subscriber
 	ending   chan struct{}
 
-	mu     sync.Mutex
+	mu sync.Mutex
+	// seq, subs and closed are under mu. seq goes on over gaps, and begins at zero with each
+	// marker.
 	seq    uint64
 	subs   map[*subscriber]struct{}
 	closed bool
@@ -112,6 +114,7 @@ func (s *Server) send(frame []byte) {
 	}
 }
 
+// accept admits connections until Close. No error of one connection ends it.
 func (s *Server) accept() {
 	for {
 		c, err := s.listener.AcceptUnix()
@@ -174,12 +177,14 @@ func (s *Server) serve(sub *subscriber) {
 	}
 }
 
+// over tells the goroutine of a subscriber that it has to end.
 func (s *Server) over(sub *subscriber) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed || sub.gone.Load()
 }
 
+// dismiss ends the connection and forgets the subscriber. It may be called after Close.
 func (s *Server) dismiss(sub *subscriber) {
 	sub.conn.Close()
 	s.mu.Lock()
@@ -194,7 +199,8 @@ type subscriber struct {
 	ready chan struct{} // capacity 1
 	gone  atomic.Bool
 
-	mu    sync.Mutex
+	mu sync.Mutex
+	// queue has whole frames in the order of the marks; put drops them all at once.
 	queue [][]byte
 	bytes int // of queue
 }
@@ -211,6 +217,7 @@ func (u *subscriber) put(f []byte, seq uint64, limit int) {
 	u.wake()
 }
 
+// takeAll takes what waits; the frames are shared with other subscribers and read only.
 func (u *subscriber) takeAll() [][]byte {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -219,6 +226,7 @@ func (u *subscriber) takeAll() [][]byte {
 	return all
 }
 
+// wake never waits: one value says that there is something to see.
 func (u *subscriber) wake() {
 	select {
 	case u.ready <- struct{}{}:

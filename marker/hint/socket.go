@@ -17,6 +17,8 @@ import (
 // deeper, so it is reached through /proc/self/fd.
 type place struct{ dir *os.File }
 
+// openPlace opens dir for its address alone; it needs no right to read it. The caller closes
+// place.dir.
 func openPlace(dir string) (place, error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -25,6 +27,7 @@ func openPlace(dir string) (place, error) {
 	return place{os.NewFile(uintptr(fd), dir)}, nil
 }
 
+// address is shorter than any limit, and valid as long as the directory is open.
 func (p place) address() string { return "/proc/self/fd/" + strconv.Itoa(int(p.dir.Fd())) + "/" + File }
 
 // remove takes the socket away, whoever left it there.

@@ -52,6 +52,7 @@ type adoption struct {
 	partial  bool                // it ended without what waits
 }
 
+// newAdoption has nothing to adopt.
 func newAdoption() adoption {
 	return adoption{waiting: map[ID]task{}, places: map[place]time.Time{}, doubts: map[place]*doubt{}, suspects: map[ID]suspicion{},
 		unread: map[ID]bool{}}
@@ -190,6 +191,7 @@ func (t *task) since() time.Time {
 	return then.Add(-slack)
 }
 
+// changedSince goes by the ctime, so an equal moment counts as changed.
 func changedSince(st *beneath.Stat, since time.Time) bool {
 	return !time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec)).Before(since)
 }
@@ -316,6 +318,8 @@ func (s *Source) watch(d *beneath.Dir, at place) (n *node, fresh bool, found fin
 // maxPlaces bounds what waits; beyond it a walk is cheaper.
 const maxPlaces = 1 << 16
 
+// deferPlace has a name looked at later, when it was empty at that moment. Beyond maxPlaces of them
+// the whole tree is walked instead, which finds them all at a bounded cost.
 func (s *Source) deferPlace(at place, empty time.Time) {
 	s.adopt.places[at] = empty
 	if len(s.adopt.places) > maxPlaces {

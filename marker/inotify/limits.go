@@ -41,6 +41,7 @@ func Local(d *beneath.Dir) error {
 	return local(uint32(fs.Type))
 }
 
+// local is an error for a file system whose changes may come from elsewhere; it names the kind.
 func local(fsType uint32) error {
 	if name, ok := remote()[fsType]; ok {
 		return fmt.Errorf("%s: %w", name, ErrRemote)

@@ -39,11 +39,13 @@ const (
 	maxTouches  = 1 << 16 // within
 )
 
+// newMissed remembers nothing.
 func newMissed() missed {
 	return missed{recent: map[place]*touch{}, linked: map[uint64]bool{}, moves: map[uint32]*touch{},
 		vanished: map[place]int64{}}
 }
 
+// forgetMissed is for when the whole tree is walked, which finds whatever these were kept for.
 func (s *Source) forgetMissed() { s.missed = newMissed() }
 
 // follow is told of each event of an entry that is no directory.

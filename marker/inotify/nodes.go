@@ -57,11 +57,13 @@ type lostAt struct {
 	epoch int64
 }
 
+// newNodes begins with a tree that has no nodes, below dir, which stays the caller's.
 func newNodes(dir *beneath.Dir) *nodes {
 	return &nodes{dir: dir, byID: map[ID]*node{}, at: map[place]*node{}, lost: map[ID]lostAt{},
 		open: map[ID]*beneath.Dir{}, ids: map[*beneath.Dir]ID{}}
 }
 
+// close gives back the descriptors that are kept. The watches end with the inotify descriptor.
 func (t *nodes) close() {
 	for _, d := range t.open {
 		d.Close()
@@ -206,6 +208,8 @@ func (t *nodes) reopen(n *node) (*beneath.Dir, error) {
 	return d, nil
 }
 
+// remember keeps a directory open, for the next who asks, and closes the oldest one beyond
+// cachedDirs. d is the tree's from then on.
 func (t *nodes) remember(id ID, d *beneath.Dir) {
 	for len(t.order) >= cachedDirs {
 		oldest := t.order[0]

@@ -22,6 +22,7 @@ type raw struct {
 	name   string // "" where it concerns the watched directory itself
 }
 
+// has tells whether the event has any of these bits.
 func (r *raw) has(bits uint32) bool { return r.mask&bits != 0 }
 
 // parse calls fn for each event in b, what one read returned. It never reads outside b, whatever b holds; an error means

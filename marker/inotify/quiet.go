@@ -47,6 +47,7 @@ type fence struct {
 // maxLooks bounds what is remembered of entries that may not be watched; forgetting one costs a mark.
 const maxLooks = 8192
 
+// newQuiet makes the file in memory that fences are raised on. The caller closes it.
 func newQuiet() (quiet, error) {
 	fd, err := unix.MemfdCreate("georep-fence", unix.MFD_CLOEXEC)
 	if err != nil {

@@ -42,6 +42,7 @@ func notThere(err error) bool {
 	return isAny(err, unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EXDEV, unix.ESTALE)
 }
 
+// isAny tells whether err is one of the errnos, however it is wrapped.
 func isAny(err error, errnos ...unix.Errno) bool {
 	for _, e := range errnos {
 		if errors.Is(err, e) {

@@ -31,7 +31,8 @@ const (
 	Left
 )
 
-// Event is one thing to do.
+// Event is one thing to do. It names a directory by its watch, so the name of the directory itself
+// plays no part, and may change at any time.
 type Event struct {
 	Kind Kind
 	Dir  ID
@@ -58,25 +59,31 @@ const readBuffer = 64 << 10
 type Source struct {
 	*queue.Queue
 	kernel kernel
-	buf    []byte
+	// buf is for one read at a time. What is parsed from it is copied.
+	buf []byte
 	// Overflowed is called when the kernel dropped events; it may be set before Watch. nil: nobody counts.
 	Overflowed func()
 	warn       func(error)
 	warned     string // what was said last
 	skip       string // the xattr that Quietly sets
 
-	mu    sync.Mutex
-	tree  *nodes
-	out   []Event // to be given to the caller
-	epoch int64   // how often the queue was seen empty
+	// mu guards what follows. It is held over system calls on directories, and never while the
+	// queue is waited for.
+	mu   sync.Mutex
+	tree *nodes
+	// out is in the order in which the events are to be marked.
+	out []Event // to be given to the caller
+	// What was noted in an epoch is certain in a later one: no earlier event is in the queue then.
+	epoch int64 // how often the queue was seen empty
 	empty time.Time
 	adopt adoption
 	quiet quiet
 	missed
+	// failed is given to every later call. The marker then goes over to scans.
 	failed error // what makes the source useless
 }
 
-// kernel is what tests make fail.
+// kernel is what tests make fail. The others have the kernel's own.
 type kernel struct {
 	read   func(b []byte) (int, error)
 	add    func(d *beneath.Dir, mask uint32) (ID, error)
@@ -235,6 +242,7 @@ func (s *Source) give(fn func(Event)) {
 	}
 }
 
+// report hands out an event of the entry of that name; "" is the directory itself.
 func (s *Source) report(dir ID, name string) { s.out = append(s.out, Event{Dir: dir, Name: name}) }
 
 // reportDir reports a directory because of a name in it.
@@ -243,8 +251,10 @@ func (s *Source) reportDir(dir ID, name string) { s.out = append(s.out, Event{Di
 // reportAll reports a directory of which it is not known what changed in it.
 func (s *Source) reportAll(dir ID) { s.out = append(s.out, Event{Dir: dir, Unclear: true}) }
 
+// ask hands out what is no change of one entry, such as that a scan is needed.
 func (s *Source) ask(k Kind) { s.out = append(s.out, Event{Kind: k}) }
 
+// now is this moment, with the epoch that it falls into.
 func (s *Source) now() lostAt { return lostAt{time.Now(), s.epoch} }
 
 // take does what one event asks for. It is called with mu held.
@@ -472,6 +482,8 @@ func (s *Source) Parent(id ID) (up ID, known bool) {
 // Root is the ID of the root.
 func (s *Source) Root() ID { return s.tree.root.id } // which never changes
 
+// addWatch watches a directory, or changes the mask of the watch that it has. The kernel gives a
+// directory one number however often it is asked. ENOSPC says that this user has no watch left.
 func (s *Source) addWatch(d *beneath.Dir, mask uint32) (id ID, err error) {
 	// Through the descriptor: no path is walked, and none is too long.
 	path := "/proc/self/fd/" + strconv.Itoa(d.Fd())

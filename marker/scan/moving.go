@@ -19,7 +19,8 @@ import (
 // Movers are the directories that moved while a scan runs, which goes to them once it has been everywhere else. They may be
 // used from any goroutine.
 type Movers struct {
-	mu   sync.Mutex
+	mu sync.Mutex
+	// on, dirs and many are of the scan that is under way; between scans nothing is noted.
 	on   bool
 	all  bool // the scan marks all that lies in them
 	dirs map[beneath.HandleKey]struct{}
@@ -100,7 +101,8 @@ func (p *Progress) Reached() moment.Moment {
 	return p.upTo
 }
 
-// wait waits until all is read that happened before m.
+// wait waits until all is read that happened before m. It returns ctx's error if ctx ends first.
+// Any number may wait.
 func (p *Progress) wait(ctx context.Context, m moment.Moment) error {
 	for {
 		p.mu.Lock()
@@ -121,8 +123,10 @@ func (p *Progress) wait(ctx context.Context, m moment.Moment) error {
 	}
 }
 
-// MeetMovers is the end of a scan that events accompany. A directory that the scan did not meet moved, or lies in one that
-// did; so once all is read, and it has met those that moved, it has met all there were at its begin.
+// MeetMovers is the end of a scan that events accompany. A directory that the scan did not meet
+// moved, or lies in one that did; so once all is read, and it has met those that moved, it has met
+// all there were at its begin. Where moves never end it gives up: the scan counts as incomplete,
+// and is repeated. The error is one that ends the scan.
 func (s *Scan) MeetMovers(ctx context.Context) error {
 	for tries := moverTries; !s.Incomplete.Load(); {
 		if err := s.UpTo.wait(ctx, moment.Now()); err != nil {
@@ -155,7 +159,9 @@ func (s *Scan) MeetMovers(ctx context.Context) error {
 // all the time it ends all the same, and begins anew.
 const moverTries = 100
 
-// RunIn scans directories, wherever in the volume they are now. left are those of which that is not known.
+// RunIn scans directories, wherever in the volume they are now. left are those of which that is not
+// known. A directory that does not lie in the volume any more is passed over. One that cannot be
+// reached makes the scan incomplete.
 func (s *Scan) RunIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) (left []beneath.HandleKey, err error) {
 	g, ctx := s.goroutines(ctx)
 	for k := range dirs {
@@ -185,7 +191,8 @@ func (s *Scan) RunIn(ctx context.Context, dirs map[beneath.HandleKey]struct{}) (
 	return left, g.Wait()
 }
 
-// goroutines is for a part of a scan.
+// goroutines is for a part of a scan. It allows as many as there are processors. The context ends
+// with the first error.
 func (s *Scan) goroutines(ctx context.Context) (*errgroup.Group, context.Context) {
 	s.group, ctx = errgroup.WithContext(ctx)
 	s.group.SetLimit(runtime.GOMAXPROCS(0))

@@ -47,7 +47,9 @@ func (o *OwnMarks) Has(st *beneath.Stat) bool {
 	return ok && t.ctime == st.Ctime && t.all == TimesOf(st) && !TooYoung(st, time.Unix(t.ctime.Sec, int64(t.ctime.Nsec)))
 }
 
-// Add remembers a mark, given what the entry was before and after it, and tells whether it does.
+// Add remembers a mark, given what the entry was before and after it, and tells whether it does. It
+// remembers nothing where anything else changed between the two looks, or where the file was
+// written so lately that the next write might give it the same mtime.
 func (o *OwnMarks) Add(before, after *beneath.Stat, now time.Time) bool {
 	if !sameButCtime(before, after) || TooYoung(after, now) {
 		return false
@@ -74,6 +76,7 @@ func TooYoung(st *beneath.Stat, t time.Time) bool {
 	return t.Sub(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))).Abs() < Settled
 }
 
+// sameButCtime tells whether nothing but the ctime differs, of all that a mark leaves as it is.
 func sameButCtime(a, b *beneath.Stat) bool {
 	return a.Dev == b.Dev && a.Ino == b.Ino && a.Mtime == b.Mtime && a.Mode == b.Mode && a.UID == b.UID &&
 		a.GID == b.GID && a.Nlink == b.Nlink && a.Size == b.Size
@@ -82,7 +85,9 @@ func sameButCtime(a, b *beneath.Stat) bool {
 // ownRecord is the size of one mark in the file: device, inode, seconds, nanoseconds, TimesOf.
 const ownRecord = 36
 
-// Save writes those whose ctime is not before since, which are the ones that the next scan can meet.
+// Save writes those whose ctime is not before since, which are the ones that the next scan can
+// meet. It is not synced: a file that a crash leaves out of date costs further marks. The error is
+// that of writing it.
 func (o *OwnMarks) Save(files statefile.FS, path string, since time.Time) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

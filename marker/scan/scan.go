@@ -20,7 +20,8 @@ const (
 	MarkLag = 2 * time.Second
 )
 
-// Marker marks what a scan finds. Its methods may be called from any goroutine.
+// Marker marks what a scan finds. Its methods may be called from any goroutine. A scan calls it
+// with no lock held.
 type Marker interface {
 	// MarkChain marks entries of d that are no directories, then d and every directory above it. Where d is not in the volume
 	// now nothing is marked, and it counts as not met. incomplete tells that something could not be marked, and that only another
@@ -48,8 +49,9 @@ type Found struct {
 	Times uint64
 }
 
-// State is what the scans of one volume share, and what they leave to the next. It may be used from any goroutine, but only one
-// scan runs at a time.
+// State is what the scans of one volume share, and what they leave to the next. It may be used from
+// any goroutine, but only one scan runs at a time. Everything in it survives the scan, and some of
+// it the marker: Own, Cover and Times have files.
 type State struct {
 	*tree.Volume
 	Marker Marker
@@ -69,6 +71,7 @@ type State struct {
 // a directory that moves past the scan: events tell of it (MeetMovers), or the next scan meets one that this one did not.
 type Scan struct {
 	*State
+	// What a scan looks for is set before it runs and does not change.
 	All   bool                           // mark everything
 	Moved map[beneath.HandleKey]struct{} // directories that it was sent to, beyond the tree's root
 	Since time.Time                      // mark what changed since then; zero: nothing
@@ -85,6 +88,7 @@ type Scan struct {
 	Incomplete atomic.Bool  // it could not read, or mark, all
 	Started    time.Time
 
+	// older tells MeetMovers whether anything came to light that the scan had missed.
 	older atomic.Int64 // directories that were there before the scan
 	group *errgroup.Group
 }
@@ -147,7 +151,9 @@ func (s *Scan) visit(ctx context.Context, d *beneath.Dir, doubt bool) error {
 	return v.run(ctx)
 }
 
-// doubts tells whether a directory that changed may have come from where nobody saw what changed in it.
+// doubts tells whether a directory that changed may have come from where nobody saw what changed in
+// it. Its ctime changed, since moving changes it, and no scan has met it up to the heartbeat: then
+// its entries may have changed with ctimes that are older than that. The root does not move.
 func (s *Scan) doubts(st *beneath.Stat) bool {
 	number := st.Number(s.RootStat.Dev)
 	changed := changedSince(st, s.Since)
@@ -157,7 +163,8 @@ func (s *Scan) doubts(st *beneath.Stat) bool {
 	return !s.Since.IsZero() && changed && !s.IsRoot(st) && !s.Cover.Has(number)
 }
 
-// run scans the directory.
+// run scans the directory. An error is one that ends the scan. A directory that could not be listed
+// to its end counts as not met, so the next scan goes by its entries and not by its ctime.
 func (v *visit) run(ctx context.Context) error {
 	s, d := v.Scan, v.d
 	err := d.List(func(e beneath.Entry) error { return v.entry(ctx, e) })
@@ -183,7 +190,9 @@ type fatalError struct{ error }
 
 func (e *fatalError) Unwrap() error { return e.error }
 
-// trouble notes that an entry could not be read. Unreadable by rights is final; anything else asks for another scan.
+// trouble notes that an entry could not be read. Unreadable by rights is final; anything else asks
+// for another scan. name is "" for the directory itself. An entry that is gone is no trouble, since
+// its removal is an event.
 func (s *Scan) trouble(d *beneath.Dir, name string, err error) {
 	switch tree.Judge(err, func() bool { return tree.Unreadable(d, name) }) {
 	case tree.Refused:
@@ -210,6 +219,8 @@ type visit struct {
 	marked   bool
 }
 
+// entry takes one name off the listing. Directories are collected, so that their parent is marked
+// only when the listing has ended, or a chunk of them is full.
 func (v *visit) entry(ctx context.Context, e beneath.Entry) error {
 	if err := ctx.Err(); err != nil {
 		return &fatalError{err}
@@ -261,7 +272,8 @@ func (v *visit) meets(name string, st *beneath.Stat) bool {
 	return v.Sought.meet(tree.InodeOf(st), path)
 }
 
-// finish marks what is left, and the directory itself where it changed.
+// finish marks what is left, and the directory itself where it changed. The directory itself is
+// looked at last: a change of its entries while it was listed shows in its ctime.
 func (v *visit) finish() error {
 	if len(v.changed) > 0 {
 		return v.flush()
@@ -288,7 +300,8 @@ func (v *visit) note(st *beneath.Stat, times uint64) {
 	}
 }
 
-// isDue tells whether an entry is to be marked.
+// isDue tells whether an entry is to be marked. Whatever is marked although its ctime is old sets
+// Unsynced: after a power cut no ctime would lead to it again.
 func (v *visit) isDue(name string, st *beneath.Stat) bool {
 	isNew := v.isNew(name, st)
 	if !isNew && (!v.doubt || v.Own.Has(st) && !v.Anew) {
@@ -300,6 +313,8 @@ func (v *visit) isDue(name string, st *beneath.Stat) bool {
 	return true
 }
 
+// flush marks what was collected, with the directory and all above it, and begins to collect anew.
+// A large directory is thus marked several times, at bounded memory.
 func (v *visit) flush() error {
 	incomplete, err := v.Marker.MarkChain(v.d, v.changed)
 	if err != nil {

@@ -19,7 +19,8 @@ type Seeker struct {
 	numbers map[uint64]int // how many of sought have that number
 }
 
-// sought is one inode.
+// sought is one inode. begun tells that the scan has a chance to meet all of its names: one that
+// was asked for in the middle of a scan waits for the next.
 type sought struct {
 	begun bool // the scan that is under way began later
 	met   bool
@@ -41,7 +42,7 @@ func (s *Seeker) Ask(k tree.Inode) {
 	}
 }
 
-// Any tells whether a scan is needed.
+// Any tells whether a scan is needed. It costs one atomic read as long as nothing is looked for.
 func (s *Seeker) Any() bool {
 	if s.count.Load() == 0 {
 		return false
@@ -99,7 +100,8 @@ func (s *Seeker) meet(k tree.Inode, path string) bool {
 	return true
 }
 
-// Answer gives what was found once the search is over, and forgets it.
+// Answer gives what was found once the search is over, and forgets it. done without met: a whole
+// scan met no name of it, so it has none in the volume. An inode that was not asked for is done.
 func (s *Seeker) Answer(k tree.Inode) (path string, met, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -28,6 +28,7 @@ type Times struct {
 	Path string
 	Warn func(error)
 
+	// mu guards what follows, and is held over reads and writes of the file.
 	mu   sync.Mutex
 	file *os.File
 	size int64
@@ -69,7 +70,9 @@ func TimesOf(st *beneath.Stat) uint64 {
 	return max(h, 1)
 }
 
-// Open reads the notes of the scans before. What cannot be read has no notes.
+// Open reads the notes of the scans before. What cannot be read has no notes. It cuts off what a
+// power cut left behind the last whole record. The error is that of opening the file: without notes
+// there is no going by them.
 func (c *Times) Open() (err error) {
 	c.dirs = map[uint64]*dirNote{}
 	if c.file, err = os.OpenFile(c.Path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -109,6 +112,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errRecord = errors.New("damaged record")
 
+// readRecord reads one record and checks it. size is how long it is in the file. After an error
+// nothing that follows can be found.
 func readRecord(r io.Reader) (kind byte, number uint64, notes []seen, size int64, err error) {
 	var head [recordHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -133,6 +138,8 @@ func readRecord(r io.Reader) (kind byte, number uint64, notes []seen, size int64
 	return head[0], binary.BigEndian.Uint64(head[1:]), notes, int64(recordHead + int(count)*noteSize + len(tail)), nil
 }
 
+// readNotes reads so many notes and goes on with the checksum. The count is not believed before the
+// notes are there.
 func readNotes(r io.Reader, count int, sum uint32) ([]seen, uint32, error) {
 	var notes []seen // grows with what is there, not with what a damaged count says
 	var b [noteSize]byte
@@ -146,6 +153,7 @@ func readNotes(r io.Reader, count int, sum uint32) ([]seen, uint32, error) {
 	return notes, sum, nil
 }
 
+// record puts a record together, its checksum last.
 func record(kind byte, number uint64, notes []seen) []byte {
 	b := make([]byte, 0, recordHead+len(notes)*noteSize+crc32.Size)
 	b = append(b, kind)
@@ -189,7 +197,8 @@ func (c *Times) entries(number uint64) []seen {
 	return notes
 }
 
-// list replaces the notes of a directory's entries.
+// list replaces the notes of a directory's entries. before is what entries gave; where nothing has
+// changed nothing is written. It may reorder now.
 func (c *Times) list(number uint64, before, now []seen) {
 	if c == nil {
 		return
@@ -207,6 +216,7 @@ func (c *Times) list(number uint64, before, now []seen) {
 	}
 }
 
+// cmpUint orders numbers without overflow.
 func cmpUint(a, b uint64) int {
 	if a < b {
 		return -1
@@ -285,7 +295,8 @@ func (c *Times) Scanned(met func(number uint64) bool) {
 	}
 }
 
-// compact writes what counts into a new file.
+// compact writes what counts into a new file. After an error the old file goes on to be used. mu is
+// held.
 func (c *Times) compact() error {
 	next, err := os.OpenFile(c.Path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -13,14 +13,17 @@ import (
 // This file marks what the end of a mount has uncovered.
 
 // Cover is an entry that something was mounted on. What identifies it is that of the entry beneath.
+// It was written down when the mount was found, so that it can be found again after the mount has
+// ended.
 type Cover struct {
 	Path string
 	Key  beneath.HandleKey // its handle; "" where only root may ask for it
 	Ino  uint64            // its number; 0: not known
 }
 
-// Uncover marks entries and all that is below them. sought are the numbers of those that lie elsewhere by now, nobody knows
-// where.
+// Uncover marks entries and all that is below them. sought are the numbers of those that lie
+// elsewhere by now, nobody knows where. What is covered again, or was removed, needs nothing. What
+// could not be marked makes the scan incomplete.
 func (s *Scan) Uncover(ctx context.Context, list []Cover) (sought map[uint64]struct{}, err error) {
 	sought = map[uint64]struct{}{}
 	g, ctx := s.goroutines(ctx)
@@ -42,7 +45,9 @@ func (s *Scan) Uncover(ctx context.Context, list []Cover) (sought map[uint64]str
 // errElsewhere says that an entry is not where it was covered.
 var errElsewhere = errors.New("it lies elsewhere by now")
 
-// locateCover opens a directory that was covered, and for anything else the directory in which it lies, with its name.
+// locateCover opens a directory that was covered, and for anything else the directory in which it
+// lies, with its name. The directory is the caller's to close. EXDEV says that something is mounted
+// there again.
 func (s *Scan) locateCover(c *Cover) (d *beneath.Dir, name string, err error) {
 	path := c.Path
 	if len(c.Key) > 0 {

@@ -45,6 +45,8 @@ func (s FS) Replace(path string, content []byte, durable bool) error {
 	return s.syncDir(filepath.Dir(path))
 }
 
+// write makes the new file beside the old one. An error leaves it there, and the next Replace
+// overwrites it.
 func (s FS) write(path string, content []byte, durable bool) error {
 	f, err := s.open(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
@@ -57,6 +59,7 @@ func (s FS) write(path string, content []byte, durable bool) error {
 	return errors.Join(err, f.Close())
 }
 
+// syncDir makes the rename itself durable, which syncing the file does not.
 func (s FS) syncDir(path string) error {
 	dir, err := s.open(path, os.O_RDONLY)
 	if err != nil {
@@ -65,6 +68,8 @@ func (s FS) syncDir(path string) error {
 	return errors.Join(s.do("fsync", path, dir.Sync), dir.Close())
 }
 
+// open asks the hook first. The files are for everybody to read, since `status` may be run by
+// another user.
 func (s FS) open(path string, flags int) (f *os.File, err error) {
 	err = s.do("open", path, func() error { f, err = os.OpenFile(path, flags, 0o644); return err })
 	return f, err

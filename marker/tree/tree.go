@@ -11,7 +11,8 @@ import (
 	"georep/marker/xtime"
 )
 
-// Volume is the tree of one volume. It does not change once the marker is open, and may be used from any goroutine.
+// Volume is the tree of one volume. It does not change once the marker is open, and may be used
+// from any goroutine. It holds no lock.
 type Volume struct {
 	Root     *beneath.Dir
 	RootStat beneath.Stat

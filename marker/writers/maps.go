@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// query is struct procmap_query of linux/fs.h.
+// query is struct procmap_query of linux/fs.h. Its layout is the kernel's: 104 bytes, all numbers
+// in the machine's order. The kernel reads and writes it in place.
 type query struct {
 	size, flags, addr     uint64
 	start, end, vma       uint64
@@ -29,7 +30,8 @@ const (
 	procmapFlags = 0x02 | 0x08 | 0x10 | 0x20
 )
 
-// mapping is a part of a process's memory that is shared with a file, and writable.
+// mapping is a part of a process's memory that is shared with a file, and writable. start and end
+// are addresses, by which /proc names the mapping; path is advice, as the kernel writes it.
 type mapping struct {
 	start, end uint64
 	dev        uint64
@@ -56,6 +58,7 @@ func (f *Finder) mappings(p *process, dir string) error {
 }
 
 // mapped is a mapping's file: by the link to it, which only some may follow, or else by name.
+// Following links in map_files needs a capability. Without it the path is all there is.
 func mapped(dir string, m *mapping) File {
 	link := fmt.Sprintf("%s/map_files/%x-%x", dir, m.start, m.end)
 	var st unix.Stat_t
@@ -65,7 +68,10 @@ func mapped(dir string, m *mapping) File {
 	return File{Link: link, Path: m.path, Mapped: true}
 }
 
-// queryMaps asks the kernel for the mappings that count, one after the other.
+// queryMaps asks the kernel for the mappings that count, one after the other. It ends where no
+// mapping lies behind the last address. ENOTTY or EINVAL come from kernels without the call;
+// nothing was added then. The process may change its mappings meanwhile: what came behind the
+// search is met by the next look.
 func (f *Finder) queryMaps(fd int, add func(*mapping)) error {
 	name := f.name
 	for addr := uint64(0); ; {
@@ -90,7 +96,8 @@ func (f *Finder) queryMaps(fd int, add func(*mapping)) error {
 	}
 }
 
-// readMaps reads the text form, "start-end rw-s offset major:minor inode path".
+// readMaps reads the text form, "start-end rw-s offset major:minor inode path". Lines that do not
+// have this form are passed over, as are private and read-only mappings.
 func readMaps(lines *bufio.Scanner, add func(*mapping)) error {
 	for lines.Scan() {
 		var m mapping
@@ -112,7 +119,8 @@ func readMaps(lines *bufio.Scanner, add func(*mapping)) error {
 	return lines.Err()
 }
 
-// Super is the device of the file system that is mounted as the mount of that number, as this process sees it.
+// Super is the device of the file system that is mounted as the mount of that number, as this
+// process sees it. Stat shows another device on btrfs, and on an overlay.
 func Super(mount uint64) (uint64, error) {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {

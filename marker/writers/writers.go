@@ -25,7 +25,7 @@ type File struct {
 	Mapped bool // shared and writable
 }
 
-// Volume says which files are asked for.
+// Volume says which files are asked for. It does not change while the Finder lives.
 type Volume struct {
 	Dev uint64 // what stat says of its files
 	// Subvolumes: other anonymous devices may be parts of it, as on btrfs and overlayfs.
@@ -37,16 +37,19 @@ type Volume struct {
 
 // Finder looks for the holders of one volume's files. It is for one goroutine.
 type Finder struct {
-	volume   Volume
-	self     int
-	buf      []byte
-	name     []byte // for the kernel to write into: it has to stay where it is
+	volume Volume
+	self   int
+	// buf is what listings are read into, one at a time; nothing keeps parts of it.
+	buf  []byte
+	name []byte // for the kernel to write into: it has to stay where it is
+	// known is by the number of the process, and has those that the last look met.
 	known    map[int]*process
 	examined int    // processes that were looked into
 	hidden   string // why holders outside of what it sees may exist, whatever a look finds
 }
 
-// process is what the last look at a process found.
+// process is what the last look at a process found. It stands for all threads of the process, which
+// share descriptors and memory.
 type process struct {
 	ino    uint64 // of its directory in /proc: a number that is used again is another one there
 	cpu    int64  // ns that it had used before the look
@@ -59,7 +62,8 @@ type process struct {
 // initPIDNamespace is the number of the machine's own pid namespace (PROC_PID_INIT_INO).
 const initPIDNamespace = "pid:[4026531836]"
 
-// New makes a Finder.
+// New makes a Finder. It finds out once whether processes are hidden from it altogether: those of
+// other pid namespaces, or of other users where /proc is mounted with hidepid.
 func New(v Volume) *Finder {
 	f := &Finder{volume: v, self: os.Getpid(), buf: make([]byte, 32<<10), name: make([]byte, unix.PathMax+1), known: map[int]*process{}}
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err != nil || ns != initPIDNamespace {
@@ -70,7 +74,9 @@ func New(v Volume) *Finder {
 	return f
 }
 
-// Look gives all files that are held. hidden says why there may be more of them, "" where there are not.
+// Look gives all files that are held. hidden says why there may be more of them, "" where there are
+// not. Processes that end meanwhile are no error. The error is that of listing /proc, after which
+// nothing is known.
 func (f *Finder) Look() (files []File, hidden string, err error) {
 	list, err := f.processes()
 	if err != nil {
@@ -107,6 +113,7 @@ type listed struct {
 	ino uint64
 }
 
+// processes lists the numbers in /proc, which are the processes, without their threads.
 func (f *Finder) processes() ([]listed, error) {
 	var list []listed
 	err := f.list("/proc", func(name string, ino uint64) {
@@ -117,7 +124,9 @@ func (f *Finder) processes() ([]listed, error) {
 	return list, err
 }
 
-// look gives what a process holds: as it was where it did not run since.
+// look gives what a process holds: as it was where it did not run since. A number that is used
+// again is told by the inode of its directory. An error that is neither a refusal nor an end has
+// the process looked at again the next time.
 func (f *Finder) look(one listed) *process {
 	cpu, err := cpuTime(one.pid)
 	p := f.known[one.pid]
@@ -157,7 +166,7 @@ func cpuTime(pid int) (int64, error) {
 	return ts.Nano(), nil
 }
 
-// isKernelThread reads the flags of a process.
+// isKernelThread reads the flags of a process. A process that has ended meanwhile is none.
 func isKernelThread(pid int) bool {
 	const flag, field = 0x00200000, 6 // PF_KTHREAD; counted from behind the name, which may have spaces and brackets in it
 	stat := read("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -174,7 +183,8 @@ func title(pid int) string {
 	return fmt.Sprintf("%d (%s)", pid, read("/proc/"+strconv.Itoa(pid)+"/comm"))
 }
 
-// descriptors adds the files that are open for writing.
+// descriptors adds the files that are open for writing. The list is that of one moment: what is
+// opened behind it is met by the next look, since opening it took processor time.
 func (f *Finder) descriptors(p *process, dir string) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -190,7 +200,9 @@ func (f *Finder) descriptors(p *process, dir string) error {
 	})
 }
 
-// wanted tells whether a descriptor leads to a regular file of the volume's file system. It asks no server.
+// wanted tells whether a descriptor leads to a regular file of the volume's file system. It asks no
+// server. Asking a server could take for ever when it is away, and this runs over all processes of
+// the machine.
 func (f *Finder) wanted(dir int, name string) bool {
 	var x unix.Statx_t
 	if unix.Statx(dir, name, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &x) != nil || x.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -210,6 +222,7 @@ func (f *Finder) list(dir string, fn func(name string, ino uint64)) error {
 	return f.listFd(fd, fn)
 }
 
+// listFd reads the entries of an open directory, in whatever order the kernel has them.
 func (f *Finder) listFd(fd int, fn func(name string, ino uint64)) error {
 	for {
 		n, err := unix.Getdents(fd, f.buf)
@@ -223,7 +236,8 @@ func (f *Finder) listFd(fd int, fn func(name string, ino uint64)) error {
 	}
 }
 
-// loops are the backing files of loop devices that may be written.
+// loops are the backing files of loop devices that may be written. Read-only devices write nothing.
+// The path may lie outside of the volume; its user finds that out.
 func (f *Finder) loops() []File {
 	var files []File
 	err := f.list("/sys/block", func(name string, _ uint64) {
