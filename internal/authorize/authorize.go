@@ -20,8 +20,10 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Key returns the public half of the key at path, and makes the key where there is none: an ed25519 key without a passphrase,
-// in OpenSSH's format, for nobody but the owner of the directory. made tells whether it did.
+// Key returns the public half of the key at path, and makes the key where there is none: an ed25519
+// key without a passphrase, in OpenSSH's format, for nobody but the owner of the directory. made
+// tells whether it did. Two commands that run at once get the same key. An error about a key that
+// is there never replaces it: a line with its public half may stand on other hosts.
 func Key(path, comment string) (public ssh.PublicKey, made bool, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -41,7 +43,9 @@ func Key(path, comment string) (public ssh.PublicKey, made bool, err error) {
 	return signer.PublicKey(), made, nil
 }
 
-// newKey writes a key that is whole whenever it is there; ErrExist where one is there already.
+// newKey writes a key that is whole whenever it is there; ErrExist where one is there already. It
+// is written under another name and linked into place, which fails where there is one, and never
+// shows half a key.
 func newKey(path, comment string) (text []byte, err error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -79,8 +83,9 @@ func ownedLike(path, dir string) error {
 	return os.Lchown(path, uid, gid)
 }
 
-// Line is a line of authorized_keys that lets the key run one command and do nothing else. The error says why the command
-// cannot stand there.
+// Line is a line of authorized_keys that lets the key run one command and do nothing else. The
+// error says why the command cannot stand there. The command is the operator's and may have quotes;
+// a line break in it would begin a line with no restrictions.
 func Line(key ssh.PublicKey, command, comment string) (string, error) {
 	if strings.ContainsAny(command, "\n\r\x00") {
 		return "", fmt.Errorf("no line of authorized_keys can hold the command %q", command)
@@ -99,7 +104,8 @@ func Line(key ssh.PublicKey, command, comment string) (string, error) {
 	return fmt.Sprintf(`restrict,command="%s" %s %s`, strings.ReplaceAll(command, `"`, `\"`), blob, comment), nil
 }
 
-// Login says how the operator reaches the account on the slave's host.
+// Login says how the operator reaches the account on the slave's host. Nothing of it is kept, and
+// no password passes through georep.
 type Login struct {
 	Command []string // of the ssh client, with the operator's options
 	Account string   // [user@]host
@@ -146,7 +152,9 @@ fi
 if command -v restorecon >/dev/null 2>&1; then restorecon -F .ssh "$file" 2>/dev/null || :; fi
 echo added`
 
-// Install puts the line into the account's authorized_keys, once; again tells that it was there already.
+// Install puts the line into the account's authorized_keys, once; again tells that it was there
+// already. It runs as long as the operator needs to answer what ssh asks. An error may leave the
+// line added, since the answer can be lost; calling it again is safe.
 func Install(ctx context.Context, l Login, key ssh.PublicKey, line string) (again bool, err error) {
 	blob := strings.Fields(string(ssh.MarshalAuthorizedKey(key)))[1]
 	remote := "exec sh -c '" + strings.ReplaceAll(install, "'", `'\''`) + "' sh " + blob

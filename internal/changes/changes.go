@@ -35,11 +35,14 @@ type Told struct {
 	Trees [][]byte `json:"trees,omitempty"` // directories that have come or gone, with all below them
 }
 
-// Changes are what was applied on the slave, for a hook that wants to know. A path is told once it is durable there: that is so
-// once a directory has been stamped whose stamp was sent after the path was applied. Where it cannot say which, it says "all".
+// Changes are what was applied on the slave, for a hook that wants to know. A path is told once it
+// is durable there: that is so once a directory has been stamped whose stamp was sent after the
+// path was applied. Where it cannot say which, it says "all". It may be used from any goroutine;
+// batches may overlap.
 type Changes struct {
-	mu    sync.Mutex
-	seq   uint64            // of the last that was applied
+	mu  sync.Mutex
+	seq uint64 // of the last that was applied
+	// list has the changes in the order in which their results came.
 	list  []change          // applied, and not known to be durable
 	ready map[string]change // durable, and to be told
 	all   bool              // is to be told
@@ -47,6 +50,7 @@ type Changes struct {
 	listBytes, readyBytes int
 }
 
+// seq says when it was applied, by the count of Changes; it is not the number of a batch.
 type change struct {
 	seq  uint64
 	path string
@@ -65,7 +69,9 @@ func (c *Changes) Begin() uint64 {
 	return c.seq
 }
 
-// End notes the results of a batch. Nobody knows what was applied of one that failed.
+// End notes the results of a batch. Nobody knows what was applied of one that failed. before is
+// what Begin gave when the batch was sent. A stamp in it makes durable what was applied before
+// that, and what stands in the batch before the stamp, since the slave syncs both first.
 func (c *Changes) End(before uint64, batch *slave.Batch, results []slave.Result, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -105,7 +111,8 @@ func (c *Changes) forget() {
 	c.list, c.listBytes = append(c.list[:0:0], change{seq: c.seq, what: allOfThem}), 0
 }
 
-// of is what an operation changes. Of an inode with several names all names have changed.
+// of is what an operation changes. Of an inode with several names all names have changed. A
+// trailing slash tells hooks that a directory's own properties have changed, and not what is in it.
 func of(op *slave.Op) change {
 	one := change{path: op.Path, what: onePath}
 	isDir := op.Entry == slave.Dir || op.Entry == 0
@@ -155,7 +162,8 @@ func (c *Changes) tell(one change) {
 	c.ready[one.path] = one
 }
 
-// take returns what is to be told now, nil for nothing.
+// take returns what is to be told now, nil for nothing. What is taken is forgotten here: whoever
+// fails to pass it on says "all" afterwards. It gives at most toldAtOnce paths.
 func (c *Changes) take() *Told {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -184,7 +192,9 @@ func (c *Changes) take() *Told {
 	return out
 }
 
-// Run tells what is durable, about once a second, until stop is called, and the rest then. It ends when tell fails.
+// Run tells what is durable, about once a second, until stop is called, and the rest then. It ends
+// when tell fails. stop waits until the last report is told. tell is called from one goroutine, and
+// without a lock held.
 func (c *Changes) Run(tell func(Told) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

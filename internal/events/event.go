@@ -32,7 +32,8 @@ func Kinds() []Kind {
 		QueueOverflow, WorkerRestarted, ClockStepped, HookFailed}
 }
 
-// Event is one thing that has happened. Fields that do not apply are left out of the JSON.
+// Event is one thing that has happened. Fields that do not apply are left out of the JSON. Which
+// fields a kind has, Kind says. Time is by the clock of the master's host.
 type Event struct {
 	Seq     uint64    `json:"seq"` // 1 is the first
 	Time    time.Time `json:"time"`
@@ -55,6 +56,7 @@ type eventJSON struct {
 	Bytes []byte `json:"path_bytes,omitempty"`
 }
 
+// plainEvent is Event without its methods, so that encoding it does not call MarshalJSON again.
 type plainEvent Event
 
 // MarshalJSON adds path_bytes, in base64, only where the path is not UTF-8.
@@ -98,6 +100,8 @@ func (e Event) bounded() Event {
 	return e
 }
 
+// oneLine makes text fit for one line of a log: line breaks become semicolons, and bytes that are
+// no UTF-8 the replacement character.
 func oneLine(s string) string {
 	s = strings.ToValidUTF8(strings.TrimSpace(strings.NewReplacer("\r", "", "\n", "; ").Replace(s)), "\uFFFD")
 	if len(s) > maxText {

@@ -29,6 +29,7 @@ type Journal struct {
 	dir  string
 	most int64
 
+	// mu is held over writes to the files.
 	mu   sync.Mutex
 	file *os.File // nil where it could not be opened: it is tried again
 	size int64    // of whole lines
@@ -41,6 +42,8 @@ func Open(dir string, floor uint64) (j *Journal, past []Event, err error) {
 	return openOf(dir, floor, maxFile)
 }
 
+// openOf is Open with a bound that tests set. past has what could be read also where there is an
+// error.
 func openOf(dir string, floor uint64, most int64) (j *Journal, past []Event, err error) {
 	j = &Journal{dir: dir, most: most, last: floor}
 	past, err = Read(dir, 0)
@@ -76,8 +79,10 @@ func (j *Journal) open() error {
 	return nil
 }
 
-// Append numbers an event, gives it the time where it has none, and writes it. It returns the event as written. An error
-// means that this event is not in the journal, and that the next one gets its number: the caller tries again, or skips it.
+// Append numbers an event, gives it the time where it has none, and writes it. It returns the event
+// as written. An error means that this event is not in the journal, and that the next one gets its
+// number: the caller tries again, or skips it. It does not sync: an event is for people and hooks,
+// and nothing that georep promises rests on it.
 func (j *Journal) Append(e Event) (Event, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -126,7 +131,8 @@ func (j *Journal) write(line []byte) error {
 	return err
 }
 
-// turnOver begins a new file. The caller holds mu.
+// turnOver begins a new file. The caller holds mu. What the older file held is gone with this.
+// Readers that have it open go on with it to its end.
 func (j *Journal) turnOver() error {
 	if err := os.Rename(File(j.dir), filepath.Join(j.dir, older)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

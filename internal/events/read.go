@@ -63,7 +63,8 @@ func readBoth(dir string, now *os.File, since uint64) (list []Event, again bool,
 	return parse(list, data, since), err != nil || !os.SameFile(have, there), nil
 }
 
-// parse adds the events of whole lines that come after since and after those in list.
+// parse adds the events of whole lines that come after since and after those in list. A number that
+// goes back, as after a registry was restored, is passed over until it is beyond what was read.
 func parse(list []Event, data []byte, since uint64) []Event {
 	if n := len(list); n > 0 {
 		since = max(since, list[n-1].Seq)
@@ -83,14 +84,18 @@ func parse(list []Event, data []byte, since uint64) []Event {
 	}
 }
 
+// readAll reads one file of a journal from its beginning.
 func readAll(f *os.File) ([]byte, error) {
 	// Twice the bound: a file that somebody else made longer is not read into memory whole.
 	return io.ReadAll(io.NewSectionReader(f, 0, 2*maxFile))
 }
 
-// Follow gives each event after since to each, oldest first, also those to come, until ctx ends, which gives nil, or each
-// fails, which gives its error. lost is how many events in between are not there any more. It waits for a journal that is
-// not there, and goes on through trouble with the files. It looks for news four times a second.
+// Follow gives each event after since to each, oldest first, also those to come, until ctx ends,
+// which gives nil, or each fails, which gives its error. lost is how many events in between are not
+// there any more. It waits for a journal that is not there, and goes on through trouble with the
+// files. It looks for news four times a second. each is called from the goroutine that called
+// Follow, without any lock, and may take its time: the journal waits for nobody, and what turns
+// over meanwhile counts as lost.
 func Follow(ctx context.Context, dir string, since uint64, each func(e Event, lost uint64) error) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
@@ -121,7 +126,8 @@ func Follow(ctx context.Context, dir string, since uint64, each func(e Event, lo
 	}
 }
 
-// Tail gives what is new in a journal from one look to the next. It is for one goroutine.
+// Tail gives what is new in a journal from one look to the next. It is for one goroutine. News
+// after an error begins where the call before it did.
 type Tail struct{ f follower }
 
 // NewTail begins after a sequence number; 0 is the beginning of what is there.
@@ -148,7 +154,8 @@ type follower struct {
 	offset int64       // of the line in it that comes next
 }
 
-// news reads what was added since the last time.
+// news reads what was added since the last time. An error leaves the follower where it was, so the
+// next call reads the same again.
 func (f *follower) news() ([]Event, error) {
 	fi, err := os.Stat(File(f.dir))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Spec is a filter as the operator writes it.
+// Spec is a filter as the operator writes it. It is text as it was written, and is checked by Load.
 type Spec struct {
 	From    string // a file of patterns, "" for none
 	Exclude string // patterns, one a line
@@ -53,7 +53,9 @@ func (s *Spec) Check() error {
 	return nil
 }
 
-// Load makes the filter, and reads the file of patterns for it. It is nil where nothing is left out.
+// Load makes the filter, and reads the file of patterns for it. It is nil where nothing is left
+// out. Errors name the setting, and the line that is wrong. The file of patterns is read once: a
+// change to it counts from the next Load on.
 func (s *Spec) Load() (*Filter, error) {
 	f := &Filter{larger: s.Larger, caches: s.Caches, deletes: s.Deletes}
 	if s.From != "" {
@@ -85,6 +87,7 @@ func (s *Spec) Load() (*Filter, error) {
 	return f, nil
 }
 
+// readFile reads the file of patterns, if it is a regular one of bounded size.
 func readFile(path string) (string, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -97,6 +100,8 @@ func readFile(path string) (string, error) {
 	return string(text), err
 }
 
+// prepare sorts the rules by kind, and computes the sum. The sum is recorded on slaves: what goes
+// into it, and in which order, must never change.
 func (f *Filter) prepare() {
 	f.root = &Dir{f: f}
 	h := sha256.New()
@@ -144,7 +149,8 @@ func (f *Filter) Sized() bool { return f != nil && f.larger > 0 }
 // Paths tells whether where a directory lies makes a difference: there are patterns with a slash.
 func (f *Filter) Paths() bool { return f != nil && len(f.root.at) > 0 }
 
-// String sums the filter up for people.
+// String sums the filter up for people. It has counts, not the patterns: those may be many, and are
+// in the session's configuration.
 func (f *Filter) String() string {
 	if f == nil {
 		return ""

@@ -10,6 +10,7 @@ type segment struct {
 	deep    bool // "**": any number of directories, or at the end of a pattern all that is below
 }
 
+// newSegment recognises the two common forms, a plain name and *.suffix, which need no matching.
 func newSegment(text string) segment {
 	switch {
 	case len(text) > 1 && strings.Trim(text, "*") == "":
@@ -35,7 +36,8 @@ func (s *segment) match(name string) bool {
 	return glob(s.text, name)
 }
 
-// glob matches a name without slashes as git's wildmatch does.
+// glob matches a name without slashes as git's wildmatch does. It keeps one place to go back to,
+// that of the last *, so it is linear but for patterns with many of them.
 func glob(pattern, name string) bool {
 	p, n := 0, 0
 	star, mark := -1, 0 // where the last * stands, and what it has not taken yet
@@ -126,6 +128,7 @@ var named = map[string]func(c byte) bool{
 	"xdigit": func(c byte) bool { return isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'f' },
 }
 
+// The classes know ASCII only, as git's do in the C locale.
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 

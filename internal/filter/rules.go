@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// rule is one line.
+// rule is one line. It does not change once it is parsed.
 type rule struct {
 	line    string
 	include bool      // it began with !
@@ -14,8 +14,9 @@ type rule struct {
 	name    segment
 }
 
-// Lines parses patterns under gitignore's rules. The error names the line, and what is wrong with it: git passes over such a line
-// silently.
+// Lines parses patterns under gitignore's rules. The error names the line, and what is wrong with
+// it: git passes over such a line silently. A byte order mark and carriage returns are taken off,
+// as editors on other systems leave them.
 func lines(text string, include bool) ([]rule, error) {
 	var out []rule
 	text = strings.TrimPrefix(text, "\uFEFF")
@@ -86,7 +87,8 @@ func trimSpaces(line string) string {
 	return line[:end]
 }
 
-// split cuts a pattern at its slashes, and refuses what git takes for a pattern that matches nothing.
+// split cuts a pattern at its slashes, and refuses what git takes for a pattern that matches
+// nothing. A slash in a bracket expression does not cut.
 func split(text string) (parts []string, err error) {
 	from := 0
 	for p := 0; p < len(text); {

@@ -23,6 +23,7 @@ const (
 	Unknown
 )
 
+// String is the word that monitoring plug-ins print; a value from elsewhere counts as UNKNOWN.
 func (l Level) String() string {
 	return [...]string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[min(max(l, OK), Unknown)]
 }
@@ -32,14 +33,18 @@ type Limits struct {
 	Warn, Max time.Duration
 }
 
-// Verdict is what is said of a session.
+// Verdict is what is said of a session. It compares sessions of different kinds, so that all
+// listings sort alike.
 type Verdict struct {
 	Level Level
 	// Why is one line without the session's name: all that is wrong, the worst first; "" where nothing is. Texts of others are in it.
 	Why string
 }
 
-// Judge says how a session stands. The session is unknown where its status cannot be read, which is the caller's to say.
+// Judge says how a session stands. The session is unknown where its status cannot be read, which is
+// the caller's to say. All that is wrong is said, not only the worst of it, since one cause often
+// hides behind another. A session that was paused or stopped is a warning, never critical: somebody
+// wanted that.
 func Judge(s status.Status, limits Limits) Verdict {
 	var found []Verdict
 	add := func(l Level, why string) { found = append(found, Verdict{l, why}) }
@@ -98,7 +103,8 @@ type Count struct {
 	Text  string // as in "2 critical"
 }
 
-// Counts puts the levels that some sessions have into words, those in trouble first.
+// Counts puts the levels that some sessions have into words, those in trouble first. Levels that no
+// session has are left out.
 func Counts(of map[Level]int) (list []Count) {
 	for _, c := range []Count{{Critical, "critical"}, {Unknown, "unknown"}, {Warning, "warning"}, {OK, "in order"}} {
 		if n := of[c.Level]; n > 0 {
@@ -130,6 +136,7 @@ func heldBack(s status.Status) string {
 	return text + fmt.Sprintf(", such as %q: %s", f.Path, status.Printable(f.Error))
 }
 
+// join puts a reason behind a state, where there is one.
 func join(a, b string) string {
 	if b == "" {
 		return a
@@ -137,6 +144,7 @@ func join(a, b string) string {
 	return a + ": " + b
 }
 
+// round leaves as many digits as a person reads: tenths of a second below a minute.
 func round(d time.Duration) time.Duration {
 	if d >= time.Minute {
 		return d.Round(time.Second)
@@ -144,7 +152,8 @@ func round(d time.Duration) time.Duration {
 	return d.Round(100 * time.Millisecond)
 }
 
-// Sort puts those in trouble first, then those that are furthest behind; else by name.
+// Sort puts those in trouble first, then those that are furthest behind; else by name. of gives
+// what it sorts by, and must give the same for the whole call. Equal ones keep their order.
 func Sort[T any](list []T, of func(T) (*status.Status, *Verdict)) {
 	slices.SortStableFunc(list, func(a, b T) int {
 		sa, va := of(a)

@@ -14,8 +14,10 @@ type Checked struct {
 	Verdict
 }
 
-// Plugin is the one line that a monitoring plug-in prints, and its exit code: what is wrong, worst first, and behind a "|" the
-// figures. The worst session counts.
+// Plugin is the one line that a monitoring plug-in prints, and its exit code: what is wrong, worst
+// first, and behind a "|" the figures. The worst session counts. The line is one that Nagios and
+// its kin parse, so nothing from a session may break it: line breaks, bars and quotes are taken
+// out.
 func Plugin(list []Checked, limits Limits) (string, Level) {
 	if len(list) == 0 {
 		return "GEOREP UNKNOWN - no sessions: nothing is replicated", Unknown
@@ -53,6 +55,7 @@ func worse(a, b Level) Level {
 	return a
 }
 
+// sessions counts them in words.
 func sessions(n int) string {
 	if n == 1 {
 		return "1 session"
@@ -70,6 +73,7 @@ func figures(b *strings.Builder, name string, s status.Status, limits Limits) {
 	put("failures", fmt.Sprintf("%d;0;;0", s.FailuresTotal))
 }
 
+// seconds is a threshold as plug-ins write it; "" for none.
 func seconds(d time.Duration) string {
 	if d == 0 {
 		return ""

@@ -27,7 +27,8 @@ const (
 	seriesCount
 )
 
-// Sample is how a session stands at a moment. NaN stands for what is not known.
+// Sample is how a session stands at a moment. NaN stands for what is not known. It is indexed by
+// Series.
 type Sample [seriesCount]float64
 
 // Span is a length of time that can be looked back over.
@@ -47,6 +48,8 @@ type ring struct {
 	slots int64
 }
 
+// A file with other rings would be another format; the magic number in file.go would have to change
+// with them.
 var rings = [spanCount]ring{Hour: {10, 360}, Day: {120, 720}, Week: {900, 672}}
 
 // Every is how often a sample is due: once in the finest slot.
@@ -58,7 +61,8 @@ func (s Span) Step() time.Duration { return time.Duration(rings[s].step) * time.
 // Length is how far back the span reaches.
 func (s Span) Length() time.Duration { return s.Step() * time.Duration(rings[s].slots) }
 
-// Point is one slot. Values are NaN where nothing is known.
+// Point is one slot. Values are NaN where nothing is known. Avg and Max are over the samples in the
+// slot, of which there are usually step/10.
 type Point struct {
 	Time time.Time // at which it begins
 	Avg  Sample

@@ -25,6 +25,7 @@ const (
 // Size is what the file of a session takes, for good.
 var Size = size()
 
+// size adds up header and rings.
 func size() int64 {
 	n := int64(headerSize)
 	for _, r := range rings {
@@ -47,6 +48,8 @@ type record struct {
 
 var table = crc32.MakeTable(crc32.Castagnoli)
 
+// encode gives the record as it lies in the file, little-endian, the checksum in its last four
+// bytes.
 func (r *record) encode() (b [recordSize]byte) {
 	binary.LittleEndian.PutUint64(b[:], uint64(r.slot))
 	for i, s := range r.series {
@@ -74,7 +77,8 @@ func decode(b []byte) (r record) {
 	return r
 }
 
-// add takes a sample in.
+// add takes a sample in. What is not known, or infinite, is left out of count, average and
+// greatest. The average is a running one, so nothing has to be summed up.
 func (r *record) add(s Sample) {
 	for i, v := range s {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
@@ -89,6 +93,7 @@ func (r *record) add(s Sample) {
 	}
 }
 
+// point is the record for a reader; a series without samples is NaN there.
 func (r *record) point(step int64) Point {
 	p := Point{Time: time.Unix(r.slot*step, 0), Avg: nothing(), Max: nothing()}
 	for i, s := range r.series {
@@ -108,7 +113,8 @@ func (s Span) offset(slot int64) int64 {
 	return at + slot%rings[s].slots*recordSize
 }
 
-// Writer adds samples to one session's history. It is for one goroutine.
+// Writer adds samples to one session's history. It is for one goroutine. It holds a lock on the
+// file until Close, and nothing else; each Add is written at once.
 type Writer struct {
 	f    *os.File
 	now  [spanCount]record // the slots that are being filled
@@ -210,7 +216,8 @@ func (w *Writer) read(s Span, slot int64) (record, error) {
 	return record{slot: slot}, nil
 }
 
-// takeBack removes what is of a time that has not come: the clock was set back.
+// takeBack removes what is of a time that has not come: the clock was set back. It reads the whole
+// file, which happens once for each step back.
 func (w *Writer) takeBack(sec int64) error {
 	data := make([]byte, Size)
 	if n, err := w.f.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
@@ -251,8 +258,9 @@ func recordsOf(data []byte, s Span) (out []record) {
 	return out
 }
 
-// Read gives the slots of a span up to now, oldest first, one for each step whether or not something is known of it. A history that is not
-// there is empty.
+// Read gives the slots of a span up to now, oldest first, one for each step whether or not
+// something is known of it. A history that is not there is empty. It takes no lock: a record that
+// is being written has a wrong checksum and counts as none. It may run beside a writer.
 func Read(path string, now time.Time, s Span) ([]Point, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -273,6 +281,7 @@ func Read(path string, now time.Time, s Span) ([]Point, error) {
 	return points(recordsOf(data, s), now, s), nil
 }
 
+// points puts records in order and fills the gaps between them.
 func points(records []record, now time.Time, s Span) []Point {
 	r := rings[s]
 	newest := now.Unix() / r.step

@@ -20,8 +20,10 @@ const (
 	pollEvery = 200 * time.Millisecond
 )
 
-// Show calls line with the last n lines of the log at path, without their ends, and with what is added until ctx ends, where it is to
-// follow. A log that is not there yet is empty. Line must not keep what it is given.
+// Show calls line with the last n lines of the log at path, without their ends, and with what is
+// added until ctx ends, where it is to follow. A log that is not there yet is empty. Line must not
+// keep what it is given. The error is that of reading, or line's, which ends it at once. Rotation
+// while it runs loses no line: what is left of the old file comes before the new one.
 func Show(ctx context.Context, path string, n int, follow bool, line func([]byte) error) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -47,9 +49,13 @@ type tail struct {
 	line func([]byte) error
 	f    *os.File
 	r    *bufio.Reader
+	// part is bounded by maxLine, and given as a line by itself once it is full or the file has
+	// ended.
 	part []byte // of a line that is being written
 }
 
+// open goes on with f, from its present position, and closes what was open. nil: there is no log at
+// the moment.
 func (t *tail) open(f *os.File) {
 	t.close()
 	t.f = f
@@ -58,6 +64,7 @@ func (t *tail) open(f *os.File) {
 	}
 }
 
+// close may be called twice.
 func (t *tail) close() {
 	if t.f != nil {
 		t.f.Close()
@@ -65,7 +72,9 @@ func (t *tail) close() {
 	t.f = nil
 }
 
-// last prints the last n lines, of older files too where the newest has too few, and leaves the log open at its end.
+// last prints the last n lines, of older files too where the newest has too few, and leaves the log
+// open at its end. Older files are read from their beginning, since lines have no index; there are
+// few of them, and their size is bounded.
 func (t *tail) last(f *os.File, n int) error {
 	var kept lastLines
 	print := t.line
@@ -99,6 +108,8 @@ func (t *tail) last(f *os.File, n int) error {
 // lastLines keeps the newest of many lines.
 type lastLines struct{ lines [][]byte }
 
+// adder gives a function that keeps the last n lines, in memory for twice as many at most. It
+// copies them.
 func (l *lastLines) adder(n int) func([]byte) error {
 	return func(b []byte) error {
 		if n <= 0 {
@@ -112,7 +123,8 @@ func (l *lastLines) adder(n int) func([]byte) error {
 	}
 }
 
-// each reads a file that was put aside. One that is gone by now is too old to matter.
+// each reads a file that was put aside. One that is gone by now is too old to matter. Its last line
+// counts although it may have no end: nothing more is written to that file.
 func each(name string, line func([]byte) error) error {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -130,7 +142,8 @@ func each(name string, line func([]byte) error) error {
 	return t.finish()
 }
 
-// read takes what there is.
+// read takes what there is. It ends where the file does now. A line without its end stays in part
+// for the next call.
 func (t *tail) read() error {
 	if t.f == nil {
 		return nil
@@ -166,7 +179,8 @@ func (t *tail) finish() error {
 	return t.line(b)
 }
 
-// follow goes on with what is added, and with the new log when this one was put aside.
+// follow goes on with what is added, and with the new log when this one was put aside. The end of
+// ctx is the usual one, and no error.
 func (t *tail) follow(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()

@@ -1,8 +1,9 @@
 // Package nearest finds what somebody who mistyped a word meant.
 package nearest
 
-// Word is the candidate that the fewest letters put in, left out, exchanged or swapped with their neighbour turn the word
-// into, the first of several; "" where none is near enough to be what was meant.
+// Word is the candidate that the fewest letters put in, left out, exchanged or swapped with their
+// neighbour turn the word into, the first of several; "" where none is near enough to be what was
+// meant. Near enough means at most a third of the letters, and one more.
 func Word(word string, candidates []string) string {
 	best, least := "", len(word)/3+2 // a short word is like too many others
 	for _, c := range candidates {
@@ -16,7 +17,8 @@ func Word(word string, candidates []string) string {
 	return best
 }
 
-// Hint is Word as the end of a sentence that says what is unknown; "" where nothing is near.
+// Hint is Word as the end of a sentence that says what is unknown; "" where nothing is near. It
+// begins with a semicolon, so that it fits behind any message.
 func Hint(word string, candidates []string) string {
 	if w := Word(word, candidates); w != "" {
 		return "; did you mean " + w + "?"
@@ -24,7 +26,8 @@ func Hint(word string, candidates []string) string {
 	return ""
 }
 
-// distance is that of Damerau and Levenshtein, of which no letter is changed twice.
+// distance is that of Damerau and Levenshtein, of which no letter is changed twice. Three rows are
+// enough: a swap looks two back. It counts letters and not bytes.
 func distance(a, b []rune) int {
 	var before []int
 	last := make([]int, len(b)+1)

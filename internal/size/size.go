@@ -30,7 +30,8 @@ func Parse(s string) (int64, error) {
 	return int64(v * float64(factor)), nil
 }
 
-// split takes the suffix off, and gives what it multiplies with.
+// split takes the suffix off, and gives what it multiplies with. A number without a suffix is in
+// bytes. It gives no number for "ib" alone, which Parse refuses.
 func split(s string) (number string, factor int64) {
 	base := int64(1024)
 	number, binary := strings.CutSuffix(s, "ib")
@@ -55,8 +56,9 @@ func split(s string) (number string, factor int64) {
 	return number[:last], factor
 }
 
-// Format is a short way to write n, which Parse reads as exactly the same, without a suffix if it must be. Up to three decimals
-// are for people; more would be a riddle.
+// Format is a short way to write n, which Parse reads as exactly the same, without a suffix if it
+// must be. Up to three decimals are for people; more would be a riddle. It asks Parse, so the two
+// cannot drift apart.
 func Format(n int64) string {
 	best := strconv.FormatInt(n, 10)
 	for i := range letters {

@@ -25,6 +25,7 @@ const (
 const leaseDead = time.Minute
 
 // Base is .georep of a slave, or that there is none. While it is held no agent opens the slave.
+// root and dir are opened so that no name leads out of them.
 type Base struct {
 	root, dir *os.Root
 	lock      *os.File // nil where there is no .georep
@@ -78,6 +79,7 @@ func (b *Base) open(at fs.FileInfo) (err error) {
 	return err
 }
 
+// list gives the names in .georep, in no order.
 func (b *Base) list() ([]string, error) {
 	f, err := b.dir.Open(".")
 	if err != nil {
@@ -88,6 +90,8 @@ func (b *Base) list() ([]string, error) {
 }
 
 // take takes the lock of agents, and looks at the lease of sessions by SFTP, which have no locks.
+// The lock is made where it is missing, so that an agent that comes later finds it held. A lease
+// whose holder has died is free after leaseDead.
 func (b *Base) take() (err error) {
 	if b.lock, err = b.dir.OpenFile(lockName, os.O_RDONLY|os.O_CREATE|unix.O_NONBLOCK, 0o600); err != nil {
 		return err
@@ -109,8 +113,9 @@ func (b *Base) take() (err error) {
 	return err
 }
 
-// Remove removes it, with what was deleted and is still kept there. What says whose the slave is goes last, so that it can be called again
-// where it was cut short.
+// Remove removes it, with what was deleted and is still kept there. What says whose the slave is
+// goes last, so that it can be called again where it was cut short. An error leaves the rest in
+// place, the lock held, and the owner's file there: it is still georep's directory.
 func (b *Base) Remove() error {
 	if b.lock == nil {
 		return nil
@@ -168,6 +173,7 @@ func (b *Base) beneath() (*beneath.Dir, error) {
 	return d, nil
 }
 
+// mountsIn gives what is mounted below d, by the kernel's own table.
 func mountsIn(d *beneath.Dir) ([]string, error) {
 	table, err := beneath.OpenMountTable()
 	if err != nil {
@@ -177,11 +183,12 @@ func mountsIn(d *beneath.Dir) ([]string, error) {
 	return table.Below(d)
 }
 
+// mounted is the error for that; path says where, and the operator unmounts it.
 func mounted(path string) error {
 	return fmt.Errorf("something is mounted on %q in it: unmount that, and try again", path)
 }
 
-// Close lets the slave go.
+// Close lets the slave go. It does not remove anything, and may be called after Remove.
 func (b *Base) Close() {
 	if b.lock != nil {
 		b.lock.Close()

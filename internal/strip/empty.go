@@ -17,7 +17,8 @@ const (
 	namesAtOnce = 1024
 )
 
-// remover removes what is in .georep.
+// remover removes what is in .georep. Memory and open descriptors do not grow with the depth of the
+// tree, nor with the number of entries.
 type remover struct {
 	base  *beneath.Dir
 	moved []string // up, and not removed yet
@@ -35,6 +36,8 @@ func (r *remover) remove(name string) error {
 	return err
 }
 
+// entry removes one entry of d. First it is taken for a file, since most are. What vanished
+// meanwhile is no error.
 func (r *remover) entry(d *beneath.Dir, name string, depth int) error {
 	err := d.Unlink(name)
 	switch {
@@ -60,6 +63,8 @@ func (r *remover) entry(d *beneath.Dir, name string, depth int) error {
 	return err
 }
 
+// isFull is what rmdir says of a directory with entries; file systems differ in which errno that
+// is.
 func isFull(err error) bool { return errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) }
 
 // empty removes what is in a directory.
@@ -85,6 +90,8 @@ func (r *remover) empty(d *beneath.Dir, name string, depth int) error {
 	}
 }
 
+// someNames lists the first names. Removing them before the next call keeps the position in the
+// directory simple: there is none.
 func someNames(d *beneath.Dir) (names []string, err error) {
 	full := errors.New("enough")
 	err = d.List(func(e beneath.Entry) error {
@@ -100,7 +107,8 @@ func someNames(d *beneath.Dir) (names []string, err error) {
 	return names, err
 }
 
-// moveUp gives a directory a name in .georep.
+// moveUp gives a directory a name in .georep. Names that an earlier call left there are passed
+// over.
 func (r *remover) moveUp(d *beneath.Dir, name string) error {
 	for {
 		r.count++

@@ -30,8 +30,10 @@ type Result struct {
 
 const maxFailed = 20
 
-// Tree strips the directory root of the marks of these volumes, and of those that only root can have made. It does not cross mounts.
-// What cannot be changed is named in the result, and is no error. It can be called again where it was cut short.
+// Tree strips the directory root of the marks of these volumes, and of those that only root can
+// have made. It does not cross mounts. What cannot be changed is named in the result, and is no
+// error. It can be called again where it was cut short. The error is ctx's. Directories are held by
+// path and opened anew, so one that is moved meanwhile may be passed over; a second call finds it.
 func Tree(ctx context.Context, root *beneath.Dir, volumes ...xtime.UUID) (Result, error) {
 	s := &stripper{root: root, names: []xtime.Names{xtime.NamesFor(xtime.Trusted, xtime.UUID{})}}
 	for _, u := range volumes {
@@ -52,13 +54,15 @@ func Tree(ctx context.Context, root *beneath.Dir, volumes ...xtime.UUID) (Result
 	return s.out, nil
 }
 
+// stripper is one call of Tree. It is for one goroutine.
 type stripper struct {
 	root  *beneath.Dir
 	names []xtime.Names
 	out   Result
 }
 
-// dir strips what lies in a directory, and gives the directories among that.
+// dir strips what lies in a directory, and gives the directories among that. The names in .georep
+// of the root are left alone: that is for Base.
 func (s *stripper) dir(path string) (below []string, err error) {
 	d, err := s.root.OpenDir(path)
 	if err != nil {
@@ -92,7 +96,8 @@ func (s *stripper) dir(path string) (below []string, err error) {
 	return below, err
 }
 
-// entry strips one that is pinned.
+// entry strips one that is pinned. Attributes that vanish meanwhile count as removed. After the
+// first that cannot be removed the entry is named and left.
 func (s *stripper) entry(path string, p *beneath.Dir) {
 	attrs, err := p.Listxattr("")
 	if err != nil {
@@ -116,6 +121,7 @@ func (s *stripper) entry(path string, p *beneath.Dir) {
 	}
 }
 
+// failed counts an entry that keeps its marks, and names the first of them with the reason.
 func (s *stripper) failed(path string, err error) {
 	s.out.Failing++
 	if len(s.out.Failed) < maxFailed {

@@ -20,12 +20,14 @@ type Moment struct {
 	Minute int // after midnight, at most 24 * 60, which is the next day's midnight
 }
 
-// Days is a set of days of the week, a bit each, Sunday's first.
+// Days is a set of days of the week, a bit each, Sunday's first. The zero value has none, and a
+// Moment or Window with it never comes.
 type Days uint8
 
 // EveryDay has all of them.
 const EveryDay Days = 1<<7 - 1
 
+// has tells whether the day is in the set.
 func (d Days) has(w time.Weekday) bool { return d>>w&1 == 1 }
 
 // around is how many days before and after the day of a time are looked at: two weeks, since the clock may jump over a window of
@@ -66,8 +68,9 @@ func onClock(day time.Time, minute int) time.Time {
 	return t
 }
 
-// Latest tells which of the moments came last, at t or before, and when; and when the next one of them comes. Of those that come at
-// once the last one counts. There must be some.
+// Latest tells which of the moments came last, at t or before, and when; and when the next one of
+// them comes. Of those that come at once the last one counts. There must be some. next is zero
+// where none comes within two weeks, which only an empty set of days makes so.
 func Latest(moments []Moment, t time.Time) (which int, next time.Time) {
 	var last time.Time
 	for i, m := range moments {
@@ -87,7 +90,8 @@ func Latest(moments []Moment, t time.Time) (which int, next time.Time) {
 	return which, next
 }
 
-// Windows are spans of time in the week; none stand for always.
+// Windows are spans of time in the week; none stand for always. One whose To is not after its From
+// when the clock jumps is empty that day.
 type Windows []Window
 
 // Window is from one time of the day to another, which may be on the day after, on some days of the week.
@@ -96,7 +100,9 @@ type Window struct {
 	From, To int  // minutes after midnight; To may be beyond 24 * 60
 }
 
-// Open tells whether t is in one of the windows, and when that changes: zero for never.
+// Open tells whether t is in one of the windows, and when that changes: zero for never. Windows
+// that touch or overlap count as one, so until is the moment at which really nothing is open any
+// more.
 func (w Windows) Open(t time.Time) (open bool, until time.Time) {
 	if len(w) == 0 {
 		return true, time.Time{}
@@ -122,6 +128,7 @@ func (w Windows) Open(t time.Time) (open bool, until time.Time) {
 	return false, time.Time{}
 }
 
+// span is one window on one day, as moments of time.
 type span struct{ from, to time.Time }
 
 // spans are the windows around t, in the order in which they begin.
@@ -144,6 +151,7 @@ func (w Windows) spans(t time.Time) []span {
 	return out
 }
 
+// A minute beyond it is on the next day.
 const dayMinutes = 24 * 60
 
 // ParseClock reads a time of the day such as 07:30; 24:00 is the end of the day.

@@ -6,8 +6,11 @@ import (
 	"strings"
 )
 
-// Command splits a line at blanks. Quotes of both kinds keep blanks, and a backslash outside of single quotes takes what follows as it is.
-// There is no shell, and nothing else is special. The program has an absolute path; no words are no command.
+// Command splits a line at blanks. Quotes of both kinds keep blanks, and a backslash outside of
+// single quotes takes what follows as it is. There is no shell, and nothing else is special. The
+// program has an absolute path; no words are no command. The command is run directly and as given,
+// so nothing in a path or a changed file's name is ever interpreted. The error says what is wrong
+// with the line and does not repeat it.
 func Command(v string) ([]string, error) {
 	var words []string
 	var word strings.Builder

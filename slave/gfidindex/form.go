@@ -8,7 +8,8 @@ import (
 	"georep/marker/xtime"
 )
 
-// Key stands for a GFID. Two GFIDs may have the same one: then one of them is not found.
+// Key stands for a GFID. Two GFIDs may have the same one: then one of them is not found. Half the
+// size of a GFID halves the index; the one that is not found is looked for the long way.
 type Key uint64
 
 // Root is the key of the slave's root, whatever its GFID.
@@ -28,7 +29,7 @@ type Place struct {
 	Name string
 }
 
-// Entry is an inode and its place.
+// Entry is an inode and its place. A later entry of the same key replaces an earlier one.
 type Entry struct {
 	Key Key
 	Place

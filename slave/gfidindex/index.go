@@ -14,6 +14,7 @@ import (
 // and limit.
 type Index struct {
 	files
+	// limit is set by tests only, before the first use.
 	limit int // freshMax
 
 	compacting sync.Mutex // one Compact at a time
@@ -27,16 +28,19 @@ type Index struct {
 	sorted
 }
 
-// journal is the log that is written to.
+// journal is the log that is written to. A log and the map fresh hold the same; the log is for the
+// next start.
 type journal struct {
 	log    *logFile
 	end    int64  // of log
 	first  uint64 // the oldest log that no run holds
 	serial uint64 // of log
-	noted  []byte // of what is fresh, not written yet
+	// noted is bounded by what one group of operations changes.
+	noted []byte // of what is fresh, not written yet
 }
 
-// sorted are the runs, and what they replace.
+// sorted are the runs, and what they replace. It is under mu, but for the files of the runs, which
+// never change and may be read without it.
 type sorted struct {
 	runs    []*run   // oldest first
 	frozen  int      // so many of the oldest runs are being compacted
@@ -75,7 +79,8 @@ func (x *Index) Close() {
 	x.log, x.runs = nil, nil
 }
 
-// Note remembers an entry, in memory until Commit. A later one of the same inode counts.
+// Note remembers an entry, in memory until Commit. A later one of the same inode counts. It costs
+// no I/O. One that is noted as it is already costs nothing at all.
 func (x *Index) Note(e Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -89,7 +94,9 @@ func (x *Index) Note(e Entry) {
 	x.noted = e.append(x.noted)
 }
 
-// Commit writes what was noted. What an error means for the caller is nothing: some of it may be forgotten.
+// Commit writes what was noted. What an error means for the caller is nothing: some of it may be
+// forgotten. It is one write for all that was noted since, and now and then the time of making a
+// run.
 func (x *Index) Commit() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -129,7 +136,9 @@ func (x *Index) find(k Key) (p Place, ok bool) {
 	return p, ok && p.Name != ""
 }
 
-// Path follows the directories above an inode, and gives its path below the slave's root.
+// Path follows the directories above an inode, and gives its path below the slave's root. It is as
+// good as what was told: a directory that moved without a word gives a path that is wrong. ok is
+// false where a directory on the way is not known, or where the way goes round.
 func (x *Index) Path(k Key) (string, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -148,6 +157,7 @@ func (x *Index) DirPath(k Key) (string, bool) {
 	return x.dirPath(k)
 }
 
+// The paths on the way are kept for the next question. mu is held.
 func (x *Index) dirPath(k Key) (path string, ok bool) {
 	var above []Entry
 	for seen := k; k != Root; {
@@ -177,8 +187,9 @@ func (x *Index) dirPath(k Key) (path string, ok bool) {
 // maxPaths bounds the directories whose paths are kept.
 const maxPaths = 4096
 
-// Synced says that everything written before the call of a sync that succeeded is durable: what it replaced is removed.
-// written is what Written gave before that sync.
+// Synced says that everything written before the call of a sync that succeeded is durable: what it
+// replaced is removed. written is what Written gave before that sync. An error is that of removing
+// files, which take room and nothing else.
 func (x *Index) Synced(written int) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -193,7 +204,8 @@ func (x *Index) Synced(written int) error {
 	return err
 }
 
-// Written is for Synced.
+// Written is for Synced. The caller asks before it begins the sync. What is replaced while the sync
+// runs waits for the next one.
 func (x *Index) Written() int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -227,6 +239,7 @@ func (x *Index) flush() error {
 	return nil
 }
 
+// writeFresh makes a run of what was in memory. An error loses those entries, which is allowed.
 func (x *Index) writeFresh(fresh map[Key]Place, first, last uint64) (*run, error) {
 	w, err := x.newWriter()
 	if err != nil {
@@ -241,8 +254,10 @@ func (x *Index) writeFresh(fresh map[Key]Place, first, last uint64) (*run, error
 	return w.finish(first, last, false)
 }
 
-// Compact removes what is not known any more, once that may be half: entries without a place, and those in directories
-// without one. It takes about as long as reading all, and others go on meanwhile; live tells whether it may.
+// Compact removes what is not known any more, once that may be half: entries without a place, and
+// those in directories without one. It takes about as long as reading all, and others go on
+// meanwhile; live tells whether it may. Find and Commit go on meanwhile: the runs that it reads are
+// frozen, so nothing else merges them. An error leaves them as they were.
 func (x *Index) Compact(live func() bool) error {
 	x.compacting.Lock()
 	defer x.compacting.Unlock()

@@ -13,6 +13,7 @@ import (
 	"georep/internal/beneath"
 )
 
+// logName is padded, so that names sort as their numbers do.
 func logName(serial uint64) string { return fmt.Sprintf("log-%016x", serial) }
 
 // files is the directory of the index, and every change to it.
@@ -48,6 +49,7 @@ type logFile struct {
 	name string
 }
 
+// open opens the log for one operation, and closes it.
 func (l *logFile) open(do func(f *os.File) error) error {
 	f, err := l.dir.OpenFile(l.name, unix.O_RDWR, 0)
 	if err != nil {
@@ -102,7 +104,7 @@ func (x *Index) load() error {
 	return x.loadLogs(logs)
 }
 
-// list reads the names.
+// list reads the names. A run that was being written when the session ended is removed.
 func (x *files) list() (logs []uint64, spans []span, err error) {
 	d, err := x.dir.OpenDir("") // a listing of its own
 	if err != nil {
@@ -127,7 +129,8 @@ func (x *files) list() (logs []uint64, spans []span, err error) {
 	return logs, spans, err
 }
 
-// loadLogs reads the logs, of which the last is gone on with.
+// loadLogs reads the logs, of which the last is gone on with. Entries that are damaged are passed
+// over, a slot at a time.
 func (x *Index) loadLogs(logs []uint64) error {
 	if len(logs) == 0 {
 		next := uint64(1)

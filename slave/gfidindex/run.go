@@ -15,7 +15,9 @@ import (
 	"georep/internal/beneath"
 )
 
-// run is a sorted file: slots, then the key of every 256th of them, then a trailer. It is never changed.
+// run is a sorted file: slots, then the key of every 256th of them, then a trailer. It is never
+// changed. The fence is in memory: 8 bytes for 256 slots. Reading is by position, so any goroutine
+// may use the file.
 type run struct {
 	file     *os.File
 	from, to uint64 // the logs that it holds
@@ -31,6 +33,7 @@ const (
 
 var errTorn = errors.New("not whole")
 
+// runName says which logs it holds, so nothing else has to be written down.
 func runName(from, to uint64) string { return fmt.Sprintf("run-%016x-%016x", from, to) }
 
 // openRun opens a run; one that was not written to its end gives errTorn.
@@ -107,6 +110,7 @@ type reader struct {
 	more bool
 }
 
+// entries begins at the first entry. One reader is for one goroutine.
 func (r *run) entries() *reader {
 	out := &reader{b: bufio.NewReaderSize(io.NewSectionReader(r.file, 0, r.slots*slotSize), 64<<10)}
 	out.advance()
@@ -143,6 +147,7 @@ type writer struct {
 // newName is the file that a run is written to before it gets its name.
 const newName = "new"
 
+// newWriter begins a run under newName. Only one may be written at a time.
 func (x *files) newWriter() (*writer, error) {
 	if err := x.ask("create", newName); err != nil {
 		return nil, err
@@ -154,6 +159,7 @@ func (x *files) newWriter() (*writer, error) {
 	return &writer{x: x, file: f}, nil
 }
 
+// add puts an entry behind the others. They have to come sorted by key, each key once.
 func (w *writer) add(e *Entry) error {
 	before := len(w.buf)
 	w.buf = e.append(w.buf)
@@ -169,6 +175,7 @@ func (w *writer) add(e *Entry) error {
 	return w.flush()
 }
 
+// flush writes what is buffered. After an error the run is given up.
 func (w *writer) flush() error {
 	if err := w.x.ask("write", newName); err != nil {
 		return err
@@ -250,7 +257,8 @@ func smallest(in []*reader) (e Entry, ok bool) {
 	return e, ok
 }
 
-// find looks in the runs, of which the newest counts.
+// find looks in the runs, of which the newest counts. mu is held: buf is used for one search at a
+// time.
 func (s *sorted) find(k Key) (p Place, ok bool) {
 	for i := len(s.runs) - 1; i >= 0 && !ok; i-- {
 		p, ok = s.runs[i].find(k, s.buf)

@@ -16,7 +16,8 @@ import (
 	"georep/marker/xtime"
 )
 
-// Policy is a plain value. The zero Policy allows all.
+// Policy is a plain value. The zero Policy allows all. It is copied freely; Owner is read only. How
+// each field is enforced stands with whoever does: slave/disk and internal/agenthost.
 type Policy struct {
 	NoSetuid     bool          // no set-id bits on files, and no file capabilities
 	NoDevices    bool          // no character or block devices
@@ -42,7 +43,8 @@ type Owner struct {
 // First is the value of Master that binds a login to the first master that uses it.
 const First = "first"
 
-// Key is a row of the table of policies. Values are text, as the administrator writes them.
+// Key is a row of the table of policies. Values are text, as the administrator writes them. Set and
+// get use the same text, so what is shown can be typed.
 type Key struct {
 	Name    string
 	Default string
@@ -87,6 +89,7 @@ func Keys() []Key {
 	}
 }
 
+// flag makes the row of a value that is on or off; at gives its place in a policy.
 func flag(name, doc string, at func(*Policy) *bool) Key {
 	return Key{Name: name, Default: "off", Doc: doc + ": on or off", Bool: true,
 		set: func(p *Policy, v string) error { return onOff(at(p), v) },
@@ -114,7 +117,8 @@ func (p *Policy) Get(name string) (string, error) {
 	return k.get(p), nil
 }
 
-// Parse makes a policy of values by name.
+// Parse makes a policy of values by name. The error is that of one of the values; which one, where
+// several are wrong, is not defined.
 func Parse(values map[string]string) (p Policy, err error) {
 	for name, value := range values {
 		if err := p.Set(name, value); err != nil {
@@ -124,7 +128,8 @@ func Parse(values map[string]string) (p Policy, err error) {
 	return p, nil
 }
 
-// Narrow gives what both allow.
+// Narrow gives what both allow. It is associative, and the order matters only for Hook and Owner,
+// where p goes first: the key's own policy, and then the volume's.
 func (p Policy) Narrow(q Policy) Policy {
 	p.NoSetuid = p.NoSetuid || q.NoSetuid
 	p.NoDevices = p.NoDevices || q.NoDevices
@@ -161,6 +166,7 @@ func lesser(a, b int64) int64 {
 // nobody is a uuid that no volume has: two different masters are asked for.
 const nobody = "00000000-0000-0000-0000-000000000000"
 
+// find gives the row of that name. The error lists the names that there are.
 func find(name string) (Key, error) {
 	keys := Keys()
 	if i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == name }); i >= 0 {
@@ -173,7 +179,8 @@ func find(name string) (Key, error) {
 	return Key{}, fmt.Errorf("no policy %q: the keys are %s", name, strings.Join(names, ", "))
 }
 
-// These parse one kind of value each; Set adds what it may be.
+// These parse one kind of value each; Set adds what it may be. "true" and "false" are accepted, and
+// shown as on and off.
 func onOff(to *bool, v string) error {
 	switch v {
 	case "on", "true":
@@ -186,7 +193,7 @@ func onOff(to *bool, v string) error {
 	return nil
 }
 
-// duration also knows days, as 7d.
+// duration also knows days, as 7d. Fractions of a day are written in hours.
 func duration(v string) (time.Duration, error) {
 	if n, ok := strings.CutSuffix(v, "d"); ok {
 		days, err := strconv.ParseUint(n, 10, 16)
@@ -202,6 +209,7 @@ func duration(v string) (time.Duration, error) {
 	return d, nil
 }
 
+// owner reads UID:GID; names are not looked up, since those of the two hosts may differ.
 func owner(v string) (*Owner, error) {
 	if v == "" {
 		return nil, nil
@@ -225,6 +233,7 @@ func (o *Owner) String() string {
 	return fmt.Sprintf("%d:%d", o.UID, o.GID)
 }
 
+// hook checks that it can be run: the program is not looked for.
 func hook(to *string, v string) error {
 	_, err := words.Command(v)
 	if err == nil {
@@ -233,6 +242,7 @@ func hook(to *string, v string) error {
 	return err
 }
 
+// pattern checks the lines, and keeps them as they were written.
 func pattern(to *string, v string) error {
 	spec := filter.Spec{Exclude: v}
 	_, err := spec.Load()
@@ -242,6 +252,7 @@ func pattern(to *string, v string) error {
 	return err
 }
 
+// master reads a uuid, and writes it the usual way, so that two spellings are one.
 func master(to *string, v string) error {
 	if v != "" && v != First {
 		u, err := xtime.ParseUUID(v)

@@ -10,7 +10,7 @@ import (
 // SizeText is a size as Set takes it.
 func SizeText(n int64) string { return size.Format(n) }
 
-// count reads a number of entries.
+// count reads a number of entries. It takes no suffix: entries are counted, not measured.
 func count(v string) (int64, error) {
 	n, err := strconv.ParseUint(v, 10, 63)
 	if err != nil {
