@@ -46,6 +46,8 @@ var (
 	// ErrAbsent: what stands in the slave's place is not the slave that the session has filled, or nothing does: its disk is
 	// not mounted, its directory was renamed, removed or replaced. It passes when the slave is back.
 	ErrAbsent = errors.New("the slave is not there")
+	// ErrPromoted: the slave was made the writable side, and takes nothing from a master any more.
+	ErrPromoted = errors.New("the slave was promoted")
 	// ErrUnfit: the slave's file system cannot carry records, or cannot be written.
 	ErrUnfit = errors.New("the slave's file system cannot be used")
 )

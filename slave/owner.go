@@ -23,6 +23,11 @@ type Owner struct {
 	// Filter and FilterSince are what the last OpFilter said; "" and 0: nothing was ever left out here.
 	Filter      string `toml:"filter,omitempty"`
 	FilterSince uint64 `toml:"filter_since,omitempty"`
+	// Epoch counts the promotions, and only grows. Promoted is the one that holds; the zero value where none does.
+	Epoch uint64 `toml:"epoch,omitempty"`
+	// Doubtful: others changed what is there since it was stamped, so nothing on record may be believed, whoever takes it next.
+	Doubtful bool      `toml:"doubtful,omitempty"`
+	Promoted Promotion `toml:"-"` // in a promoted slave's file Master stands there: see Text
 }
 
 // Filtered is the filter on record, as an OpFilter gives it; none where nobody owns the slave. What nobody can read is none that a session may have.
@@ -40,20 +45,46 @@ func (o *Owner) Filtered() Record {
 // SetFilter puts a filter on record.
 func (o *Owner) SetFilter(r Record) { o.Filter, o.FilterSince = r.GFID.String(), uint64(r.Xtime) }
 
+// promotedFile is what the file of a promoted slave says besides.
+type promotedFile struct {
+	Promoted *Promotion `toml:"promoted,omitempty"`
+}
+
 // errDamaged says that there is an owner's file which nobody can read.
 var errDamaged = errors.New("is damaged; remove it, and use --force")
 
 // ParseOwner reads what Text wrote. What earlier versions wrote names no slave.
 func ParseOwner(text []byte) (*Owner, error) {
 	have := new(Owner)
-	if err := toml.Unmarshal(text, have); err != nil || have.Master.IsZero() {
+	var more promotedFile
+	if err := errors.Join(toml.Unmarshal(text, have), toml.Unmarshal(text, &more)); err != nil || have.Master.IsZero() {
 		return nil, fmt.Errorf("%s/owner %w", Reserved, errDamaged)
+	}
+	if p := more.Promoted; p != nil {
+		if p.Master.IsZero() || p.At.IsZero() {
+			return nil, fmt.Errorf("%s/owner %w", Reserved, errDamaged)
+		}
+		have.Promoted = *p
+		have.Promoted.Volume, have.Master = have.Master, p.Master
 	}
 	return have, nil
 }
 
-// Text is the file's form.
-func (o *Owner) Text() ([]byte, error) { return toml.Marshal(o) }
+// Text is the file's form. That of a promoted slave names the volume that it is now where the master stood: versions of georep that
+// know of no promotions then refuse the master too, as another one's.
+func (o *Owner) Text() ([]byte, error) {
+	if !o.Promoted.Holds() {
+		return toml.Marshal(o)
+	}
+	file, p := *o, o.Promoted
+	file.Master, p.Master = p.Volume, o.Master
+	base, err := toml.Marshal(&file)
+	if err != nil {
+		return nil, err
+	}
+	more, err := toml.Marshal(promotedFile{Promoted: &p})
+	return append(base, more...), err
+}
 
 // Proof is what the master keeps of the slave that a session has filled, so that it takes nothing else for it.
 type Proof struct {
@@ -66,12 +97,18 @@ type Claim struct {
 	Master, Session xtime.UUID
 	Proof           Proof
 	Force           bool
+	// Inspect: the slave is only to be looked at. The master of a promoted slave may do that.
+	Inspect bool
 }
 
 // Admit decides by the owner on record, nil where there is none, and by what the root is, "" where that cannot be told. anew
 // says that the slave is to be taken as if nobody had ever filled it, whatever is on record in it; where have is nil it has
-// to be empty besides, or Force said.
+// to be empty besides, or Force said. A promoted slave is admitted to nobody who would write to it, whatever Force says: the word of
+// the slave's host is above the master's.
 func (c *Claim) Admit(have *Owner, same func(root string) bool) (anew bool, err error) {
+	if have != nil && have.Promoted.Holds() && !(c.Inspect && have.Master == c.Master) {
+		return false, have.Promoted.refuse()
+	}
 	var why error
 	switch known := c.Proof.Slave; {
 	case have == nil && c.Proof.Filled:
@@ -81,6 +118,8 @@ func (c *Claim) Admit(have *Owner, same func(root string) bool) (anew bool, err 
 		return true, nil
 	case have.Master != c.Master:
 		why = fmt.Errorf("%w (volume %s): use another directory, or --force to take it over", ErrForeign, have.Master)
+	case have.Doubtful:
+		return true, nil
 	case !known.IsZero() && have.Slave != known && !(have.Slave.IsZero() && have.Session == c.Session):
 		why = fmt.Errorf("%w: another slave of this volume is in its place (%s, not %s)", ErrAbsent, have.Slave, known)
 	case have.Root != "" && !same(have.Root):
@@ -124,6 +163,7 @@ func (c *Claim) Next(have *Owner, anew bool, root string) (next Owner, differs b
 	if have == nil {
 		return next, true
 	}
+	next.Epoch = have.Epoch
 	was := *have
 	was.Created = next.Created
 	return next, was != next

@@ -45,6 +45,11 @@ var examples = map[string][]string{
 		"georep doctor data                           # a master, and its one slave",
 		"georep doctor /srv/data backup.example.org:/srv/copy    # before create",
 	},
+	"promote": {
+		"georep promote copy                          # on the slave's host",
+		"georep promote copy --force                  # the master is still connected",
+	},
+	"demote":  {"georep demote copy                           # on the slave's host"},
 	"restore": {"georep restore sftp://me@storage.example.org/copy /srv/data.new"},
 	"status": {
 		"georep status",

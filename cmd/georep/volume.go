@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"georep/internal/strip"
 	"georep/slave/disk"
 	"georep/status"
 	"georep/volume"
@@ -111,10 +112,27 @@ func (e *env) volumeInfo(c *cli.Context) error {
 	if bytes, entries, known := disk.Held(v.Path); known {
 		rows = append(rows, [2]string{"holds as a slave", fmt.Sprintf("%s in %d entries", status.Bytes(bytes), entries)})
 	}
+	rows = append(rows, slaveRows(v.Path)...)
 	for _, row := range rows {
 		fmt.Fprintf(w, "%s\t%s\n", row[0], status.Printable(row[1]))
 	}
 	return w.Flush()
+}
+
+// slaveRows says whose slave a directory is, and whether it still follows its master; nothing of what is no slave.
+func slaveRows(path string) [][2]string {
+	o, err := strip.Owner(path)
+	if err != nil {
+		return [][2]string{{"slave of", "cannot be told: " + err.Error()}}
+	}
+	if o == nil {
+		return nil
+	}
+	rows := [][2]string{{"slave of", o.Master.String()}}
+	if p := &o.Promoted; p.Holds() {
+		rows = append(rows, [2]string{"promoted", fmt.Sprintf("%s by %s, epoch %d; it had %s", p.At.Local().Format(timeFormat), p.By, p.Epoch, p.Has())})
+	}
+	return rows
 }
 
 func (e *env) volumeDelete(c *cli.Context) error {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/status"
+	"georep/volume"
 )
 
 // Event is one line of the audit log. Texts come from whoever logged in: they are shown only through status.Printable.
@@ -40,6 +41,9 @@ const (
 	Hook    = "hook"    // the policy's hook fails, or what is to be told to it
 	Full    = "full"    // the slave takes nothing more: a limit of its policy is reached
 	Ended   = "ended"
+
+	Promoted = "promoted" // the slave was made the writable side, on its own host
+	Demoted  = "demoted"  // it was given back to its master
 )
 
 // maxAudit is the size in bytes at which the log is put aside; one older log is kept.
@@ -57,6 +61,17 @@ func newAudit(path string, fail func(error)) *audit {
 	// Without a log daemon the file alone has it.
 	system, _ := syslog.New(syslog.LOG_DAEMON|syslog.LOG_NOTICE, "georep-agent")
 	return &audit{path: path, system: system, fail: fail}
+}
+
+// Record writes an event that is no master's doing: an operator's on this host. The volume is empty for slaves that are none.
+func Record(s *volume.Store, name string, e Event) {
+	path := s.AgentLog()
+	if name != "" {
+		path = s.Runtime(name).AgentLog
+	}
+	a := newAudit(path, nil)
+	a.write(e)
+	a.close()
 }
 
 func (a *audit) write(e Event) {

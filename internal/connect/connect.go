@@ -95,7 +95,7 @@ func Final(err error) bool {
 		return true
 	}
 	for _, final := range []error{ErrNoAgent, ErrOverlap, slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty,
-		slave.ErrForeign, slave.ErrPolicy, slave.ErrUnfit} {
+		slave.ErrForeign, slave.ErrPromoted, slave.ErrPolicy, slave.ErrUnfit} {
 		if errors.Is(err, final) {
 			return true
 		}

@@ -121,7 +121,7 @@ func noAgent(err error, said, command, host string) error {
 
 // isTold tells whether an error needs no more words.
 func isTold(err error) bool {
-	return isAny(err, slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrPolicy, slave.ErrAbsent,
+	return isAny(err, slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrPromoted, slave.ErrPolicy, slave.ErrAbsent,
 		slave.ErrBusy, slave.ErrUnfit, sshconn.ErrPeerDead, sftp.ErrSilent, context.Canceled, context.DeadlineExceeded)
 }
 

@@ -58,7 +58,7 @@ func (x *examination) slave(ctx context.Context) {
 		p.passed(atAgent)
 		p.note(atSlave, "%q is not there yet; georep create or start makes it", x.Session.Slave.Path)
 		return
-	case errors.Is(err, slave.ErrNotEmpty), errors.Is(err, slave.ErrForeign):
+	case errors.Is(err, slave.ErrNotEmpty), errors.Is(err, slave.ErrForeign), errors.Is(err, slave.ErrPromoted):
 		p.passed(atAgent)
 		p.problem(atSlave, "", "%v", err)
 		return

@@ -29,7 +29,7 @@ var sentinels = [...]error{
 	slave.ErrVersion, slave.ErrNoVolume, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrBusy, slave.ErrUnfit,
 	context.Canceled, context.DeadlineExceeded,
 	fs.ErrNotExist, fs.ErrExist, fs.ErrPermission, fs.ErrInvalid, fs.ErrClosed, errors.ErrUnsupported,
-	slave.ErrMoved, slave.ErrXattrRoom, slave.ErrPolicy, slave.ErrAbsent, slave.ErrLimit,
+	slave.ErrMoved, slave.ErrXattrRoom, slave.ErrPolicy, slave.ErrAbsent, slave.ErrLimit, slave.ErrPromoted,
 }
 
 // remoteError is an error of the other end: its text, and what errors.Is and errors.As shall find.

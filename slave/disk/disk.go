@@ -35,6 +35,8 @@ type Options struct {
 	// PolicyNow, if set, tells whether a limit that is reached was raised meanwhile, and Refused is told the first time that one is.
 	PolicyNow func() policy.Policy
 	Refused   func(error)
+
+	inspect bool // OpenInspector's
 }
 
 // Tree is an open slave. It implements slave.Tree.

@@ -20,6 +20,8 @@ type Inspector struct {
 	*reader
 	own  *ownership
 	once sync.Once
+
+	promoted slave.Promotion // the zero value where the slave follows its master
 }
 
 var (
@@ -43,13 +45,16 @@ func OpenInspector(o Options) (*Inspector, error) {
 
 // setup does what Tree's does, without a trace.
 func (a *Inspector) setup(o Options) error {
-	o.Create, o.Force = false, o.Force && o.DryRun
+	o.Create, o.Force, o.inspect = false, o.Force && o.DryRun, true
 	if err := a.own.openRoot(o); err != nil {
 		return err
 	}
 	have, anew, err := a.own.checkOwner(o)
 	if err != nil {
 		return err
+	}
+	if have != nil {
+		a.promoted = have.Promoted
 	}
 	if have == nil && !o.DryRun {
 		return fmt.Errorf("slave %s: %w: nobody has filled it yet; start or sync the session first", o.Path, slave.ErrUnfit)
@@ -140,8 +145,11 @@ func (a *Inspector) Examine(ctx context.Context, nonce slave.Nonce, paths []stri
 	return each(ctx, a.life, paths, func(path string) slave.Detail { return a.examine(nonce, path) })
 }
 
-// Distrust takes records back.
+// Distrust takes records back. Those of a promoted slave stay: they say what the master had, and nothing is sent to it in their place.
 func (a *Inspector) Distrust(ctx context.Context, paths []string) ([]slave.Result, error) {
+	if a.promoted.Holds() {
+		return nil, fmt.Errorf("slave %s: %w: it can be compared, and nothing else", a.info.Path, slave.ErrPromoted)
+	}
 	return each(ctx, a.life, paths, func(path string) slave.Result {
 		return slave.Result{Err: trouble("distrust", path, a.distrust(path))}
 	})

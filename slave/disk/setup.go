@@ -93,7 +93,7 @@ func (w *ownership) checkOwner(o Options) (have *slave.Owner, anew bool, err err
 
 // claim is by what right the slave is opened.
 func (o *Options) claim() *slave.Claim {
-	return &slave.Claim{Master: o.Master, Session: o.Session, Proof: o.Proof, Force: o.Force}
+	return &slave.Claim{Master: o.Master, Session: o.Session, Proof: o.Proof, Force: o.Force, Inspect: o.inspect}
 }
 
 // readOwner gives nil where there is no owner on record yet.

@@ -22,7 +22,7 @@ var _ slave.Reader = (*Inspector)(nil)
 // OpenInspector opens the slave at o.Path to be looked at. It may be nobody's; with Force also one that is not empty, or another
 // master's. fs.ErrNotExist means that there is none.
 func OpenInspector(ctx context.Context, o Options) (*Inspector, error) {
-	o.Streams, o.Late = 1, 0
+	o.Streams, o.Late, o.inspect = 1, 0, true
 	t := newTree(o, leaseTimes{})
 	if err := t.connect(ctx); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/wire"
 )
 
@@ -21,7 +22,7 @@ import (
 const (
 	// leaseFile says who holds the slave. It is made exclusively, which is all that the protocol has to tell two of
 	// them apart.
-	leaseFile = base + "lease"
+	leaseFile = base + apply.Lease
 	// leaseTime is more than three steps, so that a slow answer or two do not cost a living holder the slave.
 	leaseStep = 5 * time.Second
 	leaseTime = 18 * time.Second

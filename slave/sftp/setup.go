@@ -83,7 +83,7 @@ func (t *Tree) name() string { return t.o.Host + ":" + t.abs("") }
 
 // unfit says that the slave cannot be used, and why.
 func (t *Tree) unfit(err error) error {
-	for _, clear := range []error{slave.ErrBusy, slave.ErrUnfit, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrAbsent,
+	for _, clear := range []error{slave.ErrBusy, slave.ErrUnfit, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrPromoted, slave.ErrAbsent,
 		context.Canceled} {
 		if errors.Is(err, clear) {
 			return err
@@ -184,7 +184,7 @@ func (t *Tree) checkOwner() (have *slave.Owner, anew bool, err error) {
 
 // claim is by what right the slave is opened.
 func (t *Tree) claim() *slave.Claim {
-	return &slave.Claim{Master: t.o.Master, Session: t.o.Session, Proof: t.o.Proof, Force: t.o.Force}
+	return &slave.Claim{Master: t.o.Master, Session: t.o.Session, Proof: t.o.Proof, Force: t.o.Force, Inspect: t.o.inspect}
 }
 
 // readOwner gives nil where there is no owner on record yet.

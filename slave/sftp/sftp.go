@@ -38,6 +38,8 @@ type Options struct {
 	// Late of them are begun once the slave is open, and join the others when they are there.
 	Streams, Late int
 	Open          func(ctx context.Context, number int) (io.ReadWriteCloser, error)
+
+	inspect bool // OpenInspector's
 }
 
 // Bounds of what is under way.

@@ -77,6 +77,15 @@ func ownerCases() []OwnerCase {
 		{Name: "another slave, forced", Befall: (*Owned).another, Claim: forced, Named: true},
 		{Name: "another master came between", Befall: (*Owned).lend, Claim: filled, Named: true, Want: slave.ErrForeign},
 		{Name: "another master came between, forced", Befall: (*Owned).lend, Claim: forced, Named: true},
+		{Name: "promoted", Befall: (*Owned).promote, Claim: filled, Named: true, Want: slave.ErrPromoted},
+		{Name: "promoted, forced", Befall: (*Owned).promote, Claim: forced, Named: true, Want: slave.ErrPromoted},
+		{Name: "promoted, a new session", Befall: (*Owned).promote, Claim: slave.Claim{Session: xtime.UUID{3}}, Want: slave.ErrPromoted},
+		{Name: "promoted, another master, forced", Befall: (*Owned).promote, Claim: slave.Claim{Master: xtime.UUID{9}, Force: true},
+			Want: slave.ErrPromoted},
+		{Name: "demoted", Befall: (*Owned).demote, Claim: filled, Named: true},
+		{Name: "demoted, a new session", Befall: (*Owned).demote, Claim: slave.Claim{Session: xtime.UUID{3}}},
+		{Name: "demoted, forced", Befall: (*Owned).demote, Claim: forced, Named: true},
+		{Name: "demoted, another master", Befall: (*Owned).demote, Claim: slave.Claim{Master: xtime.UUID{9}}, Want: slave.ErrForeign},
 	}
 }
 
@@ -112,6 +121,32 @@ func (f *Owned) older() {
 	text, err := os.ReadFile(path)
 	f.Must(err)
 	text = regexp.MustCompile(`(?m)^(slave|root) = .*\n`).ReplaceAll(text, nil)
+	f.Must(os.WriteFile(path, text, 0o600))
+}
+
+// promote makes it the writable side, as its host does.
+func (f *Owned) promote() {
+	f.owner(func(o *slave.Owner) slave.Owner {
+		return o.Promote(slave.Promotion{At: time.Unix(1_700_000_000, 0).UTC(), By: "root"}, xtime.UUID{7})
+	})
+}
+
+// demote gives it back.
+func (f *Owned) demote() {
+	f.promote()
+	f.owner((*slave.Owner).Demote)
+}
+
+// owner changes the owner's file.
+func (f *Owned) owner(change func(*slave.Owner) slave.Owner) {
+	path := filepath.Join(f.Root, slave.Reserved, "owner")
+	text, err := os.ReadFile(path)
+	f.Must(err)
+	have, err := slave.ParseOwner(text)
+	f.Must(err)
+	next := change(have)
+	text, err = next.Text()
+	f.Must(err)
 	f.Must(os.WriteFile(path, text, 0o600))
 }
 
