@@ -102,7 +102,7 @@ func TestMaxBytes(t *testing.T) {
 	atTheLimit()
 	out, err := exec.Command("du", "-s", "-B1", slave).Output()
 	var held int64
-	if _, scanned := fmt.Sscan(string(out), &held); err != nil || scanned != nil || held > 1<<20+200<<10 { // georep's own books are not counted
+	if _, scanned := fmt.Sscan(string(out), &held); err != nil || scanned != nil || held > 1<<20+200<<10 { // georep's own bookkeeping is not counted
 		t.Errorf("the slave holds %d bytes, %v", held, err)
 	}
 	if r := s.must(s.farRun("volume", "info", "copy")); !strings.Contains(r.stdout, "holds as a slave") {

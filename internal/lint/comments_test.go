@@ -45,7 +45,7 @@ var fewComments = map[string]float64{
 	"marker/scan":         14.9,
 	"monitor":             12.9,
 	"slave/agent":         12.2,
-	"slave/disk":          10.2,
+	"slave/disk":          13.7,
 	"slave/gfidindex":     13.3,
 	"slave/policy":        11.8,
 	"slave/sftp":          9.8,

@@ -18,9 +18,11 @@ import (
 // as the slave's host says.
 var areaNames = []string{apply.Staging, apply.Partial, "links", "pending", "places", "records"}
 
-// distrust makes sure that what is on record in the tree vouches for nothing any more: the xtimes of our master go, which
-// makes the crawler compare what is there (invariant 16). The GFIDs stay, for what only moved. The owner goes on record
-// afterwards: until then a crash leaves a slave that nobody owns.
+// distrust makes sure that what is on record in the tree vouches for nothing any more: the xtimes
+// of our master go, which makes the crawler compare what is there (invariant 16). The GFIDs stay,
+// for what only moved. The owner goes on record afterwards: until then a crash leaves a slave that
+// nobody owns. It costs a walk over the whole tree, and ends with a sync: only then may an owner
+// say that what is on record counts.
 func (t *Tree) distrust(o Options) error {
 	if err := t.clearAreas(); err != nil {
 		return fmt.Errorf("slave %s: clear %s: %w: %w", o.Path, slave.Reserved, slave.ErrUnfit, err)
@@ -34,7 +36,8 @@ func (t *Tree) distrust(o Options) error {
 	return t.sys.syncfs(t.dir)
 }
 
-// clearAreas deletes what a slave kept in .georep beside the tree.
+// clearAreas deletes what a slave kept in .georep beside the tree. They go to trash/ in one step
+// each, so a crash leaves them either whole or gone.
 func (t *Tree) clearAreas() error {
 	err := ignoreAbsent(t.sys.unlink(place{t.base, usageFile}))
 	if err != nil {
@@ -55,7 +58,9 @@ func (t *Tree) clearAreas() error {
 	return err
 }
 
-// stripXtimes takes the xtimes of a master's records off the whole tree, and off what is parked, and counts them.
+// stripXtimes takes the xtimes of a master's records off the whole tree, and off what is parked,
+// and counts them. An entry that cannot be stripped is an error, and the slave is not taken: its
+// record would vouch for something.
 func (t *Tree) stripXtimes(master xtime.UUID) (n int, err error) {
 	spaces := []xtime.Namespace{xtime.User}
 	if t.root && !inNamespace() { // where such names can be neither read nor set
@@ -93,6 +98,8 @@ func (t *Tree) stripXtimes(master xtime.UUID) (n int, err error) {
 }
 
 // eachIn calls do for what lies in a directory of the tree, and gives the directories among that.
+// What has vanished, or is mounted, is passed over. Trouble with one entry ends it, with its name
+// in the error.
 func (s *store) eachIn(dir string, do func(*beneath.Inode, slave.Kind) error) (dirs []string, err error) {
 	d, err := s.openList(dir)
 	if errors.Is(err, unix.EXDEV) || absent(err) {
@@ -126,7 +133,8 @@ func (s *store) eachIn(dir string, do func(*beneath.Inode, slave.Kind) error) (d
 	return dirs, err
 }
 
-// lacksJournal tells whether somebody took away the one part of .georep that is more than advice, after stamps relied on it.
+// lacksJournal tells whether somebody took away the one part of .georep that is more than advice,
+// after stamps relied on it. A slave of an earlier version, which has no name, never had it.
 func (w *ownership) lacksJournal(have *slave.Owner) bool {
 	if have == nil || have.Slave.IsZero() {
 		return false

@@ -8,9 +8,12 @@ import (
 	"georep/slave/gfidindex"
 )
 
-// backBelow remembers the names in a directory that came back to path, of inodes that are marked, or of which other names are
-// parked. They were forgotten when it left (leavingBelow), and such an inode may have no other name by now: without this one it
-// would not be compared, nor found where it moves, nor would what is parked of it be known to be there twice.
+// backBelow remembers the names in a directory that came back to path, of inodes that are marked,
+// or of which other names are parked. They were forgotten when it left (leavingBelow), and such an
+// inode may have no other name by now: without this one it would not be compared, nor found where
+// it moves, nor would what is parked of it be known to be there twice. It costs a listing of all
+// that came back, so it is done only where any inode is dirty or has names in the park twice. What
+// cannot be listed is logged; the inode is then found by a search.
 func (l *links) backBelow(path string) error {
 	if any, err := l.anyDirty(); err != nil || !any && l.park.twice.count == 0 {
 		return err
@@ -65,9 +68,13 @@ func (l *links) backName(g xtime.GFID, path string, dir gfidindex.Key) {
 	l.put(g, row)
 }
 
-// unclaimed gives those inodes of whose names none is in the tree of which nothing is claimed any more either. One that lies in
-// a parked directory may come back with that, and may have changed through a name that is gone. So the directories there lose
-// their stamps first: then a crawl comes to it. Where it is not known what lies in parked directories, all of them do.
+// unclaimed gives those inodes of whose names none is in the tree of which nothing is claimed any
+// more either. One that lies in a parked directory may come back with that, and may have changed
+// through a name that is gone. So the directories there lose their stamps first: then a crawl comes
+// to it. Where it is not known what lies in parked directories, all of them do. park.mu is held
+// over the whole of it, so that no directory comes back with a stamp that is about to be taken off.
+// Where the stamps cannot be taken off, none of the inodes is given: they stay dirty, and the next
+// crawl asks again.
 func (l *links) unclaimed(list []*pendingGroup) []*pendingGroup {
 	var paths []string
 	unknown := false

@@ -10,8 +10,9 @@ import (
 	"georep/slave"
 )
 
-// cleaner deletes what was parked: when Clean says so, and before its time where the slave is full. mu comes before cleanMu, and
-// that before the locks of the park and of the uploads.
+// cleaner deletes what was parked: when Clean says so, and before its time where the slave is full.
+// mu comes before cleanMu, and that before the locks of the park and of the uploads. It has no
+// goroutine: it works in the calls of Clean, and in whatever operation found the slave full.
 type cleaner struct {
 	*store
 	park    *park
@@ -20,7 +21,8 @@ type cleaner struct {
 	uploads *uploads
 	age     time.Duration // evictAge, but in tests
 
-	mu    sync.Mutex    // guards what follows
+	mu sync.Mutex // guards what follows
+	// queue was listed once and may be out of date; each entry is looked at again before it goes.
 	queue []parkedEntry // that may go, the oldest first
 	again time.Time     // not before then
 	steps atomic.Uint64 // how often something went
@@ -28,6 +30,7 @@ type cleaner struct {
 	cleanMu sync.Mutex // Clean, or an eviction: one at a time
 }
 
+// newCleaner takes the parts that it deletes from. It owns none of them.
 func newCleaner(k *park, b *bin, f *finder, us *uploads) *cleaner {
 	return &cleaner{store: k.store, park: k, bin: b, finder: f, uploads: us, age: evictAge}
 }
@@ -35,8 +38,9 @@ func newCleaner(k *park, b *bin, f *finder, us *uploads) *cleaner {
 // maxForgotten bounds the inodes that one Clean forgets the places of; the others are forgotten when they are met.
 const maxForgotten = 100_000
 
-// Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged and left. The error
-// is ctx's, or the end of the session.
+// Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged
+// and left. The error is ctx's, or the end of the session. park.mu is taken for one entry at a
+// time, so operations go on meanwhile. Two calls run one after the other.
 func (c *cleaner) Clean(ctx context.Context, olderThan int64) error {
 	if err := c.enter(); err != nil {
 		return err

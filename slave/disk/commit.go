@@ -17,18 +17,22 @@ import (
 // fewFiles is how many staged files are cheaper to sync one by one than with their whole file system.
 const fewFiles = 4
 
-// committer is the goroutine that changes the tree: it takes all batches that wait as one group, makes durable what they have
-// staged, has the publisher carry them out, and lets the stamps follow after the next sync (invariants 5 and 7). What it has it
-// shares with nobody, so it has no lock.
+// committer is the goroutine that changes the tree: it takes all batches that wait as one group,
+// makes durable what they have staged, has the publisher carry them out, and lets the stamps follow
+// after the next sync (invariants 5 and 7). What it has it shares with nobody, so it has no lock.
+// Every change of the tree is made by its goroutine, so operations see each other's results without
+// locks. Contents are written by others, into files that have no name in the tree yet.
 type committer struct {
 	*records
-	own       *ownership
-	finder    *finder
-	parents   *parents
-	marks     *dirty.Journal
-	links     *links
-	stager    *stager
-	cleaner   *cleaner
+	own     *ownership
+	finder  *finder
+	parents *parents
+	marks   *dirty.Journal
+	links   *links
+	stager  *stager
+	cleaner *cleaner
+	// publisher, stager and the others are wired in newCommitter, and live as long as the
+	// committer.
 	publisher *publisher
 	queue     *queue
 	stamps    []stamp // published, and waiting for the next sync
@@ -48,8 +52,10 @@ type stamp struct {
 	tk *ticket
 }
 
-// loop takes group after group until the Tree is closed. Stamps that wait when nothing else does get a sync of
-// their own.
+// loop takes group after group until the Tree is closed. Stamps that wait when nothing else does
+// get a sync of their own. The switch is the order of work: what waits comes first, then stamps,
+// then what gave way. So a stamp waits for at most one group, and a large operation for as long as
+// others keep coming.
 func (c *committer) loop() {
 	c.links.park.twice.all = !c.info.LinksClean && c.info.Parked > 0
 	defer c.parents.forget()
@@ -91,7 +97,9 @@ func (c *committer) resume(n int) {
 	c.endGroup()
 }
 
-// runGroup makes durable what the group staged, lets the stamps of the group before follow, and publishes.
+// runGroup makes durable what the group staged, lets the stamps of the group before follow, and
+// publishes. Syncing comes before publishing: what gets a name in the tree is durable by then.
+// Results are given one by one, and a batch is done with its last.
 func (c *committer) runGroup(group []*ticket) {
 	c.publisher.prefetch(group)
 	c.syncGroup(group)
@@ -107,7 +115,9 @@ func (c *committer) runGroup(group []*ticket) {
 	c.endGroup()
 }
 
-// endGroup writes down, and lets go, what was learnt and kept for the operations before.
+// endGroup writes down, and lets go, what was learnt and kept for the operations before. Rows of
+// the link table, open directories and the GFID index are kept over a group, since operations of
+// one group often concern the same directories and inodes.
 func (c *committer) endGroup() {
 	c.links.flush()
 	c.parents.forget()
@@ -129,7 +139,10 @@ func stagedIn(group []*ticket) []*item {
 	return all
 }
 
-// syncStaged makes the staged files durable, and everything done before if stamps wait for that, or whole.
+// syncStaged makes the staged files durable, and everything done before if stamps wait for that, or
+// whole. Below fewFiles files it syncs each of them, which spares others' data on the same file
+// system. The journal of dirty inodes goes first: its marks must be durable before the names that
+// they are about.
 func (c *committer) syncStaged(staged []*item, whole bool) error {
 	few := len(staged) <= fewFiles
 	for _, it := range staged {
@@ -164,8 +177,10 @@ func (c *committer) syncOne(it *item) error {
 	return c.sys.fsync(f)
 }
 
-// writeStamps writes the stamps that waited for a sync, whose outcome is err. After a failed sync nobody knows what of the
-// pass is durable, so none of its stamps follows.
+// writeStamps writes the stamps that waited for a sync, whose outcome is err. After a failed sync
+// nobody knows what of the pass is durable, so none of its stamps follows. A stamp that fails like
+// this is no loss: the next crawl compares the directory and sends the stamp again. Held is asked
+// at the last moment, since a failure below may have come after the finish.
 func (c *committer) writeStamps(err error) {
 	stamps := c.stamps
 	c.stamps = nil
@@ -196,7 +211,8 @@ func (c *committer) writeStamps(err error) {
 	c.parents.forget()
 }
 
-// finish counts a final result; the last one ends the wait for the batch.
+// finish counts a final result; the last one ends the wait for the batch. It may be called only by
+// the committer, and once for each item.
 func (tk *ticket) finish() {
 	if tk.left--; tk.left == 0 {
 		close(tk.done)
@@ -217,8 +233,11 @@ func (c *committer) writeStamp(it *item) error {
 	return c.lifted(d.At(""), func() error { return c.stampDir(d, it) })
 }
 
-// stampDir is writeStamp for the directory itself. Which it is is checked at the last moment: another part of the crawl, or
-// whoever has access to the slave, may have put another directory, or another copy of the same, there since its finish.
+// stampDir is writeStamp for the directory itself. Which it is is checked at the last moment:
+// another part of the crawl, or whoever has access to the slave, may have put another directory, or
+// another copy of the same, there since its finish. Where the record does not fit on the directory
+// any more it goes beside, and only then leaves the entry: at no moment is there none, and at no
+// moment do two say different things.
 func (c *committer) stampDir(d *beneath.Dir, it *item) error {
 	op, p := it.op, place{d, ""}
 	had, beside, err := c.readRecord(p)
@@ -251,7 +270,8 @@ func (c *committer) stampDir(d *beneath.Dir, it *item) error {
 	return nil
 }
 
-// run publishes one operation and books its result.
+// run publishes one operation and books its result. It may be called again for an operation that
+// gave way, which then goes on. A finish waits for those of its batch that did.
 func (c *committer) run(tk *ticket, it *item) {
 	op := it.op
 	if len(c.parents.dirs) >= maxDirs {
@@ -315,7 +335,9 @@ func (c *committer) wantsStamp(it *item) bool {
 	return true
 }
 
-// syncAll makes durable all that was written to the slave.
+// syncAll makes durable all that was written to the slave. On success the marks of dirty inodes
+// that waited for a sync are let go, and replaced files of the GFID index removed. An error says
+// that nothing written since the last sync is certain.
 func (c *committer) syncAll() error {
 	written := c.finder.index.Written()
 	c.marks.BeginSync()

@@ -39,7 +39,9 @@ type Options struct {
 	inspect bool // OpenInspector's
 }
 
-// Tree is an open slave. It implements slave.Tree.
+// Tree is an open slave. It implements slave.Tree. It has no logic of its own: it wires the parts
+// and passes calls on. doc.go has what each part does, and the order of their locks. All methods
+// may be called from any goroutine.
 type Tree struct {
 	*reader
 	own     *ownership
@@ -62,8 +64,10 @@ type Tree struct {
 // Compile-time proof of the contract.
 var _ slave.Tree = (*Tree)(nil)
 
-// Open takes the slave at o.Path. The errors say in one line what is wrong and wrap slave.ErrNoVolume, ErrNotEmpty,
-// ErrForeign, ErrAbsent, ErrBusy or ErrUnfit. The caller closes the Tree.
+// Open takes the slave at o.Path. The errors say in one line what is wrong and wrap
+// slave.ErrNoVolume, ErrNotEmpty, ErrForeign, ErrAbsent, ErrBusy or ErrUnfit. The caller closes the
+// Tree. A slave that cannot be opened is left as it was found, but for what Create made and what
+// Force took. The goroutines that it starts end with Close.
 func Open(o Options) (*Tree, error) { return open(o, nil) }
 
 // open is Open with a hook before each change to the file system.
@@ -84,7 +88,8 @@ func open(o Options, hook func(op, name string) error) (*Tree, error) {
 	return t, nil
 }
 
-// newTree makes a Tree that has opened nothing yet.
+// newTree makes a Tree that has opened nothing yet. The order follows the parts' dependencies: each
+// gets those before it.
 func newTree(o Options, hook func(op, name string) error) *Tree {
 	t := &Tree{reader: newReader(o, hook)}
 	t.own, t.census = &ownership{store: t.store}, &census{store: t.store}
@@ -167,8 +172,9 @@ func (t *Tree) setup(o Options) error {
 	return nil
 }
 
-// Close ends the session: the group that is being committed is finished, what waits gets ErrClosed, and staged files
-// that were not committed are dropped.
+// Close ends the session: the group that is being committed is finished, what waits gets ErrClosed,
+// and staged files that were not committed are dropped. It is idempotent, and waits for the group
+// at work, but not for calls of others; the last of these closes the descriptors.
 func (t *Tree) Close() error {
 	t.once.Do(func() {
 		t.shut()
@@ -193,7 +199,8 @@ func (t *Tree) release() {
 	t.own.unlock()
 }
 
-// trouble makes a *slave.PathError of err; what it already knows of the operation is kept.
+// trouble makes a *slave.PathError of err; what it already knows of the operation is kept. An error
+// that knows its own operation and path keeps them, so nothing is said twice.
 func trouble(op, path string, err error) error {
 	if err == nil {
 		return nil

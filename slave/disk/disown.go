@@ -21,7 +21,9 @@ func (c *committer) disown(group []*ticket) (disowned []*item) {
 	return disowned
 }
 
-// disownAhead tells whether the directory had a stamp, which is gone. Trouble is for whoever comes to it in its turn.
+// disownAhead tells whether the directory had a stamp, which is gone. Trouble is for whoever comes
+// to it in its turn. True is for a stamp that was taken off, which must be durable before the
+// operation runs. An error here is met again, and told, when the operation runs.
 func (c *committer) disownAhead(op *slave.Op) bool {
 	if op.Kind != slave.OpMkdir || op.Path == "" || op.Expect.IsZero() || op.Expect == op.Record.GFID {
 		return false
@@ -43,7 +45,8 @@ func (c *committer) disownAhead(op *slave.Op) bool {
 	return c.removeXtime(d.At("")) == nil
 }
 
-// disown is committer.disown for one directory, which has a stamp still.
+// disown is committer.disown for one directory, which has a stamp still. It is rare, and costs a
+// sync in the middle of a group: the directory came to its place by an operation of the same group.
 func (c *change) disown() error {
 	if c.had.Xtime == 0 || c.had.GFID.IsZero() || c.record.GFID.IsZero() || c.had.GFID == c.record.GFID {
 		return nil

@@ -28,14 +28,17 @@ const (
 	uploadRest = 10 * time.Minute
 )
 
-// parkedEntry is a name in parked/ and when it came there.
+// parkedEntry is a name in parked/ and when it came there. since is its ctime, which the move to
+// the park set.
 type parkedEntry struct {
 	name  string
 	since beneath.Time
 }
 
-// inRoom runs call, and again as long as that finds the slave full and something that was parked could go. evicted tells
-// that something went. The caller holds none of park.mu, cleanMu and uploads.mu.
+// inRoom runs call, and again as long as that finds the slave full and something that was parked
+// could go. evicted tells that something went. The caller holds none of park.mu, cleanMu and
+// uploads.mu. It ends when the call succeeds, fails for another reason, or nothing more may go.
+// call runs at least once, and must be such that it can run again.
 func (c *cleaner) inRoom(call func() error) (evicted bool, err error) {
 	for {
 		seen := c.steps.Load()
@@ -54,8 +57,9 @@ func (c *cleaner) evicting(it *item, call func() error) error {
 	return err
 }
 
-// makeRoomSince has something go, unless something went since the caller looked at the number of steps. It tells whether it is
-// worth another try.
+// makeRoomSince has something go, unless something went since the caller looked at the number of
+// steps. It tells whether it is worth another try. Several callers may find the slave full at once.
+// Only one of them makes room; the others try again with what it made.
 func (c *cleaner) makeRoomSince(seen uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -117,7 +121,9 @@ func (c *cleaner) evictParked() (n int, bytes int64) {
 	return n, bytes
 }
 
-// oldestParked lists what is parked and may go, by age.
+// oldestParked lists what is parked and may go, by age. It looks at every parked entry, and keeps
+// the evictKnown oldest in memory. What is parked later is younger than those, so the list is good
+// until it is used up.
 func (c *cleaner) oldestParked() []parkedEntry {
 	var all []parkedEntry
 	sortOut := func() {

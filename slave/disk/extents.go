@@ -17,13 +17,16 @@ import (
 type extents struct {
 	once sync.Once
 	runs []slave.Range
+	// many is set beyond maxExtents: asking the kernel for each run is then cheaper than keeping
+	// them.
 	many bool // not worth it
 	err  error
 }
 
 const maxExtents = 1 << 16
 
-// of is what delta.Signer wants to know of a file with the attributes st; nil means that all of it is data.
+// of is what delta.Signer wants to know of a file with the attributes st; nil means that all of it
+// is data. The answer may be used until the file is closed, from any goroutine.
 func (x *extents) of(f *beneath.Inode, st *beneath.Stat) (find func(off int64) (start, end int64, err error), err error) {
 	if !st.Sparse() {
 		return nil, nil
@@ -35,6 +38,8 @@ func (x *extents) of(f *beneath.Inode, st *beneath.Stat) (find func(off int64) (
 	return x.find, nil
 }
 
+// read asks the file system for all runs, once. What is written to the file meanwhile does not
+// matter: the file is the basis of an upload, and nobody's to change.
 func (x *extents) read(f *beneath.Inode, size int64) {
 	for at := int64(0); at < size; {
 		start, end, err := f.Extent(at)

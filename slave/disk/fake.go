@@ -33,7 +33,9 @@ func (s *store) keptOf(p place, st *beneath.Stat) (*slave.Kept, error) {
 	return slave.KeptAt(p.dir, p.name, st)
 }
 
-// keep writes what the entry is on the master. A symbolic link has no room for that.
+// keep writes what the entry is on the master. A symbolic link has no room for that. Where the
+// xattr does not fit, the record leaves the entry to make room. What is lost even so is told, and
+// is no error.
 func (c *change) keep() error {
 	if !c.r.policy.FakeOwner || c.keepsRoot() {
 		return nil
@@ -61,8 +63,9 @@ func (c *change) keep() error {
 	return err
 }
 
-// ownMode is the mode that an entry has here: none that would run with anybody's rights, none that shuts the login out, and
-// nothing for the group, where that is not the master's.
+// ownMode is the mode that an entry has here: none that would run with anybody's rights, none that
+// shuts the login out, and nothing for the group, where that is not the master's. The master's own
+// mode is in the xattr. What these bits say is only what the login and its group may do here.
 func (c *change) ownMode() uint32 {
 	mode := c.meta.Mode & 0o777
 	_, gid := c.wantedOwner()

@@ -7,7 +7,9 @@ import (
 	"georep/slave"
 )
 
-// Find tells which inodes the slave has, in the tree or parked.
+// Find tells which inodes the slave has, in the tree or parked. It answers for a prefix of gfids at
+// least one long; the caller asks again for the rest. The answer is that of a moment, and whoever
+// acts on it names the GFID again.
 func (l *links) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
 	if err := l.enter(); err != nil {
 		return nil, err
@@ -27,7 +29,9 @@ func (l *links) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, er
 	return all, nil
 }
 
-// findOne answers for one inode. What was on its way from one place to another is looked for again while nothing moves.
+// findOne answers for one inode. What was on its way from one place to another is looked for again
+// while nothing moves. moving is odd while something moves, so an unchanged even number says that
+// nothing did during the look.
 func (l *links) findOne(g xtime.GFID) slave.Found {
 	if g.IsZero() {
 		return slave.Found{}

@@ -26,7 +26,8 @@ func (f *finder) commit() {
 	}
 }
 
-// placed finds an inode in the tree, of any kind, by what is remembered.
+// placed finds an inode in the tree, of any kind, by what is remembered. False says nothing: the
+// inode may be somewhere else.
 func (f *finder) placed(g xtime.GFID) (named, bool) { return f.placedIn(g, nil) }
 
 // placedIn is placed that tells of the directory what leadsTo does.
@@ -38,7 +39,8 @@ func (f *finder) placedIn(g xtime.GFID, dir *xtime.GFID) (named, bool) {
 	return f.leadsTo(g, path, dir)
 }
 
-// knownNames gives the names of the inode on record as g, but path, that are remembered and lead to it.
+// knownNames gives the names of the inode on record as g, but path, that are remembered and lead to
+// it. Each was looked at in the tree just now; further names may exist that nobody remembers.
 func (f *finder) knownNames(g xtime.GFID, names []string, path string) []named {
 	all := f.verified(g, names, path)
 	n, ok := f.placed(g)
@@ -53,7 +55,8 @@ func (f *finder) knownNames(g xtime.GFID, names []string, path string) []named {
 	return append(all, n)
 }
 
-// forget forgets inodes that were deleted, unless they are in the tree again.
+// forget forgets inodes that were deleted, unless they are in the tree again. It also compacts the
+// index, which is done here because Clean is the time when much is forgotten.
 func (f *finder) forget(gfids []xtime.GFID) {
 	for _, g := range gfids {
 		if _, there := f.placed(g); !there {
@@ -98,7 +101,8 @@ func (f *finder) leadsTo(g xtime.GFID, path string, dir *xtime.GFID) (named, boo
 	return named{path, e}, ok
 }
 
-// verified gives those of the names, but path, that lead to the inode on record as g.
+// verified gives those of the names, but path, that lead to the inode on record as g. The order is
+// that of names.
 func (f *finder) verified(g xtime.GFID, names []string, path string) []named {
 	var all []named
 	for _, name := range names {
@@ -118,7 +122,9 @@ type hit struct {
 	ino  uint64
 }
 
-// search lists every name in the tree of the inodes with these numbers. Memory: the directories still to be listed.
+// search lists every name in the tree of the inodes with these numbers. Memory: the directories
+// still to be listed. It reads the whole tree, so it is for cases in which the link table must be
+// wrong. What cannot be read is left out.
 func (f *finder) search(inos map[uint64]bool) []hit {
 	var found []hit
 	todo := []string{""}

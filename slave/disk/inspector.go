@@ -14,8 +14,10 @@ import (
 	"georep/slave"
 )
 
-// Inspector is a slave that is open beside the session's own agent, to be examined. It takes no lock, makes nothing, and
-// changes nothing but the records that Distrust takes back.
+// Inspector is a slave that is open beside the session's own agent, to be examined. It takes no
+// lock, makes nothing, and changes nothing but the records that Distrust takes back. It looks at
+// the slave while the session's agent works, so what it says is of a moment; verify looks several
+// times for that reason.
 type Inspector struct {
 	*reader
 	own  *ownership
@@ -29,8 +31,8 @@ var (
 	_ slave.Examiner = (*Inspector)(nil)
 )
 
-// OpenInspector opens the slave at o.Path, which must be o.Master's already; Force and Create do not count. The errors are
-// those of Open.
+// OpenInspector opens the slave at o.Path, which must be o.Master's already; Force and Create do
+// not count. The errors are those of Open. The caller closes it.
 func OpenInspector(o Options) (*Inspector, error) {
 	r := newReader(o, nil)
 	a := &Inspector{reader: r, own: &ownership{store: r.store}}
@@ -43,7 +45,8 @@ func OpenInspector(o Options) (*Inspector, error) {
 	return a, nil
 }
 
-// setup does what Tree's does, without a trace.
+// setup does what Tree's does, without a trace. It writes nothing, not even to find out what the
+// file system takes: that is read from what is on record.
 func (a *Inspector) setup(o Options) error {
 	o.Create, o.Force, o.inspect = false, o.Force && o.DryRun, true
 	if err := a.own.openRoot(o); err != nil {
@@ -85,6 +88,7 @@ func (a *Inspector) setup(o Options) error {
 }
 
 // recordedNamespace finds where the records are: the root has had one since the first crawl.
+// errNoRecord, wrapped, says that neither has one.
 func (r *records) recordedNamespace(o Options) (xtime.Namespace, error) {
 	if err := r.openRecordsToInspect(); err != nil {
 		return "", fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
@@ -145,7 +149,9 @@ func (a *Inspector) Examine(ctx context.Context, nonce slave.Nonce, paths []stri
 	return each(ctx, a.life, paths, func(path string) slave.Detail { return a.examine(nonce, path) })
 }
 
-// Distrust takes records back. Those of a promoted slave stay: they say what the master had, and nothing is sent to it in their place.
+// Distrust takes records back. It is what a repair begins with: without an xtime an entry is
+// compared by the next crawl. GFIDs stay, so nothing is sent twice. The records of a promoted slave
+// stay, too: they say what the master had, and nothing is sent to it in their place.
 func (a *Inspector) Distrust(ctx context.Context, paths []string) ([]slave.Result, error) {
 	if a.promoted.Holds() {
 		return nil, fmt.Errorf("slave %s: %w: it can be compared, and nothing else", a.info.Path, slave.ErrPromoted)
@@ -155,7 +161,8 @@ func (a *Inspector) Distrust(ctx context.Context, paths []string) ([]slave.Resul
 	})
 }
 
-// each answers for one path after the other, until ctx or the slave ends.
+// each answers for one path after the other, until ctx or the slave ends. An error is the end of
+// ctx or of the slave, and no answer is given then.
 func each[A any](ctx context.Context, l *life, paths []string, answer func(string) A) ([]A, error) {
 	if err := l.enter(); err != nil {
 		return nil, err
@@ -171,6 +178,7 @@ func each[A any](ctx context.Context, l *life, paths []string, answer func(strin
 	return all, nil
 }
 
+// Trouble with the entry is in its answer.
 func (a *Inspector) examine(nonce slave.Nonce, path string) (d slave.Detail) {
 	err := slave.ErrInvalid
 	if path == "" || slave.AllowedPath(path) {
@@ -183,6 +191,8 @@ func (a *Inspector) examine(nonce slave.Nonce, path string) (d slave.Detail) {
 }
 
 // detail reads one entry. What it reads of an entry that is replaced meanwhile may be of both.
+// Everything that a verification compares is in it. The digests of attributes begin with the nonce,
+// so an old answer is worth nothing.
 func (a *Inspector) detail(nonce slave.Nonce, path string) (d slave.Detail, err error) {
 	p, done, err := a.place(path)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 // along to where it is parked, and the inode would have two until Clean comes to it. So when the root is finished, and
 // all directories have been visited, such names are taken out of the park.
 
-// leftoverNames are inodes that may have left a name leftoverNames, and how often their names were looked for. The committer owns it.
+// leftoverNames are inodes that may have left a name behind, and how often their names were looked for. The committer owns it.
 type leftoverNames map[xtime.GFID]uint8
 
 const (
@@ -31,14 +31,18 @@ type leftovers struct {
 	candidates leftoverNames
 }
 
-// leaves notes that an inode which has one name on the master got a further one here.
+// leaves notes that an inode which has one name on the master got a further one here. Beyond
+// maxLeftover inodes nothing is noted. Then the parked name stays until Clean, which is harmless
+// but shows one name too many.
 func (b leftoverNames) leaves(op *slave.Op) {
 	if g := op.Record.GFID; op.Links <= 1 && len(b) < maxLeftover {
 		b[g] = 0
 	}
 }
 
-// dropParkedNames takes the parked names of such inodes away. What cannot be is logged, and left to Clean.
+// dropParkedNames takes the parked names of such inodes away. What cannot be is logged, and left to
+// Clean. The stamps above go first and durably: a parked directory that came back must not claim a
+// name that was taken out.
 func (lo *leftovers) dropParkedNames() {
 	var parked []string // below parked/
 	for g := range lo.candidates {

@@ -6,9 +6,11 @@ import (
 	"time"
 )
 
-// life is how long an open slave lives: until Close, or until its root is not at its path any more. All parts share one.
-// Whatever uses the descriptors outside the committer enters before and leaves afterwards; the last one to leave closes them.
-// closeMu guards closed and users, and nothing is locked under it.
+// life is how long an open slave lives: until Close, or until its root is not at its path any more.
+// All parts share one. Whatever uses the descriptors outside the committer enters before and leaves
+// afterwards; the last one to leave closes them. closeMu guards closed and users, and nothing is
+// locked under it. closing says that Close was called, done that the slave was lost, and finished
+// that the committer has ended.
 type life struct {
 	closing  chan struct{}
 	finished chan struct{} // the committer has ended
@@ -22,6 +24,8 @@ type life struct {
 	release func() // closes them
 }
 
+// newLife makes the life of a slave that is about to be opened; release is set before anybody
+// enters.
 func newLife() *life {
 	return &life{closing: make(chan struct{}), finished: make(chan struct{}), done: make(chan struct{})}
 }
@@ -42,7 +46,8 @@ func (l *life) atWork() bool {
 	return l.users > 1
 }
 
-// lose ends the session for good: the root is gone, for the reason given.
+// lose ends the session for good: the root is gone, for the reason given. Only the first reason
+// counts. Calls at work end when they next ask live.
 func (l *life) lose(err error) {
 	l.loseOnce.Do(func() {
 		l.lost = err
@@ -114,7 +119,8 @@ func (l *life) over() error {
 	return ErrClosed
 }
 
-// rest waits, or tells that the session ends.
+// rest waits, or tells that the session ends. It is for waiting between two looks, and returns
+// early when the session ends.
 func (l *life) rest(d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

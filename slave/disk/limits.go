@@ -40,6 +40,7 @@ func (s *store) readLimits(scratch *beneath.Inode) {
 }
 
 // inNamespace tells whether this process runs in a user namespace that does not have all ids.
+// Having all ids of a namespace that is not the first one counts as having all.
 func inNamespace() bool {
 	return idRanges("/proc/self/uid_map") != nil || idRanges("/proc/self/gid_map") != nil
 }
@@ -66,8 +67,9 @@ func idRanges(file string) (ranges []slave.IDRange) {
 // farTime is beyond what any file system has an end for, and near what the kernel's own functions still take.
 const farTime = 1 << 40
 
-// probeTimes finds the limits of the times that a file system keeps, by setting some and reading them back. None are known
-// where it refuses.
+// probeTimes finds the limits of the times that a file system keeps, by setting some and reading
+// them back. None are known where it refuses. The file is the caller's scratch, and is left with
+// one of the times. Three calls to set and three to read are made, once a session.
 func probeTimes(i *beneath.Inode) (l slave.TimeLimits) {
 	first, err := setTime(i, beneath.Time{Sec: -farTime})
 	last, err2 := setTime(i, beneath.Time{Sec: farTime})
@@ -88,6 +90,7 @@ func probeTimes(i *beneath.Inode) (l slave.TimeLimits) {
 	return l
 }
 
+// setTime sets a modification time, and gives what became of it.
 func setTime(i *beneath.Inode, want beneath.Time) (beneath.Time, error) {
 	if err := i.SetMtime(want); err != nil {
 		return want, err

@@ -32,11 +32,14 @@ type linkCache struct {
 
 // note is what an operation saw of an inode.
 type note struct {
-	st     beneath.Stat
-	path   string
+	st   beneath.Stat
+	path string
+	// An odd number says that names were being taken away at that moment, so nothing can be
+	// concluded.
 	cleans uint64 // of park.cleans: what was seen holds as long as that is so
 }
 
+// get gives a row, which is shared: its names are not to be changed in place.
 func (s *linkCache) get(g xtime.GFID) (linkRow, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,6 +47,7 @@ func (s *linkCache) get(g xtime.GFID) (linkRow, bool) {
 	return row, ok
 }
 
+// put replaces a row, or takes it in.
 func (s *linkCache) put(g xtime.GFID, row linkRow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,8 +79,9 @@ func (l *links) toBeDecided(g xtime.GFID, n note) {
 	l.notes[g] = n
 }
 
-// flush writes the rows that were changed, and decides what is to be decided. They are advice, so trouble with them is
-// logged only; a search finds what they lack.
+// flush writes the rows that were changed, and decides what is to be decided. They are advice, so
+// trouble with them is logged only; a search finds what they lack. It is called at the end of each
+// group, and before Groups looks at what is pending.
 func (l *links) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +114,8 @@ func (l *links) decide(g xtime.GFID, n note) error {
 	return l.notePending(g, row, now.st)
 }
 
-// rowToChange reads a row to change it. mu is held, and what is read stays in the cache until the end of the group.
+// rowToChange reads a row to change it. mu is held, and what is read stays in the cache until the
+// end of the group. The caller changes its copy and puts it back with put.
 func (l *links) rowToChange(g xtime.GFID) linkRow {
 	row := l.row(g)
 	l.cache.put(g, row)

@@ -16,14 +16,15 @@ import (
 // rowForm marks the form of linkRow.text; an earlier one has names without their directories.
 const rowForm = 2
 
-// linkRow is what links/ says of one inode.
+// linkRow is what links/ says of one inode. It is bounded by apply.MaxNames. One that is full says
+// that there may be more names, which only a search finds.
 type linkRow struct {
 	apply.Names
 	names []string
 	dirs  []gfidindex.Key // of each name, the directory that it lies in; Root where that is the root, or not known
 }
 
-// add takes in a name that is new.
+// add takes in a name that is new. Beyond apply.MaxNames it is left out.
 func (row *linkRow) add(name string, dir gfidindex.Key) {
 	if len(row.names) < apply.MaxNames {
 		row.names, row.dirs = append(row.names, name), append(row.dirs, dir)
@@ -38,7 +39,8 @@ func (row *linkRow) addNew(name string, dir gfidindex.Key, seen map[string]struc
 	}
 }
 
-// parseRow reads the form of linkRow.text. Nothing in it is believed: wrong paths are left out.
+// parseRow reads the form of linkRow.text. Nothing in it is believed: wrong paths are left out. An
+// empty row stands for whatever cannot be read: the inode is then looked for, and compared.
 func parseRow(text []byte) linkRow {
 	head, rest, ok := bytes.Cut(text, []byte("\n"))
 	var row linkRow
@@ -89,8 +91,8 @@ func (row linkRow) without(i int) linkRow {
 	return row
 }
 
-// find looks for a name, by its directory where that is known, and else by its path, which the row may have from before
-// its directory moved.
+// find looks for a name, by its directory where that is known, and else by its path, which the row
+// may have from before its directory moved. -1: it is not there.
 func (row *linkRow) find(path string, dir gfidindex.Key) int {
 	_, base := beneath.Split(path)
 	for i, name := range row.names {

@@ -16,7 +16,9 @@ const namesAStep = 500
 // errUnfinished says that an operation gave way to what waits, and is to go on after that.
 var errUnfinished = errors.New("the operation goes on")
 
-// replacing is what an operation that replaces all names of an inode has done. The staged inode stays the same meanwhile.
+// replacing is what an operation that replaces all names of an inode has done. The staged inode
+// stays the same meanwhile. It lives in the item, so that the operation can go on after it gave
+// way. A crash forgets it, and the operation is repeated.
 type replacing struct {
 	names   []string            // that lead to it by now, the operation's own first
 	found   map[string]struct{} // all that were looked at, or are to be
@@ -61,7 +63,9 @@ func (pub *publisher) replaceGroup(it *item, p place, old entry) error {
 	return err
 }
 
-// beginGroup finds the names, and stages an inode that has the content already in place of the one that was shipped.
+// beginGroup finds the names, and stages an inode that has the content already in place of the one
+// that was shipped. The inode is marked dirty first, durably by the sync that follows: until all
+// names lead to the new one, a crash leaves a group that must be looked at.
 func (pub *publisher) beginGroup(it *item, old entry) error {
 	op := it.op
 	if err := pub.links.guard(op.Record.GFID, dirty.Mark{Ino: op.Ino}); err != nil {
@@ -106,8 +110,9 @@ func (pub *publisher) findMore(it *item, p place) error {
 	return err
 }
 
-// replaceSome replaces names, until all are or it gives way. A name that was found before others were published may lead to something
-// else by now.
+// replaceSome replaces names, until all are or it gives way. A name that was found before others
+// were published may lead to something else by now. It replaces up to step names at a time while
+// others wait; without others, all.
 func (pub *publisher) replaceSome(it *item, staged beneath.Stat) error {
 	r := it.rest
 	for done := 0; len(r.todo) > 0; r.todo = r.todo[1:] {
@@ -134,8 +139,9 @@ func (pub *publisher) replaceSome(it *item, staged beneath.Stat) error {
 	return nil
 }
 
-// takeLive stages an inode of the group that is already in the tree with just this content, in place of the copy that
-// was shipped.
+// takeLive stages an inode of the group that is already in the tree with just this content, in
+// place of the copy that was shipped. So names of one inode that were shipped by two batches become
+// one inode.
 func (pub *publisher) takeLive(it *item, old entry, others []named) error {
 	want := it.op.Record.Xtime
 	if want == 0 || it.res.Torn {
@@ -161,8 +167,9 @@ func kindOf(op *slave.Op) slave.Kind {
 	return op.Entry
 }
 
-// stageName stages a further name of the inode that was found at a path. Another one may have its name by now, so what was linked
-// is looked at once more.
+// stageName stages a further name of the inode that was found at a path. Another one may have its
+// name by now, so what was linked is looked at once more. ErrConflict says that the source changed
+// under the look; the operation fails and is repeated by the next crawl.
 func (pub *publisher) stageName(it *item, src named) error {
 	dir, name := beneath.Split(src.path)
 	d, err := pub.openDir(dir)
@@ -183,8 +190,9 @@ func (pub *publisher) stageName(it *item, src named) error {
 	return err
 }
 
-// replaceName makes another name of the group lead to the staged inode. Its directory is none that this batch is
-// about, so its times and mode stay.
+// replaceName makes another name of the group lead to the staged inode. Its directory is none that
+// this batch is about, so its times and mode stay. The directory's mtime is set back: nothing has
+// changed in it on the master.
 func (pub *publisher) replaceName(it *item, path string) error {
 	dir, name := beneath.Split(path)
 	d, err := pub.openDir(dir)
@@ -213,8 +221,10 @@ func (pub *publisher) replaceName(it *item, path string) error {
 	return pub.sys.setMtime(d.At(""), st.Mtime)
 }
 
-// hiddenNames finds the names of the group that the link table does not have: where an inode has more names than are known,
-// the tree is searched for its number.
+// hiddenNames finds the names of the group that the link table does not have: where an inode has
+// more names than are known, the tree is searched for its number. It costs a walk over the whole
+// slave, so it is done only where the inode's own link count proves that names are missing from the
+// table.
 func (pub *publisher) hiddenNames(op *slave.Op, old entry, known []named) []named {
 	g := op.Record.GFID
 	count := map[uint64]uint32{} // known names by inode number
@@ -249,7 +259,8 @@ func (pub *publisher) hiddenNames(op *slave.Op, old entry, known []named) []name
 	return all
 }
 
-// linkOp makes Path a further name of an inode that the slave has.
+// linkOp makes Path a further name of an inode that the slave has. ErrNeedContent tells the crawler
+// that no source was found, and that it has to send the content.
 func (pub *publisher) linkOp(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)

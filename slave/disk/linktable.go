@@ -28,12 +28,14 @@ type links struct {
 	park    *park
 	marks   *dirty.Journal
 
-	cache   linkCache
-	mu      sync.Mutex
+	cache linkCache
+	mu    sync.Mutex
+	// changed and notes are emptied by flush, at the end of each group.
 	changed map[xtime.GFID]bool // rows that are not written yet
 	notes   map[xtime.GFID]note // inodes of which it is to be decided whether they have all names
 }
 
+// newLinks wires the table; the directory that it is kept in is opened later.
 func newLinks(f *finder, up *parents, k *park, m *dirty.Journal) *links {
 	return &links{finder: f, parents: up, park: k, marks: m, changed: map[xtime.GFID]bool{}, notes: map[xtime.GFID]note{}}
 }
@@ -51,7 +53,8 @@ func (l *links) rowNow(g xtime.GFID) linkRow {
 	return now
 }
 
-// row reads a row as it was written, or is to be. Nobody changes its names.
+// row reads a row as it was written, or is to be. Nobody changes its names. A row that cannot be
+// read is empty, which costs a search. Reading takes no lock but the cache's.
 func (l *links) row(g xtime.GFID) linkRow {
 	if row, ok := l.cache.get(g); ok {
 		return row
@@ -69,7 +72,9 @@ func (l *links) row(g xtime.GFID) linkRow {
 	return parseRow(text)
 }
 
-// write puts a row on record; one that says nothing is removed.
+// write puts a row on record; one that says nothing is removed. A row with one name, of an inode
+// that has no more, is worth nothing and is removed. It is written without a sync: pending/ is what
+// survives a power cut.
 func (l *links) write(g xtime.GFID, row linkRow) error {
 	dir, name := rowPath(g)
 	if len(row.names) == 0 || len(row.names) == 1 && row.Want <= 1 && !row.Final {
@@ -94,8 +99,9 @@ func (l *links) write(g xtime.GFID, row linkRow) error {
 	return l.putSmall(place{d, name}, row.text())
 }
 
-// noteGroup notes what an operation taught of an inode with several names: its names, and, at the end of the group, whether
-// some are missing.
+// noteGroup notes what an operation taught of an inode with several names: its names, and, at the
+// end of the group, whether some are missing. names are those that lead to the inode now, as far as
+// the operation knows. The inode's number of names is learnt from op.
 func (l *links) noteGroup(op *slave.Op, st beneath.Stat, names []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,7 +141,8 @@ func (l *links) notePending(g xtime.GFID, row linkRow, st beneath.Stat) error {
 	return nil
 }
 
-// forgetName takes the name of an inode that leaves the tree out of the table.
+// forgetName takes the name of an inode that leaves the tree out of the table. It is called when
+// the name is about to go. A row that loses its last name is removed by write.
 func (l *links) forgetName(old entry, path string) {
 	g := old.rec.GFID
 	if g.IsZero() {
@@ -153,8 +160,10 @@ func (l *links) forgetName(old entry, path string) {
 	l.put(g, row.without(i))
 }
 
-// leavingBelow is leaving and forgetName for all names in a directory that is about to leave the tree. It lies at path. The
-// names of inodes that have others are returned, as paths below the directory.
+// leavingBelow is leaving and forgetName for all names in a directory that is about to leave the
+// tree. It lies at path. The names of inodes that have others are returned, as paths below the
+// directory. Every such inode is marked dirty before the directory leaves, durably: a name of it
+// leaves the tree with that. An error leaves the directory where it is.
 func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed error) {
 	type level struct{ rel, path string }
 	todo := []level{{at.name, path}}
@@ -193,7 +202,8 @@ func (l *links) leavingBelow(at place, path string) (linked []parkedName, failed
 	return linked, l.marks.Sync()
 }
 
-// hasGroups tells whether any inode with several names is on record.
+// hasGroups tells whether any inode with several names is on record. It reads at most one name of
+// each directory.
 func (l *links) hasGroups() bool {
 	found := errors.New("found")
 	stop := func(string) error { return found }
@@ -220,7 +230,10 @@ func (p *pendingGroup) weight() int64 {
 // maxNamesBytes bounds what the names of one group weigh in an answer; one that has more is looked for by a search.
 const maxNamesBytes = slave.MaxFoundPath
 
-// Groups returns inodes whose names are to be checked. Marks that turn out to be done are removed on the way.
+// Groups returns inodes whose names are to be checked. Marks that turn out to be done are removed
+// on the way. It is asked at the end of a crawl, before the root is stamped. Inodes whose names
+// turn out to be right are taken off the list here, so an empty answer says that nothing holds the
+// stamp back.
 func (l *links) Groups(ctx context.Context, limit int) ([]slave.Group, error) {
 	if err := l.enter(); err != nil {
 		return nil, err
@@ -283,7 +296,9 @@ func (l *links) readPending(name string) *pendingGroup {
 	return p
 }
 
-// addNames fills in what the names of a group tell.
+// addNames fills in what the names of a group tell. Names beyond what an answer takes are left out;
+// the crawler finds them by its own listing. The record is that of the inode, or the zero one where
+// the names lead to several, so that the crawler compares it.
 func (l *links) addNames(p *pendingGroup, names []named) {
 	for i, n := range names {
 		if p.size += len(n.path); len(p.Names) < slave.MaxGroupNames && p.size <= maxNamesBytes {
@@ -298,7 +313,9 @@ func (l *links) addNames(p *pendingGroup, names []named) {
 	p.keep = p.keep || p.mark.Here != 0 && len(names) > 0
 }
 
-// searchPending looks for inodes whose remaining names the table does not have: one search of the tree for all.
+// searchPending looks for inodes whose remaining names the table does not have: one search of the
+// tree for all. It walks the tree once for all of them, and not at all where each has a name that
+// is known.
 func (l *links) searchPending(list []*pendingGroup) {
 	lost := map[uint64]*pendingGroup{}
 	inos := map[uint64]bool{}
@@ -318,7 +335,9 @@ func (l *links) searchPending(list []*pendingGroup) {
 	}
 }
 
-// guard sees that g has a mark, durably. It comes before any change of the names of an inode with several.
+// guard sees that g has a mark, durably. It comes before any change of the names of an inode with
+// several. The mark of an inode that is dirty already costs nothing but the look. An error must
+// keep the change from being made.
 func (l *links) guard(g xtime.GFID, m dirty.Mark) error {
 	if g.IsZero() {
 		return nil
@@ -330,6 +349,8 @@ func (l *links) guard(g xtime.GFID, m dirty.Mark) error {
 }
 
 // addMark is guard without the sync. What comes behind it decides whether the inode has all names.
+// It is for changes that are followed by a sync of the journal anyway, such as those of many inodes
+// at once.
 func (l *links) addMark(g xtime.GFID, m dirty.Mark) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -347,9 +368,11 @@ func (l *links) leaving(old entry) error {
 	return l.guard(g, dirty.Mark{Ino: l.row(g).Ino, Here: old.st.Ino})
 }
 
-// liveNames is how many names in the tree the inode has that st describes and that is on record as g: its link count, less
-// what is parked. Which names went with a parked directory that count does not tell, so as long as there is one, only
-// names that are known, and lead to the inode, are counted. Too few only cost a search of the master.
+// liveNames is how many names in the tree the inode has that st describes and that is on record as
+// g: its link count, less what is parked. Which names went with a parked directory that count does
+// not tell, so as long as there is one, only names that are known, and lead to the inode, are
+// counted. Too few only cost a search of the master. It is only a number: whether the names are the
+// right ones, the crawler compares.
 func (l *links) liveNames(g xtime.GFID, names []string, st beneath.Stat) uint32 {
 	n := st.Nlink - l.park.namesOf(g, st)
 	if n <= 1 || !l.park.index.dirsParked.Load() || len(names) >= apply.MaxNames {

@@ -22,8 +22,10 @@ const (
 
 const lockFile = "lock"
 
-// takeLock takes the slave for this session. An agent of the same session whose connection died is asked to end. The
-// file stays open for reading only, so that an idle agent does not keep the file system from being made read-only.
+// takeLock takes the slave for this session. An agent of the same session whose connection died is
+// asked to end. The file stays open for reading only, so that an idle agent does not keep the file
+// system from being made read-only. ErrBusy says which process has it. What the file says is for
+// people and for the next agent; the lock itself is the kernel's, and ends with the process.
 func (w *ownership) takeLock(o Options) error {
 	made, err := w.base.OpenFile(lockFile, unix.O_WRONLY|unix.O_CREAT, 0o600)
 	if err != nil {
@@ -63,7 +65,8 @@ func (w *ownership) unlock() {
 // tryLock takes the lock if it is free. It belongs to the open file, so it ends with the process, however that ends.
 func tryLock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
 
-// waitLeftOver ends the holder where it is ours, and waits for its lock.
+// waitLeftOver ends the holder where it is ours, and waits for its lock. Only a process that is
+// this program, of this user, for this session, and that really holds the lock, is sent a signal.
 func waitLeftOver(f *os.File, o Options) error {
 	pid, session := readHolder(f)
 	if session != o.Session.String() || !ours(pid) || !holdsLock(f, pid) {
@@ -88,7 +91,8 @@ func waitLeftOver(f *os.File, o Options) error {
 	}
 }
 
-// readHolder gives what the lock file says of its holder; pid 0 if nothing.
+// readHolder gives what the lock file says of its holder; pid 0 if nothing. Nothing of it is
+// believed before holdsLock has said so.
 func readHolder(f *os.File) (pid int, session string) {
 	buf := make([]byte, 128)
 	n, _ := f.ReadAt(buf, 0)
@@ -100,7 +104,8 @@ func readHolder(f *os.File) (pid int, session string) {
 	return pid, rest
 }
 
-// ours tells whether pid is another process of this user and this program.
+// ours tells whether pid is another process of this user and this program. The name of the program
+// is compared, since an agent of an earlier version has another path.
 func ours(pid int) bool {
 	if pid == 0 || pid == os.Getpid() {
 		return false
@@ -115,7 +120,8 @@ func ours(pid int) bool {
 	return err == nil && err2 == nil && string(theirs) == string(mine)
 }
 
-// holdsLock asks the kernel whether pid holds the lock on f: the number in the file may long be somebody else's.
+// holdsLock asks the kernel whether pid holds the lock on f: the number in the file may long be
+// somebody else's. False also where /proc does not say: then nobody is ended.
 func holdsLock(f *os.File, pid int) bool {
 	locks, err := os.ReadFile("/proc/locks")
 	if err != nil {

@@ -29,7 +29,9 @@ type shape struct {
 	xattrs []string
 }
 
-// change sets everything but the content of one entry.
+// change sets everything but the content of one entry. One is made for each entry that is changed,
+// and used once. An error in the middle leaves the entry with an old xtime or none, so the next
+// crawl does it again.
 type change struct {
 	r      *records
 	inode  *beneath.Inode
@@ -38,6 +40,8 @@ type change struct {
 	now    shape
 	own    uint32       // the mode before anything was changed
 	record slave.Record // what to put on record
+	// had follows what this change does to the entry's own record; it says what is on it at this
+	// moment.
 	had    slave.Record // what is on record
 	stamps bool         // the xtime is written too; never for a directory
 	lost   slave.Lost
@@ -73,7 +77,8 @@ func (c *change) apply() (slave.Lost, error) {
 	return c.lost, nil
 }
 
-// open lets an ordinary user write xattrs on what is his.
+// open lets an ordinary user write xattrs on what is his. The mode that it gives is taken back by
+// the step mode, at the end.
 func (c *change) open() error {
 	c.own = c.now.mode
 	need := uint32(0o600)
@@ -87,8 +92,9 @@ func (c *change) open() error {
 	return c.r.sys.chmod(c.inode, c.now.mode)
 }
 
-// owner sets uid and gid where they differ. A user who may not give files away keeps them, and at least tries the
-// group, which may be one of his own.
+// owner sets uid and gid where they differ. A user who may not give files away keeps them, and at
+// least tries the group, which may be one of his own. What an ordinary user may not give is told as
+// lost, and the rest goes on: a copy with another owner is better than none.
 func (c *change) owner() error {
 	uid, gid := c.wantedOwner()
 	if c.keepsRoot() {
@@ -156,6 +162,8 @@ func (c *change) xattrs() error {
 	return c.setXattrs()
 }
 
+// setXattrs is xattrs without counting. ENOSPC leads to repack, which frees room by taking the
+// record off the entry.
 func (c *change) setXattrs() error {
 	for _, name := range c.now.xattrs {
 		if c.r.ours(name) || c.wants(name) || c.keepsRoot() && c.refuses(name) {
@@ -225,7 +233,9 @@ func (c *change) xattr(x *slave.Xattr) error {
 	return nil
 }
 
-// forgive tells whether the slave does without this xattr: its file system, or its user, cannot have it.
+// forgive tells whether the slave does without this xattr: its file system, or its user, cannot
+// have it. What it forgives is told as lost. An error that may pass, or that would leave out what
+// the master's users rely on although the slave could have it, is not forgiven.
 func (c *change) forgive(name string, err error) bool {
 	switch no := slave.Errno(err); {
 	case no == unix.EOPNOTSUPP || no == unix.EOVERFLOW: // names that btrfs cannot tell apart
@@ -247,8 +257,9 @@ func (c *change) forgive(name string, err error) bool {
 	return true
 }
 
-// mode sets the permission bits where they differ, or where a step before may have changed them. Set-id bits are for
-// the right owner's file only.
+// mode sets the permission bits where they differ, or where a step before may have changed them.
+// Set-id bits are for the right owner's file only. A set-id bit on the file of a wrong owner would
+// let that owner's programs run with rights nobody gave.
 func (c *change) mode() error {
 	want := c.meta.Mode & 0o7777
 	switch {

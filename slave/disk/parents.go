@@ -5,14 +5,17 @@ import (
 	"georep/slave/gfidindex"
 )
 
-// parents are the directories that the group at work changes names in. They stay open from one operation to the next, until the
-// group has ended or a directory was moved. The committer owns them.
+// parents are the directories that the group at work changes names in. They stay open from one
+// operation to the next, until the group has ended or a directory was moved. The committer owns
+// them. An open directory stays the same directory when it is renamed, and then its path is wrong:
+// so whoever moves a directory calls forget.
 type parents struct {
 	*records
 	dirs map[string]*beneath.Dir
 	keys map[string]gfidindex.Key // of directories, as long as dirs has what is above them
 }
 
+// newParents has none open.
 func newParents(r *records) *parents {
 	return &parents{records: r, dirs: map[string]*beneath.Dir{}, keys: map[string]gfidindex.Key{}}
 }
@@ -20,7 +23,9 @@ func newParents(r *records) *parents {
 // maxDirs bounds the parents that are kept open from one operation to the next.
 const maxDirs = 64
 
-// open opens the directory that path lies in, and keeps it open for the rest of the group.
+// open opens the directory that path lies in, and keeps it open for the rest of the group. The
+// place is good until the next forget, and not the caller's to close. All of path but the last name
+// is resolved beneath the root.
 func (up *parents) open(path string) (place, error) {
 	dir, name := beneath.Split(path)
 	if d := up.dirs[dir]; d != nil {
@@ -43,7 +48,8 @@ func (up *parents) forget() {
 	clear(up.keys)
 }
 
-// key is the key of the directory that path lies in.
+// key is the key of the directory that path lies in. False: the directory has no GFID on record, so
+// names in it are known by path alone.
 func (up *parents) key(path, dir string) (gfidindex.Key, bool) {
 	if dir == "" {
 		return gfidindex.Root, true

@@ -15,16 +15,18 @@ import (
 )
 
 // park is parked/: what has left the tree, and may come back. mu is held by an operation at work, and by whatever takes one
-// entry out of the park. It comes before links.mu and within.mu.
+// entry out of the park. It comes before links.mu and parkedIndex.mu.
 type park struct {
 	*records
-	index  *parkedIndex
-	mu     sync.Mutex
+	index *parkedIndex
+	mu    sync.Mutex
+	// cleans is how others notice that names may have gone from the park since they looked.
 	cleans atomic.Uint64 // counts beginnings and ends of Clean, and twice whatever else takes names out of the park
 	moving atomic.Uint64 // counts beginnings and ends of what moves entries; odd while something does
 	twice  twice         // the committer's
 }
 
+// newPark makes the park; its directory is opened with the others.
 func newPark(r *records) *park { return &park{records: r, index: &parkedIndex{records: r}} }
 
 // parkedAs looks for the name of an inode among the parked ones of its GFID. same tells that it has one; else name is the first
@@ -66,8 +68,10 @@ func (k *park) placeFor(old entry) (p place, same bool, err error) {
 	return place{k.parked, newest}, false, nil
 }
 
-// beside gives a non-directory a name among the parked, so that it can be renamed over without a gap. An inode that
-// keeps another name is not lost by that, and needs none.
+// beside gives a non-directory a name among the parked, so that it can be renamed over without a
+// gap. An inode that keeps another name is not lost by that, and needs none. Then the rename
+// replaces the name in one step, and no moment is without it. An error leaves the entry in the
+// tree.
 func (k *park) beside(p place, old entry) error {
 	if old.st.Nlink > 1 {
 		return nil
@@ -84,7 +88,7 @@ func (k *park) beside(p place, old entry) error {
 	return err
 }
 
-// take moves an entry out of the tree.
+// take moves an entry out of the tree. Entries of a directory go with it. to is where it is now.
 func (k *park) take(p place, old entry) (to place, err error) {
 	to, same, err := k.placeFor(old)
 	if err != nil {
@@ -150,6 +154,7 @@ func (k *park) lookForDirs() {
 	k.index.dirsParked.Store(err != nil)
 }
 
+// unlink takes away a name below a parked directory. One that is gone already is no error.
 func (k *park) unlink(path string) error {
 	defer k.cleans.Add(2)
 	p, done, err := k.index.open(path)
@@ -178,6 +183,7 @@ func (k *park) scrap(path string) error {
 	return k.sys.unlink(temp)
 }
 
+// stat looks at a path below parked/.
 func (k *park) stat(path string) (beneath.Stat, error) {
 	p, done, err := k.index.open(path)
 	if err != nil {
@@ -187,8 +193,9 @@ func (k *park) stat(path string) (beneath.Stat, error) {
 	return p.dir.Stat(p.name)
 }
 
-// evict deletes a parked entry, if it still is the one that was seen; a directory goes to trash/. It gives the kind of what
-// went, Unknown where nothing did, and how much room that makes.
+// evict deletes a parked entry, if it still is the one that was seen; a directory goes to trash/.
+// It gives the kind of what went, Unknown where nothing did, and how much room that makes. Unlike
+// Clean it does not wait for an age; the caller has checked what the policy allows.
 func (k *park) evict(e parkedEntry) (slave.Kind, int64, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

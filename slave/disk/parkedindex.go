@@ -24,7 +24,8 @@ type parkedIndex struct {
 
 	mu   sync.Mutex // guards what follows; it comes behind park.mu, and nothing is locked under it
 	todo []string   // names in parked/ that were not searched yet
-	at   map[xtime.GFID][]string
+	// at has paths below parked/, in the order in which they were found.
+	at map[xtime.GFID][]string
 	// full tells that some of what was parked is not remembered.
 	full bool
 }
@@ -89,7 +90,9 @@ func (w *parkedIndex) find(g xtime.GFID) (path string, e entry, ok bool) {
 	return path, e, true
 }
 
-// search gives the paths below parked directories that an inode was last seen at. full tells that there may be others.
+// search gives the paths below parked directories that an inode was last seen at. full tells that
+// there may be others. The first call after something was parked searches it, with mu held. That
+// takes as long as listing it does.
 func (w *parkedIndex) search(g xtime.GFID) (all []string, full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -125,9 +128,10 @@ func (w *parkedIndex) open(path string) (p place, done func(), err error) {
 	return place{d, name}, func() { d.Close() }, nil
 }
 
-// unstampAbove takes the stamps off the parked directories above paths, before these are taken out of them: they say
-// that all is there, and would be believed when a directory is brought back. That they are gone is durable before the
-// move is, or a power cut could undo the one and not the other.
+// unstampAbove takes the stamps off the parked directories above paths, before these are taken out
+// of them: they say that all is there, and would be believed when a directory is brought back. That
+// they are gone is durable before the move is, or a power cut could undo the one and not the other.
+// An error means that nothing may be taken out. It is called with park.mu held.
 func (w *parkedIndex) unstampAbove(paths ...string) error {
 	changed, done := false, map[string]bool{}
 	for _, path := range paths {
@@ -163,7 +167,7 @@ func (w *parkedIndex) unstamp(dir string) (had bool, err error) {
 	return err == nil, err
 }
 
-// searchDir remembers where the entries below a parked directory are. What cannot be read is left out. within.mu is
+// searchDir remembers where the entries below a parked directory are. What cannot be read is left out. parkedIndex.mu is
 // held.
 func (w *parkedIndex) searchDir(name string) {
 	if w.at == nil || len(w.at) >= maxWithin {
@@ -200,7 +204,8 @@ func (w *parkedIndex) searchDir(name string) {
 	}
 }
 
-// all gives a path in each parked directory.
+// all gives a path in each parked directory. The path need not be there: what counts is the
+// directory that it lies in.
 func (w *parkedIndex) all() (paths []string) {
 	for todo := []string{""}; len(todo) > 0 && w.unclosed(); {
 		dir := todo[len(todo)-1]

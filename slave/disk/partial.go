@@ -12,7 +12,9 @@ import (
 	"georep/slave"
 )
 
-// take moves a complete upload into staging, for the operation that publishes it.
+// take moves a complete upload into staging, for the operation that publishes it. ErrNeedContent:
+// it is not complete, or is of another version, and the crawler sends the content with the
+// operation. ErrInvalid: a call still writes to it.
 func (us *uploads) take(it *item) error {
 	op := it.op
 	us.mu.Lock()
@@ -48,7 +50,8 @@ func (us *uploads) giveBack(it *item) {
 	}
 }
 
-// clean deletes what was received of contents that nobody sends any more, and was not touched since limit.
+// clean deletes what was received of contents that nobody sends any more, and was not touched since
+// limit. Those that are open and unused are closed first; whoever goes on with one opens it again.
 func (us *uploads) clean(ctx context.Context, limit int64) error {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -88,7 +91,9 @@ func (us *uploads) closeAll() {
 	}
 }
 
-// evict deletes what was received of contents that nobody has gone on to send for a while. The next try begins anew.
+// evict deletes what was received of contents that nobody has gone on to send for a while. The next
+// try begins anew. Only what has lain untouched for uploadRest goes, so an upload that is under way
+// is never taken.
 func (us *uploads) evict() (n int, bytes int64) {
 	us.mu.Lock()
 	defer us.mu.Unlock()

@@ -5,8 +5,9 @@ import (
 	"io/fs"
 )
 
-// pendingFiles keeps the marks of dirty inodes in pending/. A mark is a symbolic link, because the target of one is there as soon as
-// its name is.
+// pendingFiles keeps the marks of dirty inodes in pending/. A mark is a symbolic link, because the
+// target of one is there as soon as its name is. It implements dirty.Files. Everything that must be
+// durable is made so by Sync, which the journal calls.
 type pendingFiles struct{ *store }
 
 // Make makes a link.
@@ -14,7 +15,8 @@ func (p pendingFiles) Make(name, text string) error {
 	return p.sys.symlink(text, place{p.pending, name})
 }
 
-// Replace makes a link in staging, and renames it.
+// Replace makes a link in staging, and renames it. A crash between the two steps leaves the old
+// mark, and a link in staging that the next session clears.
 func (p pendingFiles) Replace(name, text string) error {
 	temp := place{p.staging, p.stagingName() + bookSuffix}
 	if err := p.sys.symlink(text, temp); err != nil {

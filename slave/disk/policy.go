@@ -7,7 +7,8 @@ import (
 // This file holds what a master asks for to the policy of the slave's host (invariant 18). What the policy changes is told as lost, as
 // what an ordinary user's slave cannot keep.
 
-// policyLimits is what a master is told of the policy.
+// policyLimits is what a master is told of the policy. It tells the crawler what to expect, so that
+// a verification does not name as different what the policy changed.
 func (s *store) policyLimits() slave.PolicyLimits {
 	l := slave.PolicyLimits{NoSetuid: s.policy.NoSetuid, NoDevices: s.policy.NoDevices, KeepRoot: s.policy.KeepRootMode}
 	if s.policy.FakeOwner {
@@ -49,7 +50,8 @@ func (c *change) mayRun(mode uint32) uint32 {
 	return mode
 }
 
-// refuses tells whether an entry cannot have an xattr here, whatever the file system says.
+// refuses tells whether an entry cannot have an xattr here, whatever the file system says. What it
+// refuses is told as lost, and not tried.
 func (c *change) refuses(name string) bool {
 	if _, ok := c.r.attrName(name); !ok {
 		return true

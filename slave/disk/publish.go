@@ -12,8 +12,10 @@ import (
 	"georep/slave/gfidindex"
 )
 
-// publisher carries out operations, one after the other, on the committer's goroutine. It looks at what stands there first, and each
-// of them may come twice (invariant 9).
+// publisher carries out operations, one after the other, on the committer's goroutine. It looks at
+// what stands there first, and each of them may come twice (invariant 9). It holds no state from
+// one operation to the next but holds, which are the directories that may not be stamped in this
+// pass.
 type publisher struct {
 	*records
 	own     *ownership
@@ -25,7 +27,8 @@ type publisher struct {
 	left    *leftovers
 	holds   apply.Holds
 	queue   *queue
-	step    int // so many names of an inode are replaced before what waits goes first
+	// It is namesAStep, but in tests.
+	step int // so many names of an inode are replaced before what waits goes first
 }
 
 // nameOf is the last name of an operation's path; "" for the root.
@@ -34,15 +37,19 @@ func nameOf(op *slave.Op) string {
 	return name
 }
 
-// absent tells whether err means that there is no such entry, or nothing that could have it.
+// absent tells whether err means that there is no such entry, or nothing that could have it. ELOOP
+// and ENOTDIR stand for a path that leads through something that is no directory any more.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
-// sameInode tells whether both are names of one inode.
+// sameInode tells whether both are names of one inode. Numbers are only compared between entries
+// that are there at the same time.
 func sameInode(a, b beneath.Stat) bool { return a.Ino == b.Ino && a.Dev == b.Dev }
 
 // putOp publishes a staged file, link or node. A name that is not there yet costs one system call.
+// The name is taken without a look first, since most files are new; only where that fails is it
+// looked at what stands there.
 func (pub *publisher) putOp(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
@@ -69,7 +76,8 @@ func (pub *publisher) putOp(it *item) error {
 	return pub.replace(it, p, old)
 }
 
-// moveIn renames what is staged to p.
+// moveIn renames what is staged to p. On success nothing is staged any more; on failure the
+// operation still owns what is.
 func (pub *publisher) moveIn(it *item, p place, flags uint) error {
 	err := pub.writable(p.dir, func() error { return pub.sys.rename(place{pub.staging, it.staged}, p, flags) })
 	if err == nil {
@@ -78,7 +86,9 @@ func (pub *publisher) moveIn(it *item, p place, flags uint) error {
 	return err
 }
 
-// replace renames what is staged over old, which is parked without a gap if it is another inode of the master.
+// replace renames what is staged over old, which is parked without a gap if it is another inode of
+// the master. Inodes with further names on the master are marked dirty before one of their names
+// goes. The rename itself leaves no moment in which the name is missing.
 func (pub *publisher) replace(it *item, p place, old entry) error {
 	if apply.Displaces(it.op, old.standing()) {
 		if err := pub.links.leaving(old); err != nil {
@@ -96,7 +106,9 @@ func (pub *publisher) replace(it *item, p place, old entry) error {
 	return pub.moveIn(it, p, 0)
 }
 
-// mkdirOp makes a directory, or takes the one that is there.
+// mkdirOp makes a directory, or takes the one that is there. A directory that is there already may
+// be another inode of the master, whose entries stay: the crawler says so by Expect, and sends what
+// differs. It loses its stamp then (disown).
 func (pub *publisher) mkdirOp(it *item) error {
 	op := it.op
 	p := place{pub.dir, ""}
@@ -141,7 +153,9 @@ func (pub *publisher) mkdirOp(it *item) error {
 	return nil
 }
 
-// finishOp sets a directory's meta. The stamp follows after a sync.
+// finishOp sets a directory's meta. The stamp follows after a sync. The root's finish ends the
+// crawl, so what moves left behind is cleared away with it. ErrHeldBack says that something below
+// has failed, and is what the crawler expects then.
 func (pub *publisher) finishOp(it *item) error {
 	op := it.op
 	d, err := pub.openDir(op.Path)
@@ -189,7 +203,8 @@ func (pub *publisher) finishDir(it *item, d *beneath.Dir) error {
 	return pub.applyInPlace(it, c, old)
 }
 
-// applyInPlace runs a change of an entry that is in the tree.
+// applyInPlace runs a change of an entry that is in the tree. others may look at the entry
+// meanwhile: the steps are in an order in which no one sees rights that nobody gave.
 func (pub *publisher) applyInPlace(it *item, c *change, old entry) (err error) {
 	if c.now, err = shapeOf(c.inode, old.st); err != nil {
 		return err
@@ -204,7 +219,9 @@ func (pub *publisher) applyInPlace(it *item, c *change, old entry) (err error) {
 	return err
 }
 
-// metaOp sets the meta and record of an entry whose content is right.
+// metaOp sets the meta and record of an entry whose content is right. It is for an entry that was
+// compared: the content is the same, and the record is to say so. ErrConflict: another inode stands
+// there by now.
 func (pub *publisher) metaOp(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
@@ -235,7 +252,9 @@ func (pub *publisher) metaOp(it *item) error {
 	return nil
 }
 
-// publish does one operation that is still to be done, and remembers where its inode is from then on.
+// publish does one operation that is still to be done, and remembers where its inode is from then
+// on. moving tells Find that an inode may be between two places at this moment. The index learns
+// the place only of what has succeeded.
 func (pub *publisher) publish(it *item) error {
 	// Clean must not delete a parked name that the operation relies on.
 	pub.park.mu.Lock()
@@ -257,8 +276,10 @@ func (pub *publisher) publish(it *item) error {
 	return err
 }
 
-// inPlace tells with ErrMoved that an operation's path does not lie in the directory any more that it is meant for: on their way
-// from the master another crawl, or another part of this one, may have moved that. One without a record is new.
+// inPlace tells with ErrMoved that an operation's path does not lie in the directory any more that
+// it is meant for: on their way from the master another crawl, or another part of this one, may
+// have moved that. One without a record is new. It costs one look for each directory of a group,
+// since keys are remembered (parents).
 func (pub *publisher) inPlace(op *slave.Op) error {
 	dir, _ := beneath.Split(op.Path)
 	if op.In.IsZero() || dir == "" {
@@ -270,7 +291,8 @@ func (pub *publisher) inPlace(op *slave.Op) error {
 	return nil
 }
 
-// carryOut is publish, with park.mu held.
+// carryOut is publish, with park.mu held. An unknown kind is ErrInvalid; Op.Valid has refused it
+// before, when the batch came.
 func (pub *publisher) carryOut(it *item) error {
 	switch it.op.Kind {
 	case slave.OpMkdir:

@@ -13,7 +13,8 @@ const (
 	groupBytes = 64 << 20
 )
 
-// ticket is a batch on its way: begun, staged, ready, taken by the committer, done.
+// ticket is a batch on its way: begun, staged, ready, taken by the committer, done. It is made by
+// Stage, filled by the goroutine of its caller until ready, and the committer's from then on.
 type ticket struct {
 	items []item
 	bytes int64
@@ -25,7 +26,7 @@ type ticket struct {
 	done   chan struct{}
 }
 
-// results may be called once done is closed.
+// results may be called once done is closed. One result for each operation, in the batch's order.
 func (tk *ticket) results() []slave.Result {
 	all := make([]slave.Result, len(tk.items))
 	for i := range tk.items {
@@ -34,7 +35,8 @@ func (tk *ticket) results() []slave.Result {
 	return all
 }
 
-// queue holds the batches that are not yet taken, in the order of their beginnings.
+// queue holds the batches that are not yet taken, in the order of their beginnings. Its lock is
+// held for moments, and nothing is locked under it.
 type queue struct {
 	mu     sync.Mutex
 	list   []*ticket
@@ -42,9 +44,11 @@ type queue struct {
 	wake   chan struct{} // has a token when there may be something to take
 }
 
+// init is called once, before anything else.
 func (q *queue) init() { q.wake = make(chan struct{}, 1) }
 
-// begin gives a batch its place.
+// begin gives a batch its place. The order of beginnings is that in which batches are committed, as
+// far as they are ready. The batch stays the caller's to leave unchanged.
 func (q *queue) begin(b *slave.Batch) *ticket {
 	tk := &ticket{items: make([]item, len(b.Ops)), done: make(chan struct{})}
 	for i := range b.Ops {
@@ -56,7 +60,8 @@ func (q *queue) begin(b *slave.Batch) *ticket {
 	return tk
 }
 
-// staged notes that the batch is staged, and tells whether it may still be committed.
+// staged notes that the batch is staged, and tells whether it may still be committed. False: the
+// slave is being closed, and the caller drops what it staged.
 func (q *queue) staged(tk *ticket) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -89,8 +94,8 @@ func (q *queue) remove(tk *ticket) {
 	}
 }
 
-// abandon closes the queue and returns what was fully staged and never taken. What is still being staged is dropped by
-// Stage itself.
+// abandon closes the queue and returns what was fully staged and never taken. What is still being
+// staged is dropped by Stage itself. It is called once, by Close, after the committer has ended.
 func (q *queue) abandon() []*ticket {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -100,8 +105,9 @@ func (q *queue) abandon() []*ticket {
 	return all
 }
 
-// take returns the next group: ready batches in order. One that is not ready holds up nobody, whatever it touches: its
-// contents may be long in coming over another stream, or never come.
+// take returns the next group: ready batches in order. One that is not ready holds up nobody,
+// whatever it touches: its contents may be long in coming over another stream, or never come. A
+// group is bounded, so that one sync does not wait for more than that, and results do not either.
 func (q *queue) take() []*ticket {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -26,8 +26,9 @@ import (
 // vouches for, and where the record moves from the entry to the index the one on the entry goes away first, or says no more
 // than the new one.
 
-// records is what the slave has on record of its entries, and so what stands at a place (look). It has no lock: the names of the
-// records are set while the slave is opened.
+// records is what the slave has on record of its entries, and so what stands at a place (look). It
+// has no lock: the names of the records are set while the slave is opened. It embeds store, so that
+// whoever has records can also make the changes that keep them true.
 type records struct {
 	*store
 	names   xtime.Names
@@ -37,7 +38,8 @@ type records struct {
 	identifies bool
 }
 
-// besideForm is what a record beside looks like: the GFID, and the xtime in hexadecimal digits.
+// besideForm is what a record beside looks like: the GFID, and the xtime in hexadecimal digits. The
+// text is the target of a symbolic link, which a crash leaves whole or not at all.
 func besideForm(rec slave.Record) string {
 	b := rec.Xtime.Bytes()
 	return rec.GFID.String() + "." + hex.EncodeToString(b[:])
@@ -62,6 +64,7 @@ func parseBeside(text string) (rec slave.Record, ok bool) {
 }
 
 // openRecords looks whether anything lies beside, and whether inodes can be told apart here.
+// besides is never taken back: a look too many costs one readlink.
 func (r *records) openRecords() error {
 	r.identifies = identifies(r.dir)
 	found := errors.New("found")
@@ -91,13 +94,15 @@ func identifies(d *beneath.Dir) bool {
 	return err == nil && st.Btime != beneath.Time{}
 }
 
-// besideName names the record of the entry at p.
+// besideName names the record of the entry at p. It ends in the attribute's name, which has the
+// master's uuid in it: two masters never share a record.
 func (r *records) besideName(p place) (string, error) {
 	g, err := p.dir.GFID(p.name)
 	return g.String() + "." + r.names.GFID, err
 }
 
-// gfidOf reads the GFID on record of an entry, wherever the record is.
+// gfidOf reads the GFID on record of an entry, wherever the record is. Zero: none is on record.
+// Trouble with reading is an error, and not a zero.
 func (r *records) gfidOf(p place) (xtime.GFID, error) {
 	g, err := p.dir.RecordedGFID(p.name, &r.names)
 	if err != nil || !g.IsZero() {
@@ -107,7 +112,8 @@ func (r *records) gfidOf(p place) (xtime.GFID, error) {
 	return rec.GFID, err
 }
 
-// readBeside reads the record that lies beside for the entry at p.
+// readBeside reads the record that lies beside for the entry at p. It costs nothing while nothing
+// lies beside anywhere.
 func (r *records) readBeside(p place) (rec slave.Record, there bool, err error) {
 	if !r.besides.Load() {
 		return rec, false, nil
@@ -127,7 +133,8 @@ func (r *records) readBeside(p place) (rec slave.Record, there bool, err error) 
 	return rec, there, nil
 }
 
-// putBeside writes the record of the entry at p into the index.
+// putBeside writes the record of the entry at p into the index. It replaces one that is there, in
+// one step. Nothing is synced here; a stamp comes after a sync anyway.
 func (r *records) putBeside(p place, rec slave.Record) error {
 	name, err := r.besideName(p)
 	if err != nil {
@@ -167,7 +174,9 @@ func (r *records) forgetBeside(p place) {
 	}
 }
 
-// look tells what stands at p; nothing is not an error.
+// look tells what stands at p; nothing is not an error. Whoever acts on what it says does so on the
+// committer's goroutine, or holds on to the inode (pinned): others may change the slave at any
+// time.
 func (r *records) look(p place) (entry, error) { return r.lookBy(p, r.recordOf) }
 
 // lookBy is look with what reads the record.
@@ -206,7 +215,9 @@ func pinned(p place) (pin place, done func(), err error) {
 	return place{d, ""}, func() { d.Close() }, nil
 }
 
-// recordOf reads an entry's record. An ordinary user must be allowed to read what he reads xattrs of.
+// recordOf reads an entry's record. An ordinary user must be allowed to read what he reads xattrs
+// of. The mode is lifted for a moment then. That is why only the slave's own part, which is what
+// stands below its root, is ever lifted.
 func (r *records) recordOf(p place, kind slave.Kind) (rec slave.Record, beside bool, err error) {
 	rec, beside, err = r.onRecord(p, kind)
 	if r.root || !errors.Is(err, unix.EACCES) {
@@ -224,7 +235,8 @@ func (r *records) onRecord(p place, kind slave.Kind) (rec slave.Record, beside b
 	return r.readRecord(p)
 }
 
-// readRecord reads GFID and xtime in this order; a record without a GFID has no meaning, whatever its xtime.
+// readRecord reads GFID and xtime in this order; a record without a GFID has no meaning, whatever
+// its xtime. The GFID comes first: an xtime that is read later can only be of a newer record.
 func (r *records) readRecord(p place) (rec slave.Record, beside bool, err error) {
 	if rec.GFID, err = p.dir.RecordedGFID(p.name, &r.names); err != nil {
 		return rec, false, err
@@ -256,7 +268,7 @@ func (r *records) unstampBeside(p place) (had bool, err error) {
 	return true, r.putBeside(p, slave.Record{GFID: rec.GFID})
 }
 
-// entry is what stands at a place.
+// entry is what stands at a place. It is what was seen at one moment, and is passed on by value.
 type entry struct {
 	there bool
 	kind  slave.Kind

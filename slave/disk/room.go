@@ -13,7 +13,8 @@ import (
 // tmpfsLeast is how many free inodes a tmpfs has room for xattrs with: it counts those as inodes of a KiB each.
 const tmpfsLeast = 128
 
-// hasRoom tells whether the file system has blocks and inodes left.
+// hasRoom tells whether the file system has blocks and inodes left. A statfs that fails says no:
+// then an error counts as a full disk, which is tried again.
 func (s *store) hasRoom() bool {
 	fs, err := s.dir.Statfs()
 	if err != nil || fs.Bavail*uint64(fs.Bsize) <= 1<<20 {
@@ -39,7 +40,9 @@ func (s *store) noRoom(err error) bool {
 	return false
 }
 
-// roomError marks trouble as that of one entry: without the mark the errno would say that the slave is full.
+// roomError marks trouble as that of one entry: without the mark the errno would say that the slave
+// is full. ErrXattrRoom is a trouble of one entry. The crawler goes on with the others, and names
+// this one.
 func (s *store) roomError(err error) error {
 	if err == nil || !s.noRoom(err) {
 		return err
@@ -57,7 +60,9 @@ func (c *change) here() place {
 	return place{d, name}
 }
 
-// evict takes the record off the entry, which has no room for it: it is written beside when all else is done.
+// evict takes the record off the entry, which has no room for it: it is written beside when all
+// else is done. From here until aside the entry has no record at all. A crash in between costs a
+// comparison.
 func (c *change) evict() error {
 	if c.beside {
 		return nil
@@ -82,9 +87,11 @@ func (c *change) unfit(err error) error {
 	return c.evict()
 }
 
-// repack makes room for the master's xattrs: the record goes, and they are set anew in the order in which the master's file
-// system lists them. An ext4 lists what is in the inode first, then what is in the block: set in this order they fit wherever
-// they fitted before. What does not fit even then is lost.
+// repack makes room for the master's xattrs: the record goes, and they are set anew in the order in
+// which the master's file system lists them. An ext4 lists what is in the inode first, then what is
+// in the block: set in this order they fit wherever they fitted before. What does not fit even then
+// is lost. It removes before it sets, so for a moment an entry has fewer attributes than before; an
+// ACL of an entry that others see is left in place for that reason.
 func (c *change) repack() error {
 	if c.r.identifies {
 		if err := c.evict(); err != nil {
@@ -117,7 +124,8 @@ func (c *change) repack() error {
 	return c.gfid()
 }
 
-// final is the record that the entry is to have at the end. A directory keeps its stamp as long as it keeps its GFID.
+// final is the record that the entry is to have at the end. A directory keeps its stamp as long as
+// it keeps its GFID. It is computed at the end, when it is known what became of the old record.
 func (c *change) final() slave.Record {
 	rec := c.had
 	if !c.record.GFID.IsZero() && rec.GFID != c.record.GFID {

@@ -15,8 +15,10 @@ import (
 	"georep/slave/apply"
 )
 
-// ownership is whose the slave is: its root as it was opened, the owner's file, and the lock. Once the slave is open the
-// committer alone writes the owner's file.
+// ownership is whose the slave is: its root as it was opened, the owner's file, and the lock. Once
+// the slave is open the committer alone writes the owner's file. lock is held from takeLock to
+// unlock. Nothing in it is changed by others than the goroutine that opens the slave, and after
+// that the committer.
 type ownership struct {
 	*store
 	opened   unix.Stat_t // the root
@@ -36,7 +38,8 @@ func missingAbove(path string, err error) string {
 	return fmt.Sprintf("; only the last directory of a path is made: check the path, or mkdir -p %s there", filepath.Dir(path))
 }
 
-// openRoot opens the root, and makes it first where that was asked for.
+// openRoot opens the root, and makes it first where that was asked for. The root is opened once,
+// and everything goes through that descriptor. What the path leads to later is looked at by stands.
 func (w *ownership) openRoot(o Options) error {
 	w.info.Path = o.Path
 	if abs, err := filepath.Abs(o.Path); err == nil {
@@ -74,8 +77,10 @@ func cause(err error) error {
 	return err
 }
 
-// checkOwner refuses a root that is another master's, or another slave, or nobody's and in use, before anything is changed
-// in it. anew tells that the slave is to be taken as if nobody had filled it.
+// checkOwner refuses a root that is another master's, or another slave, or nobody's and in use,
+// before anything is changed in it. anew tells that the slave is to be taken as if nobody had
+// filled it. It changes nothing, so it may run before the lock is held, and runs again once it is.
+// Claim.Admit in package slave has the rules, which are the same for every kind of slave.
 func (w *ownership) checkOwner(o Options) (have *slave.Owner, anew bool, err error) {
 	have, err = w.readOwner()
 	if err != nil && !o.Force {
@@ -96,7 +101,8 @@ func (o *Options) claim() *slave.Claim {
 	return &slave.Claim{Master: o.Master, Session: o.Session, Proof: o.Proof, Force: o.Force, Inspect: o.inspect}
 }
 
-// readOwner gives nil where there is no owner on record yet.
+// readOwner gives nil where there is no owner on record yet. A damaged file is an error: whoever
+// takes the slave for nobody's would compare all of it anew.
 func (w *ownership) readOwner() (*slave.Owner, error) {
 	base, err := w.dir.OpenPath(slave.Reserved)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -141,7 +147,8 @@ func (t *Tree) openBase(o Options) error {
 	return nil
 }
 
-// writeOwner puts the owner on record, whole or not at all.
+// writeOwner puts the owner on record, whole or not at all. It is the moment at which the slave
+// becomes this master's. Everything that a former owner vouched for is gone by then.
 func (w *ownership) writeOwner(o Options, have *slave.Owner, anew bool) error {
 	next, differs := o.claim().Next(have, anew, w.rootMark)
 	w.name, w.owner = next.Slave, next
@@ -162,6 +169,8 @@ func (w *ownership) putFilter(op *slave.Op) error {
 	return err
 }
 
+// saveOwner replaces the owner's file, synced together with its directory. After an error the old
+// one is in force.
 func (w *ownership) saveOwner(next *slave.Owner) error {
 	text, err := next.Text()
 	if err != nil {
@@ -180,7 +189,9 @@ func (w *ownership) saveOwner(next *slave.Owner) error {
 	return w.base.Fsync()
 }
 
-// lookAround fills in what Info tells, and learns what a new file in staging is like.
+// lookAround fills in what Info tells, and learns what a new file in staging is like. It makes a
+// file and removes it, so it fails where nothing can be written: a slave that is read-only is found
+// out here, and not by the first operation.
 func (t *Tree) lookAround(o Options) error {
 	probe := t.stagingName()
 	var f *beneath.Inode

@@ -11,7 +11,8 @@ import (
 	"georep/slave"
 )
 
-// item is one operation on its way.
+// item is one operation on its way. It belongs to the caller's goroutine while it is staged, and to
+// the committer's from ready on.
 type item struct {
 	op     *slave.Op
 	staged string // name in staging; "" where nothing is staged (any more)
@@ -25,8 +26,8 @@ type item struct {
 	rest    *replacing // an inode with many names whose content is replaced in steps; nil: not begun
 }
 
-// stager makes complete in staging what operations publish, on the goroutines of their callers. It has no lock: an item is its
-// caller's until it is committed.
+// stager makes complete in staging what operations publish, on the goroutines of their callers. It
+// has no lock: an item is its caller's until it is committed. It may run for many batches at once.
 type stager struct {
 	*records
 	finder  *finder
@@ -35,7 +36,8 @@ type stager struct {
 	fresh   shape // what a new file in staging has, created with mode 0777
 }
 
-// Apply is Stage and commit.
+// Apply is Stage and commit. A result that says nothing of an error means: published, and durable
+// with the next sync. A stamp's result means: durable.
 func (t *Tree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
 	commit, err := t.Stage(b)
 	if err != nil {
@@ -74,7 +76,8 @@ func (t *Tree) Stage(b *slave.Batch) (commit func(context.Context) ([]slave.Resu
 	return func(ctx context.Context) ([]slave.Result, error) { return t.await(ctx, tk) }, nil
 }
 
-// await queues a staged batch and waits for the committer.
+// await queues a staged batch and waits for the committer. When the session ends in the middle,
+// nobody can say which operations were applied. The next crawl finds out.
 func (t *Tree) await(ctx context.Context, tk *ticket) ([]slave.Result, error) {
 	t.queue.ready(tk)
 	select {
@@ -92,7 +95,7 @@ func (t *Tree) await(ctx context.Context, tk *ticket) ([]slave.Result, error) {
 	}
 }
 
-// dropAll removes what is staged for a batch.
+// dropAll removes what is staged for a batch. dropAll is for a batch that is given up.
 func (s *stager) dropAll(tk *ticket) {
 	for i := range tk.items {
 		s.drop(&tk.items[i])
@@ -111,14 +114,16 @@ func (s *stager) drop(it *item) {
 	it.staged = ""
 }
 
-// fail ends an operation.
+// fail ends an operation. Its result is final from then on. What is staged for it goes at once, to
+// make room for others.
 func (s *stager) fail(it *item, err error) {
 	s.drop(it)
 	it.res.Err = trouble(it.op.Kind.String(), it.op.Path, err)
 	it.done = true
 }
 
-// stage checks an operation and stages what it needs.
+// stage checks an operation and stages what it needs. What is wrong with an operation is its own
+// result. Kinds that need nothing in staging cost nothing here.
 func (s *stager) stage(it *item) {
 	var err error
 	if !it.op.Valid() {
@@ -148,7 +153,9 @@ func (s *stager) stage(it *item) {
 	}
 }
 
-// stagePut stages a file. The content is opened and closed even when bad is set, since the source counts on it.
+// stagePut stages a file. The content is opened and closed even when bad is set, since the source
+// counts on it. Content is closed in any case, and its errors are the source's: the crawler tells
+// them from the slave's by that.
 func (s *stager) stagePut(it *item, bad error) error {
 	if it.op.Open == nil {
 		return slave.ErrInvalid
@@ -166,7 +173,10 @@ func (s *stager) stagePut(it *item, bad error) error {
 	return bad
 }
 
-// stageFile makes the file complete in staging: content, meta and records. Nothing but its name changes later.
+// stageFile makes the file complete in staging: content, meta and records. Nothing but its name
+// changes later. The file gets its meta and record while nobody can see it, so publishing it is one
+// rename. A torn content, which changed on the master while it was read, gets no xtime: it is
+// shown, and compared again.
 func (s *stager) stageFile(it *item, content slave.Content) error {
 	name := s.stagingName()
 	mode := s.createMode(&it.op.Meta)
@@ -202,8 +212,9 @@ func (s *stager) stageFile(it *item, content slave.Content) error {
 // umask is what this process's mask takes from the modes of new files.
 func (s *stager) umask() uint32 { return 0o777 &^ s.fresh.mode }
 
-// createMode is the mode to create a file with, so that root need not set it afterwards. Nobody else can look into
-// staging meanwhile.
+// createMode is the mode to create a file with, so that root need not set it afterwards. Nobody
+// else can look into staging meanwhile. An ordinary user's file gets its mode at the end, since a
+// read-only one takes no attributes.
 func (s *stager) createMode(m *slave.Meta) uint32 {
 	if s.root && !s.policy.FakeOwner {
 		return m.Mode & 0o777
@@ -215,7 +226,9 @@ func (s *stager) createMode(m *slave.Meta) uint32 {
 // finds little left to do.
 const flushStep = 8 << 20
 
-// copyContent writes the pieces; what lies between them stays a hole.
+// copyContent writes the pieces; what lies between them stays a hole. It writes as the pieces come
+// and holds one of them in memory. Pieces that go back, or lie beyond the end that the source says,
+// are ErrInvalid.
 func (s *stager) copyContent(it *item, f *beneath.Inode, content slave.Content, held *hold) (slave.End, error) {
 	size, flushed := int64(0), int64(0)
 	for {
@@ -256,7 +269,9 @@ func (s *stager) copyContent(it *item, f *beneath.Inode, content slave.Content, 
 	return end, nil
 }
 
-// stageNode stages a FIFO, socket or device. One that this user cannot make is left out.
+// stageNode stages a FIFO, socket or device. One that this user cannot make is left out. Policy and
+// rights may both forbid devices. The operation succeeds even so, with what was lost told in the
+// result.
 func (s *stager) stageNode(it *item) error {
 	if s.policy.FakeOwner {
 		return s.stageMark(it)
@@ -278,7 +293,8 @@ func (s *stager) stageNode(it *item) error {
 	return err
 }
 
-// stageOther stages what has no content, made by create.
+// stageOther stages what has no content, made by create. Symbolic links and nodes are synced with
+// their file system, as they have no descriptor to sync.
 func (s *stager) stageOther(it *item, create func(place) error) error {
 	name := s.stagingName()
 	if err := create(place{s.staging, name}); err != nil {
@@ -308,7 +324,9 @@ func (s *stager) published(op *slave.Op) bool {
 	return ok && op.Record.Xtime != 0 && n.rec == op.Record
 }
 
-// stageUploaded makes what was sent ahead complete, with meta and records.
+// stageUploaded makes what was sent ahead complete, with meta and records. An answer that was lost
+// makes the operation come again when its content has been published and is not in partial/ any
+// more: that is a success. Otherwise a content that is missing is ErrNeedContent.
 func (s *stager) stageUploaded(it *item) error {
 	err := s.uploads.take(it)
 	if errors.Is(err, slave.ErrNeedContent) && s.published(it.op) {
@@ -348,7 +366,8 @@ func (s *stager) stageUploaded(it *item) error {
 	return nil
 }
 
-// stageMark stages an empty file in the place of what is no file.
+// stageMark stages an empty file in the place of what is no file. What it stands for is in its
+// attributes (fake.go).
 func (s *stager) stageMark(it *item) error {
 	name := s.stagingName()
 	f, err := s.sys.create(place{s.staging, name}, 0o600)

@@ -19,7 +19,8 @@ const standEvery = time.Second
 var sameFiles = map[int64]bool{unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.BTRFS_SUPER_MAGIC: true,
 	unix.F2FS_SUPER_MAGIC: true, unix.TMPFS_MAGIC: true, 0x2fc12fc1 /* ZFS */ : true}
 
-// rootMark is what the owner's file says of the root; "" where nothing can be said that will still hold tomorrow.
+// rootMark is what the owner's file says of the root; "" where nothing can be said that will still
+// hold tomorrow. It is compared by sameRoot only, and never parsed by anybody else.
 func rootMark(d *beneath.Dir) string {
 	fs, err := d.Statfs()
 	if err != nil || !sameFiles[int64(fs.Type)] {
@@ -52,8 +53,10 @@ func sameRoot(a, b string) bool {
 	return gfid[0] == gfid[1] && born[0] == born[1]
 }
 
-// stands tells with slave.ErrAbsent that the root is not at its path any more: it was renamed, removed or unmounted, or
-// something else was mounted over it. What is done to it then reaches nobody who looks at the path.
+// stands tells with slave.ErrAbsent that the root is not at its path any more: it was renamed,
+// removed or unmounted, or something else was mounted over it. What is done to it then reaches
+// nobody who looks at the path. It costs one stat. Errors that may pass, such as EIO, say that it
+// stands.
 func (w *ownership) stands() error {
 	var at unix.Stat_t
 	err := unix.Stat(w.info.Path, &at)
@@ -72,7 +75,8 @@ func (w *ownership) stands() error {
 
 var errElsewhere = errors.New("the path leads to another directory than before: it was unmounted, mounted over, or replaced")
 
-// keepWatch ends the session when the root does not stand any more, also while nobody asks for anything.
+// keepWatch ends the session when the root does not stand any more, also while nobody asks for
+// anything. It ends when the slave is closed or lost.
 func (w *ownership) keepWatch() {
 	tick := time.NewTicker(standEvery)
 	defer tick.Stop()
@@ -90,7 +94,8 @@ func (w *ownership) keepWatch() {
 	}
 }
 
-// lostRoot looks whether the root stands, and ends the session where it does not.
+// lostRoot looks whether the root stands, and ends the session where it does not. The operations at
+// work fail with the reason, and the session is Faulty until the root is back.
 func (w *ownership) lostRoot() bool {
 	err := w.stands()
 	if err == nil {

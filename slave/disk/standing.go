@@ -11,13 +11,15 @@ import (
 	"georep/slave"
 )
 
-// Standing is what a slave's root tells its own host.
+// Standing is what a slave's root tells its own host. It is for the slave's own operator, and needs
+// no session.
 type Standing struct {
 	Session string    // the uuid of the session that has it open now; "" for none
 	Stime   time.Time // the root's stamp: the slave has all that the master had then; zero for none
 }
 
 // Look tells how the slave at path stands with a master. It takes no lock, and changes nothing.
+// What cannot be read counts as not there; only a root that cannot be opened is an error.
 func Look(path string, master xtime.UUID) (Standing, error) {
 	d, err := beneath.OpenRoot(path, true)
 	if err != nil {
@@ -54,6 +56,7 @@ func openBy(root *beneath.Dir) string {
 	return holder(f)
 }
 
+// holder is the session that has the lock, "" where the process that wrote it holds it no more.
 func holder(f *os.File) string {
 	if pid, session := readHolder(f); pid != 0 && holdsLock(f, pid) {
 		return session

@@ -18,8 +18,10 @@ import (
 	"georep/slave/policy"
 )
 
-// store is the slave's directory as all parts use it: its root and what lies in .georep, open, and the calls that change them.
-// What is in it is set while the slave is opened, and only read afterwards. permMu is the last of all locks.
+// store is the slave's directory as all parts use it: its root and what lies in .georep, open, and
+// the calls that change them. What is in it is set while the slave is opened, and only read
+// afterwards. permMu is the last of all locks. Paths of the tree are resolved beneath dir, and
+// never above it.
 type store struct {
 	*life
 	areas
@@ -33,7 +35,8 @@ type store struct {
 	permMu sync.Mutex    // modes that are lifted for a moment
 }
 
-// areas are the slave's root and the directories in .georep.
+// areas are the slave's root and the directories in .georep. Those of .georep have mode 0700, on
+// the same file system as the root: what is staged can be renamed into place.
 type areas struct {
 	dir        *beneath.Dir // the root
 	base       *beneath.Dir // .georep
@@ -47,7 +50,7 @@ type areas struct {
 	recordsDir *beneath.Dir
 }
 
-// close closes what is open. It may run twice.
+// close closes what is open. It may run twice. Fields that are nil were never opened.
 func (a *areas) close() {
 	for _, d := range []*beneath.Dir{a.recordsDir, a.indexDir, a.pending, a.linksDir, a.trash, a.parked, a.partial, a.staging, a.base, a.dir} {
 		if d != nil {
@@ -82,7 +85,8 @@ func (s *store) area(in *beneath.Dir, name string) (*beneath.Dir, error) {
 	return d, nil
 }
 
-// openAreas opens what lies in .georep and clears what a crash left in staging.
+// openAreas opens what lies in .georep and clears what a crash left in staging. The names of the
+// directories are a format: slaves of earlier versions have them, and keep them.
 func (s *store) openAreas() error {
 	areas := []struct {
 		name string
@@ -106,7 +110,8 @@ func (s *store) openAreas() error {
 	})
 }
 
-// writeNew makes a small file.
+// writeNew makes a small file. An error leaves the file there; the caller removes it, or makes it
+// in staging, which is cleared.
 func (s *store) writeNew(p place, text []byte, durable bool) error {
 	f, err := s.sys.create(p, 0o600)
 	if err != nil {
@@ -123,6 +128,8 @@ func (s *store) writeNew(p place, text []byte, durable bool) error {
 }
 
 // ancestors identifies the root and the directories above it, as far up as this process may look.
+// The master compares them with its own, to refuse a slave within its master, and the other way
+// round.
 func (s *store) ancestors() []beneath.Identity {
 	var all []beneath.Identity
 	at, last := s.dir, beneath.Stat{}
@@ -152,7 +159,8 @@ func (s *store) ancestors() []beneath.Identity {
 	}
 }
 
-// readSmall reads one of our own files.
+// readSmall reads one of our own files. What is larger than maxSmall, or no file, is EINVAL:
+// somebody else has put it there.
 func readSmall(d *beneath.Dir, name string) ([]byte, error) {
 	f, err := d.OpenInode(name)
 	if err != nil {
@@ -192,8 +200,9 @@ func bootID() string {
 // openDir opens a directory of the tree without the right to list it.
 func (s *store) openDir(path string) (*beneath.Dir, error) { return s.dir.OpenPath(path) }
 
-// writable runs call, which changes names in d. An ordinary user's directory that refuses that is opened up: the
-// OpFinish that follows sets its mode.
+// writable runs call, which changes names in d. An ordinary user's directory that refuses that is
+// opened up: the OpFinish that follows sets its mode. An error of opening up is not told: that of
+// the call says what the operator needs to know.
 func (s *store) writable(d *beneath.Dir, call func() error) error {
 	err := call()
 	if s.root || !errors.Is(err, unix.EACCES) {
@@ -205,7 +214,9 @@ func (s *store) writable(d *beneath.Dir, call func() error) error {
 	return call()
 }
 
-// lifted runs call while the owner may do everything with an entry, and restores its mode.
+// lifted runs call while the owner may do everything with an entry, and restores its mode. One
+// entry is lifted at a time. A crash in between leaves a mode that is too wide for its owner, and
+// for nobody else; the next finish sets it right.
 func (s *store) lifted(i *beneath.Inode, call func() error) error {
 	s.permMu.Lock()
 	defer s.permMu.Unlock()
@@ -229,7 +240,9 @@ func (s *store) openUp(d *beneath.Dir) error {
 	return s.sys.chmod(d.At(""), st.Mode&0o7777|0o700)
 }
 
-// move renames an entry. An ordinary user must be allowed to write a directory to move it elsewhere.
+// move renames an entry. An ordinary user must be allowed to write a directory to move it
+// elsewhere. It does not replace: a name that is taken is an error. Both directories may be opened
+// up, and stay so until they are finished.
 func (s *store) move(from, to place, old entry) error {
 	rename := func() error {
 		return s.writable(from.dir, func() error {
@@ -248,8 +261,9 @@ func (s *store) move(from, to place, old entry) error {
 	return s.lifted(d.At(""), rename)
 }
 
-// eachName calls fn for the names in a directory of our own. fn may remove them; names that are added meanwhile may be
-// left out.
+// eachName calls fn for the names in a directory of our own. fn may remove them; names that are
+// added meanwhile may be left out. It costs a descriptor, and memory for a part of the listing. An
+// error of fn ends it and is returned as it is.
 func eachName(d *beneath.Dir, fn func(name string) error) error {
 	again, err := d.OpenDir("") // a listing of its own: d may be listed by others
 	if err != nil {
@@ -264,7 +278,8 @@ func (s *store) stagingName() string {
 	return s.prefix + "-" + strconv.FormatUint(s.serial.Add(1), 36)
 }
 
-// putSmall replaces one of our own files, whole.
+// putSmall replaces one of our own files, whole. It is not durable before the next sync of the file
+// system. Readers see the old or the new one.
 func (s *store) putSmall(p place, text []byte) error {
 	temp := place{s.staging, s.stagingName() + bookSuffix}
 	err := s.writeNew(temp, text, false)
@@ -285,8 +300,9 @@ func ignoreAbsent(err error) error {
 	return err
 }
 
-// openList opens a directory for listing. An ordinary user may have one that he may not read: then its mode is lifted
-// for a moment.
+// openList opens a directory for listing. An ordinary user may have one that he may not read: then
+// its mode is lifted for a moment. The caller closes what it gives. Reading needs the right to
+// list, which an ordinary user may not have of his own directory.
 func (s *store) openList(path string) (*beneath.Dir, error) {
 	d, err := s.dir.OpenDir(path)
 	if s.root || !errors.Is(err, unix.EACCES) {
@@ -305,7 +321,8 @@ func (s *store) openList(path string) (*beneath.Dir, error) {
 	return d, err
 }
 
-// exists tells whether there is an entry at path, of whatever kind.
+// exists tells whether there is an entry at path, of whatever kind. False also where that cannot be
+// looked at.
 func (s *store) exists(path string) bool {
 	if path == "" {
 		return true

@@ -12,7 +12,9 @@ import (
 	"georep/slave"
 )
 
-// reader answers what only looks: all of slave.Reader but Close.
+// reader answers what only looks: all of slave.Reader but Close. It changes nothing, and is all
+// that an Inspector has. Its calls may run at any time beside the committer, and then tell of a
+// moment.
 type reader struct {
 	*records
 	hashing chan struct{} // a slot each for files being hashed
@@ -24,7 +26,8 @@ func newReader(o Options, hook func(op, name string) error) *reader {
 	return &reader{records: &records{store: s}, hashing: make(chan struct{}, 2)}
 }
 
-// Survey reads directories, one after the other.
+// Survey reads directories, one after the other. It answers for a prefix of the queries, bounded by
+// slave.MaxSurvey; the caller asks again for the rest. An error ends the session.
 func (r *reader) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
 	if err := r.enter(); err != nil {
 		return nil, err
@@ -61,9 +64,11 @@ func (r *reader) survey(q slave.Query) slave.DirState {
 	return state
 }
 
-// surveyDir reads an open directory. Its own record is read before it is listed, so that it never vouches for entries
-// that came later. Names are counted before any of them is looked at: a directory too large for one answer costs its
-// listing only, unless it is so by the targets of its links.
+// surveyDir reads an open directory. Its own record is read before it is listed, so that it never
+// vouches for entries that came later. Names are counted before any of them is looked at: a
+// directory too large for one answer costs its listing only, unless it is so by the targets of its
+// links. Truncated says that the directory has to be asked for in more parts; the total that comes
+// with it says how many.
 func (r *reader) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState, err error) {
 	self, err := r.look(place{d, ""})
 	if err != nil {
@@ -99,7 +104,8 @@ func (r *reader) surveyDir(d *beneath.Dir, q slave.Query) (state slave.DirState,
 	return state, nil
 }
 
-// copyOf tells a directory from any other of its file system that is there at the same time.
+// copyOf tells a directory from any other of its file system that is there at the same time. The
+// number may return for a directory that is made after another was deleted.
 func copyOf(st beneath.Stat) slave.Copy { return slave.Copy(st.Ino) }
 
 // namesOf lists the names that a query asks for, and counts all. tooMany tells that they do not go into one answer.
@@ -123,7 +129,8 @@ func namesOf(d *beneath.Dir, q slave.Query) (names []string, total int64, tooMan
 	return names, total, tooMany, err
 }
 
-// entryState describes one entry; fs.ErrNotExist if it vanished since it was listed.
+// entryState describes one entry; fs.ErrNotExist if it vanished since it was listed. A symbolic
+// link's target is read only where there is no record, since with one nobody needs it.
 func (r *records) entryState(p place) (slave.EntryState, error) {
 	e, err := r.look(p)
 	if err == nil && !e.there {
@@ -151,12 +158,16 @@ func (r *records) entryState(p place) (slave.EntryState, error) {
 	return state, err
 }
 
-// Hash digests files, two at a time over all calls.
+// Hash digests files, two at a time over all calls. The order of the answers is that of paths.
+// Trouble with one file is in its answer; an error is the end of ctx or of the session.
 func (r *reader) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
 	return r.digests(ctx, nil, paths)
 }
 
-// digests is Hash with a prefix before each content.
+// digests is Hash with a prefix before each content. No more than two files are read at a time, by
+// all calls together: hashing takes a processor, and the slave's host has other work. Holes are not
+// read. A file that changes meanwhile has a digest of something that never was; whoever compares
+// looks at the record again.
 func (r *reader) digests(ctx context.Context, prefix []byte, paths []string) ([]slave.HashResult, error) {
 	if err := r.enter(); err != nil {
 		return nil, err
@@ -237,7 +248,9 @@ func (r *reader) digest(ctx context.Context, prefix []byte, p place) (res slave.
 	return res, err
 }
 
-// Count counts the entries at and below each path. What cannot be listed counts as one.
+// Count counts the entries at and below each path. What cannot be listed counts as one. A count
+// stops at limit, and is then limit. It is used to hold removals to max-delete, so it is asked for
+// before them.
 func (r *reader) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
 	if err := r.enter(); err != nil {
 		return nil, err
@@ -296,5 +309,5 @@ func (r *reader) count(ctx context.Context, path string, limit int64) (n int64, 
 	return n, nil
 }
 
-// Info tells what was found when the slave was opened.
+// Info tells what was found when the slave was opened. It was learnt once and does not change.
 func (r *reader) Info() slave.Info { return r.info }

@@ -8,15 +8,17 @@ import (
 	"georep/slave"
 )
 
-// place is one entry of an open directory.
+// place is one entry of an open directory. It stays the same entry's name when the directory is
+// moved. The directory is not its to close.
 type place struct {
 	dir  *beneath.Dir
 	name string
 }
 
-// sys makes every change to the slave's file system. hook, where a test set it, is asked before each: with the
-// operation and the name it is about, or for a rename both as "old to new"; its error is the operation's. It is set
-// before the first use and never changed.
+// sys makes every change to the slave's file system. hook, where a test set it, is asked before
+// each: with the operation and the name it is about, or for a rename both as "old to new"; its
+// error is the operation's. It is set before the first use and never changed. Nothing else in this
+// package changes a file system, so a test that fails each call in turn meets every one of them.
 type sys struct {
 	hook func(op, name string) error
 	// used counts what is made and removed; nil where the policy has no limits. It is set before the committer runs.
@@ -42,7 +44,8 @@ func (s *sys) beforeXattr(op, attr string, i *beneath.Inode) error {
 	return s.before(op+attr, i.Name())
 }
 
-// rename is the one call with two names to tell.
+// rename is the one call with two names to tell. What is replaced is counted off before it is gone,
+// since afterwards nobody could say what it was.
 func (s *sys) rename(from, to place, flags uint) error {
 	if s.hook != nil {
 		if err := s.before("rename", from.name+" to "+to.name); err != nil {
@@ -61,7 +64,8 @@ func (s *sys) rename(from, to place, flags uint) error {
 	return err
 }
 
-// making makes what counts for r at p: it is counted before, and not if it is not made.
+// making makes what counts for r at p: it is counted before, and not if it is not made. A refusal
+// by the policy comes before the call, as an ErrLimit.
 func (s *sys) making(p place, r room, act func() error) error {
 	if err := s.used.takeAt(p, r); err != nil {
 		return err
@@ -94,6 +98,7 @@ func (s *sys) link(from, to place) error {
 	return err
 }
 
+// unlink removes a name; a directory is EISDIR.
 func (s *sys) unlink(p place) error {
 	if err := s.before("unlink", p.name); err != nil {
 		return err
@@ -101,7 +106,7 @@ func (s *sys) unlink(p place) error {
 	return s.removing(s.used.leaving(p), func() error { return p.dir.Unlink(p.name) })
 }
 
-// unlinkBook is unlink for a part of the books in a directory that was opened for this alone.
+// unlinkBook is unlink for a bookkeeping file in a directory that was opened for this alone.
 func (s *sys) unlinkBook(p place) error {
 	if err := s.before("unlink", p.name); err != nil {
 		return err
@@ -109,6 +114,7 @@ func (s *sys) unlinkBook(p place) error {
 	return s.removing(s.used.leavingBooks(p), func() error { return p.dir.Unlink(p.name) })
 }
 
+// rmdir removes an empty directory.
 func (s *sys) rmdir(p place) error {
 	if err := s.before("rmdir", p.name); err != nil {
 		return err
@@ -116,6 +122,8 @@ func (s *sys) rmdir(p place) error {
 	return s.removing(s.used.leaving(p), func() error { return p.dir.Rmdir(p.name) })
 }
 
+// mkdir makes a directory. One that is there already is EEXIST also where the policy would refuse
+// another.
 func (s *sys) mkdir(p place, mode uint32) error {
 	if err := s.before("mkdir", p.name); err != nil {
 		return err
@@ -129,6 +137,7 @@ func (s *sys) mkdir(p place, mode uint32) error {
 	return err
 }
 
+// mknod makes a node of the kind in mode.
 func (s *sys) mknod(p place, mode uint32, rdev uint64) error {
 	if err := s.before("mknod", p.name); err != nil {
 		return err
@@ -136,6 +145,7 @@ func (s *sys) mknod(p place, mode uint32, rdev uint64) error {
 	return s.making(p, other, func() error { return p.dir.Mknod(p.name, mode, rdev) })
 }
 
+// symlink makes a link at p whose text is target, which may be any bytes.
 func (s *sys) symlink(target string, p place) error {
 	if err := s.before("symlink", p.name); err != nil {
 		return err
@@ -164,6 +174,7 @@ func (s *sys) write(i *beneath.Inode, b []byte, off int64) error {
 	return err
 }
 
+// truncate sets the size; what is added is a hole, and costs no blocks.
 func (s *sys) truncate(i *beneath.Inode, size int64) error {
 	if err := s.before("truncate", i.Name()); err != nil {
 		return err
@@ -171,6 +182,7 @@ func (s *sys) truncate(i *beneath.Inode, size int64) error {
 	return i.Truncate(size)
 }
 
+// fsync makes content and attributes of one inode durable, and nothing of its names.
 func (s *sys) fsync(i *beneath.Inode) error {
 	if err := s.before("fsync", i.Name()); err != nil {
 		return err
@@ -195,6 +207,7 @@ func (s *sys) syncfs(d *beneath.Dir) error {
 	return d.Syncfs()
 }
 
+// chown sets both ids; minus one leaves one as it is. The kernel takes set-id bits off a file then.
 func (s *sys) chown(i *beneath.Inode, uid, gid uint32) error {
 	if err := s.before("chown", i.Name()); err != nil {
 		return err
@@ -202,6 +215,7 @@ func (s *sys) chown(i *beneath.Inode, uid, gid uint32) error {
 	return i.Chown(uid, gid)
 }
 
+// chmod sets the permission bits, 07777.
 func (s *sys) chmod(i *beneath.Inode, mode uint32) error {
 	if err := s.before("chmod", i.Name()); err != nil {
 		return err
@@ -209,6 +223,7 @@ func (s *sys) chmod(i *beneath.Inode, mode uint32) error {
 	return i.Chmod(mode)
 }
 
+// setMtime sets the modification time to the nanosecond, as far as the file system keeps it.
 func (s *sys) setMtime(i *beneath.Inode, t beneath.Time) error {
 	if err := s.before("utimens", i.Name()); err != nil {
 		return err
@@ -216,6 +231,7 @@ func (s *sys) setMtime(i *beneath.Inode, t beneath.Time) error {
 	return i.SetMtime(t)
 }
 
+// setxattr sets an attribute, whether or not it is there.
 func (s *sys) setxattr(i *beneath.Inode, attr string, value []byte) error {
 	if err := s.beforeXattr("setxattr ", attr, i); err != nil {
 		return err
@@ -223,6 +239,7 @@ func (s *sys) setxattr(i *beneath.Inode, attr string, value []byte) error {
 	return i.Setxattr(attr, value)
 }
 
+// removexattr is ENODATA where it is not there.
 func (s *sys) removexattr(i *beneath.Inode, attr string) error {
 	if err := s.beforeXattr("removexattr ", attr, i); err != nil {
 		return err

@@ -32,11 +32,13 @@ const (
 	tallyRest = 10 * time.Millisecond
 )
 
-// census counts what the slave holds, and keeps that on record. It owns the file usage; what is counted between two of its
-// counts the store's sys does (usage).
+// census counts what the slave holds, and keeps that on record. It owns the file usage; what is
+// counted between two of its counts the store's sys does (usage). It has a goroutine of its own
+// while the slave is open, and works through usage, which has a lock.
 type census struct{ *store }
 
-// limit begins to hold the slave to its limits, where its policy has any.
+// limit begins to hold the slave to its limits, where its policy has any. A slave that is too large
+// to be counted at once is open, but takes nothing before it has been counted in the background.
 func (c *census) limit(o Options, own func(attr string) bool) error {
 	limit := limitsOf(o.Policy)
 	if limit == (room{}) {
@@ -110,7 +112,8 @@ func (c *census) weighIndex(u *usage) {
 	u.index = bytes
 }
 
-// readUsage reads what is on record. What no session left in order has to be counted anew, and is believed until then.
+// readUsage reads what is on record. What no session left in order has to be counted anew, and is
+// believed until then. A file that cannot be parsed is none, and everything is counted anew.
 func (c *census) readUsage(u *usage) (known bool, err error) {
 	text, err := readSmall(c.base, usageFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,8 +131,9 @@ func (c *census) readUsage(u *usage) (known bool, err error) {
 	return true, nil
 }
 
-// Held tells what the slave at path held when that was put on record last; known is false where its policy has no limits, or where
-// it was never counted.
+// Held tells what the slave at path held when that was put on record last; known is false where its
+// policy has no limits, or where it was never counted. It takes no lock, and may run while a
+// session has the slave open.
 func Held(path string) (bytes, entries int64, known bool) {
 	d, err := beneath.OpenRoot(path, true)
 	if err != nil {
@@ -146,7 +150,9 @@ func Held(path string) (bytes, entries int64, known bool) {
 	return u.held.bytes, u.held.entries, known && err == nil
 }
 
-// saveUsage puts what the slave holds on record. Where that fails it has changed still, and is tried again.
+// saveUsage puts what the slave holds on record. Where that fails it has changed still, and is
+// tried again. The file says whether a session has the slave open, so a session that is killed is
+// found out by the next.
 func (c *census) saveUsage(open bool) (err error) {
 	u := c.sys.used
 	defer func() {
@@ -178,7 +184,8 @@ func (c *census) saveUsage(open bool) (err error) {
 	return c.sys.rename(place{c.base, temp}, place{c.base, usageFile}, 0)
 }
 
-// keep counts what the slave holds where that is due, and puts it on record, until the session ends.
+// keep counts what the slave holds where that is due, and puts it on record, until the session
+// ends. It is a goroutine of its own, so that counting holds up no operation.
 func (c *census) keep() {
 	u := c.sys.used
 	if u == nil {
@@ -214,6 +221,7 @@ func (c *census) end() {
 	}
 }
 
+// saveIfChanged costs nothing in an idle session.
 func (c *census) saveIfChanged(u *usage) error {
 	u.mu.Lock()
 	changed := u.changed
@@ -224,7 +232,7 @@ func (c *census) saveIfChanged(u *usage) error {
 	return c.saveUsage(true)
 }
 
-// due tells whether it is time to count anew.
+// due tells whether it is time to count anew. A clock that was set back makes it due, too.
 func (u *usage) due(now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -232,7 +240,9 @@ func (u *usage) due(now time.Time) bool {
 	return u.blind || u.torn || age >= tallyEvery || age < 0 || u.short && age >= tallySoon
 }
 
-// recount counts all that the slave holds. What is made meanwhile may be counted twice; what goes may be counted still.
+// recount counts all that the slave holds. What is made meanwhile may be counted twice; what goes
+// may be counted still. Its outcome replaces what was added up since the last count, whose small
+// errors it corrects. An error leaves that as it was.
 func (c *census) recount(u *usage) {
 	blind := u.begin()
 	held, err := c.tally(u, 0, func() error {
@@ -258,7 +268,9 @@ func (u *usage) begin() (blind bool) {
 	return u.blind
 }
 
-// finish takes over what a count came to. One that may have missed something lowers nothing; the first one is then made again.
+// finish takes over what a count came to. One that may have missed something lowers nothing; the
+// first one is then made again. Too much is safe, since it only refuses early; too little would let
+// the slave grow beyond its limit.
 func (u *usage) finish(held room) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -292,8 +304,10 @@ func (u *usage) moved(from, to place) {
 // errMany ends a count that has a bound.
 var errMany = errors.New("more entries than are counted at once")
 
-// tally counts what lies in the slave, and in .georep all that is the master's: at most so many entries, where most is not 0. pace
-// is called after each step of them. What cannot be read does not count.
+// tally counts what lies in the slave, and in .georep all that is the master's: at most so many
+// entries, where most is not 0. pace is called after each step of them. What cannot be read does
+// not count. The order is the reverse of that in which entries move, so that what moves during the
+// count is met at least once.
 func (c *census) tally(u *usage, most int64, pace func() error) (sum room, err error) {
 	// From the last one to the first: what is made and removed meanwhile goes the same way.
 	todo := []string{apply.Trash, apply.Parked, "", apply.Staging, apply.Partial, "links", "pending", "records"}
@@ -328,7 +342,8 @@ func (c *census) tally(u *usage, most int64, pace func() error) (sum room, err e
 	return sum, nil
 }
 
-// tallyDir counts what lies in one directory, and gives the directories among that.
+// tallyDir counts what lies in one directory, and gives the directories among that. An inode with
+// several names counts for a share under each, so that all of them together count once.
 func (c *census) tallyDir(u *usage, dir string, d *beneath.Dir, sum *room) (below []string, err error) {
 	err = d.List(func(e beneath.Entry) error {
 		path := beneath.Join(dir, e.Name)

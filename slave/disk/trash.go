@@ -10,14 +10,16 @@ import (
 	"georep/slave"
 )
 
-// bin is trash/: what Clean has taken out of the park, and takes apart. It has no lock: what lies there is nobody else's.
+// bin is trash/: what Clean has taken out of the park, and takes apart. It has no lock: what lies
+// there is nobody else's. What is left there when a session ends, the next Clean takes apart.
 type bin struct{ *records }
 
 // scrapBatch is how many names of a directory are deleted before it is listed again.
 const scrapBatch = 4096
 
-// empty deletes what is in trash/, level by level: the directories in a directory are moved up into trash/, so
-// that no depth is too deep. It is over when a round removes nothing.
+// empty deletes what is in trash/, level by level: the directories in a directory are moved up into
+// trash/, so that no depth is too deep. It is over when a round removes nothing. What cannot be
+// deleted is logged and stays. It looks at the end of the session between any two names.
 func (b *bin) empty(ctx context.Context) error {
 	for progress := true; progress; {
 		progress = false
@@ -39,7 +41,8 @@ func (b *bin) empty(ctx context.Context) error {
 	return b.live(ctx)
 }
 
-// scrapOne deletes one entry of trash/; a directory's directories are moved up. It tells whether it changed anything.
+// scrapOne deletes one entry of trash/; a directory's directories are moved up. It tells whether it
+// changed anything. An ordinary user's directory is opened up first; nobody else looks into trash/.
 func (b *bin) scrapOne(ctx context.Context, name string) (progress bool, err error) {
 	p := place{b.trash, name}
 	b.forgetBeside(p)
@@ -71,7 +74,8 @@ func (b *bin) scrapOne(ctx context.Context, name string) (progress bool, err err
 	}
 }
 
-// scrapSome deletes or moves up the first names in d. more tells that there were others.
+// scrapSome deletes or moves up the first names in d. more tells that there were others. It holds
+// at most scrapBatch names in memory, however large the directory is.
 func (b *bin) scrapSome(ctx context.Context, d *beneath.Dir) (progress, more bool, last error) {
 	full := errors.New("enough")
 	names := make([]string, 0, scrapBatch)

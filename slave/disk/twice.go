@@ -20,7 +20,9 @@ type parkedName struct {
 	path string
 }
 
-// twice are the names that were parked since the root was stamped, of inodes that had others. The committer owns it.
+// twice are the names that were parked since the root was stamped, of inodes that had others. The
+// committer owns it. It is advice, like all that is known of the park; looks are made before
+// anything is taken away.
 type twice struct {
 	names map[xtime.GFID][]string
 	looks map[xtime.GFID]uint8 // how often it was not known whether the inode is in the tree
@@ -32,7 +34,8 @@ type twice struct {
 // Clean.
 const maxTwice = 64
 
-// add notes a name. What is beyond the bound stays until Clean.
+// add notes a name. What is beyond the bound stays until Clean. It is called when a name is parked
+// whose inode has others, which the caller has seen.
 func (w *twice) add(n parkedName) {
 	if n.gfid.IsZero() || w.count >= maxLeftover {
 		return
@@ -56,7 +59,9 @@ func (w *twice) renamed(from, to string) {
 	}
 }
 
-// keep goes on with those names of an inode of which it is not known yet whether the inode is in the tree, a few times.
+// keep goes on with those names of an inode of which it is not known yet whether the inode is in
+// the tree, a few times. Each look is one crawl that stamped the root, so a name goes sooner or
+// later.
 func (w *twice) keep(g xtime.GFID, names []string) {
 	if w.looks == nil {
 		w.looks = map[xtime.GFID]uint8{}
@@ -71,7 +76,9 @@ func (w *twice) keep(g xtime.GFID, names []string) {
 	}
 }
 
-// dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left to Clean.
+// dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left
+// to Clean. It runs with park.mu held, just before the root's stamp. An error of one name leaves
+// the rest where they are.
 func (lo *leftovers) dropTwice() {
 	if lo.park.twice.all {
 		lo.findTwice()
@@ -122,8 +129,9 @@ func (lo *leftovers) sortTwice(g xtime.GFID, names []string) (drop, left []strin
 	return drop, left
 }
 
-// findTwice notes the names that an earlier session parked and did not take away: it ended before it had stamped the root. It
-// looks at so many entries at most.
+// findTwice notes the names that an earlier session parked and did not take away: it ended before
+// it had stamped the root. It looks at so many entries at most. It is needed once a session, and
+// only where the park is not empty.
 func (lo *leftovers) findTwice() {
 	lo.park.twice.all = false
 	looked, full := 0, errors.New("enough")

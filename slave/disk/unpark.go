@@ -9,7 +9,9 @@ import (
 	"georep/slave/disk/dirty"
 )
 
-// parkOp moves what the master no longer has out of the tree.
+// parkOp moves what the master no longer has out of the tree. A path that leads nowhere is a
+// success: what should be gone is gone. Another inode than the one that was meant is ErrConflict,
+// and stays. A directory takes everything in it along, its stamps too.
 func (pub *publisher) parkOp(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
@@ -51,7 +53,8 @@ func (pub *publisher) parkOp(it *item) error {
 	return nil
 }
 
-// unparkOp puts a parked inode back under a name.
+// unparkOp puts a parked inode back under a name. ErrNeedContent says that it is not parked any
+// more; the crawler then sends it. Stamps above its parked place go first, durably.
 func (pub *publisher) unparkOp(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
@@ -105,7 +108,8 @@ func (pub *publisher) unparkOp(it *item) error {
 	return nil
 }
 
-// makeWay parks a non-directory that an unparked entry takes the place of.
+// makeWay parks a non-directory that an unparked entry takes the place of. A directory in the way
+// is none of its business: apply.Unpark has refused that.
 func (pub *publisher) makeWay(it *item, p place, old entry, kind slave.Kind) error {
 	beside := kind != slave.Dir
 	if beside && old.rec.GFID.IsZero() {

@@ -25,7 +25,8 @@ import (
 // The journal counts for as long as the kernel runs that has the data in its memory, so that nothing has to wait for
 // the disk; after a power cut, and when the content is another version, what is there serves as a basis.
 //
-// mu guards which are open, and comes before upload.mu.
+// mu guards which are open, and comes before upload.mu. spec, file, journal and basis do not change
+// while it is open.
 type uploads struct {
 	*store
 	hashing chan struct{} // the reader's
@@ -37,6 +38,7 @@ type uploads struct {
 	turns uint64
 }
 
+// newUploads has none open. inRoom is set before the first use.
 func newUploads(r *reader) *uploads {
 	return &uploads{store: r.store, hashing: r.hashing, open: map[xtime.GFID]*upload{}}
 }
@@ -70,14 +72,18 @@ const (
 	rangeSize     = 16
 )
 
-// header is what the journal of an upload begins with: what it is of, and on which run of which kernel.
+// header is what the journal of an upload begins with: what it is of, and on which run of which
+// kernel. A journal with another header is that of another content, or of another boot, and its
+// file serves as a basis.
 func header(u *slave.Upload) []byte {
 	b := binary.BigEndian.AppendUint64(append([]byte(nil), u.Version[:]...), uint64(u.Size))
 	boot := sha256.Sum256([]byte(bootID()))
 	return append(b, boot[:]...)
 }
 
-// Begin prepares an upload, or goes on with one.
+// Begin prepares an upload, or goes on with one. What is refused is in the state, and the crawler
+// sends the content with its operation. An upload that is begun need not be ended: what nobody goes
+// on with is deleted by Clean.
 func (us *uploads) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
 	if err := us.enter(); err != nil {
 		return slave.UploadState{}, err
@@ -113,7 +119,9 @@ func (us *uploads) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadS
 	return state, nil
 }
 
-// beginLocked finds the upload, or opens it. Another version's that is in use stays, and is an error.
+// beginLocked finds the upload, or opens it. Another version's that is in use stays, and is an
+// error. EBUSY is for a version that changes while its content is still being written by another
+// call.
 func (us *uploads) beginLocked(spec *slave.Upload) (*upload, error) {
 	if u := us.open[spec.GFID]; u != nil {
 		if u.spec.Version == spec.Version && u.spec.Size == spec.Size {
@@ -167,6 +175,7 @@ func (us *uploads) shut(u *upload) {
 	u.close()
 }
 
+// close gives its descriptors back. The files stay in partial/.
 func (u *upload) close() {
 	for _, i := range []*beneath.Inode{u.file, u.journal, u.basis} {
 		if i != nil {
@@ -175,7 +184,8 @@ func (u *upload) close() {
 	}
 }
 
-// openUpload opens what was received of this version, or begins anew.
+// openUpload opens what was received of this version, or begins anew. Everything that arrived
+// counts, whichever connection it came over.
 func (us *uploads) openUpload(u *upload) error {
 	name := u.spec.GFID.String()
 	have, err := us.readJournal(u)
@@ -240,7 +250,8 @@ func appendRange(b []byte, r slave.Range) []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, uint64(r.Off)), uint64(r.End))
 }
 
-// newUpload begins with an empty file. What was received of another version is kept as a basis.
+// newUpload begins with an empty file. What was received of another version is kept as a basis. The
+// old content becomes the basis even if its journal was lost: a delta proves each block by its sum.
 func (us *uploads) newUpload(u *upload, name string) error {
 	if err := ignoreAbsent(us.sys.unlink(place{us.partial, name + journalSuffix})); err != nil {
 		return err
@@ -265,8 +276,10 @@ func (us *uploads) newUpload(u *upload, name string) error {
 	return us.sys.write(u.journal, header(&u.spec), 0)
 }
 
-// openBasis opens the file that may have parts of the content: the one that was named, or what was received of an
-// earlier version. That there is none is no error.
+// openBasis opens the file that may have parts of the content: the one that was named, or what was
+// received of an earlier version. That there is none is no error. The basis is read only by
+// position, and checked before each copy (basisAsItWas). It may be a file of the tree that is
+// replaced meanwhile; the descriptor keeps its blocks.
 func (us *uploads) openBasis(u *upload) error {
 	candidates := []func() (*beneath.Inode, error){
 		func() (*beneath.Inode, error) { return us.openNamed(u.spec.Basis) },
@@ -301,7 +314,8 @@ func (us *uploads) openNamed(path string) (*beneath.Inode, error) {
 	return d.OpenInode(name)
 }
 
-// using finds an open upload for a call; done must follow.
+// using finds an open upload for a call; done must follow. As long as done has not been called the
+// upload stays open.
 func (us *uploads) using(g xtime.GFID, v slave.Version) (u *upload, done func(), err error) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -317,7 +331,8 @@ func (us *uploads) using(g xtime.GFID, v slave.Version) (u *upload, done func(),
 	}, nil
 }
 
-// Sums computes the signature of an upload's basis.
+// Sums computes the signature of an upload's basis. emit is called from this goroutine, with sums
+// in the order of the blocks. It may block, and its error ends the call.
 func (us *uploads) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
 	if err := us.enter(); err != nil {
 		return slave.Result{}, err
@@ -372,7 +387,8 @@ func (r readerAt) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Write puts a segment in its place.
+// Write puts a segment in its place. Segments may come in any order, over several streams, and
+// twice. The result is that of this segment alone.
 func (us *uploads) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
 	if err := us.enter(); err != nil {
 		return slave.Result{}, err
@@ -395,7 +411,9 @@ func (us *uploads) uploadPath(g xtime.GFID) string {
 	return slave.Reserved + "/" + apply.Partial + "/" + g.String()
 }
 
-// writeSegment writes the parts, clears what lies between them where something else may be there, and notes the range.
+// writeSegment writes the parts, clears what lies between them where something else may be there,
+// and notes the range. The range is noted after its data is written, so the journal never promises
+// what is not there. Nothing is synced here: the operation that publishes the content sees to that.
 func (us *uploads) writeSegment(u *upload, s *slave.Segment) error {
 	if !s.Valid(u.spec.Size, u.was.Size) { // which is 0 where there is no basis
 		return slave.ErrInvalid
@@ -421,6 +439,8 @@ func (us *uploads) writeSegment(u *upload, s *slave.Segment) error {
 	return us.noteRange(u, s.Range)
 }
 
+// clearGap makes a hole of what an earlier try may have written there. A file that began empty has
+// holes already.
 func (us *uploads) clearGap(u *upload, from, to int64) error {
 	if !u.resumed || from >= to {
 		return nil
@@ -431,6 +451,8 @@ func (us *uploads) clearGap(u *upload, from, to int64) error {
 	return u.file.Clear(from, to-from)
 }
 
+// writePart writes one part: bytes that came, or a piece of the basis, which is shared where the
+// file system can.
 func (us *uploads) writePart(u *upload, p *slave.Part) error {
 	if p.Data != nil {
 		return us.sys.write(u.file, p.Data, p.Off)
@@ -456,7 +478,8 @@ func (u *upload) basisAsItWas() error {
 	return nil
 }
 
-// noteRange puts a range that is written on record, and begins to write large contents to the device.
+// noteRange puts a range that is written on record, and begins to write large contents to the
+// device. Beyond MaxRanges that do not touch it refuses: a journal of that size would be no use.
 func (us *uploads) noteRange(u *upload, r slave.Range) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 // room is what entries come to, by the rules of the policies max-bytes and max-entries.
 type room struct{ bytes, entries int64 }
 
+// The sums never overflow: both are bounded by what a file system can hold.
 func (r room) plus(o room) room  { return room{r.bytes + o.bytes, r.entries + o.entries} }
 func (r room) minus(o room) room { return room{r.bytes - o.bytes, r.entries - o.entries} }
 
@@ -52,7 +53,7 @@ func goes(st *beneath.Stat) room {
 	return room{charge(st), 1}
 }
 
-// bookRoom is what a part of the books counts for: a block, and those that it needs besides.
+// bookRoom is what a bookkeeping file counts for: a block, and those that it needs besides.
 func bookRoom(st *beneath.Stat) room {
 	if slave.KindOf(st.Mode) != slave.File {
 		return other
@@ -60,6 +61,7 @@ func bookRoom(st *beneath.Stat) room {
 	return room{max(inBlocks(st.Size), otherBytes), 1}
 }
 
+// inBlocks rounds up to whole blocks of otherBytes.
 func inBlocks(n int64) int64 { return (n + otherBytes - 1) &^ (otherBytes - 1) }
 
 // usage is what a slave holds of what its policy lets it hold. The nil usage is that of a slave without limits. It is safe for
@@ -82,10 +84,11 @@ type usage struct {
 	changed bool  // since it was put on record
 }
 
-// layout says what a directory of the slave is for.
+// layout says what a directory of the slave is for. It tells parts of the bookkeeping from what is
+// the master's, by where they lie.
 type layout struct {
 	base    *beneath.Dir          // what lies in it does not count
-	books   map[*beneath.Dir]bool // directories of georep's books
+	books   map[*beneath.Dir]bool // directories of georep's bookkeeping
 	partial *beneath.Dir
 	staging *beneath.Dir
 	parked  *beneath.Dir
@@ -99,7 +102,7 @@ type knows struct {
 	own    func(string) bool // xattrs that are georep's
 }
 
-// allowance is what the policy of the slave's host lets it hold.
+// allowance is what the policy of the slave's host lets it hold. It is under usage.mu.
 type allowance struct {
 	limit room                 // 0: none
 	again func() policy.Policy // the limits as they are now
@@ -108,7 +111,8 @@ type allowance struct {
 	told  bool                 // the refusal
 }
 
-// recounts is what a count of the whole slave puts right.
+// recounts is what a count of the whole slave puts right. It is under usage.mu. A count runs beside
+// the session, so what changes meanwhile is added to its result.
 type recounts struct {
 	counted  time.Time
 	counting bool // a count is under way
@@ -121,13 +125,13 @@ type recounts struct {
 // askEvery is how often a slave that has reached a limit looks whether that was raised.
 const askEvery = 2 * time.Second
 
-// bookSuffix ends the names in staging/ of what is to be a part of the books.
+// bookSuffix ends the names in staging/ of what is to be a bookkeeping file.
 const bookSuffix = ".book"
 
 // counts tells whether what is made at p counts.
 func (u *usage) counts(p place) bool { return u != nil && p.dir != u.base }
 
-// isBook tells whether what is made at p is a part of the books, some of which lie, at least at first, beside what is the
+// isBook tells whether what is made at p is a bookkeeping file, some of which lie, at least at first, beside what is the
 // master's.
 func (l *layout) isBook(p place) bool {
 	return l.books[p.dir] || p.dir == l.partial && strings.HasSuffix(p.name, journalSuffix) ||
@@ -148,10 +152,12 @@ func bookName(dir, name string) bool {
 	return top == "links" || top == "pending" || top == "records"
 }
 
-// take counts what is about to be made, or refuses it.
+// take counts what is about to be made, or refuses it. An ErrLimit says which limit, for people and
+// for the crawler, and counts nothing.
 func (u *usage) take(r room) error { return u.takeUpTo(r, false) }
 
-// takeUpTo is take. The books may go beyond the limit, by a margin: without them nothing could be removed any more.
+// takeUpTo is take. Bookkeeping may go beyond the limit, by a margin: without them nothing could be
+// removed any more. The first refusal is told to the slave's host; later ones only to the master.
 func (u *usage) takeUpTo(r room, margin bool) error {
 	if u == nil {
 		return nil
@@ -185,7 +191,7 @@ func (u *usage) takeAt(p place, r room) error {
 	return u.take(r)
 }
 
-// takeWritten counts what is about to be written to a part of the books; contents count as they are held (hold).
+// takeWritten counts what is about to be written to a bookkeeping file; contents count as they are held (hold).
 func (u *usage) takeWritten(i *beneath.Inode, off int64, n int) error {
 	if u == nil {
 		return nil
@@ -198,7 +204,8 @@ func (u *usage) takeWritten(i *beneath.Inode, off int64, n int) error {
 	return u.takeUpTo(room{bytes: max(more, 0)}, true)
 }
 
-// add counts r, whatever the limits say. mu is held.
+// add counts r, whatever the limits say. mu is held. It never goes below zero: that would be room
+// that nobody has.
 func (u *usage) add(r room) {
 	u.held = u.held.plus(r).atLeast(room{})
 	u.added = u.added.plus(r.atLeast(room{}))
@@ -236,14 +243,15 @@ func (u *usage) giveAt(p place, r room) {
 	}
 }
 
-// How far the books may go beyond the limits: by a sixteenth, and by so much at least.
+// How far bookkeeping may go beyond the limits: by a sixteenth, and by so much at least.
 const (
 	marginShare   = 16
 	marginBytes   = 256 << 10
 	marginEntries = 64
 )
 
-// beyond tells which limit keeps r out. mu is held.
+// beyond tells which limit keeps r out. mu is held. A slave that was never counted takes only
+// bookkeeping until it is.
 func (u *usage) beyond(r room, margin bool) error {
 	for _, l := range []struct {
 		name             string
@@ -281,9 +289,11 @@ func (a *allowance) raised() bool {
 	return changed
 }
 
+// limitsOf has zero for a limit that is not set.
 func limitsOf(p policy.Policy) room { return room{p.MaxBytes, p.MaxEntries} }
 
-// leaving is what goes with the name p.
+// leaving is what goes with the name p. It is asked before the name goes. What cannot be looked at
+// counts for nothing, so a count of the whole slave has to find it.
 func (u *usage) leaving(p place) room {
 	if !u.counts(p) {
 		return room{}
@@ -307,7 +317,7 @@ func (u *usage) goes(p place, st *beneath.Stat) room {
 	return r
 }
 
-// leavingBooks is leaving for a place in a directory of the books that was opened for this alone.
+// leavingBooks is leaving for a place in a bookkeeping directory that was opened for this alone.
 func (u *usage) leavingBooks(p place) room {
 	if u == nil {
 		return room{}
@@ -337,13 +347,16 @@ func (u *usage) replaced(from, to place) room {
 	return u.goes(to, &old)
 }
 
-// hold is what a file comes to while it is written, and once it is complete. It belongs to who writes the file.
+// hold is what a file comes to while it is written, and once it is complete. It belongs to who
+// writes the file. It counts before it writes, and is put right by measure when the writing is
+// over.
 type hold struct {
 	used         *usage
 	taken, wrote int64
 }
 
-// more counts bytes that are about to be written.
+// more counts bytes that are about to be written. An error counts nothing more; what was counted
+// before stays until measure.
 func (h *hold) more(n int64) error {
 	if h.used == nil {
 		return nil
@@ -396,7 +409,8 @@ func (u *upload) measure() {
 	u.held.measure(u.file)
 }
 
-// grows has room for the xattrs of an entry that counts for as much as was says; done counts what they came to.
+// grows has room for the xattrs of an entry that counts for as much as was says; done counts what
+// they came to. done must be called whether or not the change succeeds.
 func (u *usage) grows(i *beneath.Inode, m *slave.Meta, was *beneath.Stat) (done func(), err error) {
 	if u == nil {
 		return func() {}, nil

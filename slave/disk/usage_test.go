@@ -232,7 +232,7 @@ func TestLimitOfUploads(t *testing.T) {
 	}
 }
 
-// TestLimitOfBooks: what makes georep keep books about nothing is bounded, too, and removing goes on at the limit.
+// TestLimitOfBooks: what makes georep keep records about nothing is bounded, too, and removing goes on at the limit.
 func TestLimitOfBooks(t *testing.T) {
 	for name, c := range map[string]struct {
 		policy policy.Policy

@@ -36,13 +36,16 @@ func (u *usage) xattrs(i *beneath.Inode, m *slave.Meta) (done func(), err error)
 	return func() { u.correct(u.hidden(i) - had - more) }, nil
 }
 
+// limitsBytes tells whether bytes count at all.
 func (u *usage) limitsBytes() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.limit.bytes > 0
 }
 
-// hidden is what the xattrs of an inode come to that its blocks do not show. What cannot be read counts for nothing.
+// hidden is what the xattrs of an inode come to that its blocks do not show. What cannot be read
+// counts for nothing. Zero where the file system counts them among the blocks, or where there are
+// no limits.
 func (u *usage) hidden(i *beneath.Inode) int64 {
 	if u == nil || u.shows {
 		return 0
