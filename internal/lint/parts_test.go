@@ -29,7 +29,6 @@ var large = map[string]size{
 	"monitor.machine":        {20, 23},
 	"monitor.runner":         {13, 18},
 	"slave/agent.hub":        {9, 22},
-	"slave/sftp.Tree":        {186, 45},
 	// A call, a command or a value of the wire for each method.
 	"cmd/georep.env":         {112, 3},
 	"internal/beneath.Dir":   {72, 8},

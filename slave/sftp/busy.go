@@ -54,13 +54,19 @@ func (l *keyed[K]) waitedFor() bool {
 	return false
 }
 
-// busyInode lets one operation at a time work on the names of an inode, of whatever batch: what replaces all names of one must
+// busy has operations that would disturb each other wait, of whatever batch.
+type busy struct {
+	inodes keyed[xtime.GFID]
+	names  keyed[name]
+}
+
+// lockInode lets one operation at a time work on the names of an inode, of whatever batch: what replaces all names of one must
 // not bring back a name that is parked meanwhile. An entry without a GFID has nothing to wait for.
-func (t *Tree) busyInode(g xtime.GFID) (unlock func()) {
+func (b *busy) lockInode(g xtime.GFID) (unlock func()) {
 	if g.IsZero() {
 		return func() {}
 	}
-	return t.busyInodes.lock(g)
+	return b.inodes.lock(g)
 }
 
 // name is one in a directory, wherever that moves.
@@ -69,17 +75,7 @@ type name struct {
 	name string
 }
 
-// busyName lets one operation at a time work on what stands under a name. Else what brings a change to all names of an inode
-// would bring it to a name that is another inode's by then, which holds busyInode of that one. It comes after busyInode, and
+// lockName lets one operation at a time work on what stands under a name. Else what brings a change to all names of an inode
+// would bring it to a name that is another inode's by then, which holds lockInode of that one. It comes after lockInode, and
 // nobody waits for a second name while it has one.
-func (t *Tree) busyName(p place) (unlock func()) { return t.busyNames.lock(name{p.dir, p.name}) }
-
-// busyPark lets one name of an inode at a time go to the park. What is replaced has nobody's busyInode but that of the inode that
-// replaces it, so another of its names may be parked meanwhile. Both would be given one name there, and a rename to a further
-// name of the same inode does nothing: the old name would stay. It comes after busyName.
-func (t *Tree) busyPark(g xtime.GFID) (unlock func()) {
-	if g.IsZero() {
-		return func() {} // its name in the park is nobody else's
-	}
-	return t.parking.lock(g)
-}
+func (b *busy) lockName(p place) (unlock func()) { return b.names.lock(name{p.dir, p.name}) }

@@ -2,16 +2,35 @@ package sftp
 
 import (
 	"errors"
+	"sync"
 
 	"georep/internal/beneath"
 	"georep/slave"
 	"georep/slave/sftp/index"
 )
 
+// changer makes changes: it notes them in the journal, brings them to the index, and makes both durable.
+type changer struct {
+	*records
+	listings *listings // are told of every change
+	journal  *index.Journal
+	logs     [2]*logFile
+	flushMu  sync.Mutex // held by flush
+
+	shardDirs sync.Map // directories of index/ that are there; path -> struct{}
+	// changedMu guards changed, the directories that were changed since they were last made durable.
+	changedMu sync.Mutex
+	changed   map[string]struct{}
+}
+
+func newChanger(r *records, l *listings) *changer {
+	return &changer{records: r, listings: l, changed: map[string]struct{}{}}
+}
+
 // change notes that the entry of a place is about to become another, makes the change, and puts the entry into the index. A
 // name that neither the index nor the journal has needs no note: it has no record before, and none after a cut.
-func (t *Tree) change(p place, to *index.Entry, do func() error) error {
-	return t.changes([]step{{p, to}}, do)
+func (ch *changer) change(p place, to *index.Entry, do func() error) error {
+	return ch.changes([]step{{p, to}}, do)
 }
 
 // step is a place and its entry after a change; nil for none.
@@ -21,14 +40,14 @@ type step struct {
 }
 
 // changes is change for several places that change together, as a move does: one note, one change, then the entries.
-func (t *Tree) changes(steps []step, do func() error) error {
+func (ch *changer) changes(steps []step, do func() error) error {
 	var intents []index.Intent
 	for _, s := range steps {
-		_, ok, err := t.idx.Get(s.dir, s.name)
+		_, ok, err := ch.idx.Get(s.dir, s.name)
 		if err != nil {
 			return err
 		}
-		if !ok && !t.journal.Has(s.dir, s.name) {
+		if !ok && !ch.journal.Has(s.dir, s.name) {
 			continue
 		}
 		in := index.Intent{Dir: s.dir, Name: s.name, Gone: s.to == nil}
@@ -37,56 +56,56 @@ func (t *Tree) changes(steps []step, do func() error) error {
 		}
 		intents = append(intents, in)
 	}
-	done, err := t.journal.Note(intents)
+	done, err := ch.journal.Note(intents)
 	if err != nil {
 		return err
 	}
 	// After carry: the note counts as needed until the index has the outcome.
 	defer done()
-	if err = t.carry(steps, do); certain(err) {
-		t.noteAsIs(intents...)
+	if err = ch.carry(steps, do); certain(err) {
+		ch.noteAsIs(intents...)
 	}
 	return err
 }
 
 // noteAsIs says of names, to which nothing else is done meanwhile, that what was noted of them did not come about, so that their
 // entries count after a cut too. Where it cannot be written they are compared.
-func (t *Tree) noteAsIs(intents ...index.Intent) {
+func (ch *changer) noteAsIs(intents ...index.Intent) {
 	for i := range intents {
 		in := &intents[i]
-		e, ok, err := t.idx.Get(in.Dir, in.Name)
+		e, ok, err := ch.idx.Get(in.Dir, in.Name)
 		if err != nil {
 			return
 		}
 		in.Gone, in.Record, in.ID = !ok, e.Record, e.ID
 	}
-	if done, err := t.journal.Note(intents); err == nil {
+	if done, err := ch.journal.Note(intents); err == nil {
 		done()
 	}
 }
 
 // carry makes a change that is noted.
-func (t *Tree) carry(steps []step, do func() error) (err error) {
+func (ch *changer) carry(steps []step, do func() error) (err error) {
 	for _, s := range steps {
-		t.listings.changing(s.path)
+		ch.listings.changing(s.path)
 	}
 	if err := do(); err != nil {
 		// Whether it was made is not known: then the entries are dropped, which has the crawler compare what is
 		// there.
 		if !certain(err) {
 			for _, s := range steps {
-				err = errors.Join(err, t.idx.Delete(s.dir, s.name))
+				err = errors.Join(err, ch.idx.Delete(s.dir, s.name))
 			}
 		}
 		return err
 	}
 	for _, s := range steps {
 		// Before the entry is in the index: see write.
-		t.touched(s.path)
+		ch.touched(s.path)
 		if s.to == nil {
-			err = t.idx.Delete(s.dir, s.name)
+			err = ch.idx.Delete(s.dir, s.name)
 		} else {
-			err = t.idx.Set(s.dir, s.name, *s.to)
+			err = ch.idx.Set(s.dir, s.name, *s.to)
 		}
 		if err != nil {
 			return err
@@ -107,26 +126,26 @@ type noted struct {
 
 // foresee notes what a new content is to become, where it takes the place of an older one of its inode and nothing before it
 // in the batch is about the same: it is staged meanwhile. Everything else is noted by change.
-func (it *item) foresee(t *Tree) {
+func (it *item) foresee(ch *changer) {
 	op := it.op
 	if op.Kind != slave.OpPut || op.Uploaded || len(it.after) > 0 || op.Links > 1 || op.Record.GFID.IsZero() {
 		return
 	}
 	dir, name := beneath.Split(op.Path)
-	id, err := t.idOf(dir)
+	id, err := ch.idOf(dir)
 	if id == 0 || err != nil {
 		return
 	}
-	old, ok, err := t.idx.Get(id, name)
+	old, ok, err := ch.idx.Get(id, name)
 	if err != nil || !ok || old.Record.GFID != op.Record.GFID {
 		return
 	}
 	n := &it.noted
-	n.intent = index.Intent{Dir: id, Name: name, Record: t.entryFor(op, slave.File, it.end.Torn).Record, ID: index.NewID()}
+	n.intent = index.Intent{Dir: id, Name: name, Record: ch.entryFor(op, slave.File, it.end.Torn).Record, ID: index.NewID()}
 	n.ready = make(chan struct{})
 	go func() {
 		defer close(n.ready)
-		n.done, n.err = t.journal.Note([]index.Intent{n.intent})
+		n.done, n.err = ch.journal.Note([]index.Intent{n.intent})
 	}()
 }
 
@@ -142,7 +161,7 @@ func (n *noted) is(p place, e *index.Entry) (bool, error) {
 }
 
 // over says that the change was made, or that nothing comes of it.
-func (n *noted) over(t *Tree) {
+func (n *noted) over(pub *publisher) {
 	if n.ready == nil {
 		return
 	}
@@ -151,8 +170,8 @@ func (n *noted) over(t *Tree) {
 		return
 	}
 	if in := n.intent; !n.used {
-		free := t.busyName(place{dir: in.Dir, name: in.Name})
-		t.noteAsIs(in)
+		free := pub.busy.lockName(place{dir: in.Dir, name: in.Name})
+		pub.noteAsIs(in)
 		free()
 	}
 	n.done()

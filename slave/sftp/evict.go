@@ -32,11 +32,11 @@ type roomMaker struct {
 // inRoom runs call, and again as long as the server turns out to have no room and something that was parked could go, the
 // oldest first: what the master removed would make none otherwise. evicted tells that something went. Its error says why
 // there is no room.
-func (t *Tree) inRoom(call func() error) (evicted bool, err error) {
+func (cl *cleaner) inRoom(call func() error) (evicted bool, err error) {
 	for {
 		began := time.Now()
-		err = t.reason(call())
-		if !slave.OutOfRoom(err) || !t.makeRoomSince(began) {
+		err = cl.reason(call())
+		if !slave.OutOfRoom(err) || !cl.makeRoomSince(began) {
 			return evicted, err
 		}
 		evicted = true
@@ -44,37 +44,37 @@ func (t *Tree) inRoom(call func() error) (evicted bool, err error) {
 }
 
 // makeRoomSince has something go, unless something went since then. It tells whether it is worth another try.
-func (t *Tree) makeRoomSince(began time.Time) bool {
-	r := &t.roomMaker
+func (cl *cleaner) makeRoomSince(began time.Time) bool {
+	r := &cl.roomMaker
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.at.After(began) {
 		return true
 	}
-	if time.Now().Before(r.again) || t.live(context.Background()) != nil {
+	if time.Now().Before(r.again) || cl.live(context.Background()) != nil {
 		return false
 	}
-	n, bytes := t.evict()
+	n, bytes := cl.evict()
 	if n == 0 {
 		r.again = time.Now().Add(evictRest)
 		return false
 	}
 	r.at = time.Now()
-	t.verdict.forget()
-	t.log.Warn().Str("slave", t.name()).Int("entries", n).Int64("bytes", bytes).
+	cl.check.forget()
+	cl.log.Warn().Str("slave", cl.name()).Int("entries", n).Int64("bytes", bytes).
 		Msg("the slave is full: what was removed is deleted before its time")
 	return true
 }
 
 // evict deletes the oldest of what is parked, and tells how many entries and how much at least.
-func (t *Tree) evict() (n int, bytes int64) {
+func (cl *cleaner) evict() (n int, bytes int64) {
 	type parked struct {
 		name string
 		index.Entry
 	}
 	var all []parked
-	before := time.Now().Add(-t.roomMaker.age).Unix()
-	err := t.idx.Each(index.Parked, func(name string, e index.Entry) bool {
+	before := time.Now().Add(-cl.roomMaker.age).Unix()
+	err := cl.idx.Each(index.Parked, func(name string, e index.Entry) bool {
 		if !e.Virtual && e.Since <= before { // one that is virtual takes none
 			all = append(all, parked{name, e})
 		}
@@ -85,46 +85,46 @@ func (t *Tree) evict() (n int, bytes int64) {
 		if n >= evictNames || bytes >= evictBytes {
 			break
 		}
-		went, failed := t.evictOne(p.name, p.Entry)
+		went, failed := cl.evictOne(p.name, p.Entry)
 		if failed != nil {
-			t.log.Warn().Str("name", p.name).Err(failed).Msg("cannot delete what was parked")
+			cl.log.Warn().Str("name", p.name).Err(failed).Msg("cannot delete what was parked")
 		}
 		if !went {
 			continue
 		}
 		n, bytes = n+1, bytes+p.Size
 		if p.Kind == slave.Dir {
-			err = t.emptyTrash(context.Background())
+			err = cl.emptyTrash(context.Background())
 			break
 		}
 	}
 	if err != nil {
-		t.log.Warn().Err(err).Msg("cannot delete all that was parked")
+		cl.log.Warn().Err(err).Msg("cannot delete all that was parked")
 	}
 	return n, bytes
 }
 
 // evictOne deletes an entry, if it still is the one that was seen; a directory goes to trash/.
-func (t *Tree) evictOne(name string, e index.Entry) (bool, error) {
+func (cl *cleaner) evictOne(name string, e index.Entry) (bool, error) {
 	if e.Kind == slave.Dir {
-		err := t.discard(context.Background(), name, e.Since)
-		_, there, gerr := t.idx.Get(index.Parked, name)
+		err := cl.discard(context.Background(), name, e.Since)
+		_, there, gerr := cl.idx.Get(index.Parked, name)
 		return !there && err == nil && gerr == nil, errors.Join(err, gerr)
 	}
-	t.parkMu.Lock()
-	defer t.parkMu.Unlock()
-	now, ok, err := t.idx.Get(index.Parked, name)
+	cl.park.mu.Lock()
+	defer cl.park.mu.Unlock()
+	now, ok, err := cl.idx.Get(index.Parked, name)
 	if err != nil || !ok || now.Since != e.Since {
 		return false, err
 	}
-	if err := ignoreAbsent(t.any().Remove(t.abs(parkedDir + "/" + name))); err != nil {
+	if err := ignoreAbsent(cl.any().Remove(cl.abs(parkedDir + "/" + name))); err != nil {
 		return false, err
 	}
-	return true, t.idx.Delete(index.Parked, name)
+	return true, cl.idx.Delete(index.Parked, name)
 }
 
 // forget has the room be looked at anew.
-func (v *verdict) forget() {
+func (v *spaceCheck) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.at, v.found = time.Time{}, nil

@@ -12,7 +12,7 @@ func TestFull(t *testing.T) {
 	ageless := func(t *testing.T, root string, c slave.Claim) (slave.Tree, error) {
 		tree, err := claimer(t, root, c)
 		if err == nil {
-			tree.(*Tree).roomMaker.age = 0
+			tree.(*Tree).cleaner.roomMaker.age = 0
 		}
 		return tree, err
 	}

@@ -2,11 +2,9 @@ package sftp
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"georep/internal/beneath"
 	"georep/slave"
@@ -18,25 +16,24 @@ var _ slave.Describer = (*Inspector)(nil)
 // Examine tells what is known of each entry. What its file cannot have, such as xattrs, stands in the index; of what has no record there
 // nothing is known but what the file shows.
 func (a *Inspector) Examine(ctx context.Context, nonce slave.Nonce, paths []string) ([]slave.Detail, error) {
-	t := a.t
-	if err := t.enter(); err != nil {
+	if err := a.enter(); err != nil {
 		return nil, err
 	}
-	defer t.leave()
+	defer a.leave()
 	out := make([]slave.Detail, len(paths))
 	g := new(errgroup.Group)
 	g.SetLimit(asksAtOnce)
 	for i, path := range paths {
 		g.Go(func() error {
-			if err := t.live(ctx); err != nil {
+			if err := a.live(ctx); err != nil {
 				return err
 			}
 			d, err := a.examine(nonce, path)
 			if d.Err = nil; err != nil {
-				d = slave.Detail{Err: trouble("examine", path, t.reason(err))}
+				d = slave.Detail{Err: trouble("examine", path, a.reason(err))}
 			}
 			out[i] = d
-			return t.first().Err()
+			return a.first().Err()
 		})
 	}
 	return out, g.Wait()
@@ -44,22 +41,21 @@ func (a *Inspector) Examine(ctx context.Context, nonce slave.Nonce, paths []stri
 
 // examine looks at one entry.
 func (a *Inspector) examine(nonce slave.Nonce, path string) (d slave.Detail, err error) {
-	t := a.t
 	p := place{index.Top, "", index.TopName}
 	if path != "" {
 		if !slave.AllowedPath(path) {
 			return d, slave.ErrInvalid
 		}
-		if err := t.checkDirs(path); err != nil {
+		if err := a.checkDirs(path); err != nil {
 			return d, err
 		}
 		dir, name := beneath.Split(path)
 		p.path, p.name = path, name
-		if p.dir, err = t.idOf(dir); err != nil {
+		if p.dir, err = a.idOf(dir); err != nil {
 			return d, err
 		}
 	}
-	f, err := t.look(p)
+	f, err := a.look(p)
 	if err != nil {
 		return d, err
 	}
@@ -73,16 +69,7 @@ func (a *Inspector) examine(nonce slave.Nonce, path string) (d slave.Detail, err
 		return d, nil
 	}
 	if d.Coarse = true; d.Kind == slave.Symlink {
-		d.Target, err = readlink(t, path)
+		d.Target, err = a.readlink(path)
 	}
 	return d, err
-}
-
-// readlink tells where a link leads, within the bounds of a path.
-func readlink(t *Tree, path string) (string, error) {
-	target, err := t.any().Readlink(t.abs(path))
-	if len(target) > unix.PathMax {
-		return "", fmt.Errorf("the server says that the link %q leads to a path of %d bytes: %w", path, len(target), unix.ENAMETOOLONG)
-	}
-	return target, err
 }

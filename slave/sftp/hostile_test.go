@@ -262,7 +262,7 @@ func readLies(t *testing.T, root string, deep bool) {
 		f.Must(slavetest.Mkdir(queries[i].Path, slavetest.Rec(i+1, 0)))
 	}
 	if deep {
-		_ = tree.emptyTrash(t.Context()) // which the server makes impossible
+		_ = tree.cleaner.emptyTrash(t.Context()) // which the server makes impossible
 		if _, err := tree.Count(t.Context(), []string{queries[0].Path}, 1<<40); err != nil {
 			t.Fatal(err)
 		}

@@ -54,8 +54,8 @@ func parseHolder(text []byte) (h holder) {
 }
 
 // self is this process as a holder.
-func (t *Tree) self(number uint64) holder {
-	return holder{token: t.prefix, boot: bootID(), pid: os.Getpid(), start: startTime(os.Getpid()), number: number}
+func (own *ownership) self(number uint64) holder {
+	return holder{token: own.prefix, boot: bootID(), pid: os.Getpid(), start: startTime(os.Getpid()), number: number}
 }
 
 // bootID tells this run of this kernel from every other.
@@ -82,52 +82,52 @@ func startTime(pid int) (ticks uint64) {
 }
 
 // takeLease makes the lease, or takes that of a dead holder.
-func (t *Tree) takeLease(ctx context.Context) error {
+func (own *ownership) takeLease(ctx context.Context) error {
 	// Between the end of a dead holder's lease and our own another one may come: then it is looked at in turn.
 	for range 3 {
-		err := t.makeLease()
+		err := own.makeLease()
 		if err == nil {
 			return nil
 		}
-		held, rerr := t.readSmall(leaseFile)
+		held, rerr := own.readSmall(leaseFile)
 		if errors.Is(rerr, fs.ErrNotExist) {
 			return err // it is not there, and cannot be made
 		}
 		if rerr != nil {
 			return rerr
 		}
-		if err := t.waitDead(ctx, parseHolder(held)); err != nil {
+		if err := own.waitDead(ctx, parseHolder(held)); err != nil {
 			return err
 		}
-		if err := ignoreAbsent(t.any().Remove(t.abs(leaseFile))); err != nil {
+		if err := ignoreAbsent(own.any().Remove(own.abs(leaseFile))); err != nil {
 			return err
 		}
 	}
-	return t.busy("somebody else")
+	return own.busy("somebody else")
 }
 
 // busy names who is in the way, and what to do.
-func (t *Tree) busy(who string) error {
-	return fmt.Errorf("slave %s: %w: %s is using it; stop that first", t.name(), slave.ErrBusy, who)
+func (own *ownership) busy(who string) error {
+	return fmt.Errorf("slave %s: %w: %s is using it; stop that first", own.name(), slave.ErrBusy, who)
 }
 
 // waitDead returns nil once the holder is known to be dead.
-func (t *Tree) waitDead(ctx context.Context, h holder) error {
+func (own *ownership) waitDead(ctx context.Context, h holder) error {
 	if h.boot == bootID() && h.boot != "-" {
 		switch start := startTime(h.pid); {
 		case start == 0 || start != h.start:
 			return nil
 		case h.pid != os.Getpid(): // else it may be an earlier session of our own, which was lost
-			return t.busy(fmt.Sprintf("process %d of this host", h.pid))
+			return own.busy(fmt.Sprintf("process %d of this host", h.pid))
 		}
 	}
-	for end := time.Now().Add(t.lease.dead); time.Now().Before(end); {
+	for end := time.Now().Add(own.lease.dead); time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(t.lease.poll):
+		case <-time.After(own.lease.poll):
 		}
-		text, err := t.readSmall(leaseFile)
+		text, err := own.readSmall(leaseFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -135,61 +135,61 @@ func (t *Tree) waitDead(ctx context.Context, h holder) error {
 			return err
 		}
 		if now := parseHolder(text); now != h && len(text) > 0 {
-			return t.busy("another worker")
+			return own.busy("another worker")
 		}
 	}
 	return nil
 }
 
 // makeLease fails where there is one.
-func (t *Tree) makeLease() error {
-	f, err := t.any().Open(t.abs(leaseFile), wire.OpenWrite|wire.OpenCreate|wire.OpenExcl,
+func (own *ownership) makeLease() error {
+	f, err := own.any().Open(own.abs(leaseFile), wire.OpenWrite|wire.OpenCreate|wire.OpenExcl,
 		wire.Attrs{Flags: wire.HasMode, Mode: 0o600})
 	if err != nil {
 		return err
 	}
-	err = f.Write(t.self(0).text(), 0)
+	err = f.Write(own.self(0).text(), 0)
 	return errors.Join(err, f.Close())
 }
 
 // keepLease changes the lease from time to time, and ends the session when it is another's.
-func (t *Tree) keepLease() {
+func (own *ownership) keepLease() {
 	for number := uint64(1); ; number++ {
 		select {
-		case <-t.closing:
+		case <-own.closing:
 			return
-		case <-t.done:
+		case <-own.done:
 			return
-		case <-time.After(t.lease.step):
+		case <-time.After(own.lease.step):
 		}
-		if err := t.renewLease(number); err != nil && t.Err() == nil {
-			t.fail(err)
+		if err := own.renewLease(number); err != nil && own.Err() == nil {
+			own.fail(err)
 			return
 		}
 	}
 }
 
 // renewLease reads before it writes: a lease that another one took, since this one looked dead, is not taken back.
-func (t *Tree) renewLease(number uint64) error {
-	text, err := t.readSmall(leaseFile)
+func (own *ownership) renewLease(number uint64) error {
+	text, err := own.readSmall(leaseFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return t.stands()
+		return own.stands()
 	}
-	if err == nil && parseHolder(text).token != t.prefix {
-		return t.busy("another worker took the lease, and")
+	if err == nil && parseHolder(text).token != own.prefix {
+		return own.busy("another worker took the lease, and")
 	}
 	if err != nil {
 		return err
 	}
-	if path, err := t.any().Realpath(t.o.Path); err == nil && strings.TrimRight(path, "/") != t.root {
-		return fmt.Errorf("slave %s: %w", t.name(), slave.Gone(errElsewhere))
+	if path, err := own.any().Realpath(own.o.Path); err == nil && strings.TrimRight(path, "/") != own.root {
+		return fmt.Errorf("slave %s: %w", own.name(), slave.Gone(errElsewhere))
 	}
-	f, err := t.any().Open(t.abs(leaseFile), wire.OpenWrite, wire.Attrs{})
+	f, err := own.any().Open(own.abs(leaseFile), wire.OpenWrite, wire.Attrs{})
 	if err != nil {
 		return err
 	}
 	defer f.Release()
-	err = f.Write(t.self(number).text(), 0)
+	err = f.Write(own.self(number).text(), 0)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EIO) {
 		return nil // a full disk is no reason to give up the slave
 	}
@@ -198,25 +198,25 @@ func (t *Tree) renewLease(number uint64) error {
 
 // stands tells with slave.ErrAbsent that the root is not at its path any more: nobody but its holder takes a lease away. What
 // is done to it then reaches nobody who looks at the path. It costs no round trip beside others.
-func (t *Tree) stands() error {
-	_, err := t.first().Lstat(t.abs(leaseFile))
+func (own *ownership) stands() error {
+	_, err := own.first().Lstat(own.abs(leaseFile))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil // whatever else it is, it is not this
 	}
-	if have, err := t.readOwner(); err == nil && have != nil && have.Slave == t.info.Slave {
-		return t.busy("another worker took the lease, and")
+	if have, err := own.readOwner(); err == nil && have != nil && have.Slave == own.info.Slave {
+		return own.busy("another worker took the lease, and")
 	}
-	return fmt.Errorf("slave %s: %w", t.name(), slave.Gone(errElsewhere))
+	return fmt.Errorf("slave %s: %w", own.name(), slave.Gone(errElsewhere))
 }
 
 var errElsewhere = errors.New("what this session had taken there is gone: it was renamed, removed, unmounted or mounted over")
 
 // dropLease gives the lease back, if it is ours.
-func (t *Tree) dropLease() {
-	if len(t.all()) == 0 || t.first().Err() != nil {
+func (own *ownership) dropLease() {
+	if len(own.all()) == 0 || own.first().Err() != nil {
 		return
 	}
-	if text, err := t.readSmall(leaseFile); err == nil && parseHolder(text).token == t.prefix {
-		_ = t.any().Remove(t.abs(leaseFile)) // it would be found dead
+	if text, err := own.readSmall(leaseFile); err == nil && parseHolder(text).token == own.prefix {
+		_ = own.any().Remove(own.abs(leaseFile)) // it would be found dead
 	}
 }

@@ -204,19 +204,18 @@ func (l *listing) over() bool {
 
 // fromKept has a part from the listing that is kept; false where there is none.
 func (s *survey) fromKept() (ok bool, err error) {
-	t := s.t
-	kept := t.listings.of(s.q.Path, s.state.Record)
+	kept := s.r.listings.of(s.q.Path, s.state.Record)
 	if kept == nil || s.q.Parts <= 1 {
 		return false, nil
 	}
-	s.t.largeListings <- struct{}{}
+	s.r.largeListings <- struct{}{}
 	s.large = true
 	listed, again, ok := kept.part(s.q.Part, s.q.Parts)
 	if !ok {
 		return false, nil
 	}
 	if kept.over() {
-		t.listings.end(kept, false)
+		s.r.listings.end(kept, false)
 	}
 	s.listed, s.state.Total, s.state.Truncated = listed, kept.total, len(listed) > slave.MaxEntries
 	var mu sync.Mutex
@@ -224,7 +223,7 @@ func (s *survey) fromKept() (ok bool, err error) {
 	g.SetLimit(asksAtOnce)
 	for _, name := range again {
 		g.Go(func() error {
-			a, err := t.lstat(beneath.Join(s.q.Path, name))
+			a, err := s.r.lstat(beneath.Join(s.q.Path, name))
 			if noFile(err) {
 				return nil
 			}

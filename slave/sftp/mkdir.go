@@ -9,19 +9,19 @@ import (
 
 // mkdirOp makes a directory, or takes the one that is there.
 func (b *batch) mkdirOp(it *item) error {
-	op, t := it.op, b.t
+	op := it.op
 	if op.Path == "" {
-		return t.adoptDir(it, place{index.Top, "", index.TopName}, index.Root)
+		return b.adoptDir(it, place{index.Top, "", index.TopName}, index.Root)
 	}
 	p, err := b.parent(op.Path)
 	if err != nil {
 		return err
 	}
-	defer t.busyName(p)()
-	if have, err := t.hasDir(p); err != nil || have {
+	defer b.busy.lockName(p)()
+	if have, err := b.hasDir(p); err != nil || have {
 		if err == nil {
 			b.dirs.made(op.Path)
-			err = t.adoptDir(it, p, index.NewID())
+			err = b.adoptDir(it, p, index.NewID())
 		}
 		return err
 	}
@@ -30,19 +30,18 @@ func (b *batch) mkdirOp(it *item) error {
 	id := index.NewID()
 	e := index.Entry{Kind: slave.Dir, Record: slave.Record{GFID: op.Record.GFID}, ID: id, Meta: op.Meta}
 	var there error
-	err = t.change(p, &e, func() error {
-		there = t.any().Mkdir(t.abs(op.Path), wire.Attrs{Flags: wire.HasMode, Mode: mode})
+	err = b.change(p, &e, func() error {
+		there = b.any().Mkdir(b.abs(op.Path), wire.Attrs{Flags: wire.HasMode, Mode: mode})
 		return there
 	})
 	if err == nil {
-		t.fresh.Store(id, struct{}{})
 		b.dirs.made(op.Path)
 		return nil
 	}
 	if there == nil {
 		return err
 	}
-	a, lerr := t.lstat(op.Path)
+	a, lerr := b.lstat(op.Path)
 	switch {
 	case lerr != nil:
 		return err
@@ -50,22 +49,22 @@ func (b *batch) mkdirOp(it *item) error {
 		return slave.ErrConflict
 	}
 	b.dirs.made(op.Path)
-	return t.adoptDir(it, p, index.NewID())
+	return b.adoptDir(it, p, index.NewID())
 }
 
 // hasDir tells whether a directory is on record at a place, and there.
-func (t *Tree) hasDir(p place) (bool, error) {
-	e, ok, err := t.idx.Get(p.dir, p.name)
+func (pub *publisher) hasDir(p place) (bool, error) {
+	e, ok, err := pub.idx.Get(p.dir, p.name)
 	if err != nil || !ok || e.Kind != slave.Dir {
 		return false, err
 	}
-	a, err := t.lstat(p.path)
+	a, err := pub.lstat(p.path)
 	return err == nil && kindOf(a) == slave.Dir, ignoreAbsent(err)
 }
 
 // adoptDir takes a directory that is there: one that is on record keeps its shard, and its stamp if it is the same.
-func (t *Tree) adoptDir(it *item, p place, id index.ID) error {
-	e, ok, err := t.idx.Get(p.dir, p.name)
+func (pub *publisher) adoptDir(it *item, p place, id index.ID) error {
+	e, ok, err := pub.idx.Get(p.dir, p.name)
 	if err != nil {
 		return err
 	}
@@ -83,14 +82,14 @@ func (t *Tree) adoptDir(it *item, p place, id index.ID) error {
 	meta := it.op.Meta
 	meta.Mode |= 0o700 // until its OpFinish
 	set := func() (err error) {
-		it.res.Lost, err = t.setMeta(t.setAt(p.path), &meta, slave.Dir, t.ownerOf(p.path, &meta))
+		it.res.Lost, err = pub.setMeta(pub.setAt(p.path), &meta, slave.Dir, pub.ownerOf(p.path, &meta))
 		return err
 	}
 	if another { // with a note: what comes to it now, or goes, is nothing that the stamp it had may claim after a cut
-		return t.change(p, &e, set)
+		return pub.change(p, &e, set)
 	}
 	if err := set(); err != nil {
 		return err
 	}
-	return t.idx.Set(p.dir, p.name, e)
+	return pub.idx.Set(p.dir, p.name, e)
 }

@@ -82,14 +82,14 @@ func endWithNotes(t *testing.T, root string, start server, cut bool, before, fir
 	f.Must(append([]slave.Op{slavetest.Mkdir("d", slavetest.Rec(1, 0))}, before...)...)
 	f.Must(slavetest.Finish("d", slavetest.Rec(1, 1), 1))
 	// Something is under way for as long as that: the notes in one log of the journal stay.
-	done, err := tree.journal.Note([]index.Intent{{Dir: index.Root, Name: "elsewhere", Gone: true}})
+	done, err := tree.changes.journal.Note([]index.Intent{{Dir: index.Root, Name: "elsewhere", Gone: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, op := range first {
 		f.Must(op)
 	}
-	if err := tree.flush(); err != nil {
+	if err := tree.changes.flush(); err != nil {
 		t.Fatal(err)
 	}
 	for _, op := range ops {
@@ -225,7 +225,7 @@ func TestJournalAfterTheClockWasSetBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tree.Close()
-		if _, err := tree.journal.Note([]index.Intent{{Dir: index.Root, Name: "x", Gone: true}}); err != nil {
+		if _, err := tree.changes.journal.Note([]index.Intent{{Dir: index.Root, Name: "x", Gone: true}}); err != nil {
 			t.Fatal(err)
 		}
 		turn := uint64(0)

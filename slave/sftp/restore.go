@@ -41,27 +41,27 @@ type Restored struct {
 // nanoseconds, xattrs, hard links, and the entries that SFTP cannot make. It changes nothing on the slave, and needs nothing
 // of the master's host. o.Master, Session and Force do not count.
 func Restore(ctx context.Context, o Options, dest string) (Restored, error) {
-	t := &Tree{host: &host{}, largeListings: make(chan struct{}, largeAtOnce), log: o.Logger, o: o, closing: make(chan struct{}), done: make(chan struct{})}
-	if err := t.connect(ctx); err != nil {
+	a := newInspector(o)
+	if err := a.connect(ctx); err != nil {
 		return Restored{}, err
 	}
-	stop := context.AfterFunc(ctx, func() { t.fail(context.Cause(ctx)); t.hangUp() })
+	stop := context.AfterFunc(ctx, func() { a.fail(context.Cause(ctx)); a.hangUp() })
 	defer func() {
 		stop()
-		t.fail(ErrClosed)
-		t.hangUp()
-		t.parts.Wait()
+		a.fail(ErrClosed)
+		a.hangUp()
+		a.loops.Wait()
 	}()
-	if err := t.openForReading(); err != nil {
+	if err := a.openForReading(); err != nil {
 		return Restored{}, err
 	}
-	t.beginLate()
+	a.beginLate()
 	if err := emptyDir(dest); err != nil {
 		return Restored{}, err
 	}
-	r := &restore{t: t, dest: dest, inodes: map[xtime.GFID]*inode{}, dirs: make(chan struct{}, dirsAtOnce),
+	r := &restore{from: a.reader, dest: dest, inodes: map[xtime.GFID]*inode{}, dirs: make(chan struct{}, dirsAtOnce),
 		files: make(chan struct{}, filesAtOnce), bytes: semaphore.NewWeighted(bytesAtOnce)}
-	top, _, err := t.idx.Get(index.Top, index.TopName)
+	top, _, err := a.idx.Get(index.Top, index.TopName)
 	if err == nil {
 		err = r.dir(ctx, "", top)
 	}
@@ -69,24 +69,24 @@ func Restore(ctx context.Context, o Options, dest string) (Restored, error) {
 }
 
 // openForReading finds the root and reads the index, of which what a journal says may be wrong is not believed.
-func (t *Tree) openForReading() error {
-	if err := t.openRoot(); err != nil {
+func (a *Inspector) openForReading() error {
+	if err := a.own.openRoot(); err != nil {
 		return err
 	}
-	if have, err := t.readOwner(); err != nil || have == nil {
-		if lost := t.first().Err(); lost != nil {
-			return fmt.Errorf("open slave %s: %w", t.name(), lost)
+	if have, err := a.own.readOwner(); err != nil || have == nil {
+		if lost := a.first().Err(); lost != nil {
+			return fmt.Errorf("open slave %s: %w", a.name(), lost)
 		}
-		return fmt.Errorf("slave %s: %w: it has no owner on record, so nothing was replicated to it by georep: %w", t.name(),
+		return fmt.Errorf("slave %s: %w: it has no owner on record, so nothing was replicated to it by georep: %w", a.name(),
 			slave.ErrNoVolume, err)
 	}
-	t.feat.times = true
-	t.idx = index.New(store{t})
+	a.feat.times = true
+	a.idx = index.New(readOnly{files{a.space}})
 	journals := make([][]byte, len(logNames))
-	if err := t.readJournals(journals); err != nil {
+	if err := a.readJournals(journals); err != nil {
 		return err
 	}
-	_, err := t.idx.Recover(journals...)
+	_, err := a.idx.Recover(journals...)
 	return err
 }
 
@@ -104,7 +104,7 @@ func emptyDir(path string) error {
 
 // restore is one at work. What lies in a directory is restored by many goroutines, and so are many directories.
 type restore struct {
-	t    *Tree
+	from *reader
 	dest string
 	// dirs, files and bytes bound what is under way.
 	dirs, files chan struct{}
@@ -213,7 +213,7 @@ func (r *restore) entries(ctx context.Context, path string, e index.Entry) (map[
 	listed, recorded := map[string]wire.Attrs{}, map[string]index.Entry{}
 	g := new(errgroup.Group)
 	g.Go(func() error {
-		err := r.t.list(path, func(n wire.Name) error {
+		err := r.from.list(path, func(n wire.Name) error {
 			if path != "" || n.Name != slave.Reserved {
 				listed[n.Name] = n.Attrs
 			}
@@ -226,7 +226,7 @@ func (r *restore) entries(ctx context.Context, path string, e index.Entry) (map[
 	})
 	if e.ID != 0 {
 		g.Go(func() error {
-			return r.t.idx.Each(e.ID, func(name string, e index.Entry) bool { recorded[name] = e; return ctx.Err() == nil })
+			return r.from.idx.Each(e.ID, func(name string, e index.Entry) bool { recorded[name] = e; return ctx.Err() == nil })
 		})
 	}
 	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
@@ -245,7 +245,7 @@ func (r *restore) settle(path string, listed map[string]wire.Attrs, recorded map
 		if !valid {
 			r.note(beneath.Join(path, name), errNoName)
 		}
-		if !valid || !r.t.fits(&e, there, a) {
+		if !valid || !r.from.fits(&e, there, a) {
 			delete(recorded, name)
 		}
 	}
@@ -306,7 +306,7 @@ func (r *restore) make(ctx context.Context, path string, e *index.Entry) error {
 	r.mu.Lock()
 	r.out.Entries++
 	r.mu.Unlock()
-	r.t.o.Seen.Add(1, 0)
+	r.from.o.Seen.Add(1, 0)
 	to := r.local(path)
 	var err error
 	switch {
@@ -315,7 +315,7 @@ func (r *restore) make(ctx context.Context, path string, e *index.Entry) error {
 	case e.Kind == slave.Symlink:
 		target := e.Meta.Target
 		if !e.Virtual {
-			target, err = r.t.any().Readlink(r.t.abs(path))
+			target, err = r.from.any().Readlink(r.from.abs(path))
 		}
 		if err == nil {
 			err = os.Symlink(target, to)
@@ -344,7 +344,7 @@ func (r *restore) content(ctx context.Context, path string, e *index.Entry) erro
 	if err != nil {
 		return err
 	}
-	in, err := r.t.any().Open(r.t.abs(path), wire.OpenRead, wire.Attrs{})
+	in, err := r.from.any().Open(r.from.abs(path), wire.OpenRead, wire.Attrs{})
 	if err != nil {
 		return errors.Join(err, out.Close())
 	}
@@ -365,7 +365,7 @@ func (r *restore) content(ctx context.Context, path string, e *index.Entry) erro
 	r.mu.Lock()
 	r.out.Bytes += off
 	r.mu.Unlock()
-	r.t.o.Seen.Add(0, off)
+	r.from.o.Seen.Add(0, off)
 	return errors.Join(err, out.Close())
 }
 

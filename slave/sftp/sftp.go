@@ -2,22 +2,14 @@ package sftp
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
-	"strconv"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
 
 	"georep/marker/xtime"
 	"georep/slave"
-	"georep/slave/sftp/index"
-	"georep/slave/sftp/wire"
 )
 
 // ErrClosed is what calls give once Close was called.
@@ -54,62 +46,15 @@ const (
 
 // Tree is an open slave. It implements slave.Tree. Its methods may be called from any goroutine.
 type Tree struct {
-	*host
-	log     zerolog.Logger
-	o       Options
-	idx     *index.Index
-	journal *index.Journal
-	logs    [2]*logFile
-	// info and feat are learnt by Open and do not change.
-	info   slave.Info
-	owner  slave.Owner  // on record; filterOp's
-	parked atomic.Int64 // entries that were found in the park
-	feat   features
-	lease  leaseTimes
-	prefix string // makes this session's names in staging its own
-	// serial numbers those names.
-	serial atomic.Uint64
-
-	refused   sync.Map // owners that this account may not give files to: owned -> struct{}
-	shardDirs sync.Map // directories of index/ that are there; path -> struct{}
-	fresh     sync.Map // shards of directories made by this session: what stands in them is known; index.ID -> struct{}
-	// idMu is held while a directory is given its shard.
-	idMu    sync.Mutex
-	booksMu sync.Mutex // links and pending, and what follows
-	// settling counts what was settled of inodes with more names than are kept.
-	settling map[xtime.GFID]uint32
-	flushMu  sync.Mutex   // held by flush
-	parkMu   sync.RWMutex // held for writing by Clean, while it takes one entry out of the park
-
-	busyInodes keyed[xtime.GFID]
-	busyNames  keyed[name]
-	parking    keyed[xtime.GFID]
-	leftover   sync.Map    // names in parked/ that a cut left there, and that are not on record; string -> struct{}
-	leftMany   atomic.Bool // there were too many names in parked/ to keep them all
-	uploads    uploads
-	within     within
-	twice      twice
-	settler    settler
-	verdict    verdict
-	roomMaker  roomMaker
-	listings   listings
-	// largeListings has a word for each large directory that is being read.
-	largeListings chan struct{}
-	bytes         *semaphore.Weighted
-	hashing       chan struct{}
-
-	// closing is closed by Close, before it waits for those who use the Tree.
-	closing chan struct{}
-	done    chan struct{} // the session has ended, or is lost
-	// parts are the goroutines that Open began: settle, keepLease and a watch for each session.
-	parts    sync.WaitGroup
-	once     sync.Once
-	failOnce sync.Once
-	// mu guards closed and err, and that nobody enters once closed is set; users are those who entered.
-	mu     sync.Mutex
-	closed bool
-	err    error
-	users  sync.WaitGroup
+	*reader
+	own     *ownership
+	changes *changer
+	park    *park
+	links   *links
+	uploads *uploads
+	cleaner *cleaner
+	pub     *publisher
+	stamps  *stamper
 }
 
 // Compile-time proof of the contract.
@@ -127,230 +72,90 @@ func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 	if err := t.connect(ctx); err != nil {
 		return nil, err
 	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	heard := t.whileItAnswers(end)
-	stop := context.AfterFunc(ctx, func() { t.hangUp() })
-	err := t.setup(ctx)
-	heard()
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		t.dropLease()
+	if err := t.whileItAnswers(ctx, t.setup); err != nil {
+		t.own.dropLease()
 		t.hangUp()
 		return nil, err
 	}
-	t.parts.Go(t.settle)
-	t.parts.Go(t.keepLease)
-	for _, c := range t.all() {
-		t.parts.Go(func() { t.watch(c) })
-	}
+	t.loops.Go(t.stamps.loop)
+	t.loops.Go(t.own.keepLease)
+	t.watchAll()
 	t.beginLate()
 	return t, nil
 }
 
+// newTree makes a Tree that has opened nothing yet.
 func newTree(o Options, l leaseTimes) *Tree {
-	t := &Tree{lease: l, host: &host{}, largeListings: make(chan struct{}, largeAtOnce), log: o.Logger, o: o, prefix: rand.Text()[:8],
-		bytes:   semaphore.NewWeighted(stagedBytes),
-		hashing: make(chan struct{}, hashesAtOnce), closing: make(chan struct{}), done: make(chan struct{})}
-	t.settler.init()
-	t.roomMaker.age = evictAge
-	t.uploads.open, t.settling = map[xtime.GFID]*upload{}, map[xtime.GFID]uint32{}
+	t := &Tree{reader: newReader(o)}
+	t.own = &ownership{space: t.space, lease: l}
+	t.changes = newChanger(t.records, t.listings)
+	t.park = &park{changer: t.changes}
+	t.links = newLinks(t.changes, t.park)
+	t.uploads = newUploads(t.space)
+	t.cleaner = &cleaner{changer: t.changes, park: t.park, uploads: t.uploads, roomMaker: roomMaker{age: evictAge}}
+	t.uploads.inRoom = t.cleaner.inRoom
+	t.stamps = newStamper(t.changes, t.own)
+	t.pub = t.newPublisher()
 	return t
 }
 
-// connect begins the sessions. One is enough: a server may refuse the others, and which of them it takes is its own affair.
-func (t *Tree) connect(ctx context.Context) error {
-	n := max(t.o.Streams-t.o.Late, 1)
-	clients, errs := make([]*wire.Client, n), make([]error, n)
-	var all sync.WaitGroup
-	for i := range clients {
-		all.Go(func() { clients[i], errs[i] = t.begin(ctx, i) })
-	}
-	all.Wait()
-	for _, c := range clients {
-		if c != nil {
-			t.join(c)
-		}
-	}
-	if len(t.all()) == 0 {
-		return fmt.Errorf("begin an SFTP session on %s: %w", t.o.Host, errs[0])
-	}
-	return nil
+// newPublisher wires the publisher to the other parts.
+func (t *Tree) newPublisher() *publisher {
+	one := &busy{}
+	return &publisher{changer: t.changes, busy: one, own: t.own, park: t.park, links: t.links, cleaner: t.cleaner, stamps: t.stamps,
+		left:   &leftovers{changer: t.changes, busy: one, links: t.links, park: t.park},
+		stager: &stager{records: t.records, uploads: t.uploads, bytes: semaphore.NewWeighted(stagedBytes)}}
 }
-
-// begin gives one session, nil with an error.
-func (t *Tree) begin(ctx context.Context, number int) (*wire.Client, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, silent("", time.Now()))
-	defer cancel()
-	stream, err := t.o.Open(ctx, number)
-	var c *wire.Client
-	if err == nil {
-		c, err = wire.New(ctx, stream)
-	}
-	if err != nil {
-		t.log.Debug().Err(err).Int("session", number).Msg("one SFTP session less")
-		return nil, err
-	}
-	return c, nil
-}
-
-// ErrSilent: the server holds the connection, and does nothing that it is asked.
-var ErrSilent = errors.New("the SFTP server says nothing")
-
-func silent(request string, since time.Time) error {
-	if request == "" {
-		request = "begin a session"
-	}
-	return fmt.Errorf("%w: it has answered nothing since %s (asked: %s): look at its host's disk, and try again; a session that was "+
-		"started does so by itself", ErrSilent, since.UTC().Format(time.RFC3339), request)
-}
-
-// openingLooks is how often is looked whether the server answers while the slave is opened.
-const openingLooks = 5 * time.Second
-
-// whileItAnswers gives the opening up once the server answers nothing, until the returned function is called.
-func (t *Tree) whileItAnswers(giveUp func(error)) (stop func()) {
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(openingLooks):
-			}
-			if request, since := t.Unanswered(); !since.IsZero() {
-				giveUp(silent(request, since))
-				return
-			}
-		}
-	})
-	return func() { close(done); wg.Wait() }
-}
-
-// beginLate begins the sessions that the opening did not wait for. The end of the Tree ends them.
-func (t *Tree) beginLate() {
-	ctx, cancel := context.WithCancel(context.Background())
-	t.parts.Go(func() {
-		<-t.done
-		cancel()
-	})
-	for i := max(t.o.Streams-t.o.Late, 1); i < t.o.Streams; i++ {
-		t.parts.Go(func() {
-			c, err := t.begin(ctx, i)
-			if err != nil {
-				return
-			}
-			defer c.Close() // it may have come after the others were hung up
-			t.join(c)
-			t.watch(c)
-		})
-	}
-}
-
-// hangUp ends the sessions, and with them every call.
-func (t *Tree) hangUp() {
-	for _, c := range t.all() {
-		c.Close()
-	}
-}
-
-// watch ends the Tree when one of its sessions ends.
-func (t *Tree) watch(c *wire.Client) {
-	select {
-	case <-c.Done():
-		t.fail(fmt.Errorf("the connection to %s: %w", t.o.Host, c.Err()))
-	case <-t.done:
-	}
-}
-
-// fail ends the session with this reason.
-func (t *Tree) fail(why error) {
-	t.failOnce.Do(func() {
-		t.mu.Lock()
-		t.err = why
-		t.mu.Unlock()
-		close(t.done)
-	})
-}
-
-// Done is closed when the session is lost or closed; Err tells why.
-func (t *Tree) Done() <-chan struct{} { return t.done }
-
-// Err is why the session ended; nil while it goes on.
-func (t *Tree) Err() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.err
-}
-
-// Info tells what was found when the slave was opened.
-func (t *Tree) Info() slave.Info { return t.info }
 
 // Close writes what of the index is not written, gives the lease back and ends the sessions.
 func (t *Tree) Close() error {
-	t.once.Do(func() {
-		t.mu.Lock()
-		t.closed = true
-		lost := t.err
-		t.mu.Unlock()
-		close(t.closing)
-		if lost == nil {
-			t.users.Wait()
-			t.uploads.closeAll()
-			// Each clears one log of the journal: nothing is doubtful after an end like this.
-			if err := errors.Join(t.flush(), t.flush()); err != nil {
-				t.log.Warn().Err(err).Msg("write the index")
-			}
-			t.dropLease()
+	t.end(func() {
+		t.uploads.closeAll()
+		// Each clears one log of the journal: nothing is doubtful after an end like this.
+		if err := errors.Join(t.changes.flush(), t.changes.flush()); err != nil {
+			t.log.Warn().Err(err).Msg("write the index")
 		}
-		t.fail(ErrClosed)
-		t.hangUp()
-		t.users.Wait()
-		t.parts.Wait()
+		t.own.dropLease()
 	})
 	return nil
 }
 
-// enter is called by whatever uses the sessions; leave must follow when it gives nil.
-func (t *Tree) enter() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return ErrClosed
-	}
-	if t.err != nil {
-		return t.err
-	}
-	t.users.Add(1)
-	return nil
+// Apply carries out a batch: each operation as soon as those before it that it depends on are through, all others at the
+// same time.
+func (t *Tree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
+	return t.pub.Apply(ctx, b)
 }
 
-func (t *Tree) leave() { t.users.Done() }
-
-// live gives the error that ends a long call: ctx's, or the session's end.
-func (t *Tree) live(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.closing:
-		return ErrClosed
-	case <-t.done:
-		return t.Err()
-	default:
-		return nil
-	}
+// Find tells which inodes the slave has parked, or knows other names of.
+func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
+	return t.links.Find(ctx, gfids)
 }
 
-// stagingName gives a name in staging that was never used.
-func (t *Tree) stagingName() string {
-	return stagingDir + "/" + t.unique()
+// Groups returns inodes whose names are to be checked.
+func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
+	return t.links.Groups(ctx, most)
 }
 
-// unique is a name that no session has used: prefix is random, serial counts.
-func (t *Tree) unique() string { return t.prefix + "-" + strconv.FormatUint(t.serial.Add(1), 36) }
+// Begin prepares an upload, or goes on with one.
+func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
+	return t.uploads.Begin(ctx, spec)
+}
+
+// Sums has no basis to sign.
+func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
+	return t.uploads.Sums(ctx, q, emit)
+}
+
+// Write puts a segment in its place.
+func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
+	return t.uploads.Write(ctx, s)
+}
+
+// Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged and left. The error is
+// ctx's, or the end of the session.
+func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
+	return t.cleaner.Clean(ctx, olderThan)
+}
 
 // trouble makes a *slave.PathError of err; what it already knows of the operation is kept.
 func trouble(op, path string, err error) error {

@@ -2,6 +2,7 @@ package sftp
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -17,12 +18,27 @@ import (
 // surveysAtOnce is how many directories are read at the same time.
 const surveysAtOnce = 64
 
+// reader is what only looks.
+type reader struct {
+	*records
+	listings *listings
+	// largeListings has a word for each large directory that is being read, hashing for each file that is read back.
+	largeListings, hashing chan struct{}
+}
+
+// newReader makes a reader, and all that it stands on, of which nothing is open yet.
+func newReader(o Options) *reader {
+	ses := &session{life: newLife(), host: &host{}, log: o.Logger, o: o, prefix: rand.Text()[:8]}
+	return &reader{records: &records{abilities: &abilities{space: &space{session: ses}}}, listings: &listings{},
+		largeListings: make(chan struct{}, largeAtOnce), hashing: make(chan struct{}, hashesAtOnce)}
+}
+
 // Survey reads directories, many at the same time.
-func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
-	if err := t.enter(); err != nil {
+func (rd *reader) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
+	if err := rd.enter(); err != nil {
 		return nil, err
 	}
-	defer t.leave()
+	defer rd.leave()
 	all := make([]slave.DirState, len(queries))
 	var weight atomic.Int64 // of the answers so far: once they are more than is given, no more are asked for
 	g := new(errgroup.Group)
@@ -34,12 +50,12 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 		}
 		asked = i + 1
 		g.Go(func() error {
-			if err := t.live(ctx); err != nil {
+			if err := rd.live(ctx); err != nil {
 				return err
 			}
-			all[i] = t.survey(q)
+			all[i] = rd.survey(q)
 			weight.Add(all[i].Weight())
-			return t.first().Err()
+			return rd.first().Err()
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -50,14 +66,14 @@ func (t *Tree) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirSt
 }
 
 // survey answers one query; what keeps a directory from being read is in the answer.
-func (t *Tree) survey(q slave.Query) slave.DirState {
+func (rd *reader) survey(q slave.Query) slave.DirState {
 	if !q.Valid() {
 		return slave.DirState{Err: trouble("survey", q.Path, slave.ErrInvalid)}
 	}
-	s := &survey{t: t, q: q}
+	s := &survey{r: rd, q: q}
 	defer s.end()
 	if err := s.run(); err != nil {
-		return slave.DirState{Err: trouble("survey", q.Path, t.reason(err))}
+		return slave.DirState{Err: trouble("survey", q.Path, rd.reason(err))}
 	}
 	if s.state.Weight() > slave.MaxSurvey {
 		s.state.Entries, s.state.Truncated = nil, true
@@ -67,7 +83,7 @@ func (t *Tree) survey(q slave.Query) slave.DirState {
 
 // survey is one directory being read.
 type survey struct {
-	t *Tree
+	r *reader
 	q slave.Query
 	// id is the directory's shard, 0 where it has none; listed is what the server lists of it, of this part.
 	id     index.ID
@@ -93,7 +109,7 @@ func (s *survey) grows(name string) (room bool, err error) {
 	s.size += int64(len(name)) + nameCost
 	if s.size > smallListing && !s.large {
 		select {
-		case s.t.largeListings <- struct{}{}:
+		case s.r.largeListings <- struct{}{}:
 			s.large = true
 		default:
 			return false, errTurn
@@ -105,7 +121,7 @@ func (s *survey) grows(name string) (room bool, err error) {
 // end gives the place among the large ones back.
 func (s *survey) end() {
 	if s.large {
-		<-s.t.largeListings
+		<-s.r.largeListings
 		s.large = false
 	}
 }
@@ -114,7 +130,7 @@ func (s *survey) end() {
 // directories above it are looked at meanwhile: what turns out to be read through a link is thrown away.
 func (s *survey) run() error {
 	above := make(chan error, 1)
-	go func() { above <- s.t.checkDirs(s.q.Path + "/x") }()
+	go func() { above <- s.r.checkDirs(s.q.Path + "/x") }()
 	err := s.read()
 	if cause := <-above; cause != nil {
 		return cause
@@ -124,11 +140,10 @@ func (s *survey) run() error {
 
 // read fills in the state.
 func (s *survey) read() (err error) {
-	t := s.t
-	if err := t.ofDirRead(s.q.Path, &s.state.Record); err != nil {
+	if err := s.r.ofDirRead(s.q.Path, &s.state.Record); err != nil {
 		return err
 	}
-	if s.id, err = t.idOf(s.q.Path); err != nil {
+	if s.id, err = s.r.idOf(s.q.Path); err != nil {
 		return err
 	}
 	s.state.Copy = slave.Copy(s.id)
@@ -137,7 +152,7 @@ func (s *survey) read() (err error) {
 	}
 	g := new(errgroup.Group)
 	if s.id != 0 {
-		g.Go(func() error { return t.idx.Preload(s.id) })
+		g.Go(func() error { return s.r.idx.Preload(s.id) })
 	}
 	g.Go(s.list)
 	if err := g.Wait(); err != nil || s.state.Truncated {
@@ -153,7 +168,7 @@ func (s *survey) list() error {
 	}
 	err := s.listAll()
 	if errors.Is(err, errTurn) {
-		s.t.largeListings <- struct{}{}
+		s.r.largeListings <- struct{}{}
 		s.large = true
 		err = s.listAll()
 	}
@@ -163,8 +178,8 @@ func (s *survey) list() error {
 func (s *survey) listAll() error {
 	s.listed, s.size, s.state.Total = map[string]wire.Attrs{}, 0, 0
 	tooMany := false
-	all := s.t.listings.begin(s.q.Path, s.state.Record)
-	err := s.t.list(s.q.Path, func(n wire.Name) error {
+	all := s.r.listings.begin(s.q.Path, s.state.Record)
+	err := s.r.list(s.q.Path, func(n wire.Name) error {
 		if s.q.Path == "" && n.Name == slave.Reserved {
 			return nil
 		}
@@ -186,30 +201,12 @@ func (s *survey) listAll() error {
 	if err == nil && more && s.q.Parts > 1 {
 		all.given(s.q.Part, s.q.Parts)
 	}
-	s.t.listings.end(all, err == nil && more)
-	return err
-}
-
-// ofDirRead reads the record of a directory.
-func (t *Tree) ofDirRead(path string, rec *slave.Record) error {
-	id, name, err := index.Top, index.TopName, error(nil)
-	if path != "" {
-		dir, last := beneath.Split(path)
-		name = last
-		if id, err = t.idOf(dir); err != nil || id == 0 {
-			return err
-		}
-	}
-	e, ok, err := t.idx.Get(id, name)
-	if ok && e.Kind == slave.Dir {
-		*rec = e.Record
-	}
+	s.r.listings.end(all, err == nil && more)
 	return err
 }
 
 // byName asks for single names.
 func (s *survey) byName() error {
-	t := s.t
 	var mu sync.Mutex
 	g := new(errgroup.Group)
 	g.SetLimit(asksAtOnce)
@@ -218,7 +215,7 @@ func (s *survey) byName() error {
 			continue
 		}
 		g.Go(func() error {
-			f, err := t.look(place{s.id, beneath.Join(s.q.Path, name), name})
+			f, err := s.r.look(place{s.id, beneath.Join(s.q.Path, name), name})
 			if err != nil || !f.present() {
 				return err
 			}
@@ -240,12 +237,12 @@ func (s *survey) join() error {
 	s.state.Entries = make([]slave.EntryState, 0, len(s.listed))
 	err := s.attrsMissing()
 	if err == nil && s.id != 0 {
-		err = s.t.idx.Each(s.id, func(name string, e index.Entry) bool {
+		err = s.r.idx.Each(s.id, func(name string, e index.Entry) bool {
 			if slave.PartOf(name, s.q.Parts) != s.q.Part && !e.Virtual {
 				return true
 			}
 			a, there := s.listed[name]
-			known := s.t.fits(&e, there, a)
+			known := s.r.fits(&e, there, a)
 			if e.Virtual && known {
 				s.state.Total++
 			}
@@ -279,7 +276,7 @@ func (s *survey) attrsMissing() error {
 	}
 	for _, name := range missing {
 		g.Go(func() error {
-			a, err := s.t.lstat(beneath.Join(s.q.Path, name))
+			a, err := s.r.lstat(beneath.Join(s.q.Path, name))
 			mu.Lock()
 			defer mu.Unlock()
 			if noFile(err) {
@@ -325,172 +322,11 @@ func (s *survey) targets() error {
 			break // see survey
 		}
 		g.Go(func() error {
-			target, err := readlink(s.t, beneath.Join(s.q.Path, e.Name))
+			target, err := s.r.readlink(beneath.Join(s.q.Path, e.Name))
 			e.Target = target
 			weight.Add(int64(len(target)))
 			return ignoreAbsent(err)
 		})
 	}
 	return g.Wait()
-}
-
-// Hash digests files: it reads them back.
-func (t *Tree) Hash(ctx context.Context, paths []string) ([]slave.HashResult, error) {
-	if err := t.enter(); err != nil {
-		return nil, err
-	}
-	defer t.leave()
-	all := make([]slave.HashResult, len(paths))
-	var wait sync.WaitGroup
-	defer wait.Wait()
-	for i, path := range paths {
-		select {
-		case t.hashing <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-t.done:
-			return nil, t.Err()
-		}
-		wait.Go(func() {
-			defer func() { <-t.hashing }()
-			all[i] = t.hash(ctx, path)
-		})
-	}
-	wait.Wait()
-	return all, t.live(ctx)
-}
-
-// hash digests one file. Only regular files have a content to speak of; opening others might even have effects.
-func (t *Tree) hash(ctx context.Context, path string) (res slave.HashResult) {
-	if path == "" || !slave.AllowedPath(path) {
-		return slave.HashResult{Err: trouble("hash", path, slave.ErrInvalid)}
-	}
-	err := t.checkDirs(path)
-	if err == nil {
-		err = t.digest(ctx, path, &res)
-	}
-	if err != nil {
-		return slave.HashResult{Err: trouble("hash", path, t.reason(err))}
-	}
-	return res
-}
-
-// digest reads a file back: there is no other way to know what is in it.
-func (t *Tree) digest(ctx context.Context, path string, res *slave.HashResult) error {
-	a, err := t.lstat(path)
-	if noFile(err) {
-		if dir, name := beneath.Split(path); t.virtual(dir, name) {
-			return slave.ErrConflict
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if kindOf(a) != slave.File {
-		return slave.ErrConflict
-	}
-	f, err := t.any().Open(t.abs(path), wire.OpenRead, wire.Attrs{})
-	if err != nil {
-		return err
-	}
-	defer f.Release()
-	d := beneath.NewDigest(nil)
-	err = readAll(f, a.Size, func(data []byte) error {
-		_, _ = d.Write(data)
-		return t.live(ctx)
-	})
-	res.Size, res.Sum = d.Sum()
-	return err
-}
-
-// virtual tells whether the index alone has the entry.
-func (t *Tree) virtual(dir, name string) bool {
-	id, err := t.idOf(dir)
-	if err != nil || id == 0 {
-		return false
-	}
-	e, ok, err := t.idx.Get(id, name)
-	return err == nil && ok && e.Virtual
-}
-
-// Count counts the entries at and below each path. What cannot be listed counts as one.
-func (t *Tree) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
-	if err := t.enter(); err != nil {
-		return nil, err
-	}
-	defer t.leave()
-	all := make([]int64, len(paths))
-	for i, path := range paths {
-		if !slave.AllowedPath(path) || limit <= 0 {
-			continue
-		}
-		if _, err := t.lstat(path); err != nil {
-			dir, name := beneath.Split(path)
-			if t.virtual(dir, name) {
-				all[i] = 1
-			}
-			continue
-		}
-		c := counter{t: t, ctx: ctx, limit: limit, slots: make(chan struct{}, surveysAtOnce)}
-		c.n.Store(1)
-		c.count(path)
-		c.wait.Wait()
-		if err := t.live(ctx); err != nil {
-			return nil, err
-		}
-		all[i] = min(c.n.Load(), limit)
-	}
-	return all, nil
-}
-
-// counter counts what lies below one path, many directories at the same time. Errors of single directories do not matter:
-// the number is for a decision about shares of the tree.
-type counter struct {
-	t     *Tree
-	ctx   context.Context
-	limit int64
-	n     atomic.Int64
-	text  atomic.Int64 // of the paths that are to be looked at
-	slots chan struct{}
-	wait  sync.WaitGroup
-}
-
-// errEnough ends a listing early, and is told to nobody.
-var errEnough = errors.New("enough")
-
-// count counts what lies in a directory, by itself or by another goroutine where a slot is free.
-func (c *counter) count(dir string) {
-	if a, err := c.t.lstat(dir); dir != "" && (err != nil || kindOf(a) != slave.Dir) {
-		return
-	}
-	var dirs nameList
-	_ = c.t.list(dir, func(n wire.Name) error {
-		if beneath.Join(dir, n.Name) == slave.Reserved {
-			return nil
-		}
-		if c.n.Add(1) >= c.limit || c.t.live(c.ctx) != nil {
-			return errEnough
-		}
-		if kindOf(n.Attrs) == slave.Dir && dirs.add(&c.text, n.Name) > maxCountText {
-			c.n.Store(c.limit)
-			return errEnough
-		}
-		return nil
-	})
-	dirs.each(&c.text, func(name string) bool {
-		d := beneath.Join(dir, name)
-		if c.n.Load() >= c.limit {
-			return false
-		}
-		select {
-		case c.slots <- struct{}{}:
-			c.wait.Go(func() {
-				defer func() { <-c.slots }()
-				c.count(d)
-			})
-		default:
-			c.count(d)
-		}
-		return true
-	})
 }

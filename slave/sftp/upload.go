@@ -19,11 +19,16 @@ import (
 // journal beside it of the ranges that are durable there, as far as the server can make them so: a later session goes on
 // from those. What is acknowledged but not yet durable counts in this session only.
 type uploads struct {
+	*space
+	inRoom func(func() error) (evicted bool, err error) // the cleaner's
+
 	// mu guards open, the uploads that this session has begun. It is held while one is opened, so that none is opened
 	// twice.
 	mu   sync.Mutex
 	open map[xtime.GFID]*upload
 }
+
+func newUploads(sp *space) *uploads { return &uploads{space: sp, open: map[xtime.GFID]*upload{}} }
 
 type upload struct {
 	// spec, c, file, path and filled do not change.
@@ -55,73 +60,73 @@ const (
 )
 
 // Begin prepares an upload, or goes on with one. No basis is offered: its signature would have to be read back.
-func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
-	if err := t.enter(); err != nil {
+func (ups *uploads) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
+	if err := ups.enter(); err != nil {
 		return slave.UploadState{}, err
 	}
-	defer t.leave()
-	if err := t.live(ctx); err != nil {
+	defer ups.leave()
+	if err := ups.live(ctx); err != nil {
 		return slave.UploadState{}, err
 	}
 	if !spec.Valid() {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
 	var u *upload
-	_, err := t.inRoom(func() (err error) {
-		t.uploads.mu.Lock()
-		defer t.uploads.mu.Unlock()
-		u, err = t.beginLocked(spec)
+	_, err := ups.inRoom(func() (err error) {
+		ups.mu.Lock()
+		defer ups.mu.Unlock()
+		u, err = ups.beginLocked(spec)
 		return err
 	})
 	if err != nil {
-		return slave.UploadState{Err: trouble("upload", spec.Basis, err)}, t.first().Err()
+		return slave.UploadState{Err: trouble("upload", spec.Basis, err)}, ups.first().Err()
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return slave.UploadState{Have: slices.Clone(u.have)}, nil
 }
 
-// beginLocked gives the upload of that inode, of this very version, opened and with what it has. t.uploads.mu is
+// beginLocked gives the upload of that inode, of this very version, opened and with what it has. ups.mu is
 // held.
-func (t *Tree) beginLocked(spec *slave.Upload) (*upload, error) {
-	if u := t.uploads.open[spec.GFID]; u != nil {
+func (ups *uploads) beginLocked(spec *slave.Upload) (*upload, error) {
+	if u := ups.open[spec.GFID]; u != nil {
 		if u.spec.Version == spec.Version && u.spec.Size == spec.Size {
 			return u, nil
 		}
-		t.closeUpload(u)
+		ups.closeUpload(u)
 	}
-	for _, u := range t.uploads.open {
-		if len(t.uploads.open) >= maxUploads {
-			t.closeUpload(u)
+	for _, u := range ups.open {
+		if len(ups.open) >= maxUploads {
+			ups.closeUpload(u)
 		}
 	}
-	u := &upload{spec: *spec, c: t.any(), path: partialDir + "/" + spec.GFID.String()}
-	text, err := t.readSmall(u.path + gotSuffix)
-	a, serr := t.lstat(u.path)
+	u := &upload{spec: *spec, c: ups.any(), path: partialDir + "/" + spec.GFID.String()}
+	text, err := ups.readSmall(u.path + gotSuffix)
+	a, serr := ups.lstat(u.path)
 	flags, resumed := uint32(wire.OpenRead|wire.OpenWrite), false
 	if err == nil && serr == nil && kindOf(a) == slave.File && u.parse(text) {
 		resumed, u.filled = true, int64(a.Size)
 	} else {
 		// Whatever stands there is removed, not written to: it may have other names.
 		for _, path := range []string{u.path, u.path + gotSuffix} {
-			if err := ignoreAbsent(u.c.Remove(t.abs(path))); err != nil {
+			if err := ignoreAbsent(u.c.Remove(ups.abs(path))); err != nil {
 				return nil, err
 			}
 		}
 		u.have = nil
 		flags |= wire.OpenCreate | wire.OpenExcl
 	}
-	u.file, err = u.c.Open(t.abs(u.path), flags, newFile(nil))
+	u.file, err = u.c.Open(ups.abs(u.path), flags, newFile(nil))
 	if err != nil && resumed && u.c.Err() == nil {
 		// It may have got the mode that it was to be published with.
-		if err = u.c.Setstat(t.abs(u.path), newFile(nil)); err == nil {
-			u.file, err = u.c.Open(t.abs(u.path), flags, newFile(nil))
+		if err = u.c.Setstat(ups.abs(u.path), newFile(nil)); err == nil {
+			u.file, err = u.c.Open(ups.abs(u.path), flags, newFile(nil))
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	t.uploads.open[spec.GFID] = u
+	ups.open[spec.GFID] = u
 	return u, nil
 }
 
@@ -146,69 +151,69 @@ func (u *upload) header() []byte {
 }
 
 // closeUpload closes an upload; what it has stays.
-func (t *Tree) closeUpload(u *upload) {
-	delete(t.uploads.open, u.spec.GFID)
+func (ups *uploads) closeUpload(u *upload) {
+	delete(ups.open, u.spec.GFID)
 	u.file.Release()
 }
 
 // closeAll closes all; what they have stays for the next session.
-func (u *uploads) closeAll() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for g, one := range u.open {
+func (ups *uploads) closeAll() {
+	ups.mu.Lock()
+	defer ups.mu.Unlock()
+	for g, one := range ups.open {
 		one.file.Release()
-		delete(u.open, g)
+		delete(ups.open, g)
 	}
 }
 
 // Sums has no basis to sign.
-func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, _ func(int64, []byte) error) (slave.Result, error) {
-	if err := t.enter(); err != nil {
+func (ups *uploads) Sums(ctx context.Context, q slave.SumsQuery, _ func(int64, []byte) error) (slave.Result, error) {
+	if err := ups.enter(); err != nil {
 		return slave.Result{}, err
 	}
-	defer t.leave()
-	return slave.Result{Err: trouble("sign", t.uploadPath(q.GFID), slave.ErrInvalid)}, t.live(ctx)
+	defer ups.leave()
+	return slave.Result{Err: trouble("sign", ups.uploadPath(q.GFID), slave.ErrInvalid)}, ups.live(ctx)
 }
 
 // uploadPath names an upload in errors.
-func (t *Tree) uploadPath(g xtime.GFID) string { return partialDir + "/" + g.String() }
+func (ups *uploads) uploadPath(g xtime.GFID) string { return partialDir + "/" + g.String() }
 
 // upload is the one that was begun for this very version, nil where none was.
-func (t *Tree) upload(g xtime.GFID, v slave.Version) *upload {
-	t.uploads.mu.Lock()
-	defer t.uploads.mu.Unlock()
-	if u := t.uploads.open[g]; u != nil && u.spec.Version == v {
+func (ups *uploads) upload(g xtime.GFID, v slave.Version) *upload {
+	ups.mu.Lock()
+	defer ups.mu.Unlock()
+	if u := ups.open[g]; u != nil && u.spec.Version == v {
 		return u
 	}
 	return nil
 }
 
 // Write puts a segment in its place.
-func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
-	if err := t.enter(); err != nil {
+func (ups *uploads) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
+	if err := ups.enter(); err != nil {
 		return slave.Result{}, err
 	}
-	defer t.leave()
-	if err := t.live(ctx); err != nil {
+	defer ups.leave()
+	if err := ups.live(ctx); err != nil {
 		return slave.Result{}, err
 	}
 	err, evicted := error(slave.ErrNeedContent), false
-	if u := t.upload(s.GFID, s.Version); u != nil {
-		evicted, err = t.inRoom(func() error {
-			if err := t.verdict.refused(); err != nil {
+	if u := ups.upload(s.GFID, s.Version); u != nil {
+		evicted, err = ups.inRoom(func() error {
+			if err := ups.check.refused(); err != nil {
 				return err
 			}
-			return t.writeSegment(u, s)
+			return ups.writeSegment(u, s)
 		})
 	}
-	if lost := t.first().Err(); lost != nil {
+	if lost := ups.first().Err(); lost != nil {
 		return slave.Result{}, lost
 	}
-	return slave.Result{Err: trouble("write", t.uploadPath(s.GFID), t.reason(err)), Evicted: evicted}, nil
+	return slave.Result{Err: trouble("write", ups.uploadPath(s.GFID), ups.reason(err)), Evicted: evicted}, nil
 }
 
 // writeSegment writes the parts and, where something else may be there, zeros between them.
-func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
+func (ups *uploads) writeSegment(u *upload, s *slave.Segment) error {
 	if !s.Valid(u.spec.Size, 0) {
 		return slave.ErrInvalid
 	}
@@ -224,7 +229,7 @@ func (t *Tree) writeSegment(u *upload, s *slave.Segment) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return t.noteRange(u, s.Range)
+	return ups.noteRange(u, s.Range)
 }
 
 // zero clears a range of a file that may have something there.
@@ -242,7 +247,7 @@ func (u *upload) zero(from, to int64) error {
 }
 
 // noteRange remembers a range, and from time to time makes what came durable and notes it for a later session.
-func (t *Tree) noteRange(u *upload, r slave.Range) error {
+func (ups *uploads) noteRange(u *upload, r slave.Range) error {
 	u.mu.Lock()
 	u.have = slave.AddRange(u.have, r)
 	u.fresh += r.End - r.Off
@@ -261,7 +266,7 @@ func (t *Tree) noteRange(u *upload, r slave.Range) error {
 		err = u.file.Fsync()
 	}
 	if err == nil {
-		err = t.put(u.path+gotSuffix, text)
+		err = ups.put(u.path+gotSuffix, text)
 	}
 	u.mu.Lock()
 	u.noting = false
@@ -269,73 +274,28 @@ func (t *Tree) noteRange(u *upload, r slave.Range) error {
 	return err
 }
 
-// stageUploaded takes an upload that is complete for the staged content. It stays where it is, with its journal, until it is
-// renamed to its place: a cut before that must not cost the content.
-func (t *Tree) stageUploaded(it *item) error {
-	op := it.op
-	t.uploads.mu.Lock()
-	u := t.uploads.open[op.Record.GFID]
-	if u == nil || u.spec.Version != op.Version {
-		t.uploads.mu.Unlock()
-		return t.published(it)
-	}
-	u.mu.Lock()
-	whole := len(u.have) == 1 && u.have[0] == slave.Range{End: u.spec.Size} || u.spec.Size == 0
-	u.mu.Unlock()
-	if !whole {
-		t.uploads.mu.Unlock()
-		return slave.ErrNeedContent
-	}
-	// No further Write finds it from here on.
-	delete(t.uploads.open, op.Record.GFID)
-	t.uploads.mu.Unlock()
-	it.end = slave.End{Size: u.spec.Size}
-	if err := t.complete(u.file, it); err != nil {
-		return err
-	}
-	it.staged = u.path
-	return nil
-}
-
 // endUpload removes the journal of an upload that is in its place. One that is left is removed by the next upload, or Clean.
-func (t *Tree) endUpload(it *item) {
+func (ups *uploads) endUpload(it *item) {
 	if it.op.Uploaded && it.err == nil && it.staged == "" {
-		_ = t.any().Remove(t.abs(t.uploadPath(it.op.Record.GFID) + gotSuffix))
+		_ = ups.any().Remove(ups.abs(ups.uploadPath(it.op.Record.GFID) + gotSuffix))
 	}
 }
-
-// published makes an operation whose answer was lost a success: what it would make is there.
-func (t *Tree) published(it *item) error {
-	op := it.op
-	e, ok := t.recorded(op.Record.GFID, op.Path)
-	if !ok || e.Record != op.Record || op.Record.Xtime == 0 {
-		return slave.ErrNeedContent
-	}
-	f, _, ok := t.verify(op.Record.GFID, op.Path)
-	if !ok || f.entry.Record != op.Record {
-		return slave.ErrNeedContent
-	}
-	return errPublished
-}
-
-// errPublished is success, for which nothing is left to be done.
-var errPublished = errors.New("it is there already")
 
 // cleanUploads removes what nobody goes on with.
-func (t *Tree) cleanUploads(ctx context.Context, limit int64) error {
+func (ups *uploads) cleanUploads(ctx context.Context, limit int64) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(asksAtOnce)
-	err := t.list(partialDir, func(n wire.Name) error {
+	err := ups.list(partialDir, func(n wire.Name) error {
 		if int64(n.Mtime) > limit {
 			return nil
 		}
 		id, perr := xtime.ParseGFID(n.Name)
-		t.uploads.mu.Lock()
-		if u := t.uploads.open[id]; perr == nil && u != nil {
-			t.closeUpload(u)
+		ups.mu.Lock()
+		if u := ups.open[id]; perr == nil && u != nil {
+			ups.closeUpload(u)
 		}
-		t.uploads.mu.Unlock()
-		g.Go(func() error { return ignoreAbsent(t.any().Remove(t.abs(partialDir + "/" + n.Name))) })
+		ups.mu.Unlock()
+		g.Go(func() error { return ignoreAbsent(ups.any().Remove(ups.abs(partialDir + "/" + n.Name))) })
 		return gctx.Err()
 	})
 	if errors.Is(err, unix.ENOENT) {

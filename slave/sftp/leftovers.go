@@ -112,41 +112,49 @@ func (w *twice) renamed(from, to string) {
 	}
 }
 
+// leftovers takes the names of twice away.
+type leftovers struct {
+	*changer
+	busy  *busy
+	links *links
+	park  *park
+}
+
 // dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left to Clean.
-func (t *Tree) dropTwice() {
-	all := t.twice.take()
-	if !t.first().CanLink() {
+func (lo *leftovers) dropTwice() {
+	all := lo.park.twice.take()
+	if !lo.first().CanLink() {
 		return // they are copies
 	}
 	var g errgroup.Group
 	g.SetLimit(asksAtOnce)
 	for gfid, one := range all {
 		g.Go(func() error {
-			left, err := t.dropOf(gfid, one)
+			left, err := lo.dropOf(gfid, one)
 			if left {
-				t.twice.keep(gfid, one)
+				lo.park.twice.keep(gfid, one)
 			}
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil && t.first().Err() == nil {
-		t.log.Warn().Err(err).Msg("take away a further name that is parked")
+	if err := g.Wait(); err != nil && lo.first().Err() == nil {
+		lo.log.Warn().Err(err).Msg("take away a further name that is parked")
 	}
 }
 
 // dropOf takes the parked names of an inode away. left tells that it is not known whether the inode is in the tree: the index says
 // so first, which costs no request.
-func (t *Tree) dropOf(g xtime.GFID, one *namesTwice) (left bool, err error) {
-	defer t.busyInodes.lock(g)()
-	b, err := t.book(g)
+func (lo *leftovers) dropOf(g xtime.GFID, one *namesTwice) (left bool, err error) {
+	defer lo.busy.inodes.lock(g)()
+	b, err := lo.links.book(g)
 	if err != nil {
 		return false, err
 	}
 	b.names = append(b.names, one.others...)
 	live := map[index.ID]bool{}
 	for _, name := range b.names {
-		if e, ok := t.recorded(g, name); ok && !live[e.ID] {
-			_, _, live[e.ID] = t.verify(g, name)
+		if e, ok := lo.recorded(g, name); ok && !live[e.ID] {
+			_, _, live[e.ID] = lo.verify(g, name)
 		}
 	}
 	if len(live) == 0 {
@@ -155,7 +163,7 @@ func (t *Tree) dropOf(g xtime.GFID, one *namesTwice) (left bool, err error) {
 	one.parked = slices.DeleteFunc(one.parked, func(path string) bool {
 		still := false
 		if err == nil {
-			still, err = t.dropParked(g, path, live)
+			still, err = lo.dropParked(g, path, live)
 		}
 		return !still
 	})
@@ -163,22 +171,22 @@ func (t *Tree) dropOf(g xtime.GFID, one *namesTwice) (left bool, err error) {
 }
 
 // dropParked takes one of them away, if the tree has the same inode. left tells that it has not.
-func (t *Tree) dropParked(g xtime.GFID, path string, live map[index.ID]bool) (left bool, err error) {
+func (lo *leftovers) dropParked(g xtime.GFID, path string, live map[index.ID]bool) (left bool, err error) {
 	p := parkedPlace(path)
 	if dir, _ := beneath.Split(path); dir != "" {
-		if p, err = t.withinPlace(path); err != nil {
+		if p, err = lo.park.withinPlace(path); err != nil {
 			return false, ignoreAbsent(err)
 		}
 	}
-	f, err := t.look(p)
+	f, err := lo.look(p)
 	if err != nil || !f.known || f.gfid() != g {
 		return false, err
 	}
 	if !live[f.entry.ID] {
 		return true, nil
 	}
-	if err := t.unstampWithin(path); err != nil {
+	if err := lo.park.unstampWithin(path); err != nil {
 		return false, err
 	}
-	return false, t.change(p, nil, func() error { return ignoreAbsent(t.any().Remove(t.abs(p.path))) })
+	return false, lo.change(p, nil, func() error { return ignoreAbsent(lo.any().Remove(lo.abs(p.path))) })
 }

@@ -1,6 +1,7 @@
 package sftp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -37,24 +38,24 @@ const (
 	leastRoom = 1 << 20
 	// trialSize is what is written to learn whether anything can be: more than what fits in an inode.
 	trialSize = 64 << 10
-	// verdictTime is how long what was learnt of the room counts: a full account refuses thousands of files, and is asked
+	// checkTime is how long what was learnt of the room counts: a full account refuses thousands of files, and is asked
 	// about that once.
-	verdictTime = 2 * time.Second
-	likely      = "the account's quota is probably used up, or the disk full"
+	checkTime = 2 * time.Second
+	likely    = "the account's quota is probably used up, or the disk full"
 )
 
-// verdict is what was learnt last of the room there.
-type verdict struct {
+// spaceCheck is what was learnt last of the room there.
+type spaceCheck struct {
 	mu    sync.Mutex // held while it is learnt, so that nobody makes room meanwhile by giving up what was written
 	at    time.Time
 	found *noRoom // nil where there is room, or nothing can be told
 }
 
 // fresh tells whether it still counts. v.mu is held.
-func (v *verdict) fresh() bool { return !v.at.IsZero() && time.Since(v.at) < verdictTime }
+func (v *spaceCheck) fresh() bool { return !v.at.IsZero() && time.Since(v.at) < checkTime }
 
 // refused gives the refusal that a new content would meet, nil where none is known: it is not sent in vain.
-func (v *verdict) refused() error {
+func (v *spaceCheck) refused() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.found == nil || !v.fresh() {
@@ -63,19 +64,25 @@ func (v *verdict) refused() error {
 	return v.found
 }
 
+// space tells why the server refuses to write, where that is for want of room.
+type space struct {
+	*session
+	check spaceCheck
+}
+
 // reason makes more of an error than the protocol tells: servers say "failure" when the disk is full. What of a file was
 // written is to be there still, for the room that its removal makes would be found free.
-func (t *Tree) reason(err error) error {
+func (sp *space) reason(err error) error {
 	var se *wire.StatusError
 	var known *noRoom
 	if !errors.As(err, &se) || !se.Vague() || errors.As(err, &known) {
 		return err
 	}
-	v := &t.verdict
+	v := &sp.check
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.fresh() {
-		v.found, v.at = t.noRoom(se), time.Now()
+		v.found, v.at = sp.noRoom(se), time.Now()
 	}
 	if v.found == nil {
 		return err
@@ -84,10 +91,10 @@ func (t *Tree) reason(err error) error {
 }
 
 // noRoom tells why nothing can be written, nil where that is not known. Of a quota statvfs says nothing, so that is tried.
-func (t *Tree) noRoom(refused *wire.StatusError) *noRoom {
-	c := t.first()
+func (sp *space) noRoom(refused *wire.StatusError) *noRoom {
+	c := sp.first()
 	if c.CanSpace() {
-		s, err := c.Statvfs(t.abs(""))
+		s, err := c.Statvfs(sp.abs(""))
 		switch {
 		case err != nil:
 		case s.ReadOnly:
@@ -96,9 +103,9 @@ func (t *Tree) noRoom(refused *wire.StatusError) *noRoom {
 			return &noRoom{unix.ENOSPC, "", refused}
 		}
 	}
-	path := t.stagingName()
-	err := t.create(path, make([]byte, trialSize))
-	_ = c.Remove(t.abs(path)) // else it is cleared when the next session begins
+	path := sp.stagingName()
+	err := sp.create(path, make([]byte, trialSize))
+	_ = c.Remove(sp.abs(path)) // else it is cleared when the next session begins
 	var se *wire.StatusError
 	switch {
 	case !errors.As(err, &se):
@@ -108,4 +115,33 @@ func (t *Tree) noRoom(refused *wire.StatusError) *noRoom {
 		return &noRoom{se.Errno(), "", refused}
 	}
 	return nil
+}
+
+// unfit says that the slave cannot be used, and why.
+func (sp *space) unfit(err error) error {
+	for _, clear := range []error{slave.ErrBusy, slave.ErrUnfit, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrPromoted, slave.ErrAbsent,
+		context.Canceled} {
+		if errors.Is(err, clear) {
+			return err
+		}
+	}
+	for _, c := range sp.all() {
+		if c.Err() != nil {
+			return err // of the connection, which says nothing of the slave
+		}
+	}
+	return fmt.Errorf("slave %s: %w: %w%s", sp.name(), slave.ErrUnfit, sp.reason(err), sp.hint(err))
+}
+
+// hint tells what the operator can do about an error.
+func (sp *space) hint(err error) string {
+	switch slave.Errno(sp.reason(err)) {
+	case unix.EACCES:
+		return "; this account must be allowed to write there"
+	case unix.EROFS:
+		return "; it is read-only"
+	case unix.ENOSPC, unix.EDQUOT:
+		return "; make room there"
+	}
+	return ""
 }

@@ -5,13 +5,28 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 
-	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
 	"georep/slave/apply"
 	"georep/slave/sftp/index"
 )
+
+// links knows the names of inodes that have several.
+type links struct {
+	*changer
+	park *park
+
+	// mu is held while what is known of an inode is read and written back, with its mark.
+	mu sync.Mutex
+	// settling counts what was settled of inodes with more names than are kept.
+	settling map[xtime.GFID]uint32
+}
+
+func newLinks(ch *changer, k *park) *links {
+	return &links{changer: ch, park: k, settling: map[xtime.GFID]uint32{}}
+}
 
 // book is what is known of an inode with several names. It is an entry of the shard Links, under the GFID.
 type book struct {
@@ -19,10 +34,10 @@ type book struct {
 	names []string
 }
 
-// book reads what is known of an inode's names; nothing known is an empty book. booksMu is held by whoever writes it
+// book reads what is known of an inode's names; nothing known is an empty book. mu is held by whoever writes it
 // back.
-func (t *Tree) book(g xtime.GFID) (b book, err error) {
-	e, ok, err := t.idx.Get(index.Links, g.String())
+func (ln *links) book(g xtime.GFID) (b book, err error) {
+	e, ok, err := ln.idx.Get(index.Links, g.String())
 	if err != nil || !ok {
 		return b, err
 	}
@@ -34,12 +49,12 @@ func (t *Tree) book(g xtime.GFID) (b book, err error) {
 }
 
 // writeBook keeps a book as long as it tells more than the tree does: of one name, which is all there should be, none
-// is kept. The entry's fields stand for other things here: see book. t.booksMu is held.
-func (t *Tree) writeBook(g xtime.GFID, b book) error {
+// is kept. The entry's fields stand for other things here: see book. mu is held.
+func (ln *links) writeBook(g xtime.GFID, b book) error {
 	if len(b.names) == 0 || len(b.names) == 1 && b.Want <= 1 && !b.Final {
-		return t.idx.Delete(index.Links, g.String())
+		return ln.idx.Delete(index.Links, g.String())
 	}
-	return t.idx.Set(index.Links, g.String(), index.Entry{Ino: b.Ino, Links: b.Want, Record: slave.Record{GFID: g, Xtime: b.At},
+	return ln.idx.Set(index.Links, g.String(), index.Entry{Ino: b.Ino, Links: b.Want, Record: slave.Record{GFID: g, Xtime: b.At},
 		Virtual: b.Final, Meta: slave.Meta{Target: strings.Join(b.names, "\x00")}})
 }
 
@@ -50,66 +65,43 @@ func (b *book) add(name string) {
 	}
 }
 
-// verify tells whether path is a name of the inode on record as g.
-func (t *Tree) verify(g xtime.GFID, path string) (f found, p place, ok bool) {
-	dir, name := beneath.Split(path)
-	id, err := t.idOf(dir)
-	if err != nil || id == 0 || t.checkDirs(path) != nil {
-		return f, p, false
-	}
-	p = place{id, path, name}
-	f, err = t.look(p)
-	return f, p, err == nil && f.known && f.kind != slave.Dir && f.gfid() == g
-}
-
-// recorded is verify by the index alone.
-func (t *Tree) recorded(g xtime.GFID, path string) (e index.Entry, ok bool) {
-	dir, name := beneath.Split(path)
-	id, err := t.idOf(dir)
-	if err != nil || id == 0 {
-		return e, false
-	}
-	e, ok, err = t.idx.Get(id, name)
-	return e, err == nil && ok && e.Kind != slave.Dir && e.Record.GFID == g
-}
-
 // noteGroup books what an operation taught of an inode with several names: its names, and whether some are missing or have
 // another content.
-func (t *Tree) noteGroup(op *slave.Op, names []string) {
+func (ln *links) noteGroup(op *slave.Op, names []string) {
 	g := op.Record.GFID
 	if g.IsZero() {
 		return
 	}
-	t.twice.learn(g, names...)
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	b, err := t.book(g)
+	ln.park.twice.learn(g, names...)
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	b, err := ln.book(g)
 	if err == nil {
 		was := b
 		b.Learn(op)
 		if op.LinksFinal && b.Want > apply.MaxNames {
-			t.settling[g]++
+			ln.settling[g]++
 		}
 		for _, n := range names {
 			b.add(n)
 		}
 		if len(b.names) != len(was.names) || b.Names != was.Names {
-			err = t.writeBook(g, b)
+			err = ln.writeBook(g, b)
 		}
-		err = errors.Join(err, t.notePending(g, b))
+		err = errors.Join(err, ln.notePending(g, b))
 	}
 	if err != nil {
-		t.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
+		ln.log.Warn().Stringer("gfid", g).Err(err).Msg("note the names of an inode")
 	}
 }
 
 // knownAll tells whether the book has all that an operation on names that were there could teach, and says that the inode is as
 // it should be.
-func (t *Tree) knownAll(op *slave.Op, names []string) bool {
+func (ln *links) knownAll(op *slave.Op, names []string) bool {
 	g := op.Record.GFID
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	b, err := t.book(g)
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	b, err := ln.book(g)
 	if err != nil {
 		return false
 	}
@@ -123,15 +115,15 @@ func (t *Tree) knownAll(op *slave.Op, names []string) bool {
 			return false
 		}
 	}
-	_, marked, err := t.idx.Get(index.Pending, g.String())
+	_, marked, err := ln.idx.Get(index.Pending, g.String())
 	return err == nil && !marked
 }
 
 // liveNames counts the names that lead to the newest state of the inode, and where the server makes links, to one file.
-func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
+func (ln *links) liveNames(g xtime.GFID, names []string) (n uint32) {
 	newest, counts := xtime.Time(0), map[index.ID]uint32{}
 	for _, name := range names {
-		e, ok := t.recorded(g, name)
+		e, ok := ln.recorded(g, name)
 		if !ok || e.Record.Xtime < newest {
 			continue
 		}
@@ -140,7 +132,7 @@ func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
 			clear(counts)
 		}
 		id := e.ID
-		if !t.first().CanLink() || e.Virtual {
+		if !ln.first().CanLink() || e.Virtual {
 			id = 0
 		}
 		counts[id]++
@@ -153,72 +145,72 @@ func (t *Tree) liveNames(g xtime.GFID, names []string) (n uint32) {
 
 // hasAll tells whether an inode has all its names. Of one that has more than are kept that is so once a search of the master found them, and
 // as many have been settled since.
-func (t *Tree) hasAll(g xtime.GFID, b *book) bool {
+func (ln *links) hasAll(g xtime.GFID, b *book) bool {
 	want := b.Want
 	if want > apply.MaxNames && len(b.names) >= apply.MaxNames {
-		if !b.Final || t.settling[g] < want {
+		if !b.Final || ln.settling[g] < want {
 			return false
 		}
 		want = apply.MaxNames
 	}
 	// As long as there are too few no name is looked at: while an inode gets thousands of them that would be the square of it.
-	return uint32(len(b.names)) >= want && t.liveNames(g, b.names) >= want
+	return uint32(len(b.names)) >= want && ln.liveNames(g, b.names) >= want
 }
 
 // notePending makes or removes the mark that says that names are to be checked.
-func (t *Tree) notePending(g xtime.GFID, b book) error {
-	if t.hasAll(g, &b) {
-		delete(t.settling, g)
-		return t.idx.Delete(index.Pending, g.String())
+func (ln *links) notePending(g xtime.GFID, b book) error {
+	if ln.hasAll(g, &b) {
+		delete(ln.settling, g)
+		return ln.idx.Delete(index.Pending, g.String())
 	}
-	_, ok, err := t.idx.Get(index.Pending, g.String())
+	_, ok, err := ln.idx.Get(index.Pending, g.String())
 	if err != nil || ok {
 		return err
 	}
-	return t.idx.Set(index.Pending, g.String(), index.Entry{Record: slave.Record{GFID: g}, Ino: b.Ino})
+	return ln.idx.Set(index.Pending, g.String(), index.Entry{Record: slave.Record{GFID: g}, Ino: b.Ino})
 }
 
 // forgetName takes a name of an inode that leaves the tree out of the book. If the inode keeps other names they are to be
 // checked: what was changed through the one that is gone shows under them, in directories that nothing has marked. They are
 // returned. If the name comesBack, as one that leaves with its directory may, the inode is to be checked even without another.
-func (t *Tree) forgetName(old index.Entry, path string, comesBack bool) (others []string) {
+func (ln *links) forgetName(old index.Entry, path string, comesBack bool) (others []string) {
 	g := old.Record.GFID
 	if g.IsZero() {
 		return nil
 	}
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	b, err := t.book(g)
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	b, err := ln.book(g)
 	if err != nil || len(b.names) == 0 {
 		return nil
 	}
 	if i := slices.Index(b.names, path); i >= 0 {
 		b.names = slices.Delete(b.names, i, i+1)
 	}
-	err = t.writeBook(g, b)
+	err = ln.writeBook(g, b)
 	if len(b.names) > 0 || comesBack {
-		err = errors.Join(err, t.toBeChecked(g, b.Ino))
+		err = errors.Join(err, ln.toBeChecked(g, b.Ino))
 	}
 	if err != nil {
-		t.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
+		ln.log.Warn().Stringer("gfid", g).Err(err).Msg("forget a name of an inode")
 	}
 	return b.names
 }
 
 // toBeChecked makes the mark that says that the names of an inode are to be checked, since one of them was gone.
-func (t *Tree) toBeChecked(g xtime.GFID, ino uint64) error {
-	return t.idx.Set(index.Pending, g.String(), index.Entry{Record: slave.Record{GFID: g}, Ino: ino, Virtual: true})
+func (ln *links) toBeChecked(g xtime.GFID, ino uint64) error {
+	return ln.idx.Set(index.Pending, g.String(), index.Entry{Record: slave.Record{GFID: g}, Ino: ino, Virtual: true})
 }
 
 // Groups returns inodes whose names are to be checked.
-func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
-	if err := t.enter(); err != nil {
+func (ln *links) Groups(ctx context.Context, most int) ([]slave.Group, error) {
+	if err := ln.enter(); err != nil {
 		return nil, err
 	}
-	defer t.leave()
+	defer ln.leave()
 	var marked []xtime.GFID
 	removed := map[xtime.GFID]bool{}
-	err := t.idx.Each(index.Pending, func(_ string, e index.Entry) bool {
+	err := ln.idx.Each(index.Pending, func(_ string, e index.Entry) bool {
 		marked = append(marked, e.Record.GFID)
 		removed[e.Record.GFID] = e.Virtual
 		return true
@@ -228,36 +220,36 @@ func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
 	weight := int64(0)
 	for _, g := range marked {
 		if err == nil {
-			err = t.live(ctx)
+			err = ln.live(ctx)
 		}
 		if err != nil || len(out) >= most || weight > slave.MaxGroups {
 			break
 		}
-		group, keep, gerr := t.group(g, removed[g])
+		group, keep, gerr := ln.group(g, removed[g])
 		if err = gerr; keep {
 			out, weight = append(out, group), weight+group.Weight()
 		} else if gerr == nil {
 			none = append(none, g)
 		}
 	}
-	err = errors.Join(err, t.unclaimed(none, removed))
+	err = errors.Join(err, ln.unclaimed(none, removed))
 	return out[:slave.Within(out, slave.MaxGroups, (*slave.Group).Weight)], err
 }
 
 // group tells of one inode; keep is false where nothing is left to check.
-func (t *Tree) group(g xtime.GFID, removed bool) (out slave.Group, keep bool, err error) {
-	t.booksMu.Lock()
-	defer t.booksMu.Unlock()
-	return t.booked(g, removed)
+func (ln *links) group(g xtime.GFID, removed bool) (out slave.Group, keep bool, err error) {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	return ln.booked(g, removed)
 }
 
-// booked is group for whoever holds booksMu.
-func (t *Tree) booked(g xtime.GFID, removed bool) (out slave.Group, keep bool, err error) {
-	b, err := t.book(g)
+// booked is group for whoever holds mu.
+func (ln *links) booked(g xtime.GFID, removed bool) (out slave.Group, keep bool, err error) {
+	b, err := ln.book(g)
 	out = slave.Group{GFID: g, Ino: b.Ino}
 	first, size := true, 0 // of the names
 	for _, n := range b.names {
-		e, ok := t.recorded(g, n)
+		e, ok := ln.recorded(g, n)
 		switch {
 		case !ok:
 			continue
@@ -270,9 +262,54 @@ func (t *Tree) booked(g xtime.GFID, removed bool) (out slave.Group, keep bool, e
 			out.Names = append(out.Names, n)
 		}
 	}
-	out.MissingNames = len(out.Names) > 0 && !t.hasAll(g, &b)
+	out.MissingNames = len(out.Names) > 0 && !ln.hasAll(g, &b)
 	if out.MissingNames {
-		delete(t.settling, g) // all of it is settled anew
+		delete(ln.settling, g) // all of it is settled anew
 	}
 	return out, out.MissingNames || removed && len(out.Names) > 0, err
+}
+
+// others gives the places of the known names of an inode but path, which lead to it.
+func (ln *links) others(g xtime.GFID, path string) (places []place, all []found, err error) {
+	b, err := ln.book(g)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range b.names {
+		if n == path {
+			continue
+		}
+		if f, p, ok := ln.verify(g, n); ok {
+			places, all = append(places, p), append(all, f)
+		}
+	}
+	return places, all, nil
+}
+
+// source finds the inode that an OpLink means: through From, or the book, where the newest state is the best.
+func (ln *links) source(op *slave.Op) (best index.Entry, at place, ok bool, err error) {
+	fits := func(f found) bool { return op.Entry == slave.Unknown || f.entry.Kind == op.Entry }
+	g := op.Record.GFID
+	if op.From != "" && op.From != op.Path {
+		if f, p, found := ln.verify(g, op.From); found && fits(f) {
+			return f.entry, p, true, nil
+		}
+	}
+	b, err := ln.book(g)
+	if err != nil {
+		return best, at, false, err
+	}
+	for _, n := range b.names {
+		e, on := ln.recorded(g, n)
+		if !on || n == op.Path || ok && !apply.Newer(e.Record, best.Record, op.Record) {
+			continue // the index says so, without a request
+		}
+		if f, p, leads := ln.verify(g, n); leads && fits(f) {
+			best, at, ok = f.entry, p, true
+		}
+		if ok && best.Record.Xtime == op.Record.Xtime {
+			break // no other is better: an inode may have thousands of names
+		}
+	}
+	return best, at, ok, nil
 }

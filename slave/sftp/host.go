@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"slices"
 	"strings"
@@ -13,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"georep/internal/beneath"
 	"georep/slave"
 	"georep/slave/apply"
 	"georep/slave/sftp/wire"
@@ -266,11 +266,6 @@ func (h *host) ensureDir(path string) error {
 // kindOf is what the attributes are of.
 func kindOf(a wire.Attrs) slave.Kind { return slave.KindOf(a.Mode) }
 
-// seconds is the part of a time that the protocol can carry.
-func (t *Tree) seconds(at beneath.Time) uint32 {
-	return uint32(min(max(at.Sec, 0), int64(t.feat.latest)))
-}
-
 // list reads a directory, in the pieces in which it comes. The more of them there are, the more are asked for ahead; what
 // a server answers to one of these after another met the end counts too.
 func (h *host) list(path string, each func(wire.Name) error) error {
@@ -362,6 +357,28 @@ func (h *host) answer(a asked) names {
 // endOf takes the end of a file or directory for what it is.
 func endOf(err error) error {
 	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// readlink tells where a link leads, within the bounds of a path.
+func (h *host) readlink(path string) (string, error) {
+	target, err := h.any().Readlink(h.abs(path))
+	if len(target) > unix.PathMax {
+		return "", fmt.Errorf("the server says that the link %q leads to a path of %d bytes: %w", path, len(target), unix.ENAMETOOLONG)
+	}
+	return target, err
+}
+
+// noFile tells that nothing is there, or nothing that could have it.
+func noFile(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
+// ignoreAbsent makes removing what is gone a success.
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
