@@ -13,12 +13,14 @@ type Binding struct {
 	Since  time.Time `toml:"since"`
 }
 
+// bindingsFile is the file, which has all logins.
 type bindingsFile struct {
 	Bindings map[string]Binding `toml:"bindings"`
 }
 
-// Bind gives the master that a login is bound to; the first one that asks is it, durably, before Bind returns. The login is
-// any name that tells one from another.
+// Bind gives the master that a login is bound to; the first one that asks is it, durably, before
+// Bind returns. The login is any name that tells one from another. A binding that is there
+// is never changed.
 func (s *Store) Bind(login, master string) (Binding, error) {
 	if b, err := s.bound(login); err != nil || b.Master != "" {
 		return b, err
@@ -42,12 +44,14 @@ func (s *Store) Bind(login, master string) (Binding, error) {
 // Bound gives the master that a login is bound to, and binds none.
 func (s *Store) Bound(login string) (Binding, error) { return s.bound(login) }
 
-// bound gives the zero Binding where there is none.
+// bound gives the zero Binding where there is none. It takes no lock, since the file is replaced as
+// a whole.
 func (s *Store) bound(login string) (Binding, error) {
 	f, err := s.loadBindings()
 	return f.Bindings[login], err
 }
 
+// A file that is not there has no bindings. One that is damaged is an error, and binds nobody.
 func (s *Store) loadBindings() (f bindingsFile, err error) {
 	err = s.load(s.bindingsFile(), &f)
 	if errors.Is(err, fs.ErrNotExist) {

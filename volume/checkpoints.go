@@ -26,8 +26,9 @@ const MaxCheckpoints = 64
 // ErrNoCheckpoint: the session has none of that name.
 var ErrNoCheckpoint = errors.New("no such checkpoint")
 
-// Two files, so that each has one writer at a time: the registry's lock is over the one, the session's pid file over the
-// other, which says what is complete. An entry of that counts for the checkpoint of the same name and time alone.
+// Two files, so that each has one writer at a time: the registry's lock is over the one, the
+// session's pid file over the other, which says what is complete. An entry of that counts for the
+// checkpoint of the same name and time alone. What is wanted, and what is complete, are kept apart:
 func (f *Files) checkpointsFile() string { return filepath.Join(f.Dir, "checkpoints") }
 func (f *Files) completedFile() string   { return filepath.Join(f.Dir, "checkpoints.completed") }
 
@@ -50,6 +51,7 @@ func (f *Files) Checkpoints() ([]Checkpoint, error) {
 // same tells whether both are one moment under one name.
 func (c *Checkpoint) same(o Checkpoint) bool { return o.Name == c.Name && o.Time.Equal(c.Time) }
 
+// readCheckpoints gives none for a file that is not there.
 func readCheckpoints(path string) (list []Checkpoint, err error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,7 +76,8 @@ func (f *Files) CompleteCheckpoints(list []Checkpoint) error {
 	return WriteOwn(f.completedFile(), data)
 }
 
-// SetCheckpoint sets a checkpoint, which takes the place of one of the same name.
+// SetCheckpoint sets a checkpoint, which takes the place of one of the same name. The time may lie
+// in the future, or before the session began; it is compared with last_synced alone.
 func (s *Store) SetCheckpoint(master string, slave Slave, name string, at time.Time) error {
 	if err := CheckName(name); err != nil {
 		return kindf(ErrSyntax, "%q is no name of a checkpoint: use 1 to %d of A-Z a-z 0-9 . _ -, not starting with . or -", name, maxName)
@@ -99,7 +102,8 @@ func (s *Store) DeleteCheckpoint(master string, slave Slave, name string) error 
 	})
 }
 
-// changeCheckpoints replaces the list, under the registry's lock.
+// changeCheckpoints replaces the list, under the registry's lock. An error of change leaves the
+// list as it was. ErrNoSession where the session is not there.
 func (s *Store) changeCheckpoints(master string, slave Slave, change func([]Checkpoint) ([]Checkpoint, error)) error {
 	return s.locked(func() error {
 		if _, err := s.Session(master, slave); err != nil {

@@ -14,8 +14,9 @@ import (
 	"georep/internal/timetable"
 )
 
-// Options are a session's settings with the defaults filled in. It is made by Session.Options, and a plain value: a
-// change in the registry shows in the next one.
+// Options are a session's settings with the defaults filled in. It is made by Session.Options, and
+// a plain value: a change in the registry shows in the next one. Settings whose zero value means
+// "not set" say so; all others have a value that was checked.
 type Options struct {
 	LogLevel       string              // trace, debug, info, warn or error
 	MaxDelete      int                 // percent of the tree that a crawl may purge without the operator's word
@@ -134,7 +135,8 @@ func ConfigKeys() []ConfigKey {
 	}
 }
 
-// ForMonitor tells whether a key is for the monitor: a worker need not be restarted for it, unless Hook.WantsChanged changes.
+// ForMonitor tells whether a key is for the monitor: a worker need not be restarted for it, unless
+// Hook.WantsChanged changes.
 func ForMonitor(key string) bool {
 	return key == "max-lag" || strings.HasPrefix(key, "hook-")
 }
@@ -185,7 +187,8 @@ func findKey(name string) (ConfigKey, error) {
 	return ConfigKey{}, kindf(ErrSyntax, "no configuration key %q: the keys are %s", name, strings.Join(names, ", "))
 }
 
-// check parses value into o; its error tells the operator what would be right.
+// check parses value into o; its error tells the operator what would be right. It is the only place
+// in which a value is parsed, so files, flags and commands accept the same.
 func (k ConfigKey) check(o *Options, value string) error {
 	if err := k.apply(o, value); err != nil {
 		return kindf(ErrSyntax, "%s cannot be %q: %v (%s)", k.Name, value, err, k.Doc)
@@ -193,7 +196,8 @@ func (k ConfigKey) check(o *Options, value string) error {
 	return nil
 }
 
-// These parse one kind of value each into to; their errors say what the value is not, and check adds what it may be.
+// These parse one kind of value each into to; their errors say what the value is not, and check
+// adds what it may be. An error leaves to as it was, here and below.
 func oneOf(to *string, v string, allowed ...string) error {
 	if !slices.Contains(allowed, v) {
 		return fmt.Errorf("not one of its values")
@@ -212,6 +216,7 @@ func integer(to *int, v string, low, high int) error {
 	return nil
 }
 
+// boolean takes what strconv.ParseBool takes.
 func boolean(to *bool, v string) (err error) {
 	if *to, err = strconv.ParseBool(v); err != nil {
 		return fmt.Errorf("neither true nor false")
@@ -219,6 +224,7 @@ func boolean(to *bool, v string) (err error) {
 	return nil
 }
 
+// onOff is for keys that read better with on and off.
 func onOff(to *bool, v string) error {
 	if v != "on" && v != "off" {
 		return fmt.Errorf("neither on nor off")
@@ -227,6 +233,7 @@ func onOff(to *bool, v string) error {
 	return nil
 }
 
+// text is any string without a NUL byte, which no file name has.
 func text(to *string, v string) error {
 	if strings.ContainsRune(v, 0) {
 		return fmt.Errorf("a NUL byte is in it")

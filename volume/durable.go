@@ -22,6 +22,8 @@ func writeDurable(path string, data []byte) error { return writeBy(path, ".new",
 // WriteOwn replaces a file durably that has one writer of its own at a time, whatever lock that holds.
 func WriteOwn(path string, data []byte) error { return writeBy(path, "."+filepath.Base(path), data) }
 
+// The directory is synced after the rename, so the new name survives a power cut. An error leaves
+// the old file.
 func writeBy(path, temporary string, data []byte) error {
 	dir := filepath.Dir(path)
 	tmp, err := os.OpenFile(filepath.Join(dir, temporary), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
@@ -47,7 +49,8 @@ func fill(f *os.File, data []byte) error {
 	return f.Sync()
 }
 
-// removeDurable removes a file that may be missing. A name that it removed does not come back with a power cut.
+// removeDurable removes a file that may be missing. A name that it removed does not come back with
+// a power cut. A file that is gone already is a success.
 func removeDurable(path string) error {
 	if err := os.Remove(path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -58,7 +61,8 @@ func removeDurable(path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// makeDir makes a directory and its parents, each durable within its own parent.
+// makeDir makes a directory and its parents, each durable within its own parent. Directories that
+// are there are left as they are, with their mode.
 func makeDir(dir string) error {
 	if fi, err := os.Stat(dir); err == nil {
 		if !fi.IsDir() {

@@ -34,7 +34,10 @@ type kindError struct {
 	msg  string
 }
 
+// Error is the message alone.
 func (e *kindError) Error() string { return e.msg }
+
+// Unwrap gives the kind, for errors.Is.
 func (e *kindError) Unwrap() error { return e.kind }
 
 // kindf builds an error that errors.Is recognises as kind and that reads as the message alone.

@@ -16,9 +16,10 @@ const (
 	hashMark = "~"
 )
 
-// Escape makes a slave's canonical form a directory name of at most 190 bytes: letters, digits and .@- as they are,
-// other bytes as %XX, also the underscore, which divides it from the master's name. What would be longer ends in ~ and a
-// digest, and only then Unescape cannot reverse it.
+// Escape makes a slave's canonical form a directory name of at most 190 bytes: letters, digits and
+// .@- as they are, other bytes as %XX, also the underscore, which divides it from the master's
+// name. What would be longer ends in ~ and a digest, and only then Unescape cannot reverse it. The
+// names are those of directories in the registry, so what this gives for a slave must never change.
 func Escape(s Slave) string {
 	esc := escape(s.String(), func(c byte) bool { return c != '_' && strings.IndexByte(nameChars+"@", c) >= 0 })
 	if len(esc) <= maxEscaped {
@@ -42,7 +43,7 @@ func Unescape(name string) (s Slave, ok bool) {
 	return s, err == nil && Escape(s) == name
 }
 
-// urlPath decodes and cleans the path of a URL.
+// urlPath decodes and cleans the path of a URL. why says what is wrong; "" where nothing is.
 func urlPath(raw string) (clean, why string) {
 	if !strings.HasPrefix(raw, "/") {
 		return "", "the path must be absolute"

@@ -2,10 +2,12 @@ package volume
 
 import "path/filepath"
 
-// Free is nil where nobody uses a directory, and else ErrVolumeBusy, wrapped: a session, a marker or a one-shot sync has it as its master,
-// or a session of this host as its slave. A tree within it, or around it, counts as well.
+// Free is nil where nobody uses a directory, and else ErrVolumeBusy, wrapped: a session, a marker
+// or a one-shot sync has it as its master, or a session of this host as its slave. A tree within
+// it, or around it, counts as well. It is for who is about to remove something there.
 func (s *Store) Free(path string) error { return s.locked(func() error { return s.free(path) }) }
 
+// The registry's lock is held, so no session or volume comes meanwhile.
 func (s *Store) free(path string) error {
 	volumes, err := s.Volumes()
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LockMode is how a lock is held.
+// LockMode is how a lock is held. It guards against other processes that ask for it, and against
+// nobody else.
 type LockMode int
 
 // Shared locks exclude only Exclusive ones.
@@ -21,7 +22,8 @@ const (
 	Exclusive LockMode = unix.LOCK_EX
 )
 
-// lockPoll is how often a wait for a lock looks again. flock(2) can wait by itself, but no context ends that.
+// lockPoll is how often a wait for a lock looks again. flock(2) can wait by itself, but no context
+// ends that. A wait is on average half of this too long.
 const lockPoll = 20 * time.Millisecond
 
 // Lock is an advisory lock (flock) on a file. It ends with Close or with the process. Safe for concurrent use. A lock
@@ -66,8 +68,9 @@ func WaitLock(ctx context.Context, path string, mode LockMode) (*Lock, error) {
 	}
 }
 
-// Locked tells whether someone holds the lock in a way that excludes mode. A missing file is not locked, and is not
-// created. To find out, the lock is taken for an instant: whoever takes such a lock for good should try more than once.
+// Locked tells whether someone holds the lock in a way that excludes mode. A missing file is not
+// locked, and is not created. To find out, the lock is taken for an instant: whoever takes such a
+// lock for good should try more than once. The answer may be out of date when it is given.
 func Locked(path string, mode LockMode) (bool, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

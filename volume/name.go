@@ -11,8 +11,9 @@ import (
 // maxEscaped).
 const maxName = 64
 
-// CheckName accepts the names that volumes may have: 1 to 64 of the characters A-Z a-z 0-9 . _ -, the first of them
-// neither a dot nor a dash. Errors are ErrSyntax.
+// CheckName accepts the names that volumes may have: 1 to 64 of the characters A-Z a-z 0-9 . _ -,
+// the first of them neither a dot nor a dash. Errors are ErrSyntax. The rules leave names that need
+// no quoting anywhere, and that are no options.
 func CheckName(name string) error {
 	if name == "" || len(name) > maxName || name[0] == '.' || name[0] == '-' || strings.TrimLeft(name, nameChars) != "" {
 		return kindf(ErrSyntax, "%q is no volume name: use 1 to %d of A-Z a-z 0-9 . _ -, not starting with . or -",
@@ -24,8 +25,10 @@ func CheckName(name string) error {
 // nameChars need no quoting in a shell, a file name or a URL.
 const nameChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
-// NameForPath makes a name for a path that becomes a volume on first use: its last component, with other characters
-// turned to dashes, and a number behind it where the name is taken. It reserves nothing.
+// NameForPath makes a name for a path that becomes a volume on first use: its last component, with
+// other characters turned to dashes, and a number behind it where the name is taken. It reserves
+// nothing. Two commands at once may get the same name; the one that creates second is refused by
+// ErrVolumeExists.
 func (s *Store) NameForPath(path string) (string, error) {
 	base := nameFrom(filepath.Base(filepath.Clean(path)))
 	name := base
@@ -78,8 +81,9 @@ func ParseMaster(arg string) (Master, error) {
 	return Master{Name: arg}, nil
 }
 
-// Master returns the volume that the argument means, or ErrNoVolume; only for a path may the caller then create one,
-// under NameForPath.
+// Master returns the volume that the argument means, or ErrNoVolume; only for a path may the caller
+// then create one, under NameForPath. A path is resolved first, so it finds its volume through
+// symbolic links.
 func (s *Store) Master(m Master) (Volume, error) {
 	if m.Path != "" {
 		return s.VolumeByPath(m.Path)

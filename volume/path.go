@@ -9,8 +9,10 @@ import (
 	"strings"
 )
 
-// ResolveDir turns an absolute path of an existing directory into its clean form without symbolic links. Relative paths
-// are refused, since a session must mean the same from every working directory.
+// ResolveDir turns an absolute path of an existing directory into its clean form without symbolic
+// links. Relative paths are refused, since a session must mean the same from every working
+// directory. What is recorded is the resolved path: a link that is changed later does not change
+// the volume.
 func ResolveDir(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", kindf(ErrSyntax, "%q is not an absolute path", path)
@@ -57,7 +59,8 @@ func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// sameDir recognises one directory under two names, as bind mounts give it.
+// sameDir recognises one directory under two names, as bind mounts give it. False where either
+// cannot be looked at.
 func sameDir(a, b string) bool {
 	fa, errA := os.Stat(a)
 	fb, errB := os.Stat(b)

@@ -16,7 +16,9 @@ import (
 	"time"
 )
 
-// Purge is what a session was refused to remove from its slave, until the operator approves it or it is needed no more.
+// Purge is what a session was refused to remove from its slave, until the operator approves it or
+// it is needed no more. It is a file of its own in the session's directory, and JSON that commands
+// show with --json.
 type Purge struct {
 	ID       string      `json:"id"` // stands for what would go
 	At       time.Time   `json:"known_since"`
@@ -88,7 +90,8 @@ func (k *PurgeKeys) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// identify gives a purge an ID that it shares with no other one.
+// identify gives a purge an ID that it shares with no other one. Which entries, and how many, are
+// in it, but not the time: the same purge has the same ID at every crawl.
 func (p *Purge) identify() error {
 	packed, err := p.Keys.MarshalJSON()
 	if err != nil {
@@ -107,7 +110,8 @@ var ErrNoPurge = errors.New("nothing is pending")
 // purgeFile is where a session's is.
 func (f *Files) purgeFile() string { return filepath.Join(f.Dir, "purge") }
 
-// Purge returns what a session was refused to remove; ErrNoPurge where that is nothing.
+// Purge returns what a session was refused to remove; ErrNoPurge where that is nothing. It takes no
+// lock. Two calls may give two purges, each of which was true.
 func (s *Store) Purge(master string, slave Slave) (Purge, error) {
 	var p Purge
 	files := s.Files(master, slave)
@@ -124,8 +128,8 @@ func (s *Store) Purge(master string, slave Slave) (Purge, error) {
 	return p, nil
 }
 
-// RefusePurge notes what a session was refused to remove. What was approved before is not approved any more, unless it is the
-// same.
+// RefusePurge notes what a session was refused to remove. What was approved before is not approved
+// any more, unless it is the same. It is called by the worker after a crawl that was refused.
 func (s *Store) RefusePurge(master string, slave Slave, p Purge) error {
 	if err := p.identify(); err != nil {
 		return err
@@ -138,7 +142,8 @@ func (s *Store) RefusePurge(master string, slave Slave, p Purge) error {
 	})
 }
 
-// ApprovePurge lets what a session was refused go once. It fails where that is no more what the ID stands for.
+// ApprovePurge lets what a session was refused go once. It fails where that is no more what the ID
+// stands for. It approves exactly what the operator was shown, by its ID.
 func (s *Store) ApprovePurge(master string, slave Slave, id string) error {
 	return s.changePurge(master, slave, func(was *Purge) (*Purge, error) {
 		switch {
@@ -153,7 +158,8 @@ func (s *Store) ApprovePurge(master string, slave Slave, id string) error {
 	})
 }
 
-// ForgetPurge is for a session that is refused nothing.
+// ForgetPurge is for a session that is refused nothing. It is called after each crawl that stamps
+// the root, so it costs one look where nothing is pending.
 func (s *Store) ForgetPurge(master string, slave Slave) error {
 	files := s.Files(master, slave)
 	if _, err := os.Lstat(files.purgeFile()); errors.Is(err, fs.ErrNotExist) {
@@ -162,7 +168,8 @@ func (s *Store) ForgetPurge(master string, slave Slave) error {
 	return s.changePurge(master, slave, func(*Purge) (*Purge, error) { return nil, nil })
 }
 
-// changePurge replaces what is noted, under the registry's lock. nil stands for nothing.
+// changePurge replaces what is noted, under the registry's lock. nil stands for nothing. change is
+// given nil for nothing, and may be called once.
 func (s *Store) changePurge(master string, slave Slave, change func(*Purge) (*Purge, error)) error {
 	return s.locked(func() error {
 		if _, err := s.Session(master, slave); err != nil {

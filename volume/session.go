@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Session is one master volume replicated to one slave. It is a value with one map: use Clone for a copy that is
-// changed on its own, and UpdateSession to make a change last.
+// Session is one master volume replicated to one slave. It is a value with one map: use Clone for a
+// copy that is changed on its own, and UpdateSession to make a change last. What is in the registry
+// is what the operator wants; how the session is, its status says.
 type Session struct {
 	Master  string            `json:"master"` // the volume's name
 	Slave   Slave             `json:"slave"`
@@ -26,9 +27,11 @@ type Managed struct {
 	At     string `json:"at" toml:"at"`         // file:line, in it or in one that it includes, at the last apply
 }
 
-// text and parse make it fit for a file, and read that: names of files are of any bytes.
+// text and parse make it fit for a file, and read that: names of files are of any bytes. Paths are
+// quoted where they are no UTF-8.
 func (m Managed) text() Managed { return Managed{toText(m.Config), toText(m.At)} }
 
+// parse undoes text.
 func (m Managed) parse() (out Managed, err error) {
 	if out.Config, err = fromText(m.Config); err == nil {
 		out.At, err = fromText(m.At)
@@ -42,7 +45,8 @@ func (s Session) Clone() Session {
 	return s
 }
 
-// Set sets a configuration key after checking it; errors are ErrSyntax. It changes the value in memory only.
+// Set sets a configuration key after checking it; errors are ErrSyntax. It changes the value in
+// memory only. The value is kept as it was written, so what is shown is what was typed.
 func (s *Session) Set(key, value string) error {
 	k, err := findKey(key)
 	if err != nil {
@@ -83,8 +87,9 @@ func (s *Session) Reset(key string) error {
 	return nil
 }
 
-// Options returns the settings as values. The port of an ssh:// slave is among them. An error means that the session's
-// file was edited by hand; it names the key.
+// Options returns the settings as values. The port of an ssh:// slave is among them. An error means
+// that the session's file was edited by hand; it names the key. Keys that the program does not know
+// any more are an error, as are values that it would not take now.
 func (s Session) Options() (Options, error) {
 	var o Options
 	for _, k := range ConfigKeys() {
@@ -121,7 +126,8 @@ type Files struct {
 	Key     string // a private key of the session's own, where georep authorize made one
 }
 
-// Files returns the names of the session of this master and slave; it makes nothing.
+// Files returns the names of the session of this master and slave; it makes nothing. The names
+// follow from master and slave, and nothing else.
 func (s *Store) Files(master string, slave Slave) Files {
 	dir := filepath.Join(s.sessionsDir(), master+"_"+Escape(slave))
 	return Files{

@@ -11,8 +11,9 @@ import (
 	"georep/marker/xtime"
 )
 
-// sessionFile is Session as the file has it. A field that is new is left out of older files, and its zero value must
-// mean what was true before.
+// sessionFile is Session as the file has it. A field that is new is left out of older files, and
+// its zero value must mean what was true before. New fields need a zero value that means what was
+// true before they came; a worker of an earlier version does not read them.
 type sessionFile struct {
 	Master  string            `toml:"master"`
 	Slave   string            `toml:"slave"`
@@ -42,7 +43,9 @@ func (s *Store) CreateSession(want Session) (Session, error) {
 	return sess, nil
 }
 
-// addSession runs under the lock, so that neither the volume nor a session of the same name comes or goes meanwhile.
+// addSession runs under the lock, so that neither the volume nor a session of the same name comes
+// or goes meanwhile. An error in the middle leaves a directory without session.toml, which is no
+// session, and which the next try clears.
 func (s *Store) addSession(sess Session) error {
 	master, err := s.Volume(sess.Master)
 	if err != nil {
@@ -128,8 +131,9 @@ func (s *Store) Sessions() ([]Session, error) {
 	return list, errors.Join(errs...)
 }
 
-// UpdateSession changes a session under the registry's lock and returns it as saved. The change must leave master, slave
-// and UUID alone. If change fails nothing is saved.
+// UpdateSession changes a session under the registry's lock and returns it as saved. The change
+// must leave master, slave and UUID alone. If change fails nothing is saved. change runs with the
+// lock held, so it must not call the Store.
 func (s *Store) UpdateSession(master string, slave Slave, change func(*Session) error) (Session, error) {
 	var sess Session
 	err := s.locked(func() error {
@@ -149,8 +153,9 @@ func (s *Store) UpdateSession(master string, slave Slave, change func(*Session) 
 	return sess, err
 }
 
-// DeleteSession forgets a session with its status and logs; master and slave keep their data. It refuses with
-// ErrSessionBusy while the monitor runs.
+// DeleteSession forgets a session with its status and logs; master and slave keep their data. It
+// refuses with ErrSessionBusy while the monitor runs. The slave keeps its data and its .georep; a
+// session that is created again goes on with it.
 func (s *Store) DeleteSession(master string, slave Slave) error {
 	return s.locked(func() error {
 		if _, err := s.Session(master, slave); err != nil {
@@ -188,7 +193,8 @@ func (s *Store) saveSession(sess Session) error {
 	return s.save(s.Files(sess.Master, sess.Slave).Session, f)
 }
 
-// loadSession checks what it reads, since names in it become paths and command lines.
+// loadSession checks what it reads, since names in it become paths and command lines. A file that
+// was edited by hand into something invalid is an error that names it.
 func (s *Store) loadSession(path string) (Session, error) {
 	var f sessionFile
 	if err := s.load(path, &f); err != nil {

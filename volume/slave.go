@@ -22,7 +22,8 @@ type Slave struct {
 const forms = "use [user@]host::volume, [user@]host:/path, ssh://[user@]host[:port]/path, sftp://[user@]host[:port]/path or " +
 	"file:///path"
 
-// Local tells whether the slave is a directory of this host, reached without SSH.
+// Local tells whether the slave is a directory of this host, reached without SSH. Such a slave is
+// opened by the worker itself.
 func (s Slave) Local() bool { return s.Host == "" }
 
 // ParseSlave reads a SLAVE argument. In the URL forms %XX is a byte; elsewhere a path is taken as it is. IPv6 addresses
@@ -35,7 +36,8 @@ func ParseSlave(arg string) (Slave, error) {
 	return Slave{}, kindf(ErrSyntax, "slave %q: %s: %s", arg, why, forms)
 }
 
-// parseSlave returns why arg is no slave, or "".
+// parseSlave returns why arg is no slave, or "". An argument without a scheme that is known is read
+// as [user@]host.
 func parseSlave(arg string) (s Slave, why string) {
 	if strings.ContainsRune(arg, 0) {
 		return s, "a NUL byte is in it"
@@ -56,7 +58,8 @@ func parseSlave(arg string) (s Slave, why string) {
 	return s, "unknown scheme " + strconv.Quote(scheme)
 }
 
-// parseRemote reads [user@]host::volume and [user@]host:/path.
+// parseRemote reads [user@]host::volume and [user@]host:/path. A path with a colon in it is the
+// host's, as with scp: file:/// is how a local one is written.
 func parseRemote(arg string) (s Slave, why string) {
 	if strings.HasPrefix(arg, "/") {
 		return s, "a local path is written file:///path"

@@ -49,14 +49,17 @@ func (c *Client) apply(ctx context.Context, batch *slave.Batch, sent func()) ([]
 	return results, nil
 }
 
-// part is as much of a batch as goes into one frame.
+// part is as much of a batch as goes into one frame. Its answers go to ops one by one, in the order
+// of the body.
 type part struct {
 	*call
 	body []byte
 	ops  []int // places in the batch
 }
 
-// sendBatch sends all of a batch. The results of what is not sent are filled in.
+// sendBatch sends all of a batch. The results of what is not sent are filled in. It holds the
+// stream's turn for all of it, so that the contents of two batches never mix. After an error the
+// calls that were begun are in parts, for the caller to forget.
 func (c *Client) sendBatch(ctx context.Context, batch *slave.Batch, results []slave.Result) ([]*part, error) {
 	turn, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -87,10 +90,11 @@ func (c *Client) sendBatch(ctx context.Context, batch *slave.Batch, results []sl
 	}
 }
 
-// nextPart encodes operations from at on, as many as go into a frame, and tells where the next part begins. What cannot be
-// sent gets its result here, and so do the directories that may not be finished because of that, or because of a failure
-// in a part before, of which all results are there: the server knows only of what fails within a part. nil: nothing is
-// left to be sent.
+// nextPart encodes operations from at on, as many as go into a frame, and tells where the next part
+// begins. What cannot be sent gets its result here, and so do the directories that may not be
+// finished because of that, or because of a failure in a part before, of which all results are
+// there: the server knows only of what fails within a part. nil: nothing is left to be sent. A
+// batch that fits one frame, as nearly all do, is sent without waiting for anything.
 func nextPart(batch *slave.Batch, at int, results []slave.Result) (*part, int) {
 	p, xattrs := &part{}, 0
 	for ; at < len(batch.Ops); at++ {
@@ -126,8 +130,9 @@ func failedBelow(dir string, ops []slave.Op, results []slave.Result) bool {
 	return false
 }
 
-// encodeOp encodes one operation of a batch of ops, or tells why it cannot be sent. A server would end the session over
-// such an operation, so it is sorted out here.
+// encodeOp encodes one operation of a batch of ops, or tells why it cannot be sent. A server would
+// end the session over such an operation, so it is sorted out here. The check is that of the
+// server, so what is refused here would have ended the session there.
 func encodeOp(op *slave.Op, ops int) ([]byte, error) {
 	if ops > slave.MaxOps {
 		return nil, fmt.Errorf("%w: a batch of %d operations", slave.ErrInvalid, ops)
@@ -145,8 +150,9 @@ func encodeOp(op *slave.Op, ops int) ([]byte, error) {
 	return body, nil
 }
 
-// takeResults puts the answers where they belong. The slice is the caller's: it must not look at it before the call is
-// done, and not at all when it abandons the call.
+// takeResults puts the answers where they belong. The slice is the caller's: it must not look at it
+// before the call is done, and not at all when it abandons the call. It counts: an answer with too
+// few results is malformed, and one with too many is cut off by the loop and found by complete.
 func takeResults(ops []int, results []slave.Result) func(*decoder, bool) error {
 	return func(d *decoder, last bool) error {
 		for d.more() && len(ops) > 0 {
@@ -157,8 +163,9 @@ func takeResults(ops []int, results []slave.Result) func(*decoder, bool) error {
 	}
 }
 
-// sendPart sends operations and contents. After an error nothing of the part is left to be sent: the contents that are
-// missing were aborted.
+// sendPart sends operations and contents. After an error nothing of the part is left to be sent:
+// the contents that are missing were aborted. The server reads contents in the order of the
+// operations, so each that is missing must be told as aborted.
 func (c *Client) sendPart(ctx context.Context, p *part, batch *slave.Batch) error {
 	err := c.out.put(ctx, outgoing{head: head{kind: frameBatch, id: p.id},
 		body: func(b []byte) []byte { return append(b, p.body...) }})
@@ -187,8 +194,10 @@ func errorBody(err error) func([]byte) []byte {
 	return func(b []byte) []byte { return appendError(b, err) }
 }
 
-// sendContent sends the content of one file to its end, or to where the source fails. It returns an error only where it
-// could send neither.
+// sendContent sends the content of one file to its end, or to where the source fails. It returns an
+// error only where it could send neither. The source's failure is that of one operation, and the
+// session goes on: the server hears of it in the content's place. end and cause are told in the
+// same place, so the server always knows where the content ends.
 func (c *Client) sendContent(ctx context.Context, id uint64, op *slave.Op) error {
 	end, cause, err := c.sendPieces(ctx, id, op)
 	if err != nil {
@@ -201,7 +210,8 @@ func (c *Client) sendContent(ctx context.Context, id uint64, op *slave.Op) error
 	return c.out.put(ctx, last)
 }
 
-// sendPieces returns how the content ended, or the source's error, or that of sending.
+// sendPieces returns how the content ended, or the source's error, or that of sending. One piece is
+// held at a time. The content is closed in any case.
 func (c *Client) sendPieces(ctx context.Context, id uint64, op *slave.Op) (end slave.End, cause, err error) {
 	content, cause := op.Open()
 	if cause != nil {
@@ -240,7 +250,8 @@ func checkOrder(p slave.Piece, at int64) error {
 	return nil
 }
 
-// checkEnd tells whether an end can be said. A file that was cut while it was read may end before its last piece.
+// checkEnd tells whether an end can be said. A file that was cut while it was read may end before
+// its last piece. A size below zero could only come from a source with a fault.
 func checkEnd(e slave.End) error {
 	if e.Size < 0 {
 		return malformed("a content of %d bytes", e.Size)

@@ -26,13 +26,14 @@ import (
 // The client takes what an answer can weigh at most before it asks, all at once, and holds it until the call returns. It holds
 // nothing else that another call waits for, but a stream's turn, which is given back without another answer.
 
-// holding is what a frame, or the request in it, holds of a budget.
+// holding is what a frame, or the request in it, holds of a budget. It is given back once, by
+// whoever has it last; the zero value holds nothing.
 type holding struct {
 	of *semaphore.Weighted
 	n  int64
 }
 
-// hold takes n of a budget.
+// hold takes n of a budget. An error is ctx's, and nothing is held then.
 func hold(ctx context.Context, of *semaphore.Weighted, n int64) (holding, error) {
 	if err := of.Acquire(ctx, n); err != nil {
 		return holding{}, err
@@ -65,7 +66,8 @@ const (
 	partCost  = 64
 )
 
-// admit is asked before a frame of n bytes is read.
+// admit is asked before a frame of n bytes is read. An error ends the session. It may wait, and
+// then nothing more is read from this stream, which is what holds the client back.
 func (s *server) admit(kind frameKind, n int) (err error) {
 	s.held = holding{}
 	switch kind {
@@ -117,7 +119,9 @@ func (s *server) decoded(f frame, weight int) holding {
 	return h
 }
 
-// reserve takes the most that an answer can weigh, before it is asked for. The call gives it back when it returns.
+// reserve takes the most that an answer can weigh, before it is asked for. The call gives it back
+// when it returns. An error is ctx's or that of the session's end. What is reserved is an upper
+// bound; most answers are far smaller.
 func (c *Client) reserve(ctx context.Context, most int64) (release func(), err error) {
 	most = min(most, answerBudget)
 	release = func() { c.answers.Release(most) }

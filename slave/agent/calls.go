@@ -9,28 +9,32 @@ import (
 	"georep/slave"
 )
 
-// exchange describes a request that is a list and whose answer is one too, item for item.
+// exchange describes a request that is a list and whose answer is one too, item for item. It has no
+// state: one value may run any number of calls.
 type exchange[Q, A any] struct {
 	ask, answer frameKind
-	most        int   // items of one request
-	weighs      int64 // the most that one answer does
-	put         func([]byte, Q) []byte
-	before      func([]byte) []byte // what stands before the list; may be nil
-	check       func(Q) error       // may be nil
-	names       func(Q) int         // that a question has, of which a request has a bound; may be nil
+	most        int // items of one request
+	// weighs is what Client.reserve takes for each item before anything is asked.
+	weighs int64 // the most that one answer does
+	put    func([]byte, Q) []byte
+	before func([]byte) []byte // what stands before the list; may be nil
+	check  func(Q) error       // may be nil
+	names  func(Q) int         // that a question has, of which a request has a bound; may be nil
 	// take decodes one item of an answer that must not grow beyond want.
 	take func(d *decoder, answers []A, want int) []A
 }
 
-// pending is a part of an exchange under way.
+// pending is a part of an exchange under way. Its answers are the reading goroutine's until the
+// call is done.
 type pending[A any] struct {
 	*call
 	answers []A
 }
 
-// run asks for the whole list and returns as many answers, in order. A list that is too long for one request goes in several,
-// all of which are sent before the first answer is waited for. When it fails the calls under way are forgotten, and their late
-// answers dropped.
+// run asks for the whole list and returns as many answers, in order. A list that is too long for
+// one request goes in several, all of which are sent before the first answer is waited for. When it
+// fails the calls under way are forgotten, and their late answers dropped. Either all answers come
+// or an error; a server that answers fewer has broken the protocol.
 func (x *exchange[Q, A]) run(ctx context.Context, c *Client, list []Q) ([]A, error) {
 	release, err := c.reserve(ctx, int64(len(list))*x.weighs)
 	if err != nil {
@@ -60,7 +64,9 @@ func (x *exchange[Q, A]) run(ctx context.Context, c *Client, list []Q) ([]A, err
 	return all, c.errIfIdle(len(parts))
 }
 
-// first asks for as much of the list as goes into one request. The answers, which weigh most at the most, may end before that.
+// first asks for as much of the list as goes into one request. The answers, which weigh most at the
+// most, may end before that. The caller asks again for what was not answered. At least one answer
+// comes, so that always ends.
 func (x *exchange[Q, A]) first(ctx context.Context, c *Client, list []Q, most int64) ([]A, error) {
 	if len(list) == 0 {
 		return nil, c.errIfIdle(0)
@@ -92,7 +98,8 @@ func (x *exchange[Q, A]) send(ctx context.Context, c *Client, list []Q, short bo
 	return p, n, err
 }
 
-// encode takes as much of the list as goes into one request.
+// encode takes as much of the list as goes into one request. It takes at least one item, unless the
+// item itself is refused.
 func (x *exchange[Q, A]) encode(list []Q) (body []byte, n int, err error) {
 	if x.before != nil {
 		body = x.before(body)
@@ -136,7 +143,8 @@ func each[A any](get func(*decoder) A) func(*decoder, []A, int) []A {
 	}
 }
 
-// complete rejects an answer that ended too early.
+// complete rejects an answer that ended too early. It is what makes a server that answers too
+// little a broken protocol, and not a slave without entries.
 func complete(d *decoder, last, all bool) error {
 	if d.err == nil && last && !all {
 		d.fail("an answer ended too early")
@@ -152,14 +160,17 @@ func checkPath(path string) error {
 	return nil
 }
 
-// Survey reads the state of directories. Large ones come in several frames, so that nothing else has to wait for them.
+// Survey reads the state of directories. Large ones come in several frames, so that nothing else
+// has to wait for them. Entries of one directory arrive over several frames and are put together
+// here.
 func (c *Client) Survey(ctx context.Context, queries []slave.Query) ([]slave.DirState, error) {
 	x := exchange[slave.Query, slave.DirState]{ask: frameSurvey, answer: frameStates, most: maxItems, put: appendQuery,
 		take: takeStates(), check: checkQuery, names: func(q slave.Query) int { return len(q.Names) }}
 	return x.first(ctx, c, queries, slave.MaxSurvey+int64(min(len(queries), maxItems))*errorCost)
 }
 
-// takeStates makes what decodes a directory, or an entry of the last one.
+// takeStates makes what decodes a directory, or an entry of the last one. It keeps count over all
+// frames of one answer, so it is made anew for each call.
 func takeStates() func(*decoder, []slave.DirState, int) []slave.DirState {
 	weight := int64(0)
 	return func(d *decoder, states []slave.DirState, want int) []slave.DirState {
@@ -182,7 +193,8 @@ func takeStates() func(*decoder, []slave.DirState, int) []slave.DirState {
 	}
 }
 
-// Find tells where the slave has inodes.
+// Find tells where the slave has inodes. The answer may be shorter than the question, and is one
+// long at least.
 func (c *Client) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
 	weight := int64(0)
 	take := func(d *decoder) slave.Found {
@@ -212,7 +224,8 @@ func (c *Client) Count(ctx context.Context, paths []string, limit int64) ([]int6
 	return x.run(ctx, c, paths)
 }
 
-// Groups returns inodes of which names may be missing, 65,536 at most.
+// Groups returns inodes of which names may be missing, 65,536 at most. They are all in one answer,
+// so nothing can change between two of them.
 func (c *Client) Groups(ctx context.Context, most int) ([]slave.Group, error) {
 	most = min(max(most, 0), maxGroups)
 	release, err := c.reserve(ctx, slave.MaxGroups)
@@ -239,7 +252,8 @@ func (c *Client) Groups(ctx context.Context, most int) ([]slave.Group, error) {
 	return groups, nil
 }
 
-// Clean deletes what was parked long enough ago.
+// Clean deletes what was parked long enough ago. It waits as long as deleting takes. When ctx ends,
+// the slave goes on with what it has begun.
 func (c *Client) Clean(ctx context.Context, olderThan int64) error {
 	k := c.begin(frameCleaned, func(d *decoder, _ bool) error { return d.err })
 	err := c.ask(ctx, k, outgoing{head: head{kind: frameClean},

@@ -17,15 +17,17 @@ import (
 
 // Client is a slave at the far end of a stream. It implements slave.Tree.
 //
-// A call whose context is cancelled is abandoned alone: it returns the context's error, and its late answer is dropped.
-// Any other trouble with the stream or with the far end ends the session: all calls, pending and later, return the same
-// error.
+// A call whose context is cancelled is abandoned alone: it returns the context's error, and its
+// late answer is dropped. Any other trouble with the stream or with the far end ends the session:
+// all calls, pending and later, return the same error. Two goroutines run for it: read takes frames
+// and never waits for anybody; write sends what is queued. Calls come from any number of others.
 type Client struct {
 	said  welcome
 	close func() // of the stream; waits for another caller of it
-	in    *receiver
-	out   *sender
-	bulk  *semaphore.Weighted // whose batch is being sent
+	// in is read's alone after the beginning; out may be used from any goroutine.
+	in   *receiver
+	out  *sender
+	bulk *semaphore.Weighted // whose batch is being sent
 	// answers is what the answers may weigh that are waited for, of all streams of the session.
 	answers *semaphore.Weighted
 	wg      sync.WaitGroup
@@ -33,6 +35,7 @@ type Client struct {
 	ctx context.Context // ends with the session; the cause is its error
 	end context.CancelCauseFunc
 
+	// mu guards what follows, and is held for moments.
 	mu    sync.Mutex
 	calls map[uint64]*call
 	last  uint64    // id given
@@ -50,8 +53,9 @@ func Dial(ctx context.Context, rwc io.ReadWriteCloser, hello Hello) (*Client, er
 	return dial(ctx, rwc, &hello, Protocol, semaphore.NewWeighted(answerBudget))
 }
 
-// dial is Dial with the number of the protocol, for the tests of what happens when it differs, and with what all streams of
-// the session share.
+// dial is Dial with the number of the protocol, for the tests of what happens when it differs, and
+// with what all streams of the session share. hello is shortened in place where a text is too long
+// for the wire.
 func dial(ctx context.Context, rwc io.ReadWriteCloser, hello *Hello, protocol uint32, answers *semaphore.Weighted) (*Client, error) {
 	hello.Version = clip(hello.Version, maxVersion)
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTime, fmt.Errorf("%w for %v", ErrSilent, handshakeTime))
@@ -78,7 +82,8 @@ func dial(ctx context.Context, rwc io.ReadWriteCloser, hello *Hello, protocol ui
 	return c, nil
 }
 
-// newClient makes a client that nothing runs for yet.
+// newClient makes a client that nothing runs for yet. A byte that arrives, of whatever kind, proves
+// that the other end lives: the watch is below everything else.
 func newClient(rwc io.ReadWriteCloser) *Client {
 	c := &Client{out: newSender(rwc, gather), bulk: semaphore.NewWeighted(1), calls: make(map[uint64]*call)}
 	// The error of closing tells nothing: all that mattered has been answered.
@@ -88,11 +93,14 @@ func newClient(rwc io.ReadWriteCloser) *Client {
 	return c
 }
 
+// silence is the error of a session that went quiet.
 func silence() error {
 	return fmt.Errorf("session with the slave: %w for %v; check the network and the host", ErrSilent, clientSilence)
 }
 
-// greet exchanges prefaces, says hello and waits for the answer.
+// greet exchanges prefaces, says hello and waits for the answer. What comes before the magic is a
+// login shell's and is passed over, within bounds. Nothing is sent before the other end has shown
+// that it is an agent.
 func (c *Client) greet(w io.Writer, hello *Hello, own preface) error {
 	if err := findMagic(c.in.r); err != nil {
 		return err
@@ -114,7 +122,9 @@ func (c *Client) greet(w io.Writer, hello *Hello, own preface) error {
 	return c.welcome()
 }
 
-// welcome waits for the answer to the hello. A server that is slow to open its tree says meanwhile that it lives.
+// welcome waits for the answer to the hello. A server that is slow to open its tree says meanwhile
+// that it lives. The most that an answer may have counts from here on: before, a Welcome may be
+// larger.
 func (c *Client) welcome() error {
 	for {
 		f, err := c.in.next()
@@ -161,14 +171,16 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// fail ends the session; the first error is the one that stays.
+// fail ends the session; the first error is the one that stays. All three steps may be repeated.
+// Closing the stream unblocks the two goroutines.
 func (c *Client) fail(err error) {
 	c.end(err)
 	c.out.end()
 	c.close()
 }
 
-// write runs the sender for as long as the session lives.
+// write runs the sender for as long as the session lives. A write that fails is mostly the result
+// of what the server did, so its last words are waited for and preferred.
 func (c *Client) write() {
 	err := c.out.run()
 	if err == nil {
@@ -199,7 +211,8 @@ func (c *Client) read() {
 	}
 }
 
-// handle takes one frame; its error ends the session.
+// handle takes one frame; its error ends the session. The words of a Bye are the agent's reason,
+// and become that of all calls.
 func (c *Client) handle(f frame) error {
 	switch f.kind {
 	case frameAlive:
@@ -212,7 +225,8 @@ func (c *Client) handle(f frame) error {
 	return c.deliver(f)
 }
 
-// call is a request that waits for its answer.
+// call is a request that waits for its answer. It is registered from begin until the last frame of
+// its answer, or until it is forgotten.
 type call struct {
 	id     uint64
 	answer frameKind
@@ -222,7 +236,8 @@ type call struct {
 	done   chan struct{}
 }
 
-// begin registers a call.
+// begin registers a call. The number is never used again in this session, so a late answer cannot
+// be taken for another's.
 func (c *Client) begin(answer frameKind, accept func(*decoder, bool) error) *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -232,7 +247,8 @@ func (c *Client) begin(answer frameKind, accept func(*decoder, bool) error) *cal
 	return k
 }
 
-// deliver gives a frame to the call that it answers.
+// deliver gives a frame to the call that it answers. An error of the tree that is no result comes
+// as a failure, and ends the session, as slave.Tree says.
 func (c *Client) deliver(f frame) error {
 	c.mu.Lock()
 	k, issued := c.calls[f.id], f.id != 0 && f.id <= c.last
@@ -269,7 +285,8 @@ func (c *Client) forget(k *call) {
 	delete(c.calls, k.id)
 }
 
-// wait waits for the end of the answer.
+// wait waits for the end of the answer. After it returned an error the call's answer is not touched
+// any more.
 func (c *Client) wait(ctx context.Context, k *call) error {
 	select {
 	case <-k.done:
@@ -310,7 +327,7 @@ func (c *Client) reason(err error) error {
 	return err
 }
 
-// ask sends a request that fits one frame.
+// ask sends a request that fits one frame. An error says that nothing was sent.
 func (c *Client) ask(ctx context.Context, k *call, o outgoing) error {
 	o.id, o.hurry = k.id, true
 	if err := c.out.put(ctx, o); err != nil {

@@ -9,8 +9,9 @@ import (
 	"georep/slave"
 )
 
-// incoming is the contents of a batch that are still in the stream. It has one user at a time: who stages the batch,
-// then the reader.
+// incoming is the contents of a batch that are still in the stream. It has one user at a time: who
+// stages the batch, then the reader. Only one content is open at a time, and they are read in
+// order: the stream has no other way to give them.
 type incoming struct {
 	s     *server
 	id    uint64
@@ -20,7 +21,8 @@ type incoming struct {
 	over  chan struct{} // closed when all contents are through
 }
 
-// expect gives the batch's operations their contents.
+// expect gives the batch's operations their contents. Each Open may be called once, in any order
+// that does not go back.
 func (s *server) expect(id uint64, batch *slave.Batch) *incoming {
 	in := &incoming{s: s, id: id, over: make(chan struct{})}
 	for i := range batch.Ops {
@@ -82,7 +84,8 @@ func (in *incoming) ended() {
 	}
 }
 
-// frame reads the batch's next frame, and starts what else is asked for meanwhile.
+// frame reads the batch's next frame, and starts what else is asked for meanwhile. Requests may
+// come between the pieces of a content, so that a large file holds up no survey.
 func (in *incoming) frame() (frame, error) {
 	in.s.amid = true
 	defer func() { in.s.amid = false }()
@@ -164,7 +167,8 @@ func (c *content) take(f frame) (piece slave.Piece, err error) {
 // End tells how the content ended.
 func (c *content) End() slave.End { return c.end }
 
-// Close reads what is left of the content, so that what follows it in the stream can be read.
+// Close reads what is left of the content, so that what follows it in the stream can be read. It
+// never fails: what is wrong with the session is told elsewhere.
 func (c *content) Close() error {
 	if c.last != nil {
 		return nil
@@ -190,8 +194,9 @@ func cutOff(cause error) error {
 	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, cause)
 }
 
-// stage lets the tree take the contents of a batch and returns how it is applied. When the session ends before the
-// contents do, nothing of the batch is applied.
+// stage lets the tree take the contents of a batch and returns how it is applied. When the session
+// ends before the contents do, nothing of the batch is applied. It runs on the reading goroutine,
+// which is what makes a slow disk slow the sender down.
 func (s *server) stage(ctx context.Context, id uint64, batch *slave.Batch) (commitFunc, error) {
 	in := s.expect(id, batch)
 	stager, ok := s.tree.(Stager)

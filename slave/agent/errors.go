@@ -50,7 +50,8 @@ const (
 	errPath  = 2
 )
 
-// appendError encodes err, which may be nil.
+// appendError encodes err, which may be nil. An errno and the known sentinels survive the way;
+// everything else becomes text, cut to maxText bytes.
 func appendError(b []byte, err error) []byte {
 	if err == nil {
 		return append(b, errNone)
@@ -99,7 +100,8 @@ func (d *decoder) error() error {
 	}
 }
 
-// text takes what is shown to people. To be printable it may have to be longer; it is cut then.
+// text takes what is shown to people. To be printable it may have to be longer; it is cut then. It
+// is safe for a terminal and a log.
 func (d *decoder) text(limit int) string {
 	s := printable(d.str(limit))
 	if len(s) <= limit {
@@ -117,7 +119,8 @@ func (d *decoder) someError() error {
 	return err
 }
 
-// cause decodes what appendCause made. An error that is nothing but an errno or a sentinel comes back as just that.
+// cause decodes what appendCause made. An error that is nothing but an errno or a sentinel comes
+// back as just that. Codes of a newer version that this one does not know are passed over.
 func (d *decoder) cause() error {
 	errno := syscall.Errno(d.u32())
 	codes := d.uvarint(math.MaxUint64)
@@ -145,6 +148,7 @@ func sourceError(cause error) error {
 }
 
 // printable escapes what a terminal might act on: control characters and bytes that are not UTF-8.
+// It is applied to everything that the other end said and a person may read.
 func printable(s string) string {
 	if strings.IndexFunc(s, unprintable) < 0 {
 		return s

@@ -27,6 +27,7 @@ func (c *Client) Digest(ctx context.Context, nonce slave.Nonce, paths []string) 
 	return x.run(ctx, c, paths)
 }
 
+// before puts the nonce in front of a request's list.
 func before(nonce slave.Nonce) func([]byte) []byte {
 	return func(b []byte) []byte { return append(b, nonce[:]...) }
 }
@@ -56,7 +57,8 @@ func (g *Group) Distrust(ctx context.Context, paths []string) ([]slave.Result, e
 	return all, g.reason(g.main, err)
 }
 
-// examiner is the tree where the session inspects; nobody else may ask for what it does.
+// examiner is the tree where the session inspects; nobody else may ask for what it does. A worker's
+// own session must not: Distrust would take back what its committer is about to rely on.
 func (s *server) examiner() (slave.Examiner, error) {
 	tree, ok := s.tree.(slave.Examiner)
 	if !ok || !s.first.Inspect {
@@ -85,7 +87,8 @@ func (s *server) distrust(paths []string) func(*answer) error {
 		func(b []byte, r slave.Result) []byte { return appendResult(b, &r) })
 }
 
-// examined asks the tree and answers with what it says.
+// examined asks the tree and answers with what it says. At most examinesAtOnce run, over all
+// streams, since each may hash a large file.
 func examined[A any](s *server, kind frameKind, paths []string,
 	ask func(slave.Examiner, context.Context, []string) ([]A, error), put func([]byte, A) []byte,
 ) func(*answer) error {

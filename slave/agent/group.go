@@ -17,7 +17,8 @@ import (
 // the next step of a crawl waits for.
 const bulky = 256 << 10
 
-// GroupOptions say how a Group comes to its streams.
+// GroupOptions say how a Group comes to its streams. Small calls go over stream 0 only. Which
+// stream a batch goes over makes no difference to its effect.
 type GroupOptions struct {
 	// Streams is how many streams the session may have, MaxStreams at most.
 	Streams int
@@ -59,14 +60,16 @@ type Group struct {
 
 var _ slave.Tree = (*Group)(nil)
 
-// turn is a batch that waits for a stream.
+// turn is a batch that waits for a stream. It is in waiting until match gives it a stream, or its
+// ctx ends.
 type turn struct {
 	bulky bool
 	given chan *Client // has room for one
 }
 
-// DialGroup begins a session over its first stream. The context bounds the beginning only. The errors are those of
-// Open and of Dial.
+// DialGroup begins a session over its first stream. The context bounds the beginning only. The
+// errors are those of Open and of Dial. The caller closes it. Further streams come later, and are
+// no condition.
 func DialGroup(ctx context.Context, hello Hello, o GroupOptions) (*Group, error) {
 	rwc, err := o.Open(ctx, 0)
 	if err != nil {
@@ -115,7 +118,8 @@ func first(why func(error) error) func(error) error {
 	}
 }
 
-// fail ends the session of all streams; the first error is the one that stays.
+// fail ends the session of all streams; the first error is the one that stays. It returns when all
+// streams are closed; calls at work have their error by then, or get it at once.
 func (g *Group) fail(err error) {
 	g.end(g.why(err))
 	cause := g.Err()
@@ -181,6 +185,7 @@ func (g *Group) grow() {
 }
 
 // openAll opens the further streams at the same time. Its error is why there are fewer than wanted.
+// A stream that cannot be opened is no trouble of the session, which goes on with fewer.
 func (g *Group) openAll() error {
 	if err := g.main.said.noMore; err != nil {
 		return err
@@ -215,7 +220,8 @@ func (g *Group) join(number int) error {
 	return nil
 }
 
-// take waits for a stream that may send a batch. It is given back when the batch was sent.
+// take waits for a stream that may send a batch. It is given back when the batch was sent. An error
+// is ctx's, or the session's.
 func (g *Group) take(ctx context.Context, bulky bool) (*Client, error) {
 	t := &turn{bulky: bulky, given: make(chan *Client, 1)}
 	g.mu.Lock()
@@ -270,7 +276,8 @@ func (g *Group) match() {
 	})
 }
 
-// Apply sends a batch over a stream that sends no other, and waits for the results.
+// Apply sends a batch over a stream that sends no other, and waits for the results. A batch with
+// much content keeps off the stream that everything else goes over.
 func (g *Group) Apply(ctx context.Context, batch *slave.Batch) ([]slave.Result, error) {
 	c, err := g.take(ctx, contentOf(batch) > bulky)
 	if err != nil {
@@ -290,7 +297,8 @@ func contentOf(batch *slave.Batch) (n int64) {
 	return n
 }
 
-// reason makes the error of a stream that has ended that of the session.
+// reason makes the error of a stream that has ended that of the session. So a caller never sees
+// which stream it was.
 func (g *Group) reason(c *Client, err error) error {
 	if err == nil || c.Err() == nil {
 		return err

@@ -16,7 +16,8 @@ import (
 	"georep/slave/compress"
 )
 
-// Hello says who wants to replicate to what. It is the first thing that a client says.
+// Hello says who wants to replicate to what. It is the first thing that a client says. All of it is
+// checked by both ends. What it asks for, the policy of the slave's host may refuse.
 type Hello struct {
 	Version string // of the client's georep, for messages
 	Master  xtime.UUID
@@ -46,6 +47,7 @@ type Hello struct {
 
 // Token is the secret of a session that lets streams join it: the server makes it and tells it in the Welcome to stream
 // 0. The zero Token is none.
+// It never leaves the encrypted connection, and is compared in constant time.
 type Token [16]byte
 
 const (
@@ -69,7 +71,8 @@ func appendHello(b []byte, h *Hello) []byte {
 	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
 }
 
-// hello decodes and checks a Hello.
+// hello decodes and checks a Hello. Bits that are not known are an error, since they may ask for
+// less than what this server would do.
 func (d *decoder) hello() (h Hello) {
 	h.Version = printable(d.str(maxVersion))
 	h.Master, h.Session = d.id16(), d.id16()
@@ -104,7 +107,8 @@ func (h *Hello) check() error {
 	return nil
 }
 
-// joins tells whether h, of a further stream, says the same as the hello that began the session.
+// joins tells whether h, of a further stream, says the same as the hello that began the session. A
+// session cannot change its mind with a later stream.
 func (h *Hello) joins(first *Hello) bool {
 	same := *h
 	same.Version, same.Stream, same.Token = first.Version, first.Stream, first.Token
@@ -181,7 +185,8 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	return b
 }
 
-// info decodes and checks what a tree says of itself. The path stays as it is and must be quoted where it is shown.
+// info decodes and checks what a tree says of itself. The path stays as it is and must be quoted
+// where it is shown. Everything that a person may read is made printable.
 func (d *decoder) info() (i slave.Info) {
 	i.Version, i.Identity.BootID = printable(d.str(maxVersion)), printable(d.str(maxName))
 	ns := d.str(maxName)
@@ -219,7 +224,9 @@ func (d *decoder) info() (i slave.Info) {
 // between would have changed.
 const magic = "\x00\xffgeorep-agent\r\n\x1a\n\xfe\x01"
 
-// preface is said before any frame, in a form that no later protocol may change.
+// preface is said before any frame, in a form that no later protocol may change. It is the one part
+// of the protocol that every version shares, so that two versions can tell each other what they
+// are.
 type preface struct {
 	protocol uint32
 	version  string
@@ -245,7 +252,8 @@ func readPreface(r *bufio.Reader) (p preface, err error) {
 	return preface{protocol: binary.BigEndian.Uint32(fixed[:]), version: printable(string(version))}, nil
 }
 
-// findMagic reads up to the end of the magic, whatever a login shell said before it.
+// findMagic reads up to the end of the magic, whatever a login shell said before it. It reads byte
+// by byte, so nothing behind the magic is lost.
 func findMagic(r *bufio.Reader) error {
 	var seen []byte
 	for !bytes.HasSuffix(seen, []byte(magic)) {
@@ -280,6 +288,7 @@ func (e *NoAgentError) Error() string {
 // Is makes it ErrNoAgent.
 func (e *NoAgentError) Is(target error) bool { return target == ErrNoAgent }
 
+// noAgent quotes the first line of what came instead.
 func noAgent(said []byte) error {
 	line, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
 	return &NoAgentError{Said: clip(line, maxQuoted)}
@@ -297,8 +306,9 @@ func expectMagic(r *bufio.Reader) error {
 	return nil
 }
 
-// versionError says that the ends do not fit, and which one is behind. The words name the hosts as the reader of the
-// message at either end sees them.
+// versionError says that the ends do not fit, and which one is behind. The words name the hosts as
+// the reader of the message at either end sees them. It names the host on which georep has to be
+// upgraded, since the reader may sit at either.
 func versionError(master, slaveEnd preface) error {
 	behind := "slave"
 	if master.protocol < slaveEnd.protocol {

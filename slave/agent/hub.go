@@ -15,11 +15,14 @@ import (
 // errOneStream says why a server takes no further streams.
 var errOneStream = errors.New("this server takes one stream a session")
 
-// hub is what the streams of a session share at the slave's end: the tree, the bounds, and the end, which comes for all
-// streams with that of the first one to end. Stream 0 opens and closes it; the others join it (see join.go).
+// hub is what the streams of a session share at the slave's end: the tree, the bounds, and the end,
+// which comes for all streams with that of the first one to end. Stream 0 opens and closes it; the
+// others join it (see join.go). It lives as long as the session. The semaphores are the session's
+// bounds, whatever the number of streams.
 type hub struct {
-	ctx   context.Context
-	tree  slave.Reader
+	ctx  context.Context
+	tree slave.Reader
+	// first and said do not change once the first stream is welcomed.
 	first Hello // of stream 0
 	said  welcome
 
@@ -41,7 +44,8 @@ type hub struct {
 	cause   error // why it is over; nil when a client left in good order
 }
 
-// newHub makes a hub, and a place for further streams to come to where the host has those.
+// newHub makes a hub, and a place for further streams to come to where the host has those. An error
+// of listening is no error here: it is told to clients that want to join.
 func newHub(ctx context.Context, tree slave.Reader, hello *Hello, host *Host) *hub {
 	h := &hub{ctx: ctx, tree: tree, first: *hello, said: welcome{info: tree.Info(), noMore: errOneStream},
 		batches: semaphore.NewWeighted(maxBatches), given: semaphore.NewWeighted(batchBudget),
@@ -66,7 +70,9 @@ func newHub(ctx context.Context, tree slave.Reader, hello *Hello, host *Host) *h
 	return h
 }
 
-// serve serves stream 0, which the session begins and ends with, and closes the tree.
+// serve serves stream 0, which the session begins and ends with, and closes the tree. The tree is
+// closed when nothing applies any more, and before the requests are waited for, which Close
+// unblocks.
 func (h *hub) serve(s *server) error {
 	h.streams[0] = s
 	if h.listener != nil {
@@ -84,7 +90,8 @@ func (h *hub) serve(s *server) error {
 	return h.cause
 }
 
-// watch ends the session when the tree is lost: a client that asks for nothing would not hear of that.
+// watch ends the session when the tree is lost: a client that asks for nothing would not hear of
+// that. A tree that cannot be lost has no Done, and needs no watch.
 func (h *hub) watch() {
 	lost, ok := h.tree.(interface {
 		Done() <-chan struct{}
@@ -100,7 +107,8 @@ func (h *hub) watch() {
 	}
 }
 
-// attach takes a stream that joins. Whoever attached it calls applying.Done when the stream applies nothing more.
+// attach takes a stream that joins. Whoever attached it calls applying.Done when the stream applies
+// nothing more. An error says why the stream cannot join; nothing has changed then.
 func (h *hub) attach(number uint32, s *server) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -131,8 +139,9 @@ func (h *hub) serveFurther(number uint32, s *server, conn *net.UnixConn) {
 	s.requests.Wait()
 }
 
-// end ends the session for all streams: the loss of one is that of the session. s is the stream whose reader found the
-// cause, or nil. The first cause stays. A client that can still be told is told, on every stream.
+// end ends the session for all streams: the loss of one is that of the session. s is the stream
+// whose reader found the cause, or nil. The first cause stays. A client that can still be told is
+// told, on every stream. It may be called any number of times, from any stream.
 func (h *hub) end(s *server, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -29,13 +29,15 @@ import (
 // maxJoin bounds the message that a stream joins by: a hello whose path is none that the kernel takes is refused.
 const maxJoin = 8 << 10
 
-// address is where the process of stream 0 listens.
+// address is where the process of stream 0 listens. It is a hash, so whoever lists sockets learns
+// nothing.
 func (t Token) address() *net.UnixAddr {
 	sum := sha256.Sum256(append([]byte("georep streams "), t[:]...))
 	return &net.UnixAddr{Net: "unixpacket", Name: "@georep-" + hex.EncodeToString(sum[:16])}
 }
 
-// listen makes the token and the socket; accept is then to be run.
+// listen makes the token and the socket; accept is then to be run. An error says why no stream can
+// join; the session goes on with one.
 func (h *hub) listen() error {
 	var token Token
 	if _, err := rand.Read(token[:]); err != nil {
@@ -49,8 +51,9 @@ func (h *hub) listen() error {
 	return nil
 }
 
-// accept takes connections until the session is over. More than any client needs are not looked at, and neither are
-// those of other users.
+// accept takes connections until the session is over. More than any client needs are not looked at,
+// and neither are those of other users. More connections than joining has room for are closed
+// unread: an attacker of the same user gains nothing but that.
 func (h *hub) accept() {
 	defer h.listener.Close()
 	for {
@@ -76,7 +79,8 @@ func (h *hub) accept() {
 	}
 }
 
-// join answers a process that brings a stream, and serves that.
+// join answers a process that brings a stream, and serves that. joinTime bounds everything that is
+// said; afterwards the connection is silent as long as the stream lives.
 func (h *hub) join(conn *net.UnixConn) {
 	defer conn.Close()
 	release := context.AfterFunc(h.live, func() { conn.Close() })
@@ -96,7 +100,8 @@ func (h *hub) join(conn *net.UnixConn) {
 	h.serveFurther(number, s, conn)
 }
 
-// admit takes a stream, if it may join, and attaches it.
+// admit takes a stream, if it may join, and attaches it. On an error the stream is closed. On
+// success the hub serves and closes it.
 func (h *hub) admit(conn *net.UnixConn) (number uint32, s *server, err error) {
 	hello, stream, err := receive(conn)
 	if err != nil {
@@ -115,8 +120,9 @@ func (h *hub) admit(conn *net.UnixConn) (number uint32, s *server, err error) {
 	return hello.Stream, s, nil
 }
 
-// handOver gives the stream of a client that wants to join a session to the process of that session, and waits until it
-// is done with it. The client hears why where that cannot be.
+// handOver gives the stream of a client that wants to join a session to the process of that
+// session, and waits until it is done with it. The client hears why where that cannot be. This
+// process stays for as long as the stream does, since sshd takes its end for the channel's.
 func (s *server) handOver(ctx context.Context, rw io.ReadWriteCloser, hello *Hello, host *Host) error {
 	conn, err := s.offer(rw, hello, host)
 	if err != nil {
@@ -162,7 +168,8 @@ func (s *server) offer(rw io.ReadWriteCloser, hello *Hello, host *Host) (*net.Un
 	return conn, nil
 }
 
-// bring says hello and waits for the answer.
+// bring says hello and waits for the answer. Its errors are for the operator: the session goes on
+// with fewer streams.
 func bring(conn *net.UnixConn, hello *Hello, stream *pair) error {
 	if err := sameUser(conn); err != nil {
 		return err
@@ -185,7 +192,8 @@ func bring(conn *net.UnixConn, hello *Hello, stream *pair) error {
 	return conn.SetDeadline(time.Time{})
 }
 
-// sameUser refuses a process of another user at the far end of a socket.
+// sameUser refuses a process of another user at the far end of a socket. An abstract address has no
+// permissions of its own, so both ends ask the kernel.
 func sameUser(conn *net.UnixConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -224,7 +232,8 @@ func decodeJoin(b []byte) (*Hello, error) {
 	return &hello, d.end()
 }
 
-// send sends the hello, and with it the descriptors of the stream.
+// send sends the hello, and with it the descriptors of the stream. The descriptors are duplicated
+// by the kernel; the caller still closes its own.
 func send(conn *net.UnixConn, hello *Hello, stream *pair) error {
 	message := appendJoin(nil, hello)
 	if len(message) > maxJoin {
@@ -269,6 +278,7 @@ func receive(conn *net.UnixConn) (*Hello, *pair, error) {
 }
 
 // openRights makes a stream of the two descriptors that came along. Whatever else came is closed.
+// Two descriptors that came and are kept belong to the pair.
 func openRights(b []byte) (*pair, error) {
 	var fds []int
 	messages, err := unix.ParseSocketControlMessage(b)

@@ -6,7 +6,8 @@ import (
 	"georep/slave"
 )
 
-// appendLimits encodes what a slave's files cannot show.
+// appendLimits encodes what a slave's files cannot show. More ranges than MaxIDRanges are cut: they
+// are for messages, and for verify.
 func appendLimits(b []byte, l *slave.Limits) []byte {
 	for _, ranges := range [...][]slave.IDRange{l.UIDs, l.GIDs} {
 		ranges = ranges[:min(len(ranges), slave.MaxIDRanges)]
@@ -31,7 +32,8 @@ func (d *decoder) limits() (l slave.Limits) {
 	return l
 }
 
-// limitsFor leaves out what the client did not ask for.
+// limitsFor leaves out what the client did not ask for. A client of an earlier version would not
+// know what to do with them.
 func limitsFor(h *Hello, l slave.Limits) slave.Limits {
 	told := slave.Limits{}
 	if h.Limits {

@@ -35,7 +35,8 @@ func appendOp(b []byte, op *slave.Op) []byte {
 	return binary.AppendUvarint(b, uint64(op.Copy))
 }
 
-// appendMeta encodes metadata; a negative size does not get here.
+// appendMeta encodes metadata; a negative size does not get here. The order is part of the
+// protocol; new fields are announced by a capability.
 func appendMeta(b []byte, m *slave.Meta) []byte {
 	for _, v := range [...]uint64{uint64(m.Mode), uint64(m.UID), uint64(m.GID), uint64(m.Size), m.Rdev} {
 		b = binary.AppendUvarint(b, v)
@@ -49,7 +50,8 @@ func appendMeta(b []byte, m *slave.Meta) []byte {
 	return b
 }
 
-// op decodes and checks an operation. Nothing in it aliases the frame.
+// op decodes and checks an operation. Nothing in it aliases the frame. What does not validate ends
+// the session: a client of ours has checked it before.
 func (d *decoder) op() (op slave.Op) {
 	op.Kind, op.Entry = slave.OpKind(d.u8()), slave.Kind(d.u8())
 	bits := d.bits(opStamp | opLinksFinal | opUploaded)
@@ -91,8 +93,9 @@ func (d *decoder) meta() (m slave.Meta) {
 	return m
 }
 
-// checkOp tells what keeps an operation from being sent. It looks at what the wire can carry; whether the operation
-// makes sense is for the tree to say.
+// checkOp tells what keeps an operation from being sent. It looks at what the wire can carry;
+// whether the operation makes sense is for the tree to say. Both ends use it, so they cannot
+// differ.
 func checkOp(op *slave.Op) error {
 	switch {
 	case op.Kind < slave.OpMkdir || op.Kind > slave.OpFilter:
@@ -109,7 +112,8 @@ func checkOp(op *slave.Op) error {
 	return checkXattrs(op.Meta.Xattrs)
 }
 
-// checkXattrs bounds xattrs as the kernel does.
+// checkXattrs bounds xattrs as the kernel does. The kernel's own bounds on names and values are the
+// smallest of all, so nothing is lost by them.
 func checkXattrs(list []slave.Xattr) error {
 	if len(list) > maxXattrs {
 		return fmt.Errorf("%w: %d xattrs", slave.ErrInvalid, len(list))

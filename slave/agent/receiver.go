@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// receiver takes frames off a stream. It has one user at a time.
+// receiver takes frames off a stream. It has one user at a time. A frame is read whole before it is
+// looked at, so its length is checked first, and the budget asked.
 type receiver struct {
 	r    *bufio.Reader
 	buf  []byte
@@ -23,8 +24,9 @@ type receiver struct {
 // firstStep is how much is allocated for a frame before any of it has come.
 const firstStep = 64 << 10
 
-// next reads a frame, whose body is valid until the following call. It returns io.EOF where the stream ends between
-// frames, io.ErrUnexpectedEOF where it ends within one.
+// next reads a frame, whose body is valid until the following call. It returns io.EOF where the
+// stream ends between frames, io.ErrUnexpectedEOF where it ends within one. After an error nothing
+// more can be read: the place of the next frame is not known.
 func (r *receiver) next() (frame, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(r.r, length[:]); err != nil {
@@ -84,7 +86,8 @@ type watched struct {
 	timer *time.Timer
 }
 
-// watch makes a watched; the clock runs only during reads.
+// watch makes a watched; the clock runs only during reads. dead runs on a goroutine of its own and
+// must unblock the read, by closing the stream for example.
 func watch(r io.Reader, limit time.Duration, dead func()) *watched {
 	w := &watched{r: r, limit: limit}
 	w.timer = time.AfterFunc(limit, func() {

@@ -12,7 +12,8 @@ import (
 	"georep/slave"
 )
 
-// answer sends the answer to one request, in frames of about answerChunk bytes.
+// answer sends the answer to one request, in frames of about answerChunk bytes. It is for one
+// goroutine, that of the request. An answer of any length takes a bounded buffer.
 type answer struct {
 	out  *sender
 	room *semaphore.Weighted // taken while body is there
@@ -24,7 +25,7 @@ type answer struct {
 // bodies keeps the buffers that answers are gathered in.
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
-// add appends an item.
+// add appends an item. It waits for room among the answers of all streams, and an error is ctx's.
 func (a *answer) add(item func([]byte) []byte) error {
 	if a.body == nil {
 		if err := a.room.Acquire(a.ctx, 1); err != nil {
@@ -42,7 +43,9 @@ func (a *answer) add(item func([]byte) []byte) error {
 // end sends what is left.
 func (a *answer) end() error { return a.send(false) }
 
-// send sends what has been gathered. It waits while the client does not read, or until the request is cancelled.
+// send sends what has been gathered. It waits while the client does not read, or until the request
+// is cancelled. An error says that the stream or the request has ended, and the rest need not be
+// made.
 func (a *answer) send(more bool) error {
 	defer a.leave()
 	h := a.head
@@ -67,13 +70,16 @@ func (a *answer) leave() {
 	a.body = nil
 }
 
-// fail answers with an error, which ends the session at the client's end. Where it cannot be sent the session is over.
+// fail answers with an error, which ends the session at the client's end. Where it cannot be sent
+// the session is over. It is for trouble of the tree itself. Trouble with one path is an item of
+// the answer.
 func (a *answer) fail(err error) {
 	_ = a.out.put(a.ctx, outgoing{head: head{kind: frameFailure, id: a.id}, hurry: true, body: errorBody(err)})
 }
 
-// request decodes a request and returns what is to be done, and what it takes in memory beyond its bytes. Nothing of the frame
-// is used after that.
+// request decodes a request and returns what is to be done, and what it takes in memory beyond its
+// bytes. Nothing of the frame is used after that. An error is that of the protocol, and ends the
+// session. What is returned runs on a goroutine of its own.
 func (s *server) request(f frame) (run func(*answer) error, weight int, err error) {
 	d := &decoder{b: f.body}
 	switch f.kind {
@@ -114,7 +120,8 @@ func (s *server) request(f frame) (run func(*answer) error, weight int, err erro
 // path decodes a path; whether it is a valid one is for the tree to say.
 func (d *decoder) path() string { return d.str(maxPath) }
 
-// list decodes what is left of a frame.
+// list decodes what is left of a frame. An item that does not decode ends the list, with the
+// decoder's error.
 func list[Q any](d *decoder, most int, get func(*decoder) Q) (all []Q) {
 	for d.more() {
 		if len(all) == most {
@@ -211,7 +218,8 @@ func (s *server) changed() (slave.Tree, error) {
 	return tree, nil
 }
 
-// surveyed surveys some directories, and one at least.
+// surveyed surveys some directories, and one at least. A directory that is larger than any answer
+// is told as truncated, and the client asks for it in parts.
 func (s *server) surveyed(a *answer, queries []slave.Query) ([]slave.DirState, error) {
 	states, err := s.tree.Survey(a.ctx, queries)
 	if err == nil {
@@ -225,7 +233,9 @@ func (s *server) surveyed(a *answer, queries []slave.Query) ([]slave.DirState, e
 	return states, err
 }
 
-// state sends one directory. Entries that cannot be sent are left out.
+// state sends one directory. Entries that cannot be sent are left out. The client would end the
+// session over an entry that the protocol cannot carry; the slave of another kind of system may
+// have one.
 func (a *answer) state(state *slave.DirState) error {
 	if err := a.add(func(b []byte) []byte { return appendDirState(b, state) }); err != nil {
 		return err
@@ -340,8 +350,9 @@ func (s *server) clean(olderThan int64) func(*answer) error {
 	}
 }
 
-// batch takes a batch: its operations, then its contents, which the tree reads off the stream. It returns when the
-// contents are through; the batch is then applied on a goroutine of its own.
+// batch takes a batch: its operations, then its contents, which the tree reads off the stream. It
+// returns when the contents are through; the batch is then applied on a goroutine of its own. It
+// runs on the reading goroutine. An error ends the session, and nothing of the batch is applied.
 func (s *server) batch(f frame) error {
 	batch, weight, err := decodeBatch(f)
 	if err != nil {
@@ -368,7 +379,8 @@ func (s *server) batch(f frame) error {
 	return nil
 }
 
-// decodeBatch decodes the operations, and tells what they take beyond their bytes; their contents are still in the stream.
+// decodeBatch decodes the operations, and tells what they take beyond their bytes; their contents
+// are still in the stream. The whole of it is refused if one operation does not decode.
 func decodeBatch(f frame) (batch *slave.Batch, weight int, err error) {
 	d := &decoder{b: f.body}
 	batch = &slave.Batch{}
@@ -384,10 +396,12 @@ func decodeBatch(f frame) (batch *slave.Batch, weight int, err error) {
 	return batch, len(batch.Ops)*opCost + d.xattrs*xattrCost, d.end()
 }
 
+// commitFunc applies a batch whose contents are staged, waits for its results, and is called once.
 type commitFunc = func(context.Context) ([]slave.Result, error)
 
-// commit applies a batch and answers. The answer is sent as long as the stream is there, whatever became of the context
-// in the meantime.
+// commit applies a batch and answers. The answer is sent as long as the stream is there, whatever
+// became of the context in the meantime. A batch that was cancelled is applied all the same, since
+// it cannot be stopped half-way; only the answer is not wanted.
 func (s *server) commit(a *answer, ops int, apply commitFunc) {
 	defer a.leave()
 	results, err := apply(a.ctx)

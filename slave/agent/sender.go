@@ -11,9 +11,10 @@ import (
 // errSenderEnded is what put reports once the sender has ended; callers know the reason.
 var errSenderEnded = errors.New("nothing more can be sent")
 
-// sender gathers frames and writes many of them at once. Whoever has a frame takes his turn in the order of coming, so
-// that a batch's contents do not hold up a small request for longer than a frame; frames that are in no hurry wait
-// until there is enough to be worth a write. One goroutine, run, writes.
+// sender gathers frames and writes many of them at once. Whoever has a frame takes his turn in the
+// order of coming, so that a batch's contents do not hold up a small request for longer than a
+// frame; frames that are in no hurry wait until there is enough to be worth a write. One goroutine,
+// run, writes. Frames are written whole and in the order in which they were queued.
 type sender struct {
 	w      io.Writer
 	gather int           // bytes that may wait to be written together
@@ -24,13 +25,14 @@ type sender struct {
 	once   sync.Once
 	done   chan struct{} // closed when run has ended
 
-	mu    sync.Mutex
+	mu sync.Mutex
+	// buf is bounded by gather, one frame, and what now adds.
 	buf   []byte
 	hurry bool
 	taken time.Time // when the last of what this end had to say had been written, signs of life apart
 }
 
-// newSender makes a sender; nothing is written before run.
+// newSender makes a sender; nothing is written before run. w is written to by run alone.
 func newSender(w io.Writer, gather int) *sender {
 	return &sender{w: w, gather: gather, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		stop: make(chan struct{}), done: make(chan struct{})}
@@ -43,7 +45,8 @@ type outgoing struct {
 	hurry bool // write it, and all that waits, without waiting for more
 }
 
-// put queues a frame and returns when there was room for it. When it fails nothing of the frame is sent.
+// put queues a frame and returns when there was room for it. When it fails nothing of the frame is
+// sent. It waits for room, and so for the other end to read. An error is ctx's, or errSenderEnded.
 func (s *sender) put(ctx context.Context, o outgoing) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -76,7 +79,8 @@ func (s *sender) tryPut(o outgoing) bool {
 	return true
 }
 
-// now queues a small frame at once, whether there is room or not: for what must be said after a call was abandoned.
+// now queues a small frame at once, whether there is room or not: for what must be said after a
+// call was abandoned. It never waits, and drops nothing: it is for frames that are few and small.
 func (s *sender) now(o outgoing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +118,9 @@ func signal(c chan struct{}) {
 // end asks run to write what is there and to end. It does not wait.
 func (s *sender) end() { s.once.Do(func() { close(s.stop) }) }
 
-// run writes until end is called or a write fails, and says that this end lives when there is nothing else to say.
+// run writes until end is called or a write fails, and says that this end lives when there is
+// nothing else to say. A sign of life goes out after keepAlive of silence, so the other end can
+// tell an idle session from a dead one.
 func (s *sender) run() error {
 	defer close(s.done)
 	beat := time.NewTimer(keepAlive)

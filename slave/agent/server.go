@@ -14,8 +14,9 @@ import (
 // the client with its identity if it is, or wraps, one of package slave's.
 type Opener func(Hello) (slave.Reader, error)
 
-// Stager is a tree that can take a batch's contents before it applies the batch, so that the next batch's contents
-// stream in while this one becomes durable.
+// Stager is a tree that can take a batch's contents before it applies the batch, so that the next
+// batch's contents stream in while this one becomes durable. slave/disk has it; a tree over SFTP is
+// never behind an agent.
 type Stager interface {
 	// Stage reads all contents of the batch, in order, and closes them. Its error ends the session.
 	//
@@ -25,7 +26,8 @@ type Stager interface {
 	Stage(b *slave.Batch) (func(context.Context) ([]slave.Result, error), error)
 }
 
-// Host is what a slave's host offers to clients.
+// Host is what a slave's host offers to clients. Its functions may be called from several
+// goroutines, since streams join at any time.
 type Host struct {
 	Version string // of its georep, for messages
 	Open    Opener
@@ -98,6 +100,8 @@ type server struct {
 	stopReading context.CancelFunc
 	committing  context.Context
 
+	// requests and commits are waited for in this order: commits first, since Close of the tree
+	// then unblocks the requests.
 	requests sync.WaitGroup
 	commits  sync.WaitGroup
 
@@ -110,7 +114,8 @@ type server struct {
 	cancels  map[uint64]context.CancelFunc // of the requests under way
 }
 
-// newServer makes a server that nothing runs for yet.
+// newServer makes a server that nothing runs for yet. The caller ends it with stopReading and
+// close, both of which may be called again.
 func newServer(ctx context.Context, rw io.ReadWriteCloser) *server {
 	s := &server{out: newSender(rw, gatherAnswers), cancels: make(map[uint64]context.CancelFunc), committing: ctx,
 		applied: make(chan struct{})}
@@ -121,7 +126,8 @@ func newServer(ctx context.Context, rw io.ReadWriteCloser) *server {
 	return s
 }
 
-// silent is for a client of whom nothing arrives: it may still hear why the session ends.
+// silent is for a client of whom nothing arrives: it may still hear why the session ends. It closes
+// the stream, which ends the read that waited.
 func (s *server) silent() {
 	err := fmt.Errorf("%w for %v: what the master sends does not arrive; check the network", ErrSilent, serverSilence)
 	s.out.now(outgoing{head: head{kind: frameBye}, body: errorBody(err)})

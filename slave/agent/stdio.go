@@ -38,7 +38,8 @@ func stdinPipe() int {
 	return 256 << 10
 }
 
-// pollable opens a descriptor a second time for the runtime's poller.
+// pollable opens a descriptor a second time for the runtime's poller. The runtime's poller is what
+// lets Close end a read that waits.
 func pollable(fd int, name string) (*os.File, error) {
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {

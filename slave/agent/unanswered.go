@@ -17,6 +17,7 @@ var asked = map[frameKind]string{frameStates: "survey", frameFound: "find", fram
 	frameCounted: "count", frameCleaned: "clean", frameBegun: "begin", frameSigned: "sums", frameWritten: "write",
 	frameExamined: "examine", frameDistrusted: "distrust"}
 
+// patienceWith is how long the answer to a call may take.
 func patienceWith(k *call) time.Duration {
 	switch k.answer {
 	case frameSums, frameCounted, frameCleaned:
@@ -81,6 +82,7 @@ func unanswered(moved time.Time, calls []*call) (request string, since time.Time
 	return asked[oldest.answer], later(oldest.begun, moved)
 }
 
+// later is the later of two times.
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a

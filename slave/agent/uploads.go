@@ -15,6 +15,7 @@ func appendUpload(b []byte, u *slave.Upload) []byte {
 	return appendStr(binary.AppendUvarint(b, uint64(u.Size)), u.Basis)
 }
 
+// upload decodes what appendUpload made.
 func (d *decoder) upload() (u slave.Upload) {
 	u.GFID, u.Version = d.id16(), d.id16()
 	u.Size, u.Basis = d.size(), d.str(maxPath)
@@ -28,6 +29,7 @@ func appendUploadState(b []byte, s *slave.UploadState) []byte {
 	return appendError(b, s.Err)
 }
 
+// uploadState decodes the beginning of the answer; its ranges follow.
 func (d *decoder) uploadState() (s slave.UploadState) {
 	s.BasisSize = d.size()
 	s.BlockSize = int(d.uvarint(maxBlock))
@@ -35,6 +37,7 @@ func (d *decoder) uploadState() (s slave.UploadState) {
 	return s
 }
 
+// appendRange encodes a range, its end included as where the next begins.
 func appendRange(b []byte, r slave.Range) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(r.Off)), uint64(r.End))
 }
@@ -51,10 +54,12 @@ func (d *decoder) nextRange(at int64) (r slave.Range) {
 	return r
 }
 
+// appendSumsQuery encodes what a signature is asked of, and which of its sums.
 func appendSumsQuery(b []byte, q slave.SumsQuery) []byte {
 	return append(append(append(append(b, q.GFID[:]...), q.Version[:]...), q.Key[:]...), q.Which)
 }
 
+// sumsQuery decodes what appendSumsQuery made.
 func (d *decoder) sumsQuery() (q slave.SumsQuery) {
 	q.GFID, q.Version, q.Key, q.Which = d.id16(), d.id16(), d.id16(), d.u8()
 	return q
@@ -103,6 +108,7 @@ func (d *decoder) segment() (s slave.Segment) {
 	return s
 }
 
+// part decodes a part of a segment: bytes, or where on the slave they are copied from.
 func (d *decoder) part() (p slave.Part) {
 	switch kind := d.u8(); kind {
 	case partData:

@@ -27,8 +27,10 @@ type keyring struct {
 	notes   []string
 }
 
-// openKeyring reads the identity files and asks the agent. What cannot be used becomes a note, never an error: another
-// key may do. Keys from files that somebody named come first, because servers let one try few keys only.
+// openKeyring reads the identity files and asks the agent. What cannot be used becomes a note,
+// never an error: another key may do. Keys from files that somebody named come first, because
+// servers let one try few keys only. Nothing is offered yet: a server sees a key only when the
+// handshake asks for one.
 func openKeyring(ctx context.Context, h *hop) *keyring {
 	k := &keyring{hop: h}
 	if h.agentSocket != "" {
@@ -52,10 +54,13 @@ func (k *keyring) Close() {
 	}
 }
 
+// note adds to what an error message lists as tried.
 func (k *keyring) note(format string, args ...any) {
 	k.notes = append(k.notes, fmt.Sprintf(format, args...))
 }
 
+// openAgent asks the agent once for all of its keys. One that does not answer costs no more than
+// ctx allows.
 func (k *keyring) openAgent(ctx context.Context) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", k.hop.agentSocket)
 	if err != nil {
@@ -69,6 +74,7 @@ func (k *keyring) openAgent(ctx context.Context) {
 	}
 }
 
+// addAgent offers the agent's keys, unless only those of files are wanted.
 func (k *keyring) addAgent() {
 	if k.hop.identitiesOnly || len(k.inAgent) == 0 {
 		return
@@ -84,7 +90,8 @@ func (k *keyring) addAgent() {
 	}
 }
 
-// add offers a key once, however many ways lead to it.
+// add offers a key once, however many ways lead to it. False: it is among them already. The key is
+// compared, not the way it was found.
 func (k *keyring) add(signer ssh.Signer) bool {
 	same := func(other ssh.Signer) bool {
 		return bytes.Equal(other.PublicKey().Marshal(), signer.PublicKey().Marshal())
@@ -96,6 +103,7 @@ func (k *keyring) add(signer ssh.Signer) bool {
 	return true
 }
 
+// addFiles offers the keys of files. Of the default names only those that exist are worth a note.
 func (k *keyring) addFiles() {
 	for _, path := range k.hop.identities {
 		signer, err := k.load(path)
@@ -154,8 +162,9 @@ func (k *keyring) load(path string) (ssh.Signer, error) {
 	return nil, errNotAKey
 }
 
-// readIdentity reads a key file of a mode that OpenSSH takes: a private key that others may read is nobody's own any more. As
-// with OpenSSH that is asked of this user's own files only.
+// readIdentity reads a key file of a mode that OpenSSH takes: a private key that others may read is
+// nobody's own any more. As with OpenSSH that is asked of this user's own files only. Others' files
+// may be readable to many for good reasons, as in a container, so they are not asked about.
 func readIdentity(path string) ([]byte, error) {
 	f, err := openRegular(path)
 	if err != nil {
@@ -184,6 +193,7 @@ func shortPathError(err error) error {
 	return err
 }
 
+// fromAgent finds the private half of a key in the agent; otherwise is the error where it has none.
 func (k *keyring) fromAgent(public ssh.PublicKey, otherwise error) (ssh.Signer, error) {
 	if public == nil {
 		return nil, otherwise
@@ -196,6 +206,7 @@ func (k *keyring) fromAgent(public ssh.PublicKey, otherwise error) (ssh.Signer, 
 	return nil, otherwise
 }
 
+// readPublicKey is nil for a file that cannot be read, or has no key.
 func readPublicKey(path string) ssh.PublicKey {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -204,6 +215,7 @@ func readPublicKey(path string) ssh.PublicKey {
 	return parsePublicKey(text)
 }
 
+// parsePublicKey is nil for what is no public key.
 func parsePublicKey(text []byte) ssh.PublicKey {
 	key, _, _, _, err := ssh.ParseAuthorizedKey(text)
 	if err != nil {
@@ -212,6 +224,7 @@ func parsePublicKey(text []byte) ssh.PublicKey {
 	return key
 }
 
+// certify joins a key with the certificate in a file. ErrNotExist is the usual case: there is none.
 func certify(path string, signer ssh.Signer) (ssh.Signer, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -233,7 +246,8 @@ func (k *keyring) method() []ssh.AuthMethod {
 	return []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) { return k.signers, nil })}
 }
 
-// refused is the error when the host took none of the keys.
+// refused is the error when the host took none of the keys. It names every key that was tried, and
+// the command that lets one in.
 func (k *keyring) refused(cause error) error {
 	tried := "no key found"
 	if len(k.notes) > 0 {

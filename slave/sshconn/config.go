@@ -21,7 +21,8 @@ const (
 	noConfig         = "none"
 )
 
-// hop is one host on the way, with everything that ssh_config has to say about it.
+// hop is one host on the way, with everything that ssh_config has to say about it. It is made by
+// resolve and read only after that.
 type hop struct {
 	alias string // as given, for lookups and messages
 	host  string
@@ -37,23 +38,29 @@ type hop struct {
 	identitiesOnly bool
 	agentSocket    string // "" for no agent
 
+	// timeout is for connecting and for the handshake, of this host alone.
 	timeout      time.Duration
 	jumps        []string // the way to this host, nearest to us first
 	proxyCommand string
 }
 
+// addr is where to connect to, and what messages say.
 func (h *hop) addr() string { return joinAddr(h.host, h.port) }
 
 // request asks for a host; jumps, when not empty, replace what ssh_config says of the way to it.
+// depth counts the jump hosts on the way, to find a circle.
 type request struct {
 	Target
 	jumps []string
 	depth int
 }
 
-// configFiles are parsed ssh_config files; the first value found counts.
+// configFiles are parsed ssh_config files; the first value found counts. The zero value has no
+// file, and every value is the default.
 type configFiles []*ssh_config.Config
 
+// readConfig reads one file if one is named, and else the user's and then the system's, either of
+// which may be missing.
 func readConfig(file string) (configFiles, error) {
 	switch file {
 	case noConfig:
@@ -64,6 +71,8 @@ func readConfig(file string) (configFiles, error) {
 	return readConfigFiles(false, file)
 }
 
+// A file that others may write is refused: whoever writes it decides what runs as this user
+// (ProxyCommand).
 func readConfigFiles(optional bool, paths ...string) (configFiles, error) {
 	var files configFiles
 	for _, path := range paths {
@@ -86,9 +95,11 @@ func readConfigFiles(optional bool, paths ...string) (configFiles, error) {
 	return files, nil
 }
 
-// adapt rewrites what the parser does not take, line by line so that its line numbers stay right. Of Match it knows
-// some forms only and rejects the whole file for any other: Match on plain host names becomes Host, and any other
-// condition becomes one that never holds. Relative names of the system's file are below /etc/ssh.
+// adapt rewrites what the parser does not take, line by line so that its line numbers stay right.
+// Of Match it knows some forms only and rejects the whole file for any other: Match on plain host
+// names becomes Host, and any other condition becomes one that never holds. Relative names of the
+// system's file are below /etc/ssh. A condition that never holds is the safe reading: nothing is
+// done on behalf of a line that was not understood.
 func adapt(text []byte, system bool) []byte {
 	match := regexp.MustCompile(`(?i)^\s*match(?:\s*=\s*|\s+|$)(.*)$`)
 	include := regexp.MustCompile(`(?i)^(\s*include(?:\s*=\s*|\s+))([^/~].*)$`)
@@ -107,7 +118,8 @@ func adapt(text []byte, system bool) []byte {
 // maxIncludes is how deep files may include others; the parser has the same bound.
 const maxIncludes = 5
 
-// checkIncluded refuses what text includes, at whatever depth, where others may write it: the parser opens those files itself.
+// checkIncluded refuses what text includes, at whatever depth, where others may write it: the
+// parser opens those files itself. An error names the file, and ends the reading.
 func checkIncluded(text []byte, system bool, depth int) error {
 	include := regexp.MustCompile(`(?im)^\s*include(?:\s*=\s*|\s+)(.*)$`)
 	for _, m := range include.FindAllSubmatch(text, -1) {
@@ -128,6 +140,8 @@ func checkIncluded(text []byte, system bool, depth int) error {
 	return nil
 }
 
+// includedPath is where a pattern leads: the home directory for the user's file, /etc/ssh for the
+// system's.
 func includedPath(pattern string, system bool) string {
 	rest, home := strings.CutPrefix(pattern, "~/")
 	switch {
@@ -186,6 +200,7 @@ type lookup struct {
 	err   error
 }
 
+// get keeps the first error, and then gives fallbacks.
 func (l *lookup) get(key, fallback string) string {
 	value, err := l.files.get(l.alias, key)
 	if err != nil && l.err == nil {
@@ -197,6 +212,7 @@ func (l *lookup) get(key, fallback string) string {
 	return value
 }
 
+// number is a setting that is zero or more; "none" is the fallback.
 func (l *lookup) number(key string, fallback int) int {
 	text := l.get(key, "")
 	if text == "" || strings.EqualFold(text, noConfig) {
@@ -209,15 +225,19 @@ func (l *lookup) number(key string, fallback int) int {
 	return n
 }
 
+// yes is false for a setting that is absent.
 func (l *lookup) yes(key string) bool { return strings.EqualFold(l.get(key, "no"), "yes") }
 
+// Later errors often follow from the first, so they are dropped.
 func (l *lookup) fail(err error) {
 	if l.err == nil {
 		l.err = err
 	}
 }
 
-// resolve finds out all about a host. Relative order matters: tokens may use what was resolved before.
+// resolve finds out all about a host. Relative order matters: tokens may use what was resolved
+// before. It asks no name server and connects to nobody. Errors are ErrConfig, and name the
+// keyword.
 func (f configFiles) resolve(r request, opts Options) (*hop, error) {
 	if r.Host == "" {
 		return nil, fmt.Errorf("%w: no host given", ErrConfig)
@@ -245,6 +265,7 @@ func (f configFiles) resolve(r request, opts Options) (*hop, error) {
 	return h, nil
 }
 
+// resolveKeys finds the files of known hosts and identities, and the agent.
 func (l *lookup) resolveKeys(h *hop, t Target) {
 	h.knownAs = strings.ToLower(l.get("HostKeyAlias", ""))
 	h.knownHosts = t.KnownHosts
@@ -282,6 +303,8 @@ func (l *lookup) resolveIdentities(h *hop, t Target) (files []string, own bool) 
 	return files, false
 }
 
+// resolveAgent is the socket of the agent, "" for none: from the configuration, which may name a
+// variable, or SSH_AUTH_SOCK.
 func (l *lookup) resolveAgent(h *hop) string {
 	const variable = "SSH_AUTH_SOCK"
 	name := l.get("IdentityAgent", variable)
@@ -334,7 +357,8 @@ func (l *lookup) path(h *hop, name string) string {
 	return l.expand(h, name)
 }
 
-// expand replaces OpenSSH's percent tokens.
+// expand replaces OpenSSH's percent tokens. An unknown token is an error and not left as it is:
+// OpenSSH would refuse it, too.
 func (l *lookup) expand(h *hop, text string) string {
 	token := regexp.MustCompile(`%.?`)
 	return token.ReplaceAllStringFunc(text, func(t string) string {
@@ -377,6 +401,7 @@ func homeDir() string {
 	return "/"
 }
 
+// localUser is the login that OpenSSH would take.
 func localUser() string {
 	if me, err := user.Current(); err == nil {
 		return me.Username

@@ -17,25 +17,28 @@ import (
 // maxHops bounds a chain of jump hosts; a configuration that leads round in a circle would never end otherwise.
 const maxHops = 16
 
-// dialer connects to hosts by one configuration.
+// dialer connects to hosts by one configuration. It has no state and may be used again.
 type dialer struct {
 	files configFiles
 	opts  Options
 }
 
-// wire is the byte stream under an SSH connection; it counts what comes in.
+// wire is the byte stream under an SSH connection; it counts what comes in. The count is how a
+// silent peer is noticed (countSilence).
 type wire struct {
 	net.Conn
 	received atomic.Int64
 }
 
+// Read counts also what comes with an error.
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	w.received.Add(int64(n))
 	return n, err
 }
 
-// dial connects to one host, recursively by way of its jump hosts.
+// dial connects to one host, recursively by way of its jump hosts. On success the connection owns
+// those to its jump hosts; on failure none is left open.
 func (d *dialer) dial(ctx context.Context, r request) (*Conn, error) {
 	if r.depth > maxHops {
 		return nil, fmt.Errorf("%w: the way to %s has more than %d jump hosts; look for a circle of ProxyJump in ssh_config",
@@ -60,7 +63,9 @@ func (d *dialer) dial(ctx context.Context, r request) (*Conn, error) {
 	return conn, err
 }
 
-// dialJumps connects to the last jump host, nil when there is none. The ones before it are its own way.
+// dialJumps connects to the last jump host, nil when there is none. The ones before it are its own
+// way. Each jump host has its own entry in ssh_config, its own keys and its own check of the host
+// key.
 func (d *dialer) dialJumps(ctx context.Context, h *hop, r request) (*Conn, error) {
 	if len(h.jumps) == 0 {
 		return nil, nil
@@ -102,7 +107,8 @@ func parseJump(text string) (Target, error) {
 	return t, nil
 }
 
-// dialFrom connects to a host from here or from a jump host, which it takes over on success.
+// dialFrom connects to a host from here or from a jump host, which it takes over on success. The
+// timeout covers connecting and handshake together.
 func (d *dialer) dialFrom(ctx context.Context, parent *Conn, h *hop, keys *hostKeys) (*Conn, error) {
 	limited, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
@@ -140,7 +146,8 @@ func interrupted(ctx, limited context.Context, h *hop, err error) error {
 	return err
 }
 
-// connect opens the byte stream to a host.
+// connect opens the byte stream to a host. The result is a TCP connection, a channel of the jump
+// host, or a ProxyCommand. An error is not explained yet.
 func (d *dialer) connect(ctx context.Context, parent *Conn, h *hop) (net.Conn, error) {
 	switch {
 	case parent != nil:
@@ -162,7 +169,7 @@ func (d *dialer) connect(ctx context.Context, parent *Conn, h *hop) (net.Conn, e
 	return conn, nil
 }
 
-// unreachable adds the remedy that fits the cause.
+// unreachable adds the remedy that fits the cause. Final says of none of these that it is final.
 func unreachable(h *hop, err error) error {
 	var dns *net.DNSError
 	remedy := "check the network, host name, port and firewall"
@@ -175,7 +182,8 @@ func unreachable(h *hop, err error) error {
 	return fmt.Errorf("%w: %s: %s; %s", ErrUnreachable, h.addr(), clean(err.Error()), remedy)
 }
 
-// handshake checks the host's key and authenticates. The end of ctx cuts the wire and the talk with the agent.
+// handshake checks the host's key and authenticates. The end of ctx cuts the wire and the talk with
+// the agent. It ends with an error that says which part failed: the library's own does not.
 func (d *dialer) handshake(ctx context.Context, conn *Conn, h *hop, keys *hostKeys) (*ssh.Client, error) {
 	ring := openKeyring(ctx, h)
 	defer ring.Close()
@@ -206,7 +214,8 @@ func (d *dialer) handshake(ctx context.Context, conn *Conn, h *hop, keys *hostKe
 	return ssh.NewClient(c, channels, requests), nil
 }
 
-// explain finds out which part of the handshake went wrong.
+// explain finds out which part of the handshake went wrong. The order matters: a key that was
+// refused by us makes every later step fail as well.
 func explain(err error, h *hop, keys *hostKeys, ring *keyring) error {
 	var algorithms *ssh.AlgorithmNegotiationError
 	switch {

@@ -29,6 +29,7 @@ var (
 	// ErrExec: the host did not start a command. Passing.
 	ErrExec = errors.New("remote command not started")
 
+	// errVanished is how a command ends whose server, or connection, gave no status.
 	errVanished = errors.New("the remote command vanished without an exit status")
 )
 

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostKeys decides on the keys of one host, after known_hosts.
+// hostKeys decides on the keys of one host, after known_hosts. It is made anew for each connection,
+// and used on the handshake's goroutine.
 type hostKeys struct {
 	hop     *hop
 	check   ssh.HostKeyCallback
@@ -30,6 +31,8 @@ type hostKeys struct {
 	accepted bool
 }
 
+// It reads all files at once, so a file that cannot be read refuses the connection before anything
+// is sent.
 func newHostKeys(h *hop) (*hostKeys, error) {
 	k := &hostKeys{hop: h, lines: make(map[string][][]byte)}
 	var err error
@@ -85,6 +88,7 @@ func (k *hostKeys) load() error {
 	return nil
 }
 
+// rename puts the real paths into a message of the library, which knows only the copies.
 func rename(text string, origin map[string]string) string {
 	for name, path := range origin {
 		text = strings.ReplaceAll(text, name+":", path+":")
@@ -118,6 +122,7 @@ func blankUnknown(text []byte) [][]byte {
 	return lines
 }
 
+// memoryFile is a file without a name, which ends with its descriptor; the caller closes it.
 func memoryFile(content []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("known_hosts", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -137,6 +142,8 @@ func (k *hostKeys) verify(_ string, _ net.Addr, key ssh.PublicKey) error {
 	return k.err
 }
 
+// Revocation comes first. A certificate counts if its authority is listed for the host; a plain key
+// if it is listed itself.
 func (k *hostKeys) decide(key ssh.PublicKey) error {
 	if path := k.revoked.find(key); path != "" {
 		return fmt.Errorf("%w: %s offers %s, which %s revokes (RevokedHostKeys in ssh_config); give the host a new key",
@@ -166,10 +173,13 @@ func (k *hostKeys) decide(key ssh.PublicKey) error {
 	return refused
 }
 
+// describe is a key as OpenSSH shows it, so that it can be compared by eye.
 func describe(key ssh.PublicKey) string { return key.Type() + " " + ssh.FingerprintSHA256(key) }
 
+// name is the host as known_hosts writes it.
 func (k *hostKeys) name() string { return knownhosts.Normalize(k.names[0]) }
 
+// The operator compares the fingerprint, and then runs one command.
 func (k *hostKeys) unknownError(key ssh.PublicKey) error {
 	return fmt.Errorf("%w: %s offers %s, and no known_hosts file lists it; compare the fingerprint with the host's, then: %s",
 		ErrHostKeyUnknown, k.name(), describe(key), k.acceptCommand(key))
@@ -204,6 +214,7 @@ func shellWord(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
+// It is the one message that may mean an attack, so it shows both keys and the line.
 func (k *hostKeys) changedError(key ssh.PublicKey, known []knownhosts.KnownKey) error {
 	best := known[0]
 	for _, candidate := range known {
@@ -216,11 +227,14 @@ func (k *hostKeys) changedError(key ssh.PublicKey, known []knownhosts.KnownKey) 
 		ErrHostKeyChanged, k.name(), describe(key), best.Filename, best.Line, describe(best.Key), best.Filename, k.name())
 }
 
+// revokedError is for a key that known_hosts itself marks as revoked.
 func (k *hostKeys) revokedError(key ssh.PublicKey, r *knownhosts.RevokedError) error {
 	return fmt.Errorf("%w: %s offers %s, which %s line %d revokes; give the host a new key",
 		ErrHostKeyRevoked, k.name(), describe(key), r.Revoked.Filename, r.Revoked.Line)
 }
 
+// certificateError says why a certificate does not count: its time, its principals, or its
+// authority.
 func (k *hostKeys) certificateError(key ssh.PublicKey, err error) error {
 	why := err.Error()
 	if strings.Contains(why, "no authorities for hostname") {
@@ -304,6 +318,7 @@ func signatureAlgorithms(keyType string) []string {
 // nobodysKey is a public key that equals no other.
 type nobodysKey struct{}
 
+// Type is one that no host has.
 func (nobodysKey) Type() string    { return "nobody" }
 func (nobodysKey) Marshal() []byte { return []byte("nobody") }
 func (nobodysKey) Verify([]byte, *ssh.Signature) error {

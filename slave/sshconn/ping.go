@@ -13,8 +13,10 @@ const keepalive = "keepalive@openssh.com"
 // maxPing is how many bytes one request carries at most: less than the 256 KiB that OpenSSH takes.
 const maxPing = 32 << 10
 
-// Ping sends the peer so many random bytes, which it drops, in requests of their own, and returns how long it took until the
-// answer to the last of them was there. No window of any channel holds them up.
+// Ping sends the peer so many random bytes, which it drops, in requests of their own, and returns
+// how long it took until the answer to the last of them was there. No window of any channel holds
+// them up. It measures the line for `doctor`, and costs bytes in one direction. After ctx ends the
+// requests are still sent.
 func (c *Conn) Ping(ctx context.Context, bytes int) (time.Duration, error) {
 	filling := make([]byte, min(max(bytes, 0), maxPing))
 	_, _ = rand.Read(filling) // never fails

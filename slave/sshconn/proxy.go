@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// proxy is a running ProxyCommand; its standard input and output are one socket, of which it holds the other end.
+// proxy is a running ProxyCommand; its standard input and output are one socket, of which it holds
+// the other end. Its end is noticed as the end of the stream.
 type proxy struct {
 	net.Conn
 	cmd  *exec.Cmd
@@ -24,7 +25,8 @@ type proxy struct {
 // proxyGrace is how long a process that left the command's group may hold its standard error open.
 const proxyGrace = time.Second
 
-// startProxy runs a ProxyCommand in a shell and a process group of its own.
+// startProxy runs a ProxyCommand in a shell and a process group of its own. The command comes from
+// the user's own ssh_config, whose permissions were checked. It runs until Close.
 func startProxy(command string) (*proxy, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

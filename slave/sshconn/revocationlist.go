@@ -33,7 +33,8 @@ const (
 
 var errShortList = errors.New("the key revocation list is cut off or damaged")
 
-// revocationList is a KRL. It is read only.
+// revocationList is a KRL. It is read only. All three kinds of entries count, whichever the
+// operator used.
 type revocationList struct {
 	keys   map[string]bool // explicit keys, by wire form
 	sha1   map[string]bool
@@ -50,6 +51,7 @@ type revokedCerts struct {
 	keyIDs    map[string]bool
 }
 
+// serialBitmap has a bit for each serial from first on.
 type serialBitmap struct {
 	first uint64
 	bits  *big.Int
@@ -61,6 +63,8 @@ type fields struct {
 	err  error
 }
 
+// bytes takes n bytes, which still share the text; nil after an error. The others take one value
+// each: big-endian numbers, and strings with their length in front.
 func (f *fields) bytes(n int) []byte {
 	if f.err != nil || n < 0 || n > len(f.rest) {
 		f.err, f.rest = errShortList, nil
@@ -92,6 +96,7 @@ func (f *fields) string() []byte {
 	return nil
 }
 
+// more is false after an error, so loops end.
 func (f *fields) more() bool { return f.err == nil && len(f.rest) > 0 }
 
 // strings gives the rest, a sequence of strings, as a set.
@@ -122,6 +127,7 @@ func parseRevocationList(text []byte) (*revocationList, error) {
 	return l, f.err
 }
 
+// section takes one section. A kind that is not known is an error.
 func (l *revocationList) section(kind byte, f *fields) error {
 	switch kind {
 	case sectionCertificates:
@@ -141,6 +147,7 @@ func (l *revocationList) section(kind byte, f *fields) error {
 	return f.err
 }
 
+// add puts one set into another.
 func add(to, from map[string]bool) {
 	for s := range from {
 		to[s] = true
@@ -156,6 +163,7 @@ func extension(f *fields) error {
 	return f.err
 }
 
+// certificates takes the section on certificates of one authority.
 func (l *revocationList) certificates(f *fields) error {
 	c := revokedCerts{authority: f.string(), serials: map[uint64]bool{}, keyIDs: map[string]bool{}}
 	f.string() // reserved
@@ -169,6 +177,7 @@ func (l *revocationList) certificates(f *fields) error {
 	return f.err
 }
 
+// section takes one of its parts.
 func (c *revokedCerts) section(kind byte, f *fields) error {
 	switch kind {
 	case certSerials:

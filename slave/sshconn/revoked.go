@@ -11,6 +11,7 @@ import (
 // revocation lists.
 type revokedKeys []revokedFile
 
+// The two kinds of files are told apart by how they begin.
 type revokedFile struct {
 	path string
 	list *revocationList // nil for a file of public keys
@@ -34,6 +35,7 @@ func readRevoked(paths []string) (revokedKeys, error) {
 	return files, nil
 }
 
+// A line that is no key refuses the whole file, with its number.
 func parseRevoked(path string, text []byte) (revokedFile, error) {
 	if bytes.HasPrefix(text, []byte(revocationMagic)) {
 		list, err := parseRevocationList(text)
@@ -68,6 +70,7 @@ func (r revokedKeys) find(key ssh.PublicKey) string {
 	return ""
 }
 
+// A certificate is revoked by itself, by its key, and by its authority.
 func (f revokedFile) has(key ssh.PublicKey) bool {
 	if cert, ok := key.(*ssh.Certificate); ok {
 		return f.list != nil && f.list.hasCertificate(cert) || f.keys[string(key.Marshal())] || f.has(cert.Key) || f.has(cert.SignatureKey)

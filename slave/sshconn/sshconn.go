@@ -71,6 +71,7 @@ type Conn struct {
 	wire   *wire
 	parent *Conn // the jump host's connection, owned by this one
 
+	// done and cause are set once, together.
 	done chan struct{} // closed once cause is set and the wire is cut
 	wg   sync.WaitGroup
 
@@ -97,6 +98,7 @@ func Dial(ctx context.Context, target Target, opts Options) (*Conn, error) {
 	return conn, nil
 }
 
+// defaultTo is d, or fallback where d is not set.
 func defaultTo(d, fallback time.Duration) time.Duration {
 	if d > 0 {
 		return d
@@ -171,7 +173,8 @@ func (c *Conn) cut() {
 	_ = c.wire.Close()
 }
 
-// start runs each function in a goroutine that Close waits for. On a closed connection it runs none and reports false.
+// start runs each function in a goroutine that Close waits for. On a closed connection it runs none
+// and reports false. The functions must end when done is closed.
 func (c *Conn) start(parts ...func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -263,6 +266,7 @@ func (c *Conn) Subsystem(ctx context.Context, name string) (*Stream, error) {
 	return c.request(ctx, "subsystem", name)
 }
 
+// A stream that opens after its caller has given up is closed here, so none is lost.
 func (c *Conn) request(ctx context.Context, kind, command string) (*Stream, error) {
 	type result struct {
 		s   *Stream
@@ -292,6 +296,8 @@ func (c *Conn) request(ctx context.Context, kind, command string) (*Stream, erro
 	}
 }
 
+// open opens a channel and asks for a command on it. A refusal says what the operator has to change
+// there.
 func (c *Conn) open(kind, command string) (*Stream, error) {
 	ch, reqs, err := c.openChannel()
 	if err != nil {
