@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -98,7 +99,10 @@ func (e *env) workerConfig(c *cli.Context, r *registration) worker.Config {
 }
 
 // line writes a JSON object a line, as printJSON does one of many lines.
-func (e *env) line(v any) error { return json.NewEncoder(status.JSONWriter{W: e.out}).Encode(v) }
+func (e *env) line(v any) error { return printLine(e.out, v) }
+
+// printLine writes an object a line, as printJSON does one of several.
+func printLine(w io.Writer, v any) error { return json.NewEncoder(status.JSONWriter{W: w}).Encode(v) }
 
 // foretell writes one change.
 func (e *env) foretell(asJSON bool, ch *crawler.Change) error {

@@ -49,7 +49,11 @@ var examples = map[string][]string{
 		"georep promote copy                          # on the slave's host",
 		"georep promote copy --force                  # the master is still connected",
 	},
-	"demote":  {"georep demote copy                           # on the slave's host"},
+	"demote": {"georep demote copy                           # on the slave's host"},
+	"divergence": {
+		"georep divergence data                       # on the old master's host",
+		"georep divergence data --null > changed      # for rsync --from0 --files-from",
+	},
 	"restore": {"georep restore sftp://me@storage.example.org/copy /srv/data.new"},
 	"status": {
 		"georep status",
