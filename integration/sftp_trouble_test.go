@@ -62,7 +62,7 @@ func TestSFTPChroot(t *testing.T) {
 		}
 	}
 	r := s.run(append([]string{"sync", "data", s.sshd.Host + "::copy", "--agentless", "--ssh-port", port}, s.sftpFlags()...)...)
-	if r.code != 1 || !strings.Contains(r.stderr, "name a directory") {
+	if r.code != 1 || !strings.Contains(r.stderr, "give a directory") {
 		t.Errorf("a volume without an agent: exit code %d, %s", r.code, r.stderr)
 	}
 	r = s.run(append([]string{"sync", "data", s.sshd.Host + ":/other", "--ssh-port", port}, s.sftpFlags()...)...)

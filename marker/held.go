@@ -208,7 +208,7 @@ func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration,
 	h.round++
 	list, hidden, err := h.find.Look()
 	if err != nil {
-		h.Often.Warn().Err(err).Msg("what is written without an event is not seen now")
+		h.Often.Warn().Err(err).Msg("writes that raise no event cannot be seen for now")
 		h.at = h.last
 		now, err := usedTime(unix.CLOCK_THREAD_CPUTIME_ID)
 		return now - began, false, err
@@ -243,7 +243,7 @@ func (u *hiddenHolders) say(log *zerolog.Logger, why string, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if why != "" && u.why == "" {
-		log.Info().Str("why", why).Msg("of some files it is not known who holds them open: what is written to them by " +
+		log.Info().Str("why", why).Msg("georep may not see who holds some files open: what is written to them by " +
 			"libaio, a loop device or a mapping is found when they are closed, or by a slow scan")
 	}
 	if u.why = why; why != "" {

@@ -287,7 +287,7 @@ func (l *live) take(ev *fanotify.Event) {
 	const gone, came = unix.FAN_DELETE | unix.FAN_ONDIR, unix.FAN_CREATE | unix.FAN_RENAME
 	switch {
 	case ev.Overflow():
-		l.Log.Warn().Msg("the kernel's event queue overflowed; scanning for what it lost")
+		l.Log.Warn().Msg("the kernel's event queue overflowed; scanning for the lost changes")
 		l.counts.overflows.Add(1)
 		l.lost()
 		return

@@ -65,7 +65,7 @@ func openMounts(root *beneath.Dir, path string, files statefile.FS) (*mounts, er
 func readCovers(files statefile.FS, path string) (list []cover, err error) {
 	content, err := files.Read(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read what was mounted in the volume: %w", err)
+		return nil, fmt.Errorf("read the record of mounts in the volume: %w", err)
 	}
 	if err != nil || json.Unmarshal(content, &list) != nil {
 		return nil, nil
@@ -135,7 +135,7 @@ func (m *mounts) save() error {
 		err = m.files.Replace(m.path, content, true)
 	}
 	if m.unsaved = err != nil; m.unsaved {
-		return fmt.Errorf("write down what is mounted in the volume: %w", err)
+		return fmt.Errorf("record the mounts in the volume: %w", err)
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func (m *marker) armEvents(ctx context.Context) error {
 	case SourceInotify:
 		err := m.armInotify(ctx, "asked for inotify")
 		if remote := inotify.Local(m.Root); remote != nil {
-			m.Log.Warn().Err(remote).Msg("only slow scans find what is changed there")
+			m.Log.Warn().Err(remote).Msg("only slow scans find changes there")
 		}
 		return err
 	}

@@ -170,7 +170,7 @@ func (m *marker) noteTimes() error {
 		return nil
 	}
 	m.scans.Times = &scan.Times{Path: filepath.Join(m.o.Dir, timesFile), Warn: func(err error) {
-		m.Often.Warn().Err(err).Msg("what has not changed may be marked, and compared, once more")
+		m.Often.Warn().Err(err).Msg("unchanged entries may be marked and compared once more")
 	}}
 	return m.scans.Times.Open()
 }

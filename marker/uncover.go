@@ -39,7 +39,7 @@ func (s *scanner) lookAtMounts() {
 
 // unknownMounts says that the mounts could not be looked at.
 func (s *scanner) unknownMounts(err error) {
-	s.Often.Warn().Err(err).Msg("what is mounted in the volume is not known; it is looked at again")
+	s.Often.Warn().Err(err).Msg("the mounts in the volume cannot be read; they are looked at again")
 }
 
 // awaitUncovered returns when all is marked that mounts have uncovered, or when events were lost.
@@ -87,7 +87,7 @@ func (s *scanner) meetUncovered(ctx context.Context) (bool, error) {
 		}
 	}
 	if err := s.mounts.marked(list); err != nil {
-		s.Often.Warn().Err(err).Msg("what was mounted in the volume is marked once more")
+		s.Often.Warn().Err(err).Msg("entries that a mount had covered are marked once more")
 		return false, nil
 	}
 	return true, nil

@@ -83,7 +83,7 @@ func (c *chronicle) observe(st *status.Status, f facts) []events.Event {
 	}
 	c.restarts = st.Restarts
 	if f.overflows > c.overflows {
-		c.add(events.Event{Kind: events.QueueOverflow, Message: "The kernel's event queue overflowed: the marker looks for what it lost"})
+		c.add(events.Event{Kind: events.QueueOverflow, Message: "The kernel's event queue overflowed: the marker looks for the lost changes"})
 	}
 	c.overflows = f.overflows
 	if f.steps > c.steps {

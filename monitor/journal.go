@@ -36,7 +36,7 @@ func (s *scribe) write(list []events.Event) {
 	for len(s.backlog) > 0 {
 		if _, err := s.journal.Append(s.backlog[0]); err != nil {
 			if !s.failing {
-				s.log.Error().Err(err).Msg("what happens is not noted for now")
+				s.log.Error().Err(err).Msg("events cannot be recorded for now")
 			}
 			s.failing = true
 			return

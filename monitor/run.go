@@ -161,7 +161,7 @@ func (r *runner) keepJournal(opts volume.Options) {
 	r.scribe.log = r.log
 	var past []events.Event
 	if r.scribe.journal, past, err = events.Open(r.files.Dir, hooks.Floor(r.files.Dir)); err != nil {
-		r.log.Error().Err(err).Msg("what has happened may not be known, and what happens is not noted for now")
+		r.log.Error().Err(err).Msg("past events may be missing, and new ones cannot be recorded for now")
 	}
 	r.told = opts.Hook
 	r.checkpoints = checkpoints{files: r.files, log: r.log}

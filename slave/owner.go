@@ -126,7 +126,7 @@ func (c *Claim) Admit(have *Owner, same func(root string) bool) (anew bool, err 
 		if !c.Proof.Filled {
 			return true, nil
 		}
-		why = fmt.Errorf("%w: what is in its place is a copy of it", ErrAbsent)
+		why = fmt.Errorf("%w: a copy of it is in its place", ErrAbsent)
 	}
 	if why != nil && c.Force {
 		return true, nil
@@ -139,7 +139,7 @@ func withRemedy(err error) error {
 	if !errors.Is(err, ErrAbsent) {
 		return err
 	}
-	return fmt.Errorf("%w; bring the slave back, replication then goes on by itself, or use --force to begin anew with what is "+
+	return fmt.Errorf("%w; bring the slave back, and replication goes on by itself; or use --force to begin anew with what is "+
 		"there", err)
 }
 

@@ -60,19 +60,19 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error {
 				return oneOf(&o.LogLevel, v, "trace", "debug", "info", "warn", "error")
 			}},
-		{"max-delete", "50", "percent of the tree (0 to 100) that may go within a minute without georep approve; 0: nothing",
+		{"max-delete", "50", "percent of the tree (0 to 100) that may be removed within a minute without georep approve; 0: nothing",
 			func(o *Options, v string) error { return integer(&o.MaxDelete, v, 0, 100) }},
-		{"free-deletes", "1000", "entries that may go whatever their share of the tree, unless max-delete is 0",
+		{"free-deletes", "1000", "entries that may be removed whatever their share of the tree, unless max-delete is 0",
 			func(o *Options, v string) error { return integer(&o.FreeDeletes, v, 0, math.MaxInt32) }},
-		{"keep-deleted", "0s", "how long the slave keeps what was deleted, such as 36h or 7d; 0s: until it is in step",
+		{"keep-deleted", "0s", "how long the slave keeps deleted entries, such as 36h or 7d; 0s: until it is in step",
 			func(o *Options, v string) error { return duration(&o.KeepDeleted, v, 0) }},
-		{"marker-source", "auto", "where changes are learnt from: fanotify, inotify, scan, or auto for the first of them that works",
+		{"marker-source", "auto", "where changes are learnt from: fanotify, inotify, scan, or auto for the first that works",
 			func(o *Options, v string) error {
 				return oneOf(&o.MarkerSource, v, "auto", "fanotify", "inotify", "scan")
 			}},
-		{"scan-interval", "24h", "time between slow scans for what events never tell, at least 1m; 0s: none",
+		{"scan-interval", "24h", "time between slow scans for changes that raise no event, at least 1m; 0s: none",
 			func(o *Options, v string) error { return optionalDuration(&o.ScanInterval, v, time.Minute) }},
-		{"hints", "on", "look only at the names that the marker says have changed, on, or list their directories, off",
+		{"hints", "on", "on: look only at the names that the marker says have changed; off: list their directories",
 			func(o *Options, v string) error { return onOff(&o.Hints, v) }},
 		{"retry-max", "60s", "longest pause between two tries, at least 1s",
 			func(o *Options, v string) error { return duration(&o.RetryMax, v, time.Second) }},
@@ -94,7 +94,7 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return boolean(&o.Agentless, v) }},
 		{"sync-jobs", "8", "SSH channels that a session may use (1 to 16), for bulk data; without meaning for file:///",
 			func(o *Options, v string) error { return integer(&o.SyncJobs, v, 1, 16) }},
-		{"quick", "false", "adopt what the slave already has by type, size and mtime instead of contents: true or false",
+		{"quick", "false", "adopt the slave's existing files by type, size and mtime instead of contents: true or false",
 			func(o *Options, v string) error { return boolean(&o.Quick, v) }},
 		{"bwlimit", "0", "most bytes a second that are sent, such as 500K, 1.5M (powers of 1024) or 10MB; 0: no limit; or from when on: " +
 			"08:00,2M 19:00,off, also with days: Mon-08:00,2M Fri-19:00,off",
@@ -102,7 +102,7 @@ func ConfigKeys() []ConfigKey {
 		{"windows", "", "when it ships, by this host's clock, such as 22:00-06:00, or with days: Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00; " +
 			"else it marks and waits; empty: always",
 			func(o *Options, v string) (err error) { o.Windows, err = timetable.ParseWindows(v); return err }},
-		{"compression", "auto", "auto: where that gets the bytes out sooner; off: never; always: all that is not tiny",
+		{"compression", "auto", "auto: when that gets the bytes out sooner; off: never; always: everything but tiny pieces",
 			func(o *Options, v string) error { return oneOf(&o.Compression, v, "auto", "off", "always") }},
 		{"max-lag", "0s", "the objective: how far the slave may be behind before status and events say that it is missed, such as 5m, " +
 			"at least 1s; 0s: none",
@@ -120,17 +120,17 @@ func ConfigKeys() []ConfigKey {
 			func(o *Options, v string) error { return boolean(&o.Hook.Changed, v) }},
 		{"hook-changed-pattern", "", "patterns of the paths that are told, one a line, under gitignore's rules; empty: all",
 			func(o *Options, v string) error { return patterns(&o.Hook.Pattern, v) }},
-		{"exclude", "", "patterns of what is left out, one a line, under gitignore's rules; a later line wins",
+		{"exclude", "", "patterns of names to leave out, one a line, by gitignore's rules; a later line wins",
 			func(o *Options, v string) error { return patterns(&o.Filter.Exclude, v) }},
-		{"include", "", "patterns of what is taken in although exclude or exclude-from leaves it out, one a line",
+		{"include", "", "patterns of names to include although exclude or exclude-from leaves them out, one a line",
 			func(o *Options, v string) error { return patterns(&o.Filter.Include, v) }},
 		{"exclude-from", "", "file of such patterns, which come before those of exclude; read when the session starts or is reloaded",
 			func(o *Options, v string) error { return text(&o.Filter.From, v) }},
 		{"exclude-larger-than", "0", "leave out files of more bytes, such as 500M, 1.5G (powers of 1024) or 10GB; 0: whatever their size",
 			func(o *Options, v string) (err error) { o.Filter.Larger, err = size.Parse(v); return err }},
-		{"exclude-caches", "false", "leave out what lies beside a CACHEDIR.TAG (bford.info/cachedir): true or false",
+		{"exclude-caches", "false", "leave out everything beside a CACHEDIR.TAG (bford.info/cachedir): true or false",
 			func(o *Options, v string) error { return boolean(&o.Filter.Caches, v) }},
-		{"delete-excluded", "false", "remove on the slave what is left out, rather than leave it alone there: true or false",
+		{"delete-excluded", "false", "remove excluded entries from the slave instead of leaving them alone: true or false",
 			func(o *Options, v string) error { return boolean(&o.Filter.Deletes, v) }},
 	}
 }

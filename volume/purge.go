@@ -117,7 +117,7 @@ func (s *Store) Purge(master string, slave Slave) (Purge, error) {
 	files := s.Files(master, slave)
 	data, err := os.ReadFile(files.purgeFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return p, kindf(ErrNoPurge, "session %s to %q was refused no removal: nothing is pending", master, slave)
+		return p, kindf(ErrNoPurge, "session %s to %q has no removals to approve: nothing is pending", master, slave)
 	}
 	if err != nil {
 		return p, s.stateError("read what is pending", err)
@@ -150,7 +150,7 @@ func (s *Store) ApprovePurge(master string, slave Slave, id string) error {
 		case was == nil:
 			return nil, kindf(ErrNoPurge, "nothing is pending any more for session %s to %q", master, slave)
 		case was.ID != id:
-			return nil, fmt.Errorf("what is pending for session %s to %q has changed meanwhile: look at it again", master, slave)
+			return nil, fmt.Errorf("the pending removals of session %s to %q have changed meanwhile: look at them again", master, slave)
 		}
 		now := time.Now().UTC().Truncate(time.Second)
 		was.Approved = &now

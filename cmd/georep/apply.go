@@ -28,9 +28,9 @@ func configFlag() cli.Flag {
 }
 
 func (e *env) applyCommand() *cli.Command {
-	return &cli.Command{Name: "apply", Usage: "make volumes and sessions what a configuration file says", Action: e.apply,
+	return &cli.Command{Name: "apply", Usage: "create and change volumes and sessions as a configuration file says", Action: e.apply,
 		Flags: []cli.Flag{configFlag(), jsonFlag(),
-			&cli.BoolFlag{Name: "dry-run", Usage: "say what would change, and change nothing"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "show what would change, and change nothing"},
 			&cli.BoolFlag{Name: "prune", Usage: "stop and delete the sessions that the file named at an earlier apply, and names no more"}}}
 }
 

@@ -21,7 +21,7 @@ const maxPurged = 20
 
 func (e *env) approveCommand() *cli.Command {
 	return &cli.Command{Name: "approve", ArgsUsage: "MASTER [SLAVE]", Action: e.approve,
-		Usage: "show what max-delete keeps from being removed on the slave, and let just that through, once",
+		Usage: "show the removals that max-delete holds back, and allow exactly those, once",
 		Flags: []cli.Flag{
 			yesFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object; without --yes it only shows"},
@@ -136,7 +136,7 @@ func (e *env) agreed(c *cli.Context, question string) error {
 		return nil
 	}
 	if !terminal(os.Stdin) {
-		return errors.New("nothing was done: nobody is there to be asked; say --yes if that is right")
+		return errors.New("nothing was done: there is no terminal to ask on; give --yes to confirm")
 	}
 	fmt.Fprintf(e.err, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(io.LimitReader(os.Stdin, 64)).ReadString('\n')

@@ -29,7 +29,7 @@ func (e *env) authorizeCommand() *cli.Command {
 		}
 	}
 	return &cli.Command{Name: "authorize", ArgsUsage: "MASTER SLAVE", Action: e.authorize, Flags: flags,
-		Usage: "give the session a key of its own that runs nothing but what its slave needs"}
+		Usage: "give the session a key of its own, restricted to what its slave needs"}
 }
 
 // authorize registers the session where that is not done yet, gives it a key, puts the key's line on the slave's host as the

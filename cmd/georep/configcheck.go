@@ -10,7 +10,7 @@ import (
 )
 
 func (e *env) configcheckCommand() *cli.Command {
-	return &cli.Command{Name: "configcheck", Usage: "say what is wrong with a configuration file, and where", Action: e.configcheck,
+	return &cli.Command{Name: "configcheck", Usage: "report every mistake in a configuration file, with its line", Action: e.configcheck,
 		Flags: []cli.Flag{configFlag(), jsonFlag()}}
 }
 

@@ -13,9 +13,9 @@ func (e *env) deleteCommand() *cli.Command {
 	return &cli.Command{Name: "delete", Usage: "forget a session; master and slave keep their data",
 		ArgsUsage: "MASTER SLAVE", Action: e.delete, Flags: []cli.Flag{
 			&cli.BoolFlag{Name: resetSyncTime,
-				Usage: "forget how far the slave is as well: the next session compares everything, and sends only what differs"},
+				Usage: "also forget how far the slave is: the next session compares everything, and sends only the differences"},
 			&cli.BoolFlag{Name: purgeMetadata,
-				Usage: "take georep's xattrs and .georep/ out of both trees, with what was deleted and is still kept; see georep volume purge"},
+				Usage: "remove georep's xattrs and .georep/ from both trees, with the deleted files that are still kept; see georep volume purge"},
 			yesFlag()}}
 }
 
@@ -34,7 +34,7 @@ func (e *env) delete(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(purgeMetadata) {
-		if err := e.agreed(c, "georep's marks and .georep/ go from both trees, with what was deleted and is still kept there. Go on?"); err != nil {
+		if err := e.agreed(c, "georep's marks and .georep/ are removed from both trees, with the deleted files that are still kept there. Go on?"); err != nil {
 			return err
 		}
 	}

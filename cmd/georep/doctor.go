@@ -27,7 +27,7 @@ func (e *env) doctorCommand() *cli.Command {
 		}
 	}
 	return &cli.Command{Name: "doctor", ArgsUsage: "[MASTER [SLAVE]]", Action: e.doctor, Flags: flags,
-		Usage: "say what is wrong with this host, a master and the way to its slave"}
+		Usage: "check this host, a master and the way to its slave"}
 }
 
 // doctor exits with 1 where it finds a problem, without a word more than the findings.

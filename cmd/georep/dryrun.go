@@ -26,7 +26,7 @@ import (
 // dryFlags are those of a command that can tell what it would do.
 func dryFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "dry-run", Usage: "say what would be done on the slave, and touch nothing, on neither side"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "show what would be done on the slave, and change nothing on either side"},
 		&cli.BoolFlag{Name: "json", Usage: "with --dry-run: a JSON object a line, the last one the summary"},
 		yesFlag(),
 	}

@@ -21,7 +21,7 @@ func (e *env) showIncoming(c *cli.Context, list []agenthost.Incoming) error {
 		return printJSON(e.out, list)
 	}
 	if len(list) == 0 {
-		_, err := fmt.Fprintln(e.out, "nobody replicates into this host")
+		_, err := fmt.Fprintln(e.out, "no master replicates to this host")
 		return err
 	}
 	return writeIncoming(e.out, list)

@@ -16,7 +16,7 @@ import (
 func TestStatusOnTheSlavesHost(t *testing.T) {
 	state := t.TempDir()
 	georep(t, state, "volume", "create", "copy", t.TempDir()).check(t, exitDone)
-	georep(t, state, "status", "--incoming").check(t, exitDone, "nobody")
+	georep(t, state, "status", "--incoming").check(t, exitDone, "no master")
 	georep(t, state, "status", "copy").check(t, exitFailed, "not replicated")
 	if o := georep(t, state, "status", "--incoming", "--json"); o.out != "[]\n" {
 		t.Errorf("%q", o.out)

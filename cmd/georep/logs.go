@@ -20,7 +20,7 @@ import (
 func (e *env) logsCommand() *cli.Command {
 	return &cli.Command{Name: "logs", Usage: "show a session's log, wherever that is", ArgsUsage: "MASTER [SLAVE]", Action: e.logs,
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is added, until Ctrl-C"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new lines until Ctrl-C"},
 			&cli.IntFlag{Name: "lines", Aliases: []string{"n"}, Value: 20, Usage: "begin with the last `N` lines"},
 			&cli.BoolFlag{Name: "json", Usage: "print the lines as they are, in JSON"}}}
 }

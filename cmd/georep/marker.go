@@ -26,7 +26,7 @@ const (
 const never = 10 * 365 * 24 * time.Hour
 
 func (e *env) markerCommand() *cli.Command {
-	return &cli.Command{Name: "marker", Hidden: true, Usage: "mark what changes in a volume", ArgsUsage: "VOLUME",
+	return &cli.Command{Name: "marker", Hidden: true, Usage: "mark changes in a volume", ArgsUsage: "VOLUME",
 		Action: e.marker, Flags: []cli.Flag{
 			&cli.StringFlag{Name: "source", Value: marker.SourceAuto, Usage: strings.Join(marker.Sources(), ", ")},
 			&cli.DurationFlag{Name: "scan-interval", Usage: "time between slow scans; 0: none"},

@@ -47,8 +47,8 @@ func (e *env) volumePurge(c *cli.Context) error {
 	if err := s.Free(v.Path); err != nil {
 		return err
 	}
-	err = e.agreed(c, fmt.Sprintf("georep's marks and .georep/ of %s go, with what was deleted and is still kept there. A session that "+
-		"comes later compares everything. Go on?", status.Printable(v.Path)))
+	err = e.agreed(c, fmt.Sprintf("georep's marks and .georep/ are removed from %s, with the deleted files that are still kept there. A session that "+
+		"starts later compares everything. Go on?", status.Printable(v.Path)))
 	if err != nil {
 		return err
 	}
@@ -124,8 +124,8 @@ func (e *env) strip(ctx context.Context, path string, uuids []xtime.UUID) (strip
 		fmt.Fprintln(e.err, "georep:", line)
 	}
 	if sum.Failing > 0 {
-		return sum, fmt.Errorf("%d entries of %s keep their marks, which do no harm, and .georep/ stays where it is one: mend what is said above, "+
-			"and say georep volume purge %s", sum.Failing, path, status.Printable(path))
+		return sum, fmt.Errorf("%d entries of %s keep their marks, which do no harm, and a .georep/ there stays: mend the causes above, "+
+			"and run georep volume purge %s", sum.Failing, path, status.Printable(path))
 	}
 	return sum, nil
 }
@@ -211,7 +211,7 @@ func (e *env) purgeUnused(ctx context.Context, s *volume.Store, v *volume.Volume
 }
 
 func (e *env) keeps(path, why string) error {
-	_, err := fmt.Fprintf(e.out, "%s keeps what georep has there: %s\n", status.Printable(path), why)
+	_, err := fmt.Fprintf(e.out, "georep's data in %s stays: %s\n", status.Printable(path), why)
 	return err
 }
 

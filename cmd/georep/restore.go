@@ -13,7 +13,7 @@ import (
 
 func (e *env) restoreCommand() *cli.Command {
 	return &cli.Command{Name: "restore", ArgsUsage: "SLAVE DIRECTORY", Flags: sessionFlags(), Action: e.restore,
-		Usage: "copy a slave over SFTP to a new directory here, with what only its index has; no session is needed"}
+		Usage: "copy a slave over SFTP to a new directory here, with what only its index holds; no session is needed"}
 }
 
 // restore needs no registry: the master's host may be what was lost.
@@ -38,7 +38,7 @@ func (e *env) restore(c *cli.Context) error {
 	}
 	fmt.Fprintf(e.out, "%d entries, %s of content\n", r.Entries, status.Bytes(r.Bytes))
 	if r.Unknown > 0 {
-		fmt.Fprintf(e.err, "%d entries are not on record, and have what their files show\n", r.Unknown)
+		fmt.Fprintf(e.err, "%d entries are not in the index, and have the attributes of their files\n", r.Unknown)
 	}
 	if len(r.Kept) > 0 {
 		return fmt.Errorf("not all could be set: %w", r.Kept[0])

@@ -21,7 +21,7 @@ func (e *env) statusCommand() *cli.Command {
 	return &cli.Command{Name: "status", Usage: "how the sessions stand", ArgsUsage: "[MASTER [SLAVE]]", Action: e.status,
 		Flags: append([]cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "detail", Usage: "more columns, reasons and failures"},
 			&cli.BoolFlag{Name: "watch", Usage: "a screen of it, until Ctrl-C"},
-			&cli.BoolFlag{Name: "incoming", Usage: "on a slave's host: who replicates into it, and nothing else"}}, checkFlags()...)}
+			&cli.BoolFlag{Name: "incoming", Usage: "on a slave's host: list only the masters that replicate to it"}}, checkFlags()...)}
 }
 
 // status reads the registry and the sessions' files; no process is asked, so it answers also when all have crashed.

@@ -29,7 +29,7 @@ func (e *env) verifyCommand() *cli.Command {
 	return &cli.Command{Name: "verify", ArgsUsage: "MASTER [SLAVE [PATH]]", Action: e.verify,
 		Usage: "compare both sides in full, by hash; also while the session runs",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "repair", Usage: "have what differs compared and mended by the session, or by a sync if none runs"},
+			&cli.BoolFlag{Name: "repair", Usage: "have differences repaired by the session, or by a sync if none runs"},
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object"},
 		}}
 }

@@ -31,7 +31,7 @@ func (e *env) waitCommand() *cli.Command {
 			&cli.StringFlag{Name: "checkpoint", Usage: "that the master had at the checkpoint `NAME`"},
 			&cli.StringFlag{Name: "until", Usage: "that it had at `TIME`: 2026-11-30T21:00:00Z, or \"2026-11-30 21:00:00\" of this host"},
 			&cli.DurationFlag{Name: "timeout", Usage: "wait no longer than `DURATION`, and exit with 124 then; 0: as long as it takes"},
-			&cli.BoolFlag{Name: "ignore-hidden-writers", Usage: "take it for enough where georep may not see who holds files open"},
+			&cli.BoolFlag{Name: "ignore-hidden-writers", Usage: "succeed also if georep may not see who holds some files open"},
 		}}
 }
 
@@ -70,8 +70,8 @@ func (e *env) wait(c *cli.Context) error {
 	w.show.clear()
 	switch {
 	case err == nil && w.unseen && !w.ignore:
-		fmt.Fprintln(e.err, "georep: the slave has all that georep can see; who holds some files open it may not see, and what is written "+
-			"to these by libaio, a loop device or a mapping may be missing (status --detail; --ignore-hidden-writers)")
+		fmt.Fprintln(e.err, "georep: the slave has all that georep can see; it may not see who holds some files open, and what is written "+
+			"to those by libaio, a loop device or a mapping may be missing (status --detail; --ignore-hidden-writers)")
 		return &exitError{exitUnseen}
 	case err == nil:
 		_, err := fmt.Fprintf(e.out, "the slave has everything that the master had at %s\n", w.at.Local().Format(timeFormat))

@@ -22,10 +22,10 @@ func (e *env) webCommand() *cli.Command {
 	return &cli.Command{Name: "web", Usage: "show the sessions in a browser, and to Prometheus, until Ctrl-C", Action: e.web,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Value: listen.Default, Usage: "`ADDRESS` to listen at: HOST:PORT or unix:/path"},
-			&cli.StringFlag{Name: "token-file", Usage: "`FILE` with a token that whoever asks must know"},
+			&cli.StringFlag{Name: "token-file", Usage: "`FILE` with the token that clients must send"},
 			&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` with the certificate, in PEM"},
 			&cli.StringFlag{Name: "tls-key", Usage: "`FILE` with its key"},
-			&cli.StringFlag{Name: "client-ca", Usage: "`FILE` with what the certificates of clients must be signed by"},
+			&cli.StringFlag{Name: "client-ca", Usage: "`FILE` with the CA that clients' certificates must be signed by"},
 		}}
 }
 

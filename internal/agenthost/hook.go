@@ -88,7 +88,7 @@ func startHook(o *Host, p *policy.Policy, r *recorder) (*hook, error) {
 		err := cmd.Wait()
 		h.long = time.Since(began) >= long
 		if err != nil {
-			r.hookFails(fmt.Errorf("the hook's process ended: %w; what changes is told when the next session begins", err))
+			r.hookFails(fmt.Errorf("the hook's process ended: %w; it hears of changes again from the next session on", err))
 		}
 		close(h.ended)
 	}()
@@ -141,7 +141,7 @@ func (r *recorder) hookFails(err error) {
 func RunHook(ctx context.Context, text string, lists io.Reader) (err error) {
 	var task hookTask
 	if err := json.Unmarshal([]byte(text), &task); err != nil {
-		return fmt.Errorf("read what the hook's process is to do: %w", err)
+		return fmt.Errorf("read the task of the hook's process: %w", err)
 	}
 	r := &recorder{event: task.Of, audit: newAudit(task.Log, nil)} // nobody listens to a process of a session that may be over
 	defer r.audit.close()
@@ -159,7 +159,7 @@ func RunHook(ctx context.Context, text string, lists io.Reader) (err error) {
 	left, cancel := context.WithTimeout(ctx, leftPatience)
 	defer cancel()
 	if !runner.Drain(left) {
-		r.hookFails(errors.New("what changed last could not be told before the end; when the next session begins, all is"))
+		r.hookFails(errors.New("the last changes could not be reported before the end; the next session begins by reporting all"))
 	}
 	return errors.Join(err, ctx.Err())
 }

@@ -68,7 +68,7 @@ func (o *Host) auditLog(h *agent.Hello) string {
 
 // audit opens the log of a volume, or that of all paths.
 func (o *Host) audit(h *agent.Hello) *audit {
-	return newAudit(o.auditLog(h), func(err error) { o.Log.Warn().Err(err).Msg("what masters do is not on record") })
+	return newAudit(o.auditLog(h), func(err error) { o.Log.Warn().Err(err).Msg("the audit log cannot be written") })
 }
 
 func (o *Host) open(h agent.Hello, r *recorder) (slave.Reader, error) {

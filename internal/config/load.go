@@ -129,10 +129,10 @@ func trusted(path string) ([]byte, error) {
 	case info.Size() > maxFile:
 		return nil, fmt.Errorf("it has more than %d MiB: it is no configuration", maxFile>>20)
 	case info.Mode().Perm()&0o022 != 0:
-		return nil, fmt.Errorf("others may write it (mode %04o), and so say what is sent where: chmod go-w %s", info.Mode().Perm(), path)
+		return nil, fmt.Errorf("others may write it (mode %04o), and could redirect data: chmod go-w %s", info.Mode().Perm(), path)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return nil, fmt.Errorf("it belongs to user %d, who could so say what is sent where: chown root %s", st.Uid, path)
+		return nil, fmt.Errorf("it belongs to user %d, who could redirect data: chown root %s", st.Uid, path)
 	}
 	data, err := os.ReadFile(path)
 	return data, cause(err)

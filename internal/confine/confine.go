@@ -93,7 +93,7 @@ func noNewPrivs() error {
 func keep(values []cap.Value) error {
 	have, err := cap.GetPID(0) // GetProc would panic
 	if err != nil {
-		return fmt.Errorf("look at what this process has: %w", err)
+		return fmt.Errorf("read this process's capabilities: %w", err)
 	}
 	kept := cap.NewSet()
 	for _, v := range values {

@@ -42,11 +42,11 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 	case errors.Is(err, agent.ErrNoAgent) && !passes:
 		return noAgent(err, said, command, host)
 	case errors.Is(err, agent.ErrNoAgent): // what it says is how to install one
-		return fmt.Errorf("%w: %q on %s%s; look there for who ended it, and whether memory is short", ErrAgentEnded, command,
+		return fmt.Errorf("%w: %q on %s%s; check there what ended it, a lack of memory for example", ErrAgentEnded, command,
 			host, said)
 	}
 	if errors.Is(err, agent.ErrSilent) {
-		return fmt.Errorf("%w: %q on %s: %w%s; a start-up file of the shell there may wait for something: see what ssh to it does",
+		return fmt.Errorf("%w: %q on %s: %w%s; a start-up file of the shell there may wait for input: try ssh to it by hand",
 			ErrNoAnswer, command, host, err, said)
 	}
 	// It was an agent: it said so before it ended.
@@ -98,7 +98,7 @@ func gone(err error, said, host string) error {
 	case errors.Is(err, sshconn.ErrPeerDead): // it names the host
 		return err
 	case isAny(err, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe):
-		return fmt.Errorf("%w on %s%s: %w; look there for who ended it, and whether memory is short; it is started again by itself",
+		return fmt.Errorf("%w on %s%s: %w; check there what ended it, a lack of memory for example; it is started again by itself",
 			ErrAgentGone, host, said, err)
 	}
 	return fmt.Errorf("%s: %w", host, err)

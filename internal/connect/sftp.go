@@ -29,7 +29,7 @@ func overSFTP[T slave.Reader](ctx context.Context, c *Config, conn *sshconn.Conn
 ) (none T, err error) {
 	s := c.Session.Slave
 	if s.Volume != "" {
-		return none, fmt.Errorf("%w: without an agent on %s nobody there knows the name %q: name a directory, as in %s:/path",
+		return none, fmt.Errorf("%w: there is no agent on %s that could look up the name %q: give a directory, as in %s:/path",
 			slave.ErrNoVolume, s.Host, s.Volume, s.Host)
 	}
 	live, end := context.WithCancel(context.Background()) // of the whole session

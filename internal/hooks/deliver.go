@@ -143,7 +143,7 @@ func (c *Config) post(ctx context.Context, body []byte, e *events.Event) error {
 	case resp.StatusCode/100 == 2:
 		return nil
 	case resp.StatusCode/100 == 3:
-		return fmt.Errorf("%s answers %s: redirects are not followed; set hook-url to where it leads", where, resp.Status)
+		return fmt.Errorf("%s answers %s: redirects are not followed; set hook-url to the address it leads to", where, resp.Status)
 	}
 	return fmt.Errorf("%s answers %s", where, resp.Status)
 }

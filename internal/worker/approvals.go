@@ -29,12 +29,12 @@ func newApprovals(c *Config) *approvals {
 func (a *approvals) Approved() *crawler.Purge {
 	p, err := a.store.Purge(a.session.Master, a.session.Slave)
 	if err != nil && !errors.Is(err, volume.ErrNoPurge) {
-		a.log.Warn().Err(err).Msg("what was approved is not known")
+		a.log.Warn().Err(err).Msg("the approval of removals cannot be read")
 	}
 	if err != nil || p.Approved == nil {
 		return nil
 	}
-	a.log.Info().Int64("entries", p.Entries).Time("approved", *p.Approved).Msg("what was approved goes")
+	a.log.Info().Int64("entries", p.Entries).Time("approved", *p.Approved).Msg("approved removals are carried out")
 	return &crawler.Purge{Emptied: p.Emptied, Entries: p.Entries, Keys: p.Keys, More: p.More}
 }
 
@@ -44,7 +44,7 @@ func (a *approvals) Done() {
 		return
 	}
 	if err := a.store.ForgetPurge(a.session.Master, a.session.Slave); err != nil {
-		a.log.Warn().Err(err).Msg("what was approved stays so")
+		a.log.Warn().Err(err).Msg("the approval of removals cannot be cleared")
 		return
 	}
 	a.clear, a.noted = true, nil
@@ -63,7 +63,7 @@ func (a *approvals) refused(err error) {
 	}
 	a.clear = false
 	if err := a.store.RefusePurge(a.session.Master, a.session.Slave, out); err != nil {
-		a.log.Warn().Err(err).Msg("what was refused is not noted")
+		a.log.Warn().Err(err).Msg("the refused removals cannot be recorded for georep approve")
 		return
 	}
 	a.noted = p

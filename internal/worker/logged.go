@@ -18,7 +18,7 @@ func (t *teller) tellLost() {
 	t.logged.lost = lost
 	if t.counters.Evicted.Load() && !t.logged.evicted {
 		t.logged.evicted = true
-		t.log.Warn().Msg("the slave is full: what was removed is deleted there before keep-deleted says, the oldest first, to make room")
+		t.log.Warn().Msg("the slave is full: removed entries that it still keeps are deleted before keep-deleted has passed, the oldest first")
 	}
 	for _, l := range t.counters.TakeLosses() {
 		t.log.Warn().Str("path", l.Path).Stringer("lost", l.Lost).Msg("the slave's file system cannot keep something of this entry")

@@ -17,7 +17,7 @@ var ErrLimit = errors.New("inotify's limit is reached")
 
 // ErrRemote means that others may change the file system without this kernel's knowledge. The error that wraps it names
 // the kind of file system.
-var ErrRemote = errors.New("no event tells what is changed there by other hosts or by its server")
+var ErrRemote = errors.New("no event tells of changes made there by other hosts or by its server")
 
 // remote are the file systems whose changes may be made elsewhere, by the f_type of statfs(2).
 func remote() map[uint32]string {

@@ -260,7 +260,7 @@ func (s *Source) now() lostAt { return lostAt{time.Now(), s.epoch} }
 // take does what one event asks for. It is called with mu held.
 func (s *Source) take(e *raw) {
 	if e.has(unix.IN_Q_OVERFLOW) {
-		s.warn(errors.New("the kernel's event queue overflowed; looking for what it lost"))
+		s.warn(errors.New("the kernel's event queue overflowed; looking for the lost changes"))
 		if s.Overflowed != nil {
 			s.Overflowed()
 		}

@@ -39,7 +39,7 @@ type Marker interface {
 }
 
 // ErrStale says that where a directory lies is not known before more events are read.
-var ErrStale = errors.New("where the directory lies now is not known yet")
+var ErrStale = errors.New("the directory's new place is not known yet")
 
 // Found is an entry that a scan wants marked.
 type Found struct {

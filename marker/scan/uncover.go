@@ -34,7 +34,7 @@ func (s *Scan) Uncover(ctx context.Context, list []Cover) (sought map[uint64]str
 		case errors.Is(err, errElsewhere):
 			sought[c.Ino] = struct{}{}
 		case tree.Judge(err, tree.Unseen) == tree.Again:
-			s.Often.Warn().Err(err).Str("path", c.Path).Msg("what was mounted on could not be marked yet")
+			s.Often.Warn().Err(err).Str("path", c.Path).Msg("an entry that a mount had covered could not be marked yet")
 			s.Incomplete.Store(true)
 		default: // It was removed, or is covered again, itself or with what it lies in, and will be marked after that.
 		}

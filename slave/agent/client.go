@@ -256,7 +256,7 @@ func (c *Client) deliver(f frame) error {
 	c.mu.Unlock()
 	switch {
 	case !issued:
-		return malformed("a frame of kind %d answers what was never asked", f.kind)
+		return malformed("a frame of kind %d answers no request", f.kind)
 	case k == nil:
 		return nil // the late answer to an abandoned call
 	}
@@ -265,7 +265,7 @@ func (c *Client) deliver(f frame) error {
 		return firstError(d.someError(), d.end())
 	}
 	if f.kind != k.answer {
-		return malformed("a frame of kind %d where %d was asked for", f.kind, k.answer)
+		return malformed("a frame of kind %d instead of %d", f.kind, k.answer)
 	}
 	err := k.accept(&d, !f.more)
 	if err == nil {

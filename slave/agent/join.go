@@ -208,7 +208,7 @@ func sameUser(conn *net.UnixConn) error {
 		return fmt.Errorf("find out whose process it is: %w", err)
 	}
 	if me := os.Geteuid(); int64(cred.Uid) != int64(me) {
-		return fmt.Errorf("%w: a process of user %d where one of user %d was expected", unix.EACCES, cred.Uid, me)
+		return fmt.Errorf("%w: a process of user %d instead of user %d", unix.EACCES, cred.Uid, me)
 	}
 	return nil
 }
@@ -222,7 +222,7 @@ func appendJoin(b []byte, hello *Hello) []byte {
 func decodeJoin(b []byte) (*Hello, error) {
 	d := decoder{b: b}
 	if number := d.raw(4); d.err == nil && binary.BigEndian.Uint32(number) != Protocol {
-		return nil, fmt.Errorf("%w: protocol %d where the session has %d", slave.ErrVersion,
+		return nil, fmt.Errorf("%w: protocol %d, and the session has %d", slave.ErrVersion,
 			binary.BigEndian.Uint32(number), Protocol)
 	}
 	hello := d.hello()

@@ -34,7 +34,7 @@ func (r *receiver) next() (frame, error) {
 	}
 	n := binary.BigEndian.Uint32(length[:])
 	if int64(n) > int64(r.most) {
-		return frame{}, malformed("a frame of %d bytes, where %d are the most", n, r.most)
+		return frame{}, malformed("a frame of %d bytes; %d are allowed", n, r.most)
 	}
 	if r.admit != nil && n > 0 {
 		kind, err := r.r.Peek(1)

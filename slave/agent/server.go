@@ -129,7 +129,7 @@ func newServer(ctx context.Context, rw io.ReadWriteCloser) *server {
 // silent is for a client of whom nothing arrives: it may still hear why the session ends. It closes
 // the stream, which ends the read that waited.
 func (s *server) silent() {
-	err := fmt.Errorf("%w for %v: what the master sends does not arrive; check the network", ErrSilent, serverSilence)
+	err := fmt.Errorf("%w for %v: nothing that the master sends arrives; check the network", ErrSilent, serverSilence)
 	s.out.now(outgoing{head: head{kind: frameBye}, body: errorBody(err)})
 	s.farewell()
 }

@@ -28,10 +28,10 @@ func (t *Tree) distrust(o Options) error {
 		return fmt.Errorf("slave %s: clear %s: %w: %w", o.Path, slave.Reserved, slave.ErrUnfit, err)
 	}
 	if n, err := t.stripXtimes(o.Master); err != nil {
-		return fmt.Errorf("slave %s: take back what is on record there: %w: %w", o.Path, slave.ErrUnfit, err)
+		return fmt.Errorf("slave %s: remove the records there: %w: %w", o.Path, slave.ErrUnfit, err)
 	} else if n > 0 {
-		t.log.Warn().Str("slave", o.Path).Int("entries", n).Msg("the slave is not the one that was filled, or was touched by others: " +
-			"what is on record there is not believed, all of it is compared")
+		t.log.Warn().Str("slave", o.Path).Int("entries", n).Msg("this is not the slave that was filled, or others have changed it: " +
+			"its records are not believed, and all of it is compared")
 	}
 	return t.sys.syncfs(t.dir)
 }

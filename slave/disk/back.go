@@ -96,7 +96,7 @@ func (l *links) unclaimed(list []*pendingGroup) []*pendingGroup {
 		paths = append(paths, l.park.index.all()...)
 	}
 	if err := l.park.index.unstampAbove(paths...); err != nil {
-		l.log.Warn().Err(err).Msg("take the stamps off parked directories")
+		l.log.Warn().Err(err).Msg("remove the stamps of parked directories")
 		return nil
 	}
 	return list

@@ -62,7 +62,7 @@ func (c *cleaner) Clean(ctx context.Context, olderThan int64) error {
 			dirs[name] = true
 		}
 		if err != nil {
-			c.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
+			c.log.Warn().Str("name", name).Err(err).Msg("cannot delete a parked entry")
 		} else if g, err := xtime.ParseGFID(name); err == nil && kind != slave.Unknown && len(gone) < maxForgotten {
 			gone = append(gone, g)
 		}

@@ -82,7 +82,7 @@ func (c *cleaner) makeRoomSince(seen uint64) bool {
 	}
 	c.steps.Add(1)
 	c.log.Warn().Str("slave", c.info.Path).Int("entries", n).Int64("bytes", bytes).
-		Msg("the slave is full: what was removed is deleted before its time")
+		Msg("the slave is full: removed entries that it still keeps are deleted early")
 	return true
 }
 
@@ -99,7 +99,7 @@ func (c *cleaner) evictParked() (n int, bytes int64) {
 		c.queue = c.queue[1:]
 		kind, size, err := c.park.evict(e)
 		if err != nil {
-			c.log.Warn().Str("name", e.name).Err(err).Msg("cannot delete what was parked")
+			c.log.Warn().Str("name", e.name).Err(err).Msg("cannot delete a parked entry")
 		}
 		if kind == slave.Unknown {
 			continue
@@ -147,7 +147,7 @@ func (c *cleaner) oldestParked() []parkedEntry {
 		return nil
 	})
 	if err != nil {
-		c.log.Warn().Err(err).Msg("cannot list what was parked")
+		c.log.Warn().Err(err).Msg("cannot list the parked entries")
 	}
 	sortOut()
 	return all

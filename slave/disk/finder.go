@@ -22,7 +22,7 @@ type finder struct {
 // commit writes what a group taught.
 func (f *finder) commit() {
 	if err := f.index.Commit(); err != nil && !errors.Is(err, gfidindex.ErrClosed) {
-		f.log.Warn().Err(err).Msg("remember where inodes are; some may be sent again when they move")
+		f.log.Warn().Err(err).Msg("write the index of GFIDs; some files may be sent again when they move")
 	}
 }
 
@@ -68,7 +68,7 @@ func (f *finder) forget(gfids []xtime.GFID) {
 		err = f.index.Compact(f.unclosed)
 	}
 	if err != nil && !errors.Is(err, gfidindex.ErrClosed) {
-		f.log.Warn().Err(err).Msg("forget where deleted inodes were")
+		f.log.Warn().Err(err).Msg("remove deleted inodes from the index of GFIDs")
 	}
 }
 

@@ -60,7 +60,7 @@ func (a *Inspector) setup(o Options) error {
 		a.promoted = have.Promoted
 	}
 	if have == nil && !o.DryRun {
-		return fmt.Errorf("slave %s: %w: nobody has filled it yet; start or sync the session first", o.Path, slave.ErrUnfit)
+		return fmt.Errorf("slave %s: %w: it has not been filled yet; start or sync the session first", o.Path, slave.ErrUnfit)
 	}
 	ns, err := a.recordedNamespace(o)
 	if o.DryRun && (anew && err != nil || errors.Is(err, errNoRecord)) {

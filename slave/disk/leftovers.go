@@ -64,7 +64,7 @@ func (lo *leftovers) dropParkedNames() {
 		}
 	}
 	if err != nil {
-		lo.log.Warn().Err(err).Msg("take away a name that was left behind")
+		lo.log.Warn().Err(err).Msg("remove a leftover name from the park")
 	}
 }
 

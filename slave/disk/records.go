@@ -170,7 +170,7 @@ func (r *records) forgetBeside(p place) {
 		err = ignoreAbsent(r.sys.unlink(place{r.recordsDir, name}))
 	}
 	if err != nil {
-		r.log.Debug().Str("name", p.name).Err(err).Msg("the record of what is removed stays")
+		r.log.Debug().Str("name", p.name).Err(err).Msg("the record of a removed entry stays")
 	}
 }
 

@@ -199,7 +199,7 @@ func (c *census) keep() {
 			c.recount(u)
 		}
 		if err := c.saveIfChanged(u); err != nil {
-			c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("what the slave holds is not on record")
+			c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("the slave's usage cannot be recorded")
 		}
 		select {
 		case <-tick.C:
@@ -217,7 +217,7 @@ func (c *census) end() {
 		return
 	}
 	if err := c.saveUsage(c.atWork()); err != nil {
-		c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("what the slave holds is not on record, and will be counted anew")
+		c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("the slave's usage cannot be recorded, and will be counted anew")
 	}
 }
 
@@ -253,7 +253,7 @@ func (c *census) recount(u *usage) {
 	})
 	if err != nil {
 		if c.unclosed() {
-			c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("what the slave holds cannot be counted")
+			c.log.Warn().Str("slave", c.info.Path).Err(err).Msg("the slave's usage cannot be counted")
 		}
 		return
 	}

@@ -30,7 +30,7 @@ func (b *bin) empty(ctx context.Context) error {
 			did, err := b.scrapOne(ctx, name)
 			progress = progress || did
 			if err != nil && b.live(ctx) == nil {
-				b.log.Warn().Str("name", name).Err(err).Msg("cannot delete what was parked")
+				b.log.Warn().Str("name", name).Err(err).Msg("cannot delete a parked entry")
 			}
 			return nil
 		})

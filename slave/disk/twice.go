@@ -99,7 +99,7 @@ func (lo *leftovers) dropTwice() {
 		}
 	}
 	if err != nil {
-		lo.log.Warn().Err(err).Msg("take away a further name that is parked")
+		lo.log.Warn().Err(err).Msg("remove a further name from the park")
 	}
 }
 

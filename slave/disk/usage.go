@@ -269,7 +269,7 @@ func (u *usage) beyond(r room, margin bool) error {
 		switch {
 		case l.limit == 0 || l.add <= 0:
 		case u.blind && !margin:
-			return &slave.LimitError{Text: fmt.Sprintf("what it holds is being counted, for the policy of its host (%s %s)", l.name, l.text(l.limit))}
+			return &slave.LimitError{Text: fmt.Sprintf("its usage is still being counted, for the policy of its host (%s %s)", l.name, l.text(l.limit))}
 		case l.held+l.add > allowed:
 			return &slave.LimitError{Text: fmt.Sprintf("the policy of its host lets it hold no more (%s %s)", l.name, l.text(l.limit))}
 		}

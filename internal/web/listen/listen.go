@@ -105,7 +105,7 @@ func (o *Options) Check() error {
 		return fmt.Errorf("listen %s can be reached by others, and has no TLS: set tls-cert and tls-key, and token-file or client-ca; "+
 			"or listen on %s", o.Listen, Default)
 	case !o.Local() && o.TokenFile == "" && o.ClientCA == "":
-		return fmt.Errorf("listen %s can be reached by others, and asks nobody who they are: set token-file or client-ca; or listen on %s",
+		return fmt.Errorf("listen %s can be reached by others, and has no authentication: set token-file or client-ca; or listen on %s",
 			o.Listen, Default)
 	}
 	return nil

@@ -30,7 +30,7 @@ func TestCheck(t *testing.T) {
 		{Options{Listen: "0.0.0.0:9847"}, "has no TLS"},
 		{Options{Listen: "localhost.example.org:1"}, "has no TLS"},
 		{Options{Listen: "0.0.0.0:1", TokenFile: "t"}, "has no TLS"},
-		{with(tls, "0.0.0.0:1"), "asks nobody"},
+		{with(tls, "0.0.0.0:1"), "no authentication"},
 		{with(token, "0.0.0.0:1"), ""},
 		{with(ca, ":1"), ""},
 		{with(tls, "127.0.0.1:1"), ""},
