@@ -16,7 +16,9 @@ import (
 	"georep/volume"
 )
 
-// Event is one line of the audit log. Texts come from whoever logged in: they are shown only through status.Printable.
+// Event is one line of the audit log. Texts come from whoever logged in: they are shown only
+// through status.Printable. Fields are added, never renamed: the system's log and scripts read
+// them.
 type Event struct {
 	Time    time.Time `json:"time"`
 	Event   string    `json:"event"` // one of the kinds below
@@ -57,6 +59,8 @@ type audit struct {
 	fail   func(error)
 }
 
+// path may not be there yet. fail is called at most once, with what kept an event from being
+// written.
 func newAudit(path string, fail func(error)) *audit {
 	// Without a log daemon the file alone has it.
 	system, _ := syslog.New(syslog.LOG_DAEMON|syslog.LOG_NOTICE, "georep-agent")
@@ -74,6 +78,7 @@ func Record(s *volume.Store, name string, e Event) {
 	a.close()
 }
 
+// write stamps the time, and writes to both logs. It returns when the file has the line.
 func (a *audit) write(e Event) {
 	e.Time = time.Now().UTC()
 	line, err := json.Marshal(e)
@@ -90,7 +95,9 @@ func (a *audit) write(e Event) {
 	}
 }
 
-// append adds a line. The lock keeps agents apart that run at the same time, so that none writes to a log that was put aside.
+// append adds a line. The lock keeps agents apart that run at the same time, so that none writes to
+// a log that was put aside. Each line is one write to a file that is opened for it, so a log that
+// was put aside is never written to.
 func (a *audit) append(line []byte) error {
 	if err := os.MkdirAll(filepath.Dir(a.path), 0o700); err != nil {
 		return err
@@ -116,6 +123,7 @@ func (a *audit) append(line []byte) error {
 	return errors.Join(err, f.Close())
 }
 
+// close lets go of the system's log.
 func (a *audit) close() {
 	if a.system != nil {
 		_ = a.system.Close()
@@ -143,7 +151,8 @@ func (e Event) String() string {
 	return s
 }
 
-// ReadAudit gives the lines of an audit log, oldest first. A log that is not there is empty; a line that a crash cut is left out.
+// ReadAudit gives the lines of an audit log, oldest first. A log that is not there is empty; a line
+// that a crash cut is left out. It takes no lock, so it may miss a line that is being written.
 func ReadAudit(path string) ([]Event, error) {
 	var events []Event
 	for _, file := range []string{path + ".1", path} {

@@ -14,9 +14,11 @@ import (
 	"georep/slave/policy"
 )
 
-// Confine takes from this process what serving that client does not need, once tree is open: what the agent's own code would
-// be made to do, by a master that found a way, stays within the slave. tree is nil in a process whose stream another one serves,
-// which needs nothing any more. It returns what holds, for the status on the master.
+// Confine takes from this process what serving that client does not need, once tree is open: what
+// the agent's own code would be made to do, by a master that found a way, stays within the slave.
+// tree is nil in a process whose stream another one serves, which needs nothing any more. It
+// returns what holds, for the status on the master. It is called once the slave is open and before
+// the first request. What the kernel cannot do is told, and does not end the session.
 func (o *Host) Confine(h *agent.Hello, tree slave.Reader) string {
 	var n confine.Needs
 	if tree != nil {

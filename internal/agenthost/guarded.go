@@ -11,7 +11,7 @@ import (
 	"georep/slave/policy"
 )
 
-// recorder writes the events of one session.
+// recorder writes the events of one session. It may be used from any goroutine.
 type recorder struct {
 	audit *audit
 	event Event
@@ -27,13 +27,15 @@ type recorder struct {
 // purgedEvery is how often removals are written down: one line for all between.
 const purgedEvery = time.Minute
 
+// note writes an event that needs no more than its kind.
 func (r *recorder) note(kind string) {
 	e := r.event
 	e.Event = kind
 	r.audit.write(e)
 }
 
-// results counts what a batch took out of the tree.
+// results counts what a batch took out of the tree. Removals are summed up, so that a crawl that
+// removes a million entries writes one line a minute.
 func (r *recorder) results(list []slave.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -87,7 +89,9 @@ func (r *recorder) end() {
 	})
 }
 
-// guarded is a slave that its host's policy guards. What operations may do the tree itself holds to the policy.
+// guarded is a slave that its host's policy guards. What operations may do the tree itself holds to
+// the policy. It adds to the tree what is the host's business: the record, the hook, and how long
+// removed entries are kept.
 type guarded struct {
 	*disk.Tree
 	policy policy.Policy
@@ -111,7 +115,8 @@ func (g *guarded) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, er
 	return g.applied(b, func() ([]slave.Result, error) { return g.Tree.Apply(ctx, b) })
 }
 
-// applied has a batch applied, and notes what came of it.
+// applied has a batch applied, and notes what came of it. An error ends the session; nobody knows
+// then what was applied, and the hook is told "all".
 func (g *guarded) applied(b *slave.Batch, apply func() ([]slave.Result, error)) ([]slave.Result, error) {
 	if g.hook == nil {
 		results, err := apply()
@@ -152,7 +157,7 @@ func (g *guarded) Close() error {
 	return err
 }
 
-// watched is a slave that is looked at.
+// watched is a slave that is looked at. It records that somebody looked, and when that ended.
 type watched struct {
 	*disk.Inspector
 	record *recorder

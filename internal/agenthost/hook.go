@@ -40,7 +40,8 @@ const (
 	maxList = 8 << 20
 )
 
-// hookTask is what the hook's process is told when it starts.
+// hookTask is what the hook's process is told when it starts. It is on the process's command line,
+// so there is nothing secret in it. It belongs to one session.
 type hookTask struct {
 	Command []string `json:"command"`
 	Pattern string   `json:"pattern"`
@@ -58,7 +59,8 @@ type hook struct {
 	again   time.Time // when the session ends for it in any case
 }
 
-// startHook starts the process and begins to tell it what has become durable.
+// startHook starts the process and begins to tell it what has become durable. An error is written
+// to the audit log by the caller, and the session goes on without a hook.
 func startHook(o *Host, p *policy.Policy, r *recorder) (*hook, error) {
 	command, err := words.Command(p.Hook)
 	if err != nil {
@@ -164,7 +166,8 @@ func RunHook(ctx context.Context, text string, lists io.Reader) (err error) {
 	return errors.Join(err, ctx.Err())
 }
 
-// hear hands on what comes from the agent, until that is gone.
+// hear hands on what comes from the agent, until that is gone. An error is that of the pipe, or of
+// a list that is too long.
 func hear(runner *hooks.Runner, lists io.Reader) error {
 	lines := bufio.NewScanner(lists)
 	lines.Buffer(nil, maxList)
@@ -185,7 +188,8 @@ type hookLock struct {
 	file *os.File
 }
 
-// take waits for the lock. Where there can be none it goes on without.
+// take waits for the lock. Where there can be none it goes on without. The kernel frees it when the
+// process ends, however that ends.
 func (l *hookLock) take(ctx context.Context) (err error) {
 	if l.file, err = os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil

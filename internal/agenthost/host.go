@@ -32,7 +32,8 @@ type Host struct {
 	hookLived, hookAgain time.Duration // livedLong and diedEarly but in tests
 }
 
-// Permits refuses what this login may not have, to a session and to a stream that joins one.
+// Permits refuses what this login may not have, to a session and to a stream that joins one. It
+// looks only at names, before anything is opened.
 func (o *Host) Permits(h agent.Hello) error {
 	if o.Volume != "" && h.Volume != o.Volume || o.Path != "" && h.Path != o.Path {
 		return fmt.Errorf("%w: this login may use only %q, and asks for %q", slave.ErrNoVolume, o.Volume+o.Path,
@@ -71,6 +72,8 @@ func (o *Host) audit(h *agent.Hello) *audit {
 	return newAudit(o.auditLog(h), func(err error) { o.Log.Warn().Err(err).Msg("the audit log cannot be written") })
 }
 
+// Refusals are errors with the slave package's identity, so the master knows whether trying again
+// can help.
 func (o *Host) open(h agent.Hello, r *recorder) (slave.Reader, error) {
 	if err := o.Permits(h); err != nil {
 		return nil, err
@@ -119,7 +122,8 @@ func (o *Host) open(h agent.Hello, r *recorder) (slave.Reader, error) {
 	return g, nil
 }
 
-// policyNow is the policy of a session as it is by now; was where that cannot be told.
+// policyNow is the policy of a session as it is by now; was where that cannot be told. It is asked
+// when a limit is reached, so raising one needs no new session.
 func (o *Host) policyNow(name string, was policy.Policy) policy.Policy {
 	if name == "" {
 		return was
@@ -135,6 +139,7 @@ func (o *Host) policyNow(name string, was policy.Policy) policy.Policy {
 	return own.Narrow(o.Policy)
 }
 
+// volume finds a registered one, or says how to register it.
 func (o *Host) volume(name string) (volume.Volume, error) {
 	v, err := o.Store.Volume(name)
 	if errors.Is(err, volume.ErrNoVolume) {
@@ -147,7 +152,8 @@ func (o *Host) volume(name string) (volume.Volume, error) {
 	return v, nil
 }
 
-// allows holds the beginning of a session to the policy.
+// allows holds the beginning of a session to the policy. It is asked before the slave is opened, so
+// what it refuses leaves no trace there.
 func (o *Host) allows(p *policy.Policy, h *agent.Hello) error {
 	if p.ReadOnly && !h.Inspect {
 		return fmt.Errorf("%w: its policy is read-only, so it can be verified and nothing else; "+
@@ -186,7 +192,8 @@ func (o *Host) bound(to string, h *agent.Hello) error {
 	return nil
 }
 
-// bindingName tells logins apart: by key where sshd tells it, and by what they are held to.
+// bindingName tells logins apart: by key where sshd tells it, and by what they are held to. The
+// same key with another forced command is another login.
 func (o *Host) bindingName(h *agent.Hello) string {
 	kind := "volume "
 	if h.Path != "" {

@@ -50,6 +50,7 @@ func AllIncoming(s *volume.Store) ([]Incoming, error) {
 	return out, errors.Join(errs...)
 }
 
+// ignoreGone makes a log that was removed meanwhile an empty one.
 func ignoreGone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -83,7 +84,7 @@ func incoming(events []Event, path string) []Incoming {
 	return out
 }
 
-// take goes on with one event.
+// take goes on with one event. Kinds that say nothing of how it stands are passed over.
 func (in *Incoming) take(e *Event) {
 	switch e.Event {
 	case Began:
@@ -101,7 +102,7 @@ func (in *Incoming) take(e *Event) {
 // the rest stands.
 const lookPatience = 3 * time.Second
 
-// lookAt asks all slaves at once.
+// lookAt asks all slaves at once. Answers that come after lookPatience are dropped.
 func lookAt(list []Incoming) {
 	type answer struct {
 		of int

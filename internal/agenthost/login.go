@@ -33,7 +33,8 @@ func CurrentLogin() Login {
 	return l
 }
 
-// exposedKey reads what sshd's ExposeAuthInfo left: a line "publickey TYPE BASE64".
+// exposedKey reads what sshd's ExposeAuthInfo left: a line "publickey TYPE BASE64". "" for a login
+// without a key, or an sshd that does not say.
 func exposedKey(path string) string {
 	if path == "" {
 		return ""

@@ -116,10 +116,12 @@ type Login struct {
 // ErrClient means that the operator's ssh did not do it; what it said stands on its standard error.
 var ErrClient = errors.New("the line could not be put there")
 
-// install is run by a POSIX shell there; the line comes on standard input. Where the key is new its line is added, so that nothing
-// is lost of what somebody else adds meanwhile. Otherwise other lines with the key go: their options are those of another time,
-// and the first one counts for sshd. grep takes the file for text (-a) whatever bytes comments have, or it would leave out the lines. The
-// file stays the same file, since it may be a symbolic link.
+// install is run by a POSIX shell there; the line comes on standard input. Where the key is new its
+// line is added, so that nothing is lost of what somebody else adds meanwhile. Otherwise other
+// lines with the key go: their options are those of another time, and the first one counts for
+// sshd. grep takes the file for text (-a) whatever bytes comments have, or it would leave out the
+// lines. The file stays the same file, since it may be a symbolic link. It prints one word at the
+// end, by which Install knows what it did, whatever a login shell printed before.
 const install = `set -eu
 LC_ALL=C
 export LC_ALL

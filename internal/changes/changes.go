@@ -144,7 +144,7 @@ func (c *Changes) durable(seq uint64) {
 	c.list = left
 }
 
-// tell has a change told. The caller holds mu.
+// tell has a change told. The caller holds mu. A whole tree outweighs one path of the same name.
 func (c *Changes) tell(one change) {
 	if one.what == allOfThem || len(c.ready) >= most || c.readyBytes+len(one.path) > mostBytes {
 		c.all = true

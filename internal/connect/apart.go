@@ -15,8 +15,9 @@ import (
 // ErrOverlap means that master and slave lie within each other, or are the same directory.
 var ErrOverlap = errors.New("master and slave overlap")
 
-// apart refuses a slave within its master and the reverse, by whatever paths or mounts they are reached: it compares
-// what the directories are, not what they are called.
+// apart refuses a slave within its master and the reverse, by whatever paths or mounts they are
+// reached: it compares what the directories are, not what they are called. A slave that does not
+// say where it lies, or runs under another kernel, is taken for apart.
 func apart(master string, there slave.Info) error {
 	if boot, err := BootID(); err != nil || boot != there.Identity.BootID || len(there.Identity.Ancestors) == 0 {
 		return err

@@ -25,7 +25,7 @@ import (
 	"georep/volume"
 )
 
-// Config says what to connect to, and for whom.
+// Config says what to connect to, and for whom. It is copied by each call, and may be used again.
 type Config struct {
 	Session volume.Session
 	Volume  volume.Volume // the master; without a path nobody looks whether the slave lies apart from it
@@ -49,7 +49,9 @@ type Config struct {
 	kinds   []kind // nil: those that kinds gives
 }
 
-// Slave opens the session's slave. Its errors are one line for the operator; Final tells whether trying again can help.
+// Slave opens the session's slave. Its errors are one line for the operator; Final tells whether
+// trying again can help. The caller closes the slave, which closes every connection that was made
+// for it.
 func Slave(ctx context.Context, c Config) (slave.Tree, error) {
 	return open(ctx, &c, func(k *kind) opener[slave.Tree] { return k.open })
 }
@@ -61,7 +63,9 @@ func Inspect(ctx context.Context, c Config) (slave.Reader, error) {
 	return open(ctx, &c, func(k *kind) opener[slave.Reader] { return k.inspect })
 }
 
-// open opens the session's slave, the way that its kind is opened.
+// open opens the session's slave, the way that its kind is opened. Whether master and slave are
+// apart is known only once the slave has said where it is, so a slave that is refused for that has
+// been opened.
 func open[T slave.Reader](ctx context.Context, c *Config, way func(*kind) opener[T]) (tree T, err error) {
 	var none T
 	options, err := c.Session.Options()
@@ -109,6 +113,7 @@ type uuids struct {
 	proof           slave.Proof
 }
 
+// An error means that the registry was edited by hand.
 func (c *Config) uuids() (ids uuids, err error) {
 	if ids.master, err = xtime.ParseUUID(c.Volume.UUID); err != nil {
 		return ids, fmt.Errorf("volume %s: %w", c.Volume.Name, err)
@@ -119,7 +124,8 @@ func (c *Config) uuids() (ids uuids, err error) {
 	return ids, nil
 }
 
-// dial makes a connection of the session.
+// dial makes a connection of the session. The ssh configuration of the user who runs the worker
+// counts, unless GEOREP_SSH_CONFIG names another file.
 func (c *Config) dial(ctx context.Context, o volume.Options) (*sshconn.Conn, error) {
 	s := c.Session.Slave
 	target := sshconn.Target{User: s.User, Host: s.Host, Port: o.SSHPort, ConfigFile: os.Getenv("GEOREP_SSH_CONFIG")}
@@ -188,7 +194,9 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// openAgent begins a session of up to so many streams, each a command of its own on a channel of its own.
+// openAgent begins a session of up to so many streams, each a command of its own on a channel of
+// its own. The first stream is the session; the others, and the second connection, come when there
+// is much to send.
 func (c *Config) openAgent(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
 	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Room: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
@@ -278,9 +286,11 @@ type limited struct {
 	w io.Writer
 }
 
+// Write waits as long as the limit asks for.
 func (l limited) Write(p []byte) (int, error) { return l.w.Write(p) }
 
-// far is an agent with the connections it came by. Its Done is closed, and its Err set, when the session is lost.
+// far is an agent with the connections it came by. Its Done is closed, and its Err set, when the
+// session is lost. Closing it is what ends everything that openAgent began.
 type far struct {
 	*agent.Group
 	lines *lines
@@ -303,6 +313,7 @@ type counted struct {
 	bytes *atomic.Int64
 }
 
+// Read and Write count what really crossed, also with an error.
 func (c counted) Read(p []byte) (int, error) {
 	n, err := c.ReadWriteCloser.Read(p)
 	c.bytes.Add(int64(n))

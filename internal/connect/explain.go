@@ -62,6 +62,7 @@ type streamsOf struct {
 	all []*sshconn.Stream
 }
 
+// add is called for each stream that was opened.
 func (s *streamsOf) add(one *sshconn.Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,7 +93,8 @@ func (s *streamsOf) ending() string {
 	return ""
 }
 
-// gone makes of the error by which an agent's session ended, and of how its command ended, one that names the host.
+// gone makes of the error by which an agent's session ended, and of how its command ended, one that
+// names the host. Whoever reads it sits at the master, and has to know on which host to look.
 func gone(err error, said, host string) error {
 	switch {
 	case errors.Is(err, sshconn.ErrPeerDead): // it names the host
@@ -104,6 +106,7 @@ func gone(err error, said, host string) error {
 	return fmt.Errorf("%s: %w", host, err)
 }
 
+// isAny tells whether err is, or wraps, one of them.
 func isAny(err error, all ...error) bool {
 	return slices.ContainsFunc(all, func(one error) bool { return errors.Is(err, one) })
 }

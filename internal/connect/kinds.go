@@ -45,11 +45,14 @@ func (c *Config) kind(o *volume.Options) *kind {
 	return &all[last]
 }
 
+// isLocal is for file:// slaves, which need no connection.
 func isLocal(s volume.Slave, _ *volume.Options) bool { return s.Local() }
 
 // isSFTP tells whether nothing of ours runs on the slave's host.
 func isSFTP(s volume.Slave, o *volume.Options) bool { return s.SFTP || o.Agentless }
 
+// openLocal opens the directory in this process. There is no agent between, and no policy of
+// another host.
 func openLocal(_ context.Context, c *Config, _ volume.Options, ids uuids) (slave.Tree, error) {
 	tree, err := disk.Open(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
 		Proof: ids.proof, Force: c.Force, Create: true, Logger: c.Logger, Version: c.Version})
@@ -59,6 +62,7 @@ func openLocal(_ context.Context, c *Config, _ volume.Options, ids uuids) (slave
 	return tree, nil
 }
 
+// inspectLocal opens it beside the worker that has it.
 func inspectLocal(_ context.Context, c *Config, _ volume.Options, ids uuids) (slave.Reader, error) {
 	tree, err := disk.OpenInspector(disk.Options{Path: c.Session.Slave.Path, Master: ids.master, Session: ids.session,
 		Proof: ids.proof, Force: c.Force && c.DryRun, DryRun: c.DryRun, Logger: c.Logger, Version: c.Version})

@@ -29,6 +29,8 @@ type line struct {
 	conn *sshconn.Conn // nil where there is none
 }
 
+// newLines takes main over; close closes it. refused is called at most once for each further
+// connection.
 func newLines(main *sshconn.Conn, streams int, dial func(context.Context) (*sshconn.Conn, error), refused func(error)) *lines {
 	n := min(maxLines, (streams+streamsPerLine-1)/streamsPerLine)
 	return &lines{main: main, dial: dial, further: make([]line, max(0, n-1)), refused: refused}

@@ -53,6 +53,7 @@ func overSFTP[T slave.Reader](ctx context.Context, c *Config, conn *sshconn.Conn
 	return tree, nil
 }
 
+// begin opens the slave for good, with its lease.
 func begin(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.Tree, error) {
 	tree, err := sftp.Open(ctx, o)
 	if err != nil {
@@ -61,6 +62,7 @@ func begin(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.T
 	return &sftpTree{Tree: tree, lines: all, end: end}, nil
 }
 
+// inspectOver opens it to be looked at, without a lease.
 func inspectOver(ctx context.Context, o sftp.Options, all *lines, end func()) (slave.Reader, error) {
 	tree, err := sftp.OpenInspector(ctx, o)
 	if err != nil {

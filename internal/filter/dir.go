@@ -24,6 +24,7 @@ func (p position) compare(q position) int {
 }
 
 // reach adds the positions of a rule that has come to seg: a deep one stands for no directory, too.
+// "**" may stand for no directory, so the segment after it is reached at once.
 func (r *rule) reach(to []position, rule, seg int32) []position {
 	for {
 		if p := (position{rule, seg}); !slices.Contains(to, p) {
@@ -61,7 +62,8 @@ func (d *Dir) Excludes(name string, isDir bool, size int64) bool {
 	return best >= 0 && !f.rules[best].include
 }
 
-// byName is the last of the rules without a path that matches; -1 where none does.
+// byName is the last of the rules without a path that matches; -1 where none does. They are tried
+// in the order of the filter, the last first, so the first that matches decides among them.
 func (d *Dir) byName(name string, isDir bool) int {
 	for _, i := range d.f.names {
 		if r := &d.f.rules[i]; (isDir || !r.dir) && r.name.match(name) {
@@ -94,7 +96,8 @@ func (d *Dir) Down(name string) *Dir {
 	return out
 }
 
-// Walk is Down for each name of a path.
+// Walk is Down for each name of a path. A path of any length is walked in its names; nothing is
+// looked up.
 func (d *Dir) Walk(path string) *Dir {
 	for more := path != ""; more && d != nil; {
 		var name string

@@ -32,7 +32,7 @@ const maxFile = 1 << 20
 // maxRules bounds the patterns: each name is held against them.
 const maxRules = 10_000
 
-// Filter is what a Spec says.
+// Filter is what a Spec says. It is made by Load, and shared by all that look at the volume.
 type Filter struct {
 	rules   []rule
 	names   []int // rules without a path, the last first
@@ -43,7 +43,8 @@ type Filter struct {
 	sum     [16]byte
 }
 
-// Check parses the lines of a spec, without its file.
+// Check parses the lines of a spec, without its file. It finds every mistake that Load would find
+// in them, and reads nothing.
 func (s *Spec) Check() error {
 	for _, text := range []string{s.Exclude, s.Include} {
 		if _, err := lines(text, false); err != nil {
@@ -121,7 +122,8 @@ func (f *Filter) prepare() {
 	binary.BigEndian.PutUint16(f.sum[:], binary.BigEndian.Uint16(f.sum[:])|1) // never zero
 }
 
-// Sum tells filters apart: two that leave out the same by the same lines have the same. That of nil is zero.
+// Sum tells filters apart: two that leave out the same by the same lines have the same. That of nil
+// is zero. It goes on record on the slave, and says under which filter a stamp was made.
 func (f *Filter) Sum() (sum [16]byte) {
 	if f != nil {
 		sum = f.sum

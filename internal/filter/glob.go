@@ -2,7 +2,7 @@ package filter
 
 import "strings"
 
-// segment is one part of a pattern, between slashes.
+// segment is one part of a pattern, between slashes. It is parsed once, when the filter is loaded.
 type segment struct {
 	text    string
 	literal bool // text has no special characters
@@ -78,6 +78,7 @@ func one(pattern string, p int, c byte) (next int, ok bool) {
 }
 
 // class matches one byte against the bracket expression at p. parse has made sure that it ends.
+// Ranges go by bytes, as in the C locale, whatever the locale of the process is.
 func class(pattern string, p int, c byte) (next int, ok bool) {
 	p++
 	negated := pattern[p] == '!' || pattern[p] == '^'
@@ -146,7 +147,8 @@ func posix(text string) string {
 	return name
 }
 
-// endOf gives what follows the bracket expression at p, or what is wrong with it.
+// endOf gives what follows the bracket expression at p, or what is wrong with it. It is asked once,
+// when the pattern is parsed, so matching need not look for the end.
 func endOf(pattern string, p int) (next int, wrong string) {
 	q := p + 1
 	if q < len(pattern) && (pattern[q] == '!' || pattern[q] == '^') {

@@ -36,7 +36,8 @@ func lines(text string, include bool) ([]rule, error) {
 	return out, nil
 }
 
-// parse gives nil for a line without a pattern.
+// parse gives nil for a line without a pattern. An error says what is wrong with the pattern; lines
+// adds which line it is.
 func parse(line string) (*rule, error) {
 	text := trimSpaces(line)
 	if text == "" || text[0] == '#' {
@@ -71,7 +72,8 @@ func parse(line string) (*rule, error) {
 	return r, nil
 }
 
-// trimSpaces takes spaces off the end, but for one behind a backslash.
+// trimSpaces takes spaces off the end, but for one behind a backslash. Only spaces count, as in
+// gitignore; tabs belong to the name.
 func trimSpaces(line string) string {
 	end := len(line)
 	for end > 0 && line[end-1] == ' ' {

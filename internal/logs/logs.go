@@ -43,7 +43,8 @@ func Show(ctx context.Context, path string, n int, follow bool, line func([]byte
 	return t.follow(ctx)
 }
 
-// tail is a log that is being read.
+// tail is a log that is being read. It is for one goroutine. What it gives to line is good until
+// line returns.
 type tail struct {
 	path string
 	line func([]byte) error
@@ -105,7 +106,8 @@ func (t *tail) last(f *os.File, n int) error {
 	return nil
 }
 
-// lastLines keeps the newest of many lines.
+// lastLines keeps the newest of many lines. It holds up to twice as many as are wanted, so that
+// making room is rare.
 type lastLines struct{ lines [][]byte }
 
 // adder gives a function that keeps the last n lines, in memory for twice as many at most. It
@@ -166,7 +168,8 @@ func (t *tail) read() error {
 	}
 }
 
-// finish takes what there is of the last line as one.
+// finish takes what there is of the last line as one. It takes carriage returns off as well, and
+// passes over lines that are empty.
 func (t *tail) finish() error {
 	b := t.part
 	t.part = t.part[:0]
@@ -196,7 +199,8 @@ func (t *tail) follow(ctx context.Context) error {
 	}
 }
 
-// next takes what was added. The log may have been renamed, or cut: then what is left of it comes before the new one.
+// next takes what was added. The log may have been renamed, or cut: then what is left of it comes
+// before the new one. A log that was cut shows by its size, which is less than what was read of it.
 func (t *tail) next() error {
 	now, err := os.Stat(t.path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -12,9 +12,11 @@ import (
 // letters are the units, each the next power.
 const letters = "kmgtp"
 
+// It shows what is accepted; the caller says which setting it was.
 var errSize = errors.New("not a size such as 500K, 1.5M or 10MB")
 
-// Parse reads a number of bytes, with a decimal point if need be. A fraction of a byte is cut off. The error does not repeat s.
+// Parse reads a number of bytes, with a decimal point if need be. A fraction of a byte is cut off.
+// The error does not repeat s. Negative numbers, and those beyond an int64, are refused.
 func Parse(s string) (int64, error) {
 	number, factor := split(strings.ToLower(s))
 	if number == "" || strings.Trim(number, "0123456789.") != "" {

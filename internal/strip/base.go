@@ -31,8 +31,9 @@ type Base struct {
 	lock      *os.File // nil where there is no .georep
 }
 
-// Hold takes .georep of the slave at path. It fails with ErrInUse, wrapped, where a session has it open, and where what has that name is not
-// georep's.
+// Hold takes .georep of the slave at path. It fails with ErrInUse, wrapped, where a session has it
+// open, and where what has that name is not georep's. Nothing is changed but the lock file that may
+// be made. The caller closes what it gives, after Remove or instead of it.
 func Hold(path string) (*Base, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -56,7 +57,8 @@ func Hold(path string) (*Base, error) {
 	return b, nil
 }
 
-// open opens the directory, which may be no link to another one.
+// open opens the directory, which may be no link to another one. The owner's file is what shows
+// that georep made it; a directory of that name with anything else in it is somebody's own.
 func (b *Base) open(at fs.FileInfo) (err error) {
 	if !at.IsDir() {
 		return errors.New("is no directory, and so not georep's")
@@ -143,7 +145,9 @@ func (b *Base) Remove() error {
 	return nil
 }
 
-// beneath opens the directory anew, to remove what is in it. It crosses no mount, and there may be none, before anything is removed.
+// beneath opens the directory anew, to remove what is in it. It crosses no mount, and there may be
+// none, before anything is removed. Mounts are refused altogether, since what is in them would be
+// removed, too.
 func (b *Base) beneath() (*beneath.Dir, error) {
 	f, err := b.dir.Open(".")
 	if err != nil {

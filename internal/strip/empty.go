@@ -25,7 +25,8 @@ type remover struct {
 	count int      // of all that were moved
 }
 
-// remove removes an entry of .georep with all that is in it. What is a mount stays, and is an error.
+// remove removes an entry of .georep with all that is in it. What is a mount stays, and is an
+// error. It may be called again after an error, and goes on where it was.
 func (r *remover) remove(name string) error {
 	err := r.entry(r.base, name, 1)
 	for err == nil && len(r.moved) > 0 {
@@ -67,7 +68,8 @@ func (r *remover) entry(d *beneath.Dir, name string, depth int) error {
 // is.
 func isFull(err error) bool { return errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) }
 
-// empty removes what is in a directory.
+// empty removes what is in a directory. It lists again after each bunch of names, until nothing is
+// left.
 func (r *remover) empty(d *beneath.Dir, name string, depth int) error {
 	below, err := d.OpenDir(name)
 	if errors.Is(err, unix.EXDEV) {

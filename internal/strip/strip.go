@@ -18,10 +18,10 @@ import (
 	"georep/slave"
 )
 
-// ErrInUse: an agent or a session has the slave open.
+// ErrInUse: an agent or a session has the slave open. It is told before anything is changed.
 var ErrInUse = errors.New("in use")
 
-// Result is what was done.
+// Result is what was done. Failed is for people; a script looks at Failing.
 type Result struct {
 	Entries int64    // that had marks
 	Failed  []string // the first of those that keep theirs, and why
@@ -129,7 +129,8 @@ func (s *stripper) failed(path string, err error) {
 	}
 }
 
-// Owner reads whose slave the directory at path is; nil where it is nobody's.
+// Owner reads whose slave the directory at path is; nil where it is nobody's. The directory need
+// not be open to anybody, and nothing is locked: the answer is of this moment.
 func Owner(path string) (*slave.Owner, error) {
 	text, err := os.ReadFile(filepath.Join(path, slave.Reserved, "owner"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -34,7 +34,8 @@ func (d Days) has(w time.Weekday) bool { return d>>w&1 == 1 }
 // one day in the week, and one for the zone.
 const around = 15
 
-// at gives the moment on the day that is so many days after that of t, and whether that is one of its days.
+// at gives the moment on the day that is so many days after that of t, and whether that is one of
+// its days. It does not matter how long the day is: the minute is that of the clock on the wall.
 func (m Moment) at(t time.Time, days int) (time.Time, bool) {
 	y, mo, d := t.Date()
 	day := time.Date(y, mo, d+days, 12, 0, 0, 0, t.Location())
@@ -131,7 +132,8 @@ func (w Windows) Open(t time.Time) (open bool, until time.Time) {
 // span is one window on one day, as moments of time.
 type span struct{ from, to time.Time }
 
-// spans are the windows around t, in the order in which they begin.
+// spans are the windows around t, in the order in which they begin. Each is as long as the clock
+// makes it: one that begins before a jump and ends after it is shorter, or longer.
 func (w Windows) spans(t time.Time) []span {
 	var out []span
 	for _, one := range w {
@@ -154,7 +156,8 @@ func (w Windows) spans(t time.Time) []span {
 // A minute beyond it is on the next day.
 const dayMinutes = 24 * 60
 
-// ParseClock reads a time of the day such as 07:30; 24:00 is the end of the day.
+// ParseClock reads a time of the day such as 07:30; 24:00 is the end of the day. Two digits of
+// minutes are wanted, so that 7:5 is no riddle.
 func ParseClock(s string) (minute int, err error) {
 	h, m, ok := strings.Cut(s, ":")
 	hours, err := strconv.ParseUint(h, 10, 8)
@@ -178,7 +181,8 @@ func ParseDay(s string) (time.Weekday, error) {
 	return 0, fmt.Errorf("%q is no day of the week such as Mon", s)
 }
 
-// ParseDays reads a day, or a range of days such as Mon-Fri.
+// ParseDays reads a day, or a range of days such as Mon-Fri. A range may go over the end of the
+// week, as in Sat-Mon.
 func ParseDays(s string) (Days, error) {
 	first, last, isRange := strings.Cut(s, "-")
 	from, err := ParseDay(first)

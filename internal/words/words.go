@@ -10,7 +10,8 @@ import (
 // single quotes takes what follows as it is. There is no shell, and nothing else is special. The
 // program has an absolute path; no words are no command. The command is run directly and as given,
 // so nothing in a path or a changed file's name is ever interpreted. The error says what is wrong
-// with the line and does not repeat it.
+// with the line and does not repeat it. Errors come before anything is run, when the setting is
+// made, and name no word of the line: it may hold a secret.
 func Command(v string) ([]string, error) {
 	var words []string
 	var word strings.Builder

@@ -12,8 +12,10 @@ import (
 // answersEvery is how often is looked whether the slave answers.
 const answersEvery = 5 * time.Second
 
-// watchAnswers tells, once, when the slave leaves what it is asked unanswered although the connection holds, and with nil when it
-// answers again, until the returned function is called. It ends nothing: a slow disk may need long.
+// watchAnswers tells, once, when the slave leaves what it is asked unanswered although the
+// connection holds, and with nil when it answers again, until the returned function is called. It
+// ends nothing: a slow disk may need long. tell is called from a goroutine of its own, and not
+// after stop has returned. A kind of slave that cannot say is not watched.
 func watchAnswers(tree slave.Reader, tell func(error)) (stop func()) {
 	asked, ok := tree.(interface {
 		Unanswered() (request string, since time.Time)
@@ -42,7 +44,8 @@ func watchAnswers(tree slave.Reader, tell func(error)) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// silence is nil where since is zero.
+// silence is nil where since is zero. The reason tells the operator where to look; nothing here is
+// wrong.
 func silence(request string, since time.Time) error {
 	if since.IsZero() {
 		return nil

@@ -21,11 +21,13 @@ type approvals struct {
 	clear   bool           // nothing is in the registry
 }
 
+// newApprovals begins with a look at the registry, whatever an earlier worker left there.
 func newApprovals(c *Config) *approvals {
 	return &approvals{store: c.Store, session: c.Session, log: c.Logger}
 }
 
-// Approved is crawler.Approvals'.
+// Approved is crawler.Approvals'. Trouble with the registry counts as no approval: the crawl is
+// refused again, and asks at its next try.
 func (a *approvals) Approved() *crawler.Purge {
 	p, err := a.store.Purge(a.session.Master, a.session.Slave)
 	if err != nil && !errors.Is(err, volume.ErrNoPurge) {
@@ -50,7 +52,8 @@ func (a *approvals) Done() {
 	a.clear, a.noted = true, nil
 }
 
-// refused notes what a crawl that ended with err did not remove, if that is why.
+// refused notes what a crawl that ended with err did not remove, if that is why. It writes only
+// where that differs from what it wrote before, since a refused crawl repeats.
 func (a *approvals) refused(err error) {
 	p := crawler.RefusedPurge(err)
 	if p == nil || a.noted != nil && a.noted.More == p.More && maps.Equal(a.noted.Keys, p.Keys) {

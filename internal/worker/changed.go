@@ -8,7 +8,7 @@ import (
 	"georep/slave"
 )
 
-// telling is a slave that notes what is applied to it.
+// telling is a slave that notes what is applied to it. Everything else goes straight to the slave.
 type telling struct {
 	slave.Tree
 	changes *changes.Changes
@@ -22,7 +22,8 @@ func (t telling) Apply(ctx context.Context, batch *slave.Batch) ([]slave.Result,
 	return results, err
 }
 
-// tellChanges has what is applied told to the monitor, where a hook wants that. Otherwise it costs nothing.
+// tellChanges has what is applied told to the monitor, where a hook wants that. Otherwise it costs
+// nothing. The function that it returns tells the rest, and waits until that is told.
 func tellChanges(c *Config, tree slave.Tree, reports *report.Writer) (slave.Tree, func()) {
 	o, err := c.Session.Options()
 	if err != nil || !o.Hook.WantsChanged() {

@@ -31,6 +31,7 @@ func Removals(ctx context.Context, c Config, found func(crawler.Change)) (crawle
 	}})
 }
 
+// It has no marker's socket, no lock and no status: a session may run meanwhile.
 func dryRun(ctx context.Context, c *Config, d crawler.DryRunOptions) (crawler.Forecast, error) {
 	m, err := newMaster(c)
 	if err != nil {
@@ -61,7 +62,8 @@ func dryRun(ctx context.Context, c *Config, d crawler.DryRunOptions) (crawler.Fo
 	return crawler.DryRun(ctx, o, d)
 }
 
-// markedUpTo finds up to when the master is marked.
+// markedUpTo finds up to when the master is marked. Without a marker it is the last heartbeat, and
+// everything with a later ctime counts as changed.
 func (m *master) markedUpTo(ctx context.Context, d *crawler.DryRunOptions) error {
 	if marker.Alive(m.runtime) {
 		err := marker.WaitMark(ctx, m.runtime, time.Now())
@@ -73,7 +75,7 @@ func (m *master) markedUpTo(ctx context.Context, d *crawler.DryRunOptions) error
 	return nil
 }
 
-// dryOptions are a crawler's but for the slave.
+// dryOptions are a crawler's but for the slave. end closes what they hold, once nothing uses them.
 func (m *master) dryOptions(c *Config) (o crawler.Options, end func(), err error) {
 	settings, err := c.Session.Options()
 	if err != nil {
@@ -110,7 +112,8 @@ func Look(ctx context.Context, c Config) error {
 	return tree.Close()
 }
 
-// empty is a slave that is not there yet.
+// empty is a slave that is not there yet. Every method that is not here would panic, and none of
+// them is called by a dry run.
 type empty struct{ slave.Reader }
 
 // Info is what most slaves are.

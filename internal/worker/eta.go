@@ -28,8 +28,9 @@ type eta struct {
 	entries, bytes status.Window
 	last           measures
 	begun          bool
-	settledWire    int64 // what the wire had carried when a file was last done
-	far            int64 // bytes dealt with, parts of files among them; never less than before
+	// It tells how much of what crossed since then belongs to the file that is on its way.
+	settledWire int64 // what the wire had carried when a file was last done
+	far         int64 // bytes dealt with, parts of files among them; never less than before
 }
 
 // add notes how far the sync is now. A large file counts as it is sent: what has gone over the wire since a file was
@@ -63,8 +64,9 @@ func (e *eta) left(now time.Time, entries, bytes int64) (left time.Duration, ok 
 	return time.Duration(seconds * float64(time.Second)), true
 }
 
-// estimator gives the ETA of a first sync. While that runs, and only then, one goroutine counts the master. All methods
-// but stop are for one goroutine.
+// estimator gives the ETA of a first sync. While that runs, and only then, one goroutine counts the
+// master. All methods but stop are for one goroutine. The count runs beside the sync at the lowest
+// priority, and ends with it.
 type estimator struct {
 	root     *beneath.Dir
 	counters *crawler.Counters
@@ -79,6 +81,7 @@ type estimator struct {
 	tasks  sync.WaitGroup
 }
 
+// newEstimator begins nothing. root stays open until stop has returned.
 func newEstimator(root *beneath.Dir, counters *crawler.Counters, wire *atomic.Int64, log zerolog.Logger) *estimator {
 	return &estimator{root: root, counters: counters, wire: wire, log: log, after: countAfter}
 }
@@ -109,6 +112,7 @@ func (e *estimator) seconds(now time.Time, first bool) float64 {
 	return left.Seconds()
 }
 
+// count begins to count the master. A count that fails is logged, and no time is given.
 func (e *estimator) count() {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel

@@ -43,7 +43,8 @@ type taken struct {
 	since xtime.Time
 }
 
-// loadFilter makes the session's filter, and gives what the slave has on record.
+// loadFilter makes the session's filter, and gives what the slave has on record. The file of
+// patterns is read anew each time. have is zero where none is on record.
 func loadFilter(c *Config, tree slave.Reader) (t taken, have slave.Record, err error) {
 	have = tree.Info().Filter
 	t.since = have.Xtime
@@ -54,7 +55,8 @@ func loadFilter(c *Config, tree slave.Reader) (t taken, have slave.Record, err e
 	return t, have, err
 }
 
-// tick takes a tick: of the marker that runs, or is about to, and for a sync of a scan where there is none.
+// tick takes a tick: of the marker that runs, or is about to, and for a sync of a scan where there
+// is none. It waits for a marker that is about to start, for as long as ctx lets it.
 func (m *master) tick(ctx context.Context, c *Config) (xtime.Time, error) {
 	name := marker.NewTickName()
 	for {

@@ -18,8 +18,10 @@ type gate struct {
 	change chan struct{} // closed at the next change
 }
 
+// newGate is open, or closed where the session is paused already.
 func newGate(paused bool) *gate { return &gate{paused: paused, change: make(chan struct{})} }
 
+// set opens or closes it, and ends what runs where that makes a difference.
 func (g *gate) set(paused bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -40,13 +42,15 @@ func (g *gate) again() {
 	}
 }
 
+// state gives how it stands, and a channel that is closed when that changes.
 func (g *gate) state() (paused bool, change <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.paused, g.change
 }
 
-// obey returns what carries out the monitor's commands.
+// obey returns what carries out the monitor's commands. Commands that it does not know are for
+// other parts.
 func (g *gate) obey(stop func()) func(report.Command) {
 	return func(c report.Command) {
 		switch c.Verb {
@@ -62,8 +66,9 @@ func (g *gate) obey(stop func()) func(report.Command) {
 	}
 }
 
-// run waits while the session is paused, then runs work until it ends, or the session is paused or to begin anew; then the
-// error is errPaused.
+// run waits while the session is paused, then runs work until it ends, or the session is paused or
+// to begin anew; then the error is errPaused. It returns when work has really ended, so the next
+// one finds nothing of it.
 func (g *gate) run(ctx context.Context, work func(context.Context) error) error {
 	paused, change := g.state()
 	if paused {

@@ -9,7 +9,8 @@ type logged struct {
 	trouble string // the last
 }
 
-// tellLost says once what the slave cannot keep.
+// tellLost says once what the slave cannot keep. Each kind of loss is told once in the life of the
+// worker, and each lost entry once.
 func (t *teller) tellLost() {
 	lost := slave.Lost(t.counters.Lost.Load())
 	if fresh := lost &^ t.logged.lost; fresh != 0 {

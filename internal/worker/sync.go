@@ -38,8 +38,10 @@ const syncTries = 5
 // refusedPause is how long what may have moved, rather than been removed, has time to be marked in its new place.
 const refusedPause = 300 * time.Millisecond
 
-// Sync brings the slave in step with what the master is when it begins, and returns what it did. Entries that could not
-// be brought over make it end with ErrIncomplete; they are in the report.
+// Sync brings the slave in step with what the master is when it begins, and returns what it did.
+// Entries that could not be brought over make it end with ErrIncomplete; they are in the report. It
+// needs no marker, and starts none. Where a session runs for the same slave it fails, since that
+// has the slave's lock.
 func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 	if err := mark(ctx, c.Config); err != nil {
 		return report.Progress{}, err
@@ -80,7 +82,8 @@ func Sync(ctx context.Context, c SyncConfig) (report.Progress, error) {
 	return s.report(), err
 }
 
-// mark makes sure that everything that has changed up to now is marked: by the marker that runs, or by a scan.
+// mark makes sure that everything that has changed up to now is marked: by the marker that runs, or
+// by a scan. After it returned, a crawl finds every change from before its call.
 func mark(ctx context.Context, c Config) error {
 	runtime, err := c.Store.MakeRuntime(c.Volume.Name)
 	if err != nil {
@@ -104,7 +107,8 @@ func mark(ctx context.Context, c Config) error {
 	return err
 }
 
-// MarkerOptions are those of a volume's marker, for its process and for a sync without one.
+// MarkerOptions are those of a volume's marker, for its process and for a sync without one. They
+// say nothing of who waits for the marker; the caller adds that.
 func MarkerOptions(store *volume.Store, v volume.Volume, log zerolog.Logger) (marker.Options, error) {
 	uuid, err := xtime.ParseUUID(v.UUID)
 	if err != nil {
@@ -144,6 +148,7 @@ type oneShot struct {
 	stime    atomic.Uint64 // the slave's, once it is in step
 }
 
+// It crawls again while something fails or is missed, with the crawler's pauses between.
 func (s *oneShot) run(ctx context.Context) error {
 	s.began = time.Now()
 	stop := make(chan struct{})
@@ -198,6 +203,7 @@ func (s *oneShot) run(ctx context.Context) error {
 		total, list[0].Err)
 }
 
+// waitUntil waits for a time by the clock, or gives ctx's error.
 func waitUntil(ctx context.Context, t time.Time) error {
 	select {
 	case <-ctx.Done():
@@ -207,6 +213,7 @@ func waitUntil(ctx context.Context, t time.Time) error {
 	}
 }
 
+// showLoop shows the progress four times a second until stop is closed.
 func (s *oneShot) showLoop(stop <-chan struct{}) {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
@@ -228,6 +235,7 @@ func (s *oneShot) showLoop(stop <-chan struct{}) {
 	}
 }
 
+// report is how the sync stands now; it may be called at any time.
 func (s *oneShot) report() report.Progress {
 	list, total := s.cr.Failures(status.MaxFailures)
 	p := crawler.Progress{InStep: s.inStep.Load(), Failures: list, Failed: total}

@@ -15,7 +15,8 @@ import (
 	"georep/slave"
 )
 
-// total is how much a master holds. It is filled by one goroutine and may be read by any.
+// total is how much a master holds. It is filled by one goroutine and may be read by any. It is a
+// guess for people: entries that come and go while it counts may be counted or not.
 type total struct {
 	entries atomic.Int64 // below the root
 	bytes   atomic.Int64 // of content; what has several names counts once
@@ -70,7 +71,8 @@ func lowerPriority() {
 	unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, thisProcess, idleClass)
 }
 
-// count walks the tree. An error is ctx's, or says that the root cannot be listed.
+// count walks the tree. An error is ctx's, or says that the root cannot be listed. What it cannot
+// read, below the root, counts as nothing.
 func (t *total) count(ctx context.Context, root *beneath.Dir) error {
 	d, err := root.OpenDir("")
 	if err != nil {
@@ -112,6 +114,7 @@ func (c *counting) run() error {
 	return err
 }
 
+// entry counts one. An error ends the whole count: ctx's, or errCounted.
 func (c *counting) entry(e beneath.Entry) error {
 	if err := c.ctx.Err(); err != nil {
 		return err

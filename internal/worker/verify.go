@@ -22,8 +22,10 @@ type VerifyConfig struct {
 	Known *atomic.Int64
 }
 
-// Verify compares master and slave in full, over a connection of its own, whether or not a session runs. It changes
-// nothing on the slave. What is not marked yet on the master is marked first, as for a sync.
+// Verify compares master and slave in full, over a connection of its own, whether or not a session
+// runs. It changes nothing on the slave. What is not marked yet on the master is marked first, as
+// for a sync. It may run beside the session, and then looks several times at what is in motion. The
+// error is that of the comparison itself; differences are in the summary.
 func Verify(ctx context.Context, c VerifyConfig) (crawler.VerifySummary, error) {
 	if !beneath.ValidPath(c.Path) {
 		return crawler.VerifySummary{}, fmt.Errorf("path %q: give it relative to the volume, with no dot components", c.Path)
@@ -65,8 +67,9 @@ func Verify(ctx context.Context, c VerifyConfig) (crawler.VerifySummary, error) 
 	return crawler.Verify(ctx, o, c.VerifyOptions)
 }
 
-// Distrust makes the slave's entries at paths differ from their records, so that the next crawl from the root compares
-// and mends them.
+// Distrust makes the slave's entries at paths differ from their records, so that the next crawl
+// from the root compares and mends them. It needs no lock: the session's agent reads records before
+// it relies on them.
 func Distrust(ctx context.Context, c Config, paths []string) error {
 	tree, err := inspect(ctx, c)
 	if err != nil {

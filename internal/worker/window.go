@@ -18,8 +18,9 @@ var errWindow = errors.New("the window is over")
 // windowLook bounds how long the clock is believed, which may be set.
 const windowLook = 15 * time.Second
 
-// inWindow runs work while a window is open, by the clock of this host. Outside of all windows it runs wait instead, with the time
-// at which the next one begins. Either ends when that changes, and the result is nil then.
+// inWindow runs work while a window is open, by the clock of this host. Outside of all windows it
+// runs wait instead, with the time at which the next one begins. Either ends when that changes, and
+// the result is nil then. Its error is that of work or wait, or ctx's.
 func inWindow(ctx context.Context, w timetable.Windows, work func(context.Context) error,
 	wait func(context.Context, time.Time) error,
 ) error {
@@ -56,7 +57,8 @@ func inWindow(ctx context.Context, w timetable.Windows, work func(context.Contex
 // waitingTick is how often a session that waits says how it stands.
 const waitingTick = 5 * time.Second
 
-// waitForWindow reports that the session waits, and how far the slave is behind, until ctx ends. The slave is not asked.
+// waitForWindow reports that the session waits, and how far the slave is behind, until ctx ends.
+// The slave is not asked. The marker goes on meanwhile, so the lag that is told is true.
 func waitForWindow(ctx context.Context, c Config, t *teller, until time.Time) error {
 	m, err := openMaster(ctx, c)
 	if err != nil {
@@ -86,6 +88,7 @@ func waitForWindow(ctx context.Context, c Config, t *teller, until time.Time) er
 	}
 }
 
+// ptr is a pointer to a copy.
 func ptr[T any](v T) *T { return &v }
 
 // waiting is what is known of a slave that nobody asks.
@@ -118,7 +121,9 @@ func (w *waiting) look(now time.Time, root xtime.Time, beat time.Time) crawler.P
 	return *p
 }
 
-// lastKnown is how far the slave was when it was asked last, by this process or an earlier one.
+// lastKnown is how far the slave was when it was asked last, by this process or an earlier one. A
+// status that cannot be read says nothing, and then neither does the session before it has
+// connected.
 func (t *teller) lastKnown(c *Config) crawler.Progress {
 	if t.last.Stime != 0 {
 		p := t.last

@@ -39,7 +39,8 @@ const poll = 20 * time.Millisecond
 // slowPoll is the same while the marker tells of each mark.
 const slowPoll = 500 * time.Millisecond
 
-// Config says which session to work on.
+// Config says which session to work on. Session and Volume are as the registry had them when the
+// process began; a change begins a new run.
 type Config struct {
 	Store   *volume.Store
 	Session volume.Session
@@ -51,8 +52,9 @@ type Config struct {
 	oneShot bool // it is a sync, which nobody need have started a marker for
 }
 
-// Run replicates until ctx ends, the monitor closes commands, or the session fails. What ends it is reported as well as
-// returned.
+// Run replicates until ctx ends, the monitor closes commands, or the session fails. What ends it is
+// reported as well as returned. It returns nil only where ctx or the monitor ended it. There is one
+// error for a run: whatever comes later is a consequence.
 func Run(ctx context.Context, c Config, commands io.Reader, reports *report.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -91,8 +93,9 @@ func Run(ctx context.Context, c Config, commands io.Reader, reports *report.Writ
 	}
 }
 
-// replicate connects and follows the master until ctx ends or the session fails. What told counts goes on where it stood
-// before a pause.
+// replicate connects and follows the master until ctx ends or the session fails. What told counts
+// goes on where it stood before a pause. The parts are closed in the reverse order of their
+// opening, the slave before the master's root.
 func replicate(ctx context.Context, c Config, told *teller) error {
 	m, err := openMaster(ctx, c)
 	if err != nil {
@@ -140,7 +143,8 @@ func replicate(ctx context.Context, c Config, told *teller) error {
 	return err
 }
 
-// listen takes the marker's hints until the returned function is called.
+// listen takes the marker's hints until the returned function is called. A marker that is not there
+// is waited for; without hints the crawler looks at the root's xtime, less often.
 func listen(ctx context.Context, runtime string, hints *crawler.Hints) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -148,7 +152,8 @@ func listen(ctx context.Context, runtime string, hints *crawler.Hints) (stop fun
 	return func() { cancel(); wg.Wait() }
 }
 
-// watch ends ctx, with the cause, when the connection to the slave is lost: an idle worker asks nothing of it.
+// watch ends ctx, with the cause, when the connection to the slave is lost: an idle worker asks
+// nothing of it. The function that it returns ends the watch, and waits for it.
 func watch(ctx context.Context, tree slave.Reader) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	lost, ok := tree.(interface {
@@ -169,7 +174,9 @@ func watch(ctx context.Context, tree slave.Reader) (context.Context, func()) {
 	return ctx, func() { cancel(nil); wg.Wait() }
 }
 
-// master is the volume as the worker sees it: its root, and what its marker says.
+// master is the volume as the worker sees it: its root, and what its marker says. Its descriptor
+// stays on the same directory whatever happens to the path; the crawler checks that it is the
+// recorded one.
 type master struct {
 	*beneath.Dir
 	mounts  *marker.Mounts
@@ -195,7 +202,8 @@ func newMaster(c *Config) (*master, error) {
 	return m, nil
 }
 
-// openMaster opens the volume once its marker has marked it.
+// openMaster opens the volume once its marker has marked it. It waits until the marker has taken
+// the volume mark, or ctx ends. The caller closes it.
 func openMaster(ctx context.Context, c Config) (*master, error) {
 	m, err := newMaster(&c)
 	if err != nil {
@@ -278,7 +286,8 @@ type parts struct {
 	filter   taken
 }
 
-// crawler makes the crawler for this master and the given slave.
+// crawler makes the crawler for this master and the given slave. The options that it returns are
+// those it was made with.
 func (m *master) crawler(c Config, tree slave.Tree, p parts) (*crawler.Crawler, volume.Options, error) {
 	o, err := c.Session.Options()
 	if err != nil {
@@ -312,8 +321,9 @@ func wasFake(v *volume.Volume) (bool, error) {
 	return p.FakeOwner, nil
 }
 
-// inFlight is how many batches are on their way: for each stream one that is being sent and a few whose answers take a
-// round trip and a sync on the slave's disk. Operations alone are in memory, 100 KiB or so for a batch.
+// inFlight is how many batches are on their way: for each stream one that is being sent and a few
+// whose answers take a round trip and a sync on the slave's disk. Operations alone are in memory,
+// 100 KiB or so for a batch.
 func inFlight(c Config, o volume.Options) int {
 	if c.Session.Slave.Local() {
 		return 0
@@ -326,7 +336,8 @@ const (
 	inFlightPerStream = 4
 )
 
-// teller turns what the crawler says into reports.
+// teller turns what the crawler says into reports. All but what mu guards is for the crawl's
+// goroutine.
 type teller struct {
 	reports  *report.Writer
 	counters *crawler.Counters
@@ -379,11 +390,13 @@ func (t *teller) say(change func()) {
 	}
 }
 
+// ready is called when the slave has been looked at: from then on the session is Active.
 func (t *teller) ready() {
 	t.log.Info().Msg("the slave is connected")
 	t.say(func() { t.begun, t.stands = true, nil })
 }
 
+// trouble says why the crawler stands still, and with nil that it goes on.
 func (t *teller) trouble(err error) {
 	if err == nil {
 		t.logged.trouble = ""
@@ -402,6 +415,7 @@ func (t *teller) trouble(err error) {
 // markerLate is how old the marker's heartbeat may be before the status says why.
 const markerLate = 10 * time.Second
 
+// progress is called often, so it sends only what has changed, and what the monitor must not miss.
 func (t *teller) progress(p crawler.Progress) {
 	t.tellLost()
 	t.last = p
@@ -451,6 +465,7 @@ func confined(agent, marker string) string {
 }
 
 // Progress is the report of p; hints may be nil. The lag leaves out by how much the clock was set.
+// It is a plain value; times in it are by the clock as it is set now.
 func Progress(p crawler.Progress, c *crawler.Counters, hints *crawler.Hints, wire *atomic.Int64, clock *wallclock.Watch) report.Progress {
 	out := report.Progress{
 		Stime: uint64(p.Stime), LastSynced: status.Time{Time: p.LastSynced}, FailuresTotal: p.Failed, Crawl: status.NoCrawl,

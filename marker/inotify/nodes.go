@@ -36,7 +36,7 @@ var ErrStale = errors.New("the directory has moved or is gone")
 // cachedDirs is how many directories are held open.
 const cachedDirs = 256
 
-// nodes is the tree of watched directories. It is used under Source.mu.
+// nodes is the tree of watched directories. It is used under Source.mu. It is guarded by Source.mu.
 type nodes struct {
 	root  *node
 	dir   *beneath.Dir // the root's
@@ -127,7 +127,8 @@ func (t *nodes) lose(n *node, now lostAt) {
 	t.lost[n.id] = now
 }
 
-// forget removes n. Its children lose their places.
+// forget removes n. Its children lose their places. What it was asked for meanwhile goes on with
+// the place, and not with the number.
 func (t *nodes) forget(n *node, now lostAt) {
 	for n.first != nil {
 		t.lose(n.first, now)

@@ -33,6 +33,8 @@ var sentinels = [...]error{
 }
 
 // remoteError is an error of the other end: its text, and what errors.Is and errors.As shall find.
+// errors.Is finds the errno or sentinel that it was there, so a caller decides on it as on an error
+// of its own host.
 type remoteError struct {
 	text   string
 	causes []error

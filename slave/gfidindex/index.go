@@ -55,8 +55,10 @@ const freshMax = 1 << 15
 // ErrClosed is what a closed Index gives.
 var ErrClosed = errors.New("the index of GFIDs is closed")
 
-// Open reads what dir holds, which is the caller's to close, after the Index. before, if it is set, is asked before each
-// change to the file system, with the operation and the name; its error is the operation's.
+// Open reads what dir holds, which is the caller's to close, after the Index. before, if it is set,
+// is asked before each change to the file system, with the operation and the name; its error is the
+// operation's. An error says that the directory cannot be read; damaged files in it are none, they
+// are removed.
 func Open(dir *beneath.Dir, before func(op, name string) error) (*Index, error) {
 	x := &Index{files: files{dir, before}, limit: freshMax, fresh: map[Key]Place{}, paths: map[Key]string{}, sorted: sorted{buf: make([]byte, findBuffer)}}
 	if err := x.load(); err != nil {
@@ -121,7 +123,8 @@ func (x *Index) Commit() error {
 	return err
 }
 
-// Find tells where an inode was last said to be.
+// Find tells where an inode was last said to be. It costs one read for each run, of which there are
+// few, and nothing for what was noted lately.
 func (x *Index) Find(k Key) (Place, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -212,7 +215,9 @@ func (x *Index) Written() int {
 	return len(x.replace)
 }
 
-// flush turns the log into a run, and merges. mu is held. What cannot be written is forgotten.
+// flush turns the log into a run, and merges. mu is held. What cannot be written is forgotten. It
+// takes the time of writing what was in memory, and now and then of merging runs. mu is held
+// meanwhile.
 func (x *Index) flush() error {
 	fresh, first, last := x.fresh, x.first, x.serial
 	x.fresh = map[Key]Place{}
@@ -291,7 +296,8 @@ func (x *Index) Compact(live func() bool) error {
 	return nil
 }
 
-// freeze takes the runs that are worth to be compacted out of what is merged.
+// freeze takes the runs that are worth to be compacted out of what is merged. What comes meanwhile
+// goes into newer runs, which are merged among themselves.
 func (x *Index) freeze() []*run {
 	x.mu.Lock()
 	defer x.mu.Unlock()

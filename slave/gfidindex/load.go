@@ -42,8 +42,9 @@ func (x *files) unlink(name string) error {
 	return err
 }
 
-// logFile is a log by its name. It is open only while it is written: a file that is open for writing would keep the slave's
-// file system from being made read-only.
+// logFile is a log by its name. It is open only while it is written: a file that is open for
+// writing would keep the slave's file system from being made read-only. Each operation opens it by
+// its name.
 type logFile struct {
 	dir  *beneath.Dir
 	name string
@@ -71,7 +72,9 @@ func (l *logFile) Truncate(size int64) error {
 // span is a run by its name.
 type span struct{ from, to uint64 }
 
-// load reads what is there. What is not whole, or not ours, is removed; so is, after a sync, what something else holds.
+// load reads what is there. What is not whole, or not ours, is removed; so is, after a sync, what
+// something else holds. After a crash there may be a run and the logs that it was made of: the run
+// counts, and the logs go after the next sync.
 func (x *Index) load() error {
 	logs, spans, err := x.list()
 	if err != nil {
@@ -184,7 +187,8 @@ func (x *Index) take(b []byte, last bool) (used int) {
 	return used
 }
 
-// newLog begins another log, which nothing is in.
+// newLog begins another log, which nothing is in. The one before stays until its entries are in a
+// durable run.
 func (x *Index) newLog(serial uint64) error {
 	if err := x.ask("create", logName(serial)); err != nil {
 		return err

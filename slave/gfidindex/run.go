@@ -80,7 +80,8 @@ func (r *run) readEnd() error {
 	return nil
 }
 
-// find looks for a key with one read. buf is lent for that.
+// find looks for a key with one read. buf is lent for that. A damaged slot is none. An error of
+// reading is no answer either.
 func (r *run) find(k Key, buf []byte) (Place, bool) {
 	i := sort.Search(len(r.fence), func(i int) bool { return r.fence[i] >= k })
 	first := int64(max(0, i-1)) * fenceStep
@@ -186,7 +187,9 @@ func (w *writer) flush() error {
 	return err
 }
 
-// finish writes the end, and gives the run its name. One that takes the name of an older one has to be durable before.
+// finish writes the end, and gives the run its name. One that takes the name of an older one has to
+// be durable before. It is the caller's to close. An error leaves the file under newName, which the
+// next writer overwrites.
 func (w *writer) finish(from, to uint64, durable bool) (*run, error) {
 	defer w.file.Close()
 	for _, k := range w.fence {
@@ -214,8 +217,9 @@ func (w *writer) finish(from, to uint64, durable bool) (*run, error) {
 	return openRun(w.x.dir, from, to)
 }
 
-// merge makes one run of several that follow each other, oldest first; of what several of them know the newest counts.
-// keep tells which entries stay.
+// merge makes one run of several that follow each other, oldest first; of what several of them know
+// the newest counts. keep tells which entries stay. It reads its sources once, in order, and holds
+// one entry of each in memory.
 func (x *files) merge(runs []*run, keep func(*Entry) (bool, error)) (*run, error) {
 	w, err := x.newWriter()
 	if err != nil {
@@ -266,7 +270,8 @@ func (s *sorted) find(k Key) (p Place, ok bool) {
 	return p, ok
 }
 
-// swap puts a run in the place of those from i to j, which it holds. Index.mu is held.
+// swap puts a run in the place of those from i to j, which it holds. Index.mu is held. The old ones
+// are closed, and their files removed after the next sync.
 func (s *sorted) swap(i, j int, r *run) {
 	for _, old := range s.runs[i:j] {
 		if name := runName(old.from, old.to); name != runName(r.from, r.to) {

@@ -40,7 +40,8 @@ type Owner struct {
 	UID, GID uint32
 }
 
-// First is the value of Master that binds a login to the first master that uses it.
+// First is the value of Master that binds a login to the first master that uses it. It is kept in
+// the registry of the slave's host (volume.Store.Bind).
 const First = "first"
 
 // Key is a row of the table of policies. Values are text, as the administrator writes them. Set and
@@ -96,7 +97,8 @@ func flag(name, doc string, at func(*Policy) *bool) Key {
 		get: func(p *Policy) string { return map[bool]string{true: "on", false: "off"}[*at(p)] }}
 }
 
-// Set changes one value. Its error names the key, the value and what would be right.
+// Set changes one value. Its error names the key, the value and what would be right. After an error
+// the value is as it was.
 func (p *Policy) Set(name, value string) error {
 	k, err := find(name)
 	if err != nil {
@@ -108,7 +110,7 @@ func (p *Policy) Set(name, value string) error {
 	return nil
 }
 
-// Get gives one value as text.
+// Get gives one value as text. What it gives, Set takes.
 func (p *Policy) Get(name string) (string, error) {
 	k, err := find(name)
 	if err != nil {
@@ -155,7 +157,7 @@ func (p Policy) Narrow(q Policy) Policy {
 	return p
 }
 
-// lesser is the lower of two limits, of which 0 is none.
+// lesser is the lower of two limits, of which 0 is none. Zero is no limit, and so larger than any.
 func lesser(a, b int64) int64 {
 	if a == 0 || b != 0 && b < a {
 		return b
@@ -163,7 +165,8 @@ func lesser(a, b int64) int64 {
 	return a
 }
 
-// nobody is a uuid that no volume has: two different masters are asked for.
+// nobody is a uuid that no volume has: two different masters are asked for. A login that is bound
+// to it serves no master at all, which is what two contradictory rules ask for.
 const nobody = "00000000-0000-0000-0000-000000000000"
 
 // find gives the row of that name. The error lists the names that there are.
