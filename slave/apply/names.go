@@ -16,6 +16,12 @@ type Names struct {
 	Final bool       // a search of the whole master found Want
 }
 
+// WorthKeeping tells whether a slave has to remember so many names of the inode. Of one name, which is all that there should be, the
+// tree itself tells as much.
+func (n *Names) WorthKeeping(names int) bool {
+	return names > 1 || names == 1 && (n.Want > 1 || n.Final)
+}
+
 // Learn takes over what an operation says of the number of names, unless something later is known: operations that read
 // the master at different moments may arrive in any order. Of what was read at the same xtime a search is believed, and
 // else the larger number: too many only cost a search.

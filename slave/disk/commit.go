@@ -281,7 +281,7 @@ func (c *committer) run(tk *ticket, it *item) {
 		c.unfinished = append(c.unfinished, unfinished{tk, it})
 		return
 	}
-	if op.Kind == slave.OpFinish && !it.done && tk.failedBelow(op.Path) {
+	if op.Kind == slave.OpFinish && !it.done && tk.holdsBack(op) {
 		c.stager.fail(it, slave.ErrHeldBack)
 	}
 	if !it.done {
@@ -295,7 +295,7 @@ func (c *committer) run(tk *ticket, it *item) {
 		}
 	}
 	if it.res.Err != nil && op.Kind != slave.OpFinish {
-		tk.failed = append(tk.failed, op.Path)
+		tk.failed = append(tk.failed, op)
 	}
 	c.stager.drop(it) // where publishing did without it
 	if op.Kind == slave.OpFinish && c.wantsStamp(it) {
@@ -306,9 +306,9 @@ func (c *committer) run(tk *ticket, it *item) {
 	tk.finish()
 }
 
-// failedBelow tells whether an operation of the batch failed at or below dir.
-func (tk *ticket) failedBelow(dir string) bool {
-	return slices.ContainsFunc(tk.failed, func(path string) bool { return apply.Within(path, dir) })
+// holdsBack tells whether an operation is not to be done, since another of the batch has failed.
+func (tk *ticket) holdsBack(op *slave.Op) bool {
+	return slices.ContainsFunc(tk.failed, func(failed *slave.Op) bool { return apply.HoldsBack(failed, op) })
 }
 
 // goesOn tells whether an operation of the batch is not finished.

@@ -259,9 +259,9 @@ func (pub *publisher) hiddenNames(op *slave.Op, old entry, known []named) []name
 	return all
 }
 
-// linkOp makes Path a further name of an inode that the slave has. ErrNeedContent tells the crawler
+// Link makes Path a further name of an inode that the slave has. ErrNeedContent tells the crawler
 // that no source was found, and that it has to send the content.
-func (pub *publisher) linkOp(it *item) error {
+func (pub *publisher) Link(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
 	if err != nil {
@@ -273,7 +273,7 @@ func (pub *publisher) linkOp(it *item) error {
 	}
 	var src named
 	if old.kind != slave.Dir {
-		src, _ = pub.source(op)
+		src = pub.source(op).Best
 	}
 	as, err := apply.Link(op, old.standing(), src.standing(), src.there && sameInode(old.st, src.st))
 	switch {
@@ -307,30 +307,29 @@ func (pub *publisher) linkOp(it *item) error {
 }
 
 // source finds the inode that an OpLink means: through From, or the link table, where the newest state is the best.
-func (pub *publisher) source(op *slave.Op) (best named, ok bool) {
-	fits := func(n named) bool { return op.Entry == slave.Unknown || n.kind == op.Entry }
-	g := op.Record.GFID
-	if op.From != "" && op.From != op.Path {
-		if n, found := pub.finder.verify(g, op.From); found && fits(n) {
-			return n, true
+func (pub *publisher) source(op *slave.Op) *apply.Source[named] {
+	s, g := &apply.Source[named]{Op: op}, op.Record.GFID
+	if from, ok := s.From(); ok {
+		if n, found := pub.finder.verify(g, from); found && s.Fits(n.kind) {
+			s.Take(n, n.rec)
+			return s
 		}
 	}
-	take := func(n named, found bool) (enough bool) {
-		if found && fits(n) && (!ok || apply.Newer(n.rec, best.rec, op.Record)) {
-			best, ok = n, true
+	look := func(n named, found bool) {
+		if found && s.Fits(n.kind) && s.Better(n.path, n.rec) {
+			s.Take(n, n.rec)
 		}
-		return ok && best.rec.Xtime == op.Record.Xtime // no other is better: an inode may have thousands of names
 	}
 	for name := range pub.links.namesOf(g) {
-		if name == op.Path {
-			continue
+		if name != op.Path {
+			look(pub.finder.verify(g, name))
 		}
-		if n, found := pub.finder.verify(g, name); take(n, found) {
-			return best, ok
+		if s.Enough() {
+			return s
 		}
 	}
-	if n, found := pub.finder.placed(g); found && n.kind != slave.Dir && n.path != op.Path {
-		take(n, true)
+	if n, found := pub.finder.placed(g); found && n.kind != slave.Dir {
+		look(n, true)
 	}
-	return best, ok
+	return s
 }

@@ -77,7 +77,7 @@ func (l *links) row(g xtime.GFID) linkRow {
 // survives a power cut.
 func (l *links) write(g xtime.GFID, row linkRow) error {
 	dir, name := rowPath(g)
-	if len(row.names) == 0 || len(row.names) == 1 && row.Want <= 1 && !row.Final {
+	if !row.WorthKeeping(len(row.names)) {
 		d, err := l.linksDir.OpenPath(dir)
 		if absent(err) {
 			return nil

@@ -47,10 +47,10 @@ func absent(err error) bool {
 // that are there at the same time.
 func sameInode(a, b beneath.Stat) bool { return a.Ino == b.Ino && a.Dev == b.Dev }
 
-// putOp publishes a staged file, link or node. A name that is not there yet costs one system call.
+// Put publishes a staged file, link or node. A name that is not there yet costs one system call.
 // The name is taken without a look first, since most files are new; only where that fails is it
 // looked at what stands there.
-func (pub *publisher) putOp(it *item) error {
+func (pub *publisher) Put(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
 	if err != nil {
@@ -106,10 +106,10 @@ func (pub *publisher) replace(it *item, p place, old entry) error {
 	return pub.moveIn(it, p, 0)
 }
 
-// mkdirOp makes a directory, or takes the one that is there. A directory that is there already may
+// Mkdir makes a directory, or takes the one that is there. A directory that is there already may
 // be another inode of the master, whose entries stay: the crawler says so by Expect, and sends what
 // differs. It loses its stamp then (disown).
-func (pub *publisher) mkdirOp(it *item) error {
+func (pub *publisher) Mkdir(it *item) error {
 	op := it.op
 	p := place{pub.dir, ""}
 	if op.Path != "" {
@@ -153,10 +153,10 @@ func (pub *publisher) mkdirOp(it *item) error {
 	return nil
 }
 
-// finishOp sets a directory's meta. The stamp follows after a sync. The root's finish ends the
+// Finish sets a directory's meta. The stamp follows after a sync. The root's finish ends the
 // crawl, so what moves left behind is cleared away with it. ErrHeldBack says that something below
 // has failed, and is what the crawler expects then.
-func (pub *publisher) finishOp(it *item) error {
+func (pub *publisher) Finish(it *item) error {
 	op := it.op
 	d, err := pub.openDir(op.Path)
 	if err != nil {
@@ -178,7 +178,7 @@ func (pub *publisher) finishOp(it *item) error {
 	return nil
 }
 
-// finishDir is finishOp for the directory itself. An ordinary user may have to open it up for that, and nobody lifts its mode
+// finishDir is Finish for the directory itself. An ordinary user may have to open it up for that, and nobody lifts its mode
 // meanwhile.
 func (pub *publisher) finishDir(it *item, d *beneath.Dir) error {
 	op := it.op
@@ -219,10 +219,10 @@ func (pub *publisher) applyInPlace(it *item, c *change, old entry) (err error) {
 	return err
 }
 
-// metaOp sets the meta and record of an entry whose content is right. It is for an entry that was
+// Meta sets the meta and record of an entry whose content is right. It is for an entry that was
 // compared: the content is the same, and the record is to say so. ErrConflict: another inode stands
 // there by now.
-func (pub *publisher) metaOp(it *item) error {
+func (pub *publisher) Meta(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
 	if err != nil {
@@ -269,7 +269,7 @@ func (pub *publisher) publish(it *item) error {
 	if it.without {
 		return pub.doWithout(it)
 	}
-	err := pub.carryOut(it)
+	err := apply.Do(it.op.Kind, pub, it)
 	if err == nil {
 		pub.notePlace(it.op)
 	}
@@ -281,8 +281,8 @@ func (pub *publisher) publish(it *item) error {
 // have moved that. One without a record is new. It costs one look for each directory of a group,
 // since keys are remembered (parents).
 func (pub *publisher) inPlace(op *slave.Op) error {
-	dir, _ := beneath.Split(op.Path)
-	if op.In.IsZero() || dir == "" {
+	dir, insists := apply.MeantFor(op)
+	if !insists {
 		return nil
 	}
 	if key, known := pub.parents.key(op.Path, dir); known && key != gfidindex.KeyOf(op.In) {
@@ -291,29 +291,8 @@ func (pub *publisher) inPlace(op *slave.Op) error {
 	return nil
 }
 
-// carryOut is publish, with park.mu held. An unknown kind is ErrInvalid; Op.Valid has refused it
-// before, when the batch came.
-func (pub *publisher) carryOut(it *item) error {
-	switch it.op.Kind {
-	case slave.OpMkdir:
-		return pub.mkdirOp(it)
-	case slave.OpPut, slave.OpSymlink, slave.OpNode:
-		return pub.putOp(it)
-	case slave.OpLink:
-		return pub.linkOp(it)
-	case slave.OpUnpark:
-		return pub.unparkOp(it)
-	case slave.OpMeta:
-		return pub.metaOp(it)
-	case slave.OpPark:
-		return pub.parkOp(it)
-	case slave.OpFinish:
-		return pub.finishOp(it)
-	case slave.OpFilter:
-		return pub.own.putFilter(it.op)
-	}
-	return slave.ErrInvalid
-}
+// Filter puts the session's filter on record.
+func (pub *publisher) Filter(it *item) error { return pub.own.putFilter(it.op) }
 
 // notePlace remembers where the inode is that an operation has put, or found, in its place.
 func (pub *publisher) notePlace(op *slave.Op) {

@@ -16,13 +16,12 @@ const (
 // ticket is a batch on its way: begun, staged, ready, taken by the committer, done. It is made by
 // Stage, filled by the goroutine of its caller until ready, and the committer's from then on.
 type ticket struct {
-	items []item
-	bytes int64
-	whole bool // all is staged; protected by queue.mu, as is ready
-	ready bool
-	left  int // items without a final result; the committer's, as is failed
-	// failed are the paths of operations that failed, but for OpFinish (see apply.Holds).
-	failed []string
+	items  []item
+	bytes  int64
+	whole  bool // all is staged; protected by queue.mu, as is ready
+	ready  bool
+	left   int         // items without a final result; the committer's, as is failed
+	failed []*slave.Op // operations that hold back the finish of what is above them (apply.HoldsBack)
 	done   chan struct{}
 }
 

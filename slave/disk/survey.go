@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"sync"
 
 	"georep/internal/beneath"
 	"georep/slave"
@@ -173,23 +172,8 @@ func (r *reader) digests(ctx context.Context, prefix []byte, paths []string) ([]
 		return nil, err
 	}
 	defer r.leave()
-	all := make([]slave.HashResult, len(paths))
-	var wait sync.WaitGroup
-	defer wait.Wait()
-	for i, path := range paths {
-		select {
-		case r.hashing <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-r.closing:
-			return nil, ErrClosed
-		}
-		wait.Go(func() {
-			defer func() { <-r.hashing }()
-			all[i] = r.hash(ctx, prefix, path)
-		})
-	}
-	wait.Wait()
+	h := slave.Hashers{Slots: r.hashing, Ended: r.closing}
+	all := h.All(ctx, paths, func(path string) slave.HashResult { return r.hash(ctx, prefix, path) })
 	return all, r.live(ctx)
 }
 

@@ -9,10 +9,10 @@ import (
 	"georep/slave/disk/dirty"
 )
 
-// parkOp moves what the master no longer has out of the tree. A path that leads nowhere is a
+// Park moves what the master no longer has out of the tree. A path that leads nowhere is a
 // success: what should be gone is gone. Another inode than the one that was meant is ErrConflict,
 // and stays. A directory takes everything in it along, its stamps too.
-func (pub *publisher) parkOp(it *item) error {
+func (pub *publisher) Park(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
 	if absent(err) {
@@ -53,9 +53,9 @@ func (pub *publisher) parkOp(it *item) error {
 	return nil
 }
 
-// unparkOp puts a parked inode back under a name. ErrNeedContent says that it is not parked any
+// Unpark puts a parked inode back under a name. ErrNeedContent says that it is not parked any
 // more; the crawler then sends it. Stamps above its parked place go first, durably.
-func (pub *publisher) unparkOp(it *item) error {
+func (pub *publisher) Unpark(it *item) error {
 	op := it.op
 	p, err := pub.parents.open(op.Path)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"georep/slave"
+	"georep/slave/apply"
 	"georep/slave/sftp/index"
 )
 
@@ -170,7 +171,7 @@ func (b *batch) carryOut(it *item) {
 			<-before.ready
 		}
 	}
-	if it.err == nil && it.failedBelow() {
+	if it.err == nil && it.heldBack() {
 		it.err = slave.ErrHeldBack
 	}
 	// Announced before it is done and booked after: a round of stamps that begins in between waits for this one.
@@ -207,12 +208,10 @@ func (it *item) above(before *item) bool {
 	return it.op.Kind == slave.OpFinish && before.op.Kind == slave.OpFinish && it.op.Path != before.op.Path
 }
 
-// failedBelow tells whether a directory may not be finished because of an operation below it in the batch. Those that
-// finish others are known to apply.Holds.
-func (it *item) failedBelow() bool {
-	return it.op.Kind == slave.OpFinish && slices.ContainsFunc(it.after, func(before *item) bool {
-		return before.op.Kind != slave.OpFinish && before.err != nil
-	})
+// heldBack tells whether a directory may not be finished because of an operation of the batch. Those that finish others are
+// known to apply.Holds.
+func (it *item) heldBack() bool {
+	return slices.ContainsFunc(it.after, func(before *item) bool { return before.err != nil && apply.HoldsBack(before.op, it.op) })
 }
 
 // publish does one operation whose content is staged.
@@ -229,28 +228,9 @@ func (b *batch) publish(it *item) error {
 	if err := b.inPlace(it.op); err != nil {
 		return err
 	}
-	g := it.op.Record.GFID
-	if it.op.Kind == slave.OpPark {
-		g = it.op.Expect
-	}
-	defer b.busy.lockInode(g)()
-	switch it.op.Kind {
-	case slave.OpMkdir:
-		return b.mkdirOp(it)
-	case slave.OpPut, slave.OpSymlink, slave.OpNode:
-		return b.putOp(it)
-	case slave.OpLink:
-		return b.linkOp(it)
-	case slave.OpUnpark:
-		return b.unparkOp(it)
-	case slave.OpMeta:
-		return b.metaOp(it)
-	case slave.OpPark:
-		return b.parkOp(it)
-	case slave.OpFinish:
-		return b.finishOp(it)
-	case slave.OpFilter:
-		return b.own.filterOp(it.op)
-	}
-	return slave.ErrInvalid
+	defer b.busy.lockInode(apply.Inode(it.op))()
+	return apply.Do(it.op.Kind, b, it)
 }
+
+// Filter puts the session's filter on record.
+func (b *batch) Filter(it *item) error { return b.own.filterOp(it.op) }

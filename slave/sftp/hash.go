@@ -2,7 +2,6 @@ package sftp
 
 import (
 	"context"
-	"sync"
 
 	"georep/internal/beneath"
 	"georep/slave"
@@ -15,23 +14,8 @@ func (rd *reader) Hash(ctx context.Context, paths []string) ([]slave.HashResult,
 		return nil, err
 	}
 	defer rd.leave()
-	all := make([]slave.HashResult, len(paths))
-	var wait sync.WaitGroup
-	defer wait.Wait()
-	for i, path := range paths {
-		select {
-		case rd.hashing <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-rd.done:
-			return nil, rd.Err()
-		}
-		wait.Go(func() {
-			defer func() { <-rd.hashing }()
-			all[i] = rd.hash(ctx, path)
-		})
-	}
-	wait.Wait()
+	h := slave.Hashers{Slots: rd.hashing, Ended: rd.done}
+	all := h.All(ctx, paths, func(path string) slave.HashResult { return rd.hash(ctx, path) })
 	return all, rd.live(ctx)
 }
 

@@ -59,6 +59,18 @@ func (l *life) enter() error {
 
 func (l *life) leave() { l.users.Done() }
 
+// use is enter for a call that ends at once when ctx is over. When it gives no error, leave must follow.
+func (l *life) use(ctx context.Context) error {
+	err := l.enter()
+	if err != nil {
+		return err
+	}
+	if err = l.live(ctx); err != nil {
+		l.leave()
+	}
+	return err
+}
+
 // live gives the error that ends a long call: ctx's, or the session's end.
 func (l *life) live(ctx context.Context) error {
 	select {

@@ -142,8 +142,8 @@ func (pub *publisher) copyFile(path, temp string, e *index.Entry) error {
 	return errors.Join(err, to.Close())
 }
 
-// linkOp makes Path a further name of an inode that the slave has.
-func (b *batch) linkOp(it *item) error {
+// Link makes Path a further name of an inode that the slave has.
+func (b *batch) Link(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
 	if err != nil {
@@ -154,32 +154,31 @@ func (b *batch) linkOp(it *item) error {
 	if err != nil {
 		return err
 	}
-	var src index.Entry
-	var from place
-	ok := false
+	source := &apply.Source[candidate]{}
 	if old.kind != slave.Dir {
-		if src, from, ok, err = b.links.source(op); err != nil {
+		if source, err = b.links.source(op); err != nil {
 			return err
 		}
 	}
+	src := source.Best
 	// Without an inode to tell names of one by, those are that have the same state.
 	one := old.known && old.gfid() == op.Record.GFID && old.entry.Record == src.Record
-	as, err := apply.Link(op, old.standing(), standing(&src, ok), one)
+	as, err := apply.Link(op, old.standing(), standing(&src.Entry, source.Found), one)
 	if err != nil {
 		return err
 	}
 	if as != apply.LinkNew {
-		return b.sameLink(it, p, src, from, ok)
+		return b.sameLink(it, p, src.Entry, src.at, source.Found)
 	}
 	if err := b.makeWay(it, p, &old); err != nil {
 		return err
 	}
-	return b.linkNow(it, p, src, from)
+	return b.linkNow(it, p, src.Entry, src.at)
 }
 
 // makeWay parks what stands in the operation's place, if it is another inode.
 func (b *batch) makeWay(it *item, p place, old *found) error {
-	if !old.known || old.gfid().IsZero() || old.gfid() == it.op.Record.GFID {
+	if !apply.Displaces(it.op, old.standing()) {
 		return nil
 	}
 	return b.parkReplaced(it, p, old.entry)

@@ -51,7 +51,7 @@ func (ln *links) book(g xtime.GFID) (b book, err error) {
 // writeBook keeps a book as long as it tells more than the tree does: of one name, which is all there should be, none
 // is kept. The entry's fields stand for other things here: see book. mu is held.
 func (ln *links) writeBook(g xtime.GFID, b book) error {
-	if len(b.names) == 0 || len(b.names) == 1 && b.Want <= 1 && !b.Final {
+	if !b.WorthKeeping(len(b.names)) {
 		return ln.idx.Delete(index.Links, g.String())
 	}
 	return ln.idx.Set(index.Links, g.String(), index.Entry{Ino: b.Ino, Links: b.Want, Record: slave.Record{GFID: g, Xtime: b.At},
@@ -286,30 +286,36 @@ func (ln *links) others(g xtime.GFID, path string) (places []place, all []found,
 	return places, all, nil
 }
 
-// source finds the inode that an OpLink means: through From, or the book, where the newest state is the best.
-func (ln *links) source(op *slave.Op) (best index.Entry, at place, ok bool, err error) {
-	fits := func(f found) bool { return op.Entry == slave.Unknown || f.entry.Kind == op.Entry }
-	g := op.Record.GFID
-	if op.From != "" && op.From != op.Path {
-		if f, p, found := ln.verify(g, op.From); found && fits(f) {
-			return f.entry, p, true, nil
+// candidate is an entry that an OpLink could link to, and where it is.
+type candidate struct {
+	index.Entry
+	at place
+}
+
+// source finds the inode that an OpLink means: through From, or the link table, where the newest state is the best.
+func (ln *links) source(op *slave.Op) (*apply.Source[candidate], error) {
+	s, g := &apply.Source[candidate]{Op: op}, op.Record.GFID
+	look := func(path string) {
+		if f, p, leads := ln.verify(g, path); leads && s.Fits(f.entry.Kind) {
+			s.Take(candidate{f.entry, p}, f.entry.Record)
+		}
+	}
+	if from, ok := s.From(); ok {
+		if look(from); s.Found {
+			return s, nil
 		}
 	}
 	b, err := ln.book(g)
 	if err != nil {
-		return best, at, false, err
+		return nil, err
 	}
 	for _, n := range b.names {
-		e, on := ln.recorded(g, n)
-		if !on || n == op.Path || ok && !apply.Newer(e.Record, best.Record, op.Record) {
-			continue // the index says so, without a request
+		if e, on := ln.recorded(g, n); on && s.Better(n, e.Record) { // the index says so, without a request
+			look(n)
 		}
-		if f, p, leads := ln.verify(g, n); leads && fits(f) {
-			best, at, ok = f.entry, p, true
-		}
-		if ok && best.Record.Xtime == op.Record.Xtime {
-			break // no other is better: an inode may have thousands of names
+		if s.Enough() {
+			break
 		}
 	}
-	return best, at, ok, nil
+	return s, nil
 }

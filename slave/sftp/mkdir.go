@@ -7,8 +7,8 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// mkdirOp makes a directory, or takes the one that is there.
-func (b *batch) mkdirOp(it *item) error {
+// Mkdir makes a directory, or takes the one that is there.
+func (b *batch) Mkdir(it *item) error {
 	op := it.op
 	if op.Path == "" {
 		return b.adoptDir(it, place{index.Top, "", index.TopName}, index.Root)

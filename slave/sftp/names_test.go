@@ -137,4 +137,4 @@ func closed(c <-chan struct{}) bool {
 }
 
 // nameIsWaitedFor tells whether an operation waits for a name that another one works on.
-func nameIsWaitedFor(f *slavetest.Fixture) bool { return f.Tree.(*Tree).pub.busy.names.waitedFor() }
+func nameIsWaitedFor(f *slavetest.Fixture) bool { return f.Tree.(*Tree).busy.names.waitedFor() }

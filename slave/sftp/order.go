@@ -3,6 +3,7 @@ package sftp
 import (
 	"georep/internal/beneath"
 	"georep/slave"
+	"georep/slave/apply"
 )
 
 // order knows which operations of a batch have to wait for which: those about the same path, about one above or below it,
@@ -22,10 +23,7 @@ func (o *order) add(it *item) {
 	if op.Kind == slave.OpLink && op.From != "" {
 		o.path(it, op.From)
 	}
-	g := op.Record.GFID
-	if op.Kind == slave.OpPark {
-		g = op.Expect
-	}
+	g := apply.Inode(op)
 	if g.IsZero() || op.Kind == slave.OpFinish || op.Kind == slave.OpMkdir {
 		return
 	}

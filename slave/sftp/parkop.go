@@ -19,8 +19,8 @@ func (b *batch) parkReplaced(it *item, p place, old index.Entry) error {
 	return nil
 }
 
-// parkOp moves what the master no longer has out of the tree.
-func (b *batch) parkOp(it *item) error {
+// Park moves what the master no longer has out of the tree.
+func (b *batch) Park(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
 	if noFile(err) {
@@ -69,8 +69,8 @@ func (b *batch) parkOp(it *item) error {
 	return nil
 }
 
-// unparkOp puts a parked inode back under a name.
-func (b *batch) unparkOp(it *item) error {
+// Unpark puts a parked inode back under a name.
+func (b *batch) Unpark(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
 	if err != nil {

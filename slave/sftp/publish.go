@@ -28,8 +28,8 @@ func certain(err error) bool {
 	return errors.As(err, &se) && !errors.Is(err, errHalf)
 }
 
-// putOp publishes a staged file or link, or what stands in the index alone.
-func (b *batch) putOp(it *item) error {
+// Put publishes a staged file or link, or what stands in the index alone.
+func (b *batch) Put(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
 	if err != nil {
@@ -107,8 +107,8 @@ func (pub *publisher) moveIn(it *item, p place) error {
 	return err
 }
 
-// finishOp sets a directory's meta. The stamp follows (stamper).
-func (b *batch) finishOp(it *item) error {
+// Finish sets a directory's meta. The stamp follows (stamper).
+func (b *batch) Finish(it *item) error {
 	op := it.op
 	if op.Path != "" {
 		if _, err := b.parent(op.Path); err != nil {
@@ -157,8 +157,8 @@ func (pub *publisher) stillThere(it *item) error {
 	return apply.Finish(op, old, slave.Copy(it.dir))
 }
 
-// metaOp sets the meta and record of an entry whose content is right.
-func (b *batch) metaOp(it *item) error {
+// Meta sets the meta and record of an entry whose content is right.
+func (b *batch) Meta(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
 	if err != nil {

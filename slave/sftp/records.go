@@ -233,8 +233,8 @@ func (r *records) recorded(g xtime.GFID, path string) (e index.Entry, ok bool) {
 // inPlace tells with ErrMoved that an operation's path does not lie in the directory any more that it is meant for, by what is on
 // record of it (see slave/disk).
 func (r *records) inPlace(op *slave.Op) error {
-	dir, _ := beneath.Split(op.Path)
-	if op.In.IsZero() || dir == "" {
+	dir, insists := apply.MeantFor(op)
+	if !insists {
 		return nil
 	}
 	above, name := beneath.Split(dir)

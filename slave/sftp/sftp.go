@@ -46,14 +46,16 @@ const (
 
 // Tree is an open slave. It implements slave.Tree. Its methods may be called from any goroutine.
 type Tree struct {
+	// These have the calls of slave.Tree, but for Close.
 	*reader
-	own     *ownership
+	*links
+	*uploads
+	*cleaner
+	*publisher
+
 	changes *changer
+	own     *ownership
 	park    *park
-	links   *links
-	uploads *uploads
-	cleaner *cleaner
-	pub     *publisher
 	stamps  *stamper
 }
 
@@ -85,26 +87,19 @@ func open(ctx context.Context, o Options, l leaseTimes) (*Tree, error) {
 }
 
 // newTree makes a Tree that has opened nothing yet.
-func newTree(o Options, l leaseTimes) *Tree {
-	t := &Tree{reader: newReader(o)}
-	t.own = &ownership{space: t.space, lease: l}
-	t.changes = newChanger(t.records, t.listings)
-	t.park = &park{changer: t.changes}
-	t.links = newLinks(t.changes, t.park)
-	t.uploads = newUploads(t.space)
-	t.cleaner = &cleaner{changer: t.changes, park: t.park, uploads: t.uploads, roomMaker: roomMaker{age: evictAge}}
-	t.uploads.inRoom = t.cleaner.inRoom
-	t.stamps = newStamper(t.changes, t.own)
-	t.pub = t.newPublisher()
-	return t
-}
-
-// newPublisher wires the publisher to the other parts.
-func (t *Tree) newPublisher() *publisher {
-	one := &busy{}
-	return &publisher{changer: t.changes, busy: one, own: t.own, park: t.park, links: t.links, cleaner: t.cleaner, stamps: t.stamps,
-		left:   &leftovers{changer: t.changes, busy: one, links: t.links, park: t.park},
-		stager: &stager{records: t.records, uploads: t.uploads, bytes: semaphore.NewWeighted(stagedBytes)}}
+func newTree(o Options, times leaseTimes) *Tree {
+	rd := newReader(o)
+	ch := newChanger(rd.records, rd.listings)
+	own := &ownership{space: rd.space, lease: times}
+	k, one := &park{changer: ch}, &busy{}
+	ln, ups := newLinks(ch, k), newUploads(rd.space)
+	cl := &cleaner{changer: ch, park: k, uploads: ups, roomMaker: roomMaker{age: evictAge}}
+	ups.inRoom = cl.inRoom
+	sm := newStamper(ch, own)
+	lo := &leftovers{changer: ch, busy: one, links: ln, park: k}
+	sg := &stager{records: rd.records, uploads: ups, bytes: semaphore.NewWeighted(stagedBytes)}
+	pub := &publisher{changer: ch, busy: one, own: own, park: k, links: ln, left: lo, stager: sg, cleaner: cl, stamps: sm}
+	return &Tree{reader: rd, links: ln, uploads: ups, cleaner: cl, publisher: pub, changes: ch, own: own, park: k, stamps: sm}
 }
 
 // Close writes what of the index is not written, gives the lease back and ends the sessions.
@@ -118,43 +113,6 @@ func (t *Tree) Close() error {
 		t.own.dropLease()
 	})
 	return nil
-}
-
-// Apply carries out a batch: each operation as soon as those before it that it depends on are through, all others at the
-// same time.
-func (t *Tree) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
-	return t.pub.Apply(ctx, b)
-}
-
-// Find tells which inodes the slave has parked, or knows other names of.
-func (t *Tree) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
-	return t.links.Find(ctx, gfids)
-}
-
-// Groups returns inodes whose names are to be checked.
-func (t *Tree) Groups(ctx context.Context, most int) ([]slave.Group, error) {
-	return t.links.Groups(ctx, most)
-}
-
-// Begin prepares an upload, or goes on with one.
-func (t *Tree) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
-	return t.uploads.Begin(ctx, spec)
-}
-
-// Sums has no basis to sign.
-func (t *Tree) Sums(ctx context.Context, q slave.SumsQuery, emit func(int64, []byte) error) (slave.Result, error) {
-	return t.uploads.Sums(ctx, q, emit)
-}
-
-// Write puts a segment in its place.
-func (t *Tree) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
-	return t.uploads.Write(ctx, s)
-}
-
-// Clean deletes what was parked at least olderThan seconds ago. What cannot be deleted is logged and left. The error is
-// ctx's, or the end of the session.
-func (t *Tree) Clean(ctx context.Context, olderThan int64) error {
-	return t.cleaner.Clean(ctx, olderThan)
 }
 
 // trouble makes a *slave.PathError of err; what it already knows of the operation is kept.

@@ -61,13 +61,10 @@ const (
 
 // Begin prepares an upload, or goes on with one. No basis is offered: its signature would have to be read back.
 func (ups *uploads) Begin(ctx context.Context, spec *slave.Upload) (slave.UploadState, error) {
-	if err := ups.enter(); err != nil {
+	if err := ups.use(ctx); err != nil {
 		return slave.UploadState{}, err
 	}
 	defer ups.leave()
-	if err := ups.live(ctx); err != nil {
-		return slave.UploadState{}, err
-	}
 	if !spec.Valid() {
 		return slave.UploadState{Err: trouble("upload", spec.Basis, slave.ErrInvalid)}, nil
 	}
@@ -190,13 +187,10 @@ func (ups *uploads) upload(g xtime.GFID, v slave.Version) *upload {
 
 // Write puts a segment in its place.
 func (ups *uploads) Write(ctx context.Context, s *slave.Segment) (slave.Result, error) {
-	if err := ups.enter(); err != nil {
+	if err := ups.use(ctx); err != nil {
 		return slave.Result{}, err
 	}
 	defer ups.leave()
-	if err := ups.live(ctx); err != nil {
-		return slave.Result{}, err
-	}
 	err, evicted := error(slave.ErrNeedContent), false
 	if u := ups.upload(s.GFID, s.Version); u != nil {
 		evicted, err = ups.inRoom(func() error {
