@@ -24,7 +24,8 @@ type checkpoints struct {
 	said    string // the trouble that was logged last
 }
 
-// look returns the checkpoints that are complete since the last look.
+// look returns the checkpoints that are complete since the last look. What it returns goes into the
+// journal before save writes it, so a crash in between tells of it twice and never not at all.
 func (c *checkpoints) look(now time.Time, st *status.Status) (done []volume.Checkpoint) {
 	if age := now.Sub(c.at); (age < 0 || age >= recheck) && !c.unsaved {
 		c.at = now
@@ -60,7 +61,7 @@ func (c *checkpoints) save(now time.Time) {
 	}
 }
 
-// say logs trouble once.
+// say logs trouble once. say is quiet until the trouble is another one, or over.
 func (c *checkpoints) say(err error) {
 	text := ""
 	if err != nil {

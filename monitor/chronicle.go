@@ -13,7 +13,9 @@ import (
 // maxOpen bounds the entries that are known to be held back. The status counts more, and the journal says no more of them.
 const maxOpen = 10 * status.MaxFailures
 
-// chronicle tells what has happened from one status of the session to the next. It does no I/O, and is for one goroutine.
+// chronicle tells what has happened from one status of the session to the next. It does no I/O, and
+// is for one goroutine. What it remembers is what was told. It is made anew of the journal by each
+// monitor, so a restart repeats nothing.
 type chronicle struct {
 	master, slave string
 
@@ -67,7 +69,8 @@ type facts struct {
 	step      wallclock.Step
 }
 
-// observe returns what has happened since the last call.
+// observe returns what has happened since the last call. It is called with every status, however
+// little has changed, and returns nothing for most.
 func (c *chronicle) observe(st *status.Status, f facts) []events.Event {
 	c.out = nil
 	c.observeState(st)
@@ -105,7 +108,8 @@ func (c *chronicle) add(e events.Event) {
 	c.out = append(c.out, e)
 }
 
-// observeState tells a new state, and another reason for the same trouble.
+// observeState tells a new state, and another reason for the same trouble. While a session is
+// Faulty another reason is news; in other states the reason is not.
 func (c *chronicle) observeState(st *status.Status) {
 	state, reason := string(st.State), st.Reason
 	if state == c.state && (reason == c.reason || st.State != status.Faulty) {

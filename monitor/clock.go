@@ -14,7 +14,8 @@ import (
 // stepped is that the wall clock was set.
 type stepped struct{ wallclock.Step }
 
-// watchClock emits a wake as soon as the clock is set, until ctx ends. Where that cannot be, the loop looks every few seconds.
+// watchClock emits a wake as soon as the clock is set, until ctx ends. Where that cannot be, the
+// loop looks every few seconds. Its goroutines are among tasks, and end with ctx.
 func watchClock(ctx context.Context, tasks *sync.WaitGroup, log zerolog.Logger, emit func(event)) {
 	alarm, err := wallclock.NewAlarm()
 	if err != nil {
@@ -39,7 +40,8 @@ func setBackBefore(old *status.Status, now time.Time) (s wallclock.Step, ok bool
 	return s, s.By() <= -wallclock.Least
 }
 
-// clockState is what the machine knows of the clock.
+// clockState is what the machine knows of the clock. It is the machine's, and has no clock of its
+// own.
 type clockState struct {
 	since func(now, at time.Time) time.Duration // how long ago at was at now, steps of the clock left out
 	last  wallclock.Step                        // the last one; zero: none

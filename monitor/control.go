@@ -26,9 +26,11 @@ const (
 // ErrNotRunning: the session has no monitor.
 var ErrNotRunning = errors.New("the session is not running")
 
-// Spawn starts a monitor in the background, in a session of its own, with its standard output and error appended to the
-// session's log, and returns once it holds the pid file. It returns a *status.RunningError where the session has a
-// monitor already, and an error with the monitor's last words where it ended. When ctx ends first, the monitor goes on.
+// Spawn starts a monitor in the background, in a session of its own, with its standard output and
+// error appended to the session's log, and returns once it holds the pid file. It returns a
+// *status.RunningError where the session has a monitor already, and an error with the monitor's
+// last words where it ended. When ctx ends first, the monitor goes on. What it returns is certain:
+// a monitor that holds the pid file has read its session and will go on until it is stopped.
 func Spawn(ctx context.Context, cmd *exec.Cmd, files volume.Files) error {
 	said, err := Begin(cmd, files)
 	if err != nil {
@@ -159,7 +161,8 @@ func Stop(ctx context.Context, store *volume.Store, s volume.Session) error {
 	return poll(ctx, gone)
 }
 
-// signalMonitor signals the process that holds the pid file, and no other.
+// signalMonitor signals the process that holds the pid file, and no other. A process that does not
+// hold the lock is never signalled, whatever number the file has.
 func signalMonitor(files volume.Files, sig os.Signal) error {
 	pid, running := status.Running(files.Pid)
 	if !running {
@@ -188,7 +191,8 @@ func signalMonitor(files volume.Files, sig os.Signal) error {
 	return nil
 }
 
-// poll calls done until it says so, fails, or ctx ends. It calls it at least once.
+// poll calls done until it says so, fails, or ctx ends. It calls it at least once. An error of done
+// ends it at once.
 func poll(ctx context.Context, done func() (bool, error)) error {
 	ticker := time.NewTicker(controlPoll)
 	defer ticker.Stop()

@@ -13,9 +13,10 @@ import (
 // maxBacklog bounds the events that wait for a disk that takes nothing.
 const maxBacklog = 1000
 
-// scribe writes what has happened into the session's journal. A disk that takes nothing holds nothing up: events wait in
-// memory, and beyond a bound the oldest are lost, which leaves a gap in the numbers.
-// Hooks that fail are noted by goroutines of their own.
+// scribe writes what has happened into the session's journal. A disk that takes nothing holds
+// nothing up: events wait in memory, and beyond a bound the oldest are lost, which leaves a gap in
+// the numbers. Hooks that fail are noted by goroutines of their own. Its lock is held over the
+// writing, which may block on a disk; nothing else waits for that but the loop.
 type scribe struct {
 	mu      sync.Mutex
 	journal *events.Journal
@@ -24,7 +25,8 @@ type scribe struct {
 	failing bool // that was said
 }
 
-// write takes new events and writes all that wait.
+// write takes new events and writes all that wait. What cannot be written is tried again with the
+// next event, a few seconds later at most.
 func (s *scribe) write(list []events.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,7 +51,8 @@ func (s *scribe) write(list []events.Event) {
 // lastWords is how long a monitor that ends waits for hooks to be told of that.
 const lastWords = 3 * time.Second
 
-// startHooks begins to tell the session's hooks.
+// startHooks begins to tell the session's hooks. It is called again when a reload changes who is
+// told.
 func (r *runner) startHooks() {
 	c := hooks.Config{Dir: r.files.Dir, Master: r.cfg.Master, Slave: r.cfg.Slave.String(), Hook: r.told, Last: r.scribe.journal.Last()}
 	c.Failed = func(hook string, err error) {

@@ -39,7 +39,8 @@ func newLogOf(path string, console io.Writer, megabytes int) (io.Writer, io.Clos
 	return &tee{file: file, console: console}, file
 }
 
-// tee writes whole lines to both; a console that is gone does not stop the log.
+// tee writes whole lines to both; a console that is gone does not stop the log. The console's
+// errors are dropped, since nobody could be told.
 type tee struct {
 	// mu keeps lines whole: the loop, the keeper and the reader of the worker's stderr all log.
 	mu      sync.Mutex
@@ -106,7 +107,8 @@ func join(message, cause string) string {
 	return message + ": " + cause
 }
 
-// explain says for the operator why the worker ended.
+// explain says for the operator why the worker ended. It is called when the pipe has ended, so
+// everything that the worker said is there.
 func (s *stderrLog) explain(how string) string {
 	if s.last == "" {
 		return "the worker ended (" + how + "): see " + s.path

@@ -14,6 +14,7 @@ type pace struct {
 	kill   time.Duration // from SIGTERM to SIGKILL
 }
 
+// Tests use shorter ones.
 func defaultPace() pace {
 	return pace{hang: 60 * time.Second, stable: time.Minute, kill: 10 * time.Second}
 }
@@ -46,7 +47,7 @@ type (
 	}
 )
 
-// action is what is to be done now.
+// action is what is to be done now. Actions are carried out in the order in which they were given.
 type action struct {
 	do   doing
 	verb report.Verb // for tell
@@ -72,7 +73,8 @@ const (
 	over                // no worker and none to come
 )
 
-// machine decides. It has no clock, does no I/O and is used by one goroutine.
+// machine decides. It has no clock, does no I/O and is used by one goroutine. Every decision is in
+// handle, so a test that feeds it events and times covers what the loop can do.
 type machine struct {
 	// pace and random never change.
 	pace pace
@@ -169,7 +171,7 @@ func (m *machine) next() time.Time {
 	return time.Time{}
 }
 
-// spawnUnlessPaused is the one way to a new worker.
+// spawnUnlessPaused is the one way to a new worker. A paused session has no process at all.
 func (m *machine) spawnUnlessPaused() []action {
 	m.retryAt = time.Time{}
 	if m.paused {
@@ -240,7 +242,8 @@ func (m *machine) exited(now time.Time, why string) []action {
 	return m.gone(now)
 }
 
-// gone goes on after a worker has ended or could not be started.
+// gone goes on after a worker has ended or could not be started. A worker that was asked to end
+// counts as no try; one that ended by itself is started again after a pause.
 func (m *machine) gone(now time.Time) []action {
 	m.before, m.ready, m.st.WorkerPid, m.dirty = m.st.Synced, false, 0, true
 	m.phase, m.retryAt, m.st.WaitsUntil = down, time.Time{}, status.Time{}

@@ -50,7 +50,8 @@ type keeper struct {
 	trouble string // for the operator
 }
 
-// run looks after the marker until ctx ends and passes trouble, and the end of trouble, to emit.
+// run looks after the marker until ctx ends and passes trouble, and the end of trouble, to emit. It
+// may start a marker more than once, and never two at a time.
 func (k *keeper) run(ctx context.Context, emit func(event)) {
 	ticker := time.NewTicker(markerCheck)
 	defer ticker.Stop()
@@ -69,7 +70,8 @@ func (k *keeper) run(ctx context.Context, emit func(event)) {
 	}
 }
 
-// step looks once and starts a marker where none runs and none is coming up.
+// step looks once and starts a marker where none runs and none is coming up. Trouble is for the
+// session's status; a marker that runs is none, whoever started it.
 func (k *keeper) step(now time.Time) {
 	// Before the lock is looked at: in the other order the end of a marker in between would go unnoted, for its lock was
 	// still held.
@@ -132,7 +134,8 @@ func (k *keeper) fail(now time.Time, trouble string) {
 	k.tries++
 }
 
-// spawn starts a marker in a session of its own, for it must live on when this monitor ends and others need it.
+// spawn starts a marker in a session of its own, for it must live on when this monitor ends and
+// others need it. What it says on standard error is the reason that died gives, if it ends at once.
 func (k *keeper) spawn(now time.Time) {
 	// A file, not a pipe: the marker may outlive this monitor.
 	stderr, err := os.OpenFile(k.files.MarkerStderr, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
@@ -153,8 +156,9 @@ func (k *keeper) spawn(now time.Time) {
 	k.log.Info().Int("pid", k.child).Msg("marker started")
 }
 
-// release says that this session needs the marker no more. Where no other session does, it returns when the marker has
-// ended; one that was started here is ended by force if it does not go by itself.
+// release says that this session needs the marker no more. Where no other session does, it returns
+// when the marker has ended; one that was started here is ended by force if it does not go by
+// itself. It is called once, as the last thing that the monitor does.
 func (k *keeper) release() {
 	k.users.Close()
 	if k.waitGone(markerEnd) {
@@ -171,7 +175,8 @@ func (k *keeper) release() {
 	k.log.Error().Msg("the marker does not end")
 }
 
-// waitGone waits until the marker is gone or another session has a use for it.
+// waitGone waits until the marker is gone or another session has a use for it. An error of looking
+// ends the wait, too: nothing could be told for certain any more.
 func (k *keeper) waitGone(patience time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -24,7 +24,8 @@ type objective struct {
 	good time.Time
 }
 
-// newObjective goes on where the last monitor's status stood.
+// newObjective goes on where the last monitor's status stood. Another limit than that of the status
+// is judged anew.
 func newObjective(limit time.Duration, from time.Time, old *status.Status) objective {
 	o := objective{limit: limit, from: from}
 	if old.ObjectiveSeconds == limit.Seconds() {
@@ -40,7 +41,9 @@ func (o *objective) set(limit time.Duration) {
 	}
 }
 
-// judge fills in what the status says of the objective. While the operator has the session paused or stopped nothing is judged.
+// judge fills in what the status says of the objective. While the operator has the session paused
+// or stopped nothing is judged. since leaves out steps of the clock, so a clock that is set forward
+// misses no objective.
 func (o *objective) judge(now time.Time, st *status.Status, since func(now, at time.Time) time.Duration) {
 	st.ObjectiveSeconds, st.Objective, st.ObjectiveSince = o.limit.Seconds(), "", status.Time{}
 	if o.limit == 0 {

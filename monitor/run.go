@@ -52,6 +52,7 @@ type Config struct {
 // Run supervises the session until ctx ends or the process gets SIGTERM, SIGINT or SIGHUP, and returns nil then: the
 // worker has ended, and the status file says Stopped. On SIGUSR1 it reads the session again (see Reload). It returns a
 // *status.RunningError when the session has a monitor, and other errors only before it has begun.
+// Trouble of the worker, the marker or the slave never ends it: that is what it is for.
 func Run(ctx context.Context, cfg Config) error {
 	// Before the pid file says that this process may be signalled.
 	ctx, cancel := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
@@ -81,7 +82,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// runner carries the machine's actions out. It lives as long as Run.
+// runner carries the machine's actions out. It lives as long as Run. One goroutine, the loop, has
+// the machine and the worker. Tasks bring it events and touch nothing else.
 type runner struct {
 	cfg   Config
 	files volume.Files
@@ -147,8 +149,9 @@ func newRunner(ctx context.Context, cfg Config, files volume.Files) (*runner, er
 	return r, nil
 }
 
-// keepJournal opens the journal of events, and goes on with the objective where an earlier monitor stood. Trouble with the
-// journal keeps no session from running.
+// keepJournal opens the journal of events, and goes on with the objective where an earlier monitor
+// stood. Trouble with the journal keeps no session from running. An earlier monitor's events say
+// what was told already.
 func (r *runner) keepJournal(opts volume.Options) {
 	old, err := status.Read(r.files.Status)
 	if err != nil {
@@ -168,7 +171,8 @@ func (r *runner) keepJournal(opts volume.Options) {
 	r.chronicle = newChronicle(&r.machine.st, past)
 }
 
-// note puts into the journal what has happened.
+// note puts into the journal what has happened. It is called before the status is written, so
+// whoever sees a new state finds the event of it.
 func (r *runner) note(now time.Time) {
 	st := r.machine.status(now)
 	happened := r.chronicle.observe(&st, r.machine.facts())
@@ -262,7 +266,8 @@ func (r *runner) emitUntil(ctx context.Context) func(event) {
 	}
 }
 
-// loop ends when the worker has, after a stop.
+// loop ends when the worker has, after a stop. It never blocks on the worker, the disk of the
+// journal excepted.
 func (r *runner) loop(ctx context.Context, again <-chan os.Signal) {
 	done := ctx.Done()
 	timer := time.NewTimer(0)
@@ -296,6 +301,7 @@ func (r *runner) loop(ctx context.Context, again <-chan os.Signal) {
 }
 
 // wait is how long the loop may sleep: until the machine's next time or the status file is due.
+// Zero means at once.
 func (r *runner) wait(now time.Time) time.Duration {
 	due := r.written.Add(writeAtLeast)
 	if r.machine.dirty {

@@ -7,7 +7,7 @@
 //	include = ["conf.d/*.toml"]     # in the first file only
 //
 //	[defaults]                      # settings of all sessions that do not say otherwise
-//	settle = "2s"
+//	quiet-period = "2s"
 //
 //	[[volume]]
 //	name = "data"
@@ -43,6 +43,7 @@ type Place struct {
 	Line int
 }
 
+// String is file:line, as editors and compilers write it.
 func (p Place) String() string {
 	if p.Line == 0 {
 		return p.File
@@ -56,11 +57,13 @@ type Problem struct {
 	Text string
 }
 
+// Error is the place and the text, on one line.
 func (p Problem) Error() string { return p.Place.String() + ": " + p.Text }
 
 // Problems are all that is wrong, in the order of the files. As an error it is the first of them.
 type Problems []Problem
 
+// Error is the first one, and how many more there are.
 func (p Problems) Error() string {
 	text := p[0].Error()
 	if n := len(p) - 1; n > 0 {
@@ -89,7 +92,7 @@ type Volume struct {
 	Policy map[string]string
 }
 
-// Desired is what the registry shall have.
+// Desired is what the registry shall have. It is what the files say, and nothing of what there is.
 type Desired struct {
 	Volumes  []Volume
 	Sessions []Session
@@ -102,6 +105,7 @@ type Web struct {
 	listen.Options
 }
 
+// masterText is the master as the file names it.
 func masterText(m volume.Master) string {
 	if m.Path != "" {
 		return m.Path

@@ -8,7 +8,8 @@ import (
 	"georep/volume"
 )
 
-// Session finds what the files say of a session of the registry; nil where they do not name it.
+// Session finds what the files say of a session of the registry; nil where they do not name it. A
+// master that is given as a path is found by what the path leads to.
 func (d Desired) Session(master volume.Volume, slave volume.Slave) *Session {
 	for i := range d.Sessions {
 		s := &d.Sessions[i]
@@ -61,6 +62,7 @@ func (d Desired) Missing() (out Problems) {
 	return out
 }
 
+// missing is the problem of a directory that is not there, or is none.
 func missing(at Place, path string) Problems {
 	info, err := os.Stat(path)
 	switch {

@@ -15,9 +15,10 @@ import (
 // maxFile bounds a file: what is larger is no configuration.
 const maxFile = 4 << 20
 
-// Load reads a file and what it includes. Known has the paths of the volumes that the registry has, by name. The error is
-// Problems where something is wrong, and wraps fs.ErrNotExist where the file is not there. It does not look whether the
-// directories are there: see Missing.
+// Load reads a file and what it includes. Known has the paths of the volumes that the registry has,
+// by name. The error is Problems where something is wrong, and wraps fs.ErrNotExist where the file
+// is not there. It does not look whether the directories are there: see Missing. All mistakes are
+// found at once, and nothing is returned as long as there is one.
 func Load(path string, known map[string]string) (Desired, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -75,6 +76,7 @@ func (l *loader) read(path string) []*table {
 	return tables
 }
 
+// take keeps the tables in the order of the files.
 func (l *loader) take(tables []*table) { l.tables = append(l.tables, tables...) }
 
 // include reads the files that match the patterns, each once, by name.
@@ -101,6 +103,7 @@ func (l *loader) include(e *entry) {
 	}
 }
 
+// included reads one such file; included files include no others.
 func (l *loader) included(path string) {
 	if l.seen[path] {
 		return

@@ -16,7 +16,7 @@ import (
 // policyPrefix stands before the keys of a volume's policy.
 const policyPrefix = "policy."
 
-// meaning makes tables what they mean.
+// meaning makes tables what they mean. It is used once, and by one goroutine.
 type meaning struct {
 	known    map[string]string // paths of volumes by name
 	defaults []entry
@@ -24,6 +24,7 @@ type meaning struct {
 	wrong    Problems
 }
 
+// problem notes a mistake and goes on.
 func (m *meaning) problem(at Place, format string, args ...any) {
 	m.wrong = append(m.wrong, Problem{at, fmt.Sprintf(format, args...)})
 }
@@ -52,6 +53,7 @@ func (m *meaning) all(tables []*table) {
 	}
 }
 
+// unknownTable says what was probably meant.
 func (m *meaning) unknownTable(t *table) {
 	header := map[string]string{"defaults": "[defaults]", "volume": "[[volume]]", "session": "[[session]]", "web": "[web]"}
 	near := t.kind
@@ -91,6 +93,8 @@ func settings() (names []string) {
 	return names
 }
 
+// takeDefaults checks each default as if a session had it, so a mistake is told once and in its own
+// line.
 func (m *meaning) takeDefaults(t *table) {
 	whatever := volume.Session{} // its slave
 	for _, e := range t.keys {
@@ -162,6 +166,7 @@ func orKeys(name string, keys []string) string {
 	return ": the keys are " + list(keys)
 }
 
+// boolean is true or false, quoted or not.
 func (m *meaning) boolean(e entry) (value, ok bool) {
 	if e.value != "true" && e.value != "false" {
 		m.problem(e.Place, "%s cannot be %q: it is true or false", e.name, e.value)
@@ -184,6 +189,8 @@ func (m *meaning) must(t *table, name, example string) (entry, bool) {
 	return *e, true
 }
 
+// session takes a session. One with a mistake in it is left out, so that nothing follows from half
+// of it.
 func (m *meaning) session(t *table) {
 	out := Session{Place: t.Place, Started: true}
 	master, ok1 := m.must(t, "master", "/srv/data")
@@ -266,6 +273,7 @@ func (m *meaning) path(master volume.Master) string {
 	return resolved(path)
 }
 
+// volume takes a volume, and the policy that it names.
 func (m *meaning) volume(t *table) {
 	name, ok1 := m.must(t, "name", "data")
 	path, ok2 := m.must(t, "path", "/srv/data")

@@ -27,7 +27,8 @@ const (
 	bytesAtOnce = 1 << 20
 )
 
-// pathQueue are the paths that one hook is still to be told of.
+// pathQueue are the paths that one hook is still to be told of. all stands for every path that came
+// before it, so the paths need not be kept then.
 type pathQueue struct {
 	mu    sync.Mutex
 	all   bool
@@ -37,11 +38,13 @@ type pathQueue struct {
 	some  chan struct{}
 }
 
+// newPathQueue has nothing to tell.
 func newPathQueue() *pathQueue {
 	return &pathQueue{trees: map[string]bool{}, some: make(chan struct{}, 1)}
 }
 
-// add takes paths in.
+// add takes paths in. It never waits: beyond the bound it forgets which paths they were, and "all"
+// is told.
 func (q *pathQueue) add(all bool, paths map[string]bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -107,6 +110,7 @@ type changed struct {
 	TreesBytes [][]byte    `json:"trees_bytes,omitempty"`
 }
 
+// message is one line of JSON. Paths are sorted, so equal lists give equal messages.
 func (h *hook) message(all bool, paths map[string]bool) ([]byte, error) {
 	m := changed{Kind: Changed, Time: time.Now().Round(0).UTC(), Master: h.Master, Slave: h.Slave, All: all, Paths: []string{}, Trees: []string{}}
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
@@ -155,6 +159,7 @@ func (h *hook) runChanged(ctx context.Context) {
 	}
 }
 
+// tellPaths tries once. The caller puts the paths back if it fails.
 func (h *hook) tellPaths(ctx context.Context, all bool, paths map[string]bool) error {
 	body, err := h.message(all, paths)
 	if err != nil {
@@ -163,7 +168,8 @@ func (h *hook) tellPaths(ctx context.Context, all bool, paths map[string]bool) e
 	return h.once(ctx, body, &events.Event{Kind: Changed, Master: h.Master, Slave: h.Slave}, func(err error) { h.failing(&h.changes, err) })
 }
 
-// Changed hands over paths that have become durable on the slave, or says with all that nobody knows which. It never waits.
+// Changed hands over paths that have become durable on the slave, or says with all that nobody
+// knows which. It never waits. It may be called from any goroutine.
 func (r *Runner) Changed(all bool, paths, trees [][]byte) {
 	wanted := map[string]bool{}
 	for _, path := range trees {

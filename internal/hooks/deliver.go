@@ -34,8 +34,9 @@ const (
 	hookPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// run starts the command with the event on its standard input. It is killed, with all that it has started in its process group, when
-// ctx ends.
+// run starts the command with the event on its standard input. It is killed, with all that it has
+// started in its process group, when ctx ends. It gets the event and a few variables, and nothing
+// of this process's environment or descriptors.
 func (c *Config) run(ctx context.Context, body []byte, e *events.Event) error {
 	if err := answers(c.Hook.Command[0]); err != nil {
 		return err
@@ -68,8 +69,10 @@ func (c *Config) run(ctx context.Context, body []byte, e *events.Event) error {
 	return fmt.Errorf("%s: %w", c.Hook.Command[0], err)
 }
 
-// answers returns once the program's file system does. Until the new process has its program, Go's runtime can stop no thread of this one for
-// a collection of garbage, and all of it would stand still beside a dead NFS server. Here only the caller waits.
+// answers returns once the program's file system does. Until the new process has its program, Go's
+// runtime can stop no thread of this one for a collection of garbage, and all of it would stand
+// still beside a dead NFS server. Here only the caller waits. The program may hang all the same
+// once it runs; then the timeout ends it.
 func answers(path string) error {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -93,7 +96,8 @@ func answers(path string) error {
 	return err
 }
 
-// tail keeps the end of what is written.
+// tail keeps the end of what is written. It is written to by one goroutine, and read after that has
+// ended.
 type tail struct{ end []byte }
 
 // Write never fails.
@@ -109,7 +113,8 @@ var client = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// post sends the event, signed where there is a key.
+// post sends the event, signed where there is a key. Errors name the host and not the path, since
+// an address may hold a secret.
 func (c *Config) post(ctx context.Context, body []byte, e *events.Event) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Hook.URL, bytes.NewReader(body))
 	if err != nil {

@@ -29,7 +29,8 @@ const (
 // killed. It is left behind, and counts as not told. While nothing ends it, it is named as failing, and no other is run beside it.
 const leave = 5 * time.Second
 
-// Config says of which session to tell.
+// Config says of which session to tell. Trouble with a hook is the hook's alone, and is told by
+// Failed; replication never waits for it.
 type Config struct {
 	Dir           string // of the journal
 	Master, Slave string
@@ -56,7 +57,7 @@ type Runner struct {
 	pattern *filter.Filter
 }
 
-// Start begins to tell.
+// Start begins to tell. The caller ends it with Stop.
 func Start(c Config) *Runner {
 	r, ctx := newRunner(&c)
 	for _, one := range c.hooks() {
@@ -69,7 +70,8 @@ func Start(c Config) *Runner {
 	return r
 }
 
-// StartChanged begins to tell of paths alone. There need be no journal.
+// StartChanged begins to tell of paths alone. There need be no journal. It is for the slave's host,
+// where there is no session and no journal.
 func StartChanged(c Config) *Runner {
 	r, ctx := newRunner(&c)
 	for _, one := range c.hooks() {
@@ -78,6 +80,7 @@ func StartChanged(c Config) *Runner {
 	return r
 }
 
+// changed starts the goroutine that tells one hook of paths.
 func (r *Runner) changed(ctx context.Context, one *hook) {
 	r.paths = append(r.paths, one.paths)
 	r.done.Go(func() {
@@ -87,6 +90,7 @@ func (r *Runner) changed(ctx context.Context, one *hook) {
 	})
 }
 
+// newRunner fills in the usual times, and makes the context that all of them end with.
 func newRunner(c *Config) (*Runner, context.Context) {
 	if c.pauseFirst == 0 {
 		c.pauseFirst = pauseFirst
@@ -153,7 +157,7 @@ func Floor(dir string) (seq uint64) {
 	return seq
 }
 
-// hook is one receiver.
+// hook is one receiver. Its goroutines are run and runChanged; each tells one thing at a time.
 type hook struct {
 	Config
 	name   string
@@ -258,7 +262,8 @@ func (h *hook) tellOne(ctx context.Context, e *events.Event, lost uint64) error 
 	}
 }
 
-// once tells once. Where that does not end even when it is cancelled, hangs is called meanwhile.
+// once tells once. Where that does not end even when it is cancelled, hangs is called meanwhile. A
+// try that hangs in the kernel is waited for, so that two of one hook never run at once.
 func (h *hook) once(ctx context.Context, body []byte, e *events.Event, hangs func(error)) error {
 	once, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
@@ -272,7 +277,8 @@ func (h *hook) once(ctx context.Context, body []byte, e *events.Event, hangs fun
 	return h.tell(once, body, e)
 }
 
-// failing tells of trouble once, until nil says that the hook works again.
+// failing tells of trouble once, until nil says that the hook works again. Events and paths are
+// told apart by of.
 func (h *hook) failing(of *trouble, err error) {
 	of.mu.Lock()
 	told := of.told
@@ -308,8 +314,10 @@ type recordJSON struct {
 	Target []byte `json:"target"`
 }
 
+// recordFile is where the record of a hook lies, by the hook's kind.
 func recordFile(dir, name string) string { return filepath.Join(dir, "hook."+name) }
 
+// readRecord gives an error for a record that is not there, or damaged.
 func readRecord(path string) (r recordJSON, err error) {
 	data, err := os.ReadFile(path)
 	if err == nil {
@@ -332,7 +340,7 @@ func (r *record) begin(last uint64) error {
 	return nil
 }
 
-// tell makes durable that seq was told.
+// tell makes durable that seq was told. An error has the event told once more, rather than never.
 func (r *record) tell(seq uint64) error {
 	data, err := json.Marshal(recordJSON{seq, []byte(r.target)})
 	if err == nil {
@@ -351,12 +359,14 @@ func (r *record) pass(seq uint64) {
 	r.seq = seq
 }
 
+// get is the last event that needs nothing more.
 func (r *record) get() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.seq
 }
 
+// works notes whether the last try succeeded; well tells that again.
 func (r *record) works(yes bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

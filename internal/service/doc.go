@@ -48,6 +48,7 @@ type pace struct {
 	statePoll time.Duration // between two looks at how the sessions stand
 }
 
+// farewell is longer than a monitor needs to end its worker.
 func defaultPace() pace {
 	return pace{look: 30 * time.Second, first: time.Second, most: time.Minute, steady: time.Minute,
 		lock: 2 * time.Second, farewell: 45 * time.Second, statePoll: 3 * time.Second}

@@ -37,8 +37,9 @@ var kinds = map[string]string{
 	"the slave's file system cannot keep something of this entry": idNotKept,
 }
 
-// Journal writes lines of JSON log to the systemd journal, with their fields: SESSION and ENTRY, and what else a line has as
-// GEOREP_NAME. What is no such line becomes a message as it is. Lost is what the journal did not take: nobody waits for it.
+// Journal writes lines of JSON log to the systemd journal, with their fields: SESSION and ENTRY,
+// and what else a line has as GEOREP_NAME. What is no such line becomes a message as it is. Lost is
+// what the journal did not take: nobody waits for it. Its methods may be called from any goroutine.
 type Journal struct {
 	// Session names the session that the lines are of, "MASTER SLAVE"; "" for the service itself.
 	Session string
@@ -114,7 +115,8 @@ func text(v any) string {
 	return string(b)
 }
 
-// whole is the message with what an operator wants to see of the fields: journalctl shows no others.
+// whole is the message with what an operator wants to see of the fields: journalctl shows no
+// others. The order is fixed, so that lines of one kind read alike.
 func whole(message string, fields map[string]any) string {
 	for _, name := range []string{"session", "status", "path", "reason", "error", "how"} {
 		if v := fields[name]; v != nil && v != "" {
@@ -124,6 +126,7 @@ func whole(message string, fields map[string]any) string {
 	return message
 }
 
+// priority is the journal's for a level of ours; what is not known is information.
 func priority(level string) journal.Priority {
 	switch level {
 	case "trace", "debug":

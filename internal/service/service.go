@@ -15,7 +15,9 @@ import (
 	"georep/volume"
 )
 
-// service is one that runs. All but what reaches it by the channels belongs to the loop's goroutine.
+// service is one that runs. All but what reaches it by the channels belongs to the loop's
+// goroutine. Other goroutines only wait for processes, or for requests, and say so through the
+// channels.
 type service struct {
 	o        Options
 	sessions map[string]*session // by key
@@ -24,7 +26,8 @@ type service struct {
 	said     string // to the manager, last
 }
 
-// session is one that is to run, or whose monitor runs.
+// session is one that is to run, or whose monitor runs. It exists as long as the registry has it,
+// or its monitor runs.
 type session struct {
 	volume.Session
 	cmd   *exec.Cmd // its monitor, where that was started here and has not ended
@@ -48,6 +51,7 @@ type order struct {
 	done chan error
 }
 
+// key tells sessions apart, by what nobody can change in one.
 func key(s *volume.Session) string { return s.Master + "\x00" + s.Slave.String() }
 
 // Run is the service until ctx ends; then it ends the monitors and returns nil. ErrRunning, wrapped, where there is one
@@ -82,6 +86,7 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
+// The registry is read at each event, so what a command has changed there counts at once.
 func (s *service) loop(ctx context.Context) {
 	s.read()
 	s.o.Notify("READY=1")
@@ -167,7 +172,8 @@ func (s *service) due() (wait time.Duration, some bool) {
 	return wait, some
 }
 
-// startAll starts what is due.
+// startAll starts what is due. A goroutine waits for the process and hands its end to the loop,
+// which takes it until the service has ended all.
 func (s *service) startAll() {
 	for _, each := range s.sessions {
 		if !each.Started || each.cmd != nil || time.Now().Before(each.next) {
@@ -184,8 +190,10 @@ func (s *service) startAll() {
 	}
 }
 
+// files are those of the session in the state directory.
 func (s *service) files(each *session) volume.Files { return s.o.Store.Files(each.Master, each.Slave) }
 
+// name is what logs and the manager call it.
 func (each *session) name() string { return each.Master + " " + each.Slave.String() }
 
 // start starts a session's monitor.
@@ -224,6 +232,7 @@ func (s *service) over(e ending) {
 	}
 }
 
+// how is how a process ended, for the log.
 func how(err error) string {
 	if err == nil {
 		return "exit status 0"
@@ -231,7 +240,7 @@ func how(err error) string {
 	return err.Error()
 }
 
-// obey does what a command wants.
+// obey does what a command wants. An error is for the operator who gave the command.
 func (s *service) obey(o order) error {
 	s.read()
 	each := s.sessions[o.key]
@@ -249,7 +258,8 @@ func (s *service) obey(o order) error {
 	return s.start(each)
 }
 
-// end ends all monitors that were started here, and with them their workers and markers.
+// end ends all monitors that were started here, and with them their workers and markers. Those that
+// do not end in time are killed; their workers end by themselves then.
 func (s *service) end() {
 	running := 0
 	for _, each := range s.sessions {

@@ -45,7 +45,8 @@ type (
 // maxWish bounds a request, in bytes.
 const maxWish = 64 << 10
 
-// listen serves commands until the returned function is called.
+// listen serves commands until the returned function is called. The socket is made anew, since one
+// that a killed service left would refuse connections.
 func (s *service) listen() (stop func(), err error) {
 	path := Socket(s.o.Store)
 	// Whoever left it there is gone: the lock is ours.
@@ -68,6 +69,7 @@ func (s *service) listen() (stop func(), err error) {
 	}, nil
 }
 
+// handleStart waits until the loop has started the monitor, but not until the slave is reached.
 func (s *service) handleStart(w http.ResponseWriter, r *http.Request) {
 	want, slave, err := readWish(r)
 	if err == nil {
@@ -76,6 +78,7 @@ func (s *service) handleStart(w http.ResponseWriter, r *http.Request) {
 	answer(w, err)
 }
 
+// handleApprove changes the registry; the session's next crawl finds it there.
 func (s *service) handleApprove(w http.ResponseWriter, r *http.Request) {
 	want, slave, err := readWish(r)
 	if err == nil {
@@ -84,6 +87,7 @@ func (s *service) handleApprove(w http.ResponseWriter, r *http.Request) {
 	answer(w, err)
 }
 
+// readWish reads the body, within its bound.
 func readWish(r *http.Request) (want wish, slave volume.Slave, err error) {
 	if err := json.NewDecoder(io.LimitReader(r.Body, maxWish)).Decode(&want); err != nil {
 		return want, slave, fmt.Errorf("the request cannot be read: %w", err)
@@ -103,6 +107,7 @@ func (s *service) order(ctx context.Context, key string) error {
 	}
 }
 
+// answer says 204, or the reason.
 func answer(w http.ResponseWriter, err error) {
 	if err == nil {
 		w.WriteHeader(http.StatusNoContent)
@@ -119,7 +124,8 @@ func answer(w http.ResponseWriter, err error) {
 	_ = json.NewEncoder(w).Encode(out)
 }
 
-// Client talks to the service of a state directory.
+// Client talks to the service of a state directory. It makes a connection for each request, and
+// holds none.
 type Client struct {
 	http  http.Client
 	store *volume.Store
@@ -159,6 +165,7 @@ func (c *Client) Approve(ctx context.Context, s volume.Session, id string) error
 	return c.post(ctx, "/v1/approve", wish{Master: s.Master, Slave: s.Slave.String(), ID: id})
 }
 
+// Errors of the service come back as what they were, as far as a caller decides on them.
 func (c *Client) post(ctx context.Context, path string, want wish) error {
 	body, err := json.Marshal(want)
 	if err != nil {

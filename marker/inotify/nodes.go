@@ -127,8 +127,7 @@ func (t *nodes) lose(n *node, now lostAt) {
 	t.lost[n.id] = now
 }
 
-// forget removes n. Its children lose their places. What it was asked for meanwhile goes on with
-// the place, and not with the number.
+// forget removes n. Its children lose their places.
 func (t *nodes) forget(n *node, now lostAt) {
 	for n.first != nil {
 		t.lose(n.first, now)
