@@ -24,6 +24,8 @@ mount       mount
 losetup     mount
 unshare     util-linux
 strace      strace
+bindfs      bindfs
+sshfs       sshfs
 chromium    chromium
 prometheus  prometheus
 promtool    prometheus

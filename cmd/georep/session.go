@@ -338,6 +338,9 @@ func createVolume(s *volume.Store, name, path string) (volume.Volume, error) {
 	if err != nil {
 		return volume.Volume{}, fmt.Errorf("identify %q: %w", path, err)
 	}
+	if err := beneath.Identifies(root); err != nil {
+		return volume.Volume{}, fmt.Errorf("%q cannot be a volume: %w", path, err)
+	}
 	ns, err := root.ProbeNamespace()
 	if err != nil {
 		return volume.Volume{}, fmt.Errorf("%q cannot be a volume: it takes neither trusted.* nor user.* extended "+

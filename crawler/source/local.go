@@ -35,6 +35,9 @@ func NewLocal(c *Config) (*Local, error) {
 	if err != nil {
 		return nil, GoesOn(RootError(c.Path, err))
 	}
+	if err := beneath.Identifies(c.Root); err != nil {
+		return nil, RootError(c.Path, err)
+	}
 	m := &Local{root: c.Root, config: c, names: c.Names, mark: c.VolumeMark, mount: st.MountID, record: c.Record, small: newSmallBuffers(),
 		mounts: c.Mounts}
 	m.since = max(m.mark, c.Since)

@@ -90,13 +90,23 @@ func (d *Dir) chmodByFd(name string, mode uint32) error {
 
 // SetMtime sets the modification time of the entry name, or of d itself where name is ""; the access time stays.
 func (d *Dir) SetMtime(name string, t Time) error {
-	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Sec, Nsec: int64(t.Nsec)}}
+	ts := fileTimes(d, t)
 	if name == "" {
 		return d.do("utimens", name, func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, d.proc, ts, 0) })
 	}
 	return d.do("utimens", name, func() error {
 		return unix.UtimesNanoAt(d.fd, name, ts, unix.AT_SYMLINK_NOFOLLOW)
 	})
+}
+
+// fileTimes are the arguments of utimensat(2) that set the mtime. Daemons of FUSE have been met that do nothing at all, and say that
+// they did, where the atime is to be left alone (bindfs 1.14.7): it is set as well there.
+func fileTimes(d *Dir, t Time) []unix.Timespec {
+	mtime := unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)}
+	if Opaque(d) {
+		return []unix.Timespec{mtime, mtime}
+	}
+	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
 }
 
 // Syncfs writes the whole file system of d to its device. It returns when that, also

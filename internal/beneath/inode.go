@@ -262,7 +262,7 @@ func (i *Inode) SetMtime(t Time) error {
 	if i.fd < 0 {
 		return i.dir.SetMtime(i.name, t)
 	}
-	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Sec, Nsec: int64(t.Nsec)}}
+	ts := fileTimes(i.dir, t)
 	err := i.do("utimens", func() error { return unix.UtimesNanoAt(i.fd, "", ts, unix.AT_EMPTY_PATH) })
 	if errors.Is(err, unix.EINVAL) { // kernels before 5.8
 		return i.dir.SetMtime(i.name, t)

@@ -77,8 +77,9 @@ func (d *Dir) Access(name string, mode uint32) error {
 // StatFd describes the open file fd.
 func StatFd(fd int) (Stat, error) { return statAt(fd, "", 0) }
 
-// lookFlags gives the flags of statx for what lies on the file system of fd. Only where that is known to be local, what
-// the kernel knows is the truth: any other may have to be asked what another host has written.
+// lookFlags gives the flags of statx for what lies on the file system of fd. Only where that is known
+// to be local, what the kernel knows is the truth: any other may have to be asked what another host has written. Under FUSE each
+// name of an inode may have attributes of its own in the cache, so that the daemon is always asked.
 func lookFlags(fd int) int {
 	var fs unix.Statfs_t
 	if err := retry(func() error { return unix.Fstatfs(fd, &fs) }); err != nil {
@@ -87,6 +88,9 @@ func lookFlags(fd int) int {
 	switch fs.Type {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC:
 		return unix.AT_STATX_DONT_SYNC
+	}
+	if opaque(uint32(fs.Type)) {
+		return unix.AT_STATX_FORCE_SYNC
 	}
 	return 0
 }
@@ -116,8 +120,16 @@ func fileTime(t unix.StatxTimestamp) Time { return Time{Sec: t.Sec, Nsec: t.Nsec
 const atHandleFid = 0x200
 
 // Handle returns the file handle of the entry name ("" for d itself): its type and bytes, which together identify the
-// inode on its file system for as long as it lives. The error is EOPNOTSUPP where the file system has none.
+// inode on its file system for as long as it lives. The error is EOPNOTSUPP where the file system has none that last.
 func (d *Dir) Handle(name string) (unix.FileHandle, error) {
+	if Opaque(d) {
+		return unix.FileHandle{}, pathError("handle", name, unix.EOPNOTSUPP)
+	}
+	return anyHandle(d, name)
+}
+
+// anyHandle is Handle, and gives handles of a cache too.
+func anyHandle(d *Dir, name string) (unix.FileHandle, error) {
 	flags := 0
 	if name == "" {
 		flags = unix.AT_EMPTY_PATH
@@ -137,8 +149,11 @@ func (d *Dir) Handle(name string) (unix.FileHandle, error) {
 
 // GFID identifies the inode of the entry name ("" for d itself): a digest of its file handle, or of inode number and
 // birth time on file systems without handles. The same inode always gives the same GFID; a new inode that reuses the
-// number gives another.
+// number gives another, except on file systems that keep no birth time. The error is ErrMadeUp where nothing identifies it.
 func (d *Dir) GFID(name string) (xtime.GFID, error) {
+	if Opaque(d) {
+		return servedGFID(d, name)
+	}
 	h, err := d.Handle(name)
 	if err == nil {
 		return HandleGFID(h.Type(), h.Bytes()), nil
@@ -183,7 +198,7 @@ type Identity struct {
 
 // Identity tells what d is, wherever it is mounted.
 func (d *Dir) Identity() (Identity, error) {
-	g, err := d.GFID("")
+	g, err := rootGFID(d)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -192,6 +207,16 @@ func (d *Dir) Identity() (Identity, error) {
 		return Identity{}, err
 	}
 	return Identity{GFID: g, FSID: fmt.Sprintf("%08x%08x", uint32(fs.Fsid.Val[0]), uint32(fs.Fsid.Val[1]))}, nil
+}
+
+// rootGFID is GFID of d itself, or what is next to it where that is ErrMadeUp: a slave there is told from other directories by it, as
+// long as it is mounted.
+func rootGFID(d *Dir) (xtime.GFID, error) {
+	if !Opaque(d) {
+		return d.GFID("")
+	}
+	st, err := d.Stat("")
+	return inodeGFID(st), err
 }
 
 // Statfs describes the file system of d.

@@ -51,6 +51,10 @@ func (p place) directory(root *beneath.Dir) (same bool) {
 		p.problem(check, "", "identify %q: %v", p.x.Volume.Path, err)
 		return false
 	}
+	if err := beneath.Identifies(root); err != nil {
+		p.problem(check, "", "%q: %v", p.x.Volume.Path, err)
+		return false
+	}
 	if v := p.x.Volume; v.RootGFID != "" && id.GFID.String() != v.RootGFID {
 		p.problem(check, "mount what was there, or delete the sessions and the volume and begin anew",
 			"%q is not the directory that became volume %s: its file system is not mounted, or it was replaced", v.Path, v.Name)

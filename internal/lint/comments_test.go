@@ -20,7 +20,6 @@ var fewComments = map[string]float64{
 	"cmd/georep":          6.4,
 	"crawler":             10.9,
 	"internal/agenthost":  12.8,
-	"internal/beneath":    14.7,
 	"internal/changes":    14.5,
 	"internal/config":     11.7,
 	"internal/connect":    13.4,

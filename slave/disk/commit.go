@@ -141,24 +141,30 @@ func stagedIn(group []*ticket) []*item {
 
 // syncStaged makes the staged files durable, and everything done before if stamps wait for that, or
 // whole. Below fewFiles files it syncs each of them, which spares others' data on the same file
-// system. The journal of dirty inodes goes first: its marks must be durable before the names that
+// system, and where another program serves that it always does, since nothing else reaches the disk there. The journal of dirty inodes goes first: its marks must be durable before the names that
 // they are about.
 func (c *committer) syncStaged(staged []*item, whole bool) error {
 	few := len(staged) <= fewFiles
 	for _, it := range staged {
 		few = few && it.file
 	}
-	switch {
-	case whole || len(c.stamps) > 0 || !few || c.marks.Many():
+	all := whole || len(c.stamps) > 0 || !few || c.marks.Many()
+	if all && !beneath.Opaque(c.dir) {
 		return c.syncAll()
 	}
 	if err := c.marks.Sync(); err != nil {
 		return err
 	}
 	for _, it := range staged {
+		if !it.file {
+			continue // a name alone, which syncAll sees to
+		}
 		if err := c.syncOne(it); err != nil {
 			return err
 		}
+	}
+	if all {
+		return c.syncAll()
 	}
 	return nil
 }

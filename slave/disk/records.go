@@ -76,15 +76,9 @@ func (r *records) openRecords() error {
 	return err
 }
 
-// identifies tells whether a file system gives its inodes an identity that lasts, and that no other inode gets. The
-// handles of FUSE, 9p and SMB are those of a cache.
+// identifies tells whether a file system gives its inodes an identity that lasts, and that no other inode gets.
 func identifies(d *beneath.Dir) bool {
-	fs, err := d.Statfs()
-	if err != nil {
-		return false
-	}
-	switch fs.Type {
-	case unix.FUSE_SUPER_MAGIC, unix.V9FS_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
+	if beneath.Opaque(d) {
 		return false
 	}
 	if _, err := d.Handle(""); err == nil {

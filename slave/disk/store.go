@@ -100,6 +100,7 @@ func (s *store) openAreas() error {
 		}
 		*a.dir = d
 	}
+	s.sys.barrier = s.staging
 	return eachName(s.staging, func(name string) error {
 		err := s.sys.unlink(place{s.staging, name})
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
@@ -121,7 +122,7 @@ func (s *store) writeNew(p place, text []byte, durable bool) error {
 	if err := s.sys.write(f, text, 0); err != nil {
 		return err
 	}
-	if durable {
+	if durable || beneath.Opaque(p.dir) { // where no sync of the file system would reach it
 		return s.sys.fsync(f)
 	}
 	return nil

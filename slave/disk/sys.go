@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"crypto/rand"
 	"errors"
 	"io/fs"
 
@@ -23,6 +24,9 @@ type sys struct {
 	hook func(op, name string) error
 	// used counts what is made and removed; nil where the policy has no limits. It is set before the committer runs.
 	used *usage
+	// barrier is a directory of ours where a fresh file can be synced, for file systems whose other syncs mean nothing; nil before it
+	// is open. It is set before the committer runs.
+	barrier *beneath.Dir
 }
 
 // before asks the hook. The error looks like one of the system call, which is then not made.
@@ -195,7 +199,10 @@ func (s *sys) fsyncDir(d *beneath.Dir, name string) error {
 	if err := s.before("fsync", name); err != nil {
 		return err
 	}
-	return d.Fsync()
+	if err := d.Fsync(); err != nil {
+		return err
+	}
+	return s.syncServed(d)
 }
 
 // syncfs makes durable whatever was written to the file system of d before the call. Since Linux 5.8 it also tells of
@@ -204,7 +211,26 @@ func (s *sys) syncfs(d *beneath.Dir) error {
 	if err := s.before("syncfs", ""); err != nil {
 		return err
 	}
-	return d.Syncfs()
+	if err := d.Syncfs(); err != nil {
+		return err
+	}
+	return s.syncServed(d)
+}
+
+// syncServed makes names and attributes durable where another program or host serves the file system of d: there syncfs and the fsync
+// of a directory succeed without having reached the disk, and only the fsync of a file does reach it. The journal behind it takes
+// what was done before along, so one fresh file is enough. Contents are not in a journal: see syncStaged.
+func (s *sys) syncServed(d *beneath.Dir) error {
+	if !beneath.Opaque(d) || s.barrier == nil {
+		return nil
+	}
+	fresh := place{s.barrier, "sync-" + rand.Text()}
+	f, err := s.create(fresh, 0o600)
+	if err != nil {
+		return err
+	}
+	err = s.fsync(f)
+	return errors.Join(err, f.Close(), s.unlink(fresh))
 }
 
 // chown sets both ids; minus one leaves one as it is. The kernel takes set-id bits off a file then.
