@@ -34,7 +34,7 @@ type guard struct {
 	// later tells that the slave had been filled before this crawl: what the first one brings is what the slave has.
 	later atomic.Bool
 
-	mu  sync.Mutex // one question at a time
+	mu  sync.Mutex // one decision at a time; never held while the slave is asked
 	had int64      // what the slave had at least before what is young came
 
 	removals sync.Mutex // guards the rest; taken after mu
@@ -99,43 +99,75 @@ func (r *refusal) with(more *refusal) *refusal {
 }
 
 // allow asks whether the entries of a directory may be parked, and counts them once they are. A directory counts with all that
-// lies in it.
+// lies in it. What has to be known for that is asked of the slave between decisions, so that no visit waits for the answer to another.
 func (g *guard) allow(ctx context.Context, n *node, stale []slave.EntryState) error {
 	if g.opts.MaxDelete >= 100 || len(stale) == 0 {
 		return nil
 	}
+	list, err := g.leaving(ctx, n, stale)
+	q := &question{list: list}
+	for err == nil {
+		switch next := g.decide(q); {
+		case next.refused != nil:
+			return next.refused
+		case next.promised:
+			return nil
+		case next.need > 0:
+			err = g.count(ctx, q, next)
+		default:
+			q.list, err = g.withoutYoung(ctx, q.list, next.all)
+			q.looked = true
+		}
+	}
+	return err
+}
+
+// question is one that allow decides, and what has been asked for it.
+type question struct {
+	list    []leaving
+	counted int64 // the slave's entries were counted up to there
+	looked  bool  // directories were looked through for what is young
+	word    bool  // the operator's word was taken into account
+}
+
+// decision is how a question stands: answered (refused, or promised), or what to ask of the slave before the next one: to count its
+// entries up to need, or to look through directories for what is young, through all or those that are known to hold something young.
+type decision struct {
+	refused  *refusal
+	promised bool
+	need     int64
+	before   int64 // what was gone, or promised, when need arose
+	all      bool
+}
+
+// decide decides by what is known now. It asks nobody. What it promises, no later decision promises again.
+func (g *guard) decide(q *question) decision {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list, err := g.leaving(ctx, n, stale)
-	if err != nil {
-		return err
+	over, before, need := g.over(q)
+	if need > 0 {
+		return decision{need: need, before: before}
 	}
-	over, err := g.over(ctx, list)
-	if err != nil {
-		return err
-	}
-	if young := g.losses.allYoung(); over != nil && over.without(young) {
+	if young := g.losses.allYoung(); young > 0 && !q.looked {
+		if over == nil || !over.without(young) {
+			return decision{all: over != nil}
+		}
 		over.say(over.sum()-young, g.had, g.opts.MaxDelete) // no need to look which of them are young
-	} else if young > 0 {
-		if list, err = g.withoutYoung(ctx, list, over != nil); err != nil {
-			return err
-		}
-		if over, err = g.over(ctx, list); err != nil {
-			return err
-		}
 	}
-	if over != nil {
-		if list = g.approved(list); list != nil {
-			if over, err = g.over(ctx, list); err != nil {
-				return err
+	if over != nil && !q.word {
+		q.word = true
+		if list := g.approved(q.list); list != nil {
+			q.list = list
+			if over, before, need = g.over(q); need > 0 {
+				return decision{need: need, before: before}
 			}
 		}
 	}
 	if over != nil {
-		return over
+		return decision{refused: over}
 	}
-	g.promise(list)
-	return nil
+	g.promise(q.list)
+	return decision{promised: true}
 }
 
 // sum is what would be gone.
@@ -162,8 +194,6 @@ func (g *guard) take(ctx context.Context, n *node, moving []slave.EntryState) er
 	if g.opts.MaxDelete >= 100 || len(moving) == 0 {
 		return nil
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	list, err := g.leaving(ctx, n, moving)
 	if err == nil && g.losses.allYoung() > 0 {
 		list, err = g.withoutYoung(ctx, list, false)
@@ -175,32 +205,44 @@ func (g *guard) take(ctx context.Context, n *node, moving []slave.EntryState) er
 	return nil
 }
 
-// over gives what is said of removals that are too much, nil if these are not. mu is held.
-func (g *guard) over(ctx context.Context, list []leaving) (*refusal, error) {
+// over gives what is said of removals that are too much, nil if these are not, or how many of the slave's entries have to be counted to
+// tell that. mu is held.
+func (g *guard) over(q *question) (_ *refusal, before, need int64) {
 	g.removals.Lock()
 	r := &refusal{who: map[xtime.GFID]int64{}, before: g.losses.lately() + g.asked}
 	g.removals.Unlock()
 	n := r.before
-	for i := range list {
-		n += list[i].old
-		if list[i].old > 0 {
-			r.who[list[i].gfid] += list[i].old
+	for i := range q.list {
+		e := &q.list[i]
+		n += e.old
+		if e.old > 0 {
+			r.who[e.gfid] += e.old
 		}
 	}
-	if err := g.count(ctx, r.before, n); err != nil {
-		return nil, err
+	if need = g.needed(n); need > q.counted {
+		return nil, r.before, need
 	}
 	r.limit = max(g.free, g.had/100*int64(g.opts.MaxDelete))
 	if n <= r.limit {
-		return nil, nil
+		return nil, r.before, 0
 	}
 	r.say(n, g.had, g.opts.MaxDelete)
 	r.purge = Purge{Before: r.before, Had: g.had, Percent: g.opts.MaxDelete, Free: g.free}
-	r.purge.add(list)
-	return r, nil
+	r.purge.add(q.list)
+	return r, r.before, 0
 }
 
-// promise notes what may go. mu is held.
+// needed is how many entries the slave must have to allow so many removed ones; 0 where it is known to, or may lose them anyway. mu is
+// held.
+func (g *guard) needed(removed int64) int64 {
+	need := (removed/int64(max(g.opts.MaxDelete, 1)) + 1) * 100
+	if removed <= g.free || g.had >= need {
+		return 0
+	}
+	return need
+}
+
+// promise notes what may go.
 func (g *guard) promise(list []leaving) {
 	g.removals.Lock()
 	defer g.removals.Unlock()
@@ -335,7 +377,7 @@ func (b *oldNames) parked(dir string) (gone []xtime.GFID) {
 	return gone
 }
 
-// leaving tells for how many entries each of the stale ones counts. What lies in directories counts in whole. mu is held.
+// leaving tells for how many entries each of the stale ones counts. What lies in directories counts in whole.
 func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) ([]leaving, error) {
 	list, spare := make([]leaving, len(stale)), map[uint64]int32{}
 	var dirs []string
@@ -372,7 +414,7 @@ func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) 
 }
 
 // withoutYoung has directories in which something came lately count for the rest. all looks at the others, too: something
-// young may have moved there. mu is held.
+// young may have moved there.
 func (g *guard) withoutYoung(ctx context.Context, list []leaving, all bool) ([]leaving, error) {
 	for i := range list {
 		e := &list[i]
@@ -453,19 +495,18 @@ func queryWeight(q *slave.Query) int { return slave.ItemCost + len(q.Path) }
 // countAll is no limit.
 const countAll = 1 << 62
 
-// count makes had large enough to allow removed entries, if the slave is. What was removed before may or may not be gone
-// by now; it is counted as gone. mu is held.
-func (g *guard) count(ctx context.Context, before, removed int64) error {
-	need := (removed/int64(max(g.opts.MaxDelete, 1)) + 1) * 100
-	if removed <= g.free || g.had >= need {
-		return nil
-	}
+// count makes had as large as a question needs it, if the slave is. What was removed before may or may not be gone by now; it is counted
+// as gone.
+func (g *guard) count(ctx context.Context, q *question, d decision) error {
 	young := g.losses.allYoung()
 	// Twice as much, so that the next removals need no count of their own.
-	counts, err := g.opts.Tree.Count(ctx, []string{""}, 2*need+young)
+	counts, err := g.opts.Tree.Count(ctx, []string{""}, 2*d.need+young)
 	if err != nil {
 		return err
 	}
-	g.had = max(g.had, counts[0]+before-young)
+	q.counted = d.need
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.had = max(g.had, counts[0]+d.before-young)
 	return nil
 }

@@ -1,9 +1,15 @@
 package crawler
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
 	"testing"
 	"time"
 
+	"georep/crawler/plan"
 	"georep/marker/xtime"
 	"georep/slave"
 )
@@ -71,5 +77,89 @@ func TestOldNamesGoWithTheirDirectory(t *testing.T) {
 	}
 	if got := [3]int64{g.oldNames.count["a"], g.oldNames.count["a/d"], g.oldNames.count["a/dd"]}; got != [3]int64{1, 0, 1} {
 		t.Errorf("left behind after that: %v", got)
+	}
+}
+
+// countingTree is a slave that only counts. Each question waits until so many are asked at the same time.
+type countingTree struct {
+	slave.Tree
+	together int
+	mu       sync.Mutex
+	asked    int
+	all      chan struct{}
+}
+
+func (c *countingTree) Count(ctx context.Context, paths []string, limit int64) ([]int64, error) {
+	c.mu.Lock()
+	if c.asked++; c.asked == c.together {
+		close(c.all)
+	}
+	c.mu.Unlock()
+	select {
+	case <-c.all:
+	case <-time.After(time.Minute):
+		return nil, errors.New("nobody else asks meanwhile")
+	}
+	out := make([]int64, len(paths))
+	for i, path := range paths {
+		out[i] = 10
+		if path == "" {
+			out[i] = min(limit, 1000)
+		}
+	}
+	return out, nil
+}
+
+// TestGuardAsksWithoutALock: while the slave counts for one directory, others are decided on: no lock is held over a round trip.
+func TestGuardAsksWithoutALock(t *testing.T) {
+	const visits = 4
+	tree := &countingTree{together: visits, all: make(chan struct{})}
+	l := &losses{now: time.Now}
+	l.start()
+	g := &guard{opts: &Options{Tree: tree, MaxDelete: 50}, losses: l, free: 5}
+	var wg sync.WaitGroup
+	errs := make([]error, visits)
+	for i := range visits {
+		wg.Go(func() {
+			n := &node{path: fmt.Sprint(i), entry: plan.Entry{Record: slave.Record{GFID: xtime.GFID{byte(i + 1)}}}}
+			errs[i] = g.allow(context.Background(), n, []slave.EntryState{{Name: "d", Kind: slave.Dir, Record: slave.Record{GFID: xtime.GFID{9, byte(i)}}}})
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if g.asked != visits*10 {
+		t.Errorf("%d entries are promised, want %d", g.asked, visits*10)
+	}
+}
+
+// TestGuardPromisesOnce: of questions that are asked at the same time no more is promised than one after the other would be.
+func TestGuardPromisesOnce(t *testing.T) {
+	for range 50 {
+		tree := &countingTree{together: 1, all: make(chan struct{})}
+		l := &losses{now: time.Now}
+		l.start()
+		g := &guard{opts: &Options{Tree: tree, MaxDelete: 2}, losses: l} // 20 of 1,000: two of the directories
+		var wg sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			wg.Go(func() {
+				n := &node{path: fmt.Sprint(i), entry: plan.Entry{Record: slave.Record{GFID: xtime.GFID{byte(i + 1)}}}}
+				errs[i] = g.allow(context.Background(), n, []slave.EntryState{{Name: "d", Kind: slave.Dir, Record: slave.Record{GFID: xtime.GFID{9, byte(i)}}}})
+			})
+		}
+		wg.Wait()
+		refused := 0
+		for _, err := range errs {
+			if isRefused(err) {
+				refused++
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if refused != len(errs)-2 || g.asked != 20 {
+			t.Fatalf("%d are refused, and %d entries promised, want %d and 20", refused, g.asked, len(errs)-2)
+		}
 	}
 }

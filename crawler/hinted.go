@@ -343,8 +343,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 // other inodes (swaps and cycles).
 func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (stale []slave.EntryState) {
 	r := w.m.Reader(n.path, d.Dir, false)
-	w.moves.mu.Lock()
-	defer w.moves.mu.Unlock()
+	var inTheWay []*slave.EntryState
 	for i := range entries {
 		if r.Covered(entries[i].Name) || leavesEntry(n.rules, d.Dir, entries[i].Name) {
 			continue // what the filter deletes the visit sees to
@@ -355,8 +354,13 @@ func (w *crawl) lookAhead(n *node, d *directory, entries []slave.EntryState) (st
 				stale = append(stale, entries[i])
 			}
 		case err == nil && g != entries[i].Record.GFID && w.m.OnMount(d.Dir, entries[i].Name):
-			w.displace(n, &entries[i])
+			inTheWay = append(inTheWay, &entries[i])
 		}
+	}
+	w.moves.mu.Lock() // the master may have answered slowly until now
+	defer w.moves.mu.Unlock()
+	for _, s := range inTheWay {
+		w.displace(n, s)
 	}
 	return stale
 }

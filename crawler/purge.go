@@ -157,16 +157,12 @@ func (g *guard) learn() {
 
 // emptied asks whether everything on the slave may go, as the master is empty. What it refuses is what the slave has.
 func (g *guard) emptied(ctx context.Context, n *node, entries []slave.EntryState) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	counts, err := g.opts.Tree.Count(ctx, []string{""}, countAll)
 	if err != nil {
 		return err
 	}
 	root := leaving{dir: true, all: max(counts[0]-1, 1), key: dirKey(n.entry.Record.GFID)}
-	g.learn()
-	if most, is := g.word.keys[root.key]; is && root.all <= most {
-		g.word.all = true
+	if g.mayEmpty(&root) {
 		return nil
 	}
 	r := &refusal{error: errEmptied(g.opts.Path, root.all), purge: Purge{Emptied: true, Had: root.all,
@@ -179,6 +175,18 @@ func (g *guard) emptied(ctx context.Context, n *node, entries []slave.EntryState
 	r.purge.Entries = root.all
 	r.purge.note(root.key, root.all)
 	return r
+}
+
+// mayEmpty tells whether the operator has approved that all goes.
+func (g *guard) mayEmpty(root *leaving) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.learn()
+	most, is := g.word.keys[root.key]
+	if is = is && root.all <= most; is {
+		g.word.all = true
+	}
+	return is
 }
 
 // mayReplace tells whether a file that came to the slave lately may take the place of another: as if the content of that had
