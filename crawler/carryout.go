@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"georep/crawler/limit"
 	"georep/crawler/plan"
 	"georep/crawler/source"
 	"georep/internal/beneath"
@@ -37,8 +38,8 @@ func (w *crawl) carryOut(n *node, d *directory, p plan.Plan) {
 		w.cancel(err)
 		return
 	}
-	err = w.guard.allow(w.ctx, n, w.removals(stale, &p))
-	if isRefused(err) {
+	err = w.guard.Allow(w.ctx, underGuard{n}, w.removals(stale, &p))
+	if limit.IsRefused(err) {
 		if !w.letStand(n, &p, stale) {
 			w.refuse(n, err)
 			p.Items = slices.DeleteFunc(p.Items, func(it plan.Item) bool { return it.ParkFirst })
@@ -184,7 +185,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 		tasks = append(tasks, w.park(n, *c.ParkFirst))
 	}
 	if c.Absent {
-		w.guard.comes(next.path, arrival{dir: n, name: c.Entry.Name, gfid: c.Entry.Record.GFID})
+		w.guard.Comes(next.path, limit.Arrival{Dir: underGuard{n}, Name: c.Entry.Name, GFID: c.Entry.Record.GFID})
 	}
 	mkdir := slave.Op{Kind: slave.OpMkdir, Entry: slave.Dir, Path: next.path, Meta: source.PlainMeta(&c.Entry.Stat),
 		Record: c.Entry.Record, In: n.entry.Record.GFID}
@@ -231,17 +232,17 @@ func (w *crawl) oneOf(n *node, d *directory, it plan.Item, many bool) {
 
 // comes notes an entry where nothing stood. What replaces another one is no arrival, but young if that was.
 func (w *crawl) comes(n *node, it *plan.Item) {
-	a := arrival{dir: n, name: it.Entry.Name, gfid: it.Entry.Record.GFID}
+	a := limit.Arrival{Dir: underGuard{n}, Name: it.Entry.Name, GFID: it.Entry.Record.GFID}
 	if it.State != nil {
 		if !foreign(it.State, &it.Entry) || it.ParkFirst {
 			return
 		}
-		a.was = entryKey(n.entry.Record.GFID, it.State.Name, it.State.Record.GFID)
-		if w.c.losses.isYoung(a.was) == 0 {
+		a.Was = limit.EntryKey(n.entry.Record.GFID, it.State.Name, it.State.Record.GFID)
+		if w.c.losses.IsYoung(a.Was) == 0 {
 			return
 		}
 	}
-	w.guard.comes(join(n.path, it.Entry.Name), a)
+	w.guard.Comes(join(n.path, it.Entry.Name), a)
 }
 
 func opFor(k slave.Kind) slave.OpKind {

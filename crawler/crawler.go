@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"georep/crawler/limit"
 	"georep/crawler/source"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -31,11 +32,11 @@ type Crawler struct {
 	parked   atomic.Int64
 	distance distance
 	blocks   *semaphore.Weighted // of signatures (sendDeltas)
-	losses   losses
-	free     int64    // entries that may always be removed
-	covered  sync.Map // paths of which the log says that something is mounted there
-	kept     sync.Map // the same of directories that stay on the slave
-	large    int64    // bytes of a basis of which strong sums are asked for first
+	losses   *limit.Losses       // by how much the slave has shrunk lately, over all passes
+	free     int64               // entries that may always be removed
+	covered  sync.Map            // paths of which the log says that something is mounted there
+	kept     sync.Map            // the same of directories that stay on the slave
+	large    int64               // bytes of a basis of which strong sums are asked for first
 	names    names
 	joined   joined
 	heavy    int64 // files of as many bytes are worked on beside the crawls
@@ -60,9 +61,8 @@ func New(opts Options) *Crawler {
 	}
 	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: free, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
 		names:  usualNames(),
-		blocks: semaphore.NewWeighted(delta.MaxBlocks)}
+		blocks: semaphore.NewWeighted(delta.MaxBlocks), losses: limit.NewLosses(time.Now)}
 	c.deferrals.running = c.bulk.running
-	c.losses.now = time.Now
 	c.debounce = debounce{quietPeriod: opts.QuietPeriod, max: opts.MaxDelay, now: time.Now}
 	c.groups.Store(!opts.Tree.Info().LinksClean)
 	opts.Counters.underPolicy(opts.Tree.Info().Limits.Policy)
@@ -158,7 +158,7 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 	}
 	c.opts.Counters.Crawls.Add(1)
 	err = w.crawlAll()
-	if err == nil || errors.Is(err, source.ErrNotMaster) || RefusedPurge(err) != nil || w.refused != nil {
+	if err == nil || errors.Is(err, source.ErrNotMaster) || limit.Refused(err) != nil || w.refused != nil {
 		// What seemed to be gone is the least of it then, and nothing that the operator should approve.
 		if broken := m.Intact(); broken != nil {
 			return Outcome{}, broken

@@ -28,6 +28,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"georep/crawler/limit"
 	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/internal/filter"
@@ -51,7 +52,7 @@ type Options struct {
 	MaxDelete int
 	// FreeDeletes is how many entries may always be removed, however small the tree is, unless MaxDelete is 0.
 	FreeDeletes int64
-	Approvals   Approvals // what beyond that may go; nil: nothing
+	Approvals   limit.Approvals // what beyond that may go; nil: nothing
 	Quick       bool
 	Source      SourceOptions
 	// Filter says what is left out; nil: nothing. FilterSince is an xtime after which the slave was given no stamp under another

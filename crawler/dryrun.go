@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"georep/crawler/plan"
+	"georep/crawler/share"
 	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -238,7 +239,7 @@ func (w *dryRun) look(t *dryTask) error {
 
 // inParts has a large directory looked at in shares.
 func (w *dryRun) inParts(t *dryTask, total int64) error {
-	list := smaller(slave.Query{Path: t.there, Part: t.part, Parts: t.parts}, total)
+	list := share.Smaller(slave.Query{Path: t.there, Part: t.part, Parts: t.parts}, total)
 	if len(list) == 0 {
 		return fmt.Errorf("the slave does not answer for the least part of %q", t.there)
 	}

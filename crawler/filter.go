@@ -222,6 +222,9 @@ type origins struct {
 	of map[xtime.GFID]string
 }
 
+// maxOrigins bounds what is remembered of parked directories.
+const maxOrigins = 100_000
+
 // parkedFrom notes where a parked directory was.
 func (c *Crawler) parkedFrom(op *slave.Op, r slave.Result) {
 	if !c.opts.Filter.Paths() || op.Kind != slave.OpPark || op.Entry != slave.Dir || !r.Parked {
@@ -229,7 +232,7 @@ func (c *Crawler) parkedFrom(op *slave.Op, r slave.Result) {
 	}
 	c.origins.mu.Lock()
 	defer c.origins.mu.Unlock()
-	if c.origins.of == nil || len(c.origins.of) >= maxCounted {
+	if c.origins.of == nil || len(c.origins.of) >= maxOrigins {
 		c.origins.of = map[xtime.GFID]string{}
 	}
 	c.origins.of[op.Expect] = op.Path

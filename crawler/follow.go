@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"georep/crawler/limit"
 	"georep/crawler/source"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -266,12 +267,12 @@ func (f *follower) step(ctx context.Context) error {
 // doubts tells whether a crawl that began when everything was marked up to hb was refused what may have moved rather than been
 // removed. That is so until a crawl which began with all the marks that an earlier one may have missed is refused the same.
 func (f *follower) doubts(err error, hb time.Time) bool {
-	if !errors.Is(err, ErrMaxDelete) {
+	if !errors.Is(err, limit.ErrMaxDelete) {
 		f.doubt = nil
 		return false
 	}
 	known := f.doubt != nil && (hb.After(f.doubted) || f.ended.Sub(f.doubted) > staleBeat)
-	if known && Repeats(err, f.doubt) {
+	if known && limit.Repeats(err, f.doubt) {
 		return false
 	}
 	if known || f.doubt == nil {
@@ -341,7 +342,7 @@ func (f *follower) trouble(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if !errors.Is(err, source.ErrNotMaster) && !errors.Is(err, ErrMaxDelete) {
+	if !errors.Is(err, source.ErrNotMaster) && !errors.Is(err, limit.ErrMaxDelete) {
 		return err
 	}
 	f.tell(err)

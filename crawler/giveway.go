@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"georep/crawler/plan"
+	"georep/crawler/share"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -196,7 +197,7 @@ func (g *giveWay) leaveUnseen(n *node, names []beneath.Entry) bool {
 // leaveParts is leaveUnseen for the parts of a directory that are yet to be visited.
 func (g *giveWay) leaveParts(n *node) {
 	for n.hint != nil && n.part+1 < n.parts {
-		part, parts := nextShare(n.part, n.parts, n.base)
+		part, parts := share.Next(n.part, n.parts, n.base)
 		if !g.leaveUnseen(n, n.hint.part(part, parts, n.path == "")) {
 			return
 		}

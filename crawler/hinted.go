@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"georep/crawler/limit"
 	"georep/crawler/plan"
 	"georep/internal/beneath"
 	"georep/internal/filter"
@@ -312,7 +313,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	if err != nil || len(stale) == 0 {
 		return err
 	}
-	if err := w.guard.allow(w.ctx, n, stale); isRefused(err) {
+	if err := w.guard.Allow(w.ctx, underGuard{n}, stale); limit.IsRefused(err) {
 		w.stillStand(n, stale)
 		return nil
 	} else if err != nil {

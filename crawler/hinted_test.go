@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/crawler/source"
 	"georep/integration/harness/compare"
 	"georep/internal/beneath"
@@ -352,7 +353,7 @@ func TestMaxDeleteByHints(t *testing.T) {
 	w.ok(os.RemoveAll(w.at("d")))
 	w.tell("d")
 	for range 2 {
-		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 			t.Fatalf("1,500 of 1,501 files: %v", err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/crawler/plan"
 	"georep/crawler/source"
 	"georep/internal/beneath"
@@ -286,7 +287,7 @@ func TestPartOfMasterMissingAsksNobody(t *testing.T) {
 			h.w.mark("")
 			h.asked, h.goes, h.blind = 0, n, blind
 			_, err := h.w.crawler.Pass(t.Context())
-			refused := crawler.RefusedPurge(err) != nil
+			refused := limit.Refused(err) != nil
 			switch {
 			case blind && refused:
 				asked++

@@ -75,7 +75,7 @@ func (w *crawl) linkSome(n *node, d *directory, items []plan.Item, known map[xti
 			known[f.Record.GFID] = f
 		}
 		if it.State == nil {
-			w.c.losses.furtherName(f.Record.GFID)
+			w.c.losses.FurtherName(f.Record.GFID)
 		}
 		w.pending.done(ofItem(&it))
 		if it.Entry.Record != f.Record {

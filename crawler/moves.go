@@ -54,7 +54,7 @@ func (w *crawl) knownSince(root *node, state *slave.DirState) {
 	w.moves.hinted = root.hint != nil
 	if w.moves.since == 0 && state.Record.GFID == root.entry.Record.GFID {
 		w.moves.since = state.Record.Xtime
-		w.guard.later.Store(w.moves.since != 0)
+		w.guard.FilledBefore(w.moves.since != 0)
 	}
 }
 
@@ -294,11 +294,11 @@ func (w *crawl) tryMoves(ops []slave.Op) (moved bool, missed map[xtime.GFID]bool
 			w.noteParked(r) // what stood there
 			delete(taken, op.Record.GFID)
 			if op.Kind == slave.OpLink {
-				w.guard.leaves(op)
+				w.guard.Leaves(op)
 			} else if err := w.cameBack(op, direct); err != nil {
 				return moved, nil, err
 			}
-			w.guard.replaced(op)
+			w.guard.Replaced(op)
 		}
 	}
 	if err != nil {
@@ -313,9 +313,9 @@ func (w *crawl) cameBack(op *slave.Op, direct bool) error {
 	if direct || w.c.opts.MaxDelete >= 100 {
 		return nil
 	}
-	lost := w.c.losses.lately()
+	lost := w.c.losses.Lately()
 	top, within := countedAs(op)
-	if !within && w.c.losses.back(top, op.Entry == slave.Dir) || lost == 0 {
+	if !within && w.c.losses.Back(top, op.Entry == slave.Dir) || lost == 0 {
 		return nil
 	}
 	n := int64(1)
@@ -326,7 +326,7 @@ func (w *crawl) cameBack(op *slave.Op, direct bool) error {
 		}
 		n = counts[0]
 	}
-	w.c.losses.backWithin(top, op.Record.GFID, n)
+	w.c.losses.BackWithin(top, op.Record.GFID, n)
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/integration/harness/moves"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -120,7 +120,7 @@ func TestRandomMovesWithNothingToRemove(t *testing.T) {
 // withWord does a pass, and where that is refused another one with the operator's word.
 func (w *world) withWord() {
 	w.t.Helper()
-	if _, err := w.crawler.Pass(w.t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+	if _, err := w.crawler.Pass(w.t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 		w.ok(err)
 		return
 	}

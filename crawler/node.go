@@ -7,7 +7,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"georep/crawler/limit"
 	"georep/crawler/plan"
+	"georep/crawler/share"
 	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/internal/filter"
@@ -32,7 +34,7 @@ type crawl struct {
 
 	uploads      uploads
 	moves        moves
-	guard        guard
+	guard        *limit.Guard
 	pending      pending
 	links        links
 	giveWay      giveWay
@@ -54,7 +56,7 @@ type crawl struct {
 	revisits  []*node                    // to be visited once those on their way are finished; finishRoot's
 	through   []string                   // names of inodes that changed through others, which are left out; under mu
 	unsettled bool                       // names of inodes are left to be checked; finishRoot's
-	refused   *refusal                   // what was left standing in the end; under mu
+	refused   *limit.Refusal             // what was left standing in the end; under mu
 	tasks     errgroup.Group
 
 	mu   sync.Mutex // guards the counters of all nodes and live
@@ -104,6 +106,26 @@ type node struct {
 	skip   bool       // it is not there any more: nothing to finish
 }
 
+// underGuard shows a node to the guard, which knows nothing of crawls: where the directory is, which one it is, and what it lies in. Path
+// and entry of a node never change.
+type underGuard struct{ n *node }
+
+// Path is relative to the root.
+func (d underGuard) Path() string { return d.n.path }
+
+// GFID is the master's.
+func (d underGuard) GFID() xtime.GFID { return d.n.entry.Record.GFID }
+
+// Above is nil above the root.
+func (d underGuard) Above() limit.Dir {
+	if d.n.parent == nil {
+		return nil
+	}
+	return underGuard{d.n.parent}
+}
+
+// newCrawl prepares a pass: it takes the hints that have come, and reads the master's root. Nothing runs yet. look is what a look at the
+// slave has just found, nil for nothing.
 func newCrawl(ctx context.Context, c *Crawler, m *view, look *State) (*crawl, error) {
 	at, gfid, err := m.Head()
 	if err != nil {
@@ -116,8 +138,9 @@ func newCrawl(ctx context.Context, c *Crawler, m *view, look *State) (*crawl, er
 	w.session = ctx
 	w.pending.counters = c.opts.Counters
 	w.ship = newShipper(ctx, w)
-	w.guard.opts, w.guard.losses, w.guard.free = &c.opts, &c.losses, c.free
-	c.losses.start()
+	w.guard = limit.NewGuard(limit.Options{Slave: c.opts.Tree, Path: c.opts.Path, MaxDelete: c.opts.MaxDelete, Free: c.free, Approvals: c.opts.Approvals},
+		c.losses)
+	c.losses.Start()
 	w.ship.ended = w.opEnded
 	w.giveWay.init(w)
 	w.uploads.init()
@@ -132,7 +155,7 @@ func newCrawl(ctx context.Context, c *Crawler, m *view, look *State) (*crawl, er
 
 // opEnded books what an operation did.
 func (w *crawl) opEnded(op *slave.Op, r slave.Result) {
-	w.guard.ended(op, r)
+	w.guard.Ended(op, r)
 	w.c.parkedFrom(op, r)
 }
 
@@ -231,7 +254,7 @@ func (w *crawl) complete(n *node) {
 		w.giveWay.leaveParts(n)
 	}
 	if n.parts > 1 && n.part+1 < n.parts && !n.skip {
-		n.part, n.parts = nextShare(n.part, n.parts, n.base)
+		n.part, n.parts = share.Next(n.part, n.parts, n.base)
 		n.found, n.second, n.counted, n.given = false, false, false, nil
 		w.push(n)
 		return
@@ -447,9 +470,9 @@ func (s *stack) pop() []*node {
 	if s.closed {
 		return nil
 	}
-	share := max(1, min(len(s.nodes)/visitors, surveyDirs))
+	most := max(1, min(len(s.nodes)/visitors, surveyDirs))
 	first, bytes := len(s.nodes)-1, s.nodes[len(s.nodes)-1].weight()
-	for len(s.nodes)-first < share {
+	for len(s.nodes)-first < most {
 		bytes += s.nodes[first-1].weight()
 		if bytes > surveyBytes {
 			break

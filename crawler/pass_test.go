@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/crawler/source"
 	"georep/integration/harness/compare"
 	"georep/integration/harness/tree"
@@ -49,7 +50,7 @@ type world struct {
 	settle, delay time.Duration
 	clock         func() time.Time // by which files wait; nil: the real one
 	mounts        func() map[string]map[string]bool
-	approvals     crawler.Approvals
+	approvals     limit.Approvals
 	spec          *filter.Spec  // nil: nothing is left out
 	source        source.Opener // nil: a tree of this host
 	filter        *filter.Filter
@@ -860,7 +861,7 @@ func TestMaxDelete(t *testing.T) {
 	w.inStep()
 	w.ok(os.RemoveAll(w.at("d")))
 	w.mark("d")
-	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+	if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 		t.Fatalf("1,500 of 1,501 files: %v", err)
 	}
 	if _, err := os.Stat(w.there("d/d000000")); err != nil {
@@ -921,7 +922,7 @@ func (w *world) deleteOneByOne(dir string) {
 		w.ok(os.RemoveAll(w.at(dir, e.Name())))
 		w.mark(dir+"/"+e.Name(), dir)
 		if _, err := w.crawler.Pass(w.t.Context()); err != nil {
-			if !errors.Is(err, crawler.ErrMaxDelete) || i < 2 {
+			if !errors.Is(err, limit.ErrMaxDelete) || i < 2 {
 				w.t.Fatalf("after %d: %v", i, err)
 			}
 			return

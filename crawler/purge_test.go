@@ -6,25 +6,25 @@ import (
 	"os"
 	"testing"
 
-	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/crawler/source"
 	"georep/integration/harness/compare"
 )
 
 // word is the operator's: what he approved, until a crawl came through.
 type word struct {
-	purge *crawler.Purge
+	purge *limit.Purge
 	done  int
 }
 
-func (w *word) Approved() *crawler.Purge { return w.purge }
-func (w *word) Done()                    { w.purge, w.done = nil, w.done+1 }
+func (w *word) Approved() *limit.Purge { return w.purge }
+func (w *word) Done()                  { w.purge, w.done = nil, w.done+1 }
 
 // refused does a pass that must be refused something, and tells what.
-func (w *world) refused() *crawler.Purge {
+func (w *world) refused() *limit.Purge {
 	w.t.Helper()
 	_, err := w.crawler.Pass(w.t.Context())
-	p := crawler.RefusedPurge(err)
+	p := limit.Refused(err)
 	if p == nil {
 		w.t.Fatalf("refused: nothing, %v", err)
 	}
@@ -113,7 +113,7 @@ func TestApprovedPurge(t *testing.T) {
 		w.ok(os.RemoveAll(w.at("d")))
 		w.mark("d")
 		seen := w.refused()
-		if seen.Entries != 41 || len(seen.Items) != 1 || seen.Items[0] != (crawler.PurgeItem{Path: "d", Entries: 41, Dir: true}) {
+		if seen.Entries != 41 || len(seen.Items) != 1 || seen.Items[0] != (limit.PurgeItem{Path: "d", Entries: 41, Dir: true}) {
 			t.Fatalf("41 entries in d: %+v", seen)
 		}
 		if word.done != came {
@@ -187,7 +187,7 @@ func TestApprovedEmptying(t *testing.T) {
 		w.ok(os.Remove(w.at("f")))
 		w.mark("")
 		_, err := w.crawler.Pass(t.Context())
-		p := crawler.RefusedPurge(err)
+		p := limit.Refused(err)
 		if !errors.Is(err, source.ErrNotMaster) || p == nil || !p.Emptied || len(p.Items) != 2 || p.Items[0].Entries != 6 {
 			t.Fatalf("%v: %+v", err, p)
 		}

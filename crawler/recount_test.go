@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/slave"
 )
 
@@ -61,7 +62,7 @@ func TestRemovalThatFailsCountsOnce(t *testing.T) {
 				w.inStep()
 				w.ok(os.RemoveAll(w.at("d"))) // what failed has not made room for this
 				w.after(hints, []string{"d"})
-				if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+				if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 					t.Errorf("170 of 180: %v", err)
 				}
 			})
@@ -156,7 +157,7 @@ func TestYoungEntriesMayGo(t *testing.T) {
 				w.ok(os.RemoveAll(w.at("y")))
 				w.after(hints, []string{"y"})
 				_, err := w.crawler.Pass(t.Context())
-				if !errors.Is(err, crawler.ErrMaxDelete) {
+				if !errors.Is(err, limit.ErrMaxDelete) {
 					t.Fatalf("110 of 180 that had moved to a young directory: %v", err)
 				}
 				for _, says := range []string{" 11", " of about 19", "within a minute", "more than five minutes"} {
@@ -189,7 +190,7 @@ func TestRefusedRemovalHoldsUpNothing(t *testing.T) {
 				w.inStep() // the crawl has met it in its new place
 				return
 			}
-			if !errors.Is(first, crawler.ErrMaxDelete) || crawler.Repeats(first, nil) {
+			if !errors.Is(first, limit.ErrMaxDelete) || limit.Repeats(first, nil) {
 				t.Fatalf("more than allowed: %v", first)
 			}
 			for _, path := range []string{"b/new", "b/k/f0", "d/f0"} {
@@ -210,7 +211,7 @@ func TestRefusedRemovalHoldsUpNothing(t *testing.T) {
 			w.after(hints, []string{"z"})
 			_, first = w.crawler.Pass(t.Context())
 			_, second := w.crawler.Pass(t.Context())
-			if !crawler.Repeats(second, first) {
+			if !limit.Repeats(second, first) {
 				t.Errorf("removed for good: %v, then %v", first, second)
 			}
 		})

@@ -4,7 +4,9 @@ import (
 	"crypto/rand"
 	"slices"
 
+	"georep/crawler/limit"
 	"georep/crawler/plan"
+	"georep/crawler/share"
 	"georep/internal/filter"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -110,7 +112,7 @@ func (w *crawl) findKept(todo []swept) (map[string]*filter.Dir, error) {
 // findIn looks through one directory, and gives those in it. A large one is asked for again in shares.
 func findIn(at *swept, state *slave.DirState, holding map[string]*filter.Dir) (more []swept) {
 	if state.Truncated {
-		for _, q := range smaller(at.query, state.Total) {
+		for _, q := range share.Smaller(at.query, state.Total) {
 			more = append(more, swept{q, at.rules, at.above})
 		}
 		return more
@@ -147,7 +149,7 @@ func (w *crawl) strip(n *node, dir string, s slave.EntryState, holding map[strin
 			gone = append(gone, e)
 		}
 	}
-	if err := w.guard.allow(w.ctx, at, gone); isRefused(err) {
+	if err := w.guard.Allow(w.ctx, underGuard{at}, gone); limit.IsRefused(err) {
 		w.refuse(n, err)
 		return nil
 	} else if err != nil {
@@ -207,7 +209,7 @@ func (w *crawl) allOf(path string) (out []slave.EntryState, err error) {
 			return nil, err
 		}
 		if s := &states[0]; s.Truncated {
-			todo = append(todo, smaller(q, s.Total)...)
+			todo = append(todo, share.Smaller(q, s.Total)...)
 		} else {
 			out = append(out, s.Entries...)
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"georep/crawler/share"
 	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
@@ -163,10 +164,10 @@ func (w *verifier) directory(path string) error {
 			return err
 		}
 		switch tooMany := names == nil && total > 0; {
-		case tooMany && parts >= maxParts:
+		case tooMany && parts >= share.Max:
 			return fmt.Errorf("verify %q: the slave does not answer for the least part of it", path)
 		case tooMany && parts == 1:
-			parts = partsFor(total)
+			parts = share.Parts(total)
 			base = parts
 			continue
 		case tooMany:
@@ -179,7 +180,7 @@ func (w *verifier) directory(path string) error {
 		if part+1 == parts {
 			return nil
 		}
-		part, parts = nextShare(part, parts, base)
+		part, parts = share.Next(part, parts, base)
 	}
 }
 

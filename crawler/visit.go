@@ -8,13 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"georep/crawler/plan"
+	"georep/crawler/share"
 	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/slave"
 )
-
-// partEntries is how many entries of a large directory are worked on at once.
-const partEntries = slave.MaxEntries / 2
 
 // visitLoop surveys and visits directories until the crawl is over.
 func (w *crawl) visitLoop() {
@@ -111,7 +109,7 @@ func (w *crawl) visit(n *node, state *slave.DirState) {
 		return
 	}
 	if n.parts == 0 && (state.Truncated || names == nil && total > 0) {
-		n.parts = partsFor(max(state.Total, int64(total)))
+		n.parts = share.Parts(max(state.Total, int64(total)))
 		n.base = n.parts
 		w.again(n)
 		return
@@ -139,7 +137,7 @@ func (w *crawl) halve(n *node) {
 	switch {
 	case n.second || n.given != nil:
 		w.hold(n)
-	case n.parts >= maxParts:
+	case n.parts >= share.Max:
 		n.part = n.parts - 1 // the others would be no better
 		w.failNode(n, "list", unix.E2BIG)
 		if n.parent != nil {
@@ -295,7 +293,7 @@ func (w *crawl) notEmptied(n *node, total int, state *slave.DirState) error {
 	if len(state.Entries) > 0 && w.ownOf(n, state) == len(state.Entries) {
 		return nil
 	}
-	return w.guard.emptied(w.ctx, n, state.Entries)
+	return w.guard.Emptied(w.ctx, underGuard{n}, state.Entries)
 }
 
 // entries reads the listed names. What vanished since is left out: its removal marks the directory anew. But then it

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"georep/crawler/limit"
 	"georep/crawler/plan"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -70,12 +71,12 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 	for i := range fresh {
 		s, g := fresh[i].state, fresh[i].Record.GFID
 		if s != nil && moving[g] && !moving[s.Record.GFID] && !w.isBlocked(s.Record.GFID) &&
-			!w.guard.mayReplace(join(n.path, fresh[i].Name), s, &fresh[i]) {
+			!w.guard.MayReplace(join(n.path, fresh[i].Name), s, fresh[i].Kind, fresh[i].Record.GFID) {
 			inTheWay, blocked[g] = append(inTheWay, *s), true
 		}
 	}
-	err := w.guard.allow(w.ctx, n, inTheWay)
-	refused := isRefused(err)
+	err := w.guard.Allow(w.ctx, underGuard{n}, inTheWay)
+	refused := limit.IsRefused(err)
 	if err != nil && !refused {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func (w *crawl) mayMakeWay(n *node, ops []slave.Op, fresh []newcomer) ([]slave.O
 			claimed = append(claimed, *s)
 		}
 	}
-	if err := w.guard.take(w.ctx, n, claimed); err != nil || !refused {
+	if err := w.guard.Take(w.ctx, underGuard{n}, claimed); err != nil || !refused {
 		return ops, err
 	}
 	return w.without(ops, blocked), nil
@@ -180,7 +181,7 @@ func (w *crawl) putBack(ops []slave.Op, taken map[xtime.GFID]stood) error {
 	results, err := w.applyNow(back)
 	for i, r := range results {
 		if r.Err != nil {
-			w.guard.gone(back[i].Record.GFID)
+			w.guard.Gone(back[i].Record.GFID)
 		}
 	}
 	return err
@@ -203,14 +204,14 @@ func countedAs(op *slave.Op) (g xtime.GFID, within bool) {
 
 // refuse notes what is left standing in the end, so that nothing above it is stamped. Everything else goes on.
 func (w *crawl) refuse(n *node, err error) {
-	var r *refusal
+	var r *limit.Refusal
 	if !errors.As(err, &r) {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n.held = true
-	w.refused = w.refused.with(r)
+	w.refused = w.refused.With(r)
 }
 
 // leaveBlocked takes out of the plan what cannot get its place, because what stands there may not be removed. It stays

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/integration/harness/fstest"
 )
 
@@ -112,7 +113,7 @@ func TestMovesAreNoRemovals(t *testing.T) {
 		}
 		w.ok(os.RemoveAll(w.at("new/b"))) // what moved has not made room for this
 		w.after(hints, []string{"new/b"})
-		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 			t.Fatalf("hints %v: 110 of 180: %v", hints, err)
 		}
 	}
@@ -160,7 +161,7 @@ func TestLargeDirectoriesSwap(t *testing.T) {
 				w.ok(w.crawler.Clean(t.Context(), 0))
 				w.ok(os.RemoveAll(w.at("d"))) // what moved has not made room for this
 				w.after(hints, []string{"d"})
-				if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+				if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 					t.Fatalf("a removal: %v", err)
 				}
 			})
@@ -244,7 +245,7 @@ func TestRemovalsAmongMoves(t *testing.T) {
 				w := shares(t, hints)
 				w.after(hints, remove(w))
 				for range 2 {
-					if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+					if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 						t.Fatalf("110 of 180: %v", err)
 					}
 				}
@@ -292,7 +293,7 @@ func TestHardLinksThatMove(t *testing.T) {
 		}
 		w.ok(os.RemoveAll(w.at("e")))
 		w.after(hints, []string{"e"})
-		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 			t.Fatalf("hints %v: all of it: %v", hints, err)
 		}
 	}
@@ -310,7 +311,7 @@ func TestRefusedPurgeIsNotStamped(t *testing.T) {
 	w.ok(os.Remove(w.at("a/b/f")))
 	w.mark("a/b")
 	for i := range 60 {
-		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, crawler.ErrMaxDelete) {
+		if _, err := w.crawler.Pass(t.Context()); !errors.Is(err, limit.ErrMaxDelete) {
 			t.Fatalf("crawl %d: %v", i, err)
 		}
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/volume"
 )
 
@@ -17,8 +17,8 @@ type approvals struct {
 	store   *volume.Store
 	session volume.Session
 	log     zerolog.Logger
-	noted   *crawler.Purge // what this process was refused last
-	clear   bool           // nothing is in the registry
+	noted   *limit.Purge // what this process was refused last
+	clear   bool         // nothing is in the registry
 }
 
 // newApprovals begins with a look at the registry, whatever an earlier worker left there.
@@ -26,9 +26,9 @@ func newApprovals(c *Config) *approvals {
 	return &approvals{store: c.Store, session: c.Session, log: c.Logger}
 }
 
-// Approved is crawler.Approvals'. Trouble with the registry counts as no approval: the crawl is
+// Approved is limit.Approvals'. Trouble with the registry counts as no approval: the crawl is
 // refused again, and asks at its next try.
-func (a *approvals) Approved() *crawler.Purge {
+func (a *approvals) Approved() *limit.Purge {
 	p, err := a.store.Purge(a.session.Master, a.session.Slave)
 	if err != nil && !errors.Is(err, volume.ErrNoPurge) {
 		a.log.Warn().Err(err).Msg("the approval of removals cannot be read")
@@ -37,10 +37,10 @@ func (a *approvals) Approved() *crawler.Purge {
 		return nil
 	}
 	a.log.Info().Int64("entries", p.Entries).Time("approved", *p.Approved).Msg("approved removals are carried out")
-	return &crawler.Purge{Emptied: p.Emptied, Entries: p.Entries, Keys: p.Keys, More: p.More}
+	return &limit.Purge{Emptied: p.Emptied, Entries: p.Entries, Keys: p.Keys, More: p.More}
 }
 
-// Done is crawler.Approvals'. The registry is looked at where something may be in it only.
+// Done is limit.Approvals'. The registry is looked at where something may be in it only.
 func (a *approvals) Done() {
 	if a.clear {
 		return
@@ -55,7 +55,7 @@ func (a *approvals) Done() {
 // refused notes what a crawl that ended with err did not remove, if that is why. It writes only
 // where that differs from what it wrote before, since a refused crawl repeats.
 func (a *approvals) refused(err error) {
-	p := crawler.RefusedPurge(err)
+	p := limit.Refused(err)
 	if p == nil || a.noted != nil && a.noted.More == p.More && maps.Equal(a.noted.Keys, p.Keys) {
 		return
 	}

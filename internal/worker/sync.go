@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/internal/beneath"
 	"georep/internal/connect"
 	"georep/internal/wallclock"
@@ -171,7 +172,7 @@ func (s *oneShot) run(ctx context.Context) error {
 	for range syncTries {
 		out, err := s.cr.PassAfter(ctx, last)
 		last = nil
-		if errors.Is(err, crawler.ErrMaxDelete) && !crawler.Repeats(err, refused) {
+		if errors.Is(err, limit.ErrMaxDelete) && !limit.Repeats(err, refused) {
 			refused = err
 			if err := waitUntil(ctx, time.Now().Add(refusedPause)); err != nil {
 				return err

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"georep/crawler"
+	"georep/crawler/limit"
 	"georep/crawler/source"
 	"georep/internal/beneath"
 	"georep/internal/connect"
@@ -384,7 +385,7 @@ func (t *teller) say(change func()) {
 	case t.silent != nil:
 		t.reports.Faulty(report.Fault{Reason: t.silent.Error()})
 	case t.stands != nil:
-		t.reports.Faulty(report.Fault{Reason: t.stands.Error(), Refused: errors.Is(t.stands, crawler.ErrMaxDelete)})
+		t.reports.Faulty(report.Fault{Reason: t.stands.Error(), Refused: errors.Is(t.stands, limit.ErrMaxDelete)})
 	case t.begun:
 		t.reports.Ready()
 	}

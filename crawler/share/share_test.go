@@ -1,4 +1,4 @@
-package crawler
+package share
 
 import (
 	"math/rand/v2"
@@ -26,7 +26,7 @@ func TestSharesCoverAll(t *testing.T) {
 			if part+1 == parts {
 				break
 			}
-			part, parts = nextShare(part, parts, base)
+			part, parts = Next(part, parts, base)
 		}
 		for _, n := range seen {
 			if n != 1 {
@@ -38,7 +38,7 @@ func TestSharesCoverAll(t *testing.T) {
 	for i := range 5000 {
 		name := string(rune(i))
 		in := 0
-		for _, h := range smaller(q, 0) {
+		for _, h := range Smaller(q, 0) {
 			if slave.PartOf(name, h.Parts) == h.Part {
 				in++
 			}
@@ -47,10 +47,10 @@ func TestSharesCoverAll(t *testing.T) {
 			t.Fatalf("%q is in %d halves", name, in)
 		}
 	}
-	if n := len(smaller(slave.Query{}, 1<<62)); n != manyParts {
+	if n := len(Smaller(slave.Query{}, 1<<62)); n != many {
 		t.Errorf("%d parts of a directory that is said to be endless", n)
 	}
-	if got := smaller(slave.Query{Part: 1, Parts: maxParts}, 1); got != nil {
+	if got := Smaller(slave.Query{Part: 1, Parts: Max}, 1); got != nil {
 		t.Errorf("%d parts of what is small already", len(got))
 	}
 }

@@ -1,15 +1,14 @@
-package crawler
+package limit
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
+	"georep/crawler/share"
 	"georep/internal/beneath"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -18,21 +17,20 @@ import (
 // ErrMaxDelete means that a crawl would remove more of the slave than the operator allows without being asked.
 var ErrMaxDelete = errors.New("too much would be deleted on the slave")
 
-// guard keeps a crawl from removing more than a share of what the slave had (invariant 10). How much that is gets counted
+// Guard keeps a crawl from removing more than a share of what the slave had (invariant 10). How much that is gets counted
 // only when much is removed, and only as far as needed to know that the share is not reached: the cost follows the
 // removals, not the tree.
 //
 // What it refuses may have moved, so it is left standing, the crawl goes on, and meets what is new (wait.go). What moves
-// from where it stands to its new place never counts; what was parked first counts until it is brought back (losses).
+// from where it stands to its new place never counts; what was parked first counts until it is brought back (Losses).
 // What has come to the slave lately does not count, neither as removed nor as something that the slave had.
-type guard struct {
-	opts   *Options
-	losses *losses
-	free   int64    // may always be removed
+type Guard struct {
+	opts   Options
+	losses *Losses
 	word   approved // under mu
 
 	// later tells that the slave had been filled before this crawl: what the first one brings is what the slave has.
-	later atomic.Bool
+	later atomic.Bool // FilledBefore
 
 	mu  sync.Mutex // one decision at a time; never held while the slave is asked
 	had int64      // what the slave had at least before what is young came
@@ -40,21 +38,21 @@ type guard struct {
 	removals sync.Mutex // guards the rest; taken after mu
 	asked    int64      // may be removed, and is not removed yet
 	leave    map[string]*leaving
-	come     map[string]arrival // what is on its way to a place where nothing stood, or something young
+	come     map[string]Arrival // what is on its way to a place where nothing stood, or something young
 	oldNames oldNames           // inodes that moved, and left their old names in the tree
 	aging    map[string]bool    // places whose newcomers are young no more once they have them
 }
 
-// arrival is a new entry on its way.
-type arrival struct {
-	dir  *node
-	name string
-	gfid xtime.GFID
-	was  uint64 // the key of what stands in its place; 0: nothing
+// Arrival is a new entry on its way.
+type Arrival struct {
+	Dir  Dir
+	Name string
+	GFID xtime.GFID
+	Was  uint64 // the key of what stands in its place; 0: nothing
 }
 
-// refusal is what a crawl did not remove.
-type refusal struct {
+// Refusal is what a crawl did not remove.
+type Refusal struct {
 	error
 	who    map[xtime.GFID]int64 // for how many entries each inode counts; those without a GFID together
 	before int64                // what was lost already
@@ -62,15 +60,15 @@ type refusal struct {
 	purge  Purge
 }
 
-func (r *refusal) Unwrap() error { return r.error }
+func (r *Refusal) Unwrap() error { return r.error }
 
-// isRefused tells that the guard said no.
-func isRefused(err error) bool { return errors.Is(err, ErrMaxDelete) }
+// IsRefused tells that a Guard said no. Any other error of its methods is the slave's, and ends the session.
+func IsRefused(err error) bool { return errors.Is(err, ErrMaxDelete) }
 
 // Repeats tells whether a crawl was refused what an earlier one had been refused already: by then that has not moved, it
 // was removed. It may be right of what moved while either of them passed that it was not met.
 func Repeats(err, before error) bool {
-	var now, then *refusal
+	var now, then *Refusal
 	if !errors.As(err, &now) || !errors.As(before, &then) {
 		return false
 	}
@@ -83,8 +81,8 @@ func Repeats(err, before error) bool {
 	return n > now.limit
 }
 
-// with adds what was refused elsewhere.
-func (r *refusal) with(more *refusal) *refusal {
+// With adds what was refused elsewhere in the same crawl, and gives the sum. r may be nil; more is not to be used afterwards.
+func (r *Refusal) With(more *Refusal) *Refusal {
 	if r == nil {
 		return more
 	}
@@ -98,9 +96,9 @@ func (r *refusal) with(more *refusal) *refusal {
 	return r
 }
 
-// allow asks whether the entries of a directory may be parked, and counts them once they are. A directory counts with all that
+// Allow asks whether the entries of a directory may be parked, and counts them once they are. A directory counts with all that
 // lies in it. What has to be known for that is asked of the slave between decisions, so that no visit waits for the answer to another.
-func (g *guard) allow(ctx context.Context, n *node, stale []slave.EntryState) error {
+func (g *Guard) Allow(ctx context.Context, n Dir, stale []slave.EntryState) error {
 	if g.opts.MaxDelete >= 100 || len(stale) == 0 {
 		return nil
 	}
@@ -124,16 +122,16 @@ func (g *guard) allow(ctx context.Context, n *node, stale []slave.EntryState) er
 
 // question is one that allow decides, and what has been asked for it.
 type question struct {
-	list    []leaving
-	counted int64 // the slave's entries were counted up to there
-	looked  bool  // directories were looked through for what is young
-	word    bool  // the operator's word was taken into account
+	list    []leaving // what is to go, and for how many entries each counts by what is known
+	counted int64     // the slave's entries were counted up to there
+	looked  bool      // directories were looked through for what is young
+	word    bool      // the operator's word was taken into account
 }
 
 // decision is how a question stands: answered (refused, or promised), or what to ask of the slave before the next one: to count its
 // entries up to need, or to look through directories for what is young, through all or those that are known to hold something young.
 type decision struct {
-	refused  *refusal
+	refused  *Refusal
 	promised bool
 	need     int64
 	before   int64 // what was gone, or promised, when need arose
@@ -141,7 +139,7 @@ type decision struct {
 }
 
 // decide decides by what is known now. It asks nobody. What it promises, no later decision promises again.
-func (g *guard) decide(q *question) decision {
+func (g *Guard) decide(q *question) decision {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	over, before, need := g.over(q)
@@ -170,8 +168,8 @@ func (g *guard) decide(q *question) decision {
 	return decision{promised: true}
 }
 
-// sum is what would be gone.
-func (r *refusal) sum() int64 {
+// sum is what would be gone: what was lost within the window, what was promised, and what this is about.
+func (r *Refusal) sum() int64 {
 	n := r.before
 	for _, size := range r.who {
 		n += size
@@ -180,17 +178,18 @@ func (r *refusal) sum() int64 {
 }
 
 // without tells whether it would be too much even if so many entries did not count.
-func (r *refusal) without(young int64) bool { return r.sum()-young > r.limit }
+func (r *Refusal) without(young int64) bool { return r.sum()-young > r.limit }
 
 // say puts it into words.
-func (r *refusal) say(n, had int64, share int) {
+func (r *Refusal) say(n, had int64, share int) {
 	r.error = fmt.Errorf("%w: %d entries within a minute, of about %d that it has had for more than five minutes, over %d %%; "+
 		"if that is right, see what it is and let it through with `georep approve MASTER SLAVE` (max-delete)", ErrMaxDelete, n,
 		had, share)
 }
 
-// take counts entries of a directory that are parked on their way to another place, until they come back.
-func (g *guard) take(ctx context.Context, n *node, moving []slave.EntryState) error {
+// Take counts entries of a directory that are parked on their way to another place, until they come back. It refuses nothing: where they
+// belong is known, and a crawl that is cut off in between leaves them counted, which errs to the safe side.
+func (g *Guard) Take(ctx context.Context, n Dir, moving []slave.EntryState) error {
 	if g.opts.MaxDelete >= 100 || len(moving) == 0 {
 		return nil
 	}
@@ -207,9 +206,9 @@ func (g *guard) take(ctx context.Context, n *node, moving []slave.EntryState) er
 
 // over gives what is said of removals that are too much, nil if these are not, or how many of the slave's entries have to be counted to
 // tell that. mu is held.
-func (g *guard) over(q *question) (_ *refusal, before, need int64) {
+func (g *Guard) over(q *question) (_ *Refusal, before, need int64) {
 	g.removals.Lock()
-	r := &refusal{who: map[xtime.GFID]int64{}, before: g.losses.lately() + g.asked}
+	r := &Refusal{who: map[xtime.GFID]int64{}, before: g.losses.Lately() + g.asked}
 	g.removals.Unlock()
 	n := r.before
 	for i := range q.list {
@@ -222,28 +221,28 @@ func (g *guard) over(q *question) (_ *refusal, before, need int64) {
 	if need = g.needed(n); need > q.counted {
 		return nil, r.before, need
 	}
-	r.limit = max(g.free, g.had/100*int64(g.opts.MaxDelete))
+	r.limit = max(g.opts.Free, g.had/100*int64(g.opts.MaxDelete))
 	if n <= r.limit {
 		return nil, r.before, 0
 	}
 	r.say(n, g.had, g.opts.MaxDelete)
-	r.purge = Purge{Before: r.before, Had: g.had, Percent: g.opts.MaxDelete, Free: g.free}
+	r.purge = Purge{Before: r.before, Had: g.had, Percent: g.opts.MaxDelete, Free: g.opts.Free}
 	r.purge.add(q.list)
 	return r, r.before, 0
 }
 
 // needed is how many entries the slave must have to allow so many removed ones; 0 where it is known to, or may lose them anyway. mu is
 // held.
-func (g *guard) needed(removed int64) int64 {
+func (g *Guard) needed(removed int64) int64 {
 	need := (removed/int64(max(g.opts.MaxDelete, 1)) + 1) * 100
-	if removed <= g.free || g.had >= need {
+	if removed <= g.opts.Free || g.had >= need {
 		return 0
 	}
 	return need
 }
 
-// promise notes what may go.
-func (g *guard) promise(list []leaving) {
+// promise notes what may go. It counts from now on, until Ended is told what became of it. A place that is promised again counts once.
+func (g *Guard) promise(list []leaving) {
 	g.removals.Lock()
 	defer g.removals.Unlock()
 	if g.leave == nil {
@@ -259,21 +258,23 @@ func (g *guard) promise(list []leaving) {
 	}
 }
 
-// comes notes a new entry that is about to be sent.
-func (g *guard) comes(path string, a arrival) {
-	if g.opts.MaxDelete >= 100 || !g.later.Load() && g.losses.lately() == 0 {
+// Comes notes a new entry that is about to be sent to path. Whether it comes is known by what Ended is told; an arrival of which nothing is
+// told counts for nothing.
+func (g *Guard) Comes(path string, a Arrival) {
+	if g.opts.MaxDelete >= 100 || !g.later.Load() && g.losses.Lately() == 0 {
 		return
 	}
 	g.removals.Lock()
 	defer g.removals.Unlock()
 	if g.come == nil {
-		g.come = map[string]arrival{}
+		g.come = map[string]Arrival{}
 	}
 	g.come[path] = a
 }
 
-// ended counts what an operation did.
-func (g *guard) ended(op *slave.Op, r slave.Result) {
+// Ended counts what an operation did, by the slave's answer. It has to be told of each operation once, in any order and from any goroutine:
+// of those that may park something, what was promised is settled, and of those that make something, what was announced.
+func (g *Guard) Ended(op *slave.Op, r slave.Result) {
 	if g.opts.MaxDelete >= 100 {
 		return
 	}
@@ -294,8 +295,8 @@ func (g *guard) ended(op *slave.Op, r slave.Result) {
 	delete(g.come, op.Path)
 	switch {
 	case r.Err != nil:
-	case a.was != 0:
-		g.losses.inherits(a.dir, a.name, a.was, a.gfid)
+	case a.Was != 0:
+		g.losses.inherits(a.Dir, a.Name, a.Was, a.GFID)
 	default:
 		g.losses.arrive(a, g.later.Load())
 	}
@@ -303,7 +304,7 @@ func (g *guard) ended(op *slave.Op, r slave.Result) {
 
 // parkedWith takes the old names that went with a directory out of what is young: each counts as a further name of its inode, whose
 // removal would lose nothing. Without this the inode itself could be removed uncounted. books is held.
-func (g *guard) parkedWith(e *leaving) {
+func (g *Guard) parkedWith(e *leaving) {
 	for _, id := range g.oldNames.parked(e.path) {
 		if e.young[dirKey(id)] == 0 { // else lose has done it
 			g.losses.age(id)
@@ -311,86 +312,44 @@ func (g *guard) parkedWith(e *leaving) {
 	}
 }
 
-// mayPark tells whether an operation may park what stands in its place.
+// mayPark tells whether an operation may park what stands in its place. OpLink and OpUnpark do where a move swaps places.
 func mayPark(k slave.OpKind) bool {
 	return k == slave.OpPark || k == slave.OpUnpark || k == slave.OpLink
 }
 
-// makes tells whether an operation makes an entry.
+// makes tells whether an operation makes an entry where nothing stood. A content that replaces another one is the same operation, and no
+// arrival: nobody announces it (Comes).
 func makes(k slave.OpKind) bool {
 	return k == slave.OpMkdir || k == slave.OpPut || k == slave.OpSymlink || k == slave.OpNode || k == slave.OpLink
 }
 
-// gone counts an inode that left the tree unasked.
-func (g *guard) gone(id xtime.GFID) { g.losses.lose(&leaving{gfid: id, old: 1}) }
+// Gone counts an inode that left the tree unasked, as when a place had to be cleared for a move and the inode could not be put back.
+func (g *Guard) Gone(id xtime.GFID) { g.losses.lose(&leaving{gfid: id, old: 1}) }
 
-// leaves notes that an inode moved and left its old name behind, so that no more is lost with that, nor with a directory that it
+// Leaves notes that an inode moved and left its old name behind, so that no more is lost with that, nor with a directory that it
 // is in.
-func (g *guard) leaves(op *slave.Op) {
-	g.losses.furtherName(op.Record.GFID)
+func (g *Guard) Leaves(op *slave.Op) {
+	g.losses.FurtherName(op.Record.GFID)
 	g.removals.Lock()
 	defer g.removals.Unlock()
 	dir, _ := beneath.Split(op.From)
 	g.oldNames.add(dir, op.Record.GFID)
 }
 
-// oldNames counts old names that inodes left when they moved, by directory. The zero value has none. It is bounded: names beyond
-// count as what they are, entries of their directories.
-type oldNames struct {
-	sum   int
-	count map[string]int64        // in or below a directory
-	names map[string][]xtime.GFID // in it, by inode
-}
-
-// add notes a name in dir.
-func (b *oldNames) add(dir string, g xtime.GFID) {
-	if b.count == nil {
-		b.count, b.names = map[string]int64{}, map[string][]xtime.GFID{}
-	}
-	if len(b.count) >= maxCounted || b.sum >= maxCounted {
-		return
-	}
-	b.sum++
-	b.names[dir] = append(b.names[dir], g)
-	for up := dir; up != ""; up, _ = beneath.Split(up) {
-		b.count[up]++
-	}
-}
-
-// parked forgets the names that have left the tree with a directory, and tells whose they were.
-func (b *oldNames) parked(dir string) (gone []xtime.GFID) {
-	n := b.count[dir]
-	if n == 0 {
-		return nil
-	}
-	for at, names := range b.names {
-		if at == dir || strings.HasPrefix(at, dir+"/") {
-			gone = append(gone, names...)
-			delete(b.names, at)
-		}
-	}
-	b.sum -= len(gone)
-	for up := dir; up != ""; up, _ = beneath.Split(up) {
-		b.count[up] -= n
-	}
-	maps.DeleteFunc(b.count, func(at string, n int64) bool { return n == 0 || strings.HasPrefix(at, dir+"/") })
-	return gone
-}
-
 // leaving tells for how many entries each of the stale ones counts. What lies in directories counts in whole.
-func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) ([]leaving, error) {
+func (g *Guard) leaving(ctx context.Context, n Dir, stale []slave.EntryState) ([]leaving, error) {
 	list, spare := make([]leaving, len(stale)), map[uint64]int32{}
 	var dirs []string
 	var at []int
 	for i, s := range stale {
 		e := &list[i]
-		*e = leaving{path: join(n.path, s.Name), gfid: s.Record.GFID, dir: s.Kind == slave.Dir, all: 1,
-			key: entryKey(n.entry.Record.GFID, s.Name, s.Record.GFID)}
+		*e = leaving{path: beneath.Join(n.Path(), s.Name), gfid: s.Record.GFID, dir: s.Kind == slave.Dir, all: 1,
+			key: EntryKey(n.GFID(), s.Name, s.Record.GFID)}
 		if e.dir {
 			dirs, at = append(dirs, e.path), append(at, i)
 			continue
 		}
-		if k := e.key; g.losses.isYoung(k) > spare[k] {
+		if k := e.key; g.losses.IsYoung(k) > spare[k] {
 			spare[k]++
 			e.young = map[uint64]int32{k: 1}
 		} else {
@@ -399,7 +358,7 @@ func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) 
 	}
 	for len(dirs) > 0 {
 		k := min(len(dirs), slave.MaxItems)
-		counts, err := g.opts.Tree.Count(ctx, dirs[:k], countAll)
+		counts, err := g.opts.Slave.Count(ctx, dirs[:k], countAll)
 		if err != nil {
 			return nil, err
 		}
@@ -415,7 +374,7 @@ func (g *guard) leaving(ctx context.Context, n *node, stale []slave.EntryState) 
 
 // withoutYoung has directories in which something came lately count for the rest. all looks at the others, too: something
 // young may have moved there.
-func (g *guard) withoutYoung(ctx context.Context, list []leaving, all bool) ([]leaving, error) {
+func (g *Guard) withoutYoung(ctx context.Context, list []leaving, all bool) ([]leaving, error) {
 	for i := range list {
 		e := &list[i]
 		if !e.dir || !all && !g.losses.holdsYoung(e.gfid) {
@@ -434,10 +393,10 @@ func (g *guard) withoutYoung(ctx context.Context, list []leaving, all bool) ([]l
 const maxWithin = 8 << 20
 
 // within surveys a directory that is to leave, and tells what counts in it. Where that is more than can be remembered, all does.
-func (g *guard) within(ctx context.Context, e *leaving) (old int64, young map[uint64]int32, err error) {
+func (g *Guard) within(ctx context.Context, e *leaving) (old int64, young map[uint64]int32, err error) {
 	young = map[uint64]int32{}
 	sort := func(k uint64) {
-		if g.losses.isYoung(k) > young[k] {
+		if g.losses.IsYoung(k) > young[k] {
 			young[k]++
 		} else {
 			old++
@@ -450,9 +409,9 @@ func (g *guard) within(ctx context.Context, e *leaving) (old int64, young map[ui
 		if weight > maxWithin {
 			return e.old, nil, nil
 		}
-		now := todo[max(len(todo)-surveyDirs/visitors, 0):]
+		now := todo[max(len(todo)-surveyed, 0):]
 		todo = todo[: len(todo)-len(now) : len(todo)-len(now)]
-		states, err := g.opts.Tree.Survey(ctx, now)
+		states, err := g.opts.Slave.Survey(ctx, now)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -469,7 +428,7 @@ func (g *guard) within(ctx context.Context, e *leaving) (old int64, young map[ui
 			}
 			left = append(left, more...)
 			for _, c := range s.Entries {
-				sort(entryKey(s.Record.GFID, c.Name, c.Record.GFID))
+				sort(EntryKey(s.Record.GFID, c.Name, c.Record.GFID))
 			}
 		}
 		todo = append(todo, left...)
@@ -480,16 +439,17 @@ func (g *guard) within(ctx context.Context, e *leaving) (old int64, young map[ui
 // below asks for the directories in one that was surveyed, or for its shares where it is too large.
 func below(s *slave.DirState, q *slave.Query) (out []slave.Query) {
 	if s.Truncated {
-		return smaller(*q, s.Total)
+		return share.Smaller(*q, s.Total)
 	}
 	for _, c := range s.Entries {
 		if c.Kind == slave.Dir {
-			out = append(out, slave.Query{Path: join(q.Path, c.Name)})
+			out = append(out, slave.Query{Path: beneath.Join(q.Path, c.Name)})
 		}
 	}
 	return out
 }
 
+// queryWeight is about how many bytes of memory a question to come needs.
 func queryWeight(q *slave.Query) int { return slave.ItemCost + len(q.Path) }
 
 // countAll is no limit.
@@ -497,10 +457,10 @@ const countAll = 1 << 62
 
 // count makes had as large as a question needs it, if the slave is. What was removed before may or may not be gone by now; it is counted
 // as gone.
-func (g *guard) count(ctx context.Context, q *question, d decision) error {
+func (g *Guard) count(ctx context.Context, q *question, d decision) error {
 	young := g.losses.allYoung()
 	// Twice as much, so that the next removals need no count of their own.
-	counts, err := g.opts.Tree.Count(ctx, []string{""}, 2*d.need+young)
+	counts, err := g.opts.Slave.Count(ctx, []string{""}, 2*d.need+young)
 	if err != nil {
 		return err
 	}

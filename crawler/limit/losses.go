@@ -1,4 +1,4 @@
-package crawler
+package limit
 
 import (
 	"encoding/binary"
@@ -21,12 +21,19 @@ const youngFor = 5 * time.Minute
 // it counts as old.
 const maxCounted = 100_000
 
-// losses is by how much the slave has shrunk lately, over all crawls. An entry counts from the moment it has left the tree,
+// Losses is by how much the slave has shrunk lately, over all crawls. An entry counts from the moment it has left the tree,
 // by what the slave answered, until it is back: so neither a removal that fails nor one that is repeated counts twice, and a
 // move that is seen from its old place first counts only for as long as it is seen by half. Any arrival offsets an
 // earlier removal. One that offsets nothing is young for a while, and its removal does not count; it earns no credit for
 // the removal of other entries. It is safe for concurrent use.
-type losses struct {
+//
+// An example: a directory of 100 files moves. Where the crawl comes to its old place first it is parked, and counts as 101 lost. When its new
+// place is come to, the slave takes it from the park, and Back takes the 101 away again. In between the crawl could be refused something else;
+// that is then met again, once the move is through. Where the new place is come to first nothing ever counts.
+//
+// Another one: an editor saves a file as a new inode, over the old name. The new one is announced (Guard.Comes) with the old one as what it
+// replaces, so it is young only if that was: to save again and again gives no credit for a removal.
+type Losses struct {
 	now func() time.Time
 
 	mu    sync.Mutex
@@ -37,11 +44,12 @@ type losses struct {
 	sum   int64               // of both
 
 	turned int64
-	young  recent               // names that came lately, by entryKey
+	young  recent               // names that came lately, by EntryKey
 	into   recent               // directories in or below which something did, by dirKey
 	taken  map[xtime.GFID]taken // the young ones among what was parked
 }
 
+// loss is n entries, and the second in which they left, since 1970.
 type loss struct{ at, n int64 }
 
 // taken are young names that left the tree with the inode that was parked.
@@ -54,18 +62,18 @@ type taken struct {
 type leaving struct {
 	path  string
 	gfid  xtime.GFID
-	key   uint64 // entryKey
+	key   uint64 // EntryKey
 	dir   bool
 	all   int64            // entries, with this one
 	old   int64            // those that count
-	young map[uint64]int32 // the others, by entryKey
+	young map[uint64]int32 // the others, by EntryKey
 }
 
 // dirKey stands for an inode.
 func dirKey(g xtime.GFID) uint64 { return binary.LittleEndian.Uint64(g[:]) }
 
-// entryKey stands for the names of an inode, or for one name where the slave can keep no GFID.
-func entryKey(dir xtime.GFID, name string, g xtime.GFID) uint64 {
+// EntryKey stands for the names of an inode, or for one name where the slave can keep no GFID.
+func EntryKey(dir xtime.GFID, name string, g xtime.GFID) uint64 {
 	if !g.IsZero() {
 		return dirKey(g)
 	}
@@ -75,15 +83,19 @@ func entryKey(dir xtime.GFID, name string, g xtime.GFID) uint64 {
 	return h.Sum64()
 }
 
-// start begins a crawl.
-func (l *losses) start() {
+// NewLosses has lost nothing. now is the clock.
+func NewLosses(now func() time.Time) *Losses { return &Losses{now: now} }
+
+// Start begins a crawl. What it removes counts until its end, however long that takes.
+func (l *Losses) Start() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.began = l.now().Unix()
 }
 
-// lately is the loss at the end of the window.
-func (l *losses) lately() int64 {
+// Lately is by how many entries the slave has shrunk within the window, less what has come in their place. While a crawl lasts longer than
+// the window, all of the crawl counts.
+func (l *Losses) Lately() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sweep()
@@ -91,7 +103,7 @@ func (l *losses) lately() int64 {
 }
 
 // sweep forgets what is older than the window. mu is held.
-func (l *losses) sweep() {
+func (l *Losses) sweep() {
 	now := l.now().Unix()
 	if now == l.swept {
 		return
@@ -116,7 +128,7 @@ func (l *losses) sweep() {
 }
 
 // turn forgets what is not young any more. mu is held.
-func (l *losses) turn() {
+func (l *Losses) turn() {
 	now, each := l.now().Unix(), int64(youngFor/time.Second)
 	if l.turned == 0 {
 		l.turned = now
@@ -129,7 +141,7 @@ func (l *losses) turn() {
 }
 
 // lose counts what left the tree.
-func (l *losses) lose(e *leaving) {
+func (l *Losses) lose(e *leaving) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now().Unix()
@@ -158,7 +170,8 @@ func (l *losses) lose(e *leaving) {
 	l.lost[e.gfid] = loss{now, one.n + e.old}
 }
 
-func (l *losses) loseMore(now, n int64) {
+// loseMore counts what cannot be told by an inode, by the second. mu is held.
+func (l *Losses) loseMore(now, n int64) {
 	if k := len(l.rest) - 1; k >= 0 && l.rest[k].at == now {
 		l.rest[k].n += n
 		return
@@ -167,27 +180,27 @@ func (l *losses) loseMore(now, n int64) {
 }
 
 // arrive counts a new entry. Where it offsets nothing it is young, if it may be.
-func (l *losses) arrive(a arrival, young bool) {
+func (l *Losses) arrive(a Arrival, young bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn()
-	k := entryKey(a.dir.entry.Record.GFID, a.name, a.gfid)
-	if l.young.count(k) == 0 && (l.sum > 0 && l.makesUp(a.dir, a.gfid) || !young) {
+	k := EntryKey(a.Dir.GFID(), a.Name, a.GFID)
+	if l.young.count(k) == 0 && (l.sum > 0 && l.makesUp(a.Dir, a.GFID) || !young) {
 		return
 	}
 	l.young.add(k, 1)
-	for p := a.dir; p != nil && l.into.newly(dirKey(p.entry.Record.GFID)); p = p.parent {
+	for p := a.Dir; p != nil && l.into.newly(dirKey(p.GFID())); p = p.Above() {
 	}
 }
 
 // makesUp lets an arrival offset the loss of its inode, or else one entry of a directory of which a copy is parked, or
 // else any other. mu is held.
-func (l *losses) makesUp(n *node, g xtime.GFID) bool {
+func (l *Losses) makesUp(n Dir, g xtime.GFID) bool {
 	if l.found(g, 1) {
 		return true
 	}
-	for p := n; p != nil; p = p.parent {
-		if l.found(p.entry.Record.GFID, 1) {
+	for p := n; p != nil; p = p.Above() {
+		if l.found(p.GFID(), 1) {
 			return true
 		}
 	}
@@ -195,7 +208,7 @@ func (l *losses) makesUp(n *node, g xtime.GFID) bool {
 }
 
 // found takes n of what an inode counts for away. mu is held.
-func (l *losses) found(g xtime.GFID, n int64) bool {
+func (l *Losses) found(g xtime.GFID, n int64) bool {
 	one, is := l.lost[g]
 	if !is {
 		return false
@@ -211,7 +224,7 @@ func (l *losses) found(g xtime.GFID, n int64) bool {
 }
 
 // offset takes n of any losses away, if there are any. mu is held.
-func (l *losses) offset(n int64) bool {
+func (l *Losses) offset(n int64) bool {
 	had := l.sum > 0
 	for k := len(l.rest) - 1; k >= 0 && n > 0; k-- {
 		less := min(n, l.rest[k].n)
@@ -232,26 +245,26 @@ func (l *losses) offset(n int64) bool {
 }
 
 // inherits lets what took the place of a young entry be young.
-func (l *losses) inherits(n *node, name string, was uint64, g xtime.GFID) {
+func (l *Losses) inherits(n Dir, name string, was uint64, g xtime.GFID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.young.count(was) > 0 {
 		l.young.add(was, -1)
-		l.young.add(entryKey(n.entry.Record.GFID, name, g), 1)
+		l.young.add(EntryKey(n.GFID(), name, g), 1)
 	}
 }
 
-// furtherName notes that an inode got one, so that the removal of one loses nothing.
-func (l *losses) furtherName(g xtime.GFID) {
+// FurtherName notes that an inode got one, so that the removal of one loses nothing: its content stays under the other.
+func (l *Losses) FurtherName(g xtime.GFID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn()
 	l.young.add(dirKey(g), 1)
 }
 
-// back counts an inode that is in the tree again from where it had been parked itself, a directory with all in it. It gives
+// Back counts an inode that is in the tree again from where it had been parked itself, a directory with all in it. It gives
 // false where nothing is known of its loss.
-func (l *losses) back(g xtime.GFID, dir bool) bool {
+func (l *Losses) Back(g xtime.GFID, dir bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one, counts := l.lost[g]
@@ -269,8 +282,8 @@ func (l *losses) back(g xtime.GFID, dir bool) bool {
 	return counts || had
 }
 
-// backWithin counts n entries that are in the tree again, and were parked within the directory top.
-func (l *losses) backWithin(top, g xtime.GFID, n int64) {
+// BackWithin counts n entries that are in the tree again, and were parked within the directory top.
+func (l *Losses) BackWithin(top, g xtime.GFID, n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if in := l.taken[top].names; in[dirKey(g)] > 0 {
@@ -283,8 +296,9 @@ func (l *losses) backWithin(top, g xtime.GFID, n int64) {
 	}
 }
 
-// isYoung tells how many names came lately, of those that a key stands for.
-func (l *losses) isYoung(k uint64) int32 {
+// IsYoung tells how many names came lately, of those that a key (EntryKey) stands for. So many of them may be removed and lose nothing that
+// the slave had before.
+func (l *Losses) IsYoung(k uint64) int32 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn()
@@ -292,29 +306,29 @@ func (l *losses) isYoung(k uint64) int32 {
 }
 
 // age has one name of an inode be young no more.
-func (l *losses) age(g xtime.GFID) {
+func (l *Losses) age(g xtime.GFID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.young.add(dirKey(g), -1)
 }
 
 // cameLately tells whether an inode is young, or was when it was parked a moment ago.
-func (l *losses) cameLately(g xtime.GFID) bool {
+func (l *Losses) cameLately(g xtime.GFID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn()
 	return l.young.count(dirKey(g)) > 0 || l.taken[g].names[dirKey(g)] > 0
 }
 
-// holdsYoung tells whether something came to a directory lately, or below it, and how many entries are young in all.
-func (l *losses) holdsYoung(g xtime.GFID) bool {
+// holdsYoung tells whether something came to a directory lately, or below it. It may say so of one that holds nothing young any more.
+func (l *Losses) holdsYoung(g xtime.GFID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.into.count(dirKey(g)) > 0 || l.young.count(dirKey(g)) > 0
 }
 
 // allYoung is how many entries are young.
-func (l *losses) allYoung() int64 {
+func (l *Losses) allYoung() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn()
@@ -327,6 +341,7 @@ type recent struct {
 	sum  int64
 }
 
+// count is how often a key is in either generation.
 func (r *recent) count(k uint64) int32 { return r.gens[0][k] + r.gens[1][k] }
 
 // add adds n, which may be negative.
@@ -360,6 +375,7 @@ func (r *recent) newly(k uint64) bool {
 	return r.gens[0][k] > 0
 }
 
+// turn begins a generation, and forgets the one before the last: what is added is kept for one to two of them.
 func (r *recent) turn() {
 	for _, n := range r.gens[1] {
 		r.sum -= int64(n)

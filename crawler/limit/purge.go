@@ -1,4 +1,4 @@
-package crawler
+package limit
 
 import (
 	"cmp"
@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"georep/crawler/source"
+	"georep/marker/xtime"
 	"georep/slave"
 )
 
@@ -45,9 +46,9 @@ type Approvals interface {
 	Done()
 }
 
-// RefusedPurge is what a crawl was refused that ended with err; nil where it was not.
-func RefusedPurge(err error) *Purge {
-	var r *refusal
+// Refused is what a crawl was refused that ended with err; nil where it was not.
+func Refused(err error) *Purge {
+	var r *Refusal
 	if !errors.As(err, &r) {
 		return nil
 	}
@@ -55,7 +56,7 @@ func RefusedPurge(err error) *Purge {
 	return &r.purge
 }
 
-// add counts what one refusal is about.
+// add counts what one refusal is about. A directory is one item and one key, with all that lies in it as its size.
 func (p *Purge) add(list []leaving) {
 	for i := range list {
 		e := &list[i]
@@ -78,6 +79,7 @@ func (p *Purge) with(more *Purge) {
 	p.shorten()
 }
 
+// note adds entries under a key, and beyond the bound of what is remembered without one.
 func (p *Purge) note(key uint64, n int64) {
 	if p.Keys == nil {
 		p.Keys = map[uint64]int64{}
@@ -89,7 +91,7 @@ func (p *Purge) note(key uint64, n int64) {
 	p.Keys[key] += n
 }
 
-// shorten keeps what is named within twice its bound.
+// shorten keeps what is named within twice its bound, so that sorting costs little for each item.
 func (p *Purge) shorten() {
 	if len(p.Items) > 2*maxItems {
 		p.sort()
@@ -113,7 +115,7 @@ type approved struct {
 }
 
 // approved has what the operator approved not count; nil where he has approved nothing of it. mu is held.
-func (g *guard) approved(list []leaving) []leaving {
+func (g *Guard) approved(list []leaving) []leaving {
 	g.learn()
 	if len(g.word.keys) == 0 && !g.word.all {
 		return nil
@@ -130,8 +132,9 @@ func (g *guard) approved(list []leaving) []leaving {
 	return out
 }
 
-// covers tells whether an entry may go by the operator's word.
-func (g *guard) covers(e *leaving) bool {
+// covers tells whether an entry may go by the operator's word: it holds no more than at the time of the word. What had no key of its own then
+// goes as long as there is room in the count of those.
+func (g *Guard) covers(e *leaving) bool {
 	n, is := g.word.keys[e.key]
 	switch {
 	case is:
@@ -144,8 +147,8 @@ func (g *guard) covers(e *leaving) bool {
 	return true
 }
 
-// learn asks once what the operator has approved. mu is held.
-func (g *guard) learn() {
+// learn asks once what the operator has approved: a word that comes during a crawl is for the next one, which sees the same tree as he did. mu is held.
+func (g *Guard) learn() {
 	if g.word.asked || g.opts.Approvals == nil {
 		return
 	}
@@ -155,18 +158,19 @@ func (g *guard) learn() {
 	}
 }
 
-// emptied asks whether everything on the slave may go, as the master is empty. What it refuses is what the slave has.
-func (g *guard) emptied(ctx context.Context, n *node, entries []slave.EntryState) error {
-	counts, err := g.opts.Tree.Count(ctx, []string{""}, countAll)
+// Emptied asks whether everything on the slave may go, as the master is empty. What it refuses is what the slave has. An empty master is
+// most often a file system that is not mounted, so no share of MaxDelete below 100 allows it: only the operator's word does.
+func (g *Guard) Emptied(ctx context.Context, n Dir, entries []slave.EntryState) error {
+	counts, err := g.opts.Slave.Count(ctx, []string{""}, countAll)
 	if err != nil {
 		return err
 	}
-	root := leaving{dir: true, all: max(counts[0]-1, 1), key: dirKey(n.entry.Record.GFID)}
+	root := leaving{dir: true, all: max(counts[0]-1, 1), key: dirKey(n.GFID())}
 	if g.mayEmpty(&root) {
 		return nil
 	}
-	r := &refusal{error: errEmptied(g.opts.Path, root.all), purge: Purge{Emptied: true, Had: root.all,
-		Percent: g.opts.MaxDelete, Free: g.free}}
+	r := &Refusal{error: errEmptied(g.opts.Path, root.all), purge: Purge{Emptied: true, Had: root.all,
+		Percent: g.opts.MaxDelete, Free: g.opts.Free}}
 	list, err := g.leaving(ctx, n, entries)
 	if err != nil {
 		return err
@@ -178,7 +182,7 @@ func (g *guard) emptied(ctx context.Context, n *node, entries []slave.EntryState
 }
 
 // mayEmpty tells whether the operator has approved that all goes.
-func (g *guard) mayEmpty(root *leaving) bool {
+func (g *Guard) mayEmpty(root *leaving) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.learn()
@@ -189,10 +193,10 @@ func (g *guard) mayEmpty(root *leaving) bool {
 	return is
 }
 
-// mayReplace tells whether a file that came to the slave lately may take the place of another: as if the content of that had
+// MayReplace tells whether a file that came to the slave lately may take the place of another: as if the content of that had
 // changed. It is young no more once it has (replaced).
-func (g *guard) mayReplace(path string, old *slave.EntryState, e *newcomer) bool {
-	if old.Kind == slave.Dir || e.Kind == slave.Dir || !g.losses.cameLately(e.Record.GFID) {
+func (g *Guard) MayReplace(path string, old *slave.EntryState, by slave.Kind, gfid xtime.GFID) bool {
+	if old.Kind == slave.Dir || by == slave.Dir || !g.losses.cameLately(gfid) {
 		return false
 	}
 	g.removals.Lock()
@@ -204,8 +208,8 @@ func (g *guard) mayReplace(path string, old *slave.EntryState, e *newcomer) bool
 	return true
 }
 
-// replaced notes that an inode has got its new place.
-func (g *guard) replaced(op *slave.Op) {
+// Replaced notes that an inode has got its new place.
+func (g *Guard) Replaced(op *slave.Op) {
 	g.removals.Lock()
 	is := g.aging[op.Path]
 	delete(g.aging, op.Path)
