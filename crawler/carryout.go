@@ -176,7 +176,7 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 		}
 		return
 	}
-	if w.c.failures.heldBack(next.path, c.Entry.Record.Xtime, w.c.pass) {
+	if w.c.failures.HeldBack(next.path, c.Entry.Record.Xtime, w.c.pass) {
 		w.hold(n)
 		return
 	}
@@ -318,7 +318,7 @@ func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 	w.logResult(op, r)
 	switch {
 	case r.Err == nil:
-		w.c.failures.clear(op.Path)
+		w.c.failures.Clear(op.Path)
 		if op.Links > 1 {
 			w.c.groups.Store(true)
 		}
@@ -329,7 +329,7 @@ func (w *crawl) result(n *node, op *slave.Op, r slave.Result) {
 		w.missed(n, name)
 	default:
 		w.hold(n)
-		w.c.failures.add(op.Path, op.Kind, op.Record.Xtime, r.Err, w.c.pass)
+		w.c.failures.Add(op.Path, op.Kind, op.Record.Xtime, r.Err, w.c.pass)
 	}
 }
 
@@ -354,5 +354,5 @@ func (w *crawl) failEntry(n *node, name string, op slave.OpKind, at xtime.Time, 
 		return
 	}
 	path := join(n.path, name)
-	w.c.failures.add(path, op, at, &slave.PathError{Op: "read", Path: path, Err: err}, w.c.pass)
+	w.c.failures.Add(path, op, at, &slave.PathError{Op: "read", Path: path, Err: err}, w.c.pass)
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"georep/crawler/limit"
+	"georep/crawler/retry"
 	"georep/crawler/source"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -26,7 +27,7 @@ type Crawler struct {
 	scanned  func(dir string) // for tests: called after a search for names has listed a directory
 	left     func(dir string) // the same: called when what a visit kept was sent
 	opts     Options
-	failures *failures
+	failures *retry.Failures
 	pass     uint32
 	groups   atomic.Bool // the slave may have inodes that lack names
 	parked   atomic.Int64
@@ -59,7 +60,7 @@ func New(opts Options) *Crawler {
 	if opts.MaxDelete == 0 {
 		free = 0
 	}
-	c := &Crawler{opts: opts, failures: newFailures(opts.RetryMax), free: free, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
+	c := &Crawler{opts: opts, failures: retry.New(opts.RetryMax), free: free, large: strongFirst, heavy: bulkBytes, groupsAtOnce: groupsAtOnce,
 		names:  usualNames(),
 		blocks: semaphore.NewWeighted(delta.MaxBlocks), losses: limit.NewLosses(time.Now)}
 	c.deferrals.running = c.bulk.running
@@ -151,7 +152,7 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 		return Outcome{}, err
 	}
 	c.pass++
-	c.failures.beginPass()
+	c.failures.BeginPass()
 	w, err := newCrawl(ctx, c, m, look)
 	if err != nil {
 		return Outcome{}, err
@@ -167,7 +168,7 @@ func (c *Crawler) PassAfter(ctx context.Context, look *State) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	c.failures.endPass(c.pass)
+	c.failures.EndPass(c.pass)
 	if w.refused != nil {
 		return Outcome{}, w.refused
 	}
@@ -193,11 +194,11 @@ func (c *Crawler) Clean(ctx context.Context, keep time.Duration) error {
 }
 
 // Failures lists up to max entries that could not be brought over, and how many there are.
-func (c *Crawler) Failures(max int) ([]Failure, int) { return c.failures.list(max) }
+func (c *Crawler) Failures(max int) ([]retry.Failure, int) { return c.failures.List(max) }
 
 // NextRetry is when something that failed, or that waits because it keeps changing, is due; zero if there is nothing.
 func (c *Crawler) NextRetry() time.Time {
-	failed, waits := c.failures.nextRetry(), c.deferrals.next()
+	failed, waits := c.failures.NextRetry(), c.deferrals.next()
 	if failed.IsZero() || !waits.IsZero() && waits.Before(failed) {
 		return waits
 	}
@@ -240,7 +241,7 @@ func (c *Crawler) take(root xtime.GFID, at xtime.Time) *hintRange {
 }
 
 // Full is a failure that shows that the slave as a whole takes nothing more, or nil.
-func (c *Crawler) Full() error { return c.failures.full() }
+func (c *Crawler) Full() error { return c.failures.Full() }
 
 // crawlAll starts the visitors and the shipper and waits until the root is finished or the session has failed.
 func (w *crawl) crawlAll() error {

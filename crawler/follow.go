@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"georep/crawler/limit"
+	"georep/crawler/retry"
 	"georep/crawler/source"
 	"georep/marker/xtime"
 	"georep/slave"
@@ -30,11 +31,11 @@ type Progress struct {
 	Stime      xtime.Time // 0 while the slave's root has no stamp
 	LastSynced time.Time  // the slave durably has everything the master had then
 	InStep     bool
-	Behind     time.Time // when the oldest change was made that the slave lacks; zero where it lacks none
-	Following  bool      // by hints, rather than by comparing
-	Failures   []Failure // the first of them
-	Failed     int       // how many there are
-	CaughtUp   bool      // LastSynced passed the start of the session, or came on by more than it does while all goes well
+	Behind     time.Time       // when the oldest change was made that the slave lacks; zero where it lacks none
+	Following  bool            // by hints, rather than by comparing
+	Failures   []retry.Failure // the first of them
+	Failed     int             // how many there are
+	CaughtUp   bool            // LastSynced passed the start of the session, or came on by more than it does while all goes well
 	// Waiting are the first of the files that wait because they keep changing; there are Waits of them, of so many bytes.
 	Waiting      []Waiting
 	Waits        int

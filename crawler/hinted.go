@@ -332,7 +332,7 @@ func (w *crawl) parkAhead(a *ahead) error {
 	for i, r := range results {
 		w.noteParked(r)
 		if r.Err == nil {
-			w.c.failures.clear(ops[i].Path)
+			w.c.failures.Clear(ops[i].Path)
 			gone[stale[i].Name] = true
 		}
 	}

@@ -4,13 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"georep/crawler/retry"
 	"georep/marker/xtime"
 )
 
 // TestNamesThatNobodyComesToAreNoHurry: a crawl that came to none of the names that were left is followed by another after a pause,
 // which grows, unless there is something new.
 func TestNamesThatNobodyComesToAreNoHurry(t *testing.T) {
-	c := &Crawler{failures: newFailures(time.Minute)}
+	c := &Crawler{failures: retry.New(time.Minute)}
 	g := xtime.GFID{1}
 	left := func(n int) {
 		c.deferrals.set(g, &deferral{stamp: 1, coveredXtime: 5, left: leftNames{names: make([]string, n), since: time.Now()}})

@@ -168,7 +168,7 @@ func (n *node) notGiven(children []plan.Child) []plan.Child {
 }
 
 func (w *crawl) isHeldBack(n *node, e *plan.Entry) bool {
-	return w.c.failures.heldBack(join(n.path, e.Name), e.Record.Xtime, w.c.pass)
+	return w.c.failures.HeldBack(join(n.path, e.Name), e.Record.Xtime, w.c.pass)
 }
 
 // foreign tells whether the slave has nothing in the entry's place, or another inode of the master.

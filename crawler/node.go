@@ -333,14 +333,14 @@ func (w *crawl) waitsOnly(p *node) bool {
 
 func (w *crawl) finishResult(n *node, r slave.Result) {
 	if r.Err == nil {
-		w.c.failures.clear(n.path)
+		w.c.failures.Clear(n.path)
 		w.c.deferrals.set(n.entry.Record.GFID, n.deferral)
 		return
 	}
 	w.c.deferrals.set(n.entry.Record.GFID, nil)
 	w.hold(n)
 	if !errors.Is(r.Err, slave.ErrHeldBack) && !errors.Is(r.Err, slave.ErrMoved) {
-		w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, r.Err, w.c.pass)
+		w.c.failures.Add(n.path, slave.OpFinish, n.entry.Record.Xtime, r.Err, w.c.pass)
 	}
 }
 

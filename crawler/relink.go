@@ -37,10 +37,10 @@ func (w *crawl) linked(op *slave.Op, r slave.Result) bool {
 	w.noteParked(r)
 	switch {
 	case r.Err == nil:
-		w.c.failures.clear(op.Path)
+		w.c.failures.Clear(op.Path)
 	case errors.Is(r.Err, fs.ErrNotExist) || errors.Is(r.Err, slave.ErrNeedContent):
 	default:
-		w.c.failures.add(op.Path, slave.OpLink, op.Record.Xtime, r.Err, w.c.pass)
+		w.c.failures.Add(op.Path, slave.OpLink, op.Record.Xtime, r.Err, w.c.pass)
 	}
 	return r.Err == nil
 }
@@ -49,11 +49,11 @@ func (w *crawl) linked(op *slave.Op, r slave.Result) bool {
 func (w *crawl) finishedAgain(op *slave.Op, r slave.Result, left map[string]xtime.GFID) {
 	switch {
 	case r.Err == nil:
-		w.c.failures.clear(op.Path)
+		w.c.failures.Clear(op.Path)
 		delete(left, op.Path)
 	case errors.Is(r.Err, fs.ErrNotExist) || errors.Is(r.Err, slave.ErrConflict) || errors.Is(r.Err, slave.ErrHeldBack): // moved, or comes yet
 	default:
-		w.c.failures.add(op.Path, slave.OpFinish, 0, r.Err, w.c.pass)
+		w.c.failures.Add(op.Path, slave.OpFinish, 0, r.Err, w.c.pass)
 	}
 }
 

@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"georep/crawler/retry"
 	"sync"
 	"testing"
 	"time"
@@ -9,7 +10,7 @@ import (
 // TestReportsUnderSmallChanges: where changes come one by one, and the slave is in step after each, the status goes on all the same.
 func TestReportsUnderSmallChanges(t *testing.T) {
 	reports := make(chan Progress, 100)
-	f := &follower{c: &Crawler{failures: newFailures(0)}, began: time.Now(), news: make(chan struct{}, 1), stirs: make(chan struct{}, 1)}
+	f := &follower{c: &Crawler{failures: retry.New(0)}, began: time.Now(), news: make(chan struct{}, 1), stirs: make(chan struct{}, 1)}
 	f.o.Events.Progress = func(p Progress) {
 		select {
 		case reports <- p:

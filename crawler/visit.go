@@ -267,7 +267,7 @@ func (w *crawl) failNode(n *node, what string, err error) {
 	if w.endsOn(err) {
 		return
 	}
-	w.c.failures.add(n.path, slave.OpFinish, n.entry.Record.Xtime, &slave.PathError{Op: what, Path: n.path, Err: err}, w.c.pass)
+	w.c.failures.Add(n.path, slave.OpFinish, n.entry.Record.Xtime, &slave.PathError{Op: what, Path: n.path, Err: err}, w.c.pass)
 }
 
 // lostAndFound belongs to the file system whose root the slave is, not to the replica.

@@ -5,7 +5,7 @@ import (
 	"io/fs"
 	"testing"
 
-	"georep/crawler"
+	"georep/crawler/retry"
 	"georep/slave"
 )
 
@@ -18,7 +18,7 @@ func TestCauseIsToldOnce(t *testing.T) {
 		`put "b": permission denied`:          at("put", "b"),
 		`by rule: put "a": permission denied`: fmt.Errorf("by rule: %w", at("put", "a")),
 	} {
-		if got := cause(&crawler.Failure{Path: "a", Op: "put", Err: err}).Error(); got != want {
+		if got := cause(&retry.Failure{Path: "a", Op: "put", Err: err}).Error(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
