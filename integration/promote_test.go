@@ -35,6 +35,9 @@ func TestPromoteOverSSH(t *testing.T) {
 			}
 			s.shell("echo more >> d/f; for i in 1 2 3 4 5; do echo $i > d/$i; done")
 			s.must(s.farRun("promote", slave, "--yes", "--force"))
+			if r := s.farRun("status", "--incoming"); kind == "agent" && !strings.Contains(r.stdout, "promoted") {
+				t.Errorf("who replicates into the slave's host: %+v", r)
+			}
 			mine := filepath.Join(slave, "d", "mine")
 			if err := os.WriteFile(mine, []byte("mine"), 0o600); err != nil {
 				t.Fatal(err)

@@ -65,6 +65,8 @@ func from(in *agenthost.Incoming) string {
 
 func stateOf(in *agenthost.Incoming) string {
 	switch {
+	case !in.Promoted.IsZero():
+		return "promoted"
 	case in.Connected:
 		return "connected"
 	case in.Refused != "":

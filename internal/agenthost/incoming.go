@@ -26,7 +26,9 @@ type Incoming struct {
 	Connected  bool        `json:"connected"`
 	Since      status.Time `json:"since"`
 	LastSynced status.Time `json:"last_synced"` // the slave has all that the master had then, by the stamp of its root
-	Refused    string      `json:"refused"`     // why it was turned away last, or takes nothing more, where that is how it stands
+	// Promoted is when the slave was made the writable side, so that this session is refused; null where it was not.
+	Promoted status.Time `json:"promoted"`
+	Refused  string      `json:"refused"` // why it was turned away last, or takes nothing more, where that is how it stands
 }
 
 // AllIncoming lists the sessions that the audit logs of this host know of, by slave. What could not be read is in the error; the rest
@@ -149,6 +151,9 @@ func (in *Incoming) look() {
 		return
 	}
 	in.Connected = at.Session == in.Session
+	if p := &at.Promoted; p.Holds() {
+		in.Promoted = status.Time{Time: p.At}
+	}
 	in.LastSynced = status.Time{Time: at.Stime}
 	if at.Stime.After(time.Now()) {
 		in.LastSynced = status.Time{}

@@ -16,6 +16,8 @@ import (
 type Standing struct {
 	Session string    // the uuid of the session that has it open now; "" for none
 	Stime   time.Time // the root's stamp: the slave has all that the master had then; zero for none
+	// Promoted is what made it the writable side; the zero value where it follows its master.
+	Promoted slave.Promotion
 }
 
 // Look tells how the slave at path stands with a master. It takes no lock, and changes nothing.
@@ -27,6 +29,10 @@ func Look(path string, master xtime.UUID) (Standing, error) {
 	}
 	defer d.Close()
 	s := Standing{Session: openBy(d)}
+	own := ownership{store: &store{areas: areas{dir: d}}}
+	if have, err := own.readOwner(); err == nil && have != nil { // what is damaged an agent says
+		s.Promoted = have.Promoted
+	}
 	for _, ns := range []xtime.Namespace{xtime.Trusted, xtime.User} {
 		names := xtime.NamesFor(ns, master)
 		stamp, err := d.Getxattr("", names.Xtime)
