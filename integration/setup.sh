@@ -26,6 +26,7 @@ unshare     util-linux
 strace      strace
 bindfs      bindfs
 sshfs       sshfs
+glusterd    glusterfs-server
 chromium    chromium
 prometheus  prometheus
 promtool    prometheus
@@ -89,6 +90,7 @@ keep_disabled() {
 	services=
 	case " $1 " in *" openssh-server "*) services='ssh.service ssh.socket' ;; esac
 	case " $1 " in *" prometheus "*) services="$services prometheus.service" ;; esac
+	case " $1 " in *" glusterfs-server "*) services="$services glusterd.service" ;; esac
 	[ -n "$services" ] || return 0
 	# shellcheck disable=SC2086
 	! command -v systemctl >/dev/null 2>&1 || systemctl disable $services >/dev/null 2>&1 || :
@@ -111,5 +113,11 @@ if [ ! -d /run/sshd ]; then
 	[ "$(id -u)" = 0 ] || die "/run/sshd is missing; run this as root (sudo sh integration/setup.sh)"
 	mkdir -p /run/sshd
 	chmod 755 /run/sshd
+fi
+
+# GlusterFS takes neither an address nor localhost for the host of a brick.
+if ! getent hosts georep-gluster >/dev/null; then
+	[ "$(id -u)" = 0 ] || die "/etc/hosts has no georep-gluster; run this as root (sudo sh integration/setup.sh)"
+	echo '127.0.0.1 georep-gluster' >>/etc/hosts
 fi
 echo "setup.sh: everything the tests need is here"

@@ -27,6 +27,7 @@ type Local struct {
 	mounts func() map[string]map[string]bool // Config.Mounts
 	kept   *keeper                           // nil where entries are what they say they are
 	since  xtime.Time                        // no directory is older
+	native *Native                           // Config.Native
 }
 
 // NewLocal begins a pass over a tree of this host.
@@ -39,7 +40,7 @@ func NewLocal(c *Config) (*Local, error) {
 		return nil, RootError(c.Path, err)
 	}
 	m := &Local{root: c.Root, config: c, names: c.Names, mark: c.VolumeMark, mount: st.MountID, record: c.Record, small: newSmallBuffers(),
-		mounts: c.Mounts}
+		mounts: c.Mounts, native: c.Native}
 	m.since = max(m.mark, c.Since)
 	if c.FakeOwner {
 		m.kept = newKeeper(c.Root, &st)
@@ -100,7 +101,7 @@ func (m *Local) Reader(path string, d *beneath.Dir, unmarked bool) Reader {
 }
 
 func (m *Local) reader(path string, d *beneath.Dir, unmarked bool) *reader {
-	return &reader{m: m, dir: d, path: path, covered: m.mounts()[path], unmarked: unmarked}
+	return &reader{m: m, dir: d, path: path, covered: m.mounts()[path], unmarked: unmarked && m.native == nil}
 }
 
 // Covered implements Reader.
@@ -174,7 +175,7 @@ func (m *Local) refusesMarks(d *beneath.Dir, name string, st *beneath.Stat) bool
 // Names implements Source.
 func (m *Local) Names(d *beneath.Dir, atRoot bool, each func(beneath.Entry) error) error {
 	return d.List(func(e beneath.Entry) error {
-		if atRoot && e.Name == slave.Reserved {
+		if atRoot && (e.Name == slave.Reserved || m.native != nil && m.native.Entry(e.Name)) {
 			return nil
 		}
 		return each(e)
@@ -217,7 +218,7 @@ func (r *reader) xtime(name string) (t xtime.Time, bare bool, err error) {
 		}
 	}
 	t, err = r.dir.Xtime(name, &r.m.names)
-	r.unmarked = t == 0
+	r.unmarked = t == 0 && r.m.native == nil
 	return t, false, err
 }
 
@@ -349,7 +350,7 @@ func (m *Local) replicated(d *beneath.Dir, name string) ([]slave.Xattr, error) {
 	var out []slave.Xattr
 	for _, a := range attrs {
 		mine, ok := m.kept.master(a)
-		if m.names.Own(a) || !ok {
+		if m.names.Own(a) || !ok || m.native != nil && m.native.Attr(a) {
 			continue
 		}
 		v, err := d.Getxattr(name, a)

@@ -108,8 +108,17 @@ type Config struct {
 	// Mounts tells, by directory, the names that something is mounted on, or was. It is asked each time: what is mounted may not
 	// answer, and a user may mount it at any time.
 	Mounts func() map[string]map[string]bool
+	// Native is set for a file system that keeps xtimes by itself.
+	Native *Native
 	// FakeOwner reads owners, modes and devices as a slave under the policy fake-owner keeps them.
 	FakeOwner bool
+}
+
+// Native is what a file system shows beside the tree that is replicated, where it keeps xtimes by itself. Those are read by their
+// names there, and are in no list of xattrs.
+type Native struct {
+	Entry func(name string) bool // an entry of the root is its own
+	Attr  func(name string) bool // an xattr is its own
 }
 
 // Directory is one opened directory with what was read of it before it was listed.

@@ -58,9 +58,20 @@ func Identifies(d *Dir) error {
 	return err
 }
 
-// servedGFID is GFID on an opaque file system. An inode number that the served file system has for itself stands for the inode until
-// that is removed. A new inode that gets the number is new to the marker too, so that its xtime differs.
+// glusterGFID is where GlusterFS shows the GFID of an inode, on every mount. It has no namespace of the kernel's, so that nobody can set
+// it where another file system takes xattrs.
+const glusterGFID = "glusterfs.gfid"
+
+// servedGFID is GFID on an opaque file system: GlusterFS's own, or the inode number that the served file system has for itself. That stands
+// for the inode until it is removed. A new inode that gets the number is new to the marker too, so that its xtime differs.
 func servedGFID(d *Dir, name string) (xtime.GFID, error) {
+	var own xtime.GFID
+	switch n, err := d.GetxattrInto(name, glusterGFID, own[:]); {
+	case err == nil && n == len(own) && !own.IsZero():
+		return own, nil
+	case err != nil && !absent(err):
+		return xtime.GFID{}, err // the inode number in its place would make another inode of it
+	}
 	st, err := d.Stat(name)
 	if err != nil {
 		return xtime.GFID{}, err

@@ -212,8 +212,9 @@ func (d *Dir) Identity() (Identity, error) {
 // rootGFID is GFID of d itself, or what is next to it where that is ErrMadeUp: a slave there is told from other directories by it, as
 // long as it is mounted.
 func rootGFID(d *Dir) (xtime.GFID, error) {
-	if !Opaque(d) {
-		return d.GFID("")
+	g, err := d.GFID("")
+	if !errors.Is(err, ErrMadeUp) {
+		return g, err
 	}
 	st, err := d.Stat("")
 	return inodeGFID(st), err

@@ -84,6 +84,8 @@ var allowed = map[string][]string{
 	"monitor/report":      {"status"},
 	"cmd/georep": {"crawler", "internal/", "marker", "marker/xtime", "monitor", "monitor/report", "slave", "slave/agent", "slave/disk",
 		"slave/policy", "status", "volume"},
+	"crawler/source/gluster": {"crawler/plan", "crawler/source", "slave", "internal/beneath",
+		"marker/xtime"},
 	"internal/agenthost": {"internal/changes", "internal/confine", "internal/hooks", "internal/words", "internal/beneath", "marker/xtime",
 		"slave", "slave/agent", "slave/disk", "slave/policy", "status", "volume"},
 	"internal/authorize": {},
