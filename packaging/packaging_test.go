@@ -22,7 +22,7 @@ func command(t *testing.T, dir, name, script string) {
 func called(t *testing.T, name, enabled string, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	command(t, dir, "systemctl", `note() { echo "$*" | sed 's/georep-unprivileged.service/u/; s/georep.service/g/' >>"$LOG"; }
+	command(t, dir, "systemctl", `note() { echo "$*" | sed 's/georep-unprivileged.service/u/; s/georep.service/g/; s/georep-serve.service/s/' >>"$LOG"; }
 case $1 in
 is-enabled) [ "$ENABLED $3" = 'yes georep.service' ] || [ "$ENABLED $3" = 'unprivileged georep-unprivileged.service' ] ;;
 enable) note "$@"; [ "$ENABLED" != masked ] ;;
@@ -52,18 +52,18 @@ func TestScripts(t *testing.T) {
 	for _, c := range []struct {
 		script, enabled, args, want string
 	}{
-		{"postinstall.sh", "yes", "configure ", "enable g daemon-reload restart g try-restart u"},
-		{"postinstall.sh", "yes", "1", "enable g daemon-reload restart g try-restart u"},
-		{"postinstall.sh", "yes", "configure 0.0.1", "daemon-reload restart g try-restart u"},
-		{"postinstall.sh", "no", "configure 0.0.1", "daemon-reload try-restart g try-restart u"},
-		{"postinstall.sh", "no", "2", "daemon-reload try-restart g try-restart u"},
-		{"postinstall.sh", "masked", "configure ", "enable g daemon-reload try-restart g try-restart u"},
-		{"postinstall.sh", "unprivileged", "configure 0.0.1", "daemon-reload try-restart g restart u"},
+		{"postinstall.sh", "yes", "configure ", "enable g daemon-reload restart g try-restart u try-restart s"},
+		{"postinstall.sh", "yes", "1", "enable g daemon-reload restart g try-restart u try-restart s"},
+		{"postinstall.sh", "yes", "configure 0.0.1", "daemon-reload restart g try-restart u try-restart s"},
+		{"postinstall.sh", "no", "configure 0.0.1", "daemon-reload try-restart g try-restart u try-restart s"},
+		{"postinstall.sh", "no", "2", "daemon-reload try-restart g try-restart u try-restart s"},
+		{"postinstall.sh", "masked", "configure ", "enable g daemon-reload try-restart g try-restart u try-restart s"},
+		{"postinstall.sh", "unprivileged", "configure 0.0.1", "daemon-reload try-restart g restart u try-restart s"},
 		{"preremove.sh", "yes", "upgrade 0.0.2", ""},
 		{"preremove.sh", "yes", "failed-upgrade 0.0.1", ""},
 		{"preremove.sh", "yes", "1", ""},
-		{"preremove.sh", "yes", "remove", "stop g u"},
-		{"preremove.sh", "yes", "0", "disable g u stop g u"},
+		{"preremove.sh", "yes", "remove", "stop g u s"},
+		{"preremove.sh", "yes", "0", "disable g u s stop g u s"},
 	} {
 		if got := called(t, c.script, c.enabled, strings.Split(c.args, " ")...); got != c.want {
 			t.Errorf("%s %s, %s: %q, not %q", c.script, c.args, c.enabled, got, c.want)
@@ -74,7 +74,7 @@ func TestScripts(t *testing.T) {
 // TestUnitLeavesConfinement: no unit takes away any of the calls by which the marker and an agent confine themselves. Not every
 // systemd has them in @system-service.
 func TestUnitLeavesConfinement(t *testing.T) {
-	for _, unit := range []string{"georep.service", "georep-unprivileged.service"} {
+	for _, unit := range []string{"georep.service", "georep-unprivileged.service", "georep-serve.service"} {
 		leavesConfinement(t, unit)
 	}
 }

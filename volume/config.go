@@ -1,6 +1,8 @@
 package volume
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"math"
 	"slices"
@@ -29,7 +31,7 @@ type Options struct {
 	MaxDelay       time.Duration       // but never later than this after its first change that was not shipped
 	SSHPort        int                 // 0: the ssh configuration's
 	Identity       string              // private key file; "": the ssh configuration's, and the ssh-agent's keys
-	KnownHosts     string              // "": the ssh configuration's
+	Trust          Trust               // what the slave's host is known by
 	RemoteGeorep   string              // the program on the slave's host
 	RemoteStateDir string              // "": its default there
 	Agentless      bool                // nothing of ours runs on the slave's host: SFTP alone
@@ -42,6 +44,13 @@ type Options struct {
 	Filter         filter.Spec         // what is left out
 	Hook           Hook                // who is told of its events
 	MaxLag         time.Duration       // how far the slave may be behind; 0: nobody says
+}
+
+// Trust says what a slave's host is known by. A fingerprint leaves known_hosts files out of it: they are not read then,
+// so a key that was accepted once by somebody else does not count. An unknown host is never taken, whatever stands here.
+type Trust struct {
+	KnownHosts string // a known_hosts file; "": the ssh configuration's
+	HostKey    string // the fingerprint of the host's key, SHA256:...; "": as known_hosts says
 }
 
 // ConfigKey is one row of the table of settings. Its values are kept as text, as the operator wrote them; apply
@@ -57,9 +66,7 @@ type ConfigKey struct {
 func ConfigKeys() []ConfigKey {
 	return []ConfigKey{
 		{"log-level", "info", "least level that is logged: trace, debug, info, warn or error",
-			func(o *Options, v string) error {
-				return oneOf(&o.LogLevel, v, "trace", "debug", "info", "warn", "error")
-			}},
+			func(o *Options, v string) error { return logLevel(&o.LogLevel, v) }},
 		{"max-delete", "50", "percent of the tree (0 to 100) that may be removed within a minute without georep approve; 0: nothing",
 			func(o *Options, v string) error { return integer(&o.MaxDelete, v, 0, 100) }},
 		{"free-deletes", "1000", "entries that may be removed whatever their share of the tree, unless max-delete is 0",
@@ -85,7 +92,9 @@ func ConfigKeys() []ConfigKey {
 		{"identity", "", "private key file; empty: the one that authorize made, else as the ssh configuration says, and the ssh-agent's keys",
 			func(o *Options, v string) error { return text(&o.Identity, v) }},
 		{"known-hosts", "", "known_hosts file; empty: as the ssh configuration says",
-			func(o *Options, v string) error { return text(&o.KnownHosts, v) }},
+			func(o *Options, v string) error { return text(&o.Trust.KnownHosts, v) }},
+		{"host-key", "", "fingerprint of the ed25519 key of the slave's host, SHA256:...; empty: as known_hosts says",
+			func(o *Options, v string) error { return fingerprint(&o.Trust.HostKey, v) }},
 		{"remote-georep", "georep", "the program on the slave's host: a path, or a name found in PATH there",
 			func(o *Options, v string) error { return filled(&o.RemoteGeorep, v) }},
 		{"remote-state-dir", "", "state directory on the slave's host; empty: the default there",
@@ -198,6 +207,10 @@ func (k ConfigKey) check(o *Options, value string) error {
 
 // These parse one kind of value each into to; their errors say what the value is not, and check
 // adds what it may be. An error leaves to as it was, here and below.
+func logLevel(to *string, v string) error {
+	return oneOf(to, v, "trace", "debug", "info", "warn", "error")
+}
+
 func oneOf(to *string, v string, allowed ...string) error {
 	if !slices.Contains(allowed, v) {
 		return fmt.Errorf("not one of its values")
@@ -230,6 +243,19 @@ func onOff(to *bool, v string) error {
 		return fmt.Errorf("neither on nor off")
 	}
 	*to = v == "on"
+	return nil
+}
+
+// fingerprint takes one as ssh-keygen -l prints it: SHA256 in base64, without padding.
+func fingerprint(to *string, v string) error {
+	if v != "" {
+		sum, ok := strings.CutPrefix(v, "SHA256:")
+		raw, err := base64.RawStdEncoding.DecodeString(sum)
+		if !ok || err != nil || len(raw) != sha256.Size {
+			return fmt.Errorf("not a fingerprint, SHA256: and 43 characters")
+		}
+	}
+	*to = v
 	return nil
 }
 

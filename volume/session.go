@@ -101,8 +101,11 @@ func (s Session) Options() (Options, error) {
 			return Options{}, err
 		}
 	}
-	if s.Slave.Port != 0 {
+	switch {
+	case s.Slave.Port != 0:
 		o.SSHPort = s.Slave.Port
+	case s.Slave.Serve && o.SSHPort == 0:
+		o.SSHPort = ServePort
 	}
 	return o, nil
 }

@@ -16,11 +16,15 @@ type Slave struct {
 	Volume string // a name in the registry of the slave's host
 	Path   string // an absolute, clean path on the slave's host; any bytes but NUL
 	SFTP   bool   // reached by SFTP alone: nothing of ours runs there; Path is set
+	Serve  bool   // reached by georep serve instead of sshd; Volume is set
 }
 
+// ServePort is where georep serve listens unless somebody says otherwise, and where a slave of it is looked for.
+const ServePort = 8922
+
 // forms ends every message about a malformed SLAVE.
-const forms = "use [user@]host::volume, [user@]host:/path, ssh://[user@]host[:port]/path, sftp://[user@]host[:port]/path or " +
-	"file:///path"
+const forms = "use [user@]host::volume, [user@]host:/path, ssh://[user@]host[:port]/path, sftp://[user@]host[:port]/path, " +
+	"georep://[user@]host[:port]/volume or file:///path"
 
 // Local tells whether the slave is a directory of this host, reached without SSH. Such a slave is
 // opened by the worker itself.
@@ -54,6 +58,8 @@ func parseSlave(arg string) (s Slave, why string) {
 		s, why = parseURL(rest)
 		s.SFTP = true
 		return s, why
+	case scheme == "georep":
+		return parseServe(rest)
 	}
 	return s, "unknown scheme " + strconv.Quote(scheme)
 }
@@ -101,6 +107,22 @@ func parseURL(rest string) (s Slave, why string) {
 	}
 	s.Path, why = urlPath(rest)
 	return s, why
+}
+
+// parseServe reads what follows georep://. The port that is meant anyway is left out, so that one place has one name.
+func parseServe(rest string) (s Slave, why string) {
+	s, why = parseURL(rest)
+	if why != "" {
+		return s, why
+	}
+	s.Serve, s.Volume, s.Path = true, strings.TrimPrefix(s.Path, "/"), ""
+	if s.Port == ServePort {
+		s.Port = 0
+	}
+	if CheckName(s.Volume) != nil {
+		return s, strconv.Quote(s.Volume) + " is no volume name"
+	}
+	return s, ""
 }
 
 // parseFile reads what follows file://.
@@ -160,6 +182,10 @@ func (s Slave) String() string {
 	switch {
 	case s.Local():
 		return "file://" + urlEscape(s.Path)
+	case s.Serve && s.Port != 0:
+		return "georep://" + s.login() + ":" + strconv.Itoa(s.Port) + "/" + s.Volume
+	case s.Serve:
+		return "georep://" + s.login() + "/" + s.Volume
 	case s.Volume != "":
 		return s.login() + "::" + s.Volume
 	case s.Port != 0:

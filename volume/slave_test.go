@@ -28,6 +28,9 @@ func TestParseSlave(t *testing.T) {
 		{"bob@[0:0::1]:/path", "bob@[::1]:/path", Slave{User: "bob", Host: "::1", Path: "/path"}},
 		{"[fe80::1%eth0]:/p", "[fe80::1%eth0]:/p", Slave{Host: "fe80::1%eth0", Path: "/p"}},
 		{`CORP\bob@backup:/`, `CORP\bob@backup:/`, Slave{User: `CORP\bob`, Host: "backup", Path: "/"}},
+		{"georep://backup/data", "georep://backup/data", Slave{Host: "backup", Volume: "data", Serve: true}},
+		{"georep://bob@[::1]:9000/data", "georep://bob@[::1]:9000/data", Slave{User: "bob", Host: "::1", Port: 9000, Volume: "data", Serve: true}},
+		{"georep://backup:8922/data", "georep://backup/data", Slave{Host: "backup", Volume: "data", Serve: true}},
 		{"file:///srv/a%25", "file:///srv/a%25", Slave{Path: "/srv/a%"}},
 		{"file://localhost/srv", "file:///srv", Slave{Path: "/srv"}},
 		{"file:///donn\u00e9es/../x", "file:///x", Slave{Path: "/x"}},
@@ -53,7 +56,8 @@ func TestParseSlaveRefuses(t *testing.T) {
 		{"ssh://backup:0/p", "port"}, {"ssh://backup:65536/p", "port"}, {"ssh://backup:+22/p", "port"},
 		{"ssh://backup/%zz", "%25"}, {"ssh://backup/%0", "%25"}, {"file:///a%00b", "NUL"}, {"backup:/a\x00b", "NUL"},
 		{"file://other/p", "absolute"}, {"file:", "absolute"}, {"rsync://backup/p", "unknown scheme"},
-		{"back\nup:/p", "host name"},
+		{"georep://backup", "absolute"}, {"georep://backup/a/b", "volume name"}, {"georep://backup/", "volume name"},
+		{"georep:///data", "host name"}, {"georep://backup:0/data", "port"}, {"back\nup:/p", "host name"},
 	} {
 		_, err := ParseSlave(c.in)
 		if !errors.Is(err, ErrSyntax) {

@@ -17,6 +17,7 @@ func (e *env) agentCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "volume", Usage: "serve this volume and nothing else"},
 		&cli.StringFlag{Name: "path", Usage: "serve this directory and nothing else"},
+		&cli.StringFlag{Name: "login-key", Usage: "fingerprint of the key that logged in, as georep serve tells it"},
 	}
 	for _, k := range policy.Keys() {
 		if k.Bool {
@@ -74,8 +75,12 @@ func (e *env) agent(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	login := agenthost.CurrentLogin()
+	if key := c.String("login-key"); key != "" {
+		login.Key = key
+	}
 	o := &agenthost.Host{Store: s, Volume: c.String("volume"), Path: c.String("path"), Policy: allowed,
-		Login: agenthost.CurrentLogin(), Version: version(), Log: log,
+		Login: login, Version: version(), Log: log,
 		Hook: func(text string) (*exec.Cmd, error) { return self(c, "slave-hook", text) }}
 	host := &agent.Host{Version: version(), Open: o.Open, Join: o.Permits, Confine: o.Confine}
 	err = host.Serve(c.Context, rw)

@@ -42,7 +42,7 @@ func newApp(e *env) *cli.App {
 		Commands: leaves(
 			e.volumeCommand(), e.createCommand(), e.startCommand(), e.stopCommand(), e.restartCommand(), e.pauseCommand(), e.resumeCommand(),
 			e.syncCommand(), e.approveCommand(), e.verifyCommand(), e.restoreCommand(), e.statusCommand(), e.checkpointCommand(), e.waitCommand(), e.logsCommand(), e.configCommand(), e.deleteCommand(),
-			e.applyCommand(), e.configcheckCommand(), e.demoCommand(), e.runCommand(), e.webCommand(),
+			e.applyCommand(), e.configcheckCommand(), e.demoCommand(), e.runCommand(), e.webCommand(), slaveServer{e}.serveCommand(),
 			failover{e}.promoteCommand(), failover{e}.demoteCommand(), failover{e}.divergenceCommand(), e.authorizeCommand(), e.doctorCommand(), e.generateCommand(), e.agentCommand(), e.agentHookCommand(), e.markerCommand(), e.workerCommand(), e.monitorCommand(),
 		),
 	}

@@ -74,6 +74,9 @@ func (e *env) giveKey(c *cli.Context, r *registration, words []string) error {
 	if err != nil {
 		return err
 	}
+	if r.session.Slave.Serve {
+		return slaveServer{e}.keyFor(c, r, authorize.ServeLine(key, r.session.Slave.Volume, r.volume.UUID, comment))
+	}
 	forced := connect.ForcedCommand(r.session, o, r.volume)
 	line, err := authorize.Line(key, forced, comment)
 	if err != nil {

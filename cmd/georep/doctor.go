@@ -17,7 +17,7 @@ import (
 )
 
 // wayFlags are the settings that decide how a slave is reached.
-var wayFlags = []string{"ssh-port", "identity", "known-hosts", "remote-georep", "remote-state-dir", "agentless"}
+var wayFlags = []string{"ssh-port", "identity", "known-hosts", "host-key", "remote-georep", "remote-state-dir", "agentless"}
 
 func (e *env) doctorCommand() *cli.Command {
 	flags := []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "one JSON object a finding, a line each"}}

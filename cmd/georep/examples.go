@@ -90,6 +90,10 @@ var examples = map[string][]string{
 		"georep web --listen unix:/run/georep/web.sock",
 		"georep web --listen :9847 --tls-cert c.pem --tls-key c.key --client-ca ca.pem",
 	},
+	"serve": {
+		"georep serve                                 # on the slave's host",
+		"georep serve --fingerprint                   # for the master's --host-key",
+	},
 	"run": {"georep run                                   # what georep.service does"},
 }
 
@@ -130,7 +134,7 @@ var groups = []struct {
 	title string
 	flags []string
 }{
-	{"The slave", []string{"force", "yes", "ssh-port", "identity", "known-hosts", "remote-georep", "remote-state-dir", "agentless", "retry-max"}},
+	{"The slave", []string{"force", "yes", "ssh-port", "identity", "known-hosts", "host-key", "remote-georep", "remote-state-dir", "agentless", "retry-max"}},
 	{"What is replicated", []string{"exclude", "include", "exclude-from", "exclude-larger-than", "exclude-caches", "delete-excluded"}},
 	{"What is removed", []string{"max-delete", "free-deletes", "keep-deleted"}},
 	{"How changes are found", []string{"marker-source", "scan-interval", "hints", "quiet-period", "max-delay", "quick"}},

@@ -94,14 +94,25 @@ func Line(key ssh.PublicKey, command, comment string) (string, error) {
 	if strings.Contains(command, `\"`) || strings.HasSuffix(command, `\`) {
 		return "", fmt.Errorf("no line of authorized_keys can hold the command %q", command)
 	}
-	comment = strings.Map(func(r rune) rune {
+	comment = oneWord(comment)
+	blob := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+	return fmt.Sprintf(`restrict,command="%s" %s %s`, strings.ReplaceAll(command, `"`, `\"`), blob, comment), nil
+}
+
+// ServeLine is a line for georep serve's file of keys. It holds the key to one volume and one master.
+func ServeLine(key ssh.PublicKey, volume, master, comment string) string {
+	blob := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+	return fmt.Sprintf(`volume="%s",master="%s" %s %s`, volume, master, blob, oneWord(comment))
+}
+
+// oneWord makes a comment that ends nothing and begins nothing.
+func oneWord(comment string) string {
+	return strings.Map(func(r rune) rune {
 		if r <= ' ' || r == 0x7f {
 			return '_'
 		}
 		return r
 	}, comment)
-	blob := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
-	return fmt.Sprintf(`restrict,command="%s" %s %s`, strings.ReplaceAll(command, `"`, `\"`), blob, comment), nil
 }
 
 // Login says how the operator reaches the account on the slave's host. Nothing of it is kept, and

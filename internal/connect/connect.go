@@ -134,10 +134,16 @@ func (c *Config) dial(ctx context.Context, o volume.Options) (*sshconn.Conn, err
 	} else if own := c.ownKey(); own != "" {
 		target.Identities = []string{own}
 	}
-	if o.KnownHosts != "" {
-		target.KnownHosts = []string{o.KnownHosts}
+	if o.Trust.KnownHosts != "" {
+		target.KnownHosts = []string{o.Trust.KnownHosts}
 	}
-	return sshconn.Dial(ctx, target, sshconn.Options{Logger: c.Logger})
+	// Who gives a fingerprint has compared it: known_hosts has no say then.
+	target.HostKey = o.Trust.HostKey
+	conn, err := sshconn.Dial(ctx, target, sshconn.Options{Logger: c.Logger})
+	if err != nil && s.Serve {
+		err = explainServe(err)
+	}
+	return conn, err
 }
 
 // ownKey is the key that authorize made for the session, "" where it did not.
@@ -215,7 +221,7 @@ func (c *Config) openAgent(ctx context.Context, conn *sshconn.Conn, o volume.Opt
 	group, err := agent.DialGroup(ctx, hello, agent.GroupOptions{
 		Streams: streams,
 		Open: func(ctx context.Context, number int) (io.ReadWriteCloser, error) {
-			stream, err := all.of(ctx, number).Exec(ctx, command)
+			stream, err := openStream(ctx, all.of(ctx, number), s, command)
 			if err != nil {
 				return nil, err
 			}
@@ -246,6 +252,14 @@ func (c *Config) openAgent(ctx context.Context, conn *sshconn.Conn, o volume.Opt
 	grown.Wait()
 	all.close()
 	return nil, err
+}
+
+// openStream opens a channel to an agent: by a command where sshd listens, and by the one thing that georep serve has.
+func openStream(ctx context.Context, conn *sshconn.Conn, s volume.Slave, command string) (*sshconn.Stream, error) {
+	if s.Serve {
+		return conn.Subsystem(ctx, "georep")
+	}
+	return conn.Exec(ctx, command)
 }
 
 // ahead asks whether much is to be sent, and makes the connections for it, while the session begins on the first. What it

@@ -338,10 +338,10 @@ func through(t *testing.T, c *connect.Config) *proxy.Proxy {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
-	known, err := os.ReadFile(o.KnownHosts)
+	known, err := os.ReadFile(o.Trust.KnownHosts)
 	if err == nil {
 		text := strings.ReplaceAll(string(known), strconv.Itoa(o.SSHPort), strconv.Itoa(p.Port()))
-		err = errors.Join(os.WriteFile(o.KnownHosts, []byte(text), 0o600), c.Session.Set("ssh-port", strconv.Itoa(p.Port())))
+		err = errors.Join(os.WriteFile(o.Trust.KnownHosts, []byte(text), 0o600), c.Session.Set("ssh-port", strconv.Itoa(p.Port())))
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -53,6 +53,19 @@ func explain(err error, stream *sshconn.Stream, command, host string) error {
 	return fmt.Errorf("%w: %q on %s: %w%s", ErrAgentEnded, command, host, err, said)
 }
 
+// explainServe adds what an operator can do where georep serve is at the far end.
+func explainServe(err error) error {
+	switch {
+	case errors.Is(err, sshconn.ErrHostKeyUnknown):
+		return fmt.Errorf("%w; or see georep serve --fingerprint there, and name it: --host-key FINGERPRINT", err)
+	case errors.Is(err, sshconn.ErrAuth):
+		return fmt.Errorf("%w; georep authorize prints what lets the session's key in", err)
+	case errors.Is(err, sshconn.ErrUnreachable):
+		return fmt.Errorf("%w; see whether georep serve runs there", err)
+	}
+	return err
+}
+
 // goneTime is how long the end of a session waits for the host to say how the agent ended.
 const goneTime = 500 * time.Millisecond
 

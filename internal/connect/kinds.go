@@ -49,7 +49,7 @@ func (c *Config) kind(o *volume.Options) *kind {
 func isLocal(s volume.Slave, _ *volume.Options) bool { return s.Local() }
 
 // isSFTP tells whether nothing of ours runs on the slave's host.
-func isSFTP(s volume.Slave, o *volume.Options) bool { return s.SFTP || o.Agentless }
+func isSFTP(s volume.Slave, o *volume.Options) bool { return s.SFTP || o.Agentless && !s.Serve }
 
 // openLocal opens the directory in this process. There is no agent between, and no policy of
 // another host.

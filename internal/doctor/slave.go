@@ -204,7 +204,7 @@ func (p place) found(i slave.Info) {
 // agentless tells whether nothing of ours runs at the far end.
 func (x *examination) agentless() bool {
 	o, err := x.Session.Options()
-	return x.Session.Slave.SFTP || err == nil && o.Agentless
+	return x.Session.Slave.SFTP || err == nil && o.Agentless && !x.Session.Slave.Serve
 }
 
 // agentText is what is known of the program at the far end.

@@ -94,6 +94,7 @@ var allowed = map[string][]string{
 		"slave/compress", "slave/sshconn", "status", "volume"},
 	"internal/demo":      {"internal/beneath", "internal/sshserver", "marker/xtime", "monitor", "status", "volume"},
 	"internal/service":   {"internal/private", "monitor", "status", "volume"},
+	"internal/serve":     {"slave/policy"},
 	"internal/sshserver": {},
 	"internal/strip":     {"internal/beneath", "marker/xtime", "slave"},
 	"internal/worker": {"crawler", "crawler/limit", "crawler/retry", "crawler/source", "internal/beneath", "internal/changes", "internal/connect", "internal/filter", "internal/timetable",

@@ -16,3 +16,4 @@ for unit in georep.service georep-unprivileged.service; do # one of the two, see
 		systemctl try-restart "$unit" || :
 	fi
 done
+systemctl try-restart georep-serve.service || : # sessions come back by themselves

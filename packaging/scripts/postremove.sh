@@ -4,6 +4,7 @@ set -e
 if [ "${1:-}" = purge ]; then
 	rm -rf /var/lib/georep
 	rmdir /etc/georep 2>/dev/null || :
-	rm -f /etc/systemd/system/multi-user.target.wants/georep.service /etc/systemd/system/multi-user.target.wants/georep-unprivileged.service
+	rm -f /etc/systemd/system/multi-user.target.wants/georep.service /etc/systemd/system/multi-user.target.wants/georep-unprivileged.service \
+		/etc/systemd/system/multi-user.target.wants/georep-serve.service
 fi
 [ ! -d /run/systemd/system ] || systemctl daemon-reload

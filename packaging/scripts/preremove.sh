@@ -6,6 +6,6 @@ case "${1:-}" in
 upgrade | failed-upgrade | 1) exit 0 ;;
 esac
 command -v systemctl >/dev/null || exit 0
-[ "${1:-}" != 0 ] || systemctl disable georep.service georep-unprivileged.service || :
+[ "${1:-}" != 0 ] || systemctl disable georep.service georep-unprivileged.service georep-serve.service || :
 [ -d /run/systemd/system ] || exit 0
-systemctl stop georep.service georep-unprivileged.service
+systemctl stop georep.service georep-unprivileged.service georep-serve.service

@@ -32,6 +32,7 @@ type hop struct {
 	// knownAs is the name to look up in known_hosts instead of host and port; "" for none.
 	knownAs        string
 	knownHosts     []string
+	hostKey        string   // the fingerprint to expect in place of them
 	revokedKeys    []string // files of RevokedHostKeys
 	identities     []string
 	ownIdentities  bool // given, rather than OpenSSH's defaults
@@ -244,7 +245,7 @@ func (f configFiles) resolve(r request, opts Options) (*hop, error) {
 	}
 	alias := strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
 	l := &lookup{files: f, alias: alias}
-	h := &hop{alias: alias, user: r.User, port: r.Port, timeout: opts.ConnectTimeout}
+	h := &hop{alias: alias, user: r.User, port: r.Port, timeout: opts.ConnectTimeout, hostKey: r.HostKey}
 	if h.user == "" {
 		h.user = l.get("User", localUser())
 	}

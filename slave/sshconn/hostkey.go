@@ -149,6 +149,9 @@ func (k *hostKeys) decide(key ssh.PublicKey) error {
 		return fmt.Errorf("%w: %s offers %s, which %s revokes (RevokedHostKeys in ssh_config); give the host a new key",
 			ErrHostKeyRevoked, k.name(), describe(key), path)
 	}
+	if k.hop.hostKey != "" {
+		return k.pinned(key)
+	}
 	refused := k.unknownError(key)
 	for _, name := range k.names {
 		err := k.check(name, &net.TCPAddr{}, key)
@@ -171,6 +174,15 @@ func (k *hostKeys) decide(key ssh.PublicKey) error {
 		}
 	}
 	return refused
+}
+
+// pinned compares a key with the fingerprint that somebody gave.
+func (k *hostKeys) pinned(key ssh.PublicKey) error {
+	if ssh.FingerprintSHA256(key) == k.hop.hostKey {
+		return nil
+	}
+	return fmt.Errorf("%w: %s offers %s, and the host-key of the session is %s: somebody may be in between; if the host really has a new key, "+
+		"set host-key to its fingerprint", ErrHostKeyChanged, k.name(), describe(key), k.hop.hostKey)
 }
 
 // describe is a key as OpenSSH shows it, so that it can be compared by eye.

@@ -11,6 +11,7 @@
 package sshconn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,9 @@ type Target struct {
 
 	// KnownHosts are the only known_hosts files to believe, when there are any.
 	KnownHosts []string
+
+	// HostKey is the fingerprint of the host's key, SHA256:..., in place of all known_hosts files. Jump hosts have their own.
+	HostKey string
 
 	// ConfigFile is the only ssh_config file to read; "" means ~/.ssh/config and then /etc/ssh/ssh_config, "none"
 	// means no file. Jump hosts are looked up in the same place.
@@ -349,6 +353,9 @@ func (c *Conn) execError(err error) error {
 		return cause
 	}
 	var refused *ssh.OpenChannelError
+	if errors.As(err, &refused) && bytes.HasPrefix(c.client.ServerVersion(), []byte("SSH-2.0-georep")) {
+		return fmt.Errorf("%w: %s: %s", ErrExec, c.addr, clean(refused.Message))
+	}
 	if errors.As(err, &refused) {
 		return fmt.Errorf("%w: %s: %s; raise MaxSessions in its sshd_config", ErrExec, c.addr, clean(refused.Message))
 	}
