@@ -247,7 +247,7 @@ func (w *crawl) afterSending(n *node, d *directory, it *plan.Item, j *chore) boo
 	if it.How == plan.Compare {
 		return w.beginJob(n, d, it, nil) // what was sent became needless
 	}
-	op, err := w.shipOp(n, d, *it)
+	op, err := w.shipOp(n, d, it)
 	if err != nil {
 		w.failEntry(n, e.Name, opFor(e.Kind), e.Record.Xtime, err)
 		return true

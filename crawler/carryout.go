@@ -80,23 +80,24 @@ func (w *crawl) items(n *node, d *directory, items []plan.Item) {
 	for i := range items {
 		w.pending.add(ofItem(&items[i]))
 	}
-	for _, it := range items {
+	for i := range items {
+		it := &items[i]
 		if it.How == plan.Compare && w.c.opts.Tree.Info().ReadsBack && mostlyHoles(&it.Entry) {
-			w.pending.done(ofItem(&it))
+			w.pending.done(ofItem(it))
 			it.How = plan.Replace // to send the data is less than to read all of it back
-			w.pending.add(ofItem(&it))
+			w.pending.add(ofItem(it))
 		}
 		switch {
 		case w.isHeldBack(n, &it.Entry):
-			w.pending.done(ofItem(&it))
+			w.pending.done(ofItem(it))
 			w.hold(n)
-		case w.waits(n, d, &it):
-			w.pending.done(ofItem(&it)) // counted as what waits
-		case w.isBeside(n, d, &it):
+		case w.waits(n, d, it):
+			w.pending.done(ofItem(it)) // counted as what waits
+		case w.isBeside(n, d, it):
 		case it.How == plan.Compare:
-			compare = append(compare, it)
+			compare = append(compare, *it)
 		case it.How != plan.Adopt && it.Entry.Stat.Nlink > 1:
-			linked = append(linked, it)
+			linked = append(linked, *it)
 		default:
 			w.item(n, d, it)
 		}
@@ -207,11 +208,11 @@ func (w *crawl) child(n *node, d *directory, c *plan.Child) {
 }
 
 // item brings over one entry that is no directory.
-func (w *crawl) item(n *node, d *directory, it plan.Item) { w.oneOf(n, d, it, false) }
+func (w *crawl) item(n *node, d *directory, it *plan.Item) { w.oneOf(n, d, it, false) }
 
 // oneOf is item. many tells that more names follow of the inode whose attributes are to be set.
-func (w *crawl) oneOf(n *node, d *directory, it plan.Item, many bool) {
-	w.pending.done(ofItem(&it)) // what follows counts it as what it is sent as
+func (w *crawl) oneOf(n *node, d *directory, it *plan.Item, many bool) {
+	w.pending.done(ofItem(it)) // what follows counts it as what it is sent as
 	op, err := w.shipOp(n, d, it)
 	if err != nil {
 		w.failEntry(n, it.Entry.Name, opFor(it.Entry.Kind), it.Entry.Record.Xtime, err)
@@ -221,8 +222,8 @@ func (w *crawl) oneOf(n *node, d *directory, it plan.Item, many bool) {
 	if it.ParkFirst {
 		tasks = append(tasks, w.park(n, *it.State))
 	}
-	tasks = append(tasks, task{op: op, ahead: w.sendAhead(d, &it, &op), parks: it.State != nil && foreign(it.State, &it.Entry)})
-	w.comes(n, &it)
+	tasks = append(tasks, task{op: op, ahead: w.sendAhead(d, it, &op), parks: it.State != nil && foreign(it.State, &it.Entry)})
+	w.comes(n, it)
 	if op.Links > 1 && (op.Kind != slave.OpMeta || many) {
 		w.inTurn(n, tasks)
 		return
@@ -256,8 +257,8 @@ func opFor(k slave.Kind) slave.OpKind {
 }
 
 // shipOp builds the operation for an item.
-func (w *crawl) shipOp(n *node, d *directory, it plan.Item) (slave.Op, error) {
-	e := it.Entry
+func (w *crawl) shipOp(n *node, d *directory, it *plan.Item) (slave.Op, error) {
+	e := it.Entry // a copy, which the operation keeps until it is sent
 	op := slave.Op{Kind: opFor(e.Kind), Entry: e.Kind, Path: join(n.path, e.Name), Record: e.Record, In: n.entry.Record.GFID}
 	if e.Stat.Nlink > 1 {
 		op.Links, op.Ino, op.LinksFinal = e.Stat.Nlink, e.Stat.Ino, w.researches()

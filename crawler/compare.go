@@ -114,7 +114,7 @@ func (w *crawl) known(n *node, d *directory, it plan.Item, same, many bool) {
 	}
 	w.pending.done(was)
 	w.pending.add(ofItem(&it))
-	w.oneOf(n, d, it, many)
+	w.oneOf(n, d, &it, many)
 }
 
 // ofOneInode tells whether an item is one of several names of an inode which the slave has there in an older state: what is

@@ -43,7 +43,7 @@ func (w *crawl) linkSome(n *node, d *directory, items []plan.Item, known map[xti
 	for i, it := range items {
 		sameInode := it.State != nil && it.State.Record.GFID == it.Entry.Record.GFID
 		if sameInode || !found[i].Linked || !w.mayTake(found[i].Path, &it.Entry) {
-			w.item(n, d, it)
+			w.item(n, d, &it)
 			continue
 		}
 		if it.ParkFirst {
@@ -68,7 +68,7 @@ func (w *crawl) linkSome(n *node, d *directory, items []plan.Item, known map[xti
 		w.c.groups.Store(true)
 		if results[i].Err != nil {
 			delete(known, f.Record.GFID)
-			w.item(n, d, it)
+			w.item(n, d, &it)
 			continue
 		}
 		if w.giveWay.of(it.Entry.Stat.Nlink) {

@@ -99,7 +99,8 @@ func (s *shipper) gather(first job) (batch []job, held *job) {
 		case j := <-s.jobs:
 			ops, bytes = ops+len(j.ops), bytes+jobBytes(j)
 			if ops > slave.MaxOps || bytes > batchBytes {
-				return batch, &j
+				next := j // a copy: &j would move every job to the heap
+				return batch, &next
 			}
 			batch = append(batch, j)
 		default:
@@ -122,7 +123,11 @@ func jobBytes(j job) int64 {
 // apply brings one batch over and hands out its results, unless the crawl, which ctx bounds, has ended meanwhile.
 func (s *shipper) apply(ctx context.Context, jobs []job) {
 	defer s.wg.Done()
-	var b slave.Batch
+	ops := 0
+	for _, j := range jobs {
+		ops += len(j.ops)
+	}
+	b := slave.Batch{Ops: make([]slave.Op, 0, ops)}
 	for _, j := range jobs {
 		b.Ops = append(b.Ops, j.ops...)
 	}

@@ -81,13 +81,14 @@ func (w *crawl) sendAhead(d *directory, it *plan.Item, op *slave.Op) *upload {
 	if op.Kind != slave.OpPut {
 		return nil
 	}
-	a := &upload{dir: d, listed: it.Entry}
+	basis := ""
 	if s := it.State; s != nil && s.Kind == slave.File && s.Size >= deltaBytes {
-		a.basis = op.Path
+		basis = op.Path
 	}
-	if size := it.Entry.Stat.Size; size < deltaBytes || size < uploadBytes && a.basis == "" {
+	if size := it.Entry.Stat.Size; size < deltaBytes || size < uploadBytes && basis == "" {
 		return nil
 	}
+	a := &upload{dir: d, listed: it.Entry, basis: basis}
 	select {
 	case w.uploads.queued <- struct{}{}:
 	case <-w.ctx.Done():
