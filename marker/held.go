@@ -63,7 +63,7 @@ type heldFiles struct {
 
 // finder finds the files that are held open for writing; hidden is why there may be more.
 type finder interface {
-	Look() (files []writers.File, hidden string, err error)
+	Look(told bool) (files []writers.File, hidden string, err error)
 }
 
 // held is one inode that is held open for writing.
@@ -206,7 +206,8 @@ func (h *heldFiles) lookOnce(ctx context.Context, all bool) (took time.Duration,
 	h.last, h.at = h.at, moment.Now()
 	h.all, h.marks = all, nil
 	h.round++
-	list, hidden, err := h.find.Look()
+	// Only fanotify tells of each write to the file system; inotify needs a name in the tree.
+	list, hidden, err := h.find.Look(h.how.Load().source == SourceFanotify)
 	if err != nil {
 		h.Often.Warn().Err(err).Msg("writes that raise no event cannot be seen for now")
 		h.at = h.last

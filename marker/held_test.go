@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -242,9 +243,9 @@ type stepping struct {
 	by time.Duration
 }
 
-func (s *stepping) Look() ([]writers.File, string, error) {
+func (s *stepping) Look(told bool) ([]writers.File, string, error) {
 	s.h.at.Wall, s.h.at.Offset = s.h.at.Wall.Add(-s.by), s.h.at.Offset-int64(s.by)
-	return s.finder.Look()
+	return s.finder.Look(told)
 }
 
 // TestClockSetDuringALook: how long a look took is not a matter of how the clock was set meanwhile. The next one would be due after a
@@ -298,10 +299,34 @@ func TestMappedFilesAndAClockSetBack(t *testing.T) {
 	}
 }
 
+// asking is a finder that finds nothing, and notes how it was asked.
+type asking struct{ told atomic.Pointer[bool] }
+
+func (a *asking) Look(told bool) ([]writers.File, string, error) {
+	a.told.Store(&told)
+	return nil, "", nil
+}
+
+// TestOwnProcessesAreLookedInto: georep's own processes may be passed over with fanotify only. inotify does not tell of what is
+// written to a file whose name is gone, and where there are scans nothing tells.
+func TestOwnProcessesAreLookedInto(t *testing.T) {
+	for _, source := range eventSources() {
+		v := newVol(t, t.TempDir())
+		v.o.Source = source
+		a := &asking{}
+		v.start(func(m *marker) { m.held.find = a })
+		v.until("it has looked", func() bool { return a.told.Load() != nil })
+		if told := *a.told.Load(); told != (source == SourceFanotify) {
+			t.Errorf("%s: it was asked for files with events for all writes: %v", source, told)
+		}
+		v.halt()
+	}
+}
+
 // waiting is a finder that finds nothing, and waits before it says so.
 type waiting struct{ d time.Duration }
 
-func (w waiting) Look() ([]writers.File, string, error) { time.Sleep(w.d); return nil, "", nil }
+func (w waiting) Look(bool) ([]writers.File, string, error) { time.Sleep(w.d); return nil, "", nil }
 
 // TestLookThatWaits: on a machine without a processor to spare a look takes long. It costs no more than others, and the pause
 // before the next one, of which the heartbeat waits, is no longer.

@@ -74,7 +74,7 @@ func (v *vol) start(prepare ...func(*marker)) *vol {
 // nobody is a finder that finds nothing.
 type nobody struct{}
 
-func (nobody) Look() ([]writers.File, string, error) { return nil, "", nil }
+func (nobody) Look(bool) ([]writers.File, string, error) { return nil, "", nil }
 
 func firstError(errs ...error) error {
 	for _, err := range errs {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,11 +27,17 @@ type holder struct {
 // hold starts one. The methods are those of writer.
 func hold(t testing.TB, method, dir, name string) *holder {
 	t.Helper()
+	// A marker in a test takes processes of the test's program for georep's own, which never write without an event. So the
+	// holder runs a copy. It is made by another process: a program that this one has open for writing cannot be run.
+	program := filepath.Join(t.TempDir(), "holder")
+	if err := exec.Command("cp", "/proc/"+strconv.Itoa(os.Getpid())+"/exe", program).Run(); err != nil {
+		t.Fatalf("copy the program of the test: %v", err)
+	}
 	inRead, inWrite, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &holder{t: t, cmd: exec.Command("/proc/self/exe"), in: inWrite}
+	h := &holder{t: t, cmd: exec.Command(program), in: inWrite}
 	h.cmd.Dir, h.cmd.Stderr, h.cmd.Stdin = dir, os.Stderr, inRead
 	h.cmd.Env = append(os.Environ(), roleVar+"=hold", paramsVar+"="+method+" "+name)
 	out, err := h.cmd.StdoutPipe()

@@ -2,8 +2,9 @@
 // shared mappings of processes, and as backing files of loop devices. What is written through these may raise no event.
 //
 // A look costs one system call for each process, and more only for those that ran since the look before: a process that
-// used no processor time has opened nothing. So it follows what the machine does, and never the size of a tree. The
-// package looks at processes only. Whether a file lies in a volume, and changed, its user finds out.
+// used no processor time has opened nothing. So it follows what the machine does, and never the size of a tree. Processes of
+// georep itself need no look where every plain write raises an event (own.go). The package looks at processes only.
+// Whether a file lies in a volume, and changed, its user finds out.
 package writers
 
 import (
@@ -37,8 +38,9 @@ type Volume struct {
 
 // Finder looks for the holders of one volume's files. It is for one goroutine.
 type Finder struct {
-	volume Volume
-	self   int
+	volume  Volume
+	self    int
+	program program // what this process runs
 	// buf is what listings are read into, one at a time; nothing keeps parts of it.
 	buf  []byte
 	name []byte // for the kernel to write into: it has to stay where it is
@@ -55,6 +57,8 @@ type process struct {
 	cpu    int64  // ns that it had used before the look
 	kernel bool   // a thread of the kernel, which has no descriptors
 	denied bool   // this user may not look
+	own    owning
+	passed bool // not looked into at the last look, since it is georep's own
 	files  []File
 	round  bool // met by the look that is under way
 }
@@ -66,6 +70,7 @@ const initPIDNamespace = "pid:[4026531836]"
 // other pid namespaces, or of other users where /proc is mounted with hidepid.
 func New(v Volume) *Finder {
 	f := &Finder{volume: v, self: os.Getpid(), buf: make([]byte, 32<<10), name: make([]byte, unix.PathMax+1), known: map[int]*process{}}
+	f.program, _ = programOf(f.self) // none where that cannot be read: no process is georep's own then
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err != nil || ns != initPIDNamespace {
 		f.hidden = "georep runs in a pid namespace of its own"
 	} else if _, err := os.Stat("/proc/1"); err != nil {
@@ -74,10 +79,11 @@ func New(v Volume) *Finder {
 	return f
 }
 
-// Look gives all files that are held. hidden says why there may be more of them, "" where there are
-// not. Processes that end meanwhile are no error. The error is that of listing /proc, after which
-// nothing is known.
-func (f *Finder) Look() (files []File, hidden string, err error) {
+// Look gives all files that are held. told says that every write through a descriptor raises an event, whatever name the
+// file has; files that only georep's own processes hold are left out then. hidden says why there may be more of them, ""
+// where there are not. Processes that end meanwhile are no error. The error is that of listing /proc, after which nothing is
+// known.
+func (f *Finder) Look(told bool) (files []File, hidden string, err error) {
 	list, err := f.processes()
 	if err != nil {
 		return nil, "", fmt.Errorf("look for open files: %w", err)
@@ -87,7 +93,7 @@ func (f *Finder) Look() (files []File, hidden string, err error) {
 		if one.pid == f.self {
 			continue
 		}
-		p := f.look(one)
+		p := f.look(one, told)
 		p.round = true
 		if p.denied && denied == 0 {
 			denied = one.pid
@@ -127,18 +133,21 @@ func (f *Finder) processes() ([]listed, error) {
 // look gives what a process holds: as it was where it did not run since. A number that is used
 // again is told by the inode of its directory. An error that is neither a refusal nor an end has
 // the process looked at again the next time.
-func (f *Finder) look(one listed) *process {
+func (f *Finder) look(one listed, told bool) *process {
 	cpu, err := cpuTime(one.pid)
 	p := f.known[one.pid]
-	if p != nil && err == nil && p.ino == one.ino && (p.cpu == cpu || p.kernel) {
+	if p != nil && err == nil && p.ino == one.ino && (p.kernel || p.cpu == cpu && (told || !p.passed)) {
 		return p
 	}
 	if p == nil || p.ino != one.ino {
 		p = &process{ino: one.ino, kernel: isKernelThread(one.pid)}
 		f.known[one.pid] = p
 	}
-	f.examined++
 	p.cpu, p.files, p.denied = cpu, nil, false
+	if p.passed = told && !p.kernel && f.isOwn(one.pid, p); p.passed {
+		return p
+	}
+	f.examined++
 	if p.kernel {
 		return p
 	}

@@ -35,7 +35,7 @@ func BenchmarkLook(b *testing.B) {
 			b.StopTimer()
 			time.Sleep(100 * time.Millisecond)
 			before := used()
-			if _, _, err := f.Look(); err != nil {
+			if _, _, err := f.Look(false); err != nil {
 				b.Fatal(err)
 			}
 			if n++; n > 1 {
@@ -75,7 +75,7 @@ func TestLook(t *testing.T) {
 	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 	f := New(Volume{Dev: st.Dev, Super: st.Dev})
 	held := func() (links []string) {
-		files, _, err := f.Look()
+		files, _, err := f.Look(false)
 		if err != nil {
 			t.Fatal(err)
 		}
