@@ -16,6 +16,7 @@ func rows() []row {
 		{"small-wan", "the same over the WAN", smallRow(wan, ratioGoal(0.25))},
 		{"big-lan", "one random file of 1 GiB, LAN: georep, rsync, ssh alone", bigRow(lan, ratioGoal(0.5))},
 		{"big-wan", "the same over the WAN", bigRow(wan, ratioGoal(0.2))},
+		{"serve-lan", "the first two over the LAN to georep serve: georep, rsync, georep over sshd", serveRow},
 		{"delta", "1 MiB changed inside 1 GiB, WAN: time and bytes", deltaRow},
 		{"ten", "10 of 10,000 and of 1,000,000 files changed: georep live, rsync", tenRow},
 		{"restart", "start with nothing changed, 1,000,000 files: georep, rsync", restartRow},
