@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -9,6 +10,18 @@ import (
 
 	"golang.org/x/crypto/ssh"
 )
+
+// readSize is what is read of the network at once, in bytes. The library alone reads each packet of 32 KiB by two calls.
+const readSize = 128 << 10
+
+// ahead is a connection whose reading takes what is there, up to readSize. Deadlines and Close are those of the connection.
+type ahead struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// Read is net.Conn's. The library reads on one goroutine, as this needs.
+func (a *ahead) Read(p []byte) (int, error) { return a.r.Read(p) }
 
 // conn is one connection, from its first byte on. Its goroutine is the server's; those of its channels are its own. What
 // the client sends is bounded before the login by time, and afterwards by the library: a packet has 256 KiB at most, and a
@@ -32,7 +45,7 @@ func (c *conn) serve(ctx context.Context, leave func(bool)) {
 	log := s.cfg.Log.With().Str("from", c.raw.RemoteAddr().String()).Logger()
 	// A connection without a deadline is refused by the handshake itself, so this error need not be looked at.
 	_ = c.raw.SetDeadline(time.Now().Add(s.cfg.Limits.LoginTime))
-	in, channels, requests, err := ssh.NewServerConn(c.raw, s.ssh)
+	in, channels, requests, err := ssh.NewServerConn(&ahead{Conn: c.raw, r: bufio.NewReaderSize(c.raw, readSize)}, s.ssh)
 	if err == nil {
 		err = c.loggedIn(in)
 	}
