@@ -1,6 +1,6 @@
 # The two commands that matter need no make: see README.md. This is the rest.
 
-.PHONY: container container-watched build static man install packages test race lint demo bench bench-quick bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
+.PHONY: gluster container container-watched build static man install packages test race lint demo bench bench-quick bench-syscalls soak stress moves-soak schedules storms powercuts network-faults fail-the-nth soak-hour fuzz fuzz-hour
 
 build:
 	go build -o bin/georep ./cmd/georep
@@ -96,6 +96,10 @@ soak:
 STRESS = 200
 stress:
 	GEOREP_STRESS=$(STRESS) go test -count=1 -timeout 600m -v -run 'TestStress$$' ./integration
+
+# Random changes on a GlusterFS volume whose bricks go and come, over ten seeds: five minutes. GEOREP_SEED=n repeats one with go test.
+gluster:
+	for seed in 1 2 3 4 5 6 7 8 9 10; do GEOREP_SEED=$$seed go test -count=1 -run TestCrawl ./crawler/source/gluster || exit 1; done
 
 # Renames, links and swaps, weighted up: 50 seeds each by a crawl alone, by hints, by hints that are cut at random, and as
 # an ordinary user by inotify; then trees of links with 10,000 files. Hours: MOVES_SEEDS and MOVES_FIRST choose a part.

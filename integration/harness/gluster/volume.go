@@ -48,16 +48,23 @@ func (v *Volume) Kill(i int) {
 // Restart starts the bricks that were killed.
 func (v *Volume) Restart() { v.Run("volume", "start", v.Name, "force") }
 
-// Mount mounts the volume as its users do, at a new directory, which it returns.
-func (v *Volume) Mount(t testing.TB) string {
+// All are the options of a mount that keeps and shows all that the volume can keep, as trusted xattrs and default ACLs. What is changed by it
+// is marked. It keeps nothing in a cache, so that it shows what the bricks have.
+func All() []string {
+	return []string{"--client-pid=-4", "--capability", "--attribute-timeout=0", "--entry-timeout=0",
+		"--xlator-option=*-md-cache.md-cache-timeout=0", "--xlator-option=*-quick-read.max-file-size=0"}
+}
+
+// Mount mounts the volume as its users do, or with more options, at a new directory, which it returns.
+func (v *Volume) Mount(t testing.TB, options ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	at := filepath.Join(dir, "mnt")
 	if err := os.Mkdir(at, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "glusterfs", "--volfile-server="+Host, "--volfile-id="+v.Name, "--acl", "-l", filepath.Join(dir, "log"),
-		"-p", filepath.Join(dir, "pid"), at)
+	run(t, "glusterfs", append(options, "--volfile-server="+Host, "--volfile-id="+v.Name, "--acl", "-l", filepath.Join(dir, "log"),
+		"-p", filepath.Join(dir, "pid"), at)...)
 	t.Cleanup(func() {
 		_ = unix.Unmount(at, unix.MNT_DETACH)
 		end(t, filepath.Join(dir, "pid"), "glusterfs", unix.SIGTERM)
