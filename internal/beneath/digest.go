@@ -136,6 +136,8 @@ func (i *Inode) DigestAfter(prefix []byte, st *Stat, live func() error) (size in
 // Sparse tells whether a file takes less room than its size, and is large enough to be asked where its data are.
 func (st *Stat) Sparse() bool { return st.Size >= sparseLeast && int64(st.Blocks)*512 < st.Size }
 
+// digestAll reads everything, a file that is smaller than buf in one call. A read that gives less than it may, and ends where
+// the size says, has met the end. Anywhere else another read has to tell: some network file systems give less than is there.
 func (i *Inode) digestAll(d *Digest, buf []byte, size int64, live func() error) error {
 	for d.off <= size {
 		n, err := i.ReadUpTo(buf, d.off)
@@ -145,6 +147,9 @@ func (i *Inode) digestAll(d *Digest, buf []byte, size int64, live func() error) 
 		_, _ = d.Write(buf[:n])
 		if err := live(); err != nil {
 			return err
+		}
+		if n < len(buf) && d.off == size {
+			break
 		}
 	}
 	return nil

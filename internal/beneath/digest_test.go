@@ -116,6 +116,40 @@ func TestDigestReadsNoHoles(t *testing.T) {
 	}
 }
 
+// TestDigestOfASmallFileIsOneRead: a file that one read has to its end costs no further one. Of a file whose size was another
+// when it was looked at the end is looked for.
+func TestDigestOfASmallFileIsOneRead(t *testing.T) {
+	const piece = 256 << 10
+	for _, c := range []struct{ size, looked, reads int64 }{
+		{0, 0, 1}, {1, 1, 1}, {4096, 4096, 1}, {piece - 1, piece - 1, 1}, {piece, piece, 2}, {piece + 1, piece + 1, 2},
+		{4096, 4095, 1}, {4096, 5000, 2}, {2*piece + 7, piece, 2},
+	} {
+		path := filepath.Join(t.TempDir(), "f")
+		content := bytes.Repeat([]byte{1}, int(c.size))
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		in, st := openForDigest(t, path)
+		st.Size = c.looked
+		reads := int64(0)
+		in.dir.Hook(func(op, _ string) error {
+			if op == "read" {
+				reads++
+			}
+			return nil
+		})
+		size, sum, err := in.Digest(&st, func() error { return nil })
+		if err != nil || reads != c.reads {
+			t.Errorf("%+v: %d reads, %v", c, reads, err)
+		}
+		whole := NewDigest(nil)
+		_, _ = whole.Write(content[:size])
+		if _, want := whole.Sum(); sum != want || size != c.size && size <= c.looked {
+			t.Errorf("%+v: another digest, of %d bytes", c, size)
+		}
+	}
+}
+
 // TestDigestOfAGrowingFile: whoever adds to a file while it is read cannot keep a reader busy: no more is read than tells that it
 // has grown.
 func TestDigestOfAGrowingFile(t *testing.T) {
