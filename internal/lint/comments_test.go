@@ -45,7 +45,7 @@ var fewComments = map[string]float64{
 	"slave/disk":          13.7,
 	"slave/gfidindex":     14.9,
 	"slave/policy":        12.8,
-	"slave/sftp":          9.8,
+	"slave/sftp":          12.8,
 	"slave/sftp/index":    14.9,
 	"slave/sshconn":       13.3,
 	"status":              13.9,

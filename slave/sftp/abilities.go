@@ -9,7 +9,9 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// features are what the server and its file system turned out to do.
+// features are what the server and its file system turned out to do. Open learns them by trying,
+// since the protocol has no way to ask; nothing changes them after that, so whoever reads them
+// takes no lock.
 type features struct {
 	// uid and gid are found on a file that the account made; SFTP has no other way to ask.
 	uid, gid uint32 // of what this account makes
@@ -19,7 +21,8 @@ type features struct {
 	symlinks bool
 }
 
-// abilities are what the server, and the account on it, turn out to do.
+// abilities are what the server, and the account on it, can do, and how an entry gets its meta by
+// that. What they cannot do is kept in the index alone, and told to the crawler as slave.Lost.
 type abilities struct {
 	*space
 	feat    features // learnt by Open; it does not change after that
@@ -33,7 +36,9 @@ const (
 	lastShort = math.MaxInt32
 )
 
-// probeFile learns what new files are like.
+// probeFile learns what new files are like: whose they are, and whether the server keeps an mtime
+// that it is given, and up to which. The file is one of staging. An error says that nothing can be
+// written there.
 func (ab *abilities) probeFile() error {
 	c, path := ab.any(), ab.stagingName()
 	if err := ab.create(path, []byte("x")); err != nil {
@@ -55,7 +60,9 @@ func (ab *abilities) probeFile() error {
 	return c.Remove(ab.abs(path))
 }
 
-// probeLink learns whether the server makes symbolic links.
+// probeLink learns whether the server makes symbolic links, and whether they lead where they were
+// told to: some servers swap the arguments, and others follow the link. A server that refuses them
+// is no error: links are kept in the index then.
 func (ab *abilities) probeLink() error {
 	c, link := ab.any(), ab.stagingName()
 	if c.Symlink("georep probe", ab.abs(link)) != nil {
@@ -66,15 +73,20 @@ func (ab *abilities) probeLink() error {
 	return ignoreAbsent(c.Remove(ab.abs(link)))
 }
 
-// seconds is the part of a time that the protocol can carry.
+// seconds is the part of a time that the protocol, and the server, can carry: whole seconds since
+// 1970, up to the latest mtime that was seen to be kept. The rest is in the index.
 func (ab *abilities) seconds(at beneath.Time) uint32 {
 	return uint32(min(max(at.Sec, 0), int64(ab.feat.latest)))
 }
 
-// owned is whose an entry is.
+// owned is whose an entry is, by number: the protocol tells no names.
 type owned struct{ uid, gid uint32 }
 
-// setMeta sets what SFTP knows of an entry's meta by set, and tells what is kept in the index alone.
+// setMeta sets what SFTP knows of an entry's meta by set, and tells what is kept in the index
+// alone. has is whose the entry is now, so that what is right costs no request. The owner comes
+// before the mode, since a change of owner clears the set-id bits; where the owner cannot be set
+// they are left out, for they would give the account's rights to others. An error is the server's
+// refusal of the mode or the times.
 func (ab *abilities) setMeta(set func(wire.Attrs) error, m *slave.Meta, kind slave.Kind, has owned) (lost slave.Lost, err error) {
 	mode := m.Mode & 0o7777
 	if want := (owned{m.UID, m.GID}); want != has && !ab.setOwner(set, want) {
@@ -94,7 +106,8 @@ func (ab *abilities) setMeta(set func(wire.Attrs) error, m *slave.Meta, kind sla
 	return lost | ab.lostAlways(m, kind), err
 }
 
-// setOwner tells whether the entry was given to its owner. What was refused once is not tried again.
+// setOwner tells whether the entry was given to its owner. What was refused once is not tried again
+// in this session: an account that may not give files away would ask for each of them.
 func (ab *abilities) setOwner(set func(wire.Attrs) error, want owned) bool {
 	if _, refused := ab.refused.Load(want); refused {
 		return false
@@ -106,7 +119,8 @@ func (ab *abilities) setOwner(set func(wire.Attrs) error, want owned) bool {
 	return err == nil
 }
 
-// lostAlways is what the protocol cannot carry.
+// lostAlways is what the protocol cannot carry of an entry, whatever the server: xattrs, parts of a
+// second, devices, FIFOs and sockets.
 func (ab *abilities) lostAlways(m *slave.Meta, kind slave.Kind) (lost slave.Lost) {
 	if len(m.Xattrs) > 0 {
 		lost |= slave.LostXattr
@@ -123,12 +137,14 @@ func (ab *abilities) lostAlways(m *slave.Meta, kind slave.Kind) (lost slave.Lost
 	return lost
 }
 
-// setAt sets attributes by path.
+// setAt sets attributes by path, for setMeta. What stands at the path is followed if it is a link,
+// so the caller has looked that it is none.
 func (ab *abilities) setAt(path string) func(wire.Attrs) error {
 	return func(a wire.Attrs) error { return ab.any().Setstat(ab.abs(path), a) }
 }
 
-// ownerOf tells whose an entry is, where that matters: where the account may give files away.
+// ownerOf tells whose an entry is. An account that is not root and whose own the entry is to be
+// need not ask: it has what it made. What cannot be looked at is taken for the account's.
 func (ab *abilities) ownerOf(path string, m *slave.Meta) owned {
 	mine := owned{ab.feat.uid, ab.feat.gid}
 	if ab.feat.uid != 0 && mine == (owned{m.UID, m.GID}) {

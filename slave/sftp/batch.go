@@ -12,7 +12,8 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// item is one operation on its way.
+// item is one operation on its way. It belongs to the goroutine that executes it; others read err
+// only after ready is closed, and res after done.
 type item struct {
 	op   *slave.Op
 	data []byte // a small content, before it is staged
@@ -32,7 +33,9 @@ type item struct {
 	err   error
 }
 
-// publisher carries out operations.
+// publisher carries out batches. Every operation has a goroutine of its own, since each costs a few
+// round trips in which nothing else could be done; several batches may be under way at the same
+// time.
 type publisher struct {
 	*changer
 	busy    *busy
@@ -45,7 +48,8 @@ type publisher struct {
 	stamps  *stamper
 }
 
-// batch is a list of operations on its way.
+// batch is a list of operations on its way. It implements apply.Actions: each of its actions looks
+// at what stands there first, so that an operation may come twice (invariant 9).
 type batch struct {
 	*publisher
 	items []item
@@ -54,8 +58,9 @@ type batch struct {
 	wait sync.WaitGroup
 }
 
-// Apply carries out a batch: each operation as soon as those before it that it depends on are through, all others at the
-// same time.
+// Apply carries out a batch: each operation as soon as those before it that it depends on are
+// through, all others at the same time. Trouble with one operation is in its result; an error is
+// the end of ctx or of the session, after which it is not known what was done.
 func (pub *publisher) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result, error) {
 	if err := pub.enter(); err != nil {
 		return nil, err
@@ -83,7 +88,8 @@ func (pub *publisher) Apply(ctx context.Context, b *slave.Batch) ([]slave.Result
 	}
 }
 
-// run is Apply without a way to give up the wait.
+// run is Apply without a way to give up the wait. It returns once every operation has its result,
+// or the session was lost.
 func (pub *publisher) run(sb *slave.Batch) ([]slave.Result, error) {
 	b := &batch{publisher: pub, items: make([]item, len(sb.Ops)), dirs: dirs{r: pub.records, known: map[string]*dirState{}}}
 	order := newOrder()
@@ -93,7 +99,7 @@ func (pub *publisher) run(sb *slave.Batch) ([]slave.Result, error) {
 		order.add(it)
 		// Contents are read here, one after the other, since they come over one stream; all else is done beside it.
 		b.read(it)
-		b.wait.Go(func() { b.carryOut(it) })
+		b.wait.Go(func() { b.execute(it) })
 	}
 	b.wait.Wait()
 	if err := pub.live(context.Background()); err != nil && pub.first().Err() != nil {
@@ -117,7 +123,9 @@ func (pub *publisher) run(sb *slave.Batch) ([]slave.Result, error) {
 // flushAt is how many changes of the index wait for a stamp at most.
 const flushAt = 20_000
 
-// read takes the content of an operation from the caller, in the order of the operations.
+// read takes the content of an operation from the caller, in the order of the operations. A content
+// is read to its end even where the operation has failed already, unless its source fails: the next
+// one follows it over the same stream.
 func (b *batch) read(it *item) {
 	op := it.op
 	if !op.Valid() {
@@ -146,13 +154,15 @@ func (b *batch) read(it *item) {
 	}
 }
 
-// carryOut stages and publishes one operation, and books its result.
-func (b *batch) carryOut(it *item) {
+// execute stages and publishes one operation, and has its result. It waits for those that the
+// operation depends on in between: contents are staged meanwhile. ready is closed once the tree has
+// what the operation makes, done once its stamp is durable as well.
+func (b *batch) execute(it *item) {
 	defer close(it.done)
 	began, evicted := time.Now(), false
 	if it.err == nil {
 		b.dirs.ask(it.op)
-		it.foresee(b.changer)
+		it.noteAhead(b.changer)
 		again := false
 		evicted, it.err = b.cleaner.inRoom(func() error {
 			if again && !it.op.Uploaded {
@@ -167,7 +177,7 @@ func (b *batch) carryOut(it *item) {
 		b.stager.bytes.Release(it.held)
 	}
 	for _, before := range it.after {
-		if !it.above(before) {
+		if !it.finishesAbove(before) {
 			<-before.ready
 		}
 	}
@@ -182,7 +192,7 @@ func (b *batch) carryOut(it *item) {
 	case errors.Is(it.err, errPublished):
 		it.err = nil
 	}
-	it.noted.over(b.publisher)
+	it.noted.end(b.publisher)
 	it.err = b.reason(it.err)
 	b.cleaner.uploads.endUpload(it)
 	if !it.op.Uploaded {
@@ -202,19 +212,21 @@ func (b *batch) carryOut(it *item) {
 	it.res.Evicted = evicted
 }
 
-// above tells whether both finish directories, of which the other lies below this one: that one has to be booked first, but
-// may be under way at the same time.
-func (it *item) above(before *item) bool {
+// finishesAbove tells whether both finish directories, of which the other lies below this one: that
+// one has to be counted first, but may be under way at the same time.
+func (it *item) finishesAbove(before *item) bool {
 	return it.op.Kind == slave.OpFinish && before.op.Kind == slave.OpFinish && it.op.Path != before.op.Path
 }
 
-// heldBack tells whether a directory may not be finished because of an operation of the batch. Those that finish others are
-// known to apply.Holds.
+// heldBack tells whether a directory may not be finished because of an operation of the batch
+// (invariant 6). Those that finish others are known to apply.Holds. All that it asks about are
+// ready.
 func (it *item) heldBack() bool {
 	return slices.ContainsFunc(it.after, func(before *item) bool { return before.err != nil && apply.HoldsBack(before.op, it.op) })
 }
 
-// publish does one operation whose content is staged.
+// publish does one operation whose content is staged. It keeps Clean from what the operation relies
+// on (park.mu), and other operations from the same inode (busy).
 func (b *batch) publish(it *item) error {
 	// A directory moves while nothing else is at work, so that it is the one that an operation looked at for as long as that
 	// takes.

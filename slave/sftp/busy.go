@@ -7,18 +7,21 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// keyed are locks by a key. The zero value is ready.
+// keyed are locks by a key, as many as are held at the moment. The zero value is ready. They are
+// not re-entrant.
 type keyed[K comparable] struct {
 	mu   sync.Mutex
 	held map[K]*keyedLock
 }
 
-// users counts who has it or waits for it, under keyed.mu; the last one removes it.
+// keyedLock is the lock of one key. users counts who has it or waits for it, under keyed.mu; the
+// last one removes it, so that keys that nobody uses take no memory.
 type keyedLock struct {
 	sync.Mutex
 	users int
 }
 
+// lock waits for the key's lock and takes it. unlock is called once, by anybody.
 func (l *keyed[K]) lock(key K) (unlock func()) {
 	l.mu.Lock()
 	if l.held == nil {
@@ -54,7 +57,9 @@ func (l *keyed[K]) waitedFor() bool {
 	return false
 }
 
-// busy has operations that would disturb each other wait, of whatever batch.
+// busy has operations wait that would disturb each other, of whatever batch: within a batch order
+// sees to that already, but several batches are carried out at the same time. lockInode comes
+// before lockName.
 type busy struct {
 	inodes keyed[xtime.GFID]
 	names  keyed[name]

@@ -9,7 +9,9 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// changer makes changes: it notes them in the journal, brings them to the index, and makes both durable.
+// changer makes changes: it notes them in the journal, brings them to the index, and makes both
+// durable. Changes of different places may be made at the same time; the caller sees to it that
+// nobody else changes the same place (busy).
 type changer struct {
 	*records
 	listings *listings // are told of every change
@@ -27,8 +29,10 @@ func newChanger(r *records, l *listings) *changer {
 	return &changer{records: r, listings: l, changed: map[string]struct{}{}}
 }
 
-// change notes that the entry of a place is about to become another, makes the change, and puts the entry into the index. A
-// name that neither the index nor the journal has needs no note: it has no record before, and none after a cut.
+// change notes that the entry of a place is about to become another, makes the change, and puts the
+// entry into the index, in this order: a cut at any moment leaves a note that says which entry may
+// be wrong. to is nil for none. A name that neither the index nor the journal has needs no note: it
+// has no record before, and none after a cut.
 func (ch *changer) change(p place, to *index.Entry, do func() error) error {
 	return ch.changes([]step{{p, to}}, do)
 }
@@ -39,7 +43,8 @@ type step struct {
 	to *index.Entry
 }
 
-// changes is change for several places that change together, as a move does: one note, one change, then the entries.
+// changes is change for several places that change together, as a move does: one note, one change,
+// then the entries. After an error that leaves in doubt what was done, none of them is on record.
 func (ch *changer) changes(steps []step, do func() error) error {
 	var intents []index.Intent
 	for _, s := range steps {
@@ -84,7 +89,9 @@ func (ch *changer) noteAsIs(intents ...index.Intent) {
 	}
 }
 
-// carry makes a change that is noted.
+// carry makes a change that is noted. Where it is not known whether the change was made, the
+// entries are dropped, and the crawler compares what is there; where it certainly was not, they
+// stay.
 func (ch *changer) carry(steps []step, do func() error) (err error) {
 	for _, s := range steps {
 		ch.listings.changing(s.path)
@@ -114,7 +121,9 @@ func (ch *changer) carry(steps []step, do func() error) (err error) {
 	return nil
 }
 
-// noted is the note of an operation that was made ahead, while its content is staged. The zero value is none.
+// noted is the note of an operation that was made ahead, while its content is staged: the two round
+// trips then cost the time of one. The zero value is none. It is the item's; only ready may be
+// waited for from elsewhere.
 type noted struct {
 	// intent is what was foreseen; it is used only if the operation turns out to make just that.
 	intent index.Intent
@@ -124,9 +133,9 @@ type noted struct {
 	used   bool // the change was made, or tried
 }
 
-// foresee notes what a new content is to become, where it takes the place of an older one of its inode and nothing before it
+// noteAhead notes what a new content is to become, where it takes the place of an older one of its inode and nothing before it
 // in the batch is about the same: it is staged meanwhile. Everything else is noted by change.
-func (it *item) foresee(ch *changer) {
+func (it *item) noteAhead(ch *changer) {
 	op := it.op
 	if op.Kind != slave.OpPut || op.Uploaded || len(it.after) > 0 || op.Links > 1 || op.Record.GFID.IsZero() {
 		return
@@ -160,8 +169,9 @@ func (n *noted) is(p place, e *index.Entry) (bool, error) {
 	return true, n.err
 }
 
-// over says that the change was made, or that nothing comes of it.
-func (n *noted) over(pub *publisher) {
+// end says that the change was made, or that nothing comes of it. Then the note is taken back, so
+// that the entry that stands there counts after a cut. It is called once for each item.
+func (n *noted) end(pub *publisher) {
 	if n.ready == nil {
 		return
 	}

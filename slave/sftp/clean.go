@@ -35,7 +35,7 @@ func (cl *cleaner) Clean(ctx context.Context, olderThan int64) error {
 	if err := cl.discardAll(ctx, limit); err != nil {
 		return cl.ended(ctx, err)
 	}
-	if err := cl.park.lookWithinAgain(); err != nil {
+	if err := cl.park.reindex(); err != nil {
 		return cl.ended(ctx, err)
 	}
 	if err := cl.uploads.cleanUploads(ctx, limit); err != nil {
@@ -135,7 +135,7 @@ func (cl *cleaner) emptyTrash(ctx context.Context) error {
 // directories that are still to be deleted: where there are too many the directory is listed once more after these.
 func (cl *cleaner) scrap(ctx context.Context, dir string, text *atomic.Int64, itself bool) error {
 	for range maxScrapRounds {
-		more, err := cl.scrapSome(ctx, dir, text)
+		more, err := cl.scrapPart(ctx, dir, text)
 		if err != nil {
 			return err
 		}
@@ -150,8 +150,8 @@ func (cl *cleaner) scrap(ctx context.Context, dir string, text *atomic.Int64, it
 	return fmt.Errorf("delete %q: the server lists ever more directories in it: %w", dir, unix.E2BIG)
 }
 
-// scrapSome deletes what is in a directory. more tells that there is more.
-func (cl *cleaner) scrapSome(ctx context.Context, dir string, text *atomic.Int64) (more bool, err error) {
+// scrapPart deletes what is in a directory. more tells that there is more.
+func (cl *cleaner) scrapPart(ctx context.Context, dir string, text *atomic.Int64) (more bool, err error) {
 	var dirs nameList
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(asksAtOnce)

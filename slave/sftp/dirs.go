@@ -11,22 +11,24 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// dirs knows of the directories that a batch works in whether they are there, and are directories and no links to
-// elsewhere. Each is looked at once in a batch, and again after something above it was moved.
+// dirs knows of the directories that a batch works in whether they are there, and are directories
+// and no links to elsewhere (invariant 13). Each is looked at once in a batch, and again after
+// something above it was moved. It may be used by all operations of the batch at the same time.
 type dirs struct {
 	r     *records
 	mu    sync.Mutex
 	known map[string]*dirState
 }
 
-// attrs and err are there once done is closed.
+// dirState is one look. attrs and err are there once done is closed.
 type dirState struct {
 	done  chan struct{}
 	attrs wire.Attrs // no Flags where they are not known
 	err   error
 }
 
-// ask begins to look at the directories above the path of an operation, and at the one that it finishes.
+// ask begins to look at the directories above the path of an operation, and at the one that it
+// finishes, so that the answers are there when the operation needs them. It does not wait.
 func (d *dirs) ask(op *slave.Op) {
 	if op.Kind == slave.OpFinish {
 		d.start(op.Path)
@@ -53,7 +55,8 @@ func (d *dirs) start(dir string) *dirState {
 	return s
 }
 
-// check tells whether the directories down to dir are there.
+// check tells whether the directories down to dir are there. The error is that of the uppermost
+// that is not.
 func (d *dirs) check(dir string) error {
 	_, err := d.look(dir)
 	return err
@@ -79,7 +82,7 @@ func (d *dirs) look(dir string) (*dirState, error) {
 	return s, s.err
 }
 
-// made notes a directory that is there now.
+// made notes a directory that is there now, because an operation of the batch made it.
 func (d *dirs) made(dir string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -88,7 +91,8 @@ func (d *dirs) made(dir string) {
 	d.known[dir] = s
 }
 
-// moved forgets what lies at and below a path.
+// moved forgets what lies at and below a path, since other directories may have those names from
+// now on.
 func (d *dirs) moved(path string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -99,7 +103,8 @@ func (d *dirs) moved(path string) {
 	}
 }
 
-// isDir looks at one directory; the root may be whatever the operator named.
+// isDir looks at one directory; the root may be whatever the operator named, a link as well. ELOOP
+// says that a link has its name, ENOTDIR anything else.
 func (r *records) isDir(path string) (wire.Attrs, error) {
 	a, err := r.lstat(path)
 	switch {

@@ -7,9 +7,9 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// touches notes, durably, whose directories are about to lose their times: they are none that the batch is about, and no
-// crawl would come to them after a cut.
-func (ch *changer) touches(places []place) error {
+// keepTimes notes, durably, whose directories are about to lose their times: they are none that the
+// batch is about, and no crawl would come to them after a cut. restoreTimes follows.
+func (ch *changer) keepTimes(places []place) error {
 	if len(places) == 0 {
 		return nil
 	}
@@ -22,11 +22,11 @@ func (ch *changer) touches(places []place) error {
 	return ch.flush()
 }
 
-// asTheyWere gives those directories their times back.
-func (ch *changer) asTheyWere(places []place) error {
+// restoreTimes gives those directories their times back, and takes the notes away.
+func (ch *changer) restoreTimes(places []place) error {
 	for _, p := range places {
 		dir, _ := beneath.Split(p.path)
-		if err := ch.asItWas(dir); err != nil {
+		if err := ch.restoreTime(dir); err != nil {
 			return err
 		}
 		if err := ch.idx.Delete(index.Touched, "/"+dir); err != nil {
@@ -36,8 +36,9 @@ func (ch *changer) asTheyWere(places []place) error {
 	return nil
 }
 
-// mendTouched does that for what a cut left.
-func (ch *changer) mendTouched() error {
+// mendTimes does that for what a cut left, when the slave is opened. A directory that is gone needs
+// nothing.
+func (ch *changer) mendTimes() error {
 	var dirs []string
 	err := ch.idx.Each(index.Touched, func(name string, _ index.Entry) bool {
 		dirs = append(dirs, name[1:])
@@ -45,7 +46,7 @@ func (ch *changer) mendTouched() error {
 	})
 	for _, dir := range dirs {
 		if err == nil && ch.checkDirs(dir+"/x") == nil {
-			err = ignoreAbsent(ch.asItWas(dir))
+			err = ignoreAbsent(ch.restoreTime(dir))
 		}
 		if err == nil {
 			err = ch.idx.Delete(index.Touched, "/"+dir)
@@ -54,10 +55,11 @@ func (ch *changer) mendTouched() error {
 	return err
 }
 
-// asItWas gives a directory the times that are on record.
-func (ch *changer) asItWas(dir string) error {
+// restoreTime gives a directory the times that are on record, as far as the protocol carries them.
+// One that has none on record keeps what it has.
+func (ch *changer) restoreTime(dir string) error {
 	var meta *slave.Meta
-	err := ch.ofDir(dir, func(e *index.Entry) { m := e.Meta; meta = &m })
+	err := ch.updateDir(dir, func(e *index.Entry) { m := e.Meta; meta = &m })
 	if err != nil || meta == nil || meta.Mtime.Sec == 0 {
 		return err
 	}

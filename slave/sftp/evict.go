@@ -123,7 +123,7 @@ func (cl *cleaner) evictOne(name string, e index.Entry) (bool, error) {
 	return true, cl.idx.Delete(index.Parked, name)
 }
 
-// forget has the room be looked at anew.
+// forget has the room be looked at anew, since some was made.
 func (v *spaceCheck) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -11,7 +11,9 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// Find tells which inodes the slave has parked, or knows other names of.
+// Find tells which inodes the slave has parked, or knows other names of. It answers for a prefix of
+// gfids, one at least; the caller asks again for the rest. The answer is that of a moment: whoever
+// acts on it names the GFID again.
 func (ln *links) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, error) {
 	if err := ln.enter(); err != nil {
 		return nil, err
@@ -35,19 +37,20 @@ func (ln *links) Find(ctx context.Context, gfids []xtime.GFID) ([]slave.Found, e
 	return all[:slave.Within(all, slave.MaxFound, (*slave.Found).Weight)], nil
 }
 
-// find answers for one inode; a name in the tree goes before a parked one.
+// find answers for one inode; a name in the tree goes before a parked one, and one of its own in
+// the park before one in a parked directory.
 func (ln *links) find(g xtime.GFID) (slave.Found, error) {
 	if g.IsZero() {
 		return slave.Found{}, nil
 	}
-	book, err := ln.book(g)
+	row, err := ln.row(g)
 	if err != nil {
 		return slave.Found{}, err
 	}
-	for _, n := range book.names {
+	for _, n := range row.names {
 		dir, _ := beneath.Split(n)
 		var in slave.Record // of a directory that moves meanwhile: an operation that names it is refused in another
-		if err := ln.ofDirRead(dir, &in); err != nil {
+		if err := ln.dirRecord(dir, &in); err != nil {
 			return slave.Found{}, err
 		}
 		if f, _, ok := ln.verify(g, n); ok {
@@ -61,7 +64,7 @@ func (ln *links) find(g xtime.GFID) (slave.Found, error) {
 			return slave.Found{Parked: true, Record: f.entry.Record}, nil
 		}
 	}
-	path, rec, err := ln.park.lookWithin(g)
+	path, rec, err := ln.park.findBelow(g)
 	if err != nil || path == "" {
 		return slave.Found{}, err
 	}

@@ -9,7 +9,8 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// touched notes that the directory that path lies in was changed.
+// touched notes that the directory that path lies in was changed: it is synced before the index is
+// written. It comes before the change is in the index (write).
 func (ch *changer) touched(path string) {
 	ch.listings.changing(path)
 	dir, _ := beneath.Split(path)
@@ -18,9 +19,11 @@ func (ch *changer) touched(path string) {
 	ch.changed[dir] = struct{}{}
 }
 
-// flush writes the index, after the directories that were changed are durable where the server can make them so, and
-// clears the journal of what needs no note any more. One goes on at a time: another would find nothing left to sync while
-// this one is still at it, and could clear notes that were made since.
+// flush writes the index, after the directories that were changed are durable where the server can
+// make them so, and clears the journal of what needs no note any more. One goes on at a time:
+// another would find nothing left to sync while this one is still at it, and could clear notes that
+// were made since. After an error nothing is lost: the notes stay, and the next flush does all of
+// it again.
 func (ch *changer) flush() error {
 	ch.flushMu.Lock()
 	defer ch.flushMu.Unlock()
@@ -39,7 +42,8 @@ func (ch *changer) write() (flushed func() error, err error) {
 	return flushed, ch.idx.Flush(ch.syncTouched)
 }
 
-// syncTouched makes the directories durable that were changed since the last time.
+// syncTouched makes the directories durable that were changed since the last time. After an error
+// they are still to be synced.
 func (ch *changer) syncTouched() error {
 	ch.changedMu.Lock()
 	dirs := ch.changed
@@ -54,7 +58,9 @@ func (ch *changer) syncTouched() error {
 	return err
 }
 
-// syncDirs makes names durable. A server that cannot open a directory as a file leaves that to its file system.
+// syncDirs makes names durable, many directories at the same time. A server that cannot open a
+// directory as a file leaves that to its file system, and one that cannot sync at all is not asked.
+// The only error is the end of the session.
 func (ch *changer) syncDirs(dirs map[string]struct{}) error {
 	if !ch.first().CanSync() {
 		return nil

@@ -30,7 +30,9 @@ type host struct {
 	most     int64        // entries that a directory may have, where it is not mostListed: for tests
 }
 
-// any gives a session for the next request.
+// any gives a session for the next request, in turn, so that all of them carry about as much.
+// Requests that depend on each other wait for each other's answers and may go over different ones;
+// only a handle belongs to the session that it was opened on.
 func (h *host) any() *wire.Client {
 	all := h.all()
 	return all[h.turn.Add(1)%uint64(len(all))]
@@ -39,7 +41,8 @@ func (h *host) any() *wire.Client {
 // first has the features that are asked about: all sessions run the same server.
 func (h *host) first() *wire.Client { return h.all()[0] }
 
-// all gives the sessions that there are now.
+// all gives the sessions that there are now; nil before the first has joined. The list is never
+// changed, so the caller may keep it.
 func (h *host) all() []*wire.Client {
 	if have := h.sessions.Load(); have != nil {
 		return *have
@@ -47,7 +50,7 @@ func (h *host) all() []*wire.Client {
 	return nil
 }
 
-// join adds a session to those that requests go over.
+// join adds a session to those that requests go over. Several may join at the same time.
 func (h *host) join(c *wire.Client) {
 	for {
 		old := h.sessions.Load()
@@ -82,7 +85,7 @@ func (h *host) Unanswered() (request string, since time.Time) {
 	return "SFTP", since
 }
 
-// abs is where a path of the slave is on its host.
+// abs is where a path of the slave is on its host. The root itself is the path "".
 func (h *host) abs(path string) string {
 	if path == "" {
 		if h.root == "" {
@@ -103,10 +106,12 @@ const (
 	indexDir   = base + "index"
 )
 
-// lstat describes what stands at a path of the slave, itself.
+// lstat describes what stands at a path of the slave, itself and not what a link there leads to.
+// What lies above it is followed: dirs looks at that.
 func (h *host) lstat(path string) (wire.Attrs, error) { return h.any().Lstat(h.abs(path)) }
 
-// rename moves an entry to a place where nothing is, or, where the server can, in the place of what is there.
+// rename moves an entry to a place where nothing is, or, where the server can, in the place of what
+// is there. It is atomic wherever rename is on the host.
 func (h *host) rename(from, to string) error {
 	c := h.any()
 	if c.CanReplace() {
@@ -115,8 +120,8 @@ func (h *host) rename(from, to string) error {
 	return c.Rename(h.abs(from), h.abs(to))
 }
 
-// asideSuffix marks what was moved out of the way by a server that cannot replace.
-const asideSuffix = ".old"
+// oldSuffix marks what was moved out of the way by a server that cannot replace.
+const oldSuffix = ".old"
 
 // replace is rename over a file that may be there, also where the server cannot do so at once: then the old one is kept
 // aside until the new one has its name.
@@ -143,7 +148,8 @@ func (h *host) replace(from, to, aside string) error {
 // errHalf marks a replacement that ended half way.
 var errHalf = errors.New("the old entry was moved aside")
 
-// create writes a new file of ours as a whole, durably where the server can.
+// create writes a new file of ours as a whole, durably where the server can. What was there is
+// replaced in place, so it is for names in staging, that nobody else reads.
 func (h *host) create(path string, text []byte) error {
 	c := h.any()
 	f, err := c.Open(h.abs(path), wire.OpenWrite|wire.OpenCreate|wire.OpenTrunc, wire.Attrs{Flags: wire.HasMode, Mode: 0o600})
@@ -159,7 +165,10 @@ const (
 	readAhead = 64
 )
 
-// readAll gives a file's content in order, in pieces, as the server sends it.
+// readAll gives a file's content in order, in pieces, as the server sends it. size is what is
+// expected, for reading ahead; the file is read to its end, however long that is. each must not
+// keep the data. An error is the server's, or the one that each gave, and no request is on its way
+// any more when it is returned.
 func readAll(f *wire.Handle, size int64, each func([]byte) error) error {
 	type piece struct {
 		off  int64
@@ -206,13 +215,15 @@ func drain[T any](queue []T, take func(T)) {
 	}
 }
 
-// readSmall reads one of our own files.
+// readSmall reads one of our own files, up to maxSmall. fs.ErrNotExist says that there is none,
+// EFBIG that somebody has put there what cannot be ours.
 func (h *host) readSmall(path string) ([]byte, error) {
 	return h.readUpTo(path, maxSmall, func(int64) {})
 }
 
-// readUpTo is readSmall that asks for room, once, before it has more than so much in memory. A file that is larger than its server said
-// has room for all that may be.
+// readUpTo is readSmall that asks for room, once, before it has more than small bytes in memory:
+// the index bounds so what its nodes take together. A file that is larger than its server said has
+// room for all that may be.
 func (h *host) readUpTo(path string, small int64, room func(size int64)) ([]byte, error) {
 	f, err := h.any().Open(h.abs(path), wire.OpenRead, wire.Attrs{})
 	if err != nil {
@@ -246,7 +257,8 @@ func (h *host) readUpTo(path string, small int64, room func(size int64)) ([]byte
 // are far smaller.
 const maxSmall = 64 << 20
 
-// ensureDir makes a directory of ours, if it is not there.
+// ensureDir makes a directory of ours, for nobody but the account, if it is not there. Anything
+// else under that name is an error: a link there would lead our files elsewhere.
 func (h *host) ensureDir(path string) error {
 	c := h.any()
 	err := c.Mkdir(h.abs(path), wire.Attrs{Flags: wire.HasMode, Mode: 0o700})
@@ -266,8 +278,11 @@ func (h *host) ensureDir(path string) error {
 // kindOf is what the attributes are of.
 func kindOf(a wire.Attrs) slave.Kind { return slave.KindOf(a.Mode) }
 
-// list reads a directory, in the pieces in which it comes. The more of them there are, the more are asked for ahead; what
-// a server answers to one of these after another met the end counts too.
+// list reads a directory, in the pieces in which it comes, and calls each for every name but . and
+// .., one after the other. The more pieces there are, the more are asked for ahead; what a server
+// answers to one of these after another met the end counts too. It ends with the error of each, or
+// with the server's; names with a slash, which no file can have, are left out. A server that lists
+// more than mostListed entries is given up with E2BIG.
 func (h *host) list(path string, each func(wire.Name) error) error {
 	d, err := h.any().Opendir(h.abs(path))
 	if err != nil {
@@ -317,7 +332,8 @@ const (
 	mostListed = 20_000_000
 )
 
-// asked is a request for names, whose answer is awaited.
+// asked is a request for names, whose answer is awaited. Whoever asked takes the answer, also when
+// it is not needed any more: the counts of what is on its way depend on it.
 type asked struct {
 	got   chan names
 	ahead bool // it counts as one that was made ahead
@@ -343,8 +359,11 @@ func (h *host) ask(d *wire.Handle, ahead bool) asked {
 	return asked{got, ahead}
 }
 
+// mayAskAhead tells whether one more request may be on its way before its answer is needed. The
+// bounds are for all listings together.
 func (h *host) mayAskAhead() bool { return h.ahead.Load() < allAhead && h.held.Load() < mostHeld }
 
+// answer waits for what was asked, and gives its place to others. It is called once for each.
 func (h *host) answer(a asked) names {
 	p := <-a.got
 	h.held.Add(-p.list.Size())
@@ -362,7 +381,7 @@ func endOf(err error) error {
 	return err
 }
 
-// readlink tells where a link leads, within the bounds of a path.
+// readlink tells where a link leads, within the bounds of a path: the server could send anything.
 func (h *host) readlink(path string) (string, error) {
 	target, err := h.any().Readlink(h.abs(path))
 	if len(target) > unix.PathMax {
@@ -371,7 +390,7 @@ func (h *host) readlink(path string) (string, error) {
 	return target, err
 }
 
-// noFile tells that nothing is there, or nothing that could have it.
+// noFile tells that nothing is there, or that nothing can be: what lies above it is no directory.
 func noFile(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }

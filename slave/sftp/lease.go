@@ -32,7 +32,7 @@ const (
 // leaseTimes are these; tests have no time to wait.
 type leaseTimes struct{ step, dead, poll time.Duration }
 
-// holder is what a lease says.
+// holder is what a lease says of who made it.
 type holder struct {
 	// token is the holder's own, chosen at random; boot, pid and start tell whether a holder on this host still
 	// lives.
@@ -81,7 +81,8 @@ func startTime(pid int) (ticks uint64) {
 	return ticks
 }
 
-// takeLease makes the lease, or takes that of a dead holder.
+// takeLease makes the lease, or takes that of a dead holder, for which it may wait as long as a
+// lease lives. ErrBusy says who is alive. ctx ends the wait.
 func (own *ownership) takeLease(ctx context.Context) error {
 	// Between the end of a dead holder's lease and our own another one may come: then it is looked at in turn.
 	for range 3 {
@@ -111,7 +112,9 @@ func (own *ownership) busy(who string) error {
 	return fmt.Errorf("slave %s: %w: %s is using it; stop that first", own.name(), slave.ErrBusy, who)
 }
 
-// waitDead returns nil once the holder is known to be dead.
+// waitDead returns nil once the holder is known to be dead, and ErrBusy when it is alive: a process
+// of this host is looked up, any other has to change its lease meanwhile. It looks, and waits, up
+// to the lease's time.
 func (own *ownership) waitDead(ctx context.Context, h holder) error {
 	if h.boot == bootID() && h.boot != "-" {
 		switch start := startTime(h.pid); {
@@ -141,7 +144,7 @@ func (own *ownership) waitDead(ctx context.Context, h holder) error {
 	return nil
 }
 
-// makeLease fails where there is one.
+// makeLease makes the lease exclusively, and fails where there is one.
 func (own *ownership) makeLease() error {
 	f, err := own.any().Open(own.abs(leaseFile), wire.OpenWrite|wire.OpenCreate|wire.OpenExcl,
 		wire.Attrs{Flags: wire.HasMode, Mode: 0o600})
@@ -152,7 +155,8 @@ func (own *ownership) makeLease() error {
 	return errors.Join(err, f.Close())
 }
 
-// keepLease changes the lease from time to time, and ends the session when it is another's.
+// keepLease changes the lease from time to time, and ends the session when it is another's. It
+// returns when the session ends.
 func (own *ownership) keepLease() {
 	for number := uint64(1); ; number++ {
 		select {
@@ -211,7 +215,7 @@ func (own *ownership) stands() error {
 
 var errElsewhere = errors.New("what this session had taken there is gone: it was renamed, removed, unmounted or mounted over")
 
-// dropLease gives the lease back, if it is ours.
+// dropLease gives the lease back, if it is ours. A failure leaves it to be found dead.
 func (own *ownership) dropLease() {
 	if len(own.all()) == 0 || own.first().Err() != nil {
 		return

@@ -11,9 +11,10 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// twice are the names that were parked since the root was stamped, of inodes that had others. Each counts as one of its
-// inode's until Clean comes to it, so those whose inode is in the tree are taken out of the park before the root is stamped
-// (see slave/disk). Its zero value is ready.
+// twice are the names that were parked since the root was stamped, of inodes that had others. Each
+// counts as one of its inode's until Clean comes to it, so those whose inode is in the tree are
+// taken out of the park before the root is stamped (see slave/disk). It may be used from anywhere;
+// its zero value is ready. It is advice: all is looked at before anything is taken away.
 type twice struct {
 	mu    sync.Mutex
 	of    map[xtime.GFID]*namesTwice
@@ -55,6 +56,7 @@ func (w *twice) add(g xtime.GFID, path string, others []string) {
 	w.count++
 }
 
+// has notes names in the tree, of which the last few are kept.
 func (n *namesTwice) has(names []string) {
 	n.others = append(n.others, names...)
 	n.others = n.others[max(0, len(n.others)-othersOfTwice):]
@@ -69,12 +71,14 @@ func (w *twice) learn(g xtime.GFID, names ...string) {
 	}
 }
 
+// none tells that nothing is noted.
 func (w *twice) none() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.of) == 0
 }
 
+// take gives all that is noted, and forgets it. What is still needed comes back by keep.
 func (w *twice) take() map[xtime.GFID]*namesTwice {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,7 +87,7 @@ func (w *twice) take() map[xtime.GFID]*namesTwice {
 	return out
 }
 
-// keep takes back what is left of what take gave.
+// keep takes back what is left of what take gave, a few times: after maxLooks it is left to Clean.
 func (w *twice) keep(g xtime.GFID, left *namesTwice) {
 	if left.looks++; left.looks >= maxLooks {
 		return
@@ -112,7 +116,7 @@ func (w *twice) renamed(from, to string) {
 	}
 }
 
-// leftovers takes the names of twice away.
+// leftovers takes parked names away whose inode is in the tree (twice).
 type leftovers struct {
 	*changer
 	busy  *busy
@@ -120,7 +124,8 @@ type leftovers struct {
 	park  *park
 }
 
-// dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left to Clean.
+// dropTwice takes those names away whose inode is in the tree. What cannot be is logged, and left
+// to Clean. On a server that makes no links they are copies, and none counts for another.
 func (lo *leftovers) dropTwice() {
 	all := lo.park.twice.take()
 	if !lo.first().CanLink() {
@@ -146,13 +151,13 @@ func (lo *leftovers) dropTwice() {
 // so first, which costs no request.
 func (lo *leftovers) dropOf(g xtime.GFID, one *namesTwice) (left bool, err error) {
 	defer lo.busy.inodes.lock(g)()
-	b, err := lo.links.book(g)
+	row, err := lo.links.row(g)
 	if err != nil {
 		return false, err
 	}
-	b.names = append(b.names, one.others...)
+	row.names = append(row.names, one.others...)
 	live := map[index.ID]bool{}
-	for _, name := range b.names {
+	for _, name := range row.names {
 		if e, ok := lo.recorded(g, name); ok && !live[e.ID] {
 			_, _, live[e.ID] = lo.verify(g, name)
 		}
@@ -174,7 +179,7 @@ func (lo *leftovers) dropOf(g xtime.GFID, one *namesTwice) (left bool, err error
 func (lo *leftovers) dropParked(g xtime.GFID, path string, live map[index.ID]bool) (left bool, err error) {
 	p := parkedPlace(path)
 	if dir, _ := beneath.Split(path); dir != "" {
-		if p, err = lo.park.withinPlace(path); err != nil {
+		if p, err = lo.park.placeBelow(path); err != nil {
 			return false, ignoreAbsent(err)
 		}
 	}
@@ -185,7 +190,7 @@ func (lo *leftovers) dropParked(g xtime.GFID, path string, live map[index.ID]boo
 	if !live[f.entry.ID] {
 		return true, nil
 	}
-	if err := lo.park.unstampWithin(path); err != nil {
+	if err := lo.park.unstampAbove(path); err != nil {
 		return false, err
 	}
 	return false, lo.change(p, nil, func() error { return ignoreAbsent(lo.any().Remove(lo.abs(p.path))) })

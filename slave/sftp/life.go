@@ -23,7 +23,8 @@ type life struct {
 
 func newLife() *life { return &life{closing: make(chan struct{}), done: make(chan struct{})} }
 
-// fail ends the session with this reason.
+// fail ends the session with this reason. The first reason counts; whoever waits on done goes on at
+// once.
 func (l *life) fail(why error) {
 	l.failOnce.Do(func() {
 		l.closeMu.Lock()
@@ -43,7 +44,9 @@ func (l *life) Err() error {
 	return l.err
 }
 
-// enter is called by whatever uses the sessions; leave must follow when it gives nil.
+// enter is called by whatever uses the sessions, so that Close can wait for it; leave must follow
+// when it gives nil. ErrClosed comes after Close has begun, and the reason of the end after the
+// session was lost.
 func (l *life) enter() error {
 	l.closeMu.Lock()
 	defer l.closeMu.Unlock()
@@ -57,6 +60,7 @@ func (l *life) enter() error {
 	return nil
 }
 
+// leave ends what enter began.
 func (l *life) leave() { l.users.Done() }
 
 // use is enter for a call that ends at once when ctx is over. When it gives no error, leave must follow.
@@ -71,7 +75,8 @@ func (l *life) use(ctx context.Context) error {
 	return err
 }
 
-// live gives the error that ends a long call: ctx's, or the session's end.
+// live gives the error that ends a long call: ctx's, ErrClosed once Close has begun, or why the
+// session was lost. It is asked between two steps, and costs no request.
 func (l *life) live(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

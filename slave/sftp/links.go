@@ -11,8 +11,10 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// replaceGroup puts new content of an inode that has, or had, several names in place of all of them: the operation's own
-// name first, so that the others can be made from it; the book says that they are to be checked until they are.
+// replaceGroup puts new content of an inode that has, or had, several names in place of all of them
+// (invariant 14): the operation's own name first, so that the others can be made from it. The inode
+// is marked before, and its names are checked until all of them are replaced. Where the slave turns
+// out to have just this content, the name becomes one of that.
 func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 	op := it.op
 	places, all, err := b.links.others(op.Record.GFID, op.Path)
@@ -31,7 +33,7 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 			return err
 		}
 	}
-	if err := b.touches(places); err != nil {
+	if err := b.keepTimes(places); err != nil {
 		return err
 	}
 	if err := b.replaceAt(it, p, e); err != nil {
@@ -43,11 +45,11 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 		if all[i].entry.Record == e.Record && e.Record.Xtime != 0 {
 			continue // a copy of just this content
 		}
-		if err := b.furtherStill(p, other, e); err != nil {
+		if err := b.replaceName(p, other, e); err != nil {
 			return err
 		}
 	}
-	if err := b.asTheyWere(places); err != nil {
+	if err := b.restoreTimes(places); err != nil {
 		return err
 	}
 	if len(places) > 0 && !b.first().CanLink() {
@@ -57,21 +59,22 @@ func (b *batch) replaceGroup(it *item, p place, e index.Entry) error {
 	return nil
 }
 
-// furtherStill is further for a name that the inode had a moment ago. Where it is another inode's by now it stays as it is.
-func (pub *publisher) furtherStill(from, to place, e index.Entry) error {
+// replaceName is linkName for a name that the inode had a moment ago. Where it is another inode's
+// by now it stays as it is.
+func (pub *publisher) replaceName(from, to place, e index.Entry) error {
 	defer pub.busy.lockName(to)()
 	if f, err := pub.look(to); err != nil || !f.known || f.gfid() != e.Record.GFID {
 		return err
 	}
-	return pub.further(from, to, e)
+	return pub.linkName(from, to, e)
 }
 
-// further makes a place one more name of what stands at from: a link where the server makes them, else a copy. What was
-// there is replaced. The caller has lockName of it.
-func (pub *publisher) further(from, to place, e index.Entry) error {
+// linkName makes a place one more name of what stands at from: a link where the server makes them,
+// else a copy. What was there is replaced, without a gap. The caller has lockName of it.
+func (pub *publisher) linkName(from, to place, e index.Entry) error {
 	temp := pub.stagingName()
 	if !e.Virtual {
-		if err := pub.second(from.path, temp, &e); err != nil {
+		if err := pub.stageName(from.path, temp, &e); err != nil {
 			return errors.Join(err, ignoreAbsent(pub.any().Remove(pub.abs(temp))))
 		}
 	}
@@ -88,8 +91,9 @@ func (pub *publisher) further(from, to place, e index.Entry) error {
 	})
 }
 
-// second makes temp a link to, or a copy of, what stands at path.
-func (pub *publisher) second(path, temp string, e *index.Entry) error {
+// stageName makes temp a link to, or a copy of, what stands at path. Some servers follow a symbolic
+// link that they are to link to; then it is made anew, and e gets what the new one shows.
+func (pub *publisher) stageName(path, temp string, e *index.Entry) error {
 	c := pub.any()
 	if e.Kind == slave.Symlink {
 		if c.CanLink() && c.Link(pub.abs(path), pub.abs(temp)) == nil {
@@ -115,7 +119,8 @@ func (pub *publisher) second(path, temp string, e *index.Entry) error {
 	return pub.copyFile(path, temp, e)
 }
 
-// copyFile reads a file back and writes it under another name, with its meta.
+// copyFile reads a file back and writes it under another name, with its meta, durably where the
+// server can. There is no other way on a server that makes no links.
 func (pub *publisher) copyFile(path, temp string, e *index.Entry) error {
 	from, err := pub.any().Open(pub.abs(path), wire.OpenRead, wire.Attrs{})
 	if err != nil {
@@ -142,7 +147,8 @@ func (pub *publisher) copyFile(path, temp string, e *index.Entry) error {
 	return errors.Join(err, to.Close())
 }
 
-// Link makes Path a further name of an inode that the slave has.
+// Link makes Path a further name of an inode that the slave has. ErrNeedContent tells the crawler
+// that there is no source, and that it has to send the content.
 func (b *batch) Link(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
@@ -184,7 +190,8 @@ func (b *batch) makeWay(it *item, p place, old *found) error {
 	return b.parkReplaced(it, p, old.entry)
 }
 
-// linkHere is linkNow for a content that the slave turns out to have.
+// linkHere is linkNow for a content that the slave turns out to have. It takes the lock of the
+// name, which linkNow's caller has.
 func (b *batch) linkHere(it *item, p place, src index.Entry, from place) error {
 	defer b.busy.lockName(p)()
 	old, err := b.look(p)
@@ -197,7 +204,8 @@ func (b *batch) linkHere(it *item, p place, src index.Entry, from place) error {
 	return b.linkNow(it, p, src, from)
 }
 
-// sameLink books a name that has the inode's content already. Two copies become one inode where the server can.
+// sameLink remembers a name that has the inode's content already. Two copies become one inode where
+// the server can. Where all of it is known nothing is written.
 func (b *batch) sameLink(it *item, p place, src index.Entry, from place, ok bool) error {
 	op := it.op
 	e, there, err := b.idx.Get(p.dir, p.name)
@@ -223,12 +231,13 @@ func (b *batch) sameLink(it *item, p place, src index.Entry, from place, ok bool
 	return nil
 }
 
-// linkNow makes the name and books it. The entry at from gets the number of names that the operation told, and two at least,
-// since the inode has as many here: one may go with its directory (linkedBelow).
+// linkNow makes the name and remembers it. The entry at from gets the number of names that the
+// operation told, and two at least, since the inode has as many here: one may go with its directory
+// (linkedBelow). The source may be gone since it was found: ErrNeedContent.
 func (b *batch) linkNow(it *item, p place, src index.Entry, from place) error {
 	op, was := it.op, src
 	src.Links, src.Ino = max(op.Links, src.Links, 2), op.Ino
-	if err := b.further(from, p, src); err != nil {
+	if err := b.linkName(from, p, src); err != nil {
 		if noFile(err) {
 			return errors.Join(slave.ErrNeedContent, err)
 		}
@@ -249,8 +258,9 @@ func (b *batch) linkNow(it *item, p place, src index.Entry, from place) error {
 	return nil
 }
 
-// metaOfGroup gives the other names of an inode the meta that one of them was given, if they are on record as it was: where
-// they are one inode it changed for all. Another state of the inode is to be compared, and keeps its record.
+// metaOfGroup gives the other names of an inode the meta that one of them was given, if they are on
+// record as it was: where they are one inode it changed for all. Another state of the inode is to
+// be compared, and keeps its record. Trouble is logged: such a name is compared by the next crawl.
 func (b *batch) metaOfGroup(it *item, was slave.Record, e index.Entry) {
 	op := it.op
 	places, all, err := b.links.others(op.Record.GFID, op.Path)

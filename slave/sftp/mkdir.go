@@ -7,7 +7,8 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// Mkdir makes a directory, or takes the one that is there.
+// Mkdir makes a directory, or takes the one that is there. ErrConflict says that something else has
+// its place. Its owner can work in it until the finish sets the mode that it is to have.
 func (b *batch) Mkdir(it *item) error {
 	op := it.op
 	if op.Path == "" {
@@ -62,7 +63,8 @@ func (pub *publisher) hasDir(p place) (bool, error) {
 	return err == nil && kindOf(a) == slave.Dir, ignoreAbsent(err)
 }
 
-// adoptDir takes a directory that is there: one that is on record keeps its shard, and its stamp if it is the same.
+// adoptDir takes a directory that is there: one that is on record keeps its shard, and its stamp if
+// it is the same. One of another inode loses the stamp, with a note, before anything comes to it.
 func (pub *publisher) adoptDir(it *item, p place, id index.ID) error {
 	e, ok, err := pub.idx.Get(p.dir, p.name)
 	if err != nil {

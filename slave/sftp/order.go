@@ -6,8 +6,8 @@ import (
 	"georep/slave/apply"
 )
 
-// order knows which operations of a batch have to wait for which: those about the same path, about one above or below it,
-// and about the same inode.
+// order knows which operations of a batch have to wait for which: those about the same path, about
+// one above or below it, and about the same inode. All others may be done in any order.
 type order struct {
 	at    map[string]*item   // the last about a path or inode
 	below map[string][]*item // those about paths below, since then
@@ -16,7 +16,8 @@ type order struct {
 // newOrder is for one batch, by one goroutine.
 func newOrder() *order { return &order{at: map[string]*item{}, below: map[string][]*item{}} }
 
-// add finds out what it has to wait for among those that were added before.
+// add finds out what an operation has to wait for among those that were added before. A finish, and
+// the making of a directory, concern their path alone.
 func (o *order) add(it *item) {
 	op := it.op
 	o.path(it, op.Path)

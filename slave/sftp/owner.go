@@ -13,7 +13,8 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// ownership is whose the slave is, and who uses it.
+// ownership is whose the slave is, and who uses it: the owner's file, which says to which master
+// and session the slave belongs, and the lease. What it says is read before anything is changed.
 type ownership struct {
 	*space
 	lease leaseTimes
@@ -23,7 +24,9 @@ type ownership struct {
 // ownerFile says whose the slave is; a root without it is nobody's.
 const ownerFile = base + apply.Owner
 
-// openRoot finds the root, and makes it where it is missing.
+// openRoot finds the root, and makes it where it is missing and was never filled. ErrAbsent says
+// that a slave that the master has filled is not there, ErrNoVolume that there is no directory and
+// none can be made. Its parent must be there: who mistypes a path does not get a tree.
 func (own *ownership) openRoot() error {
 	c := own.first()
 	given := own.o.Path
@@ -95,12 +98,13 @@ func (own *ownership) checkOwner() (have *slave.Owner, anew bool, err error) {
 	return have, anew, nil
 }
 
-// claim is by what right the slave is opened.
+// claim is by what right the slave is opened (slave.Claim).
 func (own *ownership) claim() *slave.Claim {
 	return &slave.Claim{Master: own.o.Master, Session: own.o.Session, Proof: own.o.Proof, Force: own.o.Force, Inspect: own.o.inspect}
 }
 
-// readOwner gives nil where there is no owner on record yet.
+// readOwner reads the owner's file; nil where there is no owner on record yet. What somebody else
+// has put there is an error.
 func (own *ownership) readOwner() (*slave.Owner, error) {
 	text, err := own.readSmall(ownerFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -112,7 +116,7 @@ func (own *ownership) readOwner() (*slave.Owner, error) {
 	return slave.ParseOwner(text)
 }
 
-// checkEmpty refuses a root with anything in it but what a new file system has.
+// checkEmpty refuses, with ErrNotEmpty, a root with anything in it but what a new file system has.
 func (own *ownership) checkEmpty() error {
 	err := own.list("", func(n wire.Name) error {
 		if n.Name == slave.Reserved || n.Name == "lost+found" {
@@ -127,7 +131,8 @@ func (own *ownership) checkEmpty() error {
 	return err
 }
 
-// writeOwner puts the owner on record, whole or not at all, and before it in the index whose that is.
+// writeOwner puts the owner on record, whole or not at all, and before it in the index whose that
+// is: an index without its slave's name is not believed.
 func (own *ownership) writeOwner(next *slave.Owner) error {
 	text, err := next.Text()
 	if err == nil {
@@ -139,7 +144,8 @@ func (own *ownership) writeOwner(next *slave.Owner) error {
 	return own.put(ownerFile, text)
 }
 
-// filterOp puts the session's filter on record. A session sends one such operation at a time.
+// filterOp puts the session's filter on record. A session sends one such operation at a time, which
+// no other runs beside.
 func (own *ownership) filterOp(op *slave.Op) error {
 	next := own.owner
 	next.SetFilter(op.Record)
@@ -150,7 +156,8 @@ func (own *ownership) filterOp(op *slave.Op) error {
 	return err
 }
 
-// room learns the free space where the server tells it, and refuses a read-only slave.
+// room learns the free space where the server tells it, and refuses a read-only slave with EROFS. A
+// server that does not tell is no error.
 func (own *ownership) room() error {
 	c := own.first()
 	if !c.CanSpace() {

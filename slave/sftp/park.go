@@ -10,7 +10,9 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// park is parked/: what has left the tree, and may come back.
+// park is parked/: what has left the tree, and may come back. Its entries are on record in the
+// shard Parked, under their names there: the GFID for what an OpUnpark takes, and others for
+// further copies.
 type park struct {
 	*changer
 	mu      sync.RWMutex // held for writing while an entry is taken out, or a directory moves; by operations for reading
@@ -20,12 +22,13 @@ type park struct {
 	// names to keep them all.
 	leftover sync.Map
 	leftMany atomic.Bool
-	within   within
+	inDirs   parkedIndex
 	twice    twice
 }
 
-// parkPlace finds where an entry is parked; the caller has lockParked until it is there. same tells that the very state of that inode is parked there already. The name
-// that an OpUnpark takes is for the newest copy of a directory: an older one makes way for it.
+// parkPlace finds where an entry is parked; the caller has lockParked until it is there. same tells
+// that the very state of that inode is parked there already. The name that an OpUnpark takes is for
+// the newest copy of a directory: an older one makes way for it.
 func (k *park) parkPlace(old index.Entry) (p place, same bool, err error) {
 	name := "u-" + k.unique()
 	if g := old.Record.GFID; !g.IsZero() {
@@ -58,13 +61,14 @@ func (k *park) parkPlace(old index.Entry) (p place, same bool, err error) {
 	return parkedPlace(name), same, nil
 }
 
-// makeWay gives a parked entry another name, and tells whether it could.
+// makeWay gives a parked entry another name, and tells whether it could. What is remembered of the
+// old name follows.
 func (k *park) makeWay(name string, old index.Entry) bool {
 	to := parkedPlace(name + "." + k.unique())
 	if err := k.move(parkedPlace(name), to, old, old); err != nil {
 		return false
 	}
-	k.within.renamed(name, to.name)
+	k.inDirs.renamed(name, to.name)
 	k.twice.renamed(name, to.name)
 	return true
 }
@@ -72,8 +76,8 @@ func (k *park) makeWay(name string, old index.Entry) bool {
 // parkedPlace is the place of a name in parked/.
 func parkedPlace(name string) place { return place{index.Parked, parkedDir + "/" + name, name} }
 
-// parkBeside gives a non-directory a name among the parked, so that it can be renamed over without a gap; where the server
-// makes no links there is one.
+// parkBeside gives a non-directory a name among the parked, so that it can be renamed over without
+// a gap; where the server makes no links it is moved there, and there is a gap.
 func (k *park) parkBeside(p place, old index.Entry) (to place, err error) {
 	defer k.lockParked(old.Record.GFID)()
 	to, same, err := k.parkPlace(old)
@@ -111,7 +115,7 @@ func asParked(e index.Entry) index.Entry {
 	return e
 }
 
-// move renames an entry, in the index too.
+// move renames an entry, in the index too, under one note in the journal.
 func (k *park) move(from, to place, old, e index.Entry) error {
 	return k.changes([]step{{from, nil}, {to, &e}}, func() error {
 		if old.Virtual {
@@ -121,7 +125,8 @@ func (k *park) move(from, to place, old, e index.Entry) error {
 	})
 }
 
-// isLeft tells whether there is something in the park under a name that is not on record.
+// isLeft tells whether there is something in the park under a name that is not on record. It asks
+// the server only where there were too many names to remember.
 func (k *park) isLeft(name string) (bool, error) {
 	if _, left := k.leftover.Load(name); left || !k.leftMany.Load() {
 		return left, nil
@@ -133,7 +138,8 @@ func (k *park) isLeft(name string) (bool, error) {
 	return err == nil, err
 }
 
-// noteLeftover notes which of the names in the park are not on record: a cut came between.
+// noteLeftover notes which of the names in the park are not on record: a cut came between. It is
+// called once, by Open.
 func (k *park) noteLeftover(inPark []string) error {
 	for _, name := range inPark {
 		_, ok, err := k.idx.Get(index.Parked, name)

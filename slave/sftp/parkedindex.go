@@ -12,45 +12,47 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// within knows what lies in parked directories, so that what was moved out of a directory before that was removed need not
-// be sent again. A parked directory's shards are searched when somebody asks for the first time after it was parked. What
-// is remembered is advice: it is looked at again when it is used.
-type within struct {
+// parkedIndex is what lies in parked directories, so that what was moved out of a directory before
+// that was removed need not be sent again. A parked directory's shards are searched when somebody
+// asks for the first time after it was parked. What is remembered is advice: it is looked at again
+// when it is used.
+type parkedIndex struct {
 	// mu guards the rest; it is held during a search, so that two callers do not search the same.
 	mu sync.Mutex
-	// todo are parked directories that are not searched yet, at where an inode was found below parked/, of maxWithin inodes at most.
+	// todo are parked directories that are not searched yet, at where an inode was found below parked/, of maxIndexed inodes at most.
 	todo []parkedShard
 	at   map[xtime.GFID][]string
 }
 
+// parkedShard is a parked directory, or one in it, and its shard.
 type parkedShard struct {
 	path string // below parked/
 	id   index.ID
 }
 
-// maxWithin bounds the entries that are remembered. What is beyond it is sent again.
-const maxWithin = 100_000
+// maxIndexed bounds the entries that are remembered. What is beyond it is sent again.
+const maxIndexed = 100_000
 
 // add notes a directory that was parked. One without a shard has nothing on record in it.
-func (w *within) add(name string, id index.ID) {
+func (x *parkedIndex) add(name string, id index.ID) {
 	if id == 0 {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.todo = append(w.todo, parkedShard{name, id})
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.todo = append(x.todo, parkedShard{name, id})
 }
 
 // renamed notes that a parked entry has another name.
-func (w *within) renamed(from, to string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i, one := range w.todo {
+func (x *parkedIndex) renamed(from, to string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i, one := range x.todo {
 		if top, _ := cut(one.path); top == from {
-			w.todo[i].path = to + one.path[len(from):]
+			x.todo[i].path = to + one.path[len(from):]
 		}
 	}
-	for _, paths := range w.at {
+	for _, paths := range x.at {
 		for i, path := range paths {
 			if top, _ := cut(path); top == from {
 				paths[i] = to + path[len(from):]
@@ -60,42 +62,45 @@ func (w *within) renamed(from, to string) {
 }
 
 // forget forgets everything: what was parked is deleted.
-func (w *within) forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.todo, w.at = nil, nil
+func (x *parkedIndex) forget() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.todo, x.at = nil, nil
 }
 
-// searchWithin gives the paths below parked directories that an inode was last seen at. full tells that there may be others.
-func (k *park) searchWithin(g xtime.GFID) (all []string, full bool, err error) {
-	w := &k.within
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.at == nil {
-		w.at = map[xtime.GFID][]string{}
+// indexed gives the paths below parked directories that an inode was last seen at. It searches what
+// nobody has searched yet, which reads shards of the index and asks the server for nothing else.
+// full tells that there may be other paths.
+func (k *park) indexed(g xtime.GFID) (all []string, full bool, err error) {
+	x := &k.inDirs
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.at == nil {
+		x.at = map[xtime.GFID][]string{}
 	}
-	for len(w.todo) > 0 && len(w.at) < maxWithin {
-		one := w.todo[0]
-		w.todo = w.todo[1:]
+	for len(x.todo) > 0 && len(x.at) < maxIndexed {
+		one := x.todo[0]
+		x.todo = x.todo[1:]
 		err := k.idx.Each(one.id, func(name string, e index.Entry) bool {
 			path := one.path + "/" + name
 			if e.Kind == slave.Dir && e.ID != 0 {
-				w.todo = append(w.todo, parkedShard{path, e.ID})
+				x.todo = append(x.todo, parkedShard{path, e.ID})
 			}
 			if g := e.Record.GFID; !g.IsZero() {
-				w.at[g] = append(w.at[g], path)
+				x.at[g] = append(x.at[g], path)
 			}
-			return len(w.at) < maxWithin
+			return len(x.at) < maxIndexed
 		})
 		if err != nil {
 			return nil, true, err
 		}
 	}
-	return slices.Clone(w.at[g]), len(w.at) >= maxWithin, nil
+	return slices.Clone(x.at[g]), len(x.at) >= maxIndexed, nil
 }
 
-// withinPlace finds the place of a path below parked/.
-func (k *park) withinPlace(path string) (place, error) {
+// placeBelow finds the place of a path below parked/, by the index, and looks at the directories
+// down to it. ENOENT says that it is none any more.
+func (k *park) placeBelow(path string) (place, error) {
 	if !beneath.ValidPath(path) || path == "" {
 		return place{}, slave.ErrInvalid
 	}
@@ -128,9 +133,10 @@ func cut(path string) (first, rest string) {
 	return path, ""
 }
 
-// unstampWithin takes the stamps off the parked directories above paths, durably, before something is taken out of them:
-// they say that all is there, and would be believed when a directory is brought back.
-func (k *park) unstampWithin(paths ...string) error {
+// unstampAbove takes the stamps off the parked directories above paths, durably, before something
+// is taken out of them: they say that all is there, and would be believed when a directory is
+// brought back. An error leaves what was to be taken where it is.
+func (k *park) unstampAbove(paths ...string) error {
 	changed := false
 	for _, path := range paths {
 		id := index.Parked
@@ -159,11 +165,12 @@ func (k *park) unstampWithin(paths ...string) error {
 	return k.flush()
 }
 
-// lookWithin finds an inode below a parked directory: its path there, "" if there is none, and its record.
-func (k *park) lookWithin(g xtime.GFID) (path string, rec slave.Record, err error) {
-	all, _, err := k.searchWithin(g)
+// findBelow finds an inode below a parked directory: its path there, "" if there is none, and its
+// record. What was parked last goes first.
+func (k *park) findBelow(g xtime.GFID) (path string, rec slave.Record, err error) {
+	all, _, err := k.indexed(g)
 	for i := len(all) - 1; i >= 0 && err == nil; i-- { // what was parked last goes first
-		p, perr := k.withinPlace(all[i])
+		p, perr := k.placeBelow(all[i])
 		if perr != nil {
 			continue
 		}
@@ -174,8 +181,8 @@ func (k *park) lookWithin(g xtime.GFID) (path string, rec slave.Record, err erro
 	return "", rec, err
 }
 
-// allWithin gives a path in each parked directory.
-func (k *park) allWithin() (paths []string, err error) {
+// allIndexed gives a path in each parked directory, for unstampAbove.
+func (k *park) allIndexed() (paths []string, err error) {
 	for todo := []parkedShard{{"", index.Parked}}; len(todo) > 0; {
 		one := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -193,10 +200,10 @@ func (k *park) allWithin() (paths []string, err error) {
 	return paths, nil
 }
 
-// lookWithinAgain forgets what was remembered of parked directories, of which some are gone now, and has the others searched
+// reindex forgets what was remembered of parked directories, of which some are gone now, and has the others searched
 // again when somebody asks.
-func (k *park) lookWithinAgain() error {
-	k.within.forget()
+func (k *park) reindex() error {
+	k.inDirs.forget()
 	dirs := map[string]index.ID{} // whoever searches holds on to within while it waits for the index
 	err := k.idx.Each(index.Parked, func(name string, e index.Entry) bool {
 		if e.Kind == slave.Dir {
@@ -205,7 +212,7 @@ func (k *park) lookWithinAgain() error {
 		return true
 	})
 	for name, id := range dirs {
-		k.within.add(name, id)
+		k.inDirs.add(name, id)
 	}
 	return err
 }

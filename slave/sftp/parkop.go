@@ -8,18 +8,21 @@ import (
 	"georep/slave/sftp/index"
 )
 
-// parkReplaced does that for what an operation puts another inode in the place of.
+// parkReplaced parks what an operation puts another inode in the place of, and says so in the
+// result. The name stays taken where the server makes links.
 func (b *batch) parkReplaced(it *item, p place, old index.Entry) error {
 	to, err := b.park.parkBeside(p, old)
 	if err != nil {
 		return err
 	}
 	it.res.Parked = true
-	b.links.leftAlone(old, p.path, to.name)
+	b.links.nameParked(old, p.path, to.name)
 	return nil
 }
 
-// Park moves what the master no longer has out of the tree.
+// Park moves what the master no longer has out of the tree. What is gone already needs nothing;
+// ErrConflict says that another entry stands there than the master expects. A directory goes as a
+// whole, with all that is in it.
 func (b *batch) Park(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
@@ -62,14 +65,15 @@ func (b *batch) Park(it *item) error {
 	it.res.Parked = true
 	b.dirs.moved(op.Path)
 	if old.Kind == slave.Dir {
-		b.park.within.add(to.name, old.ID)
+		b.park.inDirs.add(to.name, old.ID)
 		return b.links.forgetBelow(old.ID, op.Path, to.name)
 	}
-	b.links.leftAlone(old, op.Path, to.name)
+	b.links.nameParked(old, op.Path, to.name)
 	return nil
 }
 
-// Unpark puts a parked inode back under a name.
+// Unpark puts a parked inode back under a name. ErrNeedContent tells the crawler that it is not
+// there any more, and has to be sent. What stands at the name makes way, unless it is a directory.
 func (b *batch) Unpark(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
@@ -78,7 +82,7 @@ func (b *batch) Unpark(it *item) error {
 	}
 	from := parkedPlace(op.Record.GFID.String())
 	if op.From != "" {
-		if from, err = b.park.withinPlace(op.From); err != nil {
+		if from, err = b.park.placeBelow(op.From); err != nil {
 			return errors.Join(slave.ErrNeedContent, err)
 		}
 	}
@@ -108,11 +112,13 @@ func (b *batch) Unpark(it *item) error {
 	return b.bringBack(it, from, p, pk.entry)
 }
 
-// bringBack moves a parked entry to its place. Where another file is still there, it is parked under a second name already.
+// bringBack moves a parked entry to its place. Where another file is still there, it is parked
+// under a second name already. A directory that something is taken out of loses its stamp first,
+// and so do those above it.
 func (b *batch) bringBack(it *item, from, p place, e index.Entry) error {
 	op := it.op
 	if op.From != "" {
-		if err := b.park.unstampWithin(op.From); err != nil {
+		if err := b.park.unstampAbove(op.From); err != nil {
 			return err
 		}
 	}

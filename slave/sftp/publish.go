@@ -12,7 +12,8 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// parent finds the place of a path, after it has looked at the directories above it.
+// parent finds the place of a path, after it has looked at the directories above it. A directory
+// that is there and not on record gets a shard.
 func (b *batch) parent(path string) (place, error) {
 	dir, name := beneath.Split(path)
 	if err := b.dirs.check(dir); err != nil {
@@ -22,13 +23,16 @@ func (b *batch) parent(path string) (place, error) {
 	return place{id, path, name}, err
 }
 
-// certain tells whether an error leaves no doubt that nothing was changed: the server said so of the one request it took.
+// certain tells whether an error leaves no doubt that nothing was changed: the server said so of
+// the one request it took. A lost connection leaves doubt, and so does a replacement that ended
+// half way.
 func certain(err error) bool {
 	var se *wire.StatusError
 	return errors.As(err, &se) && !errors.Is(err, errHalf)
 }
 
-// Put publishes a staged file or link, or what stands in the index alone.
+// Put publishes a staged file or link, or what stands in the index alone. ErrConflict says that a
+// directory has its place.
 func (b *batch) Put(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)
@@ -45,13 +49,13 @@ func (b *batch) Put(it *item) error {
 			return errors.Join(err, slave.ErrConflict)
 		}
 	}
-	e, err := b.stager.made(it)
+	e, err := b.stager.entryOf(it)
 	if err != nil {
 		return err
 	}
 	names, there := 0, standing(&old, ok)
 	if op.Links <= 1 && ok && !op.Record.GFID.IsZero() && old.Record.GFID == op.Record.GFID {
-		known, err := b.links.book(op.Record.GFID)
+		known, err := b.links.row(op.Record.GFID)
 		if err != nil {
 			return err
 		}
@@ -64,7 +68,9 @@ func (b *batch) Put(it *item) error {
 	return b.replaceAt(it, p, e)
 }
 
-// replaceAt puts what is staged, or what is virtual, at a place. What stood there is parked if it is another inode.
+// replaceAt puts what is staged, or what is virtual, at a place. What stood there is parked if it
+// is another inode (invariant 15). The note that was made ahead is used if it is of just this
+// change.
 func (b *batch) replaceAt(it *item, p place, e index.Entry) error {
 	defer b.busy.lockName(p)()
 	old, ok, err := b.idx.Get(p.dir, p.name)
@@ -94,7 +100,8 @@ func (b *batch) replaceAt(it *item, p place, e index.Entry) error {
 	return b.change(p, &e, do)
 }
 
-// moveIn renames what is staged to its place.
+// moveIn renames what is staged to its place. Nothing is staged any more after that. ErrConflict
+// says that a directory stands there.
 func (pub *publisher) moveIn(it *item, p place) error {
 	err := pub.replace(it.staged, p.path, pub.stagingName())
 	if err == nil {
@@ -107,7 +114,8 @@ func (pub *publisher) moveIn(it *item, p place) error {
 	return err
 }
 
-// Finish sets a directory's meta. The stamp follows (stamper).
+// Finish sets a directory's meta. The stamp follows (stamper). Before the root's, names are taken
+// out of the park whose inode is in the tree.
 func (b *batch) Finish(it *item) error {
 	op := it.op
 	if op.Path != "" {
@@ -137,7 +145,7 @@ func (b *batch) Finish(it *item) error {
 	if op.Path == "" && op.Stamp {
 		b.left.dropTwice()
 	}
-	return b.ofDir(op.Path, func(e *index.Entry) {
+	return b.updateDir(op.Path, func(e *index.Entry) {
 		e.Meta = op.Meta
 		if g := op.Record.GFID; !g.IsZero() && e.Record.GFID != g {
 			e.Record = slave.Record{GFID: g}
@@ -145,19 +153,20 @@ func (b *batch) Finish(it *item) error {
 	})
 }
 
-// stillThere tells with ErrMoved that another directory than the one that is to be finished has its place by now, or another
-// copy of it.
+// stillThere tells with ErrMoved that another directory than the one that is to be finished has its
+// place by now, or another copy of it, by the index.
 func (pub *publisher) stillThere(it *item) error {
 	op, old := it.op, apply.Standing{There: true, Kind: slave.Dir}
 	if op.Path != "" && !op.Record.GFID.IsZero() {
-		if err := pub.ofDirRead(op.Path, &old.Record); err != nil {
+		if err := pub.dirRecord(op.Path, &old.Record); err != nil {
 			return err
 		}
 	}
 	return apply.Finish(op, old, slave.Copy(it.dir))
 }
 
-// Meta sets the meta and record of an entry whose content is right.
+// Meta sets the meta and record of an entry whose content is right: the crawler has compared it.
+// ErrConflict says that another inode stands there by now.
 func (b *batch) Meta(it *item) error {
 	op := it.op
 	p, err := b.parent(op.Path)

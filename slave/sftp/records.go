@@ -11,7 +11,9 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// place is where an operation takes effect: a name in a directory that has a shard.
+// place is where an operation takes effect: a name in a directory that has a shard. It stays what
+// it is when something above it moves: the shard goes with the directory, and the path is looked at
+// again by dirs.
 type place struct {
 	// dir is the shard of the directory that the name lies in; path is below the slave's root.
 	dir  index.ID
@@ -19,7 +21,8 @@ type place struct {
 	name string
 }
 
-// found is what stands at a place. known says that the index has an entry that fits what is there.
+// found is what stands at a place, and what the index says of it. known says that the index has an
+// entry that fits what is there; only then does entry count. It is that of one moment.
 type found struct {
 	// there says that something stands there, which kind and attrs are of. entry is the index's, whether it fits or
 	// not.
@@ -30,7 +33,7 @@ type found struct {
 	known bool
 }
 
-// gfid is what is on record there.
+// gfid is what is on record there; zero where nothing is known.
 func (f *found) gfid() xtime.GFID {
 	if !f.known {
 		return xtime.GFID{}
@@ -41,7 +44,7 @@ func (f *found) gfid() xtime.GFID {
 // present tells whether the name is taken, be it in the index alone.
 func (f *found) present() bool { return f.there || f.known && f.entry.Virtual }
 
-// standing is what decides about what was found.
+// standing is what package apply decides by.
 func (f *found) standing() apply.Standing {
 	s := apply.Standing{There: f.present(), Kind: f.kind}
 	if f.known {
@@ -50,7 +53,7 @@ func (f *found) standing() apply.Standing {
 	return s
 }
 
-// standing is what decides about an entry of the index, where there is one.
+// standing is what package apply decides by, of an entry of the index, where there is one.
 func standing(e *index.Entry, ok bool) apply.Standing {
 	if !ok {
 		return apply.Standing{}
@@ -58,7 +61,9 @@ func standing(e *index.Entry, ok bool) apply.Standing {
 	return apply.Standing{There: true, Kind: e.Kind, Record: e.Record}
 }
 
-// records is what is on record of entries, in the index, and whether it is true of what stands there.
+// records is what is on record of entries, in the index, and whether it is true of what stands
+// there. The index has locks of its own; errors are those of reading a node of it, which end the
+// session's work on that directory.
 type records struct {
 	*abilities
 	idx *index.Index
@@ -66,7 +71,8 @@ type records struct {
 	idMu sync.Mutex
 }
 
-// idOf finds the shard of a directory; 0 where it has none.
+// idOf finds the shard of a directory by the index alone; 0 where it has none, or where something
+// else than a directory is on record there.
 func (r *records) idOf(path string) (index.ID, error) {
 	id := index.Root
 	for path != "" && id != 0 {
@@ -89,7 +95,8 @@ func (r *records) idOf(path string) (index.ID, error) {
 	return id, nil
 }
 
-// ensureID is idOf for a directory that is there; one without a shard gets one.
+// ensureID is idOf for a directory that the caller has seen; one without a shard, and those above
+// it, get one.
 func (r *records) ensureID(path string) (index.ID, error) {
 	id, err := r.idOf(path)
 	if id != 0 || err != nil {
@@ -116,7 +123,8 @@ func (r *records) newID(path string) (index.ID, error) {
 	return e.ID, r.idx.Set(above, name, e)
 }
 
-// look tells what stands at a place; nothing is not an error.
+// look tells what stands at a place; nothing is not an error. It costs one request, and follows no
+// link at the place itself.
 func (r *records) look(p place) (f found, err error) {
 	e, ok, err := r.idx.Get(p.dir, p.name)
 	if err != nil {
@@ -137,7 +145,10 @@ func (r *records) look(p place) (f found, err error) {
 	return f, nil
 }
 
-// fits tells whether an entry is of what stands there.
+// fits tells whether an entry is of what stands there: of the same kind, and a file of the size and
+// mtime that it was made with. What exists in the index alone fits where nothing stands. A file
+// that others changed so that all of it is the same is taken for the one on record, as on any copy
+// that is compared by these.
 func (r *records) fits(e *index.Entry, there bool, a wire.Attrs) bool {
 	if e.Virtual || !there {
 		return e.Virtual && !there
@@ -153,7 +164,8 @@ func (r *records) fits(e *index.Entry, there bool, a wire.Attrs) bool {
 	return a.Size == e.Size && (!r.feat.times || a.Mtime == e.Seconds)
 }
 
-// entryFor is the entry of what an operation makes.
+// entryFor is the entry of what an operation makes, with an ID that no other entry has had. A torn
+// content gets no xtime, so that it is compared again.
 func (r *records) entryFor(op *slave.Op, kind slave.Kind, torn bool) index.Entry {
 	e := index.Entry{Kind: kind, Record: op.Record, ID: index.NewID(), Meta: op.Meta, Size: op.Meta.Size,
 		Seconds: r.seconds(op.Meta.Mtime), Links: op.Links, Ino: op.Ino}
@@ -164,8 +176,9 @@ func (r *records) entryFor(op *slave.Op, kind slave.Kind, torn bool) index.Entry
 	return e
 }
 
-// ofDir changes the entry of a directory.
-func (r *records) ofDir(path string, change func(*index.Entry)) error {
+// updateDir changes the entry of a directory in the index, in memory. ErrConflict says that what
+// lies above it is not on record; where the directory itself is not, change is not called.
+func (r *records) updateDir(path string, change func(*index.Entry)) error {
 	if path == "" {
 		return r.idx.Update(index.Top, index.TopName, change)
 	}
@@ -180,8 +193,8 @@ func (r *records) ofDir(path string, change func(*index.Entry)) error {
 	return r.idx.Update(id, name, change)
 }
 
-// ofDirRead reads the record of a directory.
-func (r *records) ofDirRead(path string, rec *slave.Record) error {
+// dirRecord reads the record of a directory into rec, which stays as it is where there is none.
+func (r *records) dirRecord(path string, rec *slave.Record) error {
 	id, name, err := index.Top, index.TopName, error(nil)
 	if path != "" {
 		dir, last := beneath.Split(path)
@@ -197,7 +210,8 @@ func (r *records) ofDirRead(path string, rec *slave.Record) error {
 	return err
 }
 
-// virtual tells whether the index alone has the entry.
+// virtual tells whether the index alone has the entry: the server, or the account, cannot make what
+// it is.
 func (r *records) virtual(dir, name string) bool {
 	id, err := r.idOf(dir)
 	if err != nil || id == 0 {
@@ -207,7 +221,8 @@ func (r *records) virtual(dir, name string) bool {
 	return err == nil && ok && e.Virtual
 }
 
-// verify tells whether path is a name of the inode on record as g.
+// verify tells whether path is a name of the inode on record as g, by the index and by what stands
+// there. It looks at all directories above it as well. What cannot be looked at is none.
 func (r *records) verify(g xtime.GFID, path string) (f found, p place, ok bool) {
 	dir, name := beneath.Split(path)
 	id, err := r.idOf(dir)
@@ -219,7 +234,7 @@ func (r *records) verify(g xtime.GFID, path string) (f found, p place, ok bool) 
 	return f, p, err == nil && f.known && f.kind != slave.Dir && f.gfid() == g
 }
 
-// recorded is verify by the index alone.
+// recorded is verify by the index alone, which costs no request.
 func (r *records) recorded(g xtime.GFID, path string) (e index.Entry, ok bool) {
 	dir, name := beneath.Split(path)
 	id, err := r.idOf(dir)
@@ -230,8 +245,8 @@ func (r *records) recorded(g xtime.GFID, path string) (e index.Entry, ok bool) {
 	return e, err == nil && ok && e.Kind != slave.Dir && e.Record.GFID == g
 }
 
-// inPlace tells with ErrMoved that an operation's path does not lie in the directory any more that it is meant for, by what is on
-// record of it (see slave/disk).
+// inPlace tells with ErrMoved that an operation's path does not lie in the directory any more that
+// it is meant for (Op.In), by what is on record of that. One without a record is new, and is taken.
 func (r *records) inPlace(op *slave.Op) error {
 	dir, insists := apply.MeantFor(op)
 	if !insists {
@@ -249,7 +264,7 @@ func (r *records) inPlace(op *slave.Op) error {
 	return err
 }
 
-// anyIn tells whether a shard has an entry.
+// anyIn tells whether any of the shards has an entry. It reads no more than it has to.
 func (r *records) anyIn(shards ...index.ID) (any bool, err error) {
 	for _, id := range shards {
 		if err == nil && !any {
@@ -259,7 +274,9 @@ func (r *records) anyIn(shards ...index.ID) (any bool, err error) {
 	return any, err
 }
 
-// linkedBelow calls fn for the entries of inodes with several names in a directory, which lies at path, one directory at a time.
+// linkedBelow calls fn for the entries of inodes with several names in a directory, which lies at
+// path, one directory at a time. fn may write to the index. Only shards are read: what the index
+// does not know has no GFID to be found by.
 func (r *records) linkedBelow(id index.ID, path string, fn func(path string, e index.Entry)) error {
 	type level struct {
 		id   index.ID

@@ -232,12 +232,12 @@ func (r *restore) entries(ctx context.Context, path string, e index.Entry) (map[
 	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
 		return nil, err
 	}
-	r.settle(path, listed, recorded)
+	r.merge(path, listed, recorded)
 	return recorded, nil
 }
 
 // settle takes out of recorded what may not be believed, and puts in what it lacks.
-func (r *restore) settle(path string, listed map[string]wire.Attrs, recorded map[string]index.Entry) {
+func (r *restore) merge(path string, listed map[string]wire.Attrs, recorded map[string]index.Entry) {
 	for name, e := range recorded {
 		a, there := listed[name]
 		// The index lies with somebody else, who may have written names into it that lead elsewhere.

@@ -15,7 +15,9 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// session is the SFTP sessions of one opening: it begins them, watches them, and ends them together.
+// session is the SFTP sessions of one opening: it begins them, watches them, and ends them
+// together. log, o, prefix and serial may be used from anywhere; info is Open's until that returns,
+// and does not change afterwards.
 type session struct {
 	*life
 	*host
@@ -26,7 +28,9 @@ type session struct {
 	serial atomic.Uint64
 }
 
-// connect begins the sessions. One is enough: a server may refuse the others, and which of them it takes is its own affair.
+// connect begins the sessions that Open waits for, at the same time. One is enough: a server may
+// refuse the others, and which of them it takes is its own affair. The error is that of the first,
+// if none could be begun.
 func (s *session) connect(ctx context.Context) error {
 	n := max(s.o.Streams-s.o.Late, 1)
 	clients, errs := make([]*wire.Client, n), make([]error, n)
@@ -46,7 +50,8 @@ func (s *session) connect(ctx context.Context) error {
 	return nil
 }
 
-// begin gives one session, nil with an error.
+// begin gives one session, nil with an error. A server that takes the stream and says nothing is
+// given up after patience (ErrSilent). The caller joins it and watches it.
 func (s *session) begin(ctx context.Context, number int) (*wire.Client, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, silent("", time.Now()))
 	defer cancel()
@@ -130,7 +135,8 @@ func (s *session) beginLate() {
 	}
 }
 
-// hangUp ends the sessions, and with them every call.
+// hangUp ends the sessions, and with them every call that waits for an answer. It may be called
+// again.
 func (s *session) hangUp() {
 	for _, c := range s.all() {
 		c.Close()
@@ -144,7 +150,8 @@ func (s *session) watchAll() {
 	}
 }
 
-// watch ends the Tree when one of its sessions ends.
+// watch ends the Tree when one of its sessions ends: what was asked of that one may have been done
+// or not, so nobody goes on with the others. It returns when the Tree has ended.
 func (s *session) watch(c *wire.Client) {
 	select {
 	case <-c.Done():
@@ -176,7 +183,7 @@ func (s *session) end(last func()) {
 // Info tells what was found when the slave was opened.
 func (s *session) Info() slave.Info { return s.info }
 
-// stagingName gives a name in staging that was never used.
+// stagingName gives a name in staging that was never used, by this session or another.
 func (s *session) stagingName() string {
 	return stagingDir + "/" + s.unique()
 }
@@ -184,15 +191,17 @@ func (s *session) stagingName() string {
 // unique is a name that no session has used: prefix is random, serial counts.
 func (s *session) unique() string { return s.prefix + "-" + strconv.FormatUint(s.serial.Add(1), 36) }
 
-// name is the slave in messages.
+// name is the slave in messages: host and path.
 func (s *session) name() string { return s.o.Host + ":" + s.abs("") }
 
-// put replaces one of our own files, whole.
+// put replaces one of our own files, whole: whoever reads it finds the old content or the new one,
+// on a server that can replace at once. The new one is durable before it gets its name, where the
+// server can.
 func (s *session) put(path string, text []byte) error {
 	temp := s.stagingName()
 	err := s.create(temp, text)
 	if err == nil {
-		err = s.replace(temp, path, path+asideSuffix)
+		err = s.replace(temp, path, path+oldSuffix)
 	}
 	if err != nil {
 		_ = s.any().Remove(s.abs(temp))

@@ -36,9 +36,9 @@ func (t *Tree) setup(ctx context.Context) error {
 	}
 	var inPark []string
 	look := func() error { return t.lookAround(&inPark) }
-	err = together(t.openBooks, t.clearStaging, t.probeFile, t.probeLink, look)
+	err = together(t.openRecords, t.clearStaging, t.probeFile, t.probeLink, look)
 	if err == nil {
-		err = t.changes.mendTouched() // which has to know what times the server keeps
+		err = t.changes.mendTimes() // which has to know what times the server keeps
 	}
 	if err == nil {
 		err = t.park.noteLeftover(inPark)
@@ -82,10 +82,10 @@ func (t *Tree) clearStaging() error {
 	return errors.Join(err, clear.Wait())
 }
 
-// openBooks makes sure once more whose the slave is, for somebody else may have taken it before the lease was ours, puts the
+// openRecords makes sure once more whose the slave is, for somebody else may have taken it before the lease was ours, puts the
 // owner on record, opens the index and drops from it what the journal says may be wrong. An index that is not this slave's,
 // or that stands where nobody owns the slave, counts for nothing (invariant 16).
-func (t *Tree) openBooks() error {
+func (t *Tree) openRecords() error {
 	t.idx = index.New(newStore(t.changes))
 	var have *slave.Owner
 	var anew bool
@@ -139,7 +139,7 @@ func (t *Tree) openIndex(journals [][]byte) error {
 			t.park.count.Add(1)
 		}
 		if e.Kind == slave.Dir {
-			t.park.within.add(name, e.ID)
+			t.park.inDirs.add(name, e.ID)
 		}
 		return true
 	})

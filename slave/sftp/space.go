@@ -51,10 +51,11 @@ type spaceCheck struct {
 	found *noRoom // nil where there is room, or nothing can be told
 }
 
-// fresh tells whether it still counts. v.mu is held.
+// fresh tells whether what was found still counts. mu is held.
 func (v *spaceCheck) fresh() bool { return !v.at.IsZero() && time.Since(v.at) < checkTime }
 
-// refused gives the refusal that a new content would meet, nil where none is known: it is not sent in vain.
+// refused gives the refusal that a new content would meet, nil where none is known: it is not sent
+// in vain. It makes no request.
 func (v *spaceCheck) refused() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -64,7 +65,8 @@ func (v *spaceCheck) refused() error {
 	return v.found
 }
 
-// space tells why the server refuses to write, where that is for want of room.
+// space tells why the server refuses to write, where that is for want of room: most servers say
+// "failure" and no more. All parts ask the one space, so that a full account is looked into once.
 type space struct {
 	*session
 	check spaceCheck
@@ -117,7 +119,8 @@ func (sp *space) noRoom(refused *wire.StatusError) *noRoom {
 	return nil
 }
 
-// unfit says that the slave cannot be used, and why.
+// unfit says that the slave cannot be used, and why, and what the operator can do. Errors that say
+// so already, or that are of the connection, stay as they are.
 func (sp *space) unfit(err error) error {
 	for _, clear := range []error{slave.ErrBusy, slave.ErrUnfit, slave.ErrNotEmpty, slave.ErrForeign, slave.ErrPromoted, slave.ErrAbsent,
 		context.Canceled} {

@@ -195,8 +195,8 @@ func (sg *stager) published(it *item) error {
 // errPublished is success, for which nothing is left to be done.
 var errPublished = errors.New("it is there already")
 
-// made gives the entry of what an operation has staged, or of what the slave cannot have.
-func (sg *stager) made(it *item) (index.Entry, error) {
+// entryOf gives the entry of what an operation has staged, or of what the slave cannot have.
+func (sg *stager) entryOf(it *item) (index.Entry, error) {
 	op := it.op
 	switch op.Kind {
 	case slave.OpPut:
@@ -213,7 +213,7 @@ func (sg *stager) made(it *item) (index.Entry, error) {
 			break
 		}
 		e := sg.entryFor(op, slave.Symlink, false)
-		return e, sg.seen(it, &e)
+		return e, sg.setLinkTimes(it, &e)
 	}
 	kind := op.Entry
 	if op.Kind == slave.OpSymlink {
@@ -225,8 +225,8 @@ func (sg *stager) made(it *item) (index.Entry, error) {
 	return e, nil
 }
 
-// seen sets a staged link's times where the server can, and notes what it shows.
-func (sg *stager) seen(it *item, e *index.Entry) error {
+// setLinkTimes sets a staged link's times where the server can, and notes what it shows.
+func (sg *stager) setLinkTimes(it *item, e *index.Entry) error {
 	c := sg.any()
 	if c.CanSetLink() {
 		_ = c.LSetstat(sg.abs(it.staged), wire.Attrs{Flags: wire.HasTimes, Atime: e.Seconds, Mtime: e.Seconds}) // then not

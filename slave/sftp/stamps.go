@@ -178,7 +178,7 @@ func (sm *stamper) writeStamp(st stamp) error {
 		return slave.ErrHeldBack
 	}
 	err, found := slave.ErrMoved, false
-	uerr := sm.ofDir(op.Path, func(e *index.Entry) {
+	uerr := sm.updateDir(op.Path, func(e *index.Entry) {
 		found = true
 		same := op.Path == "" || e.ID == st.dir
 		if g := op.Record.GFID; same && (g.IsZero() || e.Record.GFID == g) {

@@ -12,19 +12,21 @@ import (
 	"georep/slave/sftp/wire"
 )
 
-// files reads the nodes of the index, which are files below .georep/index.
+// files reads the nodes of the index, which are files below .georep/index. It is all that a slave
+// needs that is only looked at.
 type files struct{ *space }
 
 // Load reads the node, or what was there before it where a cut came between the two renames of a replacement.
 func (f files) Load(name string, room func(int64)) ([]byte, error) {
 	text, err := f.readUpTo(indexDir+"/"+name, index.SmallText, room)
 	if errors.Is(err, fs.ErrNotExist) && !f.first().CanReplace() {
-		return f.readUpTo(indexDir+"/"+name+asideSuffix, index.SmallText, room) // a cut in the middle of a replacement
+		return f.readUpTo(indexDir+"/"+name+oldSuffix, index.SmallText, room) // a cut in the middle of a replacement
 	}
 	return text, err
 }
 
-// store writes them too. It implements index.Store; nodes are replaced as owner and journals are: staged, then renamed.
+// store writes nodes too. It implements index.Store, whose calls come from several goroutines;
+// nodes are replaced as owner and journals are: staged, then renamed.
 type store struct {
 	files
 	ch *changer
@@ -55,7 +57,7 @@ func (s store) Stage(name string, text []byte) (index.Staged, error) {
 	return n, nil
 }
 
-// stagedNode is a node in staging.
+// stagedNode is a node in staging, to be committed or dropped, once.
 type stagedNode struct {
 	ch       *changer
 	temp, to string
@@ -63,7 +65,7 @@ type stagedNode struct {
 
 // Commit leaves it to the next flush to make the new name durable: that comes before anything relies on it.
 func (n *stagedNode) Commit() error {
-	err := n.ch.replace(n.temp, n.to, n.to+asideSuffix)
+	err := n.ch.replace(n.temp, n.to, n.to+oldSuffix)
 	n.ch.touched(n.to)
 	return n.ch.reason(err)
 }
@@ -79,7 +81,8 @@ func (s store) Remove(name string) error {
 // logNames are the journal's files, in the order of index.NewJournal's logs.
 var logNames = [2]string{base + "journal.0", base + "journal.1"}
 
-// logFile is one of the journal's two files.
+// logFile is one of the journal's two files. The journal calls one of its methods at a time, so
+// that size needs no lock.
 type logFile struct {
 	sp *space
 	f  *wire.Handle
@@ -137,7 +140,8 @@ func (ch *changer) emptyLog(i int) (err error) {
 	return ch.logs[i].f.Fsync()
 }
 
-// Append writes at the end.
+// Append writes at the end, durably where the server can. After an error the change that the note
+// is of is not made.
 func (l *logFile) Append(text []byte) error {
 	if err := l.f.WriteAll(text, l.size, true); err != nil {
 		return l.sp.reason(err)
@@ -146,7 +150,7 @@ func (l *logFile) Append(text []byte) error {
 	return nil
 }
 
-// Clear empties the file.
+// Clear empties the file. What it had is not needed any more, so that it need not be durable.
 func (l *logFile) Clear() error {
 	if err := l.f.Setstat(wire.Attrs{Flags: wire.HasSize}); err != nil {
 		return err
@@ -155,7 +159,9 @@ func (l *logFile) Clear() error {
 	return nil
 }
 
-// forgetIndex removes what is on record of another slave, or another master: it vouches for nothing here.
+// forgetIndex removes what is on record of another slave, or another master: it vouches for nothing
+// here. The index goes as a whole, by one rename, before its journal: a cut in between leaves notes
+// of an index that is not there, which count for nothing.
 func (r *records) forgetIndex() error {
 	to := trashDir + "/" + r.unique()
 	if err := r.rename(indexDir, to); err != nil {
@@ -169,7 +175,7 @@ func (r *records) forgetIndex() error {
 	return r.ensureDir(indexDir)
 }
 
-// readJournals reads both; one that is not there is empty.
+// readJournals reads both logs into texts, at the same time; one that is not there is empty.
 func (r *records) readJournals(texts [][]byte) error {
 	g := new(errgroup.Group)
 	for i, name := range logNames {
@@ -181,7 +187,7 @@ func (r *records) readJournals(texts [][]byte) error {
 	return g.Wait()
 }
 
-// preload reads the parts of the index that every session needs.
+// preload reads the parts of the index that every session needs, at the same time.
 func (r *records) preload() error {
 	g := new(errgroup.Group)
 	for _, id := range []index.ID{index.Top, index.Root, index.Parked, index.Links, index.Pending, index.Touched} {

@@ -140,7 +140,7 @@ func (s *survey) run() error {
 
 // read fills in the state.
 func (s *survey) read() (err error) {
-	if err := s.r.ofDirRead(s.q.Path, &s.state.Record); err != nil {
+	if err := s.r.dirRecord(s.q.Path, &s.state.Record); err != nil {
 		return err
 	}
 	if s.id, err = s.r.idOf(s.q.Path); err != nil {
