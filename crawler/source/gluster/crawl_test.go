@@ -25,8 +25,8 @@ import (
 	"georep/slave/disk"
 )
 
-// window is enough where all bricks have one clock: what is behind then are marks that climb at the same time, some milliseconds.
-const window = 200 * time.Millisecond
+// window is enough where all bricks have one clock: what is behind then are marks that climb at the same time, and a busy machine's.
+const window = time.Second
 
 // session is a volume that is crawled to a slave.
 type session struct {
