@@ -55,6 +55,7 @@ func (c *conn) serve(ctx context.Context, leave func(bool)) {
 		log.Debug().Err(err).Msg("no login")
 		return
 	}
+	defer c.server.logins.give(ssh.FingerprintSHA256(c.key))
 	_ = c.raw.SetDeadline(time.Time{})
 	log.Info().Str("key", ssh.FingerprintSHA256(c.key)).Str("for", c.grant.place()).Msg("login")
 	// Agents are waited for once the wire is cut, which ends their input.
@@ -72,7 +73,7 @@ func (c *conn) serve(ctx context.Context, leave func(bool)) {
 	}
 }
 
-// loggedIn is called once, after the handshake and before any channel. It takes down whose connection it is. The key may be gone from the file since the handshake asked.
+// loggedIn counts the login, which the caller gives back unless there is an error. It is called once, after the handshake and before any channel. It takes down whose connection it is. The key may be gone from the file since the handshake asked.
 func (c *conn) loggedIn(in *ssh.ServerConn) error {
 	key, err := ssh.ParsePublicKey([]byte(in.Permissions.Extensions[keyExtension]))
 	if err != nil {
@@ -81,6 +82,9 @@ func (c *conn) loggedIn(in *ssh.ServerConn) error {
 	grant, err := c.server.grant(key)
 	if err != nil {
 		return err
+	}
+	if err := c.server.logins.take(ssh.FingerprintSHA256(key)); err != nil {
+		return fmt.Errorf("login: %w", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

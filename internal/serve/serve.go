@@ -94,6 +94,7 @@ type Server struct {
 	ssh    *ssh.ServerConfig
 	gate   *gate
 	agents *tally
+	logins *tally // as many as agents: a connection without one is of no use
 
 	// mu guards conns, which are those that have logged in or are about to, and over, after which there are no new ones.
 	mu    sync.Mutex
@@ -106,7 +107,8 @@ type Server struct {
 func New(cfg Config) *Server {
 	cfg.Limits = cfg.Limits.withDefaults()
 	s := &Server{cfg: cfg, gate: newGate(cfg.Limits), conns: make(map[*conn]struct{}),
-		agents: &tally{each: cfg.Limits.PerKey, all: cfg.Limits.Agents, of: make(map[string]int)}}
+		agents: &tally{each: cfg.Limits.PerKey, all: cfg.Limits.Agents, of: make(map[string]int)},
+		logins: &tally{each: cfg.Limits.PerKey, all: cfg.Limits.Agents, of: make(map[string]int)}}
 	// The version says who is there, so that a client's errors name the right program.
 	s.ssh = &ssh.ServerConfig{PublicKeyCallback: s.authorise, MaxAuthTries: maxTries, ServerVersion: "SSH-2.0-georep"}
 	// Both ends are ours: there is no need for what is old. The client chooses the cipher, by what its processor does fast.

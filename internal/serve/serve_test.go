@@ -341,6 +341,36 @@ func TestFull(t *testing.T) {
 	})
 }
 
+// TestLoginsOfAKeyAreBounded: a key cannot take memory by connections that do nothing.
+func TestLoginsOfAKeyAreBounded(t *testing.T) {
+	b := start(t, "cat", serve.Limits{PerKey: 2})
+	first := b.login()
+	// An agent that runs tells that its login is counted: that is done after the handshake, as the refusal is.
+	session(t, first)
+	second := b.login()
+	ch, _ := session(t, second)
+	ch.Close()
+	if third, err := b.dial(b.key); err == nil {
+		_ = third.Wait()
+	}
+	if _, _, err := second.SendRequest("keepalive", true, nil); err != nil {
+		t.Errorf("another login than the third was cut: %v", err)
+	}
+	first.Close()
+	eventually(t, "room for another one", func() bool {
+		c, err := b.dial(b.key)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		ch, _, err := c.OpenChannel("session", nil)
+		if err == nil {
+			ch.Close()
+		}
+		return err == nil
+	})
+}
+
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); <-time.After(10 * time.Millisecond) {
