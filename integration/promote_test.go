@@ -52,6 +52,9 @@ func TestPromoteOverSSH(t *testing.T) {
 			if text, err := os.ReadFile(mine); err != nil || string(text) != "mine" {
 				t.Errorf("what was written on the promoted side: %q, %v", text, err)
 			}
+			if r := s.run("doctor", s.masterArg, s.spec); r.code == 0 || !strings.Contains(r.stdout, "was promoted at") {
+				t.Errorf("the doctor: %+v", r)
+			}
 			s.must(s.farRun("demote", slave, "--yes"))
 			s.waitStatus("followed again", func(st status.Status) bool { return st.State == status.Active })
 			s.inStep()

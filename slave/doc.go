@@ -103,6 +103,9 @@ type Info struct {
 	Limits Limits
 	// Confined says, for people, what confines the process that carries out what it is told; "" where nothing does.
 	Confined string
+	// Promoted says, for people, what made the slave the writable side; "" where it follows its master. Only an inspected slave says it:
+	// no other is opened then.
+	Promoted string
 }
 
 // Record is what the slave keeps on an entry of where its content comes from. On a directory Xtime is its stamp. The

@@ -34,6 +34,14 @@ func (p *Promotion) Has() string {
 
 const promotionFormat = "2006-01-02 15:04:05 UTC"
 
+// String is when it was made, by whom, and the how-manieth it is; "" for none.
+func (p *Promotion) String() string {
+	if !p.Holds() {
+		return ""
+	}
+	return fmt.Sprintf("promoted at %s by %s on its host (epoch %d)", p.At.UTC().Format(promotionFormat), p.By, p.Epoch)
+}
+
 // refuse is what a master is told.
 func (p *Promotion) refuse() error {
 	return fmt.Errorf("%w at %s by %s on its host (epoch %d): it takes nothing from this master any more, whatever --force says; "+

@@ -205,7 +205,7 @@ func quote(s string) string {
 // is much to send.
 func (c *Config) openAgent(ctx context.Context, conn *sshconn.Conn, o volume.Options, ids uuids) (slave.Tree, error) {
 	s, command, streams := c.Session.Slave, agentCommand(o), o.SyncJobs
-	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Room: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
+	hello := agent.Hello{Version: c.Version, Limits: true, Policy: true, Room: true, Promotion: true, Master: ids.master, Session: ids.session, Volume: s.Volume, Path: s.Path,
 		Proof: ids.proof, Force: c.Force && (!c.inspect || c.DryRun), Create: !c.inspect, Inspect: c.inspect}
 	hello.DryRun = c.DryRun
 	if c.inspect {

@@ -188,7 +188,11 @@ func (p place) found(i slave.Info) {
 		p.x.passed = len(stages)
 		p.ok(atAgent, "%s", agentText(p.x, i))
 	}
-	p.ok(atSlave, "%q, records in %s.* extended attributes", i.Path, i.Namespace)
+	if i.Promoted != "" {
+		p.problem(atSlave, "see docs/recovery.md for the ways back", "%q was %s: it takes nothing from this master any more", i.Path, i.Promoted)
+	} else {
+		p.ok(atSlave, "%q, records in %s.* extended attributes", i.Path, i.Namespace)
+	}
 	p.room(i)
 	if !i.Root && p.x.agentless() {
 		p.warn("rights", "give the account root's rights there, or use georep's agent", "this account is not root's: owners and device nodes cannot be kept")

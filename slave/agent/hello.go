@@ -43,6 +43,8 @@ type Hello struct {
 	// Limits asks for what the slave's files cannot show, and Policy for what the policy of its host changes, which an older server
 	// does not tell. Room asks for how many entries the slave's file system takes.
 	Limits, Policy, Room bool
+	// Promotion asks what made the slave the writable side, where something did.
+	Promotion bool
 }
 
 // Token is the secret of a session that lets streams join it: the server makes it and tells it in the Welcome to stream
@@ -67,7 +69,7 @@ func appendHello(b []byte, h *Hello) []byte {
 	b = append(b, bit(h.Force, helloForce)|bit(h.Create, helloCreate)|bit(h.Compressed, helloCompressed)|bit(h.Inspect, helloInspect)|
 		bit(h.Proof.Filled, helloFilled)|bit(h.DryRun, helloDryRun))
 	b = append(b, h.Proof.Slave[:]...)
-	b = append(b, bit(h.Limits, capLimits)|bit(h.Policy, capPolicy)|bit(h.Room, capRoom)) // capabilities asked for
+	b = append(b, bit(h.Limits, capLimits)|bit(h.Policy, capPolicy)|bit(h.Room, capRoom)|bit(h.Promotion, capPromotion)) // capabilities asked for
 	return append(binary.AppendUvarint(b, uint64(h.Stream)), h.Token[:]...)
 }
 
@@ -83,6 +85,7 @@ func (d *decoder) hello() (h Hello) {
 	h.Proof = slave.Proof{Filled: bits&helloFilled != 0, Slave: d.id16()}
 	caps := d.uvarint(math.MaxUint64) // those that this end does not know are not granted, which is no error
 	h.Limits, h.Policy, h.Room = caps&capLimits != 0, caps&capPolicy != 0, caps&capRoom != 0
+	h.Promotion = caps&capPromotion != 0
 	h.Stream, h.Token = uint32(d.uvarint(MaxStreams-1)), d.id16()
 	if d.err == nil {
 		d.err = h.check()
@@ -141,12 +144,18 @@ const (
 	infoLinks = 4
 )
 
-// The capabilities: to tell of slave.Limits what the files cannot show, and of the policy; and Info.FreeFiles.
+// The capabilities: to tell of slave.Limits what the files cannot show, and of the policy; Info.FreeFiles, and
+// Info.Promoted.
 const (
 	capLimits = 1
 	capPolicy = 2
 	capRoom   = 4
+
+	capPromotion = 8
 )
+
+// maxPromoted bounds what is said of a promotion, in bytes.
+const maxPromoted = 1 << 10
 
 // maxConfined bounds what is said of an agent's confinement, in bytes.
 const maxConfined = 1 << 10
@@ -172,7 +181,8 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 		b = appendStr(append(b, a.GFID[:]...), clip(a.FSID, maxName))
 	}
 	policy := i.Limits.Policy != slave.PolicyLimits{}
-	b = append(b, bit(!i.Limits.None(), capLimits)|bit(policy, capPolicy)|bit(i.FreeFiles > 0, capRoom)) // capabilities granted
+	b = append(b, bit(!i.Limits.None(), capLimits)|bit(policy, capPolicy)|bit(i.FreeFiles > 0, capRoom)|
+		bit(i.Promoted != "", capPromotion)) // capabilities granted
 	if !i.Limits.None() {
 		b = appendLimits(b, &i.Limits)
 	}
@@ -181,6 +191,9 @@ func appendInfo(b []byte, i *slave.Info) []byte {
 	}
 	if i.FreeFiles > 0 {
 		b = binary.AppendUvarint(b, uint64(i.FreeFiles))
+	}
+	if i.Promoted != "" {
+		b = appendStr(b, clip(i.Promoted, maxPromoted))
 	}
 	return b
 }
@@ -209,6 +222,9 @@ func (d *decoder) info() (i slave.Info) {
 	}
 	if caps&capRoom != 0 {
 		i.FreeFiles = d.size()
+	}
+	if caps&capPromotion != 0 {
+		i.Promoted = printable(d.str(maxPromoted))
 	}
 	if d.err != nil {
 		return i

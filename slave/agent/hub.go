@@ -57,6 +57,9 @@ func newHub(ctx context.Context, tree slave.Reader, hello *Hello, host *Host) *h
 	if !hello.Room {
 		h.said.info.FreeFiles = 0
 	}
+	if !hello.Promotion {
+		h.said.info.Promoted = ""
+	}
 	h.live, h.stop = context.WithCancel(ctx)
 	if h.said.info.Version == "" {
 		h.said.info.Version = host.Version

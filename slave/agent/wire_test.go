@@ -238,3 +238,19 @@ func TestLimitsAreToldWhenAsked(t *testing.T) {
 		}
 	}
 }
+
+// TestPromotionIsTold: what made a slave the writable side travels in the Welcome, cut to its bound, and printable.
+func TestPromotionIsTold(t *testing.T) {
+	for _, text := range []string{"", "promoted at 2026-12-01 15:06:06 UTC by root", "by \x1b[2J", strings.Repeat("x", 5000)} {
+		said := welcome{info: slave.Info{Namespace: xtime.Trusted, Promoted: text}}
+		d := decoder{b: appendWelcome(nil, &said)}
+		got := d.welcome()
+		if d.err != nil || len(d.b) != 0 {
+			t.Fatalf("%.20q: %v, %d bytes are left", text, d.err, len(d.b))
+		}
+		want := printable(clip(text, maxPromoted))
+		if got.info.Promoted != want || strings.Contains(want, "\x1b") {
+			t.Errorf("%.40q became %.40q", text, got.info.Promoted)
+		}
+	}
+}

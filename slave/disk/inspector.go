@@ -72,7 +72,7 @@ func (a *Inspector) setup(o Options) error {
 	if err := a.findVolumes(); err != nil {
 		return fmt.Errorf("slave %s: %w: %w", o.Path, slave.ErrUnfit, err)
 	}
-	a.info = slave.Info{Version: o.Version, Namespace: ns, Root: a.root, Path: a.info.Path, Filter: have.Filtered(),
+	a.info = slave.Info{Version: o.Version, Namespace: ns, Root: a.root, Path: a.info.Path, Filter: have.Filtered(), Promoted: a.promoted.String(),
 		Identity: slave.Identity{BootID: bootID(), Ancestors: a.ancestors()}}
 	a.readRoom()
 	scratch, err := a.dir.OpenUnnamed()

@@ -75,7 +75,7 @@ func (a *Inspector) inspect() error {
 		a.idx = index.New(nothing{})
 		return nil
 	}
-	a.info.Filter = have.Filtered()
+	a.info.Filter, a.info.Promoted = have.Filtered(), have.Promoted.String()
 	if own, err := a.lstat(ownerFile); err == nil { // whoever wrote it
 		a.feat.uid, a.feat.gid = own.UID, own.GID
 	}
