@@ -100,7 +100,7 @@ func TestServe(t *testing.T) {
 	s.stop()
 	p.write(filepath.Join(master, "a"), "two")
 	p.waitStatus(func(st status.Status) bool { return st.State == status.Faulty })
-	s = p.serves(far, "--listen", "127.0.0.1:"+s.port)
+	p.serves(far, "--listen", "127.0.0.1:"+s.port)
 	changed := time.Now()
 	p.waitStatus(func(st status.Status) bool { return st.State == status.Active && st.LastSynced.After(changed) })
 	p.sameText(master, slave, "a")

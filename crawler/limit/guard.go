@@ -303,7 +303,7 @@ func (g *Guard) Ended(op *slave.Op, r slave.Result) {
 }
 
 // parkedWith takes the old names that went with a directory out of what is young: each counts as a further name of its inode, whose
-// removal would lose nothing. Without this the inode itself could be removed uncounted. books is held.
+// removal would lose nothing. Without this the inode itself could be removed uncounted. removals is held.
 func (g *Guard) parkedWith(e *leaving) {
 	for _, id := range g.oldNames.parked(e.path) {
 		if e.young[dirKey(id)] == 0 { // else lose has done it

@@ -188,6 +188,7 @@ func (p place) found(i slave.Info) {
 		p.x.passed = len(stages)
 		p.ok(atAgent, "%s", agentText(p.x, i))
 	}
+	// The fenced master may look, and nothing else: to look is all that a doctor does, so nothing has been refused until here.
 	if i.Promoted != "" {
 		p.problem(atSlave, "see docs/recovery.md for the ways back", "%q was %s: it takes nothing from this master any more", i.Path, i.Promoted)
 	} else {

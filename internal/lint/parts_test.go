@@ -43,9 +43,9 @@ var large = map[string]size{
 	"marker.Options":          {1, 17},
 	"marker.Status":           {0, 17},
 	"monitor/report.Progress": {0, 23},
-	"slave.Info":              {0, 16},
+	"slave.Info":              {0, 17},
 	"slave.Op":                {2, 17},
-	"slave/agent.Hello":       {2, 17},
+	"slave/agent.Hello":       {2, 18},
 	"status.Status":           {14, 39},
 	"volume.Options":          {0, 24},
 }
