@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,10 +60,24 @@ func (h *holding) tell(command string) {
 	}
 }
 
-// become has the shell turn into another one.
+// become has the shell turn into another one. A shell may read more of its orders than the next one, so nothing is told until the new
+// one is there.
 func (h *holding) become(shell string) {
 	h.t.Helper()
+	runs := func() program {
+		p, err := programOf(h.cmd.Process.Pid)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return p
+	}
+	was := runs()
 	fmt.Fprintln(h.in, "exec", shell)
+	for end := time.Now().Add(time.Minute); runs() == was; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Fatalf("the shell did not become %s", shell)
+		}
+	}
 	h.tell(":")
 }
 

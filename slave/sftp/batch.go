@@ -219,10 +219,10 @@ func (it *item) finishesAbove(before *item) bool {
 }
 
 // heldBack tells whether a directory may not be finished because of an operation of the batch
-// (invariant 6). Those that finish others are known to apply.Holds. All that it asks about are
-// ready.
+// (invariant 6). Those that finish others are known to apply.Holds, and may be under way: only of what HoldsBack tells, which is
+// ready, the error may be read.
 func (it *item) heldBack() bool {
-	return slices.ContainsFunc(it.after, func(before *item) bool { return before.err != nil && apply.HoldsBack(before.op, it.op) })
+	return slices.ContainsFunc(it.after, func(before *item) bool { return apply.HoldsBack(before.op, it.op) && before.err != nil })
 }
 
 // publish does one operation whose content is staged. It keeps Clean from what the operation relies
