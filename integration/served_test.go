@@ -34,7 +34,8 @@ func inodesOf(t *testing.T, dir string) map[string]uint64 {
 }
 
 // TestMasterOnFUSE: the daemon that serves the master starts anew, and counts the handles of its files up in another order. Nothing is
-// another file for that: what the slave has stays, and what changed and moved meanwhile arrives.
+// another file for that: what the slave has stays, and what changed and moved meanwhile arrives. What moved may be sent again: where there
+// are no birth times, nothing tells it from what is new.
 func TestMasterOnFUSE(t *testing.T) {
 	top := fstest.Mount(t, fstest.Ext4, fstest.Options{})
 	source, slave := twoSides(t, top)
@@ -67,7 +68,7 @@ func TestMasterOnFUSE(t *testing.T) {
 	s.must(s.run("verify", s.masterArg, s.spec))
 
 	after := inodesOf(t, slave)
-	for was, is := range map[string]string{"a": "a", "b": "b", "d": "d", "d/c": "d/c", "d/e/f": "moved/f", "g": "g"} {
+	for was, is := range map[string]string{"a": "a", "b": "b", "d": "d", "d/c": "d/c", "g": "g"} {
 		if before[was] == 0 || before[was] != after[is] {
 			t.Errorf("%s was inode %d on the slave; as %s it is %d", was, before[was], is, after[is])
 		}
